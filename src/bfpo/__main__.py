@@ -1,0 +1,5 @@
+"""``python -m bfpo`` is the ``bfpo`` command."""
+
+from bfpo.cli.main import main
+
+main()

@@ -1,0 +1,47 @@
+"""The ``bfpo`` command: assembles the commands and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from bfpo import __version__
+from bfpo.errors import BfpoError, RunError
+
+app = typer.Typer(
+    name="bfpo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Bi-Factorial Preference Optimization: language models that are safe and helpful.",
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"bfpo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def main() -> None:
+    """Run the command line: 0 done, 1 a failed check or run, 2 wrong usage or bad input."""
+    try:
+        app()
+    except BfpoError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except RunError as error:
+        typer.echo(f"failed: {error}", err=True)
+        sys.exit(1)

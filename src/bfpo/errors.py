@@ -1,0 +1,20 @@
+"""What can go wrong for a user: every error here is one sentence that says what, where and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BfpoError(Exception):
+    """Wrong usage or bad input, mendable by the user; the command line prints it and exits with 2."""
+
+
+class RunError(Exception):
+    """A check or a run that failed although its input was good; the command line exits with 1."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for a mistyped name: ``" (did you mean 'beta'?)"``, or the empty string if nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
