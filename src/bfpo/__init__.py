@@ -1,4 +1,4 @@
-"""Bi-Factorial Preference Optimization: train, label and measure language models that are safe and helpful."""
+"""Bi-Factorial Preference Optimization: models that are safe and helpful, trained, labelled and measured."""
 
 from __future__ import annotations
 

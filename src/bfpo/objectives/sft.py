@@ -1,0 +1,33 @@
+"""Supervised fine-tuning, as an objective among the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from bfpo.groups import GroupLabels, GroupLogps
+from bfpo.objectives.pairs import Reduction
+from bfpo.objectives.registry import objective
+
+
+@objective("sft")
+@dataclass(frozen=True)
+class SFT:
+    """Cross-entropy of the answers; a step's loss is the mean over the answer tokens of the global batch."""
+
+    beta: ClassVar[float | None] = None
+    reduction: ClassVar[Reduction] = "sum"
+    reads_safety: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
+    normalizer: ClassVar[Literal["groups", "tokens"]] = "tokens"
+
+    def target(self, labels: GroupLabels) -> None:
+        """None: there are no pairs."""
+
+    def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
+        """[G] negative log-probability of each group's answers, summed over their tokens."""
+        zeros = torch.zeros(int(logps.group[-1]) + 1, dtype=logps.policy.dtype, device=logps.policy.device)
+        return zeros.index_add(0, logps.group, -logps.policy)

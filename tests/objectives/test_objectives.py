@@ -1,0 +1,182 @@
+"""Every objective against its formula, written out for single numbers."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bfpo import bfpo_loss
+from bfpo.errors import BfpoError
+from bfpo.groups import GroupLabels, GroupLogps
+from bfpo.objectives.registry import build_objective, options_of
+
+logp = st.floats(-60, -0.1)
+
+
+def pair(policy, reference, tokens=(3, 5), safe=(1.0, 0.0), p=1.0):
+    double = torch.float64
+    logps = GroupLogps(
+        policy=torch.tensor(policy, dtype=double),
+        reference=None if reference is None else torch.tensor(reference, dtype=double),
+        tokens=torch.tensor(tokens),
+        group=torch.zeros(len(policy), dtype=torch.long),
+    )
+    labels = GroupLabels(
+        is_safe=torch.tensor(safe, dtype=double),
+        first=torch.tensor([0]),
+        second=torch.tensor([1]),
+        first_is_better=torch.tensor([p], dtype=double),
+    )
+    return logps, labels
+
+
+@given(logp, logp, logp, logp, st.floats(0, 1))
+def test_dpo_is_its_formula(chosen, rejected, ref_chosen, ref_rejected, p):
+    logps, labels = pair([chosen, rejected], [ref_chosen, ref_rejected], p=p)
+    x = 0.2 * ((chosen - ref_chosen) - (rejected - ref_rejected))
+    expected = p * math.log1p(math.exp(-x)) + (1 - p) * math.log1p(math.exp(x))
+    assert build_objective("dpo", {"beta": 0.2})(logps, labels).item() == pytest.approx(expected, rel=1e-9)
+
+
+@given(logp, logp, logp, logp)
+def test_ipo_is_its_formula_summed_or_averaged(chosen, rejected, ref_chosen, ref_rejected):
+    logps, labels = pair([chosen, rejected], [ref_chosen, ref_rejected])
+    h_sum = (chosen - ref_chosen) - (rejected - ref_rejected)
+    h_mean = (chosen - ref_chosen) / 3 - (rejected - ref_rejected) / 5
+    total = build_objective("ipo", {"beta": 0.5})(logps, labels).item()
+    mean = build_objective("ipo", {"beta": 0.5, "reduction": "mean"})(logps, labels).item()
+    assert total == pytest.approx((h_sum - 1) ** 2, rel=1e-9, abs=1e-9)
+    assert mean == pytest.approx((h_mean - 1) ** 2, rel=1e-9, abs=1e-9)
+
+
+def test_bfpo_on_two_safe_answers_is_ipo():
+    logps, labels = pair([-7.0, -9.5], [-8.0, -9.0], safe=(1.0, 1.0))
+    bfpo, ipo = (build_objective(name, {"beta": 0.25})(logps, labels) for name in ("bfpo", "ipo"))
+    assert bfpo.item() == pytest.approx(ipo.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("safe", [(1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.3, 0.8)])
+def test_bfpo_objective_is_the_public_loss(safe):
+    logps, labels = pair([-7.0, -9.5], [-8.0, -9.0], safe=safe, p=0.8)
+    policy, reference = logps.policy, logps.reference
+    public = bfpo_loss(
+        policy[:1], policy[1:], reference[:1], reference[1:], labels.is_safe[:1], labels.is_safe[1:],
+        chosen_is_better=0.8,
+    )  # fmt: skip
+    assert build_objective("bfpo", {})(logps, labels).item() == pytest.approx(public.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("policy", "target"), [("keep", -0.5), ("neutral", 0.0)])
+def test_unsafe_pairs_choose_the_target_of_two_unsafe_answers(policy, target):
+    logps, labels = pair([-7.0, -9.5], [-8.0, -9.0], safe=(0.0, 0.0))
+    loss = build_objective("bfpo", {"beta": 0.5, "unsafe_pairs": policy})(logps, labels).item()
+    assert loss == pytest.approx((1.5 - target / 0.5) ** 2)
+
+
+def test_dropped_unsafe_pairs_weigh_by_the_chance_that_one_is_safe():
+    logps, labels = pair([-7.0, -9.5], [-8.0, -9.0], safe=(0.25, 0.6))
+    kept, dropped = (
+        build_objective("bfpo", {"beta": 0.5, "unsafe_pairs": policy})(logps, labels).item()
+        for policy in ("keep", "drop")
+    )
+    assert dropped == pytest.approx(kept * (1 - 0.75 * 0.4))
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_neutral_target_is_the_expectation_with_unsafe_pairs_at_zero(s_w, s_l, p):
+    _, labels = pair([-1.0, -1.0], None, safe=(s_w, s_l), p=p)
+    neutral = build_objective("bfpo", {"unsafe_pairs": "neutral"}).target(labels).item()
+    hard = {(1, 1): 0.5, (1, 0): 1.0, (0, 1): -1.0, (0, 0): 0.0}
+    expected = sum(
+        (s_w if w else 1 - s_w) * (s_l if l else 1 - s_l) * (p * hard[w, l] - (1 - p) * hard[l, w])
+        for w, l in hard
+    )
+    assert neutral == pytest.approx(expected, abs=1e-9)
+
+
+def test_group_of_several_answers_is_the_mean_over_its_pairs():
+    """Groups of 3 and 2 answers, by an explicit double loop."""
+    policy = torch.tensor([-3.0, -5.0, -4.0, -6.0, -2.0], dtype=torch.float64)
+    reference = torch.tensor([-4.0, -4.0, -4.5, -5.0, -3.0], dtype=torch.float64)
+    safe = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    pairs = [(0, 1, 1.0), (0, 2, 0.7), (1, 2, 0.5), (4, 3, 1.0)]
+    logps = GroupLogps(policy, reference, torch.full((5,), 4), torch.tensor([0, 0, 0, 1, 1]))
+    labels = GroupLabels(
+        safe,
+        first=torch.tensor([i for i, _, _ in pairs]),
+        second=torch.tensor([j for _, j, _ in pairs]),
+        first_is_better=torch.tensor([p for _, _, p in pairs], dtype=torch.float64),
+    )
+
+    def single(i, j, p):
+        h = (policy[i] - reference[i] - policy[j] + reference[j]).item()
+        forward, backward = 1.5 * safe[i] - 0.5 * safe[j] - 0.5, 1.5 * safe[j] - 0.5 * safe[i] - 0.5
+        return (h - (p * forward - (1 - p) * backward).item() / 0.2) ** 2
+
+    expected = [sum(single(*one) for one in pairs[:3]) / 3, single(*pairs[3])]
+    assert build_objective("bfpo", {"beta": 0.2})(logps, labels).tolist() == pytest.approx(expected)
+
+
+def test_sft_sums_the_negative_log_probabilities_of_each_group():
+    logps = GroupLogps(torch.tensor([-3.0, -5.0]), None, torch.tensor([2, 9]), torch.tensor([0, 1]))
+    nothing = torch.zeros(0, dtype=torch.long)
+    labels = GroupLabels(torch.full((2,), math.nan), nothing, nothing, torch.zeros(0))
+    assert build_objective("sft", {})(logps, labels).tolist() == [3.0, 5.0]
+
+
+@pytest.mark.parametrize("beta", [0.0, -0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["bfpo", "dpo", "ipo"])
+def test_beta_must_be_positive(name, beta):
+    with pytest.raises(BfpoError, match="beta must be greater than 0"):
+        build_objective(name, {"beta": beta})
+    with pytest.raises(BfpoError, match="beta must be greater than 0"):
+        bfpo_loss(*torch.zeros(4, 1), 1.0, 1.0, beta=beta)
+
+
+@pytest.mark.parametrize("name", ["bfpo", "dpo", "ipo"])
+def test_mean_reduction_needs_an_explicit_beta(name):
+    with pytest.raises(BfpoError, match="explicit beta"):
+        build_objective(name, {"reduction": "mean"})
+    assert build_objective(name, {"reduction": "mean", "beta": 2.0}).beta == 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("bfpoo", {}, "did you mean 'bfpo'"),
+        ("bfpo", {"betta": 1.0}, "did you mean 'beta'"),
+        ("dpo", {"alpha": 0.5}, "does not read the option 'alpha'"),
+        ("sft", {"beta": 0.1}, "does not read the option 'beta'"),
+        ("bfpo", {"unsafe_pairs": "neutrl"}, "did you mean 'neutral'"),
+        ("ipo", {"reduction": "average", "beta": 0.1}, "'sum' or 'mean'"),
+        ("bfpo", {"b1": 1.0}, "b1 must be greater than 1"),
+    ],
+)
+def test_mistakes_are_named(name, options, message):
+    with pytest.raises(BfpoError, match=message):
+        build_objective(name, options)
+
+
+def test_options_are_the_fields_with_their_defaults():
+    assert options_of("sft") == {}
+    assert options_of("bfpo") == {
+        "beta": None, "b1": 3.0, "alpha": 0.5, "reduction": "sum", "unsafe_pairs": "keep",
+    }  # fmt: skip
+
+
+def test_unknown_safety_and_lone_answers_are_refused():
+    logps, labels = pair([-7.0, -9.5], [-8.0, -9.0], safe=(1.0, math.nan))
+    with pytest.raises(BfpoError, match="safety of every answer"):
+        build_objective("bfpo", {})(logps, labels)
+    lone = GroupLogps(logps.policy, logps.reference, logps.tokens, torch.tensor([0, 1]))
+    nothing = torch.zeros(0, dtype=torch.long)
+    with pytest.raises(BfpoError, match="at least two answers"):
+        build_objective("dpo", {})(lone, GroupLabels(labels.is_safe, nothing, nothing, torch.zeros(0)))
+
+
+def test_missing_reference_is_refused():
+    logps, labels = pair([-7.0, -9.5], None)
+    with pytest.raises(BfpoError, match="needs reference log-probabilities"):
+        build_objective("dpo", {})(logps, labels)
