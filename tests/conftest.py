@@ -1,4 +1,4 @@
-"""What all tests share: no deadlines (machines differ), offline, one thread a worker, the real samples' place."""
+"""What all tests share: no deadlines, offline, one thread a worker, the place of the real samples."""
 
 import os
 from pathlib import Path

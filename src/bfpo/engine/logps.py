@@ -1,0 +1,103 @@
+"""Log-probabilities of the answers of a batch of groups, by the plain padded forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from bfpo.groups import GroupLogps
+
+
+@dataclass(frozen=True)
+class TokenGroup:
+    """One prompt and its K >= 1 answers as token ids; every part has at least one token."""
+
+    prompt: Sequence[int]
+    answers: Sequence[Sequence[int]]
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longest sequence, prompt and answer together."""
+        return len(self.prompt) + max(len(answer) for answer in self.answers)
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens that the group occupies alone, one padded row an answer."""
+        return len(self.answers) * self.width
+
+
+def group_logps(model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
+    """Sum the log-probabilities of every answer's tokens, given its prompt.
+
+    Args:
+        model: a causal language model (or a wrapper of one) whose forward takes ``logits_to_keep``.
+        groups: G groups with N answers in total.
+
+    Returns:
+        [N] sums and token counts, in at least float32; ``reference`` is None.
+    """
+    sequences = [(group.prompt, answer) for group in groups for answer in group.answers]
+    width = max(len(prompt) + len(answer) for prompt, answer in sequences)
+    shortest_prompt = min(len(prompt) for prompt, _ in sequences)
+    device = next(model.parameters()).device
+    input_ids = torch.zeros(len(sequences), width, dtype=torch.long)
+    is_token = torch.zeros(len(sequences), width, dtype=torch.bool)
+    is_answer = torch.zeros(len(sequences), width, dtype=torch.bool)
+    for row, (prompt, answer) in enumerate(sequences):
+        end = len(prompt) + len(answer)
+        input_ids[row, :end] = torch.tensor([*prompt, *answer])
+        is_token[row, :end] = True
+        is_answer[row, len(prompt) : end] = True
+    input_ids, is_token, is_answer = (part.to(device) for part in (input_ids, is_token, is_answer))
+
+    # The logits at a position predict the next token: one more is needed than there are positions after
+    # the shortest prompt, and the last one predicts nothing.
+    logits = model(
+        input_ids=input_ids,
+        attention_mask=is_token.long(),
+        use_cache=False,
+        logits_to_keep=width - shortest_prompt + 1,
+    ).logits[:, :-1]
+    scored = is_answer[:, shortest_prompt:]
+    token_logps = -cross_entropy(
+        logits[scored].to(torch.promote_types(logits.dtype, torch.float32)),
+        input_ids[:, shortest_prompt:][scored],
+        reduction="none",
+    )
+    return GroupLogps(
+        policy=_sum_by_row(token_logps, scored),
+        reference=None,
+        tokens=is_answer.sum(1),
+        group=torch.tensor(
+            [index for index, group in enumerate(groups) for _ in group.answers], device=device
+        ),
+    )
+
+
+def _sum_by_row(values: Tensor, mask: Tensor) -> Tensor:
+    rows = mask.nonzero()[:, 0]
+    return torch.zeros(len(mask), dtype=values.dtype, device=values.device).index_add(0, rows, values)
+
+
+def split_by_tokens(groups: Sequence[TokenGroup], max_tokens: int) -> list[list[int]]:
+    """Split groups into micro-batches of at most ``max_tokens`` padded tokens, similar lengths together.
+
+    A group that is larger by itself is a micro-batch of its own: a group is never cut.
+
+    Returns:
+        Indices of the groups of every micro-batch, longest first, so that memory peaks at the start.
+    """
+    order = sorted(range(len(groups)), key=lambda index: (-groups[index].width, index))
+    batches: list[list[int]] = []
+    rows = width = 0
+    for index in order:
+        rows += len(groups[index].answers)
+        if not batches or rows * width > max_tokens:
+            batches.append([])
+            rows, width = len(groups[index].answers), groups[index].width
+        batches[-1].append(index)
+    return batches
