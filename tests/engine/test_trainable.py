@@ -18,9 +18,7 @@ def test_all_leaves_the_model_as_it_is():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(
-    ("pattern", "message"), [("no_such_layer", "matches no parameter"), ("(", "not a regular")]
-)
+@pytest.mark.parametrize(("pattern", "message"), [("no_such_layer", "matches no parameter"), ("(", "not a regular")])
 def test_a_pattern_that_cannot_be_meant_is_refused(pattern, message):
     with pytest.raises(BfpoError, match=message):
         select_trainable(tiny_llama(), pattern)

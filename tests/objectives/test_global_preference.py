@@ -30,9 +30,7 @@ def test_targets_of_any_constants_follow_the_table(b1, alpha):
         torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64),
         torch.tensor([1.0, 0.0, 1.0, 0.0], dtype=torch.float64),
     )
-    table = torch.tensor(
-        [1 - alpha, b1 / (b1 - 1) - alpha, -1 / (b1 - 1) - alpha, -alpha], dtype=torch.float64
-    )
+    table = torch.tensor([1 - alpha, b1 / (b1 - 1) - alpha, -1 / (b1 - 1) - alpha, -alpha], dtype=torch.float64)
     torch.testing.assert_close(target, table, rtol=1e-12, atol=1e-12)
 
 
@@ -75,9 +73,7 @@ def test_order_induced_by_the_reward_is_the_papers():
 
 
 def test_integer_and_boolean_flags_are_read_as_numbers():
-    mixed = GlobalPreference().target(
-        torch.tensor([True, False]), torch.tensor([0, 1]), torch.tensor([1.0, 0.5])
-    )
+    mixed = GlobalPreference().target(torch.tensor([True, False]), torch.tensor([0, 1]), torch.tensor([1.0, 0.5]))
     assert mixed.tolist() == [1.0, pytest.approx(0.5 * -1 - 0.5 * 1)]
 
 

@@ -90,8 +90,7 @@ def test_neutral_target_is_the_expectation_with_unsafe_pairs_at_zero(s_w, s_l, p
     neutral = build_objective("bfpo", {"unsafe_pairs": "neutral"}).target(labels).item()
     hard = {(1, 1): 0.5, (1, 0): 1.0, (0, 1): -1.0, (0, 0): 0.0}
     expected = sum(
-        (s_w if w else 1 - s_w) * (s_l if l else 1 - s_l) * (p * hard[w, l] - (1 - p) * hard[l, w])
-        for w, l in hard
+        (s_w if w else 1 - s_w) * (s_l if l else 1 - s_l) * (p * hard[w, l] - (1 - p) * hard[l, w]) for w, l in hard
     )
     assert neutral == pytest.approx(expected, abs=1e-9)
 

@@ -25,9 +25,7 @@ def trained_policy(reference, p_beats, is_safe, preference, tau):
     """Minimise the loss over all ordered pairs, weighted by who is more helpful, with LBFGS in float64."""
     answers = len(is_safe)
     logits = torch.zeros(answers, dtype=torch.float64, requires_grad=True)
-    first, second = (
-        torch.tensor(side) for side in zip(*itertools.permutations(range(answers), 2), strict=True)
-    )
+    first, second = (torch.tensor(side) for side in zip(*itertools.permutations(range(answers), 2), strict=True))
     optimizer = torch.optim.LBFGS(
         [logits],
         lr=1,
@@ -74,9 +72,7 @@ def test_minimiser_is_the_tilted_reference(soft, seed, answers, tau, preference)
     torch.testing.assert_close(policy, optimum, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "preference", [GlobalPreference(), GlobalPreference(3.0, 0.0), GlobalPreference(1.7, 0.3)]
-)
+@pytest.mark.parametrize("preference", [GlobalPreference(), GlobalPreference(3.0, 0.0), GlobalPreference(1.7, 0.3)])
 def test_reward_is_the_closed_form_when_safety_and_helpfulness_are_independent(preference):
     """Every combination of 3 helpfulness levels and 4 safety values: independent by construction."""
     level = torch.tensor([0.0, 0.7, 1.9], dtype=torch.float64).repeat_interleave(4)

@@ -1,4 +1,4 @@
 """The engine: log-probabilities of K answers a prompt, the reference's among them, and which weights train.
 
-It knows models and token ids, and nothing of objectives: what the log-probabilities are for is up to its caller.
+It knows models and token ids, and nothing of objectives or of what the log-probabilities are for.
 """

@@ -72,9 +72,7 @@ def group_logps(model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
         policy=_sum_by_row(token_logps, scored),
         reference=None,
         tokens=is_answer.sum(1),
-        group=torch.tensor(
-            [index for index, group in enumerate(groups) for _ in group.answers], device=device
-        ),
+        group=torch.tensor([index for index, group in enumerate(groups) for _ in group.answers], device=device),
     )
 
 

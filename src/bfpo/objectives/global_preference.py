@@ -32,9 +32,7 @@ class GlobalPreference:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.b1) and self.b1 > 1):
-            raise BfpoError(
-                f"b1 must be greater than 1, not {self.b1}: choose for example the paper's b1 = 3"
-            )
+            raise BfpoError(f"b1 must be greater than 1, not {self.b1}: choose for example the paper's b1 = 3")
         if not math.isfinite(self.alpha):
             raise BfpoError(f"alpha must be a finite number, not {self.alpha}: the paper's value is 0.5")
 

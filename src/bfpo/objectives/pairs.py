@@ -56,11 +56,7 @@ def mean_over_pairs(values: Tensor, labels: GroupLabels, group: Tensor) -> Tenso
     """
     groups = int(group[-1]) + 1
     owner = group[labels.first]
-    count = torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(
-        0, owner, torch.ones_like(values)
-    )
+    count = torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, owner, torch.ones_like(values))
     if (count == 0).any():
-        raise BfpoError(
-            "a pairwise objective needs at least two answers a prompt: train single answers with 'sft'"
-        )
+        raise BfpoError("a pairwise objective needs at least two answers a prompt: train single answers with 'sft'")
     return torch.zeros_like(count).index_add(0, owner, values) / count

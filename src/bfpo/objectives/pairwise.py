@@ -71,6 +71,4 @@ class IPO:
         """[G] mean over the group's pairs of the squared distance to the target."""
         assert self.beta is not None
         margin = margins(logps, labels, self.reduction)
-        return mean_over_pairs(
-            (margin - self.target(labels).to(margin) / self.beta) ** 2, labels, logps.group
-        )
+        return mean_over_pairs((margin - self.target(labels).to(margin) / self.beta) ** 2, labels, logps.group)

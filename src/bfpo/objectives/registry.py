@@ -89,7 +89,6 @@ def _class_of(name: str) -> type:
 
     if name not in OBJECTIVES:
         raise BfpoError(
-            f"unknown objective {name!r}{did_you_mean(name, OBJECTIVES)}: "
-            f"choose one of {', '.join(sorted(OBJECTIVES))}"
+            f"unknown objective {name!r}{did_you_mean(name, OBJECTIVES)}: choose one of {', '.join(sorted(OBJECTIVES))}"
         )
     return OBJECTIVES[name]

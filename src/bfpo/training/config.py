@@ -1,0 +1,71 @@
+"""`BFPOConfig`: transformers' `TrainingArguments` with TRL's names for preference training, and BFPO's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from transformers import TrainingArguments
+
+from bfpo.objectives.registry import Objective, build_objective
+
+OBJECTIVE_OPTIONS = ("beta", "b1", "alpha", "reduction", "unsafe_pairs")
+
+
+@dataclass
+class BFPOConfig(TrainingArguments):
+    """Arguments of `BFPOTrainer`; every field of `transformers.TrainingArguments` is one too.
+
+    A step is ``per_device_train_batch_size * gradient_accumulation_steps`` groups (pairs) on each process. How
+    many go through the model at once is decided by ``micro_batch_tokens``, which never changes the result.
+
+    Attributes:
+        loss_type: name of the objective: "bfpo", "dpo", "ipo" or "sft".
+        beta: strength of the pull to the reference; None for the objective's own default.
+        b1: BFPO's price of safety; None for the paper's 3.
+        alpha: BFPO's offset; None for the paper's 1/2.
+        reduction: "sum" or "mean" of token log-ratios; None for the objective's default, the sum.
+        unsafe_pairs: "keep", "neutral" or "drop" for pairs of two unsafe answers; None for "keep".
+        max_length: tokens of prompt and answer together; what is longer is cut at its end, and counted.
+        trainable: "all", or a regular expression of the names of the parameters that train.
+        buffer_ratio: buffer groups for each main group of a step, if the data has a buffer.
+        micro_batch_tokens: padded tokens that go through the model at once.
+        disable_dropout: whether every dropout of the model is set to zero.
+    """
+
+    loss_type: str = "bfpo"
+    beta: float | None = None
+    b1: float | None = None
+    alpha: float | None = None
+    reduction: Literal["sum", "mean"] | None = None
+    unsafe_pairs: Literal["keep", "neutral", "drop"] | None = None
+    max_length: int = 1024
+    trainable: str = "all"
+    buffer_ratio: float = 1.0
+    micro_batch_tokens: int = 16_384
+    disable_dropout: bool = True
+
+    # The published recipe's, where it differs from transformers'.
+    learning_rate: float = 5e-7
+    lr_scheduler_type: str = "cosine"  # pyright: ignore[reportIncompatibleVariableOverride]
+    warmup_steps: float = 0.1
+    num_train_epochs: float = 1.0
+    # Every tenth step, as TRL does.
+    logging_steps: float = 10
+    # A hidden NaN is a silent failure.
+    logging_nan_inf_filter: bool = False
+    # The rows carry columns that no model's forward names.
+    remove_unused_columns: bool = field(default=False, init=False)
+
+    def objective(self) -> Objective:
+        """The objective with the options that were set.
+
+        Raises:
+            BfpoError: if the name is unknown, an option is out of range or not read by the objective.
+        """
+        return build_objective(self.loss_type, self.objective_options())
+
+    def objective_options(self) -> dict[str, Any]:
+        """The options of the objective that were set, i.e. are not None."""
+        given = {name: getattr(self, name) for name in OBJECTIVE_OPTIONS}
+        return {name: value for name, value in given.items() if value is not None}

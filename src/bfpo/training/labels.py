@@ -1,0 +1,39 @@
+"""From encoded rows to what the engine and an objective read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from bfpo.engine.logps import TokenGroup
+from bfpo.groups import GroupLabels
+
+Row = Mapping[str, Any]
+
+
+def token_groups(rows: Sequence[Row]) -> list[TokenGroup]:
+    """The token ids of encoded rows."""
+    return [TokenGroup(row["prompt_ids"], row["answer_ids"]) for row in rows]
+
+
+def group_labels(rows: Sequence[Row], device: torch.device | str = "cpu") -> GroupLabels:
+    """The labels of encoded rows, with answer indices that count through the whole batch."""
+    is_safe: list[float] = []
+    first: list[int] = []
+    second: list[int] = []
+    better: list[float] = []
+    for row in rows:
+        start = len(is_safe)
+        is_safe += [math.nan if value is None else value for value in row["is_safe"]]
+        first += [start + index for index in row["first"]]
+        second += [start + index for index in row["second"]]
+        better += row["first_is_better"]
+    return GroupLabels(
+        is_safe=torch.tensor(is_safe, dtype=torch.float32, device=device),
+        first=torch.tensor(first, dtype=torch.long, device=device),
+        second=torch.tensor(second, dtype=torch.long, device=device),
+        first_is_better=torch.tensor(better, dtype=torch.float32, device=device),
+    )

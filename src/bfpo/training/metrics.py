@@ -1,0 +1,85 @@
+"""What a run reports of its pairs: TRL's metrics, and the health of the four safety cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bfpo.groups import GroupLabels, GroupLogps
+from bfpo.objectives.pairs import log_ratios
+from bfpo.objectives.registry import Objective
+
+CELLS = ("SS", "SU", "US", "UU")
+
+
+@dataclass
+class RunningMeans:
+    """Weighted means of named values since they were last taken; a count is a plain sum."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def add(self, values: Mapping[str, tuple[float, float]]) -> None:
+        """Add (sum, weight) of every name; weight 0 marks a count, which is not divided."""
+        for name, (total, weight) in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + total
+            self.weights[name] = self.weights.get(name, 0.0) + weight
+
+    def merge(self, other: RunningMeans) -> None:
+        """Add what another process counted."""
+        self.add({name: (total, other.weights[name]) for name, total in other.sums.items()})
+
+    def take(self) -> dict[str, float]:
+        """The means, after which counting starts afresh."""
+        means = {name: total / (self.weights[name] or 1.0) for name, total in self.sums.items()}
+        self.sums, self.weights = {}, {}
+        return means
+
+
+def pair_metrics(logps: GroupLogps, labels: GroupLabels, objective: Objective) -> dict[str, tuple[float, float]]:
+    """Sums and weights of a batch's metrics, for `RunningMeans`.
+
+    TRL's names: ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins``, ``rewards/accuracies``,
+    ``logps/chosen``, ``logps/rejected``; chosen is the first answer of each pair. For every safety cell (SU:
+    chosen safe, rejected unsafe; a flag below 1/2 is unsafe), ``cells/SU/...``: ``count``; ``gap``, the mean of
+    sign(T) (T - beta h), which is |T| at the start, 0 at the target and negative beyond it (objectives with a
+    target only); ``drift_chosen`` and ``drift_rejected``, the mean log-ratio to the reference in nats;
+    ``sign_accuracy``, the share of pairs whose margin has the sign that the labels ask for.
+    """
+    if objective.beta is None or not len(labels.first):
+        return {}
+    ratios = log_ratios(logps, objective.reduction)
+    rewards = objective.beta * ratios
+    margin = rewards[labels.first] - rewards[labels.second]
+    everything = torch.ones_like(margin, dtype=torch.bool)
+    metrics = {
+        "rewards/chosen": _mean(rewards[labels.first], everything),
+        "rewards/rejected": _mean(rewards[labels.second], everything),
+        "rewards/margins": _mean(margin, everything),
+        "rewards/accuracies": _mean((margin > 0).to(margin), everything),
+        "logps/chosen": _mean(logps.policy[labels.first], everything),
+        "logps/rejected": _mean(logps.policy[labels.second], everything),
+    }
+    target = objective.target(labels)
+    wanted = labels.first_is_better - 0.5 if target is None else target
+    drift = log_ratios(logps, "sum")
+    safe_first, safe_second = labels.is_safe[labels.first], labels.is_safe[labels.second]
+    known = ~(safe_first.isnan() | safe_second.isnan())
+    for cell in CELLS:
+        members = known & ((safe_first >= 0.5) == (cell[0] == "S")) & ((safe_second >= 0.5) == (cell[1] == "S"))
+        if not members.any():
+            continue
+        metrics[f"cells/{cell}/count"] = (float(members.sum()), 0.0)
+        if target is not None:
+            metrics[f"cells/{cell}/gap"] = _mean(target.sign() * (target - margin), members)
+        metrics[f"cells/{cell}/drift_chosen"] = _mean(drift[labels.first], members)
+        metrics[f"cells/{cell}/drift_rejected"] = _mean(drift[labels.second], members)
+        metrics[f"cells/{cell}/sign_accuracy"] = _mean((margin.sign() == wanted.sign()).to(margin), members)
+    return metrics
+
+
+def _mean(values: Tensor, members: Tensor) -> tuple[float, float]:
+    return float(values[members].sum()), float(members.sum())

@@ -1,0 +1,117 @@
+"""Which groups make up which step: a seeded plan that keeps the ratio of main rows to buffer in every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Sampler
+
+from bfpo.errors import BfpoError
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """Steps of ``batch_size`` groups over ``main`` rows and a cycling ``buffer``.
+
+    Rows are numbered 0 .. main - 1, then main .. main + buffer - 1. An epoch passes once over the main rows;
+    the buffer goes on where the last epoch left it and starts again, reshuffled, when it is used up. The last
+    step of an epoch takes the main rows that are left and the same share of buffer rows.
+
+    Attributes:
+        main: number of main rows, > 0.
+        buffer: number of buffer rows; 0 for none.
+        batch_size: groups of a global step, buffer included.
+        buffer_ratio: buffer groups for each main group.
+        seed: of every shuffle.
+
+    Raises:
+        BfpoError: if there are no main rows, or ``batch_size`` can't hold the ratio exactly.
+    """
+
+    main: int
+    buffer: int
+    batch_size: int
+    buffer_ratio: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.main <= 0:
+            raise BfpoError("there is no row to train on: every source is empty or only fills the buffer")
+        if self.batch_size < 1:
+            raise BfpoError(f"the batch size must be at least 1 group, not {self.batch_size}")
+        if self.buffer and not self.buffer_ratio > 0:
+            raise BfpoError(f"buffer_ratio must be greater than 0, not {self.buffer_ratio}: drop the buffer instead")
+        share = self.batch_size / (1 + self.buffer_ratio)
+        if self.buffer and (abs(share - round(share)) > 1e-9 or round(share) < 1):
+            raise BfpoError(
+                f"a batch of {self.batch_size} groups can't hold {self.buffer_ratio:g} buffer groups for each "
+                "main group exactly: choose another batch size or buffer_ratio"
+            )
+
+    @property
+    def main_per_step(self) -> int:
+        """Main groups of a full step."""
+        return round(self.batch_size / (1 + self.buffer_ratio)) if self.buffer else self.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the main rows."""
+        return -(-self.main // self.main_per_step)
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """Row numbers of every step of an epoch (counted from 0)."""
+        order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.main)
+        parts = [order[at : at + self.main_per_step] for at in range(0, self.main, self.main_per_step)]
+        if not self.buffer:
+            return parts
+        shares = [self._buffer_share(len(part)) for part in parts]
+        rows = self._buffer_rows(epoch * sum(shares), sum(shares))
+        buffers = np.split(rows, np.cumsum(shares)[:-1])
+        return [np.concatenate(pair) for pair in zip(parts, buffers, strict=True)]
+
+    def _buffer_share(self, main: int) -> int:
+        return -(-main * (self.batch_size - self.main_per_step) // self.main_per_step)
+
+    def _buffer_rows(self, start: int, count: int) -> np.ndarray:
+        """``count`` rows of the endless series of shuffled passes over the buffer, from position ``start``."""
+        passes = range(start // self.buffer, (start + count) // self.buffer + 1)
+        series = np.concatenate(
+            [np.random.default_rng([self.seed, 1, number]).permutation(self.buffer) for number in passes]
+        )
+        offset = start - passes[0] * self.buffer
+        return self.main + series[offset : offset + count]
+
+
+class StepSampler(Sampler[list[int]]):
+    """Yields, step by step, the row numbers that one of ``processes`` takes from each global step."""
+
+    def __init__(self, plan: StepPlan, process: int, processes: int) -> None:
+        self.plan = plan
+        self.process = process
+        self.processes = processes
+        self.current_epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next pass yields."""
+        self.current_epoch = epoch
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return self.plan.steps_per_epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The steps of the current epoch."""
+        for step in self.plan.epoch(self.current_epoch):
+            yield step[self.process :: self.processes].tolist()
+
+
+class StepLoader(DataLoader[Any]):
+    """A loader whose batch is one process's share of a whole optimizer step."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hand the epoch, which the Trainer announces to its loader, to the sampler."""
+        assert isinstance(self.batch_sampler, StepSampler)
+        self.batch_sampler.set_epoch(epoch)

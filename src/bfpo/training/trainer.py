@@ -1,0 +1,278 @@
+"""`BFPOTrainer`: `transformers.Trainer` whose batch is a step's groups and whose loss is an objective."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from accelerate.utils import gather_object
+from peft import PeftConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+)
+from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
+
+from bfpo.engine.logps import group_logps, split_by_tokens
+from bfpo.engine.reference import reference_logps
+from bfpo.engine.trainable import select_trainable
+from bfpo.errors import BfpoError
+from bfpo.groups import GroupLogps
+from bfpo.training.checkpoints import (
+    mark_complete,
+    newest_complete_checkpoint,
+    remove_incomplete_checkpoints,
+)
+from bfpo.training.config import BFPOConfig
+from bfpo.training.data import Blend, TrainingData, prepare, with_reference
+from bfpo.training.labels import Row, group_labels, token_groups
+from bfpo.training.metrics import RunningMeans, pair_metrics
+from bfpo.training.sampling import StepLoader, StepPlan, StepSampler
+
+
+class BFPOTrainer(Trainer):
+    """Train a causal language model on preferences with BFPO or any other objective.
+
+    Args:
+        model: a model, or a name or folder to load one from (float32, or bfloat16 weights as they are saved).
+        args: the configuration.
+        train_dataset: rows of `load_preferences` (or in TRL's format), or a `Blend` of sources.
+        eval_dataset: rows to evaluate on, against the same reference.
+        processing_class: the tokenizer; by default the one saved beside the model.
+        peft_config: a PEFT configuration, for example LoRA; the base's weights then stay as they are.
+        callbacks: more callbacks for the Trainer.
+
+    Raises:
+        BfpoError: if the configuration or the data don't fit the objective.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | str,
+        args: BFPOConfig,
+        train_dataset: datasets.Dataset | Blend,
+        eval_dataset: datasets.Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: PeftConfig | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        self.objective = args.objective()
+        if args.n_gpu > 1:
+            raise BfpoError("several GPUs need one process each: start with 'accelerate launch -m bfpo train ...'")
+        if isinstance(model, str):
+            model = AutoModelForCausalLM.from_pretrained(model, dtype="auto" if args.bf16 else torch.float32)
+        tokenizer = processing_class or AutoTokenizer.from_pretrained(model.config.name_or_path)
+        if peft_config is not None:
+            model = get_peft_model(model, peft_config)  # pyright: ignore[reportAssignmentType]
+        if args.disable_dropout:
+            _disable_dropout(model)
+        select_trainable(model, args.trainable)
+
+        data = prepare(train_dataset, tokenizer, args.max_length, self.objective)
+        evaluation = eval_dataset and prepare(eval_dataset, tokenizer, args.max_length, self.objective)
+        super().__init__(
+            model=model,
+            args=_whole_steps(args),
+            data_collator=_as_rows,
+            train_dataset=data.rows,  # pyright: ignore[reportArgumentType]
+            eval_dataset=evaluation.rows if evaluation else None,  # pyright: ignore[reportArgumentType]
+            processing_class=tokenizer,
+            callbacks=callbacks,
+        )
+        self.training_data = self._with_reference(data)
+        self.train_dataset = self.training_data.rows
+        if evaluation:
+            self.eval_dataset = self._with_reference(evaluation).rows
+        self.plan = StepPlan(
+            main=data.main,
+            buffer=data.buffer,
+            batch_size=self.args.per_device_train_batch_size * self.args.world_size,
+            buffer_ratio=args.buffer_ratio,
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+        )
+        self._means = RunningMeans()
+
+    def _with_reference(self, data: TrainingData) -> TrainingData:
+        """Score the reference with the weights as they are now, which is before the first update."""
+        if not self.objective.needs_reference:
+            return data
+        with self.accelerator.autocast():
+            sums = reference_logps(self.model, token_groups(list(data.rows)), self._max_tokens)
+        return with_reference(data, sums)
+
+    @property
+    def _max_tokens(self) -> int:
+        assert isinstance(self.args, BFPOConfig)
+        return self.args.micro_batch_tokens
+
+    def get_train_dataloader(self) -> StepLoader:
+        """A loader that yields this process's share of one whole step at a time."""
+        sampler = StepSampler(self.plan, self.args.process_index, self.args.world_size)
+        return StepLoader(self.train_dataset, batch_sampler=sampler, collate_fn=_as_rows)  # pyright: ignore
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> StepLoader:
+        """A loader over the evaluation rows, in order, by process."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        share = range(self.args.process_index, len(rows), self.args.world_size)
+        size = self.args.per_device_eval_batch_size
+        batches = [list(share[at : at + size]) for at in range(0, len(share), size)]
+        return StepLoader(rows, batch_sampler=batches, collate_fn=_as_rows)  # pyright: ignore
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One step's forward and backward passes, in micro-batches; the step's loss of all processes' groups.
+
+        The loss is the sum over groups (tokens, for SFT) divided by their number in the *global* step, so
+        neither micro-batches nor processes change it.
+        """
+        model.train()
+        rows: list[Row] = inputs["rows"]
+        batches = split_by_tokens(token_groups(rows), self._max_tokens)
+        # Data-parallel training averages gradients over processes; this loss is already a share of the whole.
+        scale = self.args.world_size / self._normalizer(rows)
+        total = torch.zeros((), device=self.args.device)
+        logps: dict[int, list[float]] = {}
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                loss, sums = self._loss(model, [rows[index] for index in batch])
+                self.accelerator.backward(loss.sum() * scale)
+            total += loss.detach().sum() * scale
+            logps |= zip(batch, sums, strict=True)
+        self._record(rows, [logps[index] for index in range(len(rows))])
+        return total
+
+    def _loss(self, model: nn.Module, rows: Sequence[Row]) -> tuple[Tensor, list[list[float]]]:
+        """[G] losses of a micro-batch, and the log-probabilities of each group's answers."""
+        with self.accelerator.autocast():
+            logps = group_logps(model, token_groups(rows))
+        if self.objective.needs_reference:
+            reference = [value for row in rows for value in row["reference"]]
+            logps = replace(logps, reference=logps.policy.new_tensor(reference))
+        loss = self.objective(logps, group_labels(rows, logps.policy.device))
+        values = iter(logps.policy.tolist())
+        return loss, [[next(values) for _ in row["answer_ids"]] for row in rows]
+
+    def _normalizer(self, rows: Sequence[Row]) -> float:
+        """Groups (answer tokens, for SFT) of the global step."""
+        count = len(rows)
+        if self.objective.normalizer == "tokens":
+            count = sum(len(answer) for row in rows for answer in row["answer_ids"])
+        local = torch.tensor(float(count), device=self.args.device)
+        return self.accelerator.reduce(local, reduction="sum").item()  # pyright: ignore
+
+    def _record(self, rows: Sequence[Row], policy: Sequence[Sequence[float]]) -> None:
+        self._means.add(self._metrics(rows, policy))
+
+    def _metrics(self, rows: Sequence[Row], policy: Sequence[Sequence[float]]) -> dict[str, tuple[float, float]]:
+        if not self.objective.needs_reference:
+            return {}
+        logps = GroupLogps(
+            policy=torch.tensor([value for sums in policy for value in sums]),
+            reference=torch.tensor([value for row in rows for value in row["reference"]]),
+            tokens=torch.tensor([len(answer) for row in rows for answer in row["answer_ids"]]),
+            group=torch.tensor([index for index, row in enumerate(rows) for _ in row["answer_ids"]]),
+        )
+        return pair_metrics(logps, group_labels(rows), self.objective)
+
+    @torch.no_grad()
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Loss and metrics over the evaluation rows, against the reference scored before training."""
+        model = self._wrap_model(self.model, training=False)
+        model.eval()
+        means = RunningMeans()
+        for inputs in dataloader:
+            rows = inputs["rows"]
+            for batch in split_by_tokens(token_groups(rows), self._max_tokens):
+                part = [rows[index] for index in batch]
+                loss, sums = self._loss(model, part)
+                count = len(part)
+                if self.objective.normalizer == "tokens":
+                    count = sum(len(answer) for row in part for answer in row["answer_ids"])
+                means.add({"loss": (loss.sum().item(), float(count)), **self._metrics(part, sums)})
+        self._gather(means)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.take().items()}
+        return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # pyright: ignore
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the metrics of the steps since the last training log."""
+        if "loss" in logs:
+            self._gather(self._means)
+            logs |= self._means.take()
+        super().log(logs, start_time)
+
+    def _gather(self, means: RunningMeans) -> None:
+        if self.args.world_size > 1:
+            for process, other in enumerate(gather_object([means])):
+                if process != self.args.process_index:
+                    means.merge(other)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip as the Trainer does, and count how often it had to."""
+        norm = super()._clip_grad_norm(model)
+        self._means.add({"clipped_steps": (float(norm > self.args.max_grad_norm), 1.0)})
+        return norm
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Train; ``resume_from_checkpoint=True`` goes on from the newest *complete* checkpoint, if there is one."""
+        if resume_from_checkpoint is True:
+            folder = Path(str(self.args.output_dir))
+            newest = newest_complete_checkpoint(folder)
+            if self.is_world_process_zero():
+                remove_incomplete_checkpoints(folder)
+            self.accelerator.wait_for_everyone()
+            resume_from_checkpoint = str(newest) if newest else None
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save as the Trainer does, mark the checkpoint complete, and only then delete older ones."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial))
+            mark_complete(folder / f"checkpoint-{self.state.global_step}")
+            rotate_checkpoints(
+                output_dir=str(folder),
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=False,
+            )
+
+
+def _as_rows(rows: list[Row]) -> dict[str, list[Row]]:
+    return {"rows": rows}
+
+
+def _whole_steps(args: BFPOConfig) -> BFPOConfig:
+    """The same steps, with a whole step as the Trainer's batch: splitting it is the engine's business."""
+    return replace(
+        args,
+        per_device_train_batch_size=args.per_device_train_batch_size * args.gradient_accumulation_steps,
+        gradient_accumulation_steps=1,
+    )
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
