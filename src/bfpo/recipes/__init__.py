@@ -1,0 +1,1 @@
+"""The packaged recipes: YAML files and nothing else. ``bfpo recipe list`` names them."""

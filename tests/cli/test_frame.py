@@ -1,0 +1,65 @@
+"""The command's frame: exit codes, start-up without heavy imports, recipes at hand."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from bfpo import __version__
+from bfpo.cli.main import app
+
+
+def bfpo(*arguments, **options):
+    command = [sys.executable, "-m", "bfpo", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def test_version_and_help():
+    assert bfpo("--version").stdout == f"bfpo {__version__}\n"
+    assert "train" in bfpo("--help").stdout
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['bfpo', '--help']\n"
+        "import bfpo.cli.main\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'matplotlib', 'peft'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "no-such-recipe.yaml"], "no such recipe"),
+        (["recipe", "show", "paper-bpfo"], "did you mean 'paper-bfpo'"),
+        (["recipe", "copy", "nothing"], "no packaged recipe"),
+    ],
+)
+def test_bad_input_exits_with_two_and_one_line(arguments, message, tmp_path):
+    done = bfpo(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_usage_exits_with_two():
+    assert bfpo("train").returncode == 2
+    assert bfpo("trian").returncode == 2
+
+
+def test_recipes_are_listed_shown_and_copied_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runner = CliRunner()
+    listed = runner.invoke(app, ["recipe", "list"]).stdout
+    names = [line.split()[0] for line in listed.splitlines()]
+    assert {"paper-sft", "paper-bfpo", "lora-small", "dpo"} <= set(names)
+    for name in names:
+        shown = runner.invoke(app, ["recipe", "show", name]).stdout
+        assert runner.invoke(app, ["recipe", "copy", name]).exit_code == 0
+        assert (tmp_path / f"{name}.yaml").read_text() == shown
+    assert bfpo("recipe", "copy", "dpo", cwd=tmp_path).returncode == 2

@@ -1,0 +1,52 @@
+"""The estimates' bookkeeping: what they count, and how they scale."""
+
+import pytest
+import torch
+
+from bfpo.engine.estimates import ModelSize, estimate, measure_flops
+from bfpo.engine.logps import TokenGroup
+from bfpo.engine.trainable import select_trainable
+from models import tiny_llama
+
+GROUPS = [TokenGroup([1] * 4, [[2] * 3, [2] * 6]), TokenGroup([1] * 2, [[2], [2]])]
+SIZE = ModelSize(parameters=1000, trainable=1000, hidden=8, layers=2, vocabulary=50)
+
+
+def cost(size=SIZE, groups=GROUPS, **changes):
+    options = {"max_tokens": 1000, "bf16": False, "checkpointing": False, "reference": False, "flops_per_second": 1e6}
+    return estimate(size, groups, **(options | changes))
+
+
+def test_tokens_with_and_without_padding():
+    assert cost().tokens == (4 + 3) + (4 + 6) + 2 * (2 + 1)
+    assert cost().padded_tokens == 4 * 10
+    assert cost(max_tokens=1).padded_tokens == 2 * 10 + 2 * 3
+
+
+def test_model_sizes_are_the_models():
+    model = tiny_llama()
+    select_trainable(model, "down_proj")
+    size = ModelSize.of(model)
+    assert size.trainable == 2 * 32 * 64
+    assert (size.hidden, size.layers, size.vocabulary) == (32, 2, 64)
+    assert size.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_a_step_of_all_weights_costs_three_forwards_and_the_reference_a_fourth():
+    forward = 2 * 1000 * 40 / (1e6 * 0.4)
+    assert cost().seconds == pytest.approx(3 * forward)
+    assert cost(reference=True).seconds == pytest.approx(4 * forward)
+    frozen = ModelSize(parameters=1000, trainable=0, hidden=8, layers=2, vocabulary=50)
+    assert cost(frozen).seconds == pytest.approx(2 * forward)
+
+
+def test_memory_falls_with_frozen_weights_checkpointing_and_smaller_micro_batches():
+    half = ModelSize(parameters=1000, trainable=500, hidden=8, layers=2, vocabulary=50)
+    assert cost().memory_bytes - cost(half).memory_bytes == 12 * 500
+    deep = ModelSize(parameters=1000, trainable=1000, hidden=8, layers=32, vocabulary=50)
+    assert cost(deep, checkpointing=True).memory_bytes < cost(deep).memory_bytes
+    assert cost(max_tokens=1).memory_bytes < cost().memory_bytes
+
+
+def test_measured_speed_is_a_finite_rate():
+    assert 1e6 < measure_flops(torch.device("cpu"), torch.float32, width=128) < 1e15
