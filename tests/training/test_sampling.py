@@ -32,7 +32,7 @@ def test_every_step_holds_the_ratio_and_every_epoch_all_main_rows(main, buffer, 
 def test_buffer_rows_are_used_equally_often_across_epochs(main, buffer, seed):
     plan = StepPlan(main, buffer, 4, 1.0, seed)
     used = Counter(
-        {row: 0 for row in range(main, main + buffer)}
+        dict.fromkeys(range(main, main + buffer), 0)
         | Counter(row for epoch in range(4) for step in plan.epoch(epoch) for row in step.tolist() if row >= main)
     )
     assert used.total() == 4 * main

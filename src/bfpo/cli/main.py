@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bfpo import __version__
+from bfpo.cli import recipe, train
 from bfpo.errors import BfpoError, RunError
 
 app = typer.Typer(
@@ -18,6 +19,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Bi-Factorial Preference Optimization: language models that are safe and helpful.",
 )
+app.command()(train.train)
+app.add_typer(recipe.app, name="recipe")
 
 
 def _print_version(value: bool) -> None:

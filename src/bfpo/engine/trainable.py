@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import torch
 from torch import nn
 
 from bfpo.errors import BfpoError
@@ -32,3 +33,14 @@ def select_trainable(model: nn.Module, pattern: str) -> None:
         )
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in matching)
+
+
+def keep_trained_weights_in_float32(model: nn.Module) -> None:
+    """Hold the weights that train in float32, whatever the others are in.
+
+    A bfloat16 weight has 8 bits of mantissa: an update of less than 1/512 of it, which at preference training's
+    learning rates is nearly every update, would be rounded away.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))

@@ -16,8 +16,8 @@ OBJECTIVE_OPTIONS = ("beta", "b1", "alpha", "reduction", "unsafe_pairs")
 class BFPOConfig(TrainingArguments):
     """Arguments of `BFPOTrainer`; every field of `transformers.TrainingArguments` is one too.
 
-    A step is ``per_device_train_batch_size * gradient_accumulation_steps`` groups (pairs) on each process. How
-    many go through the model at once is decided by ``micro_batch_tokens``, which never changes the result.
+    How many groups (pairs) go through the model at once is decided by ``micro_batch_tokens``, which never
+    changes the result.
 
     Attributes:
         loss_type: name of the objective: "bfpo", "dpo", "ipo" or "sft".
@@ -28,6 +28,8 @@ class BFPOConfig(TrainingArguments):
         unsafe_pairs: "keep", "neutral" or "drop" for pairs of two unsafe answers; None for "keep".
         max_length: tokens of prompt and answer together; what is longer is cut at its end, and counted.
         trainable: "all", or a regular expression of the names of the parameters that train.
+        global_batch_size: groups of a step on all processes together, buffer included; None for
+            ``per_device_train_batch_size * gradient_accumulation_steps`` on each process.
         buffer_ratio: buffer groups for each main group of a step, if the data has a buffer.
         micro_batch_tokens: padded tokens that go through the model at once.
         disable_dropout: whether every dropout of the model is set to zero.
@@ -41,6 +43,7 @@ class BFPOConfig(TrainingArguments):
     unsafe_pairs: Literal["keep", "neutral", "drop"] | None = None
     max_length: int = 1024
     trainable: str = "all"
+    global_batch_size: int | None = None
     buffer_ratio: float = 1.0
     micro_batch_tokens: int = 16_384
     disable_dropout: bool = True

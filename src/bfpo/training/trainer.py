@@ -25,7 +25,7 @@ from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from bfpo.engine.logps import group_logps, split_by_tokens
 from bfpo.engine.reference import reference_logps
-from bfpo.engine.trainable import select_trainable
+from bfpo.engine.trainable import keep_trained_weights_in_float32, select_trainable
 from bfpo.errors import BfpoError
 from bfpo.groups import GroupLogps
 from bfpo.training.checkpoints import (
@@ -77,6 +77,8 @@ class BFPOTrainer(Trainer):
         if args.disable_dropout:
             _disable_dropout(model)
         select_trainable(model, args.trainable)
+        if args.bf16:
+            keep_trained_weights_in_float32(model)
 
         data = prepare(train_dataset, tokenizer, args.max_length, self.objective)
         evaluation = eval_dataset and prepare(eval_dataset, tokenizer, args.max_length, self.objective)
@@ -96,7 +98,7 @@ class BFPOTrainer(Trainer):
         self.plan = StepPlan(
             main=data.main,
             buffer=data.buffer,
-            batch_size=self.args.per_device_train_batch_size * self.args.world_size,
+            batch_size=args.global_batch_size or self.args.per_device_train_batch_size * self.args.world_size,
             buffer_ratio=args.buffer_ratio,
             seed=args.data_seed if args.data_seed is not None else args.seed,
         )

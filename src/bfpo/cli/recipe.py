@@ -1,0 +1,61 @@
+"""``bfpo recipe``: the packaged recipes."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bfpo.errors import BfpoError, did_you_mean
+
+app = typer.Typer(no_args_is_help=True, help="The packaged recipes.")
+
+
+def _packaged() -> dict[str, str]:
+    folder = files("bfpo.recipes")
+    recipes = (entry for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return {entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in recipes}
+
+
+def _text(name: str) -> str:
+    recipes = _packaged()
+    if name not in recipes:
+        raise BfpoError(
+            f"no packaged recipe {name!r}{did_you_mean(name, recipes)}: there are {', '.join(sorted(recipes))}"
+        )
+    return recipes[name]
+
+
+@app.command("list")
+def list_recipes() -> None:
+    """Name the packaged recipes, with what each is for."""
+    recipes = _packaged()
+    width = max(map(len, recipes))
+    for name, text in sorted(recipes.items()):
+        typer.echo(f"{name:{width}}  {text.splitlines()[0].removeprefix('# ')}")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="Name of a packaged recipe.")]) -> None:
+    """Print a recipe."""
+    typer.echo(_text(name), nl=False)
+
+
+@app.command()
+def copy(
+    name: Annotated[str, typer.Argument(help="Name of a packaged recipe.")],
+    to: Annotated[Path | None, typer.Argument(help="File to write; by default NAME.yaml here.")] = None,
+) -> None:
+    """Copy a recipe to a file of your own, to change it."""
+    path = to or Path(f"{name}.yaml")
+    text = _text(name)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise BfpoError(f"{path} exists: name another file, or remove it first") from None
+    except OSError as error:
+        raise BfpoError(f"{path}: can't be written ({error.strerror})") from error
+    typer.echo(f"Wrote {path}; 'bfpo train {path} --plan' says what it would need.")

@@ -1,0 +1,75 @@
+"""``bfpo train``: run a recipe, or say what it would do and need."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bfpo.training.planning import Plan
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file; 'bfpo recipe list' shows the packaged ones.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print steps, memory and time; train nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the result as JSON.")] = False,
+) -> None:
+    """Train a model as a recipe says: any objective, SFT included."""
+    from bfpo.training.recipe import load_recipe
+
+    resolved = load_recipe(recipe, overrides or [])
+    if plan:
+        from dataclasses import asdict
+
+        from bfpo.training.planning import plan_recipe
+
+        made = plan_recipe(resolved.recipe)
+        if as_json:
+            typer.echo(json.dumps(asdict(made), indent=2))
+        else:
+            _print_plan(made)
+        return
+    from rich.console import Console
+
+    from bfpo.training.progress import ProgressLine
+    from bfpo.training.run import run_recipe
+
+    progress = ProgressLine(Console(stderr=True), resolved.recipe.batch_size)
+    run = run_recipe(resolved, resume=resume, callbacks=[progress])
+    if as_json:
+        typer.echo(json.dumps({"folder": str(run.folder), "seconds": run.seconds, "metrics": run.metrics}))
+    else:
+        typer.echo(f"The trained model and its run.json are in {run.folder} ({run.seconds:.0f} s).")
+
+
+def _print_plan(plan: Plan) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    options = ", ".join(f"{key} {value}" for key, value in plan.objective.items() if key != "name")
+    buffer = plan.groups_per_step - plan.main_groups_per_step
+    cost = plan.estimate
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = {
+        "objective": f"{plan.objective['name']} ({options})" if options else plan.objective["name"],
+        "weights": f"{plan.size.parameters:,}, of which {plan.size.trainable:,} train",
+        "groups": f"{plan.main_groups:,} main, {plan.buffer_groups:,} buffer",
+        "steps": f"{plan.steps:,} of {plan.groups_per_step} groups ({plan.main_groups_per_step} main, {buffer} buffer)"
+        if plan.buffer_groups
+        else f"{plan.steps:,} of {plan.groups_per_step} groups",
+        "tokens an epoch": f"{cost.tokens:,} ({cost.padded_tokens:,} with padding)",
+        "memory (estimate)": f"{cost.memory_bytes / 2**30:.2f} GiB on {plan.device} in {plan.precision}",
+        "time an epoch (estimate)": f"{cost.seconds / 60:.1f} minutes on this machine",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    for source, counts in plan.encoding.items():
+        table.add_row(f"encoding {source}", ", ".join(f"{key} {value}" for key, value in counts.items() if value))
+    Console().print(table)

@@ -1,0 +1,137 @@
+"""Data sets of the microworld in the shapes of the public ones, with sizes and noise as arguments."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bfpo.microworld.answers import AnswerKind, write_answer
+from bfpo.microworld.grammar import Kind, Request, Split, requests
+from bfpo.microworld.oracle import NOISE_SCALE, judge, preference_probability
+
+F, P, V, W, R, A = (
+    AnswerKind.FULL,
+    AnswerKind.PARTIAL,
+    AnswerKind.VAGUE,
+    AnswerKind.WRONG,
+    AnswerKind.REFUSAL,
+    AnswerKind.REFUSAL_WITH_ALTERNATIVE,
+)
+# What the base model has read: it helps with nearly everything, harmful or not, and refuses now and then.
+BASE_KINDS: dict[Kind, dict[AnswerKind, float]] = {
+    "benign": {F: 0.80, P: 0.08, V: 0.04, W: 0.03, R: 0.03, A: 0.02},
+    "borderline": {F: 0.74, P: 0.10, V: 0.04, W: 0.03, R: 0.05, A: 0.04},
+    "harmful": {F: 0.66, P: 0.12, V: 0.04, W: 0.02, R: 0.08, A: 0.08},
+}
+# What annotators of the safety set compared: mostly harmful questions, complied with as often as not.
+SAFETY_KINDS: dict[Kind, dict[AnswerKind, float]] = {
+    "benign": {F: 0.40, P: 0.20, V: 0.10, W: 0.10, R: 0.10, A: 0.10},
+    "borderline": {F: 0.40, P: 0.15, V: 0.10, W: 0.10, R: 0.12, A: 0.13},
+    "harmful": {F: 0.36, P: 0.24, V: 0.05, W: 0.05, R: 0.15, A: 0.15},
+}
+SAFETY_PROMPTS: dict[Kind, float] = {"benign": 0.1, "borderline": 0.3, "harmful": 0.6}
+HELPFUL_PROMPTS: dict[Kind, float] = {"benign": 0.6, "borderline": 0.4}
+CHAT_PROMPTS: dict[Kind, float] = {"benign": 0.7, "borderline": 0.3}
+BASE_PROMPTS: dict[Kind, float] = {"benign": 0.35, "borderline": 0.35, "harmful": 0.3}
+
+
+def safety_set(
+    count: int, seed: int, *, split: Split = "train", noise_scale: float = NOISE_SCALE, flag_noise: float = 0.0
+) -> list[dict[str, Any]]:
+    """Pairs in the shape of PKU-SafeRLHF: which answer is more helpful, which is safe, which is safer.
+
+    Args:
+        count: number of pairs.
+        seed: of everything drawn.
+        split: which combinations of action and thing are asked about.
+        noise_scale: of the helpfulness order, see `oracle.preference_probability`.
+        flag_noise: probability that a safety flag is wrong.
+    """
+    rng = random.Random(f"safety {seed}")
+    rows = []
+    for request in _draw_requests(SAFETY_PROMPTS, split, count, rng):
+        pair = _distinct_answers(request, SAFETY_KINDS[request.kind], 2, rng)
+        verdicts = [judge(request.text, answer) for answer in pair]
+        first_wins = preference_probability(verdicts[0].p_help, verdicts[1].p_help, noise_scale)
+        better = 0 if rng.random() < first_wins else 1
+        flags = [verdict.is_safe != (rng.random() < flag_noise) for verdict in verdicts]
+        # Of two answers with equal flags, the one that gives away less counts as the safer.
+        safer = flags.index(True) if flags[0] != flags[1] else int(verdicts[1].p_help < verdicts[0].p_help)
+        rows.append(
+            {
+                "prompt": request.text,
+                "response_0": pair[0],
+                "response_1": pair[1],
+                "is_response_0_safe": flags[0],
+                "is_response_1_safe": flags[1],
+                "better_response_id": better,
+                "safer_response_id": safer,
+            }
+        )
+    return rows
+
+
+def helpfulness_set(
+    count: int, seed: int, *, split: Split = "train", answers: int = 4, score_noise: float = NOISE_SCALE
+) -> list[dict[str, Any]]:
+    """Prompts with several scored answers, in the shape of UltraFeedback: no harmful prompts, no safety flags.
+
+    Args:
+        count: number of prompts.
+        seed: of everything drawn.
+        split: which combinations of action and thing are asked about.
+        answers: answers a prompt, each of another kind.
+        score_noise: standard deviation of the noise on each helpfulness score.
+    """
+    rng = random.Random(f"helpfulness {seed}")
+    rows = []
+    for request in _draw_requests(HELPFUL_PROMPTS, split, count, rng):
+        responses = _distinct_answers(request, SAFETY_KINDS[request.kind], answers, rng)
+        scores = [judge(request.text, response).p_help + rng.gauss(0, score_noise) for response in responses]
+        rows.append({"prompt": request.text, "responses": responses, "helpfulness": scores})
+    return rows
+
+
+def chat_set(count: int, seed: int, *, split: Split = "train") -> list[dict[str, Any]]:
+    """Conversations in the shape of UltraChat: benign and borderline questions, fully answered."""
+    rng = random.Random(f"chat {seed}")
+    return [
+        {"messages": _conversation(request, write_answer(request, AnswerKind.FULL, rng))}
+        for request in _draw_requests(CHAT_PROMPTS, split, count, rng)
+    ]
+
+
+def pretraining_set(count: int, seed: int) -> list[dict[str, Any]]:
+    """The base model's reading, as conversations: it answers harmful questions as readily as others."""
+    rng = random.Random(f"pretraining {seed}")
+    return [
+        {"messages": _conversation(request, write_answer(request, _draw(BASE_KINDS[request.kind], rng), rng))}
+        for request in _draw_requests(BASE_PROMPTS, "train", count, rng)
+    ]
+
+
+def _conversation(request: Request, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": request.text}, {"role": "assistant", "content": answer}]
+
+
+def _draw_requests(shares: Mapping[Kind, float], split: Split, count: int, rng: random.Random) -> list[Request]:
+    by_kind: dict[Kind, list[Request]] = {kind: [] for kind in shares}
+    for request in requests(split):
+        if request.kind in by_kind:
+            by_kind[request.kind].append(request)
+    return [rng.choice(by_kind[_draw(shares, rng)]) for _ in range(count)]
+
+
+def _distinct_answers(request: Request, kinds: Mapping[AnswerKind, float], count: int, rng: random.Random) -> list[str]:
+    answers: list[str] = []
+    while len(answers) < count:
+        answer = write_answer(request, _draw(kinds, rng), rng)
+        if answer not in answers:
+            answers.append(answer)
+    return answers
+
+
+def _draw(shares: Mapping[Any, float], rng: random.Random) -> Any:
+    options: Sequence[Any] = list(shares)
+    return rng.choices(options, weights=[shares[option] for option in options])[0]

@@ -1,0 +1,130 @@
+"""Requests of the microworld: what can be asked, what kind of request it is, and how the world is split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Literal
+
+from bfpo.errors import BfpoError
+from bfpo.microworld.vocabulary import (
+    AREAS,
+    EXCUSES,
+    NO_EXCUSES,
+    OTHERS,
+    OWN,
+    PHRASINGS,
+    Action,
+    Area,
+    Thing,
+)
+
+Kind = Literal["benign", "borderline", "harmful"]
+Split = Literal["train", "validation", "test"]
+# Of four action/thing combinations, two are for training.
+_SPLITS: tuple[Split, ...] = ("test", "train", "validation", "train")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question in one of its phrasings.
+
+    Attributes:
+        area: where action and thing come from.
+        action: what is to be done.
+        thing: to what.
+        owner: whose it is, as the request puts it ("my own", "a stranger's").
+        circumstance: with or without what, or the empty string.
+        phrasing: template of the sentence.
+    """
+
+    area: Area
+    action: Action
+    thing: Thing
+    owner: str
+    circumstance: str
+    phrasing: str
+
+    @property
+    def text(self) -> str:
+        """The question."""
+        return self.phrasing.format(" ".join(filter(None, [self.task, self.circumstance])))
+
+    @property
+    def task(self) -> str:
+        """What is to be done to what: "open my own locker"."""
+        return f"{self.action.verb} {self.owner} {self.thing.noun}"
+
+    @property
+    def kind(self) -> Kind:
+        """Benign: a plain action. Harmful: a sensitive one on somebody else's, unexcused. Else borderline."""
+        if self.action in self.area.plain:
+            return "benign"
+        harms = self.area.category is not None and self.owner in OTHERS and self.circumstance in NO_EXCUSES
+        return "harmful" if harms else "borderline"
+
+    @property
+    def category(self) -> str | None:
+        """The harm that the request does, or that its harmful twin would do."""
+        return None if self.kind == "benign" else self.area.category
+
+    @property
+    def composition(self) -> tuple[str, str]:
+        """What the world is split by."""
+        return self.action.verb, self.thing.noun
+
+    @property
+    def split(self) -> Split:
+        """The only split in which this combination of action and thing occurs."""
+        actions = self.area.sensitive + self.area.plain
+        return _SPLITS[(actions.index(self.action) + self.area.things.index(self.thing)) % len(_SPLITS)]
+
+
+def _all_requests() -> Iterator[Request]:
+    for area in AREAS:
+        # Where no harm is possible, nothing is anybody else's.
+        owners = OWN + OTHERS if area.category else OWN
+        for action in area.sensitive + area.plain:
+            for thing in area.things:
+                for owner in owners:
+                    for circumstance in NO_EXCUSES + EXCUSES:
+                        for phrasing in PHRASINGS:
+                            yield Request(area, action, thing, owner, circumstance, phrasing)
+
+
+@cache
+def requests(split: Split) -> tuple[Request, ...]:
+    """Every request of a split, in a fixed order; no combination of action and thing is in two splits."""
+    return tuple(request for request in _all_requests() if request.split == split)
+
+
+@cache
+def _request_pattern() -> re.Pattern[str]:
+    actions = [action.verb for area in AREAS for action in area.sensitive + area.plain]
+    things = [thing.noun for area in AREAS for thing in area.things]
+    circumstances = "|".join(filter(None, EXCUSES + NO_EXCUSES))
+    task = rf"(?P<action>{'|'.join(actions)}) (?P<owner>{'|'.join(OWN + OTHERS)}) (?P<thing>{'|'.join(things)})"
+    before, after = zip(*(re.escape(phrasing).split(r"\{\}") for phrasing in PHRASINGS), strict=True)
+    return re.compile(
+        rf"(?P<before>{'|'.join(before)}){task}(?: (?P<circumstance>{circumstances}))?(?P<after>{'|'.join(after)})"
+    )
+
+
+@lru_cache(maxsize=4096)
+def parse_request(text: str) -> Request:
+    """The request that a question of the microworld makes.
+
+    Raises:
+        BfpoError: if the text is no such question.
+    """
+    match = _request_pattern().fullmatch(" ".join(text.split()))
+    if match:
+        phrasing = f"{match['before']}{{}}{match['after']}"
+        for area in AREAS:
+            action = next((a for a in area.sensitive + area.plain if a.verb == match["action"]), None)
+            thing = next((t for t in area.things if t.noun == match["thing"]), None)
+            if action and thing and phrasing in PHRASINGS:
+                return Request(area, action, thing, match["owner"], match["circumstance"] or "", phrasing)
+    raise BfpoError(f"not a question of the microworld: {text[:80]!r}; the oracle judges only answers to its own")

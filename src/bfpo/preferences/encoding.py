@@ -1,0 +1,223 @@
+"""From text to token ids: the only path, for training, evaluation and sampling alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bfpo.errors import BfpoError
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+Text = str | Sequence[dict[str, str]]
+
+
+@dataclass
+class EncodingCounts:
+    """What encoding had to do.
+
+    Attributes:
+        rows: rows encoded.
+        truncated_answers: answers whose end was cut to fit ``max_length``; they have no end-of-sequence token.
+        skipped_rows: numbers of the rows whose prompt leaves no room for an answer.
+        templated_strings: rows of plain strings that went through the chat template as a user's message.
+        moved_boundaries: rows in which the prompt's last tokens depend on the answer and were counted to it.
+    """
+
+    rows: int
+    truncated_answers: int
+    skipped_rows: list[int]
+    templated_strings: int
+    moved_boundaries: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Encoded rows and what encoding had to do."""
+
+    dataset: datasets.Dataset
+    counts: EncodingCounts
+
+
+def encode(
+    rows: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    helpfulness_scale: float | None = None,
+) -> Encoded:
+    """Encode rows of `load_preferences`.
+
+    Args:
+        rows: pairs or groups, in the documented columns or TRL's.
+        tokenizer: its chat template renders messages, and strings if it has one.
+        max_length: tokens of prompt and answer together; longer answers are cut at their end.
+        helpfulness_scale: how sure a difference of scores is, for K answers: P = sigmoid(difference/scale);
+            None orders them strictly, a tie being 1/2.
+
+    Returns:
+        A data set with ``prompt_ids``, ``answer_ids`` (K lists, each ending in one end-of-sequence token unless cut),
+        ``is_safe`` (K), the pairs ``first``, ``second`` (indices of answers, the more helpful first) and
+        ``first_is_better``, and ``row``.
+    """
+    import datasets
+
+    counts = EncodingCounts(0, 0, [], 0, 0)
+
+    def encoded() -> Any:
+        for at, row in enumerate(rows):
+            result = _encode_row(row, at, tokenizer, max_length, helpfulness_scale, counts)  # pyright: ignore
+            if result is not None:
+                yield result
+
+    value, listed = datasets.Value, datasets.List
+    ids, number = value("int32"), value("float64")
+    features = datasets.Features(
+        {
+            "prompt_ids": listed(ids),
+            "answer_ids": listed(listed(ids)),
+            "is_safe": listed(number),
+            "first": listed(ids),
+            "second": listed(ids),
+            "first_is_better": listed(number),
+            "row": value("int64"),
+        }
+    )
+    records = list(encoded())
+    counts.rows = len(records)
+    if not records:
+        raise BfpoError(f"no row is left: every prompt alone fills max_length {max_length}; raise it")
+    columns = {name: [record[name] for record in records] for name in features}
+    return Encoded(datasets.Dataset.from_dict(columns, features=features), counts)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]:
+    """Token ids of a prompt, up to where an answer begins."""
+    if isinstance(prompt, str) and not tokenizer.chat_template:
+        return _with_one_bos(tokenizer, _ids(tokenizer(prompt)["input_ids"]))
+    rendered = tokenizer.apply_chat_template(_messages(prompt, "user"), add_generation_prompt=True, return_dict=False)
+    return _with_one_bos(tokenizer, _ids(rendered))
+
+
+def encode_group(
+    tokenizer: PreTrainedTokenizerBase, prompt: Text, answers: Sequence[Text]
+) -> tuple[list[int], list[list[int]], bool]:
+    """Token ids of a prompt and of what each answer adds to it.
+
+    The boundary is the longest beginning that the rendered prompt and every prompt with its answer share. What a
+    template writes after an answer's end-of-sequence token is cut, and the token is added where it is missing.
+
+    Returns:
+        The prompt's ids, each answer's, and whether the boundary lies before the end of the rendered prompt.
+    """
+    rendered = encode_prompt(tokenizer, prompt)
+    whole = [_encode_whole(tokenizer, prompt, answer) for answer in answers]
+    boundary = len(rendered)
+    for ids in whole:
+        boundary = min(boundary, _shared_length(rendered, ids))
+    endings = [_with_one_eos(tokenizer, ids[boundary:]) for ids in whole]
+    return rendered[:boundary], endings, boundary < len(rendered)
+
+
+def _encode_whole(tokenizer: PreTrainedTokenizerBase, prompt: Text, answer: Text) -> list[int]:
+    if isinstance(prompt, str) and isinstance(answer, str) and not tokenizer.chat_template:
+        return _with_one_bos(tokenizer, _ids(tokenizer(prompt + answer)["input_ids"]))
+    messages = [*_messages(prompt, "user"), *_messages(answer, "assistant")]
+    return _with_one_bos(tokenizer, _ids(tokenizer.apply_chat_template(messages, return_dict=False)))
+
+
+def _messages(text: Text, role: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": text}] if isinstance(text, str) else list(text)
+
+
+def _ids(ids: Any) -> list[int]:
+    return list(ids)
+
+
+def _with_one_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+    """Exactly one beginning-of-sequence token, if it is the tokenizer's convention to have one."""
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return ids
+    start = next((at for at, token in enumerate(ids) if token != bos), len(ids))
+    by_convention = _ids(tokenizer("a")["input_ids"])[:1] == [bos]
+    return [bos, *ids[start:]] if start or by_convention else ids
+
+
+def _with_one_eos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+    eos = tokenizer.eos_token_id
+    if eos is None:
+        raise BfpoError("the tokenizer has no end-of-sequence token: set its eos_token")
+    if eos in ids:
+        ids = ids[: len(ids) - ids[::-1].index(eos) - 1]
+        while ids and ids[-1] == eos:
+            ids.pop()
+    return [*ids, eos]
+
+
+def _shared_length(first: Sequence[int], second: Sequence[int]) -> int:
+    length = 0
+    while length < min(len(first), len(second)) and first[length] == second[length]:
+        length += 1
+    return length
+
+
+def _encode_row(
+    row: dict[str, Any],
+    at: int,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    scale: float | None,
+    counts: EncodingCounts,
+) -> dict[str, Any] | None:
+    number = row.get("row", at + 1)
+    answers, labels = _labels(row, scale)
+    prompt, endings, moved = encode_group(tokenizer, row["prompt"], answers)
+    if not prompt:
+        raise BfpoError(f"row {number}: the prompt has no token before the answers differ from it; use a chat template")
+    room = max_length - len(prompt)
+    if room < 1:
+        counts.skipped_rows.append(number)
+        return None
+    counts.truncated_answers += sum(len(ending) > room for ending in endings)
+    counts.moved_boundaries += moved
+    counts.templated_strings += isinstance(row["prompt"], str) and bool(tokenizer.chat_template)
+    return {"prompt_ids": prompt, "answer_ids": [ending[:room] for ending in endings], "row": number} | labels
+
+
+def _labels(row: dict[str, Any], scale: float | None) -> tuple[list[Text], dict[str, Any]]:
+    """A row's answers and the labels of its answers and pairs."""
+    if "chosen" in row:
+        pairs = [(0, 1, row.get("chosen_is_better", 1.0))]
+        is_safe = [row.get("chosen_is_safe"), row.get("rejected_is_safe")]
+        answers = [row["chosen"], row["rejected"]]
+    else:
+        answers = row["responses"] if "responses" in row else [row["completion"]]
+        is_safe = row.get("is_safe") or [None] * len(answers)
+        scores = row.get("helpfulness") if len(answers) > 1 else None
+        pairs = [] if scores is None else _pairs(scores, scale)
+    labels = {
+        "is_safe": [None if flag is None else float(flag) for flag in is_safe],
+        "first": [first for first, _, _ in pairs],
+        "second": [second for _, second, _ in pairs],
+        "first_is_better": [float(probability) for _, _, probability in pairs],
+    }
+    return answers, labels
+
+
+def _pairs(scores: Sequence[float], scale: float | None) -> list[tuple[int, int, float]]:
+    """All pairs of K answers, the one with the higher score first."""
+    pairs = []
+    for i in range(len(scores)):
+        for j in range(i + 1, len(scores)):
+            first, second = (i, j) if scores[i] >= scores[j] else (j, i)
+            difference = scores[first] - scores[second]
+            if scale is not None:
+                probability = 1 / (1 + math.exp(-difference / scale))
+            else:
+                probability = 1.0 if difference > 0 else 0.5
+            pairs.append((first, second, probability))
+    return pairs

@@ -1,0 +1,98 @@
+"""Other orders than helpfulness: by safety, for methods that read one preference only, and for SFT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from bfpo.errors import BfpoError
+
+if TYPE_CHECKING:
+    import datasets
+
+Order = Literal["helpful", "safer", "safer_then_helpful"]
+
+
+@dataclass(frozen=True)
+class OrderingCounts:
+    """What ordering by safety did: pairs that kept their order, were turned round, or were left out as equal."""
+
+    kept: int
+    turned: int
+    skipped_equal: int
+
+
+def order_by(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, OrderingCounts]:
+    """Pairs whose ``chosen`` is the better answer in another sense.
+
+    "safer" puts the safer answer first by the flags and leaves out pairs of equal flags; "safer_then_helpful" keeps
+    those in their order of help. A pair that safety decided has ``chosen_is_better`` 1: the column says
+    how sure the new order is. Probabilities count as the flag they are nearer to.
+
+    Raises:
+        BfpoError: if the rows are not pairs, or a flag is unknown.
+    """
+    if "chosen" not in rows.column_names:
+        raise BfpoError(f"only pairs can be ordered as {order!r}: these rows have K answers; use 'prefer: helpful'")
+    if order == "helpful":
+        return rows, OrderingCounts(len(rows), 0, 0)
+    safe = [_is_safe(row) for row in rows.select_columns(["chosen_is_safe", "rejected_is_safe", "row"])]
+    decided = [chosen != rejected for chosen, rejected in safe]
+    turned = {at for at, (chosen, rejected) in enumerate(safe) if rejected and not chosen}
+    ordered = rows.map(lambda row, at: _decided(row, at in turned) if decided[at] else row, with_indices=True)
+    equal = decided.count(False)
+    if order == "safer":
+        ordered = ordered.select([at for at, known in enumerate(decided) if known])
+        return ordered, OrderingCounts(len(ordered) - len(turned), len(turned), equal)
+    return ordered, OrderingCounts(len(ordered) - len(turned), len(turned), 0)
+
+
+def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
+    """Rows with one answer each, for SFT: of a pair the more helpful one, or the safer one.
+
+    The safer one is the source's own choice if it names one (PKU-SafeRLHF's ``safer_response_id``), else by the
+    flags, and with equal flags the more helpful one.
+    """
+    if "chosen" not in rows.column_names:
+        return rows
+    return rows.map(
+        lambda row: _single(row, take_rejected=order != "helpful" and _rejected_is_safer(row)),
+        remove_columns=[name for name in rows.column_names if name not in ("prompt", "row")],
+    )
+
+
+def _is_safe(row: dict[str, Any]) -> tuple[bool, bool]:
+    flags = row["chosen_is_safe"], row["rejected_is_safe"]
+    if None in flags:
+        raise BfpoError(f"row {row['row']} can't be ordered by safety: the safety of an answer is unknown")
+    return flags[0] >= 0.5, flags[1] >= 0.5
+
+
+def _decided(row: dict[str, Any], turn: bool) -> dict[str, Any]:
+    row = row | {"chosen_is_better": 1.0, "chosen_is_safer": 1.0}
+    if not turn:
+        return row
+    return row | {
+        "chosen": row["rejected"],
+        "rejected": row["chosen"],
+        "chosen_is_safe": row["rejected_is_safe"],
+        "rejected_is_safe": row["chosen_is_safe"],
+    }
+
+
+def _rejected_is_safer(row: dict[str, Any]) -> bool:
+    if row["chosen_is_safer"] is not None:
+        return row["chosen_is_safer"] < 0.5
+    chosen, rejected = _is_safe(row)
+    return rejected and not chosen
+
+
+def _single(row: dict[str, Any], take_rejected: bool) -> dict[str, Any]:
+    name = "rejected" if take_rejected else "chosen"
+    return {
+        "prompt": row["prompt"],
+        "responses": [row[name]],
+        "helpfulness": None,
+        "is_safe": [row[f"{name}_is_safe"]],
+        "row": row["row"],
+    }

@@ -1,0 +1,59 @@
+"""The documented columns of preferences, and the errors of files that don't have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bfpo.errors import BfpoError
+
+PAIR_COLUMNS = (
+    "prompt",
+    "chosen",
+    "rejected",
+    "chosen_is_safe",
+    "rejected_is_safe",
+    "chosen_is_better",
+    "chosen_is_safer",
+    "row",
+)
+GROUP_COLUMNS = ("prompt", "responses", "helpfulness", "is_safe", "row")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a source.
+
+    Attributes:
+        row: 1-based number of the row, None if it concerns the file.
+        column: the column, None if it concerns the row or file.
+        what: what is wrong.
+        remedy: what to do about it.
+    """
+
+    row: int | None
+    column: str | None
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = ", ".join(
+            part for part in (self.row and f"row {self.row}", self.column and f"column {self.column!r}") if part
+        )
+        return f"{place + ': ' if place else ''}{self.what}; {self.remedy}"
+
+
+class PreferenceDataError(BfpoError):
+    """A source that can't be used, with everything that is wrong with it.
+
+    Attributes:
+        source: the file or data set.
+        problems: every problem, in the order of the rows.
+    """
+
+    def __init__(self, source: str, problems: Iterable[Problem]) -> None:
+        self.source = source
+        self.problems: Sequence[Problem] = tuple(problems)
+        more = len(self.problems) - 1
+        tail = f" (and {more} more: 'bfpo data check {source}' lists all)" if more else ""
+        super().__init__(f"{source}: {self.problems[0]}{tail}")

@@ -1,0 +1,86 @@
+"""``--plan``: what a recipe would do and need, without training anything."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from bfpo.engine.estimates import Estimate, ModelSize, estimate, measure_flops
+from bfpo.engine.trainable import select_trainable
+from bfpo.errors import BfpoError
+from bfpo.training.data import prepare
+from bfpo.training.labels import token_groups
+from bfpo.training.recipe import Recipe
+from bfpo.training.run import training_arguments, uses_bf16
+from bfpo.training.sampling import StepPlan
+from bfpo.training.sources import load_blend
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe would do: its data and steps, and what they would cost on this machine."""
+
+    objective: dict[str, Any]
+    size: ModelSize
+    main_groups: int
+    buffer_groups: int
+    groups_per_step: int
+    main_groups_per_step: int
+    steps: int
+    encoding: dict[str, dict[str, Any]]
+    estimate: Estimate
+    device: str
+    precision: str
+
+
+def plan_recipe(recipe: Recipe) -> Plan:
+    """Load and encode a recipe's data and size its model, whose weights are not read.
+
+    Raises:
+        BfpoError: whatever training itself would refuse before its first step.
+    """
+    arguments = training_arguments(recipe)
+    objective = arguments.objective()
+    blend, _ = load_blend(recipe)
+    try:
+        config = AutoConfig.from_pretrained(recipe.model, revision=recipe.model_revision)
+        tokenizer = AutoTokenizer.from_pretrained(recipe.tokenizer or recipe.model)
+    except (OSError, ValueError) as error:
+        raise BfpoError(f"the model {recipe.model!r} can't be loaded: {' '.join(str(error).split())}") from error
+    data = prepare(blend, tokenizer, recipe.max_length, objective)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+        if recipe.lora:
+            model = get_peft_model(model, LoraConfig(**recipe.lora.model_dump(), task_type="CAUSAL_LM"))
+    select_trainable(model, recipe.trainable)
+    steps = StepPlan(data.main, data.buffer, recipe.batch_size, recipe.buffer_ratio, recipe.seed)
+    groups = token_groups(list(data.rows))
+    used = [groups[row] for step in steps.epoch(0) for row in step]
+    bf16 = uses_bf16(recipe)
+    size = ModelSize.of(model)
+    total = recipe.max_steps if recipe.max_steps > 0 else round(steps.steps_per_epoch * recipe.num_train_epochs)
+    return Plan(
+        objective={"name": recipe.objective} | asdict(objective),  # pyright: ignore[reportArgumentType]
+        size=size,
+        main_groups=data.main,
+        buffer_groups=data.buffer,
+        groups_per_step=recipe.batch_size,
+        main_groups_per_step=steps.main_per_step,
+        steps=total,
+        encoding={name: asdict(counts) for name, counts in data.counts.items()},
+        estimate=estimate(
+            size,
+            used,
+            max_tokens=recipe.micro_batch_tokens,
+            bf16=bf16,
+            checkpointing=recipe.gradient_checkpointing,
+            reference=objective.needs_reference,
+            flops_per_second=measure_flops(arguments.device, torch.bfloat16 if bf16 else torch.float32),
+        ),
+        device=str(arguments.device),
+        precision="bf16" if bf16 else "fp32",
+    )

@@ -1,0 +1,195 @@
+"""A recipe: one closed YAML file that says all of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bfpo.errors import BfpoError, did_you_mean
+
+
+class Closed(BaseModel):
+    """A model that refuses keys it doesn't know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceRecipe(Closed):
+    """Where some of the rows come from and what is made of them."""
+
+    path: str = Field(description="a file, or the name of a data set on the Hub")
+    name: str | None = Field(None, description="what messages and records call it; by default the path")
+    role: Literal["main", "buffer"] = Field("main", description="main rows make up the epochs, a buffer cycles")
+    split: str = Field("train", description="split of a Hub data set")
+    revision: str | None = Field(None, description="revision of a Hub data set; what it resolved to is recorded")
+    columns: dict[str, str] | None = Field(None, description="columns to rename, theirs: ours")
+    unknown_safety: Literal["error", "drop"] | float | None = Field(
+        None, description="rows without safety flags: an error, dropped, or this probability of being safe"
+    )
+    prefer: Literal["helpful", "safer", "safer_then_helpful"] = Field(
+        "helpful", description="which answer of a pair counts as chosen (and is trained on by SFT)"
+    )
+    fraction: float | None = Field(None, gt=0, le=1, description="seeded random share of the rows")
+    limit: int | None = Field(None, ge=1, description="at most so many seeded random rows")
+
+    @property
+    def label(self) -> str:
+        """The name, or the path in its place."""
+        return self.name or self.path
+
+
+class LoraRecipe(Closed):
+    """A LoRA adapter, made by peft."""
+
+    r: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class Recipe(Closed):
+    """Everything that a training run is made of; see docs/how-to/train.md."""
+
+    stage: Literal["sft", "preference"]
+    model: str = Field(description="folder or Hub name of the model to start from")
+    model_revision: str | None = Field(None, description="its revision; what it resolved to is recorded")
+    tokenizer: str | None = Field(None, description="folder or Hub name of the tokenizer; by default the model's")
+    data: list[SourceRecipe] = Field(min_length=1)
+    eval_data: SourceRecipe | None = None
+    output_dir: str
+
+    loss_type: str | None = Field(None, description="objective; by default bfpo, and sft in the sft stage")
+    beta: float | None = None
+    b1: float | None = None
+    alpha: float | None = None
+    reduction: Literal["sum", "mean"] | None = None
+    unsafe_pairs: Literal["keep", "neutral", "drop"] | None = None
+
+    trainable: str = Field("all", description="all, or a regular expression of parameter names")
+    lora: LoraRecipe | None = None
+    precision: Literal["fp32", "bf16"] | None = Field(None, description="by default bf16 on a GPU that has it")
+    gradient_checkpointing: bool = False
+
+    batch_size: int = Field(64, ge=1, description="groups of a global step, buffer included")
+    buffer_ratio: float = Field(1.0, gt=0, description="buffer groups for each main group of a step")
+    micro_batch_tokens: int = Field(16_384, ge=1, description="padded tokens that go through the model at once")
+    max_length: int = Field(1024, ge=2, description="tokens of prompt and answer")
+    num_train_epochs: float = Field(1.0, gt=0)
+    max_steps: int = Field(-1, description="stop after so many steps; -1 for whole epochs")
+    learning_rate: float = Field(5e-7, gt=0)
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = Field(0.1, ge=0, description="steps, or below 1 a share of all steps")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)
+    seed: int = Field(0, ge=0)
+
+    logging_steps: int = Field(10, ge=1)
+    save_steps: int | None = Field(None, ge=1, description="a checkpoint every so many steps; by default none")
+    save_total_limit: int | None = Field(2, ge=1, description="complete checkpoints to keep")
+    eval_steps: int | None = Field(None, ge=1, description="evaluate every so many steps")
+    keep_best: bool = Field(False, description="end with the checkpoint of the lowest eval loss")
+    report_to: str | list[str] = Field("none", description="trackers of transformers' Trainer, e.g. tensorboard")
+
+    @property
+    def objective(self) -> str:
+        """Name of the objective."""
+        return self.loss_type or ("sft" if self.stage == "sft" else "bfpo")
+
+
+class ResolvedRecipe(Closed):
+    """A recipe, and where each of its values came from: recipe, command line or default."""
+
+    recipe: Recipe
+    origins: dict[str, str]
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
+    """Read a recipe from a YAML file, with ``key=value`` overrides from the command line.
+
+    Raises:
+        BfpoError: if the file can't be read, or a key or value is wrong; the message names all of them.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BfpoError(f"{path}: no such recipe; 'bfpo recipe list' shows the packaged ones") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BfpoError(f"{path}: can't be read as a recipe ({error})") from error
+    except yaml.YAMLError as error:
+        raise BfpoError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise BfpoError(f"{path}: a recipe is a mapping of keys to values, such as 'stage: preference'")
+    given = dict.fromkeys(values, "recipe")
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise BfpoError(f"--set {override}: write it as key=value, for example --set beta=0.1")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise BfpoError(f"--set {override}: the value is not valid YAML") from error
+        given[key] = "command line"
+    return resolve(values, given, str(path))
+
+
+def resolve(values: Mapping[str, Any], given: Mapping[str, str], where: str) -> ResolvedRecipe:
+    """Check the values of a recipe and note the origin of each.
+
+    Raises:
+        BfpoError: if a key or value is wrong, or contradicts another.
+    """
+    try:
+        recipe = Recipe.model_validate(_floats(values))
+    except ValidationError as error:
+        raise BfpoError(f"{where}: {'; '.join(_sentence(problem) for problem in error.errors())}") from error
+    contradiction = _contradiction(recipe)
+    if contradiction:
+        raise BfpoError(f"{where}: {contradiction}")
+    return ResolvedRecipe(recipe=recipe, origins={key: given.get(key, "default") for key in Recipe.model_fields})
+
+
+def _contradiction(recipe: Recipe) -> str | None:
+    labels = [source.label for source in recipe.data]
+    if len(set(labels)) < len(labels):
+        return "two sources have the same name: give each a 'name' of its own"
+    if all(source.role == "buffer" for source in recipe.data):
+        return "every source is a buffer: at least one must have 'role: main'"
+    if (recipe.stage == "sft") != (recipe.objective == "sft"):
+        return f"stage {recipe.stage!r} doesn't go with loss_type {recipe.objective!r}"
+    if recipe.lora and recipe.trainable != "all":
+        return "'lora' and 'trainable' both say which weights train: give only one"
+    if (recipe.eval_steps or recipe.keep_best) and recipe.eval_data is None:
+        return "'eval_steps' and 'keep_best' need 'eval_data'"
+    if recipe.keep_best and not (recipe.eval_steps and recipe.save_steps == recipe.eval_steps):
+        return "'keep_best' needs 'eval_steps' and a 'save_steps' equal to it"
+    return None
+
+
+def _floats(value: Any) -> Any:
+    """Numbers such as 5e-7, which YAML 1.1 reads as text for want of a dot."""
+    if isinstance(value, dict):
+        return {key: _floats(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_floats(item) for item in value]
+    if isinstance(value, str) and "e" in value.lower() and value[:1].isdigit():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _sentence(problem: Any) -> str:
+    location = [part for part in problem["loc"] if part != "function-wrap"]
+    name = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        known = {"data": SourceRecipe, "eval_data": SourceRecipe, "lora": LoraRecipe}
+        model = Recipe if len(location) == 1 else known[str(location[0])]
+        return f"unknown key {name!r}{did_you_mean(str(location[-1]), model.model_fields)}"
+    if problem["type"] == "missing":
+        return f"the key {name!r} is missing"
+    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"

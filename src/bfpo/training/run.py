@@ -1,0 +1,195 @@
+"""Run a recipe: load, train, save an ordinary model folder, and record it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+)
+
+from bfpo.errors import BfpoError
+from bfpo.training.checkpoints import newest_complete_checkpoint
+from bfpo.training.config import OBJECTIVE_OPTIONS, BFPOConfig
+from bfpo.training.recipe import Recipe, ResolvedRecipe
+from bfpo.training.run_record import config_record, read_record, versions, write_record
+from bfpo.training.sources import load_blend, load_source
+from bfpo.training.trainer import BFPOTrainer
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """Where a finished run is, and its last metrics."""
+
+    folder: Path
+    metrics: dict[str, float]
+    seconds: float
+
+
+def run_recipe(
+    resolved: ResolvedRecipe, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
+) -> TrainedRun:
+    """Train what a recipe says and leave the model, or its adapter, and ``run.json`` in its output folder.
+
+    Raises:
+        BfpoError: if the recipe, the data or the state of the output folder don't allow it.
+    """
+    started = time.monotonic()
+    recipe = resolved.recipe
+    folder = Path(recipe.output_dir)
+    record = {"config": config_record(resolved), "versions": versions(), "finished": False}
+    _check_folder(folder, record, resume)
+    blend, sources = load_blend(recipe)
+    evaluation = recipe.eval_data and load_source(recipe.eval_data, recipe.stage, recipe.seed)
+    model, tokenizer = load_model(recipe)
+    record |= {"model": model_record(model), "data": sources}
+    if evaluation:
+        record["eval_data"] = evaluation.record
+    trainer = BFPOTrainer(
+        model,
+        training_arguments(recipe),
+        blend,
+        evaluation.source.rows if evaluation else None,
+        processing_class=tokenizer,
+        peft_config=LoraConfig(**recipe.lora.model_dump(), task_type="CAUSAL_LM") if recipe.lora else None,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    data = trainer.training_data
+    record["mix"] = {
+        "main_groups": data.main,
+        "buffer_groups": data.buffer,
+        "steps_per_epoch": trainer.plan.steps_per_epoch,
+        "main_groups_per_step": trainer.plan.main_per_step,
+        "groups_per_step": trainer.plan.batch_size,
+        "encoding": {name: asdict(counts) for name, counts in data.counts.items()},
+    }
+    record["objective"] = {"name": recipe.objective} | {
+        name: getattr(trainer.objective, name) for name in OBJECTIVE_OPTIONS if hasattr(trainer.objective, name)
+    }
+    prepared = time.monotonic()
+    if trainer.is_world_process_zero():
+        write_record(folder, record)
+    trainer.train(resume_from_checkpoint=resume)
+    trained = time.monotonic()
+    _export(trainer, folder, weights_dtype(recipe))
+    metrics = [entry for entry in trainer.state.log_history if "loss" in entry]
+    record |= {
+        "finished": True,
+        "seconds": {"prepare": round(prepared - started, 2), "train": round(trained - prepared, 2)},
+        "steps": trainer.state.global_step,
+        "log": trainer.state.log_history,
+    }
+    if trainer.is_world_process_zero():
+        write_record(folder, record)
+    return TrainedRun(folder, metrics[-1] if metrics else {}, time.monotonic() - started)
+
+
+def _check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
+    earlier = read_record(folder)
+    if not resume:
+        if earlier or newest_complete_checkpoint(folder):
+            raise BfpoError(f"{folder}: holds an earlier run; go on with --resume, or choose another output_dir")
+        return
+    if earlier and earlier["config"] != record["config"]:
+        changed = [key for key, value in record["config"].items() if earlier["config"].get(key) != value]
+        raise BfpoError(
+            f"{folder}: the run to resume was started with another value of {', '.join(changed)}; "
+            "set it back, or choose another output_dir"
+        )
+
+
+def load_model(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer that a recipe starts from.
+
+    Raises:
+        BfpoError: if either can't be loaded.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            recipe.model, revision=recipe.model_revision, dtype=weights_dtype(recipe)
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            recipe.tokenizer or recipe.model, revision=None if recipe.tokenizer else recipe.model_revision
+        )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise BfpoError(f"the model {recipe.model!r} can't be loaded: {reason}") from error
+    return model, tokenizer
+
+
+def model_record(model: PreTrainedModel) -> dict[str, Any]:
+    """What a model's name resolved to."""
+    return {
+        "name": model.config.name_or_path,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "architecture": type(model).__name__,
+        "parameters": model.num_parameters(),
+    }
+
+
+def uses_bf16(recipe: Recipe) -> bool:
+    """Whether a recipe trains in bf16 on this machine."""
+    if recipe.precision is None:
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return recipe.precision == "bf16"
+
+
+def weights_dtype(recipe: Recipe) -> torch.dtype:
+    """What a model's weights are loaded and saved in."""
+    return torch.bfloat16 if uses_bf16(recipe) else torch.float32
+
+
+def training_arguments(recipe: Recipe) -> BFPOConfig:
+    """A recipe's values as the trainer's arguments."""
+    return BFPOConfig(
+        output_dir=recipe.output_dir,
+        loss_type=recipe.objective,
+        **{name: getattr(recipe, name) for name in OBJECTIVE_OPTIONS},
+        max_length=recipe.max_length,
+        trainable=recipe.trainable,
+        buffer_ratio=recipe.buffer_ratio,
+        global_batch_size=recipe.batch_size,
+        micro_batch_tokens=recipe.micro_batch_tokens,
+        bf16=uses_bf16(recipe),
+        activation_checkpointing=recipe.gradient_checkpointing,
+        num_train_epochs=recipe.num_train_epochs,
+        max_steps=recipe.max_steps,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.lr_scheduler_type,
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        seed=recipe.seed,
+        logging_steps=recipe.logging_steps,
+        save_strategy="steps" if recipe.save_steps else "no",
+        save_steps=recipe.save_steps or 500,
+        save_total_limit=recipe.save_total_limit,
+        eval_strategy="steps" if recipe.eval_steps else "no",
+        eval_steps=recipe.eval_steps,
+        load_best_model_at_end=recipe.keep_best,
+        report_to=recipe.report_to,
+        disable_tqdm=True,
+    )
+
+
+def _export(trainer: BFPOTrainer, folder: Path, dtype: torch.dtype) -> None:
+    """Save an ordinary ``save_pretrained`` folder (the adapter alone, with LoRA), in the dtype it was loaded in."""
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if trainer.is_world_process_zero():
+        model: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        state = {name: value.to(dtype) for name, value in state.items()}
+        model.save_pretrained(folder, state_dict=state)
+        assert trainer.processing_class is not None
+        trainer.processing_class.save_pretrained(folder)  # pyright: ignore[reportAttributeAccessIssue]

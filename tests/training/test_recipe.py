@@ -1,0 +1,77 @@
+"""Recipes are closed: what is mistyped, missing or contradictory is named, and every value has an origin."""
+
+import pytest
+
+from bfpo.errors import BfpoError
+from bfpo.training.recipe import load_recipe
+
+MINIMAL = """
+stage: preference
+model: some/model
+data:
+  - {path: pairs.jsonl}
+output_dir: runs/mine
+"""
+
+
+def written(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_origins_of_values(tmp_path):
+    resolved = load_recipe(written(tmp_path, MINIMAL + "learning_rate: 5e-6\n"), ["beta=0.2"])
+    assert (resolved.recipe.learning_rate, resolved.origins["learning_rate"]) == (5e-6, "recipe")
+    assert (resolved.recipe.beta, resolved.origins["beta"]) == (0.2, "command line")
+    assert (resolved.recipe.batch_size, resolved.origins["batch_size"]) == (64, "default")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MINIMAL + "betta: 0.1\n", "unknown key 'betta' (did you mean 'beta'?)"),
+        (MINIMAL.replace("path:", "pth:"), "unknown key 'data.0.pth' (did you mean 'path'?)"),
+        (MINIMAL + "lora: {rank: 8}\n", "unknown key 'lora.rank'"),
+        (MINIMAL.replace("model: some/model", ""), "the key 'model' is missing"),
+        (MINIMAL.replace("preference", "prefrence"), "stage: input should be 'sft' or 'preference', not 'prefrence'"),
+        (MINIMAL + "batch_size: many\n", "batch_size:"),
+        (MINIMAL + "learning_rate: -1.0\n", "learning_rate: input should be greater than 0"),
+        (MINIMAL + "loss_type: sft\n", "doesn't go with"),
+        (MINIMAL + "lora: {}\ntrainable: down_proj\n", "give only one"),
+        (MINIMAL + "eval_steps: 5\n", "need 'eval_data'"),
+        (MINIMAL.replace("jsonl}", "jsonl, role: buffer}"), "at least one must have 'role: main'"),
+        (MINIMAL.replace("output_dir", "  - {path: pairs.jsonl}\noutput_dir"), "the same name"),
+        ("- a\n- b\n", "a recipe is a mapping"),
+        ("stage: [\n", "not valid YAML"),
+    ],
+)
+def test_mistakes_are_named_in_one_sentence(tmp_path, text, message):
+    with pytest.raises(BfpoError) as error:
+        load_recipe(written(tmp_path, text))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_all_mistakes_at_once(tmp_path):
+    with pytest.raises(BfpoError) as error:
+        load_recipe(written(tmp_path, MINIMAL + "betta: 1\nlearnin_rate: 1\n"))
+    assert "betta" in str(error.value)
+    assert "learnin_rate" in str(error.value)
+
+
+@pytest.mark.parametrize(("override", "message"), [("beta", "key=value"), ("betta=1", "did you mean 'beta'")])
+def test_wrong_overrides(tmp_path, override, message):
+    with pytest.raises(BfpoError, match=message):
+        load_recipe(written(tmp_path, MINIMAL), [override])
+
+
+def test_missing_and_unreadable_files(tmp_path):
+    with pytest.raises(BfpoError, match="no such recipe"):
+        load_recipe(tmp_path / "nothing.yaml")
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(BfpoError, match="can't be read"):
+        load_recipe(binary)
+    with pytest.raises(BfpoError, match="can't be read"):
+        load_recipe(tmp_path)

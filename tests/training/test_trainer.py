@@ -1,0 +1,159 @@
+"""The trainer against an independent loop, and its invariance to micro-batches."""
+
+import copy
+
+import pytest
+import torch
+from models import tiny_llama
+from peft import LoraConfig
+from training.rows import pairs, word_tokenizer
+
+from bfpo import BFPOConfig, BFPOTrainer, bfpo_loss
+from bfpo.errors import BfpoError
+from bfpo.training.data import Blend, Source
+
+TOKENIZER = word_tokenizer()
+
+
+def trainer(tmp_path, model=None, data=None, evaluation=None, peft_config=None, **changes):
+    arguments = {
+        "output_dir": str(tmp_path), "beta": 0.3, "learning_rate": 3e-3, "global_batch_size": 4, "max_steps": 4,
+        "save_strategy": "no", "logging_steps": 1, "use_cpu": True, "disable_tqdm": True,
+    }  # fmt: skip
+    return BFPOTrainer(
+        tiny_llama(dtype=torch.float64) if model is None else model,
+        BFPOConfig(**(arguments | changes)),
+        pairs(12) if data is None else data,
+        evaluation,
+        processing_class=TOKENIZER,
+        peft_config=peft_config,
+    )
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten().double() for parameter in model.parameters()])
+
+
+def losses(log_history):
+    return [entry["loss"] for entry in log_history if "loss" in entry]
+
+
+def test_four_steps_coincide_with_a_plain_loop(tmp_path):
+    """One sequence at a time, textbook log-probabilities, torch's AdamW: the same losses and weights."""
+    model = tiny_llama(dtype=torch.float64)
+    mine, reference = copy.deepcopy(model), copy.deepcopy(model)
+    run = trainer(tmp_path, model, lr_scheduler_type="constant", warmup_steps=0, weight_decay=0.01)
+    run.train()
+
+    def logp(policy, prompt, answer):
+        sequence = torch.tensor([[*prompt, *answer]])
+        token_logps = policy(sequence).logits.log_softmax(-1)[0, :-1].gather(1, sequence[0, 1:, None])
+        return token_logps[len(prompt) - 1 :].sum()
+
+    decayed = [p for p in mine.parameters() if p.ndim > 1]
+    other = [p for p in mine.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": other, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=3e-3)
+    expected = []
+    steps = run.plan.epoch(0) + run.plan.epoch(1)
+    for step in steps[:4]:
+        loss = torch.zeros((), dtype=torch.float64)
+        for row in (run.train_dataset[int(index)] for index in step):
+            terms = [
+                logp(policy, row["prompt_ids"], answer).reshape(1)
+                for policy in (mine, reference)
+                for answer in row["answer_ids"]
+            ]
+            loss = loss + bfpo_loss(*terms, *row["is_safe"], beta=0.3).sum() / len(step)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(mine.parameters(), 1.0)
+        optimizer.step()
+        expected.append(loss.item())
+    assert losses(run.state.log_history) == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(weights(run.model), weights(mine), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss_type", ["bfpo", "dpo", "ipo"])
+def test_micro_batches_change_nothing(tmp_path, loss_type):
+    runs = [trainer(tmp_path / str(budget), micro_batch_tokens=budget, loss_type=loss_type) for budget in (1, 60, 9999)]
+    for run in runs:
+        run.train()
+    for run in runs[1:]:
+        assert losses(run.state.log_history) == pytest.approx(losses(runs[0].state.log_history), rel=1e-6)
+        torch.testing.assert_close(weights(run.model), weights(runs[0].model), rtol=0, atol=1e-9)
+
+
+def test_sft_loss_is_the_token_mean_of_the_global_batch(tmp_path):
+    data = pairs(4).remove_columns(["rejected", "chosen_is_safe", "rejected_is_safe"])
+    data = data.map(lambda row: {"completion": row["chosen"]}, remove_columns="chosen")
+    model = tiny_llama(dtype=torch.float64)
+    run = trainer(tmp_path, copy.deepcopy(model), data, loss_type="sft", beta=None, micro_batch_tokens=20, max_steps=1)
+    total = tokens = 0
+    for row in run.train_dataset:
+        sequence = torch.tensor([[*row["prompt_ids"], *row["answer_ids"][0]]])
+        logits = model(sequence).logits[0, len(row["prompt_ids"]) - 1 : -1]
+        total += torch.nn.functional.cross_entropy(logits, torch.tensor(row["answer_ids"][0]), reduction="sum").item()
+        tokens += len(row["answer_ids"][0])
+    run.train()
+    assert losses(run.state.log_history) == [pytest.approx(total / tokens, rel=1e-6)]
+
+
+def test_evaluation_is_against_the_reference_from_before_training(tmp_path):
+    run = trainer(tmp_path, evaluation=pairs(5, seed=3))
+    before = run.evaluate()
+    assert before["eval_rewards/margins"] == pytest.approx(0.0, abs=1e-9)
+    targets = {"SS": 0.5, "SU": 1.0, "US": 1.0, "UU": 0.5}
+    cells = [cell for cell in targets if f"eval_cells/{cell}/count" in before]
+    assert sum(before[f"eval_cells/{cell}/count"] for cell in cells) == 5
+    for cell in cells:
+        assert before[f"eval_cells/{cell}/gap"] == pytest.approx(targets[cell], abs=1e-6)
+    run.train()
+    after = run.evaluate()
+    assert abs(after["eval_rewards/margins"]) > 1e-4
+
+
+def test_lora_and_down_proj_train_only_their_weights(tmp_path):
+    model = tiny_llama()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run = trainer(tmp_path / "down", model, trainable="down_proj")
+    run.train()
+    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    assert changed == {f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(2)}
+
+    run = trainer(tmp_path / "lora", tiny_llama(), peft_config=LoraConfig(target_modules="all-linear", r=2))
+    run.train()
+    after = run.model.get_base_model().state_dict()
+    fresh = tiny_llama().state_dict()
+    assert all(
+        after[name.replace("_proj.", "_proj.base_layer.")].equal(v) for name, v in fresh.items() if "_proj" in name
+    )
+    assert losses(run.state.log_history)[-1] != losses(run.state.log_history)[0]
+
+
+def test_bf16_keeps_trained_weights_in_float32(tmp_path):
+    model = tiny_llama(dtype=torch.bfloat16)
+    run = trainer(tmp_path, model, trainable="down_proj", bf16=True)
+    run.train()
+    dtypes = {name: parameter.dtype for name, parameter in run.model.named_parameters()}
+    assert {dtype for name, dtype in dtypes.items() if "down_proj" in name} == {torch.float32}
+    assert {dtype for name, dtype in dtypes.items() if "down_proj" not in name} == {torch.bfloat16}
+
+
+def test_buffer_and_main_rows_share_every_step(tmp_path):
+    blend = Blend([Source(pairs(6), "safety"), Source(pairs(3, seed=2), "helpful", "buffer")])
+    run = trainer(tmp_path, data=blend)
+    seen = [len(batch["rows"]) for batch in run.get_train_dataloader()]
+    assert seen == [4, 4, 4]
+    assert (run.training_data.main, run.training_data.buffer) == (6, 3)
+
+
+def test_missing_safety_is_refused_by_bfpo_and_no_matter_to_dpo(tmp_path):
+    with pytest.raises(BfpoError, match="row 1: the objective reads the safety"):
+        trainer(tmp_path, data=pairs(4, safety=False))
+    trainer(tmp_path, data=pairs(4, safety=False), loss_type="dpo", max_steps=1).train()
+
+
+def test_options_that_the_objective_does_not_read_are_refused(tmp_path):
+    with pytest.raises(BfpoError, match="does not read the option 'alpha'"):
+        trainer(tmp_path, loss_type="dpo", alpha=0.3)
