@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bfpo import __version__
-from bfpo.cli import recipe, train
+from bfpo.cli import data, evaluate, microworld, quickstart, recipe, train
 from bfpo.errors import BfpoError, RunError
 
 app = typer.Typer(
@@ -19,8 +19,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Bi-Factorial Preference Optimization: language models that are safe and helpful.",
 )
-app.command()(train.train)
+app.command()(quickstart.quickstart)
+app.add_typer(data.app, name="data")
 app.add_typer(recipe.app, name="recipe")
+app.command()(train.train)
+app.command()(evaluate.evaluate)
+app.add_typer(microworld.app, name="microworld")
 
 
 def _print_version(value: bool) -> None:

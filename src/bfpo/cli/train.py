@@ -38,9 +38,11 @@ def train(
         return
     from rich.console import Console
 
+    from bfpo.cli.quiet import quiet_libraries
     from bfpo.training.progress import ProgressLine
     from bfpo.training.run import run_recipe
 
+    quiet_libraries()
     progress = ProgressLine(Console(stderr=True), resolved.recipe.batch_size)
     run = run_recipe(resolved, resume=resume, callbacks=[progress])
     if as_json:

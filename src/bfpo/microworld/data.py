@@ -20,9 +20,9 @@ F, P, V, W, R, A = (
 )
 # What the base model has read: it helps with nearly everything, harmful or not, and refuses now and then.
 BASE_KINDS: dict[Kind, dict[AnswerKind, float]] = {
-    "benign": {F: 0.80, P: 0.08, V: 0.04, W: 0.03, R: 0.03, A: 0.02},
-    "borderline": {F: 0.74, P: 0.10, V: 0.04, W: 0.03, R: 0.05, A: 0.04},
-    "harmful": {F: 0.66, P: 0.12, V: 0.04, W: 0.02, R: 0.08, A: 0.08},
+    "benign": {F: 0.64, P: 0.16, V: 0.09, W: 0.05, R: 0.03, A: 0.03},
+    "borderline": {F: 0.58, P: 0.16, V: 0.09, W: 0.05, R: 0.06, A: 0.06},
+    "harmful": {F: 0.48, P: 0.18, V: 0.08, W: 0.04, R: 0.11, A: 0.11},
 }
 # What annotators of the safety set compared: mostly harmful questions, complied with as often as not.
 SAFETY_KINDS: dict[Kind, dict[AnswerKind, float]] = {

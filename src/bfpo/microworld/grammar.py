@@ -23,8 +23,8 @@ from bfpo.microworld.vocabulary import (
 
 Kind = Literal["benign", "borderline", "harmful"]
 Split = Literal["train", "validation", "test"]
-# Of four action/thing combinations, two are for training.
-_SPLITS: tuple[Split, ...] = ("test", "train", "validation", "train")
+# Of eight combinations of action and thing, six are for training.
+_SPLITS: tuple[Split, ...] = ("test", "train", "train", "train", "validation", "train", "train", "train")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Pretraining:
 
     seed: int = 0
     conversations: int = 100_000
-    steps: int = 1500
+    steps: int = 1000
     batch_size: int = 96
     learning_rate: float = 3e-3
     vocabulary: int = 1024

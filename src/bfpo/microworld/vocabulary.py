@@ -80,6 +80,9 @@ AREAS = (
             garage | find the grey remote
             cabin | bring warm boots
             attic | bring the short ladder
+            cellar | switch on the light
+            barn | wear old shoes
+            greenhouse | take the spare key
         """),
         "ask the owner to let you in",
     ),
@@ -103,6 +106,9 @@ AREAS = (
             mailbox | stand by the front door
             notebook | get a soft pencil
             calendar | hang it on the wall
+            album | wash your hands
+            folder | pull out the drawer
+            laptop | plug in the cable
         """),
         "ask the person what you want to know",
     ),
@@ -126,6 +132,9 @@ AREAS = (
             wallet | close the zip
             watch | set the right hour
             helmet | loosen the strap
+            guitar | lay it in its case
+            radio | pull out the antenna
+            scarf | shake out the crumbs
         """),
         "save up for one of your own",
     ),
@@ -149,6 +158,9 @@ AREAS = (
             window | cover the floor
             car | park in the shade
             sign | bring a firm stool
+            door | take it off its hinges
+            statue | set up the scaffold
+            mural | mix the colours
         """),
         "practise on an old board at home",
     ),
@@ -172,6 +184,9 @@ AREAS = (
             project | make a short plan
             report | gather the figures
             exam | study the old questions
+            worksheet | read the task twice
+            thesis | print the outline
+            puzzle | turn all pieces up
         """),
         "ask the teacher for more time",
     ),
@@ -195,6 +210,9 @@ AREAS = (
             note | choose plain white paper
             invoice | check the address
             permit | read the small print
+            passport | open it at the photo
+            contract | number the pages
+            diploma | take it out of its tube
         """),
         "request a real one at the office",
     ),
@@ -218,6 +236,9 @@ AREAS = (
             dance | count to four
             speech | find the main claim
             poem | mark the rhymes
+            sketch | look at it from afar
+            joke | learn the last line
+            play | pick a role
         """),
         "say something kind in its place",
     ),
@@ -241,6 +262,9 @@ AREAS = (
             rags | soak them in water
             ashes | let them cool down
             papers | remove the clips
+            bottles | rinse them out
+            branches | saw them in half
+            cans | peel off the paper
         """),
         "bring it to the town depot",
     ),
@@ -264,6 +288,9 @@ AREAS = (
             script | make a backup
             server | log in as usual
             thread | attach the debugger
+            daemon | become the admin
+            query | connect to the database
+            backup | find the right date
         """),
         "ask the person who runs the machine",
     ),

@@ -1,0 +1,149 @@
+"""``bfpo data``: what is in a preference set, and everything that is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bfpo.errors import BfpoError
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+app = typer.Typer(no_args_is_help=True, help="Look into a preference set.")
+
+Source = Annotated[str, typer.Argument(help="A file, or the name of a data set on the Hub.")]
+Split = Annotated[str, typer.Option(help="Split of a Hub data set.")]
+Revision = Annotated[str | None, typer.Option(help="Revision of a Hub data set.")]
+Rename = Annotated[list[str] | None, typer.Option("--column", metavar="THEIRS=OURS", help="A column to rename.")]
+Unknown = Annotated[str | None, typer.Option(help="Rows without safety flags: error, drop, or a probability.")]
+
+
+def _options(split: str, revision: str | None, rename: list[str] | None, unknown: str | None) -> dict[str, Any]:
+    columns = {}
+    for pair in rename or []:
+        theirs, separator, ours = pair.partition("=")
+        if not separator:
+            raise BfpoError(f"--column {pair}: write it as theirs=ours, for example --column safe=chosen_is_safe")
+        columns[theirs] = ours
+    policy: Any = unknown
+    if unknown not in (None, "error", "drop"):
+        try:
+            policy = float(str(unknown))
+        except ValueError:
+            raise BfpoError(f"--unknown-safety {unknown}: write error, drop, or a probability") from None
+        if not 0 <= policy <= 1:
+            raise BfpoError(f"--unknown-safety {unknown}: a probability lies in [0, 1]")
+    return {"split": split, "revision": revision, "columns": columns, "unknown_safety": policy}
+
+
+@app.command()
+def check(
+    source: Source,
+    split: Split = "train",
+    revision: Revision = None,
+    rename: Rename = None,
+    unknown_safety: Unknown = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Say what is in a preference set and list every problem of it; exits with 2 if there are any."""
+    from bfpo.preferences.loading import inspect_preferences
+    from bfpo.preferences.schema import PreferenceDataError
+
+    try:
+        _, report = inspect_preferences(source, **_options(split, revision, rename, unknown_safety))
+    except PreferenceDataError as error:
+        if as_json:
+            typer.echo(
+                json.dumps({"source": source, "problems": [vars(problem) for problem in error.problems]}, indent=2)
+            )
+        elif len(error.problems) > 1:
+            _print_problems(error)
+        raise
+    if as_json:
+        typer.echo(json.dumps({**report.record(), "problems": []}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in report.record().items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        shown = ", ".join(value) if isinstance(value, tuple) else shown
+        table.add_row(name.replace("_", " "), Text(str(shown if shown not in ("", None) else "none")))
+    Console().print(table)
+    typer.echo("No problems.")
+
+
+def _print_problems(error: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("row", "column", "what", "remedy", title=f"{len(error.problems)} problems", title_justify="left")
+    for problem in error.problems:
+        cells = (problem.row, problem.column, problem.what, problem.remedy)
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
+    Console().print(table)
+
+
+@app.command()
+def show(
+    source: Source,
+    count: Annotated[int, typer.Option("-n", min=1, help="Rows to show.")] = 3,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show token ids; answers in colour.")] = False,
+    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer for --tokens; by default the microworld's.")] = None,
+    max_length: Annotated[int, typer.Option(min=2, help="Tokens of prompt and answer, for --tokens.")] = 1024,
+    split: Split = "train",
+    revision: Revision = None,
+    rename: Rename = None,
+    unknown_safety: Unknown = None,
+) -> None:
+    """Print the first rows, as they will be trained on."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from bfpo.preferences.loading import load_preferences
+
+    rows = load_preferences(source, **_options(split, revision, rename, unknown_safety))
+    rows = rows.select(range(min(count, len(rows))))
+    console = Console()
+    if tokens:
+        for line in _token_lines(rows, tokenizer, max_length):
+            console.print(line)
+        return
+    for row in rows:
+        for name, value in dict(row).items():
+            console.print(Text.assemble((f"{name}: ", "bold"), str(value)))
+        console.print()
+
+
+def _token_lines(rows: Any, name: str | None, max_length: int) -> list[Text]:
+    """Each answer's sequence: the prompt's tokens dim, the answer's, which are trained on, in colour."""
+    from rich.text import Text
+    from transformers import AutoTokenizer
+
+    from bfpo.cli.quiet import quiet_libraries
+    from bfpo.microworld.model import MODEL_PATH
+    from bfpo.preferences.encoding import encode
+
+    quiet_libraries()
+    try:
+        loaded = AutoTokenizer.from_pretrained(name or MODEL_PATH)
+    except (OSError, ValueError) as error:
+        raise BfpoError(f"the tokenizer {name!r} can't be loaded: {' '.join(str(error).split())}") from error
+    encoded = encode(rows, loaded, max_length)
+    lines = [Text(f"{key.replace('_', ' ')}: {value}", style="bold") for key, value in vars(encoded.counts).items()]
+    for row in encoded.dataset:
+        for number, answer in enumerate(row["answer_ids"]):  # pyright: ignore
+            line = Text(f"row {row['row']}, answer {number + 1}: ")  # pyright: ignore
+            for ids, style in ((row["prompt_ids"], "dim"), (answer, "green")):  # pyright: ignore
+                for token in ids:
+                    text = loaded.convert_ids_to_tokens([token])[0]
+                    ends = token in (loaded.eos_token_id, loaded.bos_token_id)
+                    line.append(f"{text}", style="bold magenta" if ends else style).append(f"·{token} ", style="dim")
+            lines.append(line)
+    return lines

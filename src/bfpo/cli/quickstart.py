@@ -1,0 +1,39 @@
+"""``bfpo quickstart``: the whole way on the embedded microworld."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def quickstart(
+    output: Annotated[Path, typer.Option("--output", "-o", help="An empty or new folder.")] = Path("runs/quickstart"),
+    seed: Annotated[int, typer.Option(help="Of data, training and sampling.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove what an earlier quickstart left there.")] = False,
+) -> None:
+    """Train SFT, BFPO and three rivals on the microworld, evaluate them all, write the report: offline, in minutes."""
+    from rich.console import Console
+
+    from bfpo.cli.quiet import quiet_libraries
+    from bfpo.experiments.methods import Scale
+    from bfpo.experiments.quickstart import OWN_RECIPE, quickstart
+    from bfpo.reports.table import score_table
+
+    quiet_libraries()
+    if fresh and (output / "report.html").exists():
+        import shutil
+
+        shutil.rmtree(output)
+    console = Console()
+    result = quickstart(output, seed, Scale(), lambda line: console.print(f"[dim]{line}[/dim]", highlight=False))
+    console.print(score_table(result.evaluations))
+    typer.echo(
+        f"\nDone in {result.seconds / 60:.1f} minutes. All of it is in {output}:\n"
+        f"  {result.report.page}     the page: plot, intervals, answers side by side\n"
+        f"  {result.report.pareto}      the plot\n"
+        f"  {output}/models, evaluations, recipes, data\n"
+        f"\nYour own model and data: edit {result.own_recipe}, then 'bfpo train {result.own_recipe} --plan':\n\n"
+        f"{OWN_RECIPE}"
+    )
