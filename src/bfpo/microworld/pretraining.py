@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -135,9 +136,10 @@ def _encode(
     tokenizer: PreTrainedTokenizerFast, conversations: Sequence[Sequence[dict[str, str]]]
 ) -> tuple[list[list[int]], list[int]]:
     """Token ids of every conversation, and where its answer starts."""
-    sequences = tokenizer.apply_chat_template(list(conversations), return_dict=False)
+    rendered: Any = tokenizer.apply_chat_template([list(turns) for turns in conversations], return_dict=False)
+    sequences: list[list[int]] = rendered
     assistant = SPECIAL_TOKENS.index("<|assistant|>")
-    return sequences, [ids.index(assistant) + 1 for ids in sequences]  # pyright: ignore
+    return sequences, [ids.index(assistant) + 1 for ids in sequences]
 
 
 def _train(

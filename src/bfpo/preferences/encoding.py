@@ -139,7 +139,7 @@ def _ids(ids: Any) -> list[int]:
 
 def _with_one_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
     """Exactly one beginning-of-sequence token, if it is the tokenizer's convention to have one."""
-    bos = tokenizer.bos_token_id
+    bos: Any = tokenizer.bos_token_id
     if bos is None:
         return ids
     start = next((at for at, token in enumerate(ids) if token != bos), len(ids))
@@ -148,7 +148,7 @@ def _with_one_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[in
 
 
 def _with_one_eos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    eos = tokenizer.eos_token_id
+    eos: Any = tokenizer.eos_token_id
     if eos is None:
         raise BfpoError("the tokenizer has no end-of-sequence token: set its eos_token")
     if eos in ids:

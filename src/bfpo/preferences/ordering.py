@@ -36,7 +36,8 @@ def order_by(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, Or
         raise BfpoError(f"only pairs can be ordered as {order!r}: these rows have K answers; use 'prefer: helpful'")
     if order == "helpful":
         return rows, OrderingCounts(len(rows), 0, 0)
-    safe = [_is_safe(row) for row in rows.select_columns(["chosen_is_safe", "rejected_is_safe", "row"])]
+    flags: Any = rows.select_columns(["chosen_is_safe", "rejected_is_safe", "row"])
+    safe = [_is_safe(row) for row in flags]
     decided = [chosen != rejected for chosen, rejected in safe]
     turned = {at for at, (chosen, rejected) in enumerate(safe) if rejected and not chosen}
     ordered = rows.map(lambda row, at: _decided(row, at in turned) if decided[at] else row, with_indices=True)

@@ -93,7 +93,8 @@ def detect(columns: Collection[str]) -> tuple[Shape | None, list[Problem]]:
     ),
 )
 def _pku(row: Row, complain: Complain) -> Row | None:
-    better, safer = row.get("better_response_id"), row.get("safer_response_id")
+    better: Any = row.get("better_response_id")
+    safer: Any = row.get("safer_response_id")
     if not _is_id(better):
         complain("better_response_id", f"it is {better!r}, not 0 or 1", "name the more helpful response")
         return None
@@ -194,7 +195,7 @@ def _completion(row: Row, complain: Complain) -> Row | None:
 
 @shape("conversation (SFT)", "groups", ("messages",), (), ("prompt", "prompt_id"))
 def _conversation(row: Row, complain: Complain) -> Row | None:
-    messages = row.get("messages")
+    messages: Any = row.get("messages")
     last = messages[-1] if isinstance(messages, list) and len(messages) > 1 else None
     if not isinstance(last, dict) or last.get("role") != "assistant":
         complain("messages", "it does not end in an assistant's turn", "end it with the answer to train on")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,11 @@ from bfpo.engine.logps import TokenGroup
 from bfpo.groups import GroupLabels
 
 Row = Mapping[str, Any]
+
+
+def as_rows(rows: Iterable[Any]) -> list[Row]:
+    """The rows of a data set, as the plain mappings that they are."""
+    return list(rows)
 
 
 def token_groups(rows: Sequence[Row]) -> list[TokenGroup]:

@@ -13,7 +13,7 @@ from bfpo.engine.estimates import Estimate, ModelSize, estimate, measure_flops
 from bfpo.engine.trainable import select_trainable
 from bfpo.errors import BfpoError
 from bfpo.training.data import prepare
-from bfpo.training.labels import token_groups
+from bfpo.training.labels import as_rows, token_groups
 from bfpo.training.recipe import Recipe
 from bfpo.training.run import training_arguments, uses_bf16
 from bfpo.training.sampling import StepPlan
@@ -58,7 +58,7 @@ def plan_recipe(recipe: Recipe) -> Plan:
             model = get_peft_model(model, LoraConfig(**recipe.lora.model_dump(), task_type="CAUSAL_LM"))
     select_trainable(model, recipe.trainable)
     steps = StepPlan(data.main, data.buffer, recipe.batch_size, recipe.buffer_ratio, recipe.seed)
-    groups = token_groups(list(data.rows))
+    groups = token_groups(as_rows(data.rows))
     used = [groups[row] for step in steps.epoch(0) for row in step]
     bf16 = uses_bf16(recipe)
     size = ModelSize.of(model)

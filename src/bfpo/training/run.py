@@ -186,7 +186,7 @@ def training_arguments(recipe: Recipe) -> BFPOConfig:
 
 def _export(trainer: BFPOTrainer, folder: Path, dtype: torch.dtype) -> None:
     """Save an ordinary ``save_pretrained`` folder (the adapter alone, with LoRA), in the dtype it was loaded in."""
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    state: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         model: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)
         state = {name: value.to(dtype) for name, value in state.items()}

@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import torch
 from accelerate.utils import gather_object
-from peft import PeftConfig, get_peft_model
+from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -35,7 +35,7 @@ from bfpo.training.checkpoints import (
 )
 from bfpo.training.config import BFPOConfig
 from bfpo.training.data import Blend, TrainingData, prepare, with_reference
-from bfpo.training.labels import Row, group_labels, token_groups
+from bfpo.training.labels import Row, as_rows, group_labels, token_groups
 from bfpo.training.metrics import RunningMeans, pair_metrics
 from bfpo.training.sampling import StepLoader, StepPlan, StepSampler
 
@@ -44,7 +44,7 @@ class BFPOTrainer(Trainer):
     """Train a causal language model on preferences with BFPO or any other objective.
 
     Args:
-        model: a model, or a name or folder to load one from (float32, or bfloat16 weights as they are saved).
+        model: a model, or a name or folder to load one from.
         args: the configuration.
         train_dataset: rows of `load_preferences` (or in TRL's format), or a `Blend` of sources.
         eval_dataset: rows to evaluate on, against the same reference.
@@ -69,25 +69,16 @@ class BFPOTrainer(Trainer):
         self.objective = args.objective()
         if args.n_gpu > 1:
             raise BfpoError("several GPUs need one process each: start with 'accelerate launch -m bfpo train ...'")
-        if isinstance(model, str):
-            model = AutoModelForCausalLM.from_pretrained(model, dtype="auto" if args.bf16 else torch.float32)
-        tokenizer = processing_class or AutoTokenizer.from_pretrained(model.config.name_or_path)
-        if peft_config is not None:
-            model = get_peft_model(model, peft_config)  # pyright: ignore[reportAssignmentType]
-        if args.disable_dropout:
-            _disable_dropout(model)
-        select_trainable(model, args.trainable)
-        if args.bf16:
-            keep_trained_weights_in_float32(model)
-
+        prepared = _prepare_model(model, args, peft_config)
+        tokenizer = processing_class or AutoTokenizer.from_pretrained(prepared.config.name_or_path)
         data = prepare(train_dataset, tokenizer, args.max_length, self.objective)
-        evaluation = eval_dataset and prepare(eval_dataset, tokenizer, args.max_length, self.objective)
+        evaluation = prepare(eval_dataset, tokenizer, args.max_length, self.objective) if eval_dataset else None
         super().__init__(
-            model=model,
+            model=prepared,
             args=_whole_steps(args),
             data_collator=_as_rows,
-            train_dataset=data.rows,  # pyright: ignore[reportArgumentType]
-            eval_dataset=evaluation.rows if evaluation else None,  # pyright: ignore[reportArgumentType]
+            train_dataset=data.rows,
+            eval_dataset=evaluation.rows if evaluation else None,
             processing_class=tokenizer,
             callbacks=callbacks,
         )
@@ -108,8 +99,9 @@ class BFPOTrainer(Trainer):
         """Score the reference with the weights as they are now, which is before the first update."""
         if not self.objective.needs_reference:
             return data
+        assert self.model is not None
         with self.accelerator.autocast():
-            sums = reference_logps(self.model, token_groups(list(data.rows)), self._max_tokens)
+            sums = reference_logps(self.model, token_groups(as_rows(data.rows)), self._max_tokens)
         return with_reference(data, sums)
 
     @property
@@ -150,7 +142,7 @@ class BFPOTrainer(Trainer):
                 self.accelerator.backward(loss.sum() * scale)
             total += loss.detach().sum() * scale
             logps |= zip(batch, sums, strict=True)
-        self._record(rows, [logps[index] for index in range(len(rows))])
+        self._means.add(self._metrics(rows, [logps[index] for index in range(len(rows))]))
         return total
 
     def _loss(self, model: nn.Module, rows: Sequence[Row]) -> tuple[Tensor, list[list[float]]]:
@@ -171,9 +163,6 @@ class BFPOTrainer(Trainer):
             count = sum(len(answer) for row in rows for answer in row["answer_ids"])
         local = torch.tensor(float(count), device=self.args.device)
         return self.accelerator.reduce(local, reduction="sum").item()  # pyright: ignore
-
-    def _record(self, rows: Sequence[Row], policy: Sequence[Sequence[float]]) -> None:
-        self._means.add(self._metrics(rows, policy))
 
     def _metrics(self, rows: Sequence[Row], policy: Sequence[Sequence[float]]) -> dict[str, tuple[float, float]]:
         if not self.objective.needs_reference:
@@ -196,6 +185,7 @@ class BFPOTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Loss and metrics over the evaluation rows, against the reference scored before training."""
+        assert self.model is not None
         model = self._wrap_model(self.model, training=False)
         model.eval()
         means = RunningMeans()
@@ -228,7 +218,8 @@ class BFPOTrainer(Trainer):
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Clip as the Trainer does, and count how often it had to."""
         norm = super()._clip_grad_norm(model)
-        self._means.add({"clipped_steps": (float(norm > self.args.max_grad_norm), 1.0)})
+        clipped = norm is not None and norm > self.args.max_grad_norm
+        self._means.add({"clipped_steps": (float(clipped), 1.0)})
         return norm
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
@@ -261,6 +252,28 @@ class BFPOTrainer(Trainer):
             )
 
 
+def _prepare_model(
+    model: PreTrainedModel | str, args: BFPOConfig, peft_config: PeftConfig | None
+) -> PreTrainedModel | PeftModel:
+    """The model with its adapter, its dropout off, and only the wanted weights training."""
+    if isinstance(model, str):
+        model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16 if args.bf16 else torch.float32)
+    assert isinstance(model, PreTrainedModel)
+    prepared: PreTrainedModel | PeftModel = model
+    if peft_config is not None:
+        adapted = get_peft_model(model, peft_config)
+        assert isinstance(adapted, PeftModel)
+        prepared = adapted
+    if args.disable_dropout:
+        for module in prepared.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+    select_trainable(prepared, args.trainable)
+    if args.bf16:
+        keep_trained_weights_in_float32(prepared)
+    return prepared
+
+
 def _as_rows(rows: list[Row]) -> dict[str, list[Row]]:
     return {"rows": rows}
 
@@ -272,9 +285,3 @@ def _whole_steps(args: BFPOConfig) -> BFPOConfig:
         per_device_train_batch_size=args.per_device_train_batch_size * args.gradient_accumulation_steps,
         gradient_accumulation_steps=1,
     )
-
-
-def _disable_dropout(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
