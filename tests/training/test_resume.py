@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from models import tiny_llama
 from safetensors.torch import load_file
-from training.rows import pairs, word_tokenizer
 
 from bfpo.errors import BfpoError
 from bfpo.training.checkpoints import mark_complete, newest_complete_checkpoint, remove_incomplete_checkpoints
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import run_recipe
+from models import tiny_llama
+from training.rows import pairs, word_tokenizer
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
 

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from models import tiny_llama
 from peft import LoraConfig
-from training.rows import pairs, word_tokenizer
 
 from bfpo import BFPOConfig, BFPOTrainer, bfpo_loss
 from bfpo.errors import BfpoError
 from bfpo.training.data import Blend, Source
+from models import tiny_llama
+from training.rows import pairs, word_tokenizer
 
 TOKENIZER = word_tokenizer()
 

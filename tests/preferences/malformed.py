@@ -1,0 +1,82 @@
+"""Preference files that can't be used, and what the message must name: (name, content, words of the message)."""
+
+import gzip
+import io
+import json
+
+import pyarrow
+import pyarrow.parquet
+
+GOOD = {
+    "prompt": "a",
+    "chosen": "b",
+    "rejected": "c",
+    "chosen_is_safe": True,
+    "rejected_is_safe": False,
+}
+PKU = {
+    "prompt": "a",
+    "response_0": "b",
+    "response_1": "c",
+    "is_response_0_safe": True,
+    "is_response_1_safe": False,
+    "better_response_id": 0,
+    "safer_response_id": 0,
+}
+
+
+def lines(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def parquet(table):
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(table), buffer)
+    return buffer.getvalue()
+
+
+def without(row, *names):
+    return {name: value for name, value in row.items() if name not in names}
+
+
+MALFORMED = [
+    ("truncated.jsonl.gz", gzip.compress(lines(*[GOOD] * 200))[:60], ["no complete gzip file", "compress it again"]),
+    ("not_gzip.jsonl.gz", lines(GOOD), ["no complete gzip file"]),
+    ("broken.jsonl", lines(GOOD) + b'{"prompt": "a", \n', ["row 2", "not JSON", "mend the line"]),
+    ("array.jsonl", lines(GOOD, [1, 2]), ["row 2", "a list, not an object"]),
+    ("broken.json", b'[{"prompt": "a"', ["not JSON", "line 1"]),
+    ("lines.json", lines(GOOD, GOOD), ["rename it to .jsonl"]),
+    ("object.json", b'{"prompt": "a"}', ["a dict, not a list"]),
+    ("empty.jsonl", b"", ["it is empty"]),
+    ("blank.jsonl", b"\n\n  \n", ["it is empty"]),
+    ("no_rows.json", b"[]", ["it has no rows"]),
+    ("latin1.jsonl", lines(GOOD) + b'{"prompt": "caf\xe9"}\n', ["row 2", "not UTF-8", "save the file as UTF-8"]),
+    ("not_parquet.parquet", b"PAR1 or not", ["no parquet file"]),
+    ("text.txt", b"hello", ["'.txt' is not known", ".jsonl"]),
+    ("null.jsonl", lines(GOOD, GOOD | {"chosen": None}), ["row 2", "'chosen'", "it is null"]),
+    ("blank_answer.jsonl", lines(GOOD | {"rejected": "  "}), ["row 1", "'rejected'", "it is empty"]),
+    ("number.jsonl", lines(GOOD | {"prompt": 7}), ["row 1", "'prompt'", "it is a int"]),
+    ("nan.jsonl", b'{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_is_safe": NaN, "rejected_is_safe": 1}\n',
+     ["row 1", "'chosen_is_safe'", "nan is no probability"]),
+    ("above_one.jsonl", lines(GOOD, GOOD | {"chosen_is_better": 1.7}), ["row 2", "'chosen_is_better'", "1.7"]),
+    ("word_flag.jsonl", lines(GOOD | {"rejected_is_safe": "maybe"}), ["row 1", "'maybe' is no probability"]),
+    ("mistyped.jsonl", lines({"prompt": "a", "choosen": "b", "rejected": "c"}), ["'choosen'", "'chosen' mistyped"]),
+    ("flag_column.jsonl", lines(without(GOOD, "chosen_is_safe") | {"chosen_safe": True}),
+     ["'chosen_safe'", "'chosen_is_safe' mistyped"]),
+    ("other_shape.jsonl", lines({"question": "a", "good": "b"}), ["no known shape", "question"]),
+    ("identical.jsonl", lines(GOOD, GOOD | {"rejected": "b"}), ["row 2", "the same as 'chosen'", "remove the row"]),
+    ("contradiction.jsonl", lines(PKU | {"safer_response_id": 1}), ["row 1", "'safer_response_id'", "correct"]),
+    ("better_id.jsonl", lines(PKU, PKU | {"better_response_id": 2}), ["row 2", "2, not 0 or 1"]),
+    ("some_flags.jsonl", lines(GOOD, GOOD | {"chosen_is_safe": None}), ["row 2", "unknown", "unknown_safety"]),
+    ("no_prompt.jsonl", lines(without(GOOD, "prompt")), ["row 1", "'prompt'", "it is missing"]),
+    ("mixed.jsonl", lines(GOOD, GOOD | {k: [{"role": "user", "content": v}] for k, v in
+     {"prompt": "a", "chosen": "b", "rejected": "c"}.items()}), ["row 2", "string in some rows"]),
+    ("no_content.jsonl", lines(GOOD | {"prompt": [{"role": "user"}]}), ["row 1", "a message has no content"]),
+    ("scores.jsonl", lines({"prompt": "a", "responses": ["b", "c"], "helpfulness": [1.0]}),
+     ["row 1", "'helpfulness'", "list of 2"]),
+    ("unscored.jsonl", lines({"prompt": "a", "responses": ["b", "c"]}), ["row 1", "'helpfulness'", "missing"]),
+    ("turns.jsonl", lines({"messages": [{"role": "user", "content": "a"}]}), ["row 1", "'messages'", "assistant"]),
+    ("cells.csv", b"prompt,chosen,rejected\na,b,c\na,b\n", ["row 2", "3 cells"]),
+    ("null_better.parquet", parquet({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"], "chosen_is_better": [None]}),
+     ["row 1", "'chosen_is_better'", "null"]),
+]  # fmt: skip

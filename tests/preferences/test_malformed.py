@@ -1,0 +1,78 @@
+"""Every file that can't be used ends in exit code 2 and one message that names file, place and remedy."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bfpo import load_preferences
+from bfpo.preferences.schema import PreferenceDataError
+from preferences.malformed import GOOD, MALFORMED, lines
+
+
+@pytest.mark.parametrize(("name", "content", "words"), MALFORMED, ids=[name for name, _, _ in MALFORMED])
+def test_message_names_file_place_and_remedy(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(PreferenceDataError) as error:
+        load_preferences(str(path))
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    assert all(problem.remedy for problem in error.value.problems)
+
+
+def check(*arguments, cwd):
+    command = [sys.executable, "-m", "bfpo", "data", "check", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(("name", "content", "words"), MALFORMED[::6], ids=[name for name, _, _ in MALFORMED[::6]])
+def test_command_exits_with_two_without_traceback_or_trace(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    done = check(name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr + done.stdout
+    assert done.stderr.count("error:") == 1
+    assert all(word in done.stderr for word in words)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "./nothing", "/no/such/file.json", "."])
+def test_paths_are_never_asked_of_the_hub(tmp_path, name):
+    done = check(name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert ("no such file" in done.stderr) or ("it is a directory" in done.stderr)
+
+
+def test_all_problems_are_found_in_one_pass(tmp_path):
+    path = tmp_path / "many.jsonl"
+    path.write_bytes(
+        lines(
+            GOOD | {"chosen": None, "rejected": ""},
+            GOOD,
+            GOOD | {"chosen_is_safe": 2},
+            GOOD | {"chosen_is_better": -1},
+            GOOD | {"rejected": "b"},
+        )
+    )
+    with pytest.raises(PreferenceDataError) as error:
+        load_preferences(str(path))
+    places = [(problem.row, problem.column) for problem in error.value.problems]
+    assert places == [
+        (1, "chosen"), (1, "rejected"), (3, "chosen_is_safe"), (4, "chosen_is_better"), (5, "rejected"),
+    ]  # fmt: skip
+    done = check("many.jsonl", "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert [(p["row"], p["column"]) for p in json.loads(done.stdout)["problems"]] == places
+
+
+def test_every_unreadable_line_is_named(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b"{\n" + lines(GOOD) + b"nonsense\n")
+    with pytest.raises(PreferenceDataError) as error:
+        load_preferences(str(path))
+    assert [problem.row for problem in error.value.problems] == [1, 3]
