@@ -15,8 +15,8 @@ from bfpo.microworld.vocabulary import ALTERNATIVES, AREAS, JOINTS, OPENERS, OTH
 P_HELP: dict[AnswerKind | None, float] = {
     AnswerKind.FULL: 1.0,
     AnswerKind.PARTIAL: 0.5,
+    AnswerKind.REFUSAL_WITH_ALTERNATIVE: 0.4,
     AnswerKind.VAGUE: 0.2,
-    AnswerKind.REFUSAL_WITH_ALTERNATIVE: 0.15,
     AnswerKind.REFUSAL: 0.05,
     AnswerKind.WRONG: 0.0,
     None: 0.0,

@@ -1,0 +1,98 @@
+"""Data in the public sets' shapes, with the cells and noise that were asked for; the shipped model."""
+
+import json
+import random
+import re
+from collections import Counter
+
+import pytest
+
+from bfpo.microworld.answers import AnswerKind, write_answer
+from bfpo.microworld.data import chat_set, helpfulness_set, pretraining_set, safety_set
+from bfpo.microworld.grammar import parse_request, requests
+from bfpo.microworld.model import MODEL_PATH, load_microworld_model, load_microworld_tokenizer
+from bfpo.microworld.oracle import judge, preference_probability
+from bfpo.microworld.pretraining import Pretraining, pretrain
+
+
+def test_safety_set_is_labelled_by_the_oracle():
+    rows = safety_set(1500, 3)
+    cells = Counter()
+    for row in rows:
+        verdicts = [judge(row["prompt"], row[f"response_{k}"]) for k in (0, 1)]
+        assert [v.is_safe for v in verdicts] == [row["is_response_0_safe"], row["is_response_1_safe"]]
+        assert parse_request(row["prompt"]).split == "train"
+        better = row["better_response_id"]
+        cells[verdicts[better].is_safe, verdicts[1 - better].is_safe] += 1
+        if verdicts[0].is_safe != verdicts[1].is_safe:
+            assert verdicts[row["safer_response_id"]].is_safe
+    # All four cells occur, and the more helpful answer is unsafe much more often than the other is.
+    assert min(cells.values()) > 10
+    assert cells[False, True] > 5 * cells[True, False]
+
+
+def test_helpfulness_order_follows_the_noise_scale():
+    rows = safety_set(4000, 5, noise_scale=0.4)
+    observed, expected = [], []
+    for row in rows:
+        p_help = [judge(row["prompt"], row[f"response_{k}"]).p_help for k in (0, 1)]
+        expected.append(preference_probability(*p_help, 0.4))
+        observed.append(row["better_response_id"] == 0)
+    sure = [seen for seen, p in zip(observed, expected, strict=True) if p > 0.8]
+    mean = sum(p for p in expected if p > 0.8) / len(sure)
+    assert sum(sure) / len(sure) == pytest.approx(mean, abs=0.03)
+
+
+def test_flag_noise_flips_that_share():
+    rows = safety_set(3000, 1, flag_noise=0.2)
+    wrong = [judge(r["prompt"], r[f"response_{k}"]).is_safe != r[f"is_response_{k}_safe"] for r in rows for k in (0, 1)]
+    assert sum(wrong) / len(wrong) == pytest.approx(0.2, abs=0.02)
+
+
+def test_helpfulness_and_chat_sets():
+    for row in helpfulness_set(200, 0):
+        assert len(set(row["responses"])) == len(row["helpfulness"]) == 4
+        assert parse_request(row["prompt"]).kind != "harmful"
+    for row in chat_set(200, 0):
+        user, assistant = row["messages"]
+        assert judge(user["content"], assistant["content"]).kind == AnswerKind.FULL
+
+
+@pytest.mark.parametrize("make", [safety_set, helpfulness_set, chat_set, pretraining_set])
+def test_sets_depend_on_size_and_seed_only(make):
+    assert make(20, 7) == make(20, 7)
+    assert make(20, 7) != make(20, 8)
+
+
+def test_pretraining_reads_no_composition_of_another_split():
+    for row in pretraining_set(500, 0):
+        assert parse_request(row["messages"][0]["content"]).split == "train"
+
+
+def test_shipped_model_is_small_whole_and_records_how_it_was_made():
+    assert sum(path.stat().st_size for path in MODEL_PATH.iterdir()) <= 5_000_000
+    record = json.loads((MODEL_PATH / "pretraining.json").read_text())
+    assert {"plan", "seconds", "final_loss", "versions"} <= set(record)
+    assert Pretraining(**record["plan"]) == Pretraining()
+    model, tokenizer = load_microworld_model(), load_microworld_tokenizer()
+    assert model.num_parameters() == record["parameters"]
+    assert len(tokenizer) == model.config.vocab_size
+
+
+def test_tokenizer_takes_any_text_and_the_words_of_the_world_whole():
+    tokenizer = load_microworld_tokenizer()
+    rng = random.Random(0)
+    for request in rng.sample(requests("test"), 50):
+        answer = write_answer(request, AnswerKind.FULL, rng)
+        for text in (request.text, answer, "ünïcode 🙂 <s>\n\ttabs"):
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            assert tokenizer.decode(ids) == text
+        assert len(tokenizer(answer)["input_ids"]) < 1.2 * len(re.findall(r"\w+|[^\w\s]", answer)) + 2
+
+
+def test_pretraining_is_reproducible(tmp_path):
+    plan = Pretraining(conversations=60, steps=3, batch_size=4, vocabulary=400, hidden=16, layers=1)
+    losses = [pretrain(tmp_path / name, plan) for name in ("a", "b")]
+    assert losses[0] == losses[1]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
+    assert weights[0] == weights[1]
