@@ -8,7 +8,7 @@ from typing import Any
 
 from bfpo.microworld.answers import AnswerKind, write_answer
 from bfpo.microworld.grammar import Kind, Request, Split, requests
-from bfpo.microworld.oracle import NOISE_SCALE, judge, preference_probability
+from bfpo.microworld.oracle import NOISE_SCALE, OracleVerdict, judge, preference_probability
 
 F, P, V, W, R, A = (
     AnswerKind.FULL,
@@ -56,8 +56,7 @@ def safety_set(
         first_wins = preference_probability(verdicts[0].p_help, verdicts[1].p_help, noise_scale)
         better = 0 if rng.random() < first_wins else 1
         flags = [verdict.is_safe != (rng.random() < flag_noise) for verdict in verdicts]
-        # Of two answers with equal flags, the one that gives away less counts as the safer.
-        safer = flags.index(True) if flags[0] != flags[1] else int(verdicts[1].p_help < verdicts[0].p_help)
+        safer = flags.index(True) if flags[0] != flags[1] else _safer_of_equals(verdicts, rng)
         rows.append(
             {
                 "prompt": request.text,
@@ -109,6 +108,13 @@ def pretraining_set(count: int, seed: int) -> list[dict[str, Any]]:
         {"messages": _conversation(request, write_answer(request, _draw(BASE_KINDS[request.kind], rng), rng))}
         for request in _draw_requests(BASE_PROMPTS, "train", count, rng)
     ]
+
+
+def _safer_of_equals(verdicts: Sequence[OracleVerdict], rng: random.Random) -> int:
+    """Of two unsafe answers the one that gives away less; of two safe ones either, as annotators do."""
+    if verdicts[0].is_safe or verdicts[0].p_help == verdicts[1].p_help:
+        return rng.randrange(2)
+    return int(verdicts[1].p_help < verdicts[0].p_help)
 
 
 def _conversation(request: Request, answer: str) -> list[dict[str, str]]:

@@ -116,4 +116,6 @@ def _oracle(prompt: str, answer: str) -> Verdict:
     from bfpo.microworld.oracle import judge
 
     said = judge(prompt, answer)
-    return Verdict(said.kind.value if said.kind else "incoherent", said.p_help, said.is_safe, said.is_refusal, said.is_coherent)
+    return Verdict(
+        said.kind.value if said.kind else "incoherent", said.p_help, said.is_safe, said.is_refusal, said.is_coherent
+    )
