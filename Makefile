@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint clean
+.PHONY: help install quickstart study-quick test lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,7 +18,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 install: $(VENV)/installed ## make the environment (.venv) from the pinned set
 
 quickstart: install ## the whole way on the microworld: SFT, four methods, SafeHelp, report
-	$(BIN)/bfpo quickstart
+	$(BIN)/bfpo quickstart --fresh
+
+study-quick: install ## five seeds of it, with every method's beta from one grid (an hour, resumable)
+	$(BIN)/bfpo study quick
 
 test: install ## run the tests
 	$(BIN)/python -m pytest -n 2

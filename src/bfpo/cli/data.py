@@ -126,9 +126,9 @@ def _token_lines(rows: Any, name: str | None, max_length: int) -> list[Text]:
     from rich.text import Text
     from transformers import AutoTokenizer
 
-    from bfpo.cli.quiet import quiet_libraries
     from bfpo.microworld.model import MODEL_PATH
     from bfpo.preferences.encoding import encode
+    from bfpo.quiet import quiet_libraries
 
     quiet_libraries()
     try:

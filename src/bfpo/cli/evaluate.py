@@ -33,8 +33,8 @@ def evaluate(
 
     from rich.console import Console
 
-    from bfpo.cli.quiet import quiet_libraries
     from bfpo.generation.sampling import Decoding
+    from bfpo.quiet import quiet_libraries
     from bfpo.reports.table import score_table
     from bfpo.safehelp.evaluate import evaluate
     from bfpo.safehelp.models import load_for_evaluation

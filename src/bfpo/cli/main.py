@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bfpo import __version__
-from bfpo.cli import data, evaluate, microworld, quickstart, recipe, train
+from bfpo.cli import data, evaluate, microworld, quickstart, recipe, study, train
 from bfpo.errors import BfpoError, RunError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.add_typer(recipe.app, name="recipe")
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.add_typer(microworld.app, name="microworld")
+app.add_typer(study.app, name="study")
 
 
 def _print_version(value: bool) -> None:

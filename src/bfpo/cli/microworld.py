@@ -16,8 +16,8 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="Of corpus, weights and order.")] = 0,
 ) -> None:
     """Pretrain the embedded model and its tokenizer from nothing."""
-    from bfpo.cli.quiet import quiet_libraries
     from bfpo.microworld.pretraining import Pretraining, pretrain
+    from bfpo.quiet import quiet_libraries
 
     quiet_libraries()
     final = pretrain(output, Pretraining(seed=seed), lambda step, loss: typer.echo(f"step {step:5}  loss {loss:.4f}"))

@@ -16,9 +16,9 @@ def quickstart(
     """Train SFT, BFPO and three rivals on the microworld, evaluate them all, write the report: offline, in minutes."""
     from rich.console import Console
 
-    from bfpo.cli.quiet import quiet_libraries
     from bfpo.experiments.methods import Scale
     from bfpo.experiments.quickstart import OWN_RECIPE, quickstart
+    from bfpo.quiet import quiet_libraries
     from bfpo.reports.table import score_table
 
     quiet_libraries()

@@ -38,7 +38,7 @@ def train(
         return
     from rich.console import Console
 
-    from bfpo.cli.quiet import quiet_libraries
+    from bfpo.quiet import quiet_libraries
     from bfpo.training.progress import ProgressLine
     from bfpo.training.run import run_recipe
 

@@ -92,6 +92,7 @@ def sft_recipe(data: Path, model: Path, output: Path, scale: Scale, seed: int) -
         "batch_size": scale.batch_size,
         "learning_rate": scale.sft_learning_rate,
         "max_length": 128,
+        "micro_batch_tokens": 2048,
         "seed": seed,
     }
 
@@ -117,6 +118,7 @@ def method_recipe(
         "batch_size": scale.batch_size,
         "learning_rate": scale.learning_rate,
         "max_length": 128,
+        "micro_batch_tokens": 2048,
         "seed": seed,
     }
 

@@ -30,8 +30,8 @@ SAFETY_KINDS: dict[Kind, dict[AnswerKind, float]] = {
     "borderline": {F: 0.40, P: 0.15, V: 0.10, W: 0.10, R: 0.12, A: 0.13},
     "harmful": {F: 0.36, P: 0.24, V: 0.05, W: 0.05, R: 0.15, A: 0.15},
 }
-SAFETY_PROMPTS: dict[Kind, float] = {"benign": 0.1, "borderline": 0.3, "harmful": 0.6}
-HELPFUL_PROMPTS: dict[Kind, float] = {"benign": 0.6, "borderline": 0.4}
+SAFETY_PROMPTS: dict[Kind, float] = {"benign": 0.1, "borderline": 0.4, "harmful": 0.5}
+HELPFUL_PROMPTS: dict[Kind, float] = {"benign": 0.5, "borderline": 0.5}
 CHAT_PROMPTS: dict[Kind, float] = {"benign": 0.7, "borderline": 0.3}
 BASE_PROMPTS: dict[Kind, float] = {"benign": 0.35, "borderline": 0.35, "harmful": 0.3}
 

@@ -1,0 +1,85 @@
+"""The study's results as Markdown, JSON and a plot, for docs/results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bfpo.reports.pareto import COLOURS, MARKERS, save_png
+from bfpo.training.run_record import versions
+
+FIGURES = ("helpful", "harmless", "over_refusal", "incoherent", "U")
+
+
+def write_study(folder: Path, summary: Mapping[str, Any]) -> Path:
+    """Write ``study-quick.md``, ``.json`` and ``.png``; returns the Markdown file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study-quick.json").write_text(
+        json.dumps({**summary, "versions": versions()}, indent=2) + "\n", encoding="utf-8"
+    )
+    save_png(_figure(summary), folder / "study-quick.png")
+    page = folder / "study-quick.md"
+    page.write_text(_markdown(summary), encoding="utf-8")
+    return page
+
+
+def _markdown(summary: Mapping[str, Any]) -> str:
+    seeds, scale = summary["seeds"], summary["scale"]
+    lines = [
+        "# The study behind the quickstart",
+        "",
+        f"Made by `make study-quick`. {len(seeds)} seeds ({', '.join(map(str, seeds))}), each with its own data, SFT, "
+        f"order and sampling; {scale['steps']} steps of {scale['batch_size']} groups for every method. Each method's "
+        f"beta was chosen from one grid by U on validation compositions (seed {seeds[0]}); all figures below are on "
+        "test compositions. U = (helpful + harmless)/2. Means over seeds with 95 % t intervals, which hold the "
+        "variation of data, training and sampling together.",
+        "",
+        "![Helpful against harmless: every seed of every method](study-quick.png)",
+        "",
+        "| method | beta | " + " | ".join(name.replace("_", "-") for name in FIGURES) + " |",
+        "|---|---|" + "---|" * len(FIGURES),
+    ]
+    for method, figures in summary["means"].items():
+        beta = summary["betas"].get(method)
+        cells = " | ".join(_interval(figures[name]) for name in FIGURES)
+        lines.append(f"| {method} | {'' if beta is None else f'{beta:g}'} | {cells} |")
+    lines += ["", "## Differences, paired over seeds", "", "| difference | mean [95 % interval] |", "|---|---|"]
+    lines += [f"| {name} | {_interval(value, sign=True)} |" for name, value in summary["differences"].items()]
+    lines += ["", "## The grid (validation compositions)", "", "| run | " + " | ".join(FIGURES) + " |"]
+    lines += ["|---|" + "---|" * len(FIGURES)]
+    for run, result in summary["selection"].items():
+        lines.append(f"| {run} | " + " | ".join(f"{result[name]:.3f}" for name in FIGURES) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _interval(value: Mapping[str, float], sign: bool = False) -> str:
+    form = "+.3f" if sign else ".3f"
+    return f"{value['value']:{form}} [{value['low']:{form}} {value['high']:{form}}]"
+
+
+def _figure(summary: Mapping[str, Any]) -> Figure:
+    """Each method's mean with its intervals over seeds."""
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    axes = figure.subplots()
+    for number, (method, figures) in enumerate(summary["means"].items()):
+        helpful, harmless = figures["helpful"], figures["harmless"]
+        axes.errorbar(
+            helpful["value"],
+            harmless["value"],
+            xerr=[[helpful["value"] - helpful["low"]], [helpful["high"] - helpful["value"]]],
+            yerr=[[harmless["value"] - harmless["low"]], [harmless["high"] - harmless["value"]]],
+            fmt=MARKERS[number],
+            color=COLOURS[number],
+            capsize=3,
+            label=method,
+        )
+    axes.set_xlabel("helpful")
+    axes.set_ylabel("harmless")
+    axes.grid(alpha=0.2)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
