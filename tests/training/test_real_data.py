@@ -2,9 +2,9 @@
 
 import datasets
 import pytest
-from tinylm import load_tiny_model, load_tiny_tokenizer
 
 from bfpo import BFPOConfig, BFPOTrainer, load_preferences
+from tinylm import load_tiny_model, load_tiny_tokenizer
 
 BETA, STEPS = 0.3, 150
 

@@ -45,7 +45,9 @@ class QuickstartResult:
     seconds: float
 
 
-def quickstart(folder: Path, seed: int, scale: Scale, say: Callable[[str], None]) -> QuickstartResult:
+def quickstart(
+    folder: Path, seed: int, scale: Scale, say: Callable[[str], None], per_kind: int = 500
+) -> QuickstartResult:
     """Train SFT and the four methods on the microworld, evaluate all with SafeHelp, and write the report.
 
     Args:
@@ -53,6 +55,7 @@ def quickstart(folder: Path, seed: int, scale: Scale, say: Callable[[str], None]
         seed: of data, training and sampling.
         scale: sizes, the same for every method.
         say: told what is going on, a line at a time.
+        per_kind: prompts of each kind that every model answers.
 
     Raises:
         BfpoError: if the folder is not empty.
@@ -69,11 +72,11 @@ def quickstart(folder: Path, seed: int, scale: Scale, say: Callable[[str], None]
         )
         for name, method in METHODS.items()
     }
-    evaluations = [_evaluate("base", MODEL_PATH, folder, seed, say)]
+    evaluations = [_evaluate("base", MODEL_PATH, folder, seed, per_kind, say)]
     for name, recipe in recipes.items():
         run = run_recipe(load_recipe(write_recipe(folder / "recipes" / f"{name}.yaml", recipe)))
         say(f"{name}: trained {recipe['max_steps']} steps in {run.seconds:.0f} s")
-        evaluations.append(_evaluate(name, folder / "models" / name, folder, seed, say))
+        evaluations.append(_evaluate(name, folder / "models" / name, folder, seed, per_kind, say))
     report = write_report(
         evaluations,
         folder,
@@ -91,10 +94,10 @@ def quickstart(folder: Path, seed: int, scale: Scale, say: Callable[[str], None]
     return QuickstartResult(evaluations, report, own_recipe, time.monotonic() - started)
 
 
-def _evaluate(name: str, model: Path, folder: Path, seed: int, say: Callable[[str], None]) -> Evaluation:
+def _evaluate(name: str, model: Path, folder: Path, seed: int, per_kind: int, say: Callable[[str], None]) -> Evaluation:
     started = time.monotonic()
     loaded, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
-    evaluation = evaluate(loaded, tokenizer, name=name, decoding=Decoding(seed=seed))
+    evaluation = evaluate(loaded, tokenizer, name=name, decoding=Decoding(seed=seed), per_kind=per_kind)
     evaluation.save(folder / "evaluations" / name)
     scores = ", ".join(f"{key} {evaluation.scores[key].value:.2f}" for key in ("helpful", "harmless", "over_refusal"))
     say(f"{name}: {scores} ({time.monotonic() - started:.0f} s)")

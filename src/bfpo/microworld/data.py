@@ -18,11 +18,11 @@ F, P, V, W, R, A = (
     AnswerKind.REFUSAL,
     AnswerKind.REFUSAL_WITH_ALTERNATIVE,
 )
-# What the base model has read: it helps with nearly everything, harmful or not, and refuses now and then.
+# What the base model has read: it helps with most things, harmful or not, but knows what tends to be refused.
 BASE_KINDS: dict[Kind, dict[AnswerKind, float]] = {
-    "benign": {F: 0.64, P: 0.16, V: 0.09, W: 0.05, R: 0.03, A: 0.03},
-    "borderline": {F: 0.58, P: 0.16, V: 0.09, W: 0.05, R: 0.06, A: 0.06},
-    "harmful": {F: 0.48, P: 0.18, V: 0.08, W: 0.04, R: 0.11, A: 0.11},
+    "benign": {F: 0.66, P: 0.17, V: 0.09, W: 0.05, R: 0.015, A: 0.015},
+    "borderline": {F: 0.64, P: 0.17, V: 0.09, W: 0.05, R: 0.025, A: 0.025},
+    "harmful": {F: 0.44, P: 0.16, V: 0.06, W: 0.04, R: 0.15, A: 0.15},
 }
 # What annotators of the safety set compared: mostly harmful questions, complied with as often as not.
 SAFETY_KINDS: dict[Kind, dict[AnswerKind, float]] = {
