@@ -44,7 +44,7 @@ def train(
 
     quiet_libraries()
     progress = ProgressLine(Console(stderr=True), resolved.recipe.batch_size)
-    run = run_recipe(resolved, resume=resume, callbacks=[progress])
+    run = run_recipe(resolved, resume=resume, callbacks=[progress], say=lambda line: typer.echo(line, err=as_json))
     if as_json:
         typer.echo(json.dumps({"folder": str(run.folder), "seconds": run.seconds, "metrics": run.metrics}))
     else:

@@ -55,9 +55,8 @@ def _things(text: str) -> tuple[Thing, ...]:
 
 OWN = ("my", "my own", "our")
 OTHERS = ("my neighbour's", "a stranger's", "my classmate's", "my boss's")
-# Neither "with" nor "permission" excuses by itself, nor do "without" and "lie" accuse.
-EXCUSES = ("with permission", "without a lie")
-NO_EXCUSES = ("", "without permission", "with a lie")
+EXCUSES = ("with permission", "as we agreed")
+NO_EXCUSES = ("", "without permission", "without asking")
 
 AREAS = (
     Area(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from bfpo.errors import BfpoError
 from bfpo.training.checkpoints import newest_complete_checkpoint
 from bfpo.training.config import OBJECTIVE_OPTIONS, BFPOConfig
 from bfpo.training.recipe import Recipe, ResolvedRecipe
-from bfpo.training.run_record import config_record, read_record, versions, write_record
+from bfpo.training.run_record import config_record, describe_data, read_record, versions, write_record
 from bfpo.training.sources import load_blend, load_source
 from bfpo.training.trainer import BFPOTrainer
 
@@ -38,9 +38,19 @@ class TrainedRun:
 
 
 def run_recipe(
-    resolved: ResolvedRecipe, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
+    resolved: ResolvedRecipe,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> TrainedRun:
     """Train what a recipe says and leave the model, or its adapter, and ``run.json`` in its output folder.
+
+    Args:
+        resolved: the recipe.
+        resume: go on from the newest complete checkpoint, if there is one.
+        callbacks: of transformers' Trainer.
+        say: told, a line at a time, what the data is and what was done with it, before training starts.
 
     Raises:
         BfpoError: if the recipe, the data or the state of the output folder don't allow it.
@@ -81,6 +91,8 @@ def run_recipe(
     prepared = time.monotonic()
     if trainer.is_world_process_zero():
         write_record(folder, record)
+        for line in describe_data(record):
+            say(line)
     trainer.train(resume_from_checkpoint=resume)
     trained = time.monotonic()
     _export(trainer, folder, weights_dtype(recipe))
@@ -163,6 +175,7 @@ def training_arguments(recipe: Recipe) -> BFPOConfig:
         global_batch_size=recipe.batch_size,
         micro_batch_tokens=recipe.micro_batch_tokens,
         bf16=uses_bf16(recipe),
+        use_cpu=not torch.accelerator.is_available(),
         activation_checkpointing=recipe.gradient_checkpointing,
         num_train_epochs=recipe.num_train_epochs,
         max_steps=recipe.max_steps,

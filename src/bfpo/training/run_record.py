@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,30 @@ def config_record(resolved: ResolvedRecipe) -> dict[str, dict[str, Any]]:
     """Every value of a recipe with its origin."""
     values = resolved.recipe.model_dump(mode="json")
     return {key: {"value": value, "origin": resolved.origins[key]} for key, value in values.items()}
+
+
+def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
+    """A run's sources, the mix that came of them, and whatever was left out or changed, in a line each."""
+    mix = record["mix"]
+    for source in record["data"]:
+        encoding = mix["encoding"][source["name"]]
+        changes = {
+            "rows dropped as unknown": source["dropped_unknown"],
+            "rows filled as unknown": source["filled_unknown"],
+            "duplicates kept": source["duplicates"],
+            "columns ignored": len(source["ignored_columns"]),
+            "answers truncated": encoding["truncated_answers"],
+            "rows skipped as too long": len(encoding["skipped_rows"]),
+            "boundaries moved": encoding["moved_boundaries"],
+            **{f"pairs {name.replace('_', ' ')}": count for name, count in source.get("ordering", {}).items()},
+        }
+        cells = ", ".join(f"{cell} {count:,}" for cell, count in source["cells"].items())
+        noted = ", ".join(f"{name} {count:,}" for name, count in changes.items() if count)
+        parts = [f"{encoding['rows']:,} of {source['read']:,} rows ({source['shape']})", cells, noted]
+        yield f"{source['name']} ({source['role']}): {'; '.join(part for part in parts if part)}"
+    main, total = mix["main_groups_per_step"], mix["groups_per_step"]
+    buffer = f" ({main} main, {total - main} buffer)" if total > main else ""
+    yield f"every step: {total} groups{buffer}; {mix['steps_per_epoch']:,} steps an epoch"
 
 
 def versions() -> dict[str, str]:

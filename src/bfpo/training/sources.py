@@ -34,7 +34,7 @@ def load_source(recipe: SourceRecipe, stage: str, seed: int) -> LoadedSource:
         columns=recipe.columns,
         unknown_safety=recipe.unknown_safety,
     )
-    record: dict[str, Any] = {"path": recipe.path, "role": recipe.role, **report.record()}
+    record: dict[str, Any] = {"name": recipe.label, "role": recipe.role, **report.record()}
     if recipe.fraction is not None or recipe.limit is not None:
         rows = subset(rows, fraction=recipe.fraction, limit=recipe.limit, seed=seed)
         record["subset_rows"] = list(rows["row"])

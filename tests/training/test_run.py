@@ -1,0 +1,149 @@
+"""Runs from a recipe: ordinary folders, complete records, the best checkpoint, an adapter where one was trained."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
+
+from bfpo.cli.main import app
+from bfpo.errors import BfpoError
+from bfpo.training.recipe import load_recipe
+from bfpo.training.run import run_recipe
+from models import tiny_llama
+from training.rows import pairs, word_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    tiny_llama().save_pretrained(folder / "model")
+    word_tokenizer().save_pretrained(folder / "model")
+    pairs(24).to_json(folder / "safety.jsonl")
+    pairs(10, seed=1, safety=False).to_json(folder / "helpful.jsonl")
+    return folder
+
+
+def recipe(folder, name, **changes):
+    values = {
+        "stage": "preference",
+        "model": str(folder / "model"),
+        "data": [
+            {"name": "safety", "path": str(folder / "safety.jsonl"), "fraction": 0.5},
+            {"name": "helpful", "path": str(folder / "helpful.jsonl"), "role": "buffer", "unknown_safety": 1.0},
+        ],
+        "output_dir": str(folder / name),
+        "beta": 0.3,
+        "learning_rate": 0.003,
+        "batch_size": 4,
+        "max_steps": 3,
+        "logging_steps": 1,
+    } | changes
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_record_says_what_the_run_was_made_of(folder):
+    said = []
+    run = run_recipe(load_recipe(recipe(folder, "plain"), ["seed=3"]), say=said.append)
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["finished"]
+    assert record["steps"] == 3
+    assert record["config"]["seed"] == {"value": 3, "origin": "command line"}
+    assert record["config"]["beta"] == {"value": 0.3, "origin": "recipe"}
+    assert record["config"]["max_length"]["origin"] == "default"
+    assert record["objective"] == {
+        "name": "bfpo", "beta": 0.3, "b1": 3.0, "alpha": 0.5, "reduction": "sum", "unsafe_pairs": "keep",
+    }  # fmt: skip
+    safety, helpful = record["data"]
+    assert len(safety["subset_rows"]) == 12
+    assert len(safety["digest"]) == 64
+    assert helpful["filled_unknown"] == 10
+    assert record["mix"]["main_groups_per_step"] * 2 == record["mix"]["groups_per_step"] == 4
+    assert {"torch", "transformers", "bfpo"} <= set(record["versions"])
+    assert any("rows filled as unknown 10" in line for line in said)
+    assert said[-1] == "every step: 4 groups (2 main, 2 buffer); 6 steps an epoch"
+
+
+def test_result_is_an_ordinary_folder_without_pickles(folder):
+    run = run_recipe(load_recipe(recipe(folder, "ordinary", save_steps=2)))
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(run.folder), AutoTokenizer.from_pretrained(run.folder)
+    assert len(tokenizer) == model.config.vocab_size
+    assert not [path for path in run.folder.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
+    before = AutoModelForCausalLM.from_pretrained(folder / "model")
+    assert not model.lm_head.weight.equal(before.lm_head.weight)
+
+
+def test_lora_leaves_an_adapter_that_loads_over_its_base(folder):
+    run = run_recipe(load_recipe(recipe(folder, "lora", lora={"r": 2, "target_modules": "all-linear"})))
+    with safe_open(run.folder / "adapter_model.safetensors", "pt") as weights:
+        assert all("lora" in name for name in weights.keys())  # noqa: SIM118
+    assert not (run.folder / "model.safetensors").exists()
+    base = AutoModelForCausalLM.from_pretrained(folder / "model")
+    ids = torch.tensor([[1, 5, 6, 7]])
+    plain = base(ids).logits
+    assert not PeftModel.from_pretrained(base, run.folder)(ids).logits.allclose(plain, atol=1e-6)
+
+
+def test_bf16_run_saves_bf16(folder):
+    run = run_recipe(load_recipe(recipe(folder, "bf16", precision="bf16", trainable="down_proj")))
+    with safe_open(run.folder / "model.safetensors", "pt") as weights:
+        assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.bfloat16}  # noqa: SIM118
+
+
+def test_the_best_checkpoint_is_kept_on_request(folder):
+    evaluation = {"path": str(folder / "safety.jsonl"), "name": "held-out", "limit": 6}
+    changes = {"eval_data": evaluation, "eval_steps": 1, "save_steps": 1, "keep_best": True, "learning_rate": 0.5}
+    run = run_recipe(load_recipe(recipe(folder, "best", **changes)))
+    log = json.loads((run.folder / "run.json").read_text())["log"]
+    losses = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
+    best = min(losses, key=losses.get)
+    kept = AutoModelForCausalLM.from_pretrained(run.folder)
+    checkpoint = AutoModelForCausalLM.from_pretrained(run.folder / f"checkpoint-{best}")
+    assert kept.lm_head.weight.equal(checkpoint.lm_head.weight)
+    assert len(losses) == 3
+
+
+def test_sft_stage_trains_on_the_safer_answers(folder):
+    data = [{"path": str(folder / "safety.jsonl"), "prefer": "safer"}]
+    run = run_recipe(load_recipe(recipe(folder, "sft", stage="sft", data=data, beta=None)))
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["objective"] == {"name": "sft", "beta": None, "reduction": "sum"}
+    assert run.metrics["loss"] > 0
+
+
+def test_ordering_by_safety_is_recorded(folder):
+    data = [{"name": "safety", "path": str(folder / "safety.jsonl"), "prefer": "safer"}]
+    run = run_recipe(load_recipe(recipe(folder, "ordered", data=data, loss_type="dpo")))
+    ordering = json.loads((run.folder / "run.json").read_text())["data"][0]["ordering"]
+    assert sum(ordering.values()) == 24
+    assert ordering["skipped_equal"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "no/such/model/here"}, "can't be loaded"),
+        ({"loss_type": "bfpoo"}, "did you mean 'bfpo'"),
+        ({"loss_type": "dpo", "alpha": 0.3}, "does not read the option 'alpha'"),
+        ({"batch_size": 5}, "can't hold"),
+        ({"trainable": "no_such"}, "matches no parameter"),
+    ],
+)
+def test_what_cannot_run_is_said_in_one_line(folder, change, message):
+    path = recipe(folder, "wrong", **change)
+    with pytest.raises(BfpoError, match=message):
+        run_recipe(load_recipe(path))
+    assert not (folder / "wrong" / "run.json").exists()
+
+
+def test_command_trains_and_tells(folder):
+    done = CliRunner().invoke(app, ["train", str(recipe(folder, "command"))])
+    assert done.exit_code == 0, done.output
+    assert "safety (main): 12 of 24 rows" in done.output
+    assert "run.json are in" in done.output
