@@ -1,0 +1,80 @@
+"""``bfpo data``: what it prints, on the embedded tokenizer; text from data is never markup."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from bfpo.cli.main import app
+from bfpo.errors import BfpoError
+
+ROW = {
+    "prompt": "How do I open my own locker?",
+    "chosen": "To open your own locker: [bold]find[/bold] the small key.",
+    "rejected": "I can't help you with this.",
+    "chosen_is_safe": True,
+    "rejected_is_safe": True,
+}
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(ROW) + "\n" + json.dumps(ROW | {"note": 1, "prompt": "Second?"}) + "\n")
+    return str(path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["data", *arguments])
+
+
+def test_check_reports_what_is_there(source):
+    done = run("check", source)
+    assert done.exit_code == 0
+    for words in ("SS 2", "note", "No problems.", "kept", "2"):
+        assert words in done.output
+    report = json.loads(run("check", source, "--json").output)
+    assert (report["kept"], report["cells"], report["problems"]) == (2, {"SS": 2}, [])
+
+
+def test_show_prints_rows_as_they_are(source):
+    done = run("show", source, "-n", "1")
+    assert "[bold]find[/bold]" in done.output
+    assert "Second?" not in done.output
+
+
+def test_show_tokens_prints_ids_of_every_answer(source):
+    done = run("show", source, "-n", "1", "--tokens")
+    assert done.exit_code == 0, done.output
+    text = " ".join(done.output.split())
+    assert "row 1, answer 1" in text
+    assert "row 1, answer 2" in text
+    assert text.count("<s>·1 ") == 2
+    # The end of the user's turn and of the answer, of each of the two answers.
+    assert text.count("</s>·2") == 4
+    assert "truncated answers: 0" in text
+
+
+def test_show_tokens_counts_what_was_cut(source):
+    done = run("show", source, "-n", "1", "--tokens", "--max-length", "24")
+    assert "truncated answers: 1" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--column", "nonsense"], "theirs=ours"),
+        (["--unknown-safety", "maybe"], "write error, drop, or a probability"),
+        (["--unknown-safety", "1.5"], "lies in"),
+    ],
+)
+def test_wrong_options_are_named(source, arguments, message):
+    done = run("check", source, *arguments)
+    assert isinstance(done.exception, BfpoError)
+    assert message in str(done.exception)
+
+
+def test_unknown_tokenizer_is_named(source):
+    done = run("show", source, "--tokens", "--tokenizer", "no/such/tokenizer")
+    assert isinstance(done.exception, BfpoError)
+    assert "no/such/tokenizer" in str(done.exception)
