@@ -55,14 +55,14 @@ class Scale:
         learning_rate: peak learning rate of every method.
     """
 
-    chat: int = 2000
-    safety: int = 4000
-    helpful: int = 2000
-    sft_steps: int = 60
-    steps: int = 125
+    chat: int = 1200
+    safety: int = 1920
+    helpful: int = 960
+    sft_steps: int = 40
+    steps: int = 60
     batch_size: int = 64
     sft_learning_rate: float = 3e-4
-    learning_rate: float = 3e-4
+    learning_rate: float = 4e-4
 
 
 def write_data(folder: Path, scale: Scale, seed: int) -> None:
