@@ -72,7 +72,7 @@ def _labels(axes: Any, points: dict[str, Any]) -> None:
         while any(abs(x - u) < 0.14 and abs(y - v) < 0.045 for u, v in placed):
             y -= 0.045
         placed.append((x, y))
-        axes.annotate(name, (x, y), ha="left" if right else "right", va="center", fontsize=10, fontweight="medium")
+        axes.annotate(name, (x, y), ha="left" if right else "right", va="center", fontsize=10, fontweight="bold")
 
 
 def save_png(figure: Figure, path: Path) -> None:

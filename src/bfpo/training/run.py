@@ -60,34 +60,7 @@ def run_recipe(
     folder = Path(recipe.output_dir)
     record = {"config": config_record(resolved), "versions": versions(), "finished": False}
     _check_folder(folder, record, resume)
-    blend, sources = load_blend(recipe)
-    evaluation = recipe.eval_data and load_source(recipe.eval_data, recipe.stage, recipe.seed)
-    model, tokenizer = load_model(recipe)
-    record |= {"model": model_record(model), "data": sources}
-    if evaluation:
-        record["eval_data"] = evaluation.record
-    trainer = BFPOTrainer(
-        model,
-        training_arguments(recipe),
-        blend,
-        evaluation.source.rows if evaluation else None,
-        processing_class=tokenizer,
-        peft_config=LoraConfig(**recipe.lora.model_dump(), task_type="CAUSAL_LM") if recipe.lora else None,
-        callbacks=list(callbacks),
-    )
-    trainer.remove_callback(PrinterCallback)
-    data = trainer.training_data
-    record["mix"] = {
-        "main_groups": data.main,
-        "buffer_groups": data.buffer,
-        "steps_per_epoch": trainer.plan.steps_per_epoch,
-        "main_groups_per_step": trainer.plan.main_per_step,
-        "groups_per_step": trainer.plan.batch_size,
-        "encoding": {name: asdict(counts) for name, counts in data.counts.items()},
-    }
-    record["objective"] = {"name": recipe.objective} | {
-        name: getattr(trainer.objective, name) for name in OBJECTIVE_OPTIONS if hasattr(trainer.objective, name)
-    }
+    trainer = _build_trainer(recipe, record, callbacks)
     prepared = time.monotonic()
     if trainer.is_world_process_zero():
         write_record(folder, record)
@@ -106,6 +79,38 @@ def run_recipe(
     if trainer.is_world_process_zero():
         write_record(folder, record)
     return TrainedRun(folder, metrics[-1] if metrics else {}, time.monotonic() - started)
+
+
+def _build_trainer(recipe: Recipe, record: dict[str, Any], callbacks: Sequence[TrainerCallback]) -> BFPOTrainer:
+    """Load data and model, score the reference, and add to the record what all of it resolved to."""
+    blend, sources = load_blend(recipe)
+    evaluation = recipe.eval_data and load_source(recipe.eval_data, recipe.stage, recipe.seed)
+    model, tokenizer = load_model(recipe)
+    record |= {"model": model_record(model), "data": sources}
+    if evaluation:
+        record["eval_data"] = evaluation.record
+    trainer = BFPOTrainer(
+        model,
+        training_arguments(recipe),
+        blend,
+        evaluation.source.rows if evaluation else None,
+        processing_class=tokenizer,
+        peft_config=LoraConfig(**recipe.lora.model_dump(), task_type="CAUSAL_LM") if recipe.lora else None,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    data, plan = trainer.training_data, trainer.plan
+    record["mix"] = {
+        "main_groups": data.main,
+        "buffer_groups": data.buffer,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "main_groups_per_step": plan.main_per_step,
+        "groups_per_step": plan.batch_size,
+        "encoding": {name: asdict(counts) for name, counts in data.counts.items()},
+    }
+    read = [name for name in OBJECTIVE_OPTIONS if hasattr(trainer.objective, name)]
+    record["objective"] = {"name": recipe.objective} | {name: getattr(trainer.objective, name) for name in read}
+    return trainer
 
 
 def _check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
