@@ -157,3 +157,12 @@ def test_missing_safety_is_refused_by_bfpo_and_no_matter_to_dpo(tmp_path):
 def test_options_that_the_objective_does_not_read_are_refused(tmp_path):
     with pytest.raises(BfpoError, match="does not read the option 'alpha'"):
         trainer(tmp_path, loss_type="dpo", alpha=0.3)
+
+
+def test_saved_models_hold_no_pickle(tmp_path):
+    run = trainer(tmp_path / "run", max_steps=1)
+    run.train()
+    run.save_model(str(tmp_path / "model"))
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert "model.safetensors" in names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]

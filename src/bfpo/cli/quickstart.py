@@ -22,7 +22,7 @@ def quickstart(
     from bfpo.reports.table import score_table
 
     quiet_libraries()
-    if fresh and (output / "report.html").exists():
+    if fresh and (output / "data" / "chat.jsonl").exists():
         import shutil
 
         shutil.rmtree(output)

@@ -21,6 +21,7 @@ from transformers import (
     Trainer,
     TrainerCallback,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from bfpo.engine.logps import group_logps, split_by_tokens
@@ -232,6 +233,11 @@ class BFPOTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             resume_from_checkpoint = str(newest) if newest else None
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save as the Trainer does, but leave no pickle of the arguments beside the model."""
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or str(self.args.output_dir)) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save as the Trainer does, mark the checkpoint complete, and only then delete older ones."""
