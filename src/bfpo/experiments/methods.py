@@ -62,7 +62,7 @@ class Scale:
     steps: int = 60
     batch_size: int = 64
     sft_learning_rate: float = 3e-4
-    learning_rate: float = 4e-4
+    learning_rate: float = 1e-4
 
 
 def write_data(folder: Path, scale: Scale, seed: int) -> None:

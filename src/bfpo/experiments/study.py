@@ -27,7 +27,7 @@ from bfpo.safehelp.suites import Split
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import run_recipe
 
-BETAS = (0.05, 0.1, 0.2, 0.4)
+BETAS = (0.1, 0.2, 0.4, 0.8)
 SELECTION_SEED = 0
 FIGURES = ("helpful", "harmless", "over_refusal", "incoherent")
 
