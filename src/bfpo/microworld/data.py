@@ -45,7 +45,7 @@ def safety_set(
         count: number of pairs.
         seed: of everything drawn.
         split: which combinations of action and thing are asked about.
-        noise_scale: of the helpfulness order, see `oracle.preference_probability`.
+        noise_scale: of the helpfulness order, see `oracle.preference_probability`; 0 is no noise.
         flag_noise: probability that a safety flag is wrong.
     """
     rng = random.Random(f"safety {seed}")
@@ -80,7 +80,7 @@ def helpfulness_set(
         count: number of prompts.
         seed: of everything drawn.
         split: which combinations of action and thing are asked about.
-        answers: answers a prompt, each of another kind.
+        answers: answers a prompt, no two the same text; their kinds can agree.
         score_noise: standard deviation of the noise on each helpfulness score.
     """
     rng = random.Random(f"helpfulness {seed}")

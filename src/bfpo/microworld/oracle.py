@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
+from bfpo.errors import BfpoError
 from bfpo.microworld.answers import AnswerKind, addressed, as_answered, steps
 from bfpo.microworld.grammar import Request, parse_request
 from bfpo.microworld.vocabulary import ALTERNATIVES, AREAS, JOINTS, OPENERS, OTHERS, OWN, REFUSALS, VAGUE
@@ -66,8 +67,19 @@ def judge(prompt: str, answer: str) -> OracleVerdict:
 
 
 def preference_probability(p_help_first: float, p_help_second: float, noise_scale: float = NOISE_SCALE) -> float:
-    """Chance that a person finds the first answer more helpful: sigmoid of the difference over the scale."""
-    return 1 / (1 + math.exp(-(p_help_first - p_help_second) / noise_scale))
+    """Chance that a person finds the first answer more helpful: sigmoid of the difference over the scale.
+
+    A scale of 0 is a person who never errs, and finds equals equal.
+
+    Raises:
+        BfpoError: if the scale is negative or no number.
+    """
+    if not noise_scale >= 0:
+        raise BfpoError(f"noise_scale is {noise_scale}; it must be 0 or more")
+    if noise_scale == 0:
+        return (1 + (p_help_first > p_help_second) - (p_help_first < p_help_second)) / 2
+    # math.exp overflows above 709, where the chance is 0 to all digits.
+    return 1 / (1 + math.exp(min(700.0, -(p_help_first - p_help_second) / noise_scale)))
 
 
 def _kind(request: Request, text: str) -> AnswerKind | None:
