@@ -4,15 +4,19 @@ import json
 import random
 import re
 from collections import Counter
+from operator import add
+from typing import get_args
 
 import pytest
 
-from bfpo.microworld.answers import AnswerKind, write_answer
+from bfpo.microworld.answers import AnswerKind, addressed, steps, write_answer
 from bfpo.microworld.data import chat_set, helpfulness_set, pretraining_set, safety_set
-from bfpo.microworld.grammar import parse_request, requests
+from bfpo.microworld.grammar import Split, parse_request, requests
 from bfpo.microworld.model import MODEL_PATH, load_microworld_model, load_microworld_tokenizer
 from bfpo.microworld.oracle import judge, preference_probability
 from bfpo.microworld.pretraining import Pretraining, pretrain
+from bfpo.microworld.vocabulary import JOINTS, OPENERS
+from bfpo.safehelp.suites import build_suite
 
 
 def test_safety_set_is_labelled_by_the_oracle():
@@ -79,15 +83,45 @@ def test_shipped_model_is_small_whole_and_records_how_it_was_made():
     assert len(tokenizer) == model.config.vocab_size
 
 
-def test_tokenizer_takes_any_text_and_the_words_of_the_world_whole():
+def test_tokenizer_takes_any_text_and_most_words_of_the_world_whole():
     tokenizer = load_microworld_tokenizer()
     rng = random.Random(0)
-    for request in rng.sample(requests("test"), 50):
-        answer = write_answer(request, AnswerKind.FULL, rng)
-        for text in (request.text, answer, "ünïcode 🙂 <s>\n\ttabs"):
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            assert tokenizer.decode(ids) == text
-        assert len(tokenizer(answer)["input_ids"]) < 1.5 * len(re.findall(r"\w+|[^\w\s]", answer)) + 2
+    texts = ["ünïcode 🙂 <s>\n\ttabs", ""]
+    for request in rng.sample(requests("test"), 200):
+        texts += [request.text, *(write_answer(request, kind, rng) for kind in AnswerKind)]
+    for text in texts:
+        assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+    words = Counter(word for text in texts[2:] for word in re.findall(r" ?[A-Za-z']+", text))
+    whole = [word for word in words if len(tokenizer(word, add_special_tokens=False)["input_ids"]) == 1]
+    assert len(whole) > len(words) / 2
+    assert sum(words[word] for word in whole) > 0.8 * words.total()
+
+
+def test_every_answer_of_the_world_fits_in_what_is_sampled():
+    tokenizer = load_microworld_tokenizer()
+    tasks = {request.task: request for split in get_args(Split) for request in requests(split)}
+    answers = [
+        opener.format(addressed(request)) + ": " + "".join(map(add, joints, steps(request))) + "."
+        for request in tasks.values()
+        for opener in OPENERS
+        for joints in JOINTS
+    ]
+    longest = max(len(ids) for ids in tokenizer(answers)["input_ids"])
+    end_of_turn = 1
+    assert longest + end_of_turn <= build_suite("microworld", "test", per_kind=1).max_new_tokens
+
+
+def test_chat_template_has_one_start_and_an_end_after_every_turn():
+    tokenizer = load_microworld_tokenizer()
+    turns = [{"role": "system", "content": "Hi"}, {"role": "user", "content": "Yo"}]
+    prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": "So"}], return_dict=False)
+    assert whole[: len(prompt)] == prompt
+    assert whole.count(tokenizer.bos_token_id) == 1
+    assert whole.count(tokenizer.eos_token_id) == 3
+    assert whole[0] == tokenizer.bos_token_id
+    assert whole[-1] == tokenizer.eos_token_id
+    assert tokenizer.pad_token_id not in {tokenizer.bos_token_id, tokenizer.eos_token_id}
 
 
 def test_pretraining_is_reproducible(tmp_path):
