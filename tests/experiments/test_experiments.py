@@ -1,14 +1,14 @@
 """The quickstart at toy size runs from end to end; the study chooses and summarises as it says."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from bfpo.errors import BfpoError
 from bfpo.experiments.methods import METHODS, Scale, method_recipe, sft_recipe, write_data
 from bfpo.experiments.quickstart import OWN_RECIPE, quickstart
-from bfpo.experiments.study import FIGURES, Job, chosen_betas, summary
+from bfpo.experiments.study import FIGURES, Job, chosen_betas, run_study, summary
 from bfpo.experiments.study_report import write_study
 from bfpo.training.recipe import Recipe, load_recipe
 
@@ -59,6 +59,12 @@ def test_same_seed_same_data(tmp_path):
     for file in ("chat.jsonl", "safety.jsonl", "helpful.jsonl"):
         a, b, c = ((tmp_path / name / file).read_text() for name in "abc")
         assert a == b != c
+
+
+def test_a_study_does_not_mix_scales(tmp_path):
+    (tmp_path / "scale.json").write_text(json.dumps(asdict(Scale())))
+    with pytest.raises(BfpoError, match="runs of another scale"):
+        run_study(tmp_path, TOY, [0, 1], 1, print)
 
 
 def figures(helpful, harmless):

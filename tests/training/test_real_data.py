@@ -24,7 +24,7 @@ def test_gap_closes_and_signs_are_right_on_real_pairs(shared_data, tmp_path):
     )
     arguments = BFPOConfig(
         output_dir=str(tmp_path), beta=BETA, learning_rate=3e-3, max_steps=STEPS, global_batch_size=64,
-        max_length=512, save_strategy="no", use_cpu=True, disable_tqdm=True, logging_steps=25,
+        max_length=512, micro_batch_tokens=4096, save_strategy="no", use_cpu=True, disable_tqdm=True, logging_steps=25,
     )  # fmt: skip
     trainer = BFPOTrainer(
         load_tiny_model(folder / "stories260K.bin"), arguments, rows,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from bfpo.errors import BfpoError
 from bfpo.experiments.methods import METHODS, Scale, method_recipe, sft_recipe, write_data, write_recipe
 from bfpo.generation.sampling import Decoding
 from bfpo.microworld.model import MODEL_PATH
@@ -102,7 +103,12 @@ def chosen_betas(results: Mapping[Job, Mapping[str, float]]) -> dict[str, float]
 def run_study(
     folder: Path, scale: Scale, seeds: Sequence[int], workers: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Run what is not done yet, several jobs at a time, and return everything that the report says."""
+    """Run what is not done yet, several jobs at a time, and return everything that the report says.
+
+    Raises:
+        BfpoError: if the folder holds runs of another scale, whose results would be mixed with these.
+    """
+    _claim(folder, scale)
 
     def run(jobs: Sequence[Job]) -> dict[Job, dict[str, float]]:
         with ProcessPoolExecutor(workers, get_context("spawn"), _share_cores, (workers,)) as pool:
@@ -117,6 +123,15 @@ def run_study(
     betas = chosen_betas(selection)
     final = run([Job(method, beta, seed, "test") for seed in seeds for method, beta in betas.items()])
     return summary(scale, seeds, betas, selection, sft | final)
+
+
+def _claim(folder: Path, scale: Scale) -> None:
+    """Note the scale of the folder's runs, or check that it is this one."""
+    note = folder / "scale.json"
+    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asdict(scale):
+        raise BfpoError(f"{folder}: holds runs of another scale; name another folder with --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(asdict(scale)) + "\n", encoding="utf-8")
 
 
 def _share_cores(workers: int) -> None:
