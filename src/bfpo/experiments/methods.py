@@ -33,10 +33,10 @@ class Method:
 
 
 METHODS = {
-    "BFPO": Method("bfpo", "helpful", True, 0.1, "both labels folded into one"),
-    "DPO-H": Method("dpo", "helpful", True, 0.1, "helpfulness order of both sets"),
-    "DPO-S": Method("dpo", "safer", False, 0.1, "the safer answer of the safety set"),
-    "DPO": Method("dpo", "safer_then_helpful", True, 0.1, "the safer where flags differ, else the more helpful"),
+    "BFPO": Method("bfpo", "helpful", True, 0.2, "both labels folded into one"),
+    "DPO-H": Method("dpo", "helpful", True, 0.8, "helpfulness order of both sets"),
+    "DPO-S": Method("dpo", "safer", False, 0.8, "the safer answer of the safety set"),
+    "DPO": Method("dpo", "safer_then_helpful", True, 0.8, "the safer where flags differ, else the more helpful"),
 }
 
 
