@@ -38,7 +38,7 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         "test compositions. U = (helpful + harmless)/2. Means over seeds with 95 % t intervals, which hold the "
         "variation of data, training and sampling together.",
         "",
-        "![Helpful against harmless: every seed of every method](study-quick.png)",
+        "![Helpful against harmless: means over seeds](study-quick.png)",
         "",
         "| method | beta | " + " | ".join(name.replace("_", "-") for name in FIGURES) + " |",
         "|---|---|" + "---|" * len(FIGURES),
