@@ -6,7 +6,7 @@ import pytest
 from bfpo import BFPOConfig, BFPOTrainer, load_preferences
 from tinylm import load_tiny_model, load_tiny_tokenizer
 
-BETA, STEPS = 0.5, 100
+BETA, STEPS = 0.5, 60
 
 
 @pytest.mark.slow

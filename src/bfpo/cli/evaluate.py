@@ -35,7 +35,7 @@ def evaluate(
 
     from bfpo.generation.sampling import Decoding
     from bfpo.quiet import quiet_libraries
-    from bfpo.reports.table import score_table
+    from bfpo.reports.table import score_tables
     from bfpo.safehelp.evaluate import evaluate
     from bfpo.safehelp.models import load_for_evaluation
 
@@ -49,5 +49,6 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps({key: asdict(value) for key, value in result.scores.items()}, indent=2))
     else:
-        Console().print(score_table([result]))
+        for table in score_tables([result]):
+            Console().print(table)
         typer.echo(f"Scores and a record for every answer are in {folder}.")

@@ -19,7 +19,7 @@ def quickstart(
     from bfpo.experiments.methods import Scale
     from bfpo.experiments.quickstart import OWN_RECIPE, quickstart
     from bfpo.quiet import quiet_libraries
-    from bfpo.reports.table import score_table
+    from bfpo.reports.table import score_tables
 
     quiet_libraries()
     if fresh and (output / "data" / "chat.jsonl").exists():
@@ -28,7 +28,8 @@ def quickstart(
         shutil.rmtree(output)
     console = Console()
     result = quickstart(output, seed, Scale(), lambda line: console.print(f"[dim]{line}[/dim]", highlight=False))
-    console.print(score_table(result.evaluations))
+    for table in score_tables(result.evaluations):
+        console.print(table)
     typer.echo(
         f"\nDone in {result.seconds / 60:.1f} minutes. All of it is in {output}:\n"
         f"  {result.report.page}     the page: plot, intervals, answers side by side\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from bfpo.safehelp.records import Estimate, Evaluation
 
@@ -14,17 +15,26 @@ LIKELIHOOD = ("likelihood/helpful", "likelihood/harmless", "likelihood/over_refu
 HIGHER_IS_BETTER = {name: name not in ("over_refusal", "incoherent") for name in GENERATION + LIKELIHOOD}
 
 
-def score_table(evaluations: Sequence[Evaluation]) -> Table:
-    """One row a model: each figure with its 95 % interval; the head says how many prompts are behind it."""
-    table = Table(title=f"SafeHelp ({evaluations[0].suite}): value [95 % interval]", title_justify="left")
+def score_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
+    """Two tables, of sampled answers and of likelihoods: a row a model, each figure with its 95 % interval."""
+    suite = evaluations[0].suite
+    return [
+        _table(f"SafeHelp ({suite}), sampled answers: value [95 % interval]", GENERATION, evaluations),
+        _table(
+            f"SafeHelp ({suite}), the better of two answers is likelier: value [95 % interval]", LIKELIHOOD, evaluations
+        ),
+    ]
+
+
+def _table(title: str, names: Sequence[str], evaluations: Sequence[Evaluation]) -> Table:
+    table = Table(title=title, title_justify="left")
     table.add_column("model", no_wrap=True)
-    for name in GENERATION + LIKELIHOOD:
+    for name in names:
+        label = name.removeprefix("likelihood/").replace("_", "-")
         sign = "↑" if HIGHER_IS_BETTER[name] else "↓"
-        label = name.replace("likelihood/", "likelihood\n").replace("_", "-")
-        table.add_column(f"{label} {sign}\nn = {evaluations[0].scores[name].n}", justify="right")
+        table.add_column(f"{label} {sign}\nn = {evaluations[0].scores[name].n}", justify="right", no_wrap=True)
     for evaluation in evaluations:
-        cells = [format_estimate(evaluation.scores[name]) for name in GENERATION + LIKELIHOOD]
-        table.add_row(evaluation.model, *cells)
+        table.add_row(Text(evaluation.model), *(Text(format_estimate(evaluation.scores[name])) for name in names))
     return table
 
 
