@@ -20,7 +20,7 @@ install: $(VENV)/installed ## make the environment (.venv) from the pinned set
 quickstart: install ## the whole way on the microworld: SFT, four methods, SafeHelp, report
 	$(BIN)/bfpo quickstart --fresh
 
-study-quick: install ## five seeds of it, with every method's beta from one grid (an hour, resumable)
+study-quick: install ## five seeds of it, with every method's beta from one grid (half an hour, resumable)
 	$(BIN)/bfpo study quick
 
 test: install ## run the tests
