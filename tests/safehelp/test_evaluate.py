@@ -8,15 +8,12 @@ import pytest
 import torch
 
 from bfpo.errors import BfpoError
-from bfpo.generation.sampling import Decoding, generate
 from bfpo.microworld.model import load_microworld_model, load_microworld_tokenizer
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.likelihood import run_choices
 from bfpo.safehelp.suites import ChoiceItem, build_suite
 from models import tiny_llama
 from training.rows import word_tokenizer
-
-PROMPTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9", "w1", "w2 w2"]
 
 
 def test_likelihoods_equal_a_plain_forward():
@@ -29,40 +26,6 @@ def test_likelihoods_equal_a_plain_forward():
             logps = model(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])
             assert found == pytest.approx(logps[len(prompt) - 1 :].sum().item(), rel=1e-9)
         assert record.preferred_bytes == len(item.preferred)
-
-
-def test_greedy_answers_do_not_depend_on_the_batch():
-    model, tokenizer = tiny_llama(), word_tokenizer()
-    alone, together = (
-        generate(model, tokenizer, PROMPTS, Decoding(temperature=0, max_new_tokens=8, batch_size=size))
-        for size in (1, 5)
-    )
-    assert alone == together
-
-
-def test_sampling_is_seeded_by_batch_and_ignores_what_ran_before():
-    model, tokenizer = tiny_llama(), word_tokenizer()
-    decoding = Decoding(temperature=1.0, top_p=1.0, samples=2, max_new_tokens=8, batch_size=4)
-    first = generate(model, tokenizer, PROMPTS, decoding)
-    torch.rand(1000)
-    assert generate(model, tokenizer, PROMPTS, decoding) == first
-    assert [len(samples) for samples in first] == [2] * 5
-    other = generate(model, tokenizer, PROMPTS, Decoding(**(vars(decoding) | {"seed": 1})))
-    assert other != first
-
-
-def test_an_answer_ends_at_the_end_token_or_counts_as_truncated():
-    model, tokenizer = tiny_llama(), word_tokenizer()
-    completions = generate(model, tokenizer, PROMPTS, Decoding(temperature=2.0, max_new_tokens=3, samples=8))
-    lengths = {(len(c.text.split()), c.truncated) for samples in completions for c in samples}
-    assert all(length <= 3 for length, _ in lengths)
-    assert {truncated for _, truncated in lengths} == {True, False} or all(t for _, t in lengths)
-
-
-def test_generation_restores_the_training_mode():
-    model = tiny_llama().train()
-    generate(model, word_tokenizer(), ["w1"], Decoding(max_new_tokens=1))
-    assert model.training
 
 
 def test_suite_items_are_fixed_distinct_and_never_from_training():

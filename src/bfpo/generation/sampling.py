@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +24,9 @@ class Decoding:
         samples: answers to each prompt.
         max_new_tokens: tokens after which an answer is cut.
         seed: of all sampling.
-        batch_size: answers that are sampled at once.
+        batch_size: answers that are sampled at once, at most.
+        max_tokens: padded tokens of prompts and answers that are held at once, at most; a prompt that needs more
+            is sampled alone.
     """
 
     temperature: float = 0.7
@@ -31,6 +35,7 @@ class Decoding:
     max_new_tokens: int = 256
     seed: int = 0
     batch_size: int = 256
+    max_tokens: int = 32_768
 
 
 @dataclass(frozen=True)
@@ -48,48 +53,81 @@ def generate(
     """Sample ``decoding.samples`` answers to every prompt, rendered with the chat template if there is one.
 
     The batches are planned from the list of prompts alone, and each has a seed of its own made of the decoding's
-    seed and its prompts: an answer doesn't depend on what was sampled before. Dropout is off meanwhile.
+    seed and its prompts: an answer depends neither on what was sampled before nor on the model's own defaults
+    (of which only its end tokens are heeded). Dropout is off meanwhile, and the caller's random numbers go on as if
+    nothing had been sampled.
 
     Returns:
         For each prompt, in the order given, its answers.
     """
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda at: (len(encoded[at]), at))
-    work = [(at, sample) for at in order for sample in range(decoding.samples)]
+    ends = _end_tokens(model, tokenizer)
+    seen: Counter[str] = Counter()
     completions: list[list[Completion]] = [[] for _ in prompts]
-    was_training = model.training
-    model.eval()
-    try:
-        for start in range(0, len(work), decoding.batch_size):
-            batch = work[start : start + decoding.batch_size]
-            torch.manual_seed(_seed(decoding.seed, [encoded[at] for at, _ in batch]))
-            texts = _sample(model, tokenizer, [encoded[at] for at, _ in batch], decoding)
-            for (at, _), completion in zip(batch, texts, strict=True):
+    with _sampling_only(model):
+        for batch in _plan(encoded, decoding):
+            ids = [encoded[at] for at in batch]
+            key = repr((decoding.seed, ids))
+            # The same prompts in another batch, as with many samples, must not get the same answers again.
+            torch.manual_seed(_seed(key + "+" * seen[key]))
+            seen[key] += 1
+            for at, completion in zip(batch, _sample(model, tokenizer, ids, ends, decoding), strict=True):
                 completions[at].append(completion)
-    finally:
-        model.train(was_training)
     return completions
 
 
-def _seed(seed: int, prompts: Sequence[Sequence[int]]) -> int:
-    return int.from_bytes(hashlib.sha256(repr((seed, prompts)).encode()).digest()[:7], "big")
+def _plan(prompts: Sequence[Sequence[int]], decoding: Decoding) -> Iterator[list[int]]:
+    """Indices of the prompts to be sampled together, each as often as it has samples, the shortest first."""
+    order = sorted(range(len(prompts)), key=lambda at: (len(prompts[at]), at))
+    batch: list[int] = []
+    for at in (at for at in order for _ in range(decoding.samples)):
+        tokens = (len(batch) + 1) * (len(prompts[at]) + decoding.max_new_tokens)
+        if batch and (len(batch) == decoding.batch_size or tokens > decoding.max_tokens):
+            yield batch
+            batch = []
+        batch.append(at)
+    if batch:
+        yield batch
+
+
+def _seed(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
+
+
+@contextmanager
+def _sampling_only(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode, without the model's own decoding defaults; all of it, and the random state, put back."""
+    was_training, defaults = model.training, model.generation_config
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        model.eval()
+        # `generate` fills what a configuration leaves open (a repetition penalty, say) from this one.
+        model.generation_config = GenerationConfig()
+        try:
+            yield
+        finally:
+            model.generation_config = defaults
+            model.train(was_training)
 
 
 def _sample(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], decoding: Decoding
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    ends: list[int],
+    decoding: Decoding,
 ) -> list[Completion]:
     width = max(map(len, prompts))
     device = next(model.parameters()).device
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    # Any token does where attention is masked.
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     sampled = decoding.temperature > 0
-    ends = _end_tokens(model, tokenizer)
     config = GenerationConfig(
         do_sample=sampled,
         **({"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if sampled else {}),
         max_new_tokens=decoding.max_new_tokens,
-        eos_token_id=ends,
+        eos_token_id=ends or None,
         pad_token_id=pad,
     )
     output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # pyright: ignore

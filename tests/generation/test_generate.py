@@ -1,0 +1,110 @@
+"""Sampling against a plain loop over forwards, exact probabilities, and what must not matter."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bfpo.generation.sampling import Completion, Decoding, generate
+from bfpo.preferences.encoding import encode_prompt
+from models import tiny_llama
+from training.rows import word_tokenizer
+
+PROMPTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9", "w1", "w2 w2"]
+GREEDY = Decoding(temperature=0, max_new_tokens=8)
+
+
+def greedy_ids(model, prompt, count):
+    """The likeliest tokens one by one: no padding, no cache, no stopping."""
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(count):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize(("batch_size", "max_tokens"), [(1, 99), (2, 99), (256, 20), (256, 32_768)])
+def test_greedy_answers_equal_a_plain_loop_in_every_plan(batch_size, max_tokens):
+    model, tokenizer = tiny_llama().eval(), word_tokenizer()
+    expected = []
+    for prompt in PROMPTS:
+        ids = greedy_ids(model, encode_prompt(tokenizer, prompt), 8)
+        stop = ids.index(2) if 2 in ids else None
+        expected.append([Completion(tokenizer.decode(ids[:stop], skip_special_tokens=True), stop is None)])
+    assert generate(model, tokenizer, PROMPTS, replace(GREEDY, batch_size=batch_size, max_tokens=max_tokens)) == expected
+
+
+def test_an_answer_ends_at_any_end_token_of_the_model():
+    model, tokenizer = tiny_llama().eval(), word_tokenizer()
+    continued = {prompt: greedy_ids(model, encode_prompt(tokenizer, prompt), 8) for prompt in tokenizer.get_vocab()}
+    prompt, ids = next((p, ids) for p, ids in continued.items() if len(set(ids)) > 1 and 2 not in ids)
+    at = next(at for at in range(1, 8) if ids[at] not in ids[:at])
+    assert generate(model, tokenizer, [prompt], GREEDY)[0][0].truncated
+    model.generation_config.eos_token_id = [2, ids[at]]
+    completion = generate(model, tokenizer, [prompt], GREEDY)[0][0]
+    assert completion == Completion(tokenizer.decode(ids[:at], skip_special_tokens=True), truncated=False)
+
+
+def test_tokens_are_drawn_from_the_tempered_nucleus_and_nothing_else():
+    model, tokenizer = tiny_llama().eval(), word_tokenizer()
+    drawn = 20_000
+    decoding = Decoding(temperature=1.6, top_p=0.9, samples=drawn, max_new_tokens=1, batch_size=1000, max_tokens=99_999)
+    with torch.no_grad():
+        logits = model(torch.tensor([encode_prompt(tokenizer, "w1 w2")])).logits[0, -1]
+    likely, order = (logits.double() / 1.6).softmax(-1).sort(descending=True)
+    kept = likely.cumsum(0) - likely < 0.9
+    nucleus = {int(token): float(p) for token, p in zip(order[kept], likely[kept] / likely[kept].sum(), strict=True)}
+    assert 5 < len(nucleus) < 60
+    found = Counter(completion.text for completion in generate(model, tokenizer, ["w1 w2"], decoding)[0])
+    expected = Counter()
+    for token, p in nucleus.items():
+        expected[tokenizer.decode([token], skip_special_tokens=True)] += p
+    assert set(found) <= set(expected)
+    for text, p in expected.items():
+        assert abs(found[text] / drawn - p) < 5 * (p * (1 - p) / drawn) ** 0.5
+
+
+def test_sampling_is_seeded_and_ignores_what_ran_before_and_leaves_randomness_alone():
+    model, tokenizer = tiny_llama(), word_tokenizer()
+    decoding = Decoding(temperature=1.0, top_p=1.0, samples=2, max_new_tokens=8, batch_size=4)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = generate(model, tokenizer, PROMPTS, decoding)
+    assert torch.equal(torch.rand(3), expected)
+    assert generate(model, tokenizer, PROMPTS, decoding) == first
+    assert [len(samples) for samples in first] == [2] * 5
+    assert generate(model, tokenizer, PROMPTS, replace(decoding, seed=1)) != first
+
+
+def test_batches_of_the_same_prompt_get_different_answers():
+    decoding = Decoding(temperature=1.0, top_p=1.0, samples=6, max_new_tokens=8, batch_size=2)
+    (answers,) = generate(tiny_llama(), word_tokenizer(), ["w1"], decoding)
+    pairs = [tuple(completion.text for completion in answers[at : at + 2]) for at in (0, 2, 4)]
+    assert len(set(pairs)) == 3
+
+
+def test_the_models_own_defaults_do_not_decide_how_it_is_sampled():
+    model, tokenizer = tiny_llama().train(), word_tokenizer()
+    plain = generate(model, tokenizer, PROMPTS, GREEDY)
+    model.generation_config.repetition_penalty = 50.0
+    model.generation_config.min_new_tokens = 8
+    assert generate(model, tokenizer, PROMPTS, GREEDY) == plain
+    assert model.generation_config.repetition_penalty == 50.0
+    assert model.training
+
+
+@pytest.mark.parametrize(("batch_size", "max_tokens", "widest"), [(3, 32_768, 3), (256, 2 * (8 + 6), 2), (256, 1, 1)])
+def test_no_batch_is_larger_than_planned(monkeypatch, batch_size, max_tokens, widest):
+    model, tokenizer, shapes = tiny_llama(), word_tokenizer(), []
+    plain = model.generate
+
+    def watched(**arguments):
+        shapes.append(arguments["input_ids"].shape)
+        return plain(**arguments)
+
+    monkeypatch.setattr(model, "generate", watched)
+    generate(model, tokenizer, ["w1 w2 w3 w4 w5"] * 7, replace(GREEDY, batch_size=batch_size, max_tokens=max_tokens))
+    assert sum(rows for rows, _ in shapes) == 7
+    assert max(rows for rows, _ in shapes) == widest
