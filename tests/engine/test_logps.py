@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bfpo.engine.forward import Engine
 from bfpo.engine.logps import TokenGroup, group_logps, split_by_tokens
 from bfpo.engine.reference import reference_logps
 from models import tiny_llama
@@ -73,7 +74,7 @@ def test_split_covers_every_group_once_within_the_budget(batch, budget):
 
 @given(groups, st.integers(1, 100))
 def test_reference_keeps_the_order_given_whatever_the_split(batch, budget):
-    reference = reference_logps(MODEL, batch, budget)
+    reference = reference_logps(Engine(MODEL, "padded", budget), MODEL, batch)
     for group, sums in zip(batch, reference, strict=True):
         assert sums == pytest.approx(plain_logps(MODEL, group).tolist(), rel=1e-10)
 
@@ -82,5 +83,5 @@ def test_reference_restores_the_training_mode():
     model = tiny_llama()
     for training in (True, False):
         model.train(training)
-        reference_logps(model, [TokenGroup([5], [[6]])], 10)
+        reference_logps(Engine(model, "padded", 10), model, [TokenGroup([5], [[6]])])
         assert model.training is training

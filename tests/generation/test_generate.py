@@ -32,7 +32,9 @@ def test_greedy_answers_equal_a_plain_loop_in_every_plan(batch_size, max_tokens)
         ids = greedy_ids(model, encode_prompt(tokenizer, prompt), 8)
         stop = ids.index(2) if 2 in ids else None
         expected.append([Completion(tokenizer.decode(ids[:stop], skip_special_tokens=True), stop is None)])
-    assert generate(model, tokenizer, PROMPTS, replace(GREEDY, batch_size=batch_size, max_tokens=max_tokens)) == expected
+    assert (
+        generate(model, tokenizer, PROMPTS, replace(GREEDY, batch_size=batch_size, max_tokens=max_tokens)) == expected
+    )
 
 
 def test_an_answer_ends_at_any_end_token_of_the_model():

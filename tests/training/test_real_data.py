@@ -26,26 +26,36 @@ def test_converted_model_knows_its_stories(tiny, shared_data):
     assert model.eval()(ids, labels=ids).loss.item() < 1.7
 
 
-def test_real_pairs_start_at_their_targets_distance_and_train(tiny, shared_data, tmp_path):
+@pytest.fixture(scope="module")
+def real_pairs(shared_data):
+    """All 32 rows of the PKU sample, all 671 XSTest pairs and all 2,106 PKU pairs of the development set."""
     renamed = {"chosen_safe": "chosen_is_safe", "rejected_safe": "rejected_is_safe"}
     rows = datasets.concatenate_datasets(
         [
             load_preferences(str(shared_data / "pku_saferlhf_sample/preference_train.json")),
-            load_preferences(str(shared_data / "derived/xstest_pairs_safety_helpfulness_dev.jsonl")).select(range(30)),
-            load_preferences(str(shared_data / "derived/pku_safety_pairs_dev.jsonl"), columns=renamed).select(
-                range(30)
-            ),
+            load_preferences(str(shared_data / "derived/xstest_pairs_safety_helpfulness_dev.jsonl")),
+            load_preferences(str(shared_data / "derived/pku_safety_pairs_dev.jsonl"), columns=renamed),
         ]
     )
+    assert len(rows) == 32 + 671 + 2106
+    return rows
+
+
+def test_real_pairs_start_at_their_targets_distance_and_close_it(tiny, real_pairs, tmp_path):
+    """Beta .01, learning rate 1e-3, 60 steps of 64 pairs (1.4 epochs), context 512."""
     arguments = BFPOConfig(
-        output_dir=str(tmp_path), beta=0.02, learning_rate=1e-4, max_steps=2, global_batch_size=16, max_length=512,
-        micro_batch_tokens=4096, save_strategy="no", use_cpu=True, disable_tqdm=True, logging_steps=1,
+        output_dir=str(tmp_path), beta=0.01, learning_rate=1e-3, max_steps=60, global_batch_size=64, max_length=512,
+        micro_batch_tokens=4096, save_strategy="no", use_cpu=True, disable_tqdm=True, report_to="none",
     )  # fmt: skip
-    trainer = BFPOTrainer(tiny[0], arguments, rows, processing_class=tiny[1])
-    before = trainer.evaluate(trainer.train_dataset)
+    trainer = BFPOTrainer(tiny[0], arguments, real_pairs, processing_class=tiny[1])
     targets = {"SS": 0.5, "SU": 1.0, "US": 1.0, "UU": 0.5}
-    assert sum(before[f"eval_cells/{cell}/count"] for cell in targets) == 92
+    before = trainer.evaluate(trainer.train_dataset.select(range(0, len(trainer.train_dataset), 20)))
     for cell, target in targets.items():
-        assert before[f"eval_cells/{cell}/gap"] == pytest.approx(target, abs=1e-3)
+        if f"eval_cells/{cell}/gap" in before:
+            assert before[f"eval_cells/{cell}/gap"] == pytest.approx(target, abs=1e-3)
     trainer.train()
-    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] < before["eval_loss"]
+    after = trainer.evaluate(trainer.train_dataset)
+    for cell, target in targets.items():
+        assert after[f"eval_cells/{cell}/count"] >= 10
+        assert abs(after[f"eval_cells/{cell}/gap"]) <= 0.8 * target
+        assert after[f"eval_cells/{cell}/sign_accuracy"] >= 0.8

@@ -45,20 +45,18 @@ def group_logps(model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
     shortest_prompt = min(len(prompt) for prompt, _ in sequences)
     device = next(model.parameters()).device
     input_ids = torch.zeros(len(sequences), width, dtype=torch.long)
-    is_token = torch.zeros(len(sequences), width, dtype=torch.bool)
     is_answer = torch.zeros(len(sequences), width, dtype=torch.bool)
     for row, (prompt, answer) in enumerate(sequences):
         end = len(prompt) + len(answer)
         input_ids[row, :end] = torch.tensor([*prompt, *answer])
-        is_token[row, :end] = True
         is_answer[row, len(prompt) : end] = True
-    input_ids, is_token, is_answer = (part.to(device) for part in (input_ids, is_token, is_answer))
+    input_ids, is_answer = input_ids.to(device), is_answer.to(device)
 
-    # The logits at a position predict the next token: one more is needed than there are positions after
-    # the shortest prompt, and the last one predicts nothing.
+    # The padding is on the right, where causal attention doesn't look: it needs no mask (and with one, tokens whose
+    # sliding window holds only padding are NaN in some models). The logits at a position predict the next token: one
+    # more is needed than there are positions after the shortest prompt, and the last one predicts nothing.
     logits = model(
         input_ids=input_ids,
-        attention_mask=is_token.long(),
         use_cache=False,
         logits_to_keep=width - shortest_prompt + 1,
     ).logits[:, :-1]

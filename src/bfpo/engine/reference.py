@@ -7,17 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from bfpo.engine.logps import TokenGroup, group_logps, split_by_tokens
+from bfpo.engine.forward import Engine
+from bfpo.engine.logps import TokenGroup
 
 
 @torch.no_grad()
-def reference_logps(model: nn.Module, groups: Sequence[TokenGroup], max_tokens: int) -> list[list[float]]:
+def reference_logps(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]) -> list[list[float]]:
     """Summed log-probability of every answer of every group under the model as it is now.
 
     Args:
-        model: the model before its first update; its training mode is restored afterwards.
+        engine: how the groups go through the model.
+        model: the model before its first update, as it is called; its training mode is restored afterwards.
         groups: the groups, in any order.
-        max_tokens: padded tokens of one forward.
 
     Returns:
         For each group, in the order given, the sums of its answers in nats.
@@ -26,11 +27,12 @@ def reference_logps(model: nn.Module, groups: Sequence[TokenGroup], max_tokens: 
     was_training = model.training
     model.eval()
     try:
-        for batch in split_by_tokens(groups, max_tokens):
-            logps = group_logps(model, [groups[index] for index in batch])
-            values, owners = logps.policy.tolist(), logps.group.tolist()
-            for owner, value in zip(owners, values, strict=True):
-                sums[batch[owner]].append(value)
+        with engine.attached():
+            for batch in engine.split(groups):
+                logps = engine.logps(model, [groups[index] for index in batch])
+                values, owners = logps.policy.tolist(), logps.group.tolist()
+                for owner, value in zip(owners, values, strict=True):
+                    sums[batch[owner]].append(value)
     finally:
         model.train(was_training)
     return sums

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bfpo.engine.forward import Engine
 from bfpo.engine.logps import TokenGroup
 from bfpo.engine.reference import reference_logps
 from bfpo.preferences.encoding import encode_group
@@ -28,7 +29,7 @@ def run_choices(
     for item in items:
         prompt, answers, _ = encode_group(tokenizer, item.prompt, [item.preferred, item.other])
         groups.append(TokenGroup(prompt, answers))
-    scored = reference_logps(model, groups, max_tokens)
+    scored = reference_logps(Engine(model, "padded", max_tokens), model, groups)
     return [
         LikelihoodRecord(
             item=item.name,

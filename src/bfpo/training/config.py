@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from transformers import TrainingArguments
 
+from bfpo.engine.selfcheck import WantedLayout
 from bfpo.objectives.registry import Objective, build_objective
 
 OBJECTIVE_OPTIONS = ("beta", "b1", "alpha", "reduction", "unsafe_pairs")
@@ -31,7 +32,9 @@ class BFPOConfig(TrainingArguments):
         global_batch_size: groups of a step on all processes together, buffer included; None for
             ``per_device_train_batch_size * gradient_accumulation_steps`` on each process.
         buffer_ratio: buffer groups for each main group of a step, if the data has a buffer.
-        micro_batch_tokens: padded tokens that go through the model at once.
+        micro_batch_tokens: tokens that go through the model at once, padding included.
+        layout: how a prompt and its answers lie in memory: "shared" (the prompt once), "packed" (once an answer),
+            "padded" (a row an answer), or "auto" for the first of them whose numbers equal the padded ones.
         disable_dropout: whether every dropout of the model is set to zero.
     """
 
@@ -46,6 +49,7 @@ class BFPOConfig(TrainingArguments):
     global_batch_size: int | None = None
     buffer_ratio: float = 1.0
     micro_batch_tokens: int = 16_384
+    layout: WantedLayout = "auto"
     disable_dropout: bool = True
 
     # The published recipe's, where it differs from transformers'.

@@ -76,7 +76,11 @@ class Recipe(Closed):
 
     batch_size: int = Field(64, ge=1, description="groups of a global step, buffer included")
     buffer_ratio: float = Field(1.0, gt=0, description="buffer groups for each main group of a step")
-    micro_batch_tokens: int = Field(16_384, ge=1, description="padded tokens that go through the model at once")
+    micro_batch_tokens: int = Field(16_384, ge=1, description="tokens that go through the model at once")
+    layout: Literal["auto", "shared", "packed", "padded"] = Field(
+        "auto",
+        description="prompt once for all its answers, once an answer, or rows; auto takes the fastest that is exact",
+    )
     max_length: int = Field(1024, ge=2, description="tokens of prompt and answer")
     num_train_epochs: float = Field(1.0, gt=0)
     max_steps: int = Field(-1, description="stop after so many steps; -1 for whole epochs")

@@ -108,6 +108,7 @@ def _build_trainer(recipe: Recipe, record: dict[str, Any], callbacks: Sequence[T
         "groups_per_step": plan.batch_size,
         "encoding": {name: asdict(counts) for name, counts in data.counts.items()},
     }
+    record["layout"] = asdict(trainer.layout)
     read = [name for name in OBJECTIVE_OPTIONS if hasattr(trainer.objective, name)]
     record["objective"] = {"name": recipe.objective} | {name: getattr(trainer.objective, name) for name in read}
     return trainer
@@ -179,6 +180,7 @@ def training_arguments(recipe: Recipe) -> BFPOConfig:
         buffer_ratio=recipe.buffer_ratio,
         global_batch_size=recipe.batch_size,
         micro_batch_tokens=recipe.micro_batch_tokens,
+        layout=recipe.layout,
         bf16=uses_bf16(recipe),
         use_cpu=not torch.accelerator.is_available(),
         activation_checkpointing=recipe.gradient_checkpointing,

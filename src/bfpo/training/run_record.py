@@ -58,6 +58,7 @@ def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
     main, total = mix["main_groups_per_step"], mix["groups_per_step"]
     buffer = f" ({main} main, {total - main} buffer)" if total > main else ""
     yield f"every step: {total} groups{buffer}; {mix['steps_per_epoch']:,} steps an epoch"
+    yield f"layout: {record['layout']['layout']} ({record['layout']['reason']})"
 
 
 def versions() -> dict[str, str]:

@@ -24,8 +24,11 @@ from transformers import (
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
-from bfpo.engine.logps import group_logps, split_by_tokens
+from bfpo.engine.forward import Engine
+from bfpo.engine.head import GroupLoss
+from bfpo.engine.logps import TokenGroup
 from bfpo.engine.reference import reference_logps
+from bfpo.engine.selfcheck import choose_layout
 from bfpo.engine.trainable import keep_trained_weights_in_float32, select_trainable
 from bfpo.errors import BfpoError
 from bfpo.groups import GroupLogps
@@ -39,6 +42,9 @@ from bfpo.training.data import Blend, TrainingData, prepare, with_reference
 from bfpo.training.labels import Row, as_rows, group_labels, token_groups
 from bfpo.training.metrics import RunningMeans, pair_metrics
 from bfpo.training.sampling import StepLoader, StepPlan, StepSampler
+
+# Rows on which a layout is tried.
+_CHECKED_ROWS = 64
 
 
 class BFPOTrainer(Trainer):
@@ -83,6 +89,11 @@ class BFPOTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=callbacks,
         )
+        base = prepared.get_base_model() if isinstance(prepared, PeftModel) else prepared
+        assert isinstance(base, PreTrainedModel)
+        first = token_groups(as_rows(data.rows.select(range(min(_CHECKED_ROWS, len(data.rows))))))
+        self.layout = choose_layout(base, prepared, first, args.layout)
+        self.engine = Engine(base, self.layout.layout, args.micro_batch_tokens)
         self.training_data = self._with_reference(data)
         self.train_dataset = self.training_data.rows
         if evaluation:
@@ -102,13 +113,8 @@ class BFPOTrainer(Trainer):
             return data
         assert self.model is not None
         with self.accelerator.autocast():
-            sums = reference_logps(self.model, token_groups(as_rows(data.rows)), self._max_tokens)
+            sums = reference_logps(self.engine, self.model, token_groups(as_rows(data.rows)))
         return with_reference(data, sums)
-
-    @property
-    def _max_tokens(self) -> int:
-        assert isinstance(self.args, BFPOConfig)
-        return self.args.micro_batch_tokens
 
     def get_train_dataloader(self) -> StepLoader:
         """A loader that yields this process's share of one whole step at a time."""
@@ -131,31 +137,35 @@ class BFPOTrainer(Trainer):
         """
         model.train()
         rows: list[Row] = inputs["rows"]
-        batches = split_by_tokens(token_groups(rows), self._max_tokens)
+        groups = token_groups(rows)
+        batches = self.engine.split(groups)
         # Data-parallel training averages gradients over processes; this loss is already a share of the whole.
         scale = self.args.world_size / self._normalizer(rows)
         total = torch.zeros((), device=self.args.device)
         logps: dict[int, list[float]] = {}
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                loss, sums = self._loss(model, [rows[index] for index in batch])
-                self.accelerator.backward(loss.sum() * scale)
-            total += loss.detach().sum() * scale
-            logps |= zip(batch, sums, strict=True)
+            objective = self._objective([rows[index] for index in batch], scale)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model), self.engine.attached():
+                with self.accelerator.autocast():
+                    loss, policy = self.engine.loss(model, [groups[index] for index in batch], objective)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+            logps |= zip(batch, _by_group(policy, [groups[index] for index in batch]), strict=True)
         self._means.add(self._metrics(rows, [logps[index] for index in range(len(rows))]))
         return total
 
-    def _loss(self, model: nn.Module, rows: Sequence[Row]) -> tuple[Tensor, list[list[float]]]:
-        """[G] losses of a micro-batch, and the log-probabilities of each group's answers."""
-        with self.accelerator.autocast():
-            logps = group_logps(model, token_groups(rows))
-        if self.objective.needs_reference:
-            reference = [value for row in rows for value in row["reference"]]
-            logps = replace(logps, reference=logps.policy.new_tensor(reference))
-        loss = self.objective(logps, group_labels(rows, logps.policy.device))
-        values = iter(logps.policy.tolist())
-        return loss, [[next(values) for _ in row["answer_ids"]] for row in rows]
+    def _objective(self, rows: Sequence[Row], scale: float = 1.0) -> GroupLoss:
+        """The objective on some neighbouring groups of a micro-batch, with their labels and reference."""
+
+        def loss(logps: GroupLogps, first: int, end: int) -> Tensor:
+            part = rows[first:end]
+            if self.objective.needs_reference:
+                reference = [value for row in part for value in row["reference"]]
+                logps = replace(logps, reference=logps.policy.new_tensor(reference))
+            return self.objective(logps, group_labels(part, logps.policy.device)) * scale
+
+        return loss
 
     def _normalizer(self, rows: Sequence[Row]) -> float:
         """Groups (answer tokens, for SFT) of the global step."""
@@ -191,14 +201,17 @@ class BFPOTrainer(Trainer):
         model.eval()
         means = RunningMeans()
         for inputs in dataloader:
-            rows = inputs["rows"]
-            for batch in split_by_tokens(token_groups(rows), self._max_tokens):
+            rows, groups = inputs["rows"], token_groups(inputs["rows"])
+            for batch in self.engine.split(groups):
                 part = [rows[index] for index in batch]
-                loss, sums = self._loss(model, part)
+                with self.accelerator.autocast(), self.engine.attached():
+                    logps = self.engine.logps(model, [groups[index] for index in batch])
+                loss = self._objective(part)(logps, 0, len(part)).sum().item()
                 count = len(part)
                 if self.objective.normalizer == "tokens":
                     count = sum(len(answer) for row in part for answer in row["answer_ids"])
-                means.add({"loss": (loss.sum().item(), float(count)), **self._metrics(part, sums)})
+                sums = _by_group(logps.policy, [groups[index] for index in batch])
+                means.add({"loss": (loss, float(count)), **self._metrics(part, sums)})
         self._gather(means)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.take().items()}
         return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # pyright: ignore
@@ -278,6 +291,12 @@ def _prepare_model(
     if args.bf16:
         keep_trained_weights_in_float32(prepared)
     return prepared
+
+
+def _by_group(values: Tensor, groups: Sequence[TokenGroup]) -> list[list[float]]:
+    """[N] values of answers, as a list for each group."""
+    flat = iter(values.tolist())
+    return [[next(flat) for _ in group.answers] for group in groups]
 
 
 def _as_rows(rows: list[Row]) -> dict[str, list[Row]]:

@@ -1,0 +1,158 @@
+"""From hidden states to the answers' log-probabilities, without ever holding the logits of a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.utils.checkpoint import checkpoint
+
+from bfpo.engine.layout import Stream
+from bfpo.groups import GroupLogps
+
+# Logits that are alive at once, at most, unless one group alone has more.
+_LOGITS = 2**23
+
+# Losses of some neighbouring groups, [g], from their log-probabilities and the numbers of the first and the last + 1.
+GroupLoss = Callable[[GroupLogps, int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class LogitShape:
+    """What a model does to its head's output: ``softcap * tanh(scale * output / softcap)``."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @classmethod
+    def of(cls, config: Any) -> LogitShape:
+        """As a model's configuration has it (Cohere multiplies, Granite divides, Gemma 2 caps)."""
+        text = config.get_text_config()
+        scale = getattr(text, "logit_scale", None) or 1.0
+        return cls(
+            scale / (getattr(text, "logits_scaling", None) or 1.0), getattr(text, "final_logit_softcapping", None)
+        )
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """The logits."""
+        logits = output if self.scale == 1.0 else output * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def scale_errors(self, errors: Tensor, logits: Tensor) -> None:
+        """Take gradients by the logits back to the head's output, in place."""
+        if self.softcap is not None:
+            errors *= 1 - (logits / self.softcap) ** 2
+        if self.scale != 1.0:
+            errors *= self.scale
+
+
+def answer_logps(hidden: Tensor, head: nn.Module, stream: Stream, shape: LogitShape) -> Tensor:
+    """[N] log-probabilities in at least float32, chunk by chunk; the backward pass computes the logits again.
+
+    Args:
+        hidden: [R, width] hidden state at every scored position.
+        head: the model's output head, from [r, width] to [r, vocabulary].
+        stream: what the positions predict.
+        shape: what becomes of the head's output.
+    """
+
+    def logps(part: Tensor, targets: Tensor) -> Tensor:
+        output = head(part)
+        logits = shape(output.to(torch.promote_types(output.dtype, torch.float32)))
+        return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+
+    with torch.no_grad():
+        size = max(1, _LOGITS // head(hidden[:1]).shape[-1])
+    parts = [
+        checkpoint(logps, part, targets, use_reentrant=False)
+        for part, targets in zip(hidden.split(size), stream.targets.split(size), strict=True)
+    ]
+    values: Tensor = torch.cat(parts)  # pyright: ignore
+    return values.new_zeros(len(stream.tokens)).index_add(0, stream.answer, values)
+
+
+class FusedLoss(torch.autograd.Function):
+    """Loss of groups whose gradients are formed in the forward pass, as soon as a group's logits exist.
+
+    The reference is known beforehand and the loss is separable by group, so the derivative by a group's
+    log-probabilities is known once they are: three products of matrices instead of recomputation's four.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, stream: Stream, loss_of: GroupLoss, shape: LogitShape
+    ) -> tuple[Tensor, Tensor]:
+        """The loss summed over groups, and [N] log-probabilities (not differentiable)."""
+        accurate = torch.promote_types(hidden.dtype, torch.float32)
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        hidden_grad = torch.empty_like(hidden) if wants_hidden else None
+        weight_grad = torch.zeros_like(weight, dtype=accurate) if wants_weight else None
+        policy = torch.empty(len(stream.tokens), dtype=accurate, device=hidden.device)
+        total = torch.zeros((), dtype=accurate, device=hidden.device)
+        cast = weight.to(hidden.dtype)
+        for rows, answers, groups in _chunks(stream, weight.shape[0]):
+            part, targets, owner = hidden[rows], stream.targets[rows, None], stream.answer[rows] - answers.start
+            logits = shape((part @ cast.T).to(accurate))
+            logps = logits.log_softmax(-1)
+            sums = logps.new_zeros(answers.stop - answers.start)
+            policy[answers] = sums.index_add_(0, owner, logps.gather(1, targets)[:, 0])
+            loss, slope = _loss_and_slope(stream, policy, answers, groups, loss_of)
+            total += loss
+            # The derivative by the logits is slope * (one-hot - probabilities), the slope applied where it is small.
+            errors = logps.exp_()
+            errors.scatter_add_(1, targets, errors.new_full(targets.shape, -1.0))
+            shape.scale_errors(errors, logits)
+            errors, slopes = errors.to(hidden.dtype), -slope[owner, None].to(hidden.dtype)
+            if hidden_grad is not None:
+                hidden_grad[rows] = (errors @ cast) * slopes
+            if weight_grad is not None and weight_grad.dtype == errors.dtype:
+                weight_grad.addmm_(errors.T, part * slopes)
+            elif weight_grad is not None:
+                weight_grad += errors.T @ (part * slopes)
+        ctx.save_for_backward(hidden_grad, weight_grad)
+        ctx.weight_dtype = weight.dtype
+        ctx.mark_non_differentiable(policy)
+        return total, policy
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale what the forward pass formed."""
+        hidden_grad, weight_grad = ctx.saved_tensors  # pyright: ignore
+        scale = gradients[0]
+        return (
+            None if hidden_grad is None else hidden_grad * scale.to(hidden_grad.dtype),
+            None if weight_grad is None else (weight_grad.mul_(scale)).to(ctx.weight_dtype),  # pyright: ignore
+            None,
+            None,
+            None,
+        )
+
+
+def _chunks(stream: Stream, vocabulary: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Rows, answers and groups that are treated at once: whole groups, as many as ``_LOGITS`` allows."""
+    group_rows = torch.zeros(int(stream.group[-1]) + 1, dtype=torch.long, device=stream.group.device)
+    rows = group_rows.index_add(0, stream.group, stream.tokens).tolist()
+    answers = torch.bincount(stream.group).tolist()
+    first = first_row = first_answer = size = count = 0
+    for group, (length, number) in enumerate(zip(rows, answers, strict=True)):
+        if size and (size + length) * vocabulary > _LOGITS:
+            yield slice(first_row, first_row + size), slice(first_answer, first_answer + count), slice(first, group)
+            first, first_row, first_answer, size, count = group, first_row + size, first_answer + count, 0, 0
+        size, count = size + length, count + number
+    yield slice(first_row, first_row + size), slice(first_answer, first_answer + count), slice(first, len(rows))
+
+
+def _loss_and_slope(
+    stream: Stream, policy: Tensor, answers: slice, groups: slice, loss_of: GroupLoss
+) -> tuple[Tensor, Tensor]:
+    """Loss of some groups, and its derivative by each of their answers' log-probabilities."""
+    with torch.enable_grad():
+        leaf = policy[answers].detach().requires_grad_()
+        logps = GroupLogps(leaf, None, stream.tokens[answers], stream.group[answers] - groups.start)
+        loss = loss_of(logps, groups.start, groups.stop).sum()
+        (slope,) = torch.autograd.grad(loss, leaf)
+    return loss.detach(), slope

@@ -1,0 +1,171 @@
+"""From groups to one stream of tokens without padding, and which token of it may see which.
+
+In the *shared* layout a prompt is in the stream once and all its answers attend to it; in the *packed* layout every
+answer brings its own copy, as if it were a group of its own. The last token of an answer predicts nothing that is
+scored, so it is not in the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bfpo.engine.logps import TokenGroup
+
+Layout = Literal["shared", "packed", "padded"]
+
+# Neighbouring groups are compared under one mask up to this many tokens; a larger group goes answer by answer, so
+# that fewer tokens are compared with one that they can't see. On CPU, below this calling costs more than masking.
+_TILE = 128
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some neighbouring queries of the stream, and the atoms that are their keys.
+
+    Attributes:
+        start: first query in the stream.
+        queries: number of queries.
+        atoms: the atoms of the stream that are compared with them, in order.
+        causal: whether the last query sees all the keys, the one before all but one, and so on.
+    """
+
+    start: int
+    queries: int
+    atoms: tuple[int, ...]
+    causal: bool
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Groups as one row of T tokens, which predict R answer tokens.
+
+    Attributes:
+        input_ids: [1, T] tokens.
+        position_ids: [1, T] position of every token in its own sequence.
+        unit: [T] which prompt and answers belong together; no token sees another unit.
+        branch: [T] 0 for a prompt's tokens, 1 .. K for those of its answers.
+        atoms: lengths of the parts that the stream is cut into, T in sum.
+        pieces: what is compared with what; their queries are the stream, in order.
+        scored: [R] position in the stream of the token that predicts each answer token.
+        targets: [R] the answer tokens.
+        answer: [R] the answer, 0 .. N-1, that each belongs to, non-decreasing.
+        tokens: [N] tokens of every answer.
+        group: [N] group of every answer, 0 .. G-1, non-decreasing.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    unit: Tensor
+    branch: Tensor
+    atoms: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+    scored: Tensor
+    targets: Tensor
+    answer: Tensor
+    tokens: Tensor
+    group: Tensor
+    _masks: dict[int | None, list[Tensor | None]] = field(default_factory=dict)
+
+    def masks(self, window: int | None = None) -> list[Tensor | None]:
+        """[queries, keys] bool mask of every piece, None for a causal one; made once for all layers.
+
+        Args:
+            window: tokens, itself included, that a query sees at most (sliding-window attention).
+        """
+        if window not in self._masks:
+            self._masks[window] = [self._mask(piece, window) for piece in self.pieces]
+        return self._masks[window]
+
+    def _mask(self, piece: Piece, window: int | None) -> Tensor | None:
+        ends = list(accumulate(self.atoms))
+        keys = torch.cat([torch.arange(ends[atom] - self.atoms[atom], ends[atom]) for atom in piece.atoms])
+        if piece.causal and piece.queries == len(keys) and (window is None or len(keys) <= window):
+            return None
+        keys = keys.to(self.unit.device)
+        queries = slice(piece.start, piece.start + piece.queries)
+        position = self.position_ids[0]
+        distance = position[queries, None] - position[keys]
+        visible = (self.unit[queries, None] == self.unit[keys]) & (distance >= 0)
+        visible &= (self.branch[keys] == 0) | (self.branch[queries, None] == self.branch[keys])
+        return visible if window is None else visible & (distance < window)
+
+
+def stream_tokens(group: TokenGroup, layout: Layout) -> int:
+    """Tokens that a group occupies in a layout: alone, where rows are padded."""
+    if layout == "padded":
+        return group.padded_tokens
+    answers = sum(len(answer) - 1 for answer in group.answers)
+    return answers + len(group.prompt) * (len(group.answers) if layout == "packed" else 1)
+
+
+def build_stream(groups: Sequence[TokenGroup], layout: Layout, device: torch.device | str = "cpu") -> Stream:
+    """Lay out groups without padding, "shared" or "packed"."""
+    units = list(groups)
+    if layout == "packed":
+        units = [TokenGroup(group.prompt, [answer]) for group in groups for answer in group.answers]
+    ids, positions, owner, branch, scored, targets, answer = ([] for _ in range(7))
+    for number, unit in enumerate(units):
+        last, length = len(ids) + len(unit.prompt) - 1, len(unit.prompt)
+        parts = [unit.prompt, *(tokens[:-1] for tokens in unit.answers)]
+        for index, part in enumerate(parts):
+            if index:
+                scored += [last, *range(len(ids), len(ids) + len(part))]
+                targets += unit.answers[index - 1]
+                answer += [answer[-1] + 1 if answer else 0] * (len(part) + 1)
+            ids += part
+            positions += range(length if index else 0, (length if index else 0) + len(part))
+            owner += [number] * len(part)
+            branch += [index] * len(part)
+    atoms, pieces = _pieces(units)
+
+    def row(values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=device)
+
+    return Stream(
+        input_ids=row(ids)[None],
+        position_ids=row(positions)[None],
+        unit=row(owner),
+        branch=row(branch),
+        atoms=tuple(atoms),
+        pieces=tuple(pieces),
+        scored=row(scored),
+        targets=row(targets),
+        answer=row(answer),
+        tokens=row([len(tokens) for group in groups for tokens in group.answers]),
+        group=row([index for index, group in enumerate(groups) for _ in group.answers]),
+    )
+
+
+def _pieces(units: Sequence[TokenGroup]) -> tuple[list[int], list[Piece]]:
+    """Atoms and pieces: small neighbours in one of each, a large unit's answers each with the prompt and alone."""
+    atoms: list[int] = []
+    pieces: list[Piece] = []
+    start, open_tile = 0, False
+    for unit in units:
+        size = stream_tokens(unit, "shared")
+        if size <= _TILE:
+            if open_tile and atoms[-1] + size <= _TILE:
+                atoms[-1] += size
+                pieces[-1] = Piece(pieces[-1].start, atoms[-1], pieces[-1].atoms, causal=False)
+            else:
+                atoms.append(size)
+                pieces.append(Piece(start, size, (len(atoms) - 1,), causal=len(unit.answers) == 1))
+            open_tile = True
+        else:
+            prompt, parts = len(atoms), [len(tokens) - 1 for tokens in unit.answers]
+            atoms += [len(unit.prompt), *parts]
+            at = start
+            for index, part in enumerate(parts):
+                queries = part if index else len(unit.prompt) + part
+                if queries:
+                    pieces.append(Piece(at, queries, (prompt, prompt + 1 + index), causal=True))
+                at += queries
+            open_tile = False
+        start += size
+    return atoms, pieces

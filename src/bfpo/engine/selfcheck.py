@@ -1,0 +1,108 @@
+"""Which layout a model can do: tried on the first rows, against the plain padded forward.
+
+Wrong positions or masks raise nothing, they only make wrong numbers: so the numbers decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from bfpo.engine.forward import Engine
+from bfpo.engine.layout import Layout
+from bfpo.engine.logps import TokenGroup, group_logps
+from bfpo.errors import BfpoError
+
+WantedLayout = Literal["auto", "shared", "packed", "padded"]
+
+# Nats a token by which two ways of the same mathematics may differ. Models compute some parts (norms, routers) in
+# float32 whatever their weights are in.
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+_GROUPS = 3
+
+
+@dataclass(frozen=True)
+class LayoutChoice:
+    """The layout, and in one line why."""
+
+    layout: Layout
+    reason: str
+
+
+def choose_layout(
+    base: PreTrainedModel, model: nn.Module, groups: Sequence[TokenGroup], wanted: WantedLayout = "auto"
+) -> LayoutChoice:
+    """The fastest layout whose log-probabilities equal the padded forward's: shared, else packed, else padded.
+
+    Args:
+        base: the causal language model without wrappers.
+        model: the same as it is called.
+        groups: the data's first groups; three of them are tried, the longest among them.
+        wanted: "auto", or the one layout to use.
+
+    Raises:
+        BfpoError: if the layout that is wanted is unknown or gives other numbers.
+    """
+    if wanted not in get_args(WantedLayout):
+        raise BfpoError(f"layout must be one of {', '.join(get_args(WantedLayout))}, not {wanted!r}")
+    if wanted == "padded":
+        return LayoutChoice("padded", "as set")
+    failures = []
+    for layout in ("shared", "packed") if wanted == "auto" else (wanted,):
+        difference, failure = _compare(base, model, _sample(groups), layout)
+        if failure is None:
+            return LayoutChoice(
+                layout, "; ".join([*failures, f"equal to the padded forward within {difference:.0e} nats a token"])
+            )
+        failures.append(f"{layout} {failure}")
+    if wanted != "auto":
+        raise BfpoError(f"layout {wanted!r} is not possible with this model ({failures[0]}): use layout 'auto'")
+    return LayoutChoice("padded", "; ".join(failures))
+
+
+def _sample(groups: Sequence[TokenGroup]) -> list[TokenGroup]:
+    """The longest group with several answers (if there is one), and the first of the rest."""
+    longest = max(range(len(groups)), key=lambda index: (len(groups[index].answers) > 1, groups[index].width))
+    rest = [group for index, group in enumerate(groups) if index != longest]
+    return [groups[longest], *rest[: _GROUPS - 1]]
+
+
+def _has_dropout(model: nn.Module) -> bool:
+    chances = (
+        getattr(module, "p" if isinstance(module, nn.Dropout) else "attention_dropout", 0.0)
+        for module in model.modules()
+    )
+    return any(isinstance(chance, float) and chance > 0 for chance in chances)
+
+
+@torch.no_grad()
+def _compare(
+    base: PreTrainedModel, model: nn.Module, groups: Sequence[TokenGroup], layout: Layout
+) -> tuple[float, str | None]:
+    """Largest difference in nats a token, and what is wrong, if anything is."""
+    if getattr(base.config, "output_router_logits", False):
+        return 0.0, "would balance the experts over fewer tokens than the padded forward does (output_router_logits)"
+    if layout == "shared" and _has_dropout(model):
+        return 0.0, "would let all answers of a prompt share its dropout"
+    was_training = model.training
+    model.eval()
+    try:
+        engine = Engine(base, layout, max_tokens=0)
+        expected = group_logps(model, groups)
+        with engine.attached():
+            found = engine.logps(model, groups)
+    # Whatever a model raises when it is called in a way that it doesn't know: it can't do this layout.
+    except Exception as error:
+        return 0.0, f"fails with {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    finally:
+        model.train(was_training)
+    difference = ((found.policy - expected.policy).abs() / expected.tokens).max().item()
+    # Written so that a NaN counts as a difference.
+    if not difference <= _TOLERANCE[next(model.parameters()).dtype]:
+        return difference, f"differs from the padded forward by {difference:.1e} nats a token"
+    return difference, None
