@@ -1,9 +1,11 @@
 """What all tests share: no deadlines, offline, one thread a worker, the place of the real samples."""
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["BFPO_CACHE"] = tempfile.mkdtemp(prefix="bfpo-test-cache-")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
+from bfpo.engine.cache import ReferenceCache, answer_keys
 from bfpo.engine.forward import Engine
 from bfpo.engine.logps import TokenGroup
 
+# Seconds after which what was scored is written down, so that a killed pass loses little.
+_SECONDS_A_FILE = 30.0
 
-@torch.no_grad()
+
 def reference_logps(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]) -> list[list[float]]:
     """Summed log-probability of every answer of every group under the model as it is now.
 
@@ -24,15 +29,47 @@ def reference_logps(engine: Engine, model: nn.Module, groups: Sequence[TokenGrou
         For each group, in the order given, the sums of its answers in nats.
     """
     sums: list[list[float]] = [[] for _ in groups]
+    for batch, values in _score(engine, model, groups):
+        for index, group_sums in zip(batch, values, strict=True):
+            sums[index] = group_sums
+    return sums
+
+
+def fill_cache(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup], cache: ReferenceCache) -> None:
+    """Score the groups and keep the result, file by file."""
+    keys: list[np.ndarray] = []
+    sums: list[float] = []
+    tokens: list[int] = []
+
+    def write() -> None:
+        if keys:
+            cache.add(np.concatenate(keys), np.array(sums), np.array(tokens))
+        for kept in (keys, sums, tokens):
+            kept.clear()
+
+    written = time.monotonic()
+    for batch, values in _score(engine, model, groups):
+        part = [groups[index] for index in batch]
+        keys.append(answer_keys(part))
+        sums += [value for group_sums in values for value in group_sums]
+        tokens += [len(answer) for group in part for answer in group.answers]
+        if time.monotonic() - written > _SECONDS_A_FILE:
+            write()
+            written = time.monotonic()
+    write()
+
+
+@torch.no_grad()
+def _score(
+    engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]
+) -> Iterator[tuple[list[int], list[list[float]]]]:
+    """Micro-batch by micro-batch, the groups in it and their answers' sums."""
     was_training = model.training
     model.eval()
     try:
         with engine.attached():
             for batch in engine.split(groups):
-                logps = engine.logps(model, [groups[index] for index in batch])
-                values, owners = logps.policy.tolist(), logps.group.tolist()
-                for owner, value in zip(owners, values, strict=True):
-                    sums[batch[owner]].append(value)
+                values = iter(engine.logps(model, [groups[index] for index in batch]).policy.tolist())
+                yield batch, [[next(values) for _ in groups[index].answers] for index in batch]
     finally:
         model.train(was_training)
-    return sums

@@ -119,6 +119,8 @@ def method_recipe(
         "learning_rate": scale.learning_rate,
         "max_length": 128,
         "micro_batch_tokens": 2048,
+        # All methods start from the same model: what one scored, the next finds.
+        "reference_cache": str(output.parent / "reference"),
         "seed": seed,
     }
 

@@ -35,6 +35,8 @@ class BFPOConfig(TrainingArguments):
         micro_batch_tokens: tokens that go through the model at once, padding included.
         layout: how a prompt and its answers lie in memory: "shared" (the prompt once), "packed" (once an answer),
             "padded" (a row an answer), or "auto" for the first of them whose numbers equal the padded ones.
+        reference_cache: folder of the reference log-probabilities, found again by weights, precision and token
+            ids; "default" for ``$BFPO_CACHE/reference`` (``~/.cache/bfpo/reference``), None to score anew every time.
         disable_dropout: whether every dropout of the model is set to zero.
     """
 
@@ -50,6 +52,7 @@ class BFPOConfig(TrainingArguments):
     buffer_ratio: float = 1.0
     micro_batch_tokens: int = 16_384
     layout: WantedLayout = "auto"
+    reference_cache: str | None = "default"
     disable_dropout: bool = True
 
     # The published recipe's, where it differs from transformers'.

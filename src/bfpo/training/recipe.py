@@ -81,6 +81,9 @@ class Recipe(Closed):
         "auto",
         description="prompt once for all its answers, once an answer, or rows; auto takes the fastest that is exact",
     )
+    reference_cache: str | None = Field(
+        "default", description="folder of reference log-probabilities; null to score them anew every time"
+    )
     max_length: int = Field(1024, ge=2, description="tokens of prompt and answer")
     num_train_epochs: float = Field(1.0, gt=0)
     max_steps: int = Field(-1, description="stop after so many steps; -1 for whole epochs")

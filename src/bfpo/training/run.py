@@ -60,7 +60,7 @@ def run_recipe(
     folder = Path(recipe.output_dir)
     record = {"config": config_record(resolved), "versions": versions(), "finished": False}
     _check_folder(folder, record, resume)
-    trainer = _build_trainer(recipe, record, callbacks)
+    trainer = build_trainer(recipe, record, callbacks)
     prepared = time.monotonic()
     if trainer.is_world_process_zero():
         write_record(folder, record)
@@ -81,7 +81,7 @@ def run_recipe(
     return TrainedRun(folder, metrics[-1] if metrics else {}, time.monotonic() - started)
 
 
-def _build_trainer(recipe: Recipe, record: dict[str, Any], callbacks: Sequence[TrainerCallback]) -> BFPOTrainer:
+def build_trainer(recipe: Recipe, record: dict[str, Any], callbacks: Sequence[TrainerCallback]) -> BFPOTrainer:
     """Load data and model, score the reference, and add to the record what all of it resolved to."""
     blend, sources = load_blend(recipe)
     evaluation = recipe.eval_data and load_source(recipe.eval_data, recipe.stage, recipe.seed)
@@ -109,6 +109,7 @@ def _build_trainer(recipe: Recipe, record: dict[str, Any], callbacks: Sequence[T
         "encoding": {name: asdict(counts) for name, counts in data.counts.items()},
     }
     record["layout"] = asdict(trainer.layout)
+    record["reference"] = asdict(trainer.reference)
     read = [name for name in OBJECTIVE_OPTIONS if hasattr(trainer.objective, name)]
     record["objective"] = {"name": recipe.objective} | {name: getattr(trainer.objective, name) for name in read}
     return trainer
@@ -181,6 +182,7 @@ def training_arguments(recipe: Recipe) -> BFPOConfig:
         global_batch_size=recipe.batch_size,
         micro_batch_tokens=recipe.micro_batch_tokens,
         layout=recipe.layout,
+        reference_cache=recipe.reference_cache,
         bf16=uses_bf16(recipe),
         use_cpu=not torch.accelerator.is_available(),
         activation_checkpointing=recipe.gradient_checkpointing,

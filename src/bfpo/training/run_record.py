@@ -58,6 +58,9 @@ def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
     main, total = mix["main_groups_per_step"], mix["groups_per_step"]
     buffer = f" ({main} main, {total - main} buffer)" if total > main else ""
     yield f"every step: {total} groups{buffer}; {mix['steps_per_epoch']:,} steps an epoch"
+    reference = record["reference"]
+    if any(reference.values()):
+        yield f"reference: {reference['reused']:,} answers from the cache, {reference['scored']:,} scored"
     yield f"layout: {record['layout']['layout']} ({record['layout']['reason']})"
 
 

@@ -27,7 +27,6 @@ from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 from bfpo.engine.forward import Engine
 from bfpo.engine.head import GroupLoss
 from bfpo.engine.logps import TokenGroup
-from bfpo.engine.reference import reference_logps
 from bfpo.engine.selfcheck import choose_layout
 from bfpo.engine.trainable import keep_trained_weights_in_float32, select_trainable
 from bfpo.errors import BfpoError
@@ -41,6 +40,7 @@ from bfpo.training.config import BFPOConfig
 from bfpo.training.data import Blend, TrainingData, prepare, with_reference
 from bfpo.training.labels import Row, as_rows, group_labels, token_groups
 from bfpo.training.metrics import RunningMeans, pair_metrics
+from bfpo.training.referencing import ReferenceCounts, open_cache, reference_of
 from bfpo.training.sampling import StepLoader, StepPlan, StepSampler
 
 # Rows on which a layout is tried.
@@ -94,6 +94,7 @@ class BFPOTrainer(Trainer):
         first = token_groups(as_rows(data.rows.select(range(min(_CHECKED_ROWS, len(data.rows))))))
         self.layout = choose_layout(base, prepared, first, args.layout)
         self.engine = Engine(base, self.layout.layout, args.micro_batch_tokens)
+        self.reference = ReferenceCounts()
         self.training_data = self._with_reference(data)
         self.train_dataset = self.training_data.rows
         if evaluation:
@@ -112,8 +113,12 @@ class BFPOTrainer(Trainer):
         if not self.objective.needs_reference:
             return data
         assert self.model is not None
-        with self.accelerator.autocast():
-            sums = reference_logps(self.engine, self.model, token_groups(as_rows(data.rows)))
+        assert isinstance(self.args, BFPOConfig)
+        precision = "bf16 autocast" if self.args.bf16 else "fp16 autocast" if self.args.fp16 else "as the weights"
+        cache = open_cache(self.args.reference_cache, self.model, precision)
+        groups = token_groups(as_rows(data.rows))
+        sums, counts = reference_of(groups, cache, self.engine, self.model, self.accelerator)
+        self.reference += counts
         return with_reference(data, sums)
 
     def get_train_dataloader(self) -> StepLoader:

@@ -1,0 +1,78 @@
+"""``bfpo ref``: the cache of reference log-probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bfpo.errors import BfpoError, RunError
+
+app = typer.Typer(no_args_is_help=True, help="The cache of reference log-probabilities.")
+Folder = Annotated[
+    Path | None,
+    typer.Argument(help="Folder of the cache; by default $BFPO_CACHE/reference or ~/.cache/bfpo/reference."),
+]
+
+
+@app.command()
+def build(
+    recipe: Annotated[Path, typer.Argument(help="The recipe whose reference is scored; a killed pass goes on.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe; repeatable.")
+    ] = None,
+) -> None:
+    """Score the reference of a recipe's data now, so that training starts at once."""
+    from bfpo.quiet import quiet_libraries
+    from bfpo.training.recipe import load_recipe
+    from bfpo.training.run import build_trainer
+
+    resolved = load_recipe(recipe, overrides or [])
+    if resolved.recipe.reference_cache is None:
+        raise BfpoError(f"{recipe}: reference_cache is null, so there is nowhere to keep the reference; name a folder")
+    quiet_libraries()
+    counts = build_trainer(resolved.recipe, {}, []).reference
+    typer.echo(f"reference: {counts.scored:,} answers scored, {counts.reused:,} were there already")
+
+
+@app.command()
+def show(folder: Folder = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the models in the cache, and how much of them is known."""
+    import json
+
+    from bfpo.engine.cache import default_cache_folder, summarize
+
+    root = folder or default_cache_folder()
+    summaries = list(summarize(root))
+    if as_json:
+        rows = [
+            {"folder": str(each.folder), **each.description, "answers": each.answers, "tokens": each.tokens}
+            | {"bytes": each.size, "damaged": [str(path) for path in each.damaged]}
+            for each in summaries
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for each in summaries:
+        described = ", ".join(str(value) for value in each.description.values() if value)
+        typer.echo(f"{each.folder.name}  {each.answers:>9,} answers  {each.size / 2**20:7.1f} MiB  {described}")
+    typer.echo(f"{len(summaries)} models in {root}")
+
+
+@app.command()
+def verify(folder: Folder = None) -> None:
+    """Read every file of the cache and check it against the digest that it carries; exits 1 if one is damaged."""
+    from bfpo.engine.cache import default_cache_folder, summarize
+
+    root = folder or default_cache_folder()
+    summaries = list(summarize(root))
+    damaged = [path for each in summaries for path in each.damaged]
+    for path in damaged:
+        typer.echo(f"damaged: {path}")
+    if damaged:
+        raise RunError(
+            f"{len(damaged)} files of the reference cache are damaged: delete them, their rows are scored again"
+        )
+    typer.echo(
+        f"{sum(each.answers for each in summaries):,} answers of {len(summaries)} models in {root} are as written"
+    )

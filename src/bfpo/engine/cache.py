@@ -1,0 +1,201 @@
+"""Reference log-probabilities on disk, addressed by what they depend on and by nothing else.
+
+A value depends on the weights, the precision and the token ids: whatever else changes (learning rate, output folder,
+objective, order of the rows) finds it again, and a changed template, truncation or weight never does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import nn
+
+from bfpo.engine.logps import TokenGroup
+from bfpo.errors import BfpoError
+
+_KEY = np.dtype("S16")
+_DESCRIPTION = "model.json"
+
+
+def default_cache_folder() -> Path:
+    """Where references are kept unless somebody says otherwise: ``reference`` in $BFPO_CACHE or ~/.cache/bfpo."""
+    return Path(os.environ.get("BFPO_CACHE", "~/.cache/bfpo")).expanduser() / "reference"
+
+
+def model_digest(model: nn.Module, precision: str) -> str:
+    """Digest of everything about a model that its log-probabilities depend on.
+
+    Names, types and bytes of all weights, the configuration without what only describes it, and the precision of the
+    computation. An adapter that doesn't change the model yet (LoRA's second matrices are all zero) doesn't count.
+    """
+    digest = hashlib.sha256(precision.encode())
+    state = {
+        name.replace("base_model.model.", "").replace(".base_layer", ""): v for name, v in model.state_dict().items()
+    }
+    if not any(value.any() for name, value in state.items() if "lora_B" in name or "lora_embedding_B" in name):
+        state = {name: value for name, value in state.items() if "lora_" not in name}
+    for name in sorted(state):
+        value = state[name].detach().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.cpu().view(torch.uint8).numpy().data if value.dim() else repr(value.item()).encode())
+    config: Any = getattr(model, "config")  # noqa: B009  (pyright knows no attributes of modules)
+    described = {"_name_or_path", "transformers_version", "architectures", "dtype", "use_cache"}
+    digest.update(
+        json.dumps(
+            {k: v for k, v in config.to_dict().items() if k not in described}, sort_keys=True, default=str
+        ).encode()
+    )
+    return digest.hexdigest()
+
+
+def answer_keys(groups: Sequence[TokenGroup]) -> np.ndarray:
+    """[N] key of every answer of every group: a digest of its prompt's and its own token ids."""
+    keys = []
+    for group in groups:
+        prompt = hashlib.sha256(np.asarray([len(group.prompt), *group.prompt], dtype="<i8").tobytes())
+        for answer in group.answers:
+            digest = prompt.copy()
+            digest.update(np.asarray(answer, dtype="<i8").tobytes())
+            keys.append(digest.digest()[: _KEY.itemsize])
+    return np.array(keys, dtype=_KEY)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a cache: sums in nats and token counts of some answers."""
+
+    keys: np.ndarray
+    sums: np.ndarray
+    tokens: np.ndarray
+
+    def digest(self) -> str:
+        """What the file's own record must say."""
+        data = b"".join(np.ascontiguousarray(array).tobytes() for array in (self.keys, self.sums, self.tokens))
+        return hashlib.sha256(data).hexdigest()
+
+
+@dataclass
+class ReferenceCache:
+    """The references of one model at one precision.
+
+    Attributes:
+        folder: holds ``model.json`` and one file for every time that something was added; None to forget in the end.
+        description: what the model is, for people.
+        parts: what was read and added.
+    """
+
+    folder: Path | None
+    description: Mapping[str, Any]
+    parts: list[Part] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, root: Path, digest: str, description: Mapping[str, Any]) -> ReferenceCache:
+        """The cache of the model with this digest, made if there is none.
+
+        Raises:
+            BfpoError: if a file of it is damaged.
+        """
+        folder = root / digest[:32]
+        return cls(folder, description, [read_part(path) for path in part_files(folder)])
+
+    def get(self, keys: np.ndarray) -> np.ndarray:
+        """[N] sums in nats, NaN where the cache has none."""
+        found = np.full(len(keys), np.nan)
+        for part in self.parts:
+            order = np.argsort(part.keys)
+            at = np.searchsorted(part.keys, keys, sorter=order)
+            candidates = order[np.minimum(at, len(order) - 1)]
+            hits = part.keys[candidates] == keys
+            found[hits] = part.sums[candidates[hits]]
+        return found
+
+    def add(self, keys: np.ndarray, sums: np.ndarray, tokens: np.ndarray) -> None:
+        """Keep some answers' sums and counts, in a file that is complete or not there."""
+        if not len(keys):
+            return
+        part = Part(keys, np.asarray(sums, dtype=np.float64), np.asarray(tokens, dtype=np.int64))
+        self.parts.append(part)
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        description = self.folder / _DESCRIPTION
+        if not description.exists():
+            _write(description, lambda path: path.write_text(json.dumps(dict(self.description), indent=2) + "\n"))
+        arrays = {
+            "keys": np.frombuffer(part.keys.tobytes(), dtype=np.uint8).reshape(-1, _KEY.itemsize),
+            "sums": part.sums,
+            "tokens": part.tokens,
+        }
+        name = f"{secrets.token_hex(8)}.safetensors"
+        _write(self.folder / name, lambda path: save_file(arrays, path, metadata={"sha256": part.digest()}))
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The files of a cache folder that hold sums."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def read_part(path: Path) -> Part:
+    """A file of a cache, checked against the digest in it.
+
+    Raises:
+        BfpoError: if the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            raw = {name: file.get_tensor(name) for name in ("keys", "sums", "tokens")}
+            expected = (file.metadata() or {}).get("sha256")
+        part = Part(np.frombuffer(raw["keys"].tobytes(), dtype=_KEY), raw["sums"], raw["tokens"])
+        damaged = part.digest() != expected
+    except (SafetensorError, OSError, ValueError):
+        damaged, part = True, Part(*(np.empty(0) for _ in range(3)))
+    if damaged:
+        raise BfpoError(
+            f"{path}: this file of the reference cache is damaged; delete it, and its rows are scored again"
+        )
+    return part
+
+
+@dataclass(frozen=True)
+class CacheSummary:
+    """What a cache folder holds, and which of its files are damaged."""
+
+    folder: Path
+    description: dict[str, Any]
+    answers: int
+    tokens: int
+    size: int
+    damaged: list[Path]
+
+
+def summarize(root: Path) -> Iterator[CacheSummary]:
+    """Every model's cache below a folder, all of it read and checked."""
+    for description in sorted(root.glob(f"*/{_DESCRIPTION}")):
+        folder, damaged, answers, tokens = description.parent, [], 0, 0
+        for path in part_files(folder):
+            try:
+                part = read_part(path)
+            except BfpoError:
+                damaged.append(path)
+                continue
+            answers += len(part.keys)
+            tokens += int(part.tokens.sum())
+        size = sum(path.stat().st_size for path in part_files(folder))
+        yield CacheSummary(folder, json.loads(description.read_text()), answers, tokens, size, damaged)
+
+
+def _write(path: Path, write: Any) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    write(partial)
+    os.replace(partial, path)
