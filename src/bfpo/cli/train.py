@@ -36,6 +36,7 @@ def train(
         else:
             _print_plan(made)
         return
+    import torch.distributed
     from rich.console import Console
 
     from bfpo.quiet import quiet_libraries
@@ -45,6 +46,11 @@ def train(
     quiet_libraries()
     progress = ProgressLine(Console(stderr=True), resolved.recipe.batch_size)
     run = run_recipe(resolved, resume=resume, callbacks=[progress], say=lambda line: typer.echo(line, err=as_json))
+    if torch.distributed.is_initialized():
+        main_process = torch.distributed.get_rank() == 0
+        torch.distributed.destroy_process_group()
+        if not main_process:
+            return
     if as_json:
         typer.echo(json.dumps({"folder": str(run.folder), "seconds": run.seconds, "metrics": run.metrics}))
     else:

@@ -104,7 +104,7 @@ def _intercept(head: nn.Module) -> Iterator[list[Tensor]]:
 
     def take(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         taken.append(arguments[0])
-        return (arguments[0][:, :1].detach(),)
+        return (arguments[0][:, :1],)
 
     handle = head.register_forward_pre_hook(take)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PreTrainedModel
 
 from bfpo.engine.cache import ReferenceCache, answer_keys, default_cache_folder, model_digest
@@ -53,7 +53,8 @@ def reference_of(
 ) -> tuple[list[list[float]], ReferenceCounts]:
     """Summed reference log-probability of every answer, in nats, by group; and where they came from."""
     keys = answer_keys(groups)
-    unknown = np.isnan(cache.get(keys)).tolist()
+    # The first process's cache decides: while the others read theirs, it may already write.
+    unknown = _from_first(np.isnan(cache.get(keys)).tolist(), accelerator)
     ends = accumulate(len(group.answers) for group in groups)
     missing = [group for group, end in zip(groups, ends, strict=True) if any(unknown[end - len(group.answers) : end])]
     before = len(cache.parts)
@@ -61,7 +62,12 @@ def reference_of(
         fill_cache(engine, model, missing[accelerator.process_index :: accelerator.num_processes], cache)
     if accelerator.num_processes > 1:
         cache.parts[before:] = gather_object(cache.parts[before:])
-    values = iter(cache.get(keys).tolist())
+    values = iter(_from_first(cache.get(keys).tolist(), accelerator))
     sums = [[next(values) for _ in group.answers] for group in groups]
     scored = sum(len(group.answers) for group in missing)
     return sums, ReferenceCounts(len(keys) - scored, scored)
+
+
+def _from_first(values: list[Any], accelerator: Accelerator) -> list[Any]:
+    """The first process's values, on all of them."""
+    return broadcast_object_list([values])[0] if accelerator.num_processes > 1 else values

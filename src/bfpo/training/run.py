@@ -78,6 +78,7 @@ def run_recipe(
     }
     if trainer.is_world_process_zero():
         write_record(folder, record)
+    trainer.accelerator.wait_for_everyone()
     return TrainedRun(folder, metrics[-1] if metrics else {}, time.monotonic() - started)
 
 

@@ -150,15 +150,28 @@ class BFPOTrainer(Trainer):
         logps: dict[int, list[float]] = {}
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
-            objective = self._objective([rows[index] for index in batch], scale)
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model), self.engine.attached():
-                with self.accelerator.autocast():
-                    loss, policy = self.engine.loss(model, [groups[index] for index in batch], objective)
-                self.accelerator.backward(loss)
-            total += loss.detach()
-            logps |= zip(batch, _by_group(policy, [groups[index] for index in batch]), strict=True)
-        self._means.add(self._metrics(rows, [logps[index] for index in range(len(rows))]))
+            part, objective = (
+                [groups[index] for index in batch],
+                self._objective([rows[index] for index in batch], scale),
+            )
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                loss, policy = self._backward(model, part, objective)
+            total += loss
+            logps |= zip(batch, _by_group(policy, part), strict=True)
+        if rows:
+            self._means.add(self._metrics(rows, [logps[index] for index in range(len(rows))]))
+        else:
+            # The other processes wait for this one's share of the gradients, even where a step left it no group.
+            self._backward(model, [TokenGroup([0], [[0]])], lambda logps, first, end: 0 * logps.policy)
         return total
+
+    def _backward(self, model: nn.Module, groups: Sequence[TokenGroup], objective: GroupLoss) -> tuple[Tensor, Tensor]:
+        """Forward and backward pass of one micro-batch: its loss, and its answers' log-probabilities."""
+        with self.engine.attached():
+            with self.accelerator.autocast():
+                loss, policy = self.engine.loss(model, groups, objective)
+            self.accelerator.backward(loss)
+        return loss.detach(), policy
 
     def _objective(self, rows: Sequence[Row], scale: float = 1.0) -> GroupLoss:
         """The objective on some neighbouring groups of a micro-batch, with their labels and reference."""
@@ -184,8 +197,8 @@ class BFPOTrainer(Trainer):
         if not self.objective.needs_reference:
             return {}
         logps = GroupLogps(
-            policy=torch.tensor([value for sums in policy for value in sums]),
-            reference=torch.tensor([value for row in rows for value in row["reference"]]),
+            policy=torch.tensor([value for sums in policy for value in sums], dtype=torch.float64),
+            reference=torch.tensor([value for row in rows for value in row["reference"]], dtype=torch.float64),
             tokens=torch.tensor([len(answer) for row in rows for answer in row["answer_ids"]]),
             group=torch.tensor([index for index, row in enumerate(rows) for _ in row["answer_ids"]]),
         )

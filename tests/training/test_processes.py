@@ -1,0 +1,61 @@
+"""Two and three real processes (gloo) end where one does: losses, metrics and weights, resume included."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).with_name("distributed_run.py")
+TESTS = SCRIPT.parents[1]
+
+
+def run(folder, processes, steps=6, *options):
+    launcher = [
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", str(processes),
+        "--main_process_port", "0",
+    ]  # fmt: skip
+    command = [*(launcher if processes > 1 else [sys.executable]), str(SCRIPT), str(folder), str(steps), *options]
+    environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    world_size, log = json.loads((folder / "log.json").read_text())
+    assert world_size == processes
+    return load_file(folder / "weights.safetensors"), [entry for entry in log if "train_runtime" not in entry]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("alone"), 1)
+
+
+def assert_same(found, expected):
+    weights, log = found
+    for name, value in expected[0].items():
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-6)
+    compared = 0
+    entries = {(entry["step"], "loss" in entry): entry for entry in log}
+    for theirs in expected[1]:
+        mine = entries[theirs["step"], "loss" in theirs]
+        for name, value in theirs.items():
+            # At the first step all rewards are zero but for rounding, whose sign means nothing.
+            signs = "accura" in name and mine["step"] == 1
+            if not signs and not any(part in name for part in ("runtime", "per_second", "flos")):
+                assert mine[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
+                compared += 1
+    assert compared > 50
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_change_nothing(tmp_path, alone, processes):
+    assert_same(run(tmp_path, processes), alone)
+
+
+def test_a_resumed_run_of_two_processes_ends_in_the_same_place(tmp_path, alone):
+    run(tmp_path, 2, 4)
+    assert_same(run(tmp_path, 2, 6, "resume"), alone)
