@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart study-quick test lint clean
+.PHONY: help install quickstart study-quick bench test lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,6 +22,10 @@ quickstart: install ## the whole way on the microworld: SFT, four methods, SafeH
 
 study-quick: install ## five seeds of it, with every method's beta from one grid (half an hour, resumable)
 	$(BIN)/bfpo study quick
+
+bench: install ## the engine against TRL, fp32 and all weights (half an hour, resumable)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trl]'
+	$(BIN)/python benchmarks/engine.py
 
 test: install ## run the tests
 	$(BIN)/python -m pytest -n 2

@@ -11,6 +11,7 @@ import datasets
 from bfpo.errors import BfpoError
 from bfpo.objectives.registry import Objective
 from bfpo.preferences.encoding import EncodingCounts, encode
+from bfpo.preferences.loading import convert_rows
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def prepare(data: datasets.Dataset | Blend, tokenizer: Any, max_length: int, obj
     """
     sources = data.sources if isinstance(data, Blend) else [Source(data)]
     ordered = sorted(sources, key=lambda source: source.role != "main")
-    encoded = {source.name: encode(source.rows, tokenizer, max_length) for source in ordered}
+    encoded = {source.name: encode(_canonical(source), tokenizer, max_length) for source in ordered}
     if len(encoded) < len(ordered):
         raise BfpoError("two sources have the same name: give every source a name of its own")
     for name, part in encoded.items():
@@ -61,6 +62,14 @@ def prepare(data: datasets.Dataset | Blend, tokenizer: Any, max_length: int, obj
     rows = datasets.concatenate_datasets([part.dataset for part in encoded.values()])
     main = sum(len(encoded[source.name].dataset) for source in ordered if source.role == "main")
     return TrainingData(rows, main, len(rows) - main, {name: part.counts for name, part in encoded.items()})
+
+
+def _canonical(source: Source) -> datasets.Dataset:
+    """The rows as `load_preferences` returns them; a data set of one's own is converted, and checked, as a file is."""
+    if "row" in source.rows.column_names:
+        return source.rows
+    numbered = [(number, dict(row)) for number, row in enumerate(source.rows, start=1)]  # pyright: ignore
+    return convert_rows(source.name, numbered)[0]
 
 
 def with_reference(data: TrainingData, reference: Sequence[Sequence[float]]) -> TrainingData:
