@@ -90,7 +90,8 @@ def report(results: list[dict[str, Any]]) -> str:
     lines += [
         "",
         f"{first['tokens_a_pair']:.0f} tokens a pair. FLOPs of a pair without any padding: {packed / 1e9:.1f} GF "
-        f"with the prompt twice, {shared / 1e9:.1f} GF with it once, so sharing it predicts {packed / shared:.2f}x; the rest is "
+        f"with the prompt twice, {shared / 1e9:.1f} GF with it once, so sharing it predicts {packed / shared:.2f}x; "
+        "the rest is "
         "padding, positions that are not scored, and overhead.",
         "",
         f"On the same eight pairs a step, {len(losses['ours'])} steps, all sides' losses coincide within a relative "
