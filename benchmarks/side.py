@@ -10,6 +10,7 @@ import resource
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,11 @@ LEARNING_RATE = 1e-5
 
 
 def peak_rss() -> float:
-    """Largest resident set so far, in MB."""
+    """Largest resident set of this process so far, in MB; `ru_maxrss` would begin with the parent's."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

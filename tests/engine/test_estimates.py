@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bfpo.engine.estimates import ModelSize, estimate, measure_flops
+from bfpo.engine.estimates import Kept, ModelSize, estimate, measure_flops
 from bfpo.engine.logps import TokenGroup
 from bfpo.engine.trainable import select_trainable
 from models import tiny_llama
@@ -13,14 +13,27 @@ SIZE = ModelSize(parameters=1000, trainable=1000, hidden=8, layers=2, vocabulary
 
 
 def cost(size=SIZE, groups=GROUPS, **changes):
-    options = {"max_tokens": 1000, "bf16": False, "checkpointing": False, "reference": False, "flops_per_second": 1e6}
+    options = {
+        "max_tokens": 1000,
+        "layout": "padded",
+        "kept": Kept(96.0, 0.0),
+        "bf16": False,
+        "checkpointing": False,
+        "reference": False,
+        "flops_per_second": 1e6,
+    }
     return estimate(size, groups, **(options | changes))
 
 
 def test_tokens_with_and_without_padding():
     assert cost().tokens == (4 + 3) + (4 + 6) + 2 * (2 + 1)
-    assert cost().padded_tokens == 4 * 10
-    assert cost(max_tokens=1).padded_tokens == 2 * 10 + 2 * 3
+    assert cost().computed_tokens == 4 * 10
+    assert cost(max_tokens=1).computed_tokens == 2 * 10 + 2 * 3
+
+
+def test_shared_prompts_are_computed_once_and_last_tokens_never():
+    assert cost(layout="shared").computed_tokens == (4 + 2 + 5) + 2
+    assert cost(layout="packed").computed_tokens == (4 + 2 + 4 + 5) + (2 + 2)
 
 
 def test_model_sizes_are_the_models():
@@ -33,7 +46,7 @@ def test_model_sizes_are_the_models():
 
 
 def test_a_step_of_all_weights_costs_three_forwards_and_the_reference_a_fourth():
-    forward = 2 * 1000 * 40 / (1e6 * 0.4)
+    forward = 2 * 1000 * 40 / (1e6 * 0.6)
     assert cost().seconds == pytest.approx(3 * forward)
     assert cost(reference=True).seconds == pytest.approx(4 * forward)
     frozen = ModelSize(parameters=1000, trainable=0, hidden=8, layers=2, vocabulary=50)
@@ -43,8 +56,9 @@ def test_a_step_of_all_weights_costs_three_forwards_and_the_reference_a_fourth()
 def test_memory_falls_with_frozen_weights_checkpointing_and_smaller_micro_batches():
     half = ModelSize(parameters=1000, trainable=500, hidden=8, layers=2, vocabulary=50)
     assert cost().memory_bytes - cost(half).memory_bytes == 12 * 500
-    deep = ModelSize(parameters=1000, trainable=1000, hidden=8, layers=32, vocabulary=50)
-    assert cost(deep, checkpointing=True).memory_bytes < cost(deep).memory_bytes
+    deep = {"size": ModelSize(parameters=1000, trainable=1000, hidden=8, layers=32, vocabulary=50)}
+    deep["kept"] = Kept(32 * 16 * 8 * 4.0, 0.0)
+    assert cost(**deep, checkpointing=True).memory_bytes < cost(**deep).memory_bytes
     assert cost(max_tokens=1).memory_bytes < cost().memory_bytes
 
 

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 
 from bfpo.engine import head as head_module
 from bfpo.engine import layout as layout_module
-from bfpo.engine.forward import Engine, split_by_stream
+from bfpo.engine.forward import Engine, split
 from bfpo.engine.layout import build_stream, stream_tokens
 from bfpo.engine.logps import TokenGroup, group_logps
 from bfpo.engine.selfcheck import choose_layout
@@ -76,7 +76,7 @@ def test_gradients_equal_the_padded_float64_computation(monkeypatch, family, lay
     exact, model = tiny_model(family), tiny_model(family, dtype=dtype)
     # The same numbers in both: float32 weights are exact in float64.
     exact.load_state_dict(model.state_dict())
-    monkeypatch.setattr(head_module, "_LOGITS", 64 * 40)
+    monkeypatch.setattr(head_module, "LOGITS_AT_ONCE", 64 * 40)
     without_float32_parts(exact, monkeypatch)
     if dtype == torch.float64:
         without_float32_parts(model, monkeypatch)
@@ -94,7 +94,7 @@ MODEL = tiny_model("gpt2")
 @given(batch=batches, chunk=st.integers(1, 200))
 def test_any_groups_give_the_padded_values_and_gradients(layout, batch, chunk):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(head_module, "_LOGITS", 64 * chunk)
+        patch.setattr(head_module, "LOGITS_AT_ONCE", 64 * chunk)
         engine = Engine(MODEL, layout, 10_000)
         expected = group_logps(MODEL, batch)
         plain = gradients(MODEL, squared_residuals(expected).sum())
@@ -158,12 +158,12 @@ def test_a_stream_holds_a_prompt_once_and_predicts_every_answer_token(batch):
 
 @given(batches, st.sampled_from(STREAMS), st.integers(1, 300))
 def test_split_covers_every_group_once_within_the_budget(batch, layout, budget):
-    split = split_by_stream(batch, layout, budget)
-    assert sorted(index for part in split for index in part) == list(range(len(batch)))
-    for part in split:
+    parts = split(batch, layout, budget)
+    assert sorted(index for part in parts for index in part) == list(range(len(batch)))
+    for part in parts:
         assert len(part) == 1 or sum(stream_tokens(batch[index], layout) for index in part) <= budget
     longest = max(range(len(batch)), key=lambda index: stream_tokens(batch[index], layout))
-    assert longest in split[0]
+    assert longest in parts[0]
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))

@@ -72,7 +72,7 @@ def _print_plan(plan: Plan) -> None:
         "steps": f"{plan.steps:,} of {plan.groups_per_step} groups ({plan.main_groups_per_step} main, {buffer} buffer)"
         if plan.buffer_groups
         else f"{plan.steps:,} of {plan.groups_per_step} groups",
-        "tokens an epoch": f"{cost.tokens:,} ({cost.padded_tokens:,} with padding)",
+        "tokens an epoch": f"{cost.tokens:,} ({cost.computed_tokens:,} through the model)",
         "memory (estimate)": f"{cost.memory_bytes / 2**30:.2f} GiB on {plan.device} in {plan.precision}",
         "time an epoch (estimate)": f"{cost.seconds / 60:.1f} minutes on this machine",
     }

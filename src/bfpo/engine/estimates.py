@@ -8,15 +8,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from bfpo.engine.logps import TokenGroup, split_by_tokens
+from bfpo.engine.forward import Engine, batch_tokens, split
+from bfpo.engine.head import LOGITS_AT_ONCE
+from bfpo.engine.layout import Layout, build_stream, stream_tokens
+from bfpo.engine.logps import TokenGroup
 
-# Backward costs two forward passes: one for the gradients of the inputs, one for those of the weights.
-_BACKWARD = 2
-# Values of the width of the hidden state that a Llama-like layer keeps for its backward pass, per token.
-_KEPT_PER_LAYER = 16
-# Share of the matmul peak that the padded engine reaches on real batches.
-_EXPECTED_SHARE_OF_PEAK = 0.4
+# Share of the matmul peak that the engine reaches on real batches.
+_EXPECTED_SHARE_OF_PEAK = 0.6
+# Tokens of the stand-in for a micro-batch whose activations are counted.
+_PROMPT, _ANSWER = 64, 32
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class ModelSize:
         hidden: width of the hidden state.
         layers: number of layers.
         vocabulary: number of tokens of the output head.
+        head_trains: whether the output head does.
     """
 
     parameters: int
@@ -36,10 +39,11 @@ class ModelSize:
     hidden: int
     layers: int
     vocabulary: int
+    head_trains: bool = True
 
     @classmethod
     def of(cls, model: nn.Module) -> ModelSize:
-        """Sizes of a model, which may be on the meta device."""
+        """Sizes of a model, whose weights may have no data."""
         config = model.config.get_text_config()  # pyright: ignore
         return cls(
             parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -47,6 +51,7 @@ class ModelSize:
             hidden=config.hidden_size,
             layers=config.num_hidden_layers,
             vocabulary=config.vocab_size,
+            head_trains=any(parameter.requires_grad for parameter in model.get_output_embeddings().parameters()),  # pyright: ignore
         )
 
 
@@ -55,47 +60,93 @@ class Estimate:
     """Estimated cost of a run.
 
     Attributes:
-        tokens: tokens of one epoch, padding not counted.
-        padded_tokens: tokens that go through the model, padding included.
-        memory_bytes: peak memory of training.
+        tokens: tokens of one epoch, every prompt counted once for each of its answers.
+        computed_tokens: tokens that go through the model: prompts once where they are shared, padding included.
+        memory_bytes: peak memory of training, what Python and its libraries take left out.
         seconds: time of one epoch, the reference pass included.
     """
 
     tokens: int
-    padded_tokens: int
+    computed_tokens: int
     memory_bytes: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes that autograd keeps between forward and backward: for every token, and whatever their number."""
+
+    per_token: float
+    fixed: float
+
+
+def kept_for_backward(model: PreTrainedModel, *, bf16: bool) -> Kept:
+    """Count what a forward pass keeps, on tensors without data; what is fixed are weights cast to bf16.
+
+    Args:
+        model: the causal language model, made under ``FakeTensorMode``; this runs under the same mode.
+        bf16: whether the forward runs in bf16 autocast.
+    """
+    group = TokenGroup([0] * _PROMPT, [[0] * _ANSWER, [0] * _ANSWER])
+    two, four = (_kept_bytes(model, [group] * number, bf16) for number in (2, 4))
+    return Kept((four - two) / (2 * stream_tokens(group, "shared")), 2 * two - four)
+
+
+def _kept_bytes(model: PreTrainedModel, groups: Sequence[TokenGroup], bf16: bool) -> int:
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
+        return tensor
+
+    engine = Engine(model, "shared", max_tokens=0)
+    with (
+        engine.attached(),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+    ):
+        engine.hidden(model, build_stream(groups, "shared"))
+        return sum(storage.nbytes() for storage in kept.values())
 
 
 def estimate(
     size: ModelSize,
     groups: Sequence[TokenGroup],
     *,
+    layout: Layout,
     max_tokens: int,
     bf16: bool,
     checkpointing: bool,
     reference: bool,
+    kept: Kept,
     flops_per_second: float,
 ) -> Estimate:
     """Estimate one epoch over ``groups``.
 
-    A forward pass takes 2 floating point operations a weight and token, its backward twice as much for the
-    activations and, where weights train, as much again for them. Memory is weights, gradients and two float32
-    Adam moments of what trains, and the activations and logits of the largest micro-batch.
+    A forward pass takes 2 floating point operations a weight and token, its backward as much for the activations and,
+    where weights train, as much again for them. Memory is weights, gradients and two float32 Adam moments of what
+    trains; what the largest micro-batch keeps for its backward pass, and a layer's share of it
+    again for the layer at work; and the head's logits, with their gradient and softmax, and its own gradient.
     """
-    batches = split_by_tokens(groups, max_tokens)
-    padded = [sum(len(groups[i].answers) for i in batch) * max(groups[i].width for i in batch) for batch in batches]
+    batches = split(groups, layout, max_tokens)
+    computed = [batch_tokens([groups[index] for index in batch], layout) for batch in batches]
     share_trained = size.trainable / size.parameters
-    passes = 1 + (_BACKWARD - 1) + share_trained + (1 if reference else 0)
-    flops = 2 * size.parameters * sum(padded) * passes
-    bytes_per_value = 2 if bf16 else 4
-    weights = 4 * size.trainable + bytes_per_value * (size.parameters - size.trainable)
-    layers_kept = 1 + size.layers / _KEPT_PER_LAYER if checkpointing else size.layers
-    per_token = bytes_per_value * _KEPT_PER_LAYER * size.hidden * layers_kept + 3 * 4 * size.vocabulary
+    flops = 2 * size.parameters * sum(computed) * (2 + share_trained + (1 if reference else 0))
+    weights = 4 * size.trainable + (2 if bf16 else 4) * (size.parameters - size.trainable)
+    layer = kept.per_token / size.layers
+    # With checkpointing only a layer's input is kept, and one layer at a time is computed again.
+    activations = 4 * size.hidden * size.layers + layer if checkpointing else kept.per_token + layer
+    scored = [sum(map(len, group.answers)) for group in groups]
+    most = max(scored) if layout != "padded" else max(sum(scored[index] for index in batch) for batch in batches)
+    logits = most * size.vocabulary if layout == "padded" else max(LOGITS_AT_ONCE, most * size.vocabulary)
+    head = 3 * 4 * logits + (4 * size.vocabulary * size.hidden if size.head_trains else 0)
     return Estimate(
         tokens=sum(len(group.prompt) * len(group.answers) + sum(map(len, group.answers)) for group in groups),
-        padded_tokens=sum(padded),
-        memory_bytes=round(weights + 12 * size.trainable + max(padded) * per_token),
+        computed_tokens=sum(computed),
+        memory_bytes=round(weights + 12 * size.trainable + max(computed) * activations + kept.fixed + head),
         seconds=flops / (flops_per_second * _EXPECTED_SHARE_OF_PEAK),
     )
 

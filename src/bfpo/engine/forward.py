@@ -33,9 +33,7 @@ class Engine:
 
     def split(self, groups: Sequence[TokenGroup]) -> list[list[int]]:
         """Micro-batches of at most ``max_tokens``: indices of their groups, longest first."""
-        if self.layout == "padded":
-            return split_by_tokens(groups, self.max_tokens)
-        return split_by_stream(groups, self.layout, self.max_tokens)
+        return split(groups, self.layout, self.max_tokens)
 
     def attached(self) -> AbstractContextManager[None]:
         """Whatever uses the engine runs in here, the backward pass (which may recompute) included."""
@@ -51,7 +49,7 @@ class Engine:
         if self.layout == "padded":
             return group_logps(model, groups)
         stream = build_stream(groups, self.layout, next(model.parameters()).device)
-        policy = answer_logps(self._hidden(model, stream), self._head, stream, LogitShape.of(self.model.config))
+        policy = answer_logps(self.hidden(model, stream), self._head, stream, LogitShape.of(self.model.config))
         return GroupLogps(policy, None, stream.tokens, stream.group)
 
     def loss(self, model: nn.Module, groups: Sequence[TokenGroup], loss_of: GroupLoss) -> tuple[Tensor, Tensor]:
@@ -66,7 +64,7 @@ class Engine:
             logps = self.logps(model, groups)
             return loss_of(logps, 0, len(groups)).sum(), logps.policy.detach()
         stream = build_stream(groups, self.layout, next(model.parameters()).device)
-        hidden, weight = self._hidden(model, stream), self._head.weight
+        hidden, weight = self.hidden(model, stream), self._head.weight
         kind = hidden.device.type
         if torch.is_autocast_enabled(kind):
             hidden = hidden.to(torch.get_autocast_dtype(kind))
@@ -80,7 +78,7 @@ class Engine:
         assert isinstance(head, nn.Module)
         return head
 
-    def _hidden(self, model: nn.Module, stream: Stream) -> Tensor:
+    def hidden(self, model: nn.Module, stream: Stream) -> Tensor:
         """[R, width] what the model hands its output head, at the scored positions."""
         with _intercept(self._head) as taken:
             model(
@@ -113,12 +111,14 @@ def _intercept(head: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def split_by_stream(groups: Sequence[TokenGroup], layout: Layout, max_tokens: int) -> list[list[int]]:
-    """Split groups into micro-batches of at most ``max_tokens`` tokens of a stream; a group is never cut.
+def split(groups: Sequence[TokenGroup], layout: Layout, max_tokens: int) -> list[list[int]]:
+    """Split groups into micro-batches of at most ``max_tokens`` tokens in a layout; a group is never cut.
 
     Returns:
         Indices of the groups of every micro-batch; the longest group is in the first, so that memory peaks at once.
     """
+    if layout == "padded":
+        return split_by_tokens(groups, max_tokens)
     sizes = [stream_tokens(group, layout) for group in groups]
     batches: list[list[int]] = []
     size = 0
@@ -129,3 +129,10 @@ def split_by_stream(groups: Sequence[TokenGroup], layout: Layout, max_tokens: in
         batches[-1].append(index)
         size += sizes[index]
     return batches
+
+
+def batch_tokens(groups: Sequence[TokenGroup], layout: Layout) -> int:
+    """Tokens that go through the model for a micro-batch."""
+    if layout == "padded":
+        return sum(len(group.answers) for group in groups) * max(group.width for group in groups)
+    return sum(stream_tokens(group, layout) for group in groups)

@@ -15,7 +15,7 @@ from bfpo.engine.layout import Stream
 from bfpo.groups import GroupLogps
 
 # Logits that are alive at once, at most, unless one group alone has more.
-_LOGITS = 2**23
+LOGITS_AT_ONCE = 2**23
 
 # Losses of some neighbouring groups, [g], from their log-probabilities and the numbers of the first and the last + 1.
 GroupLoss = Callable[[GroupLogps, int, int], Tensor]
@@ -66,7 +66,7 @@ def answer_logps(hidden: Tensor, head: nn.Module, stream: Stream, shape: LogitSh
         return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
 
     with torch.no_grad():
-        size = max(1, _LOGITS // head(hidden[:1]).shape[-1])
+        size = max(1, LOGITS_AT_ONCE // head(hidden[:1]).shape[-1])
     parts = [
         checkpoint(logps, part, targets, use_reentrant=False)
         for part, targets in zip(hidden.split(size), stream.targets.split(size), strict=True)
@@ -133,13 +133,13 @@ class FusedLoss(torch.autograd.Function):
 
 
 def _chunks(stream: Stream, vocabulary: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Rows, answers and groups that are treated at once: whole groups, as many as ``_LOGITS`` allows."""
+    """Rows, answers and groups that are treated at once: whole groups, as many as ``LOGITS_AT_ONCE`` allows."""
     group_rows = torch.zeros(int(stream.group[-1]) + 1, dtype=torch.long, device=stream.group.device)
     rows = group_rows.index_add(0, stream.group, stream.tokens).tolist()
     answers = torch.bincount(stream.group).tolist()
     first = first_row = first_answer = size = count = 0
     for group, (length, number) in enumerate(zip(rows, answers, strict=True)):
-        if size and (size + length) * vocabulary > _LOGITS:
+        if size and (size + length) * vocabulary > LOGITS_AT_ONCE:
             yield slice(first_row, first_row + size), slice(first_answer, first_answer + count), slice(first, group)
             first, first_row, first_answer, size, count = group, first_row + size, first_answer + count, 0, 0
         size, count = size + length, count + number

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from bfpo.engine.estimates import Estimate, ModelSize, estimate, measure_flops
+from bfpo.engine.estimates import Estimate, Kept, ModelSize, estimate, kept_for_backward, measure_flops
 from bfpo.engine.trainable import select_trainable
 from bfpo.errors import BfpoError
 from bfpo.training.data import prepare
@@ -52,16 +53,11 @@ def plan_recipe(recipe: Recipe) -> Plan:
     except (OSError, ValueError) as error:
         raise BfpoError(f"the model {recipe.model!r} can't be loaded: {' '.join(str(error).split())}") from error
     data = prepare(blend, tokenizer, recipe.max_length, objective)
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)
-        if recipe.lora:
-            model = get_peft_model(model, LoraConfig(**recipe.lora.model_dump(), task_type="CAUSAL_LM"))
-    select_trainable(model, recipe.trainable)
+    size, kept = _measure_model(recipe, config)
     steps = StepPlan(data.main, data.buffer, recipe.batch_size, recipe.buffer_ratio, recipe.seed)
     groups = token_groups(as_rows(data.rows))
     used = [groups[row] for step in steps.epoch(0) for row in step]
     bf16 = uses_bf16(recipe)
-    size = ModelSize.of(model)
     total = recipe.max_steps if recipe.max_steps > 0 else round(steps.steps_per_epoch * recipe.num_train_epochs)
     return Plan(
         objective={"name": recipe.objective} | asdict(objective),  # pyright: ignore[reportArgumentType]
@@ -75,12 +71,31 @@ def plan_recipe(recipe: Recipe) -> Plan:
         estimate=estimate(
             size,
             used,
+            # Which layout the model can do is known when its weights are: most can share.
+            layout="shared" if recipe.layout == "auto" else recipe.layout,
             max_tokens=recipe.micro_batch_tokens,
             bf16=bf16,
             checkpointing=recipe.gradient_checkpointing,
             reference=objective.needs_reference,
+            kept=kept,
             flops_per_second=measure_flops(arguments.device, torch.bfloat16 if bf16 else torch.float32),
         ),
         device=str(arguments.device),
         precision="bf16" if bf16 else "fp32",
     )
+
+
+def _measure_model(recipe: Recipe, config: Any) -> tuple[ModelSize, Kept]:
+    """A model's sizes, and what it keeps for its backward pass; without its weights.
+
+    An adapter keeps the inputs of the matrices beside which it lies, as training those would; its own are small.
+    """
+    with torch.device("meta"):
+        sized: Any = AutoModelForCausalLM.from_config(config)
+        if recipe.lora:
+            sized = get_peft_model(sized, LoraConfig(**recipe.lora.model_dump(), task_type="CAUSAL_LM"))
+    select_trainable(sized, recipe.trainable)
+    with FakeTensorMode():
+        model: Any = AutoModelForCausalLM.from_config(config)
+        select_trainable(model, recipe.trainable)
+        return ModelSize.of(sized), kept_for_backward(model.train(), bf16=uses_bf16(recipe))
