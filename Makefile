@@ -28,7 +28,7 @@ bench: install ## the engine against TRL, fp32 and all weights (half an hour, re
 	$(BIN)/python benchmarks/engine.py
 
 test: install ## run the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: install ## ruff and pyright
 	$(BIN)/ruff check .

@@ -31,7 +31,6 @@ def test_methods_differ_only_in_what_they_learn_from(tmp_path):
     assert Recipe(**sft_recipe(tmp_path, tmp_path, tmp_path, TOY, 3)).data[1].prefer == "safer"
 
 
-@pytest.mark.slow
 def test_quickstart_leaves_page_models_records_and_recipes(tmp_path):
     said = []
     result = quickstart(tmp_path / "q", 0, TOY, said.append, per_kind=6)

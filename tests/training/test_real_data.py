@@ -41,11 +41,12 @@ def real_pairs(shared_data):
     return rows
 
 
+@pytest.mark.longest
 def test_real_pairs_start_at_their_targets_distance_and_close_it(tiny, real_pairs, tmp_path):
     """Beta .01, learning rate 1e-3, 60 steps of 64 pairs (1.4 epochs), context 512."""
     arguments = BFPOConfig(
         output_dir=str(tmp_path), beta=0.01, learning_rate=1e-3, max_steps=60, global_batch_size=64, max_length=512,
-        micro_batch_tokens=4096, save_strategy="no", use_cpu=True, disable_tqdm=True, report_to="none",
+        micro_batch_tokens=1024, save_strategy="no", use_cpu=True, disable_tqdm=True, report_to="none",
     )  # fmt: skip
     trainer = BFPOTrainer(tiny[0], arguments, real_pairs, processing_class=tiny[1])
     targets = {"SS": 0.5, "SU": 1.0, "US": 1.0, "UU": 0.5}

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bfpo.errors import BfpoError
+
+if TYPE_CHECKING:
+    from bfpo.objectives.preference_fit import PreferenceFit
 
 Probability = Tensor | float | bool
 
@@ -77,6 +82,32 @@ class GlobalPreference:
         """
         help_, safe, mean = _as_tensors(p_help, is_safe, mean_safe)
         return (safe + mean - 2 * self.alpha) * (help_ + self.b3)
+
+    @classmethod
+    def fit(
+        cls,
+        better_is_safe: Sequence[float] | Tensor,
+        worse_is_safe: Sequence[float] | Tensor,
+        overall_prefers_better: Sequence[float] | Tensor,
+    ) -> PreferenceFit:
+        """Learn b1 and alpha from overall judgements of pairs, by P(overall prefers the more helpful) = sigmoid(T/t).
+
+        Args:
+            better_is_safe: [N], flag or probability that the more helpful answer is safe.
+            worse_is_safe: [N], the same of the less helpful answer.
+            overall_prefers_better: [N], 1 where the more helpful answer was preferred overall, else 0; a probability
+                counts as that share of a judgement.
+
+        Returns:
+            The fitted labeling function as ``.preference``, its temperature, covariance, intervals and test.
+
+        Raises:
+            BfpoError: if values are no probabilities, pairs are too few, their flags or judgements can't determine
+                b1, alpha and the temperature, or safety gets no positive price.
+        """
+        from bfpo.objectives.preference_fit import fit_preference
+
+        return fit_preference(better_is_safe, worse_is_safe, overall_prefers_better)
 
     def _hard_target(self, better_is_safe: Tensor, worse_is_safe: Tensor) -> Tensor:
         return self.b1 * self.b3 * better_is_safe - self.b3 * worse_is_safe - self.alpha
