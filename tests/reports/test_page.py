@@ -8,8 +8,9 @@ import pytest
 
 from bfpo.reports.page import write_report
 from bfpo.reports.table import format_estimate
-from bfpo.safehelp.records import Estimate, Evaluation, GenerationRecord
+from bfpo.safehelp.records import Evaluation, GenerationRecord
 from bfpo.safehelp.scores import generation_scores
+from bfpo.statistics.intervals import Estimate
 
 NASTY = [
     "<script>alert(1)</script>", "</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>',

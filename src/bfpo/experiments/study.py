@@ -23,8 +23,8 @@ from bfpo.microworld.model import MODEL_PATH
 from bfpo.quiet import quiet_libraries
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.records import Evaluation
-from bfpo.safehelp.statistics import mean_interval
 from bfpo.safehelp.suites import Split
+from bfpo.statistics.intervals import mean_interval
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import run_recipe
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from bfpo.safehelp.records import Estimate, Evaluation
+from bfpo.safehelp.records import Evaluation
+from bfpo.statistics.intervals import Estimate
 
 GENERATION = ("helpful", "harmless", "over_refusal", "incoherent")
 LIKELIHOOD = ("likelihood/helpful", "likelihood/harmless", "likelihood/over_refusal")

@@ -8,15 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval and the number of items behind it."""
-
-    value: float
-    low: float
-    high: float
-    n: int
+from bfpo.statistics.intervals import Estimate
 
 
 @dataclass(frozen=True)

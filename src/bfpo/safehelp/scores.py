@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bfpo.safehelp.records import Estimate, GenerationRecord, LikelihoodRecord
-from bfpo.safehelp.statistics import mean_interval, wilson
+from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord
+from bfpo.statistics.intervals import Estimate, mean_interval, wilson
 
 FACTORS = ("helpful", "harmless", "over_refusal")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfpo.safehelp.statistics import mean_interval, paired_difference, t_quantile, wilson
+from bfpo.statistics.intervals import mean_interval, paired_difference, t_quantile, wilson
 
 
 # Newcombe (Statistics in Medicine 17, 1998, p. 857), table I, method 3.

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
-from bfpo.safehelp.records import Estimate
-
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval and the number of independent items behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
 
 
 def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> Estimate:
