@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart study-quick bench test lint clean
+.PHONY: help install quickstart study-quick bench bench-full bench-streaming test lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,7 +25,14 @@ study-quick: install ## five seeds of it, with every method's beta from one grid
 
 bench: install ## the engine against TRL, fp32 and all weights (half an hour, resumable)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trl]'
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/engine.py headline
+
+bench-full: install ## every precision and choice of weights, and the sweeps (hours, resumable)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trl]'
+	$(BIN)/python benchmarks/engine.py full
+
+bench-streaming: install ## memory and start of training on 100,000 pairs (ten minutes)
+	$(BIN)/python benchmarks/streaming.py
 
 test: install ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -1,6 +1,6 @@
 """One side of the engine's benchmark, in a process of its own: trains some steps and prints what it measured as JSON.
 
-Usage: side.py SIDE PRECISION TRAINED STEPS PAIRS, with SIDE one of ours, lean, shipped, best, compact.
+Usage: side.py CASE, a JSON object with the fields of `Case`.
 """
 
 from __future__ import annotations
@@ -10,34 +10,74 @@ import resource
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
-from workload import Lengths, make_model, make_pairs, make_tokenizer, pair_flops
+from transformers import PreTrainedModel, TrainerCallback
+from workload import (
+    Computed,
+    Passes,
+    Workload,
+    as_groups,
+    as_pairs,
+    flops,
+    make_model,
+    make_texts,
+    make_tokenizer,
+    of_group,
+    of_rows,
+)
 
 BATCH = 8
 BETA = 0.1
 LEARNING_RATE = 1e-5
 
 
-def peak_rss() -> float:
+@dataclass(frozen=True)
+class Case:
+    """What one process does.
+
+    Attributes:
+        side: "ours", "lean" (micro-batches of about one pair), "groups" (all answers of a prompt in one group), or
+            TRL's "shipped" (its defaults but for the precision), "best", "compact".
+        precision: "fp32" or "bf16" (autocast over float32 weights).
+        trained: "all", or the part of the names of the weights that train.
+        workload: the data and the model.
+        steps: steps, of which the first is not timed.
+        batch: prompts a step (pairs, where every pair is a row).
+    """
+
+    side: str
+    precision: str = "fp32"
+    trained: str = "all"
+    workload: Workload = field(default_factory=Workload)
+    steps: int = 7
+    batch: int = BATCH
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is one of ours."""
+        return self.side in ("ours", "lean", "groups")
+
+
+def memory(name: str = "VmHWM") -> float:
     """Largest resident set of this process so far, in MB; `ru_maxrss` would begin with the parent's."""
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        line = next(line for line in status.read_text().splitlines() if line.startswith(f"{name}:"))
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def matmul_peak(dtype: torch.dtype) -> float:
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     """Floating point operations a second of the best of four products of 4096-cubed."""
-    left, right = (torch.randn(4096, 4096).to(dtype) for _ in range(2))
+    left, right = (torch.randn(4096, 4096, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(4):
         started = time.perf_counter()
-        left @ right
+        (left @ right)[0, 0].item()
         best = min(best, time.perf_counter() - started)
     return 2 * 4096**3 / best
 
@@ -57,19 +97,47 @@ class StepTimes(TrainerCallback):
         """Mark the end of a step."""
         self.marks.append(time.perf_counter())
 
+    @property
+    def seconds(self) -> list[float]:
+        """Of all steps but the first."""
+        return [later - earlier for earlier, later in zip(self.marks, self.marks[1:], strict=False)][1:]
 
-def common(precision: str, steps: int) -> dict[str, Any]:
+
+@dataclass
+class Seen:
+    """What went through the model in every step: what had to, and what did."""
+
+    times: StepTimes
+    useful_tokens: dict[int, int] = field(default_factory=dict)
+    computed: dict[int, Computed] = field(default_factory=dict)
+
+    def add(self, useful_tokens: int, computed: Computed) -> None:
+        """Count something of the step at hand."""
+        step = len(self.times.marks)
+        self.useful_tokens[step] = self.useful_tokens.get(step, 0) + useful_tokens
+        self.computed[step] = self.computed.get(step, Computed(0, 0, 0)) + computed
+
+    def timed(self) -> tuple[int, Computed]:
+        """Of all steps but the first."""
+        steps = [step for step in self.computed if step >= 2]
+        total = Computed(0, 0, 0)
+        for step in steps:
+            total += self.computed[step]
+        return sum(self.useful_tokens[step] for step in steps), total
+
+
+def common(case: Case) -> dict[str, Any]:
     """Arguments that are equal on every side."""
     return {
         "output_dir": tempfile.mkdtemp(),
         "learning_rate": LEARNING_RATE,
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
-        "max_steps": steps,
-        "per_device_train_batch_size": BATCH,
+        "max_steps": case.steps,
+        "per_device_train_batch_size": case.batch,
         "max_grad_norm": 1.0,
         "optim": "adamw_torch_fused",
-        "bf16": precision == "bf16",
+        "bf16": case.precision == "bf16",
         "use_cpu": not torch.accelerator.is_available(),
         "save_strategy": "no",
         "report_to": "none",
@@ -81,29 +149,42 @@ def common(precision: str, steps: int) -> dict[str, Any]:
     }
 
 
-def ours(side: str, precision: str, trained: str, steps: int, data: Any, times: StepTimes) -> Any:
+def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Passes]:
     """Our trainer; lean is the same with micro-batches of about one pair."""
     from bfpo import BFPOConfig, BFPOTrainer
 
-    arguments = common(precision, steps) | {
-        "max_length": 4096,
+    arguments = common(case) | {
+        "max_length": 8192,
         "reduction": "mean",
-        "trainable": trained,
-        "micro_batch_tokens": 1024 if side == "lean" else 16_384,
+        "trainable": case.trained,
+        "micro_batch_tokens": 1024 if case.side == "lean" else 16_384,
         "reference_cache": None,
     }
-    return BFPOTrainer(
-        make_model(), BFPOConfig(**arguments), data, processing_class=make_tokenizer(), callbacks=[times]
-    )
+    model = make_model(case.workload)
+    trainer = BFPOTrainer(model, BFPOConfig(**arguments), data, processing_class=make_tokenizer(), callbacks=[times])
+
+    def count(_: Any, __: Any, values: dict[str, Any]) -> None:
+        stream = values.get("stream")
+        if stream is not None and times.marks and model.training:
+            for unit in range(int(stream.group[-1]) + 1):
+                answers = stream.tokens[stream.group == unit].tolist()
+                prompt = int(((stream.unit == unit) & (stream.branch == 0)).sum())
+                # An answer's last token goes through no layer.
+                computed = of_group(prompt, [answer - 1 for answer in answers], shared=True)
+                seen.add(len(answers) * prompt + sum(answers), Computed(computed.tokens, computed.seen, sum(answers)))
+
+    model.register_forward_pre_hook(count, with_kwargs=True)
+    return trainer, Passes(layers_forward=1, head=3 if case.trained == "all" else 2)
 
 
-def theirs(side: str, precision: str, trained: str, steps: int, data: Any, times: StepTimes) -> Any:
+def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Passes]:
     """TRL's trainer: as shipped but for the precision; at its best; and with its GPU path's selection of positions."""
     from trl import DPOConfig, DPOTrainer
     from trl.trainer import utils
 
-    arguments = common(precision, steps) | {"loss_type": ["ipo"]}
-    if side != "shipped":
+    arguments = common(case) | {"loss_type": ["ipo"]}
+    shipped, compact = case.side == "shipped", case.side == "compact"
+    if not shipped:
         arguments |= {
             "gradient_checkpointing": False,
             "precompute_ref_log_probs": True,
@@ -111,72 +192,92 @@ def theirs(side: str, precision: str, trained: str, steps: int, data: Any, times
             "length_column_name": "length",
             "remove_unused_columns": False,
         }
-    if side == "compact":
+    if compact:
         utils._use_triton = lambda device: True
-    model = make_model()
-    if side == "shipped":
+    model = make_model(case.workload)
+    if shipped:
         # The reference is a second model, which TRL loads from where the first came from.
         folder = tempfile.mkdtemp()
         model.save_pretrained(folder)
         model.config._name_or_path = folder
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trained == "all" or trained in name)
+        parameter.requires_grad_(case.trained == "all" or case.trained in name)
     trainer = DPOTrainer(
         model, args=DPOConfig(**arguments), train_dataset=data, processing_class=make_tokenizer(), callbacks=[times]
     )
-    if side != "shipped":
+    if not shipped:
         # TRL's preparation drops the column that the sampler groups by.
         rows = trainer.train_dataset
         longest = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
         trainer.train_dataset = rows.add_column("length", longest)
-    return trainer
+
+    def count(_: Any, __: Any, values: dict[str, Any]) -> None:
+        if times.marks and model.training:
+            mask, labels = values["attention_mask"], values["labels"]
+            scored = int((labels[:, 1:] != -100).sum()) if compact else len(mask) * (mask.shape[1] - 1)
+            seen.add(int(mask.sum()), of_rows(len(mask), mask.shape[1], scored))
+
+    model.register_forward_pre_hook(count, with_kwargs=True)
+    # The head is computed once more for the backward pass; where the head is frozen its gradient is not.
+    head = 4 if case.trained == "all" else 3
+    return trainer, Passes(layers_forward=1 + 2 * shipped, head=head + shipped)
 
 
-def main() -> None:
-    """Train, measure, print."""
-    side, precision, trained, steps, pairs = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
-    data = make_pairs(pairs, Lengths())
+def needed(model: PreTrainedModel, data: Any, trained: str) -> dict[str, float]:
+    """FLOPs of a row on average, without padding or recomputation: the prompt once, or before every answer."""
+    passes = Passes(1, 3 if trained == "all" else 2)
+    totals = dict.fromkeys(("shared", "packed"), 0.0)
+    for row in data:
+        answers = row["responses"] if "responses" in row else [row["chosen"], row["rejected"]]
+        lengths = [len(answer.split()) + 1 for answer in answers]
+        for layout in totals:
+            computed = of_group(len(row["prompt"].split()), lengths, shared=layout == "shared")
+            totals[layout] += flops(model, computed, passes, trained) / len(data)
+    return totals
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Train, and say what it took."""
+    texts = make_texts(case.workload)
+    data = as_groups(texts) if case.side == "groups" else as_pairs(texts)
     times = StepTimes()
-    if side in ("ours", "lean"):
+    seen = Seen(times)
+    if case.is_ours:
         import bfpo.training.trainer  # noqa: F401
     else:
         import trl.trainer.dpo_trainer  # noqa: F401
-    imported = peak_rss()
+    imported = memory()
     started = time.perf_counter()
-    trainer = (ours if side in ("ours", "lean") else theirs)(side, precision, trained, steps, data, times)
+    trainer, passes = (ours if case.is_ours else theirs)(case, data, times, seen)
     prepared = time.perf_counter() - started
     trainer.train()
     model = trainer.model
+    peak_memory = memory()
     weights = sum(p.numel() for p in model.parameters())
     training = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    seconds = [later - earlier for earlier, later in zip(times.marks, times.marks[1:], strict=False)][1:]
-    lengths = [[len(row[name].split()) for name in ("prompt", "chosen", "rejected")] for row in data]
-    flops = {
-        shared: sum(
-            pair_flops(model, prompt, [chosen + 1, rejected + 1], shared=shared, trained=trained)
-            for prompt, chosen, rejected in lengths
-        )
-        / pairs
-        for shared in (True, False)
+    useful_tokens, computed = seen.timed()
+    dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
+    return {
+        "step_seconds": times.seconds,
+        "prepare_seconds": prepared,
+        "net_mb": peak_memory - imported - 4 * (weights + 3 * training) / 2**20,
+        "device_mb": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+        "weights": weights,
+        "useful_tokens": useful_tokens,
+        "tokens_a_row": sum(len(" ".join(_parts(row)).split()) + len(_parts(row)) // 2 for row in data) / len(data),
+        "flops_executed": flops(model, computed, passes, case.trained),
+        "flops_needed_a_row": needed(model, data, case.trained),
+        "matmul_peak": matmul_peak(model.device, dtype),
     }
-    peak_memory = peak_rss()
-    print(
-        json.dumps(
-            {
-                "side": side,
-                "precision": precision,
-                "trained": trained,
-                "step_seconds": seconds,
-                "prepare_seconds": prepared,
-                "net_mb": peak_memory - imported - 4 * (weights + 3 * training) / 2**20,
-                "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
-                "tokens_a_pair": sum(sum(row) + 2 for row in lengths) / pairs,
-                "flops_a_pair": {"shared": flops[True], "packed": flops[False]},
-                "matmul_peak": matmul_peak(torch.bfloat16 if precision == "bf16" else torch.float32),
-            }
-        )
-    )
+
+
+def _parts(row: Any) -> list[str]:
+    """Every answer with its prompt before it."""
+    answers = row["responses"] if "responses" in row else [row["chosen"], row["rejected"]]
+    return [part for answer in answers for part in (row["prompt"], answer)]
 
 
 if __name__ == "__main__":
-    main()
+    given = json.loads(sys.argv[1])
+    print(json.dumps(measure(Case(**given | {"workload": Workload(**given["workload"])}))))

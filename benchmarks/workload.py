@@ -1,8 +1,10 @@
-"""The pairs and the model that every side of a benchmark is given."""
+"""The pairs and the model that every side of a benchmark is given, and the arithmetic that they need."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import numpy as np
@@ -16,26 +18,60 @@ VOCABULARY = 32_768
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Mean tokens of prompts and answers, lognormal with this spread of the logarithm."""
+class Workload:
+    """What is trained on, by what model.
 
-    prompt: float = 139
-    answer: float = 110
+    Attributes:
+        prompt: mean tokens of a prompt.
+        answer: mean tokens of an answer.
+        spread: of the logarithm of these lengths, which are lognormal; 0 for equal lengths.
+        answers: answers a prompt.
+        prompts: number of prompts.
+        hidden: width of the model, a multiple of 64.
+        layers: its number of layers.
+    """
+
+    prompt: int = 139
+    answer: int = 110
     spread: float = 0.6
+    answers: int = 2
+    prompts: int = 48
+    hidden: int = 384
+    layers: int = 10
 
 
-def make_pairs(count: int, lengths: Lengths, seed: int = 0) -> datasets.Dataset:
-    """Pairs of random words; a word is a token."""
+def make_texts(workload: Workload, seed: int = 0) -> list[tuple[str, list[str]]]:
+    """A prompt and its answers, of random words; a word is a token."""
     generator = np.random.default_rng(seed)
 
     def text(mean: float) -> str:
-        size = generator.lognormal(np.log(mean) - lengths.spread**2 / 2, lengths.spread)
-        return " ".join(f"t{word}" for word in generator.integers(2, VOCABULARY, int(np.clip(size, 4, 900))))
+        size = generator.lognormal(np.log(mean) - workload.spread**2 / 2, workload.spread)
+        return " ".join(f"t{word}" for word in generator.integers(2, VOCABULARY, int(np.clip(round(size), 4, 2000))))
 
+    return [
+        (text(workload.prompt) + " ", [text(workload.answer) for _ in range(workload.answers)])
+        for _ in range(workload.prompts)
+    ]
+
+
+def as_pairs(texts: Sequence[tuple[str, list[str]]]) -> datasets.Dataset:
+    """Every pair of a prompt's answers as a row of its own: what all trainers take."""
     return datasets.Dataset.from_list(
         [
-            {"prompt": text(lengths.prompt) + " ", "chosen": text(lengths.answer), "rejected": text(lengths.answer)}
-            for _ in range(count)
+            {"prompt": prompt, "chosen": answers[first], "rejected": answers[second]}
+            for prompt, answers in texts
+            for first in range(len(answers))
+            for second in range(first + 1, len(answers))
+        ]
+    )
+
+
+def as_groups(texts: Sequence[tuple[str, list[str]]]) -> datasets.Dataset:
+    """A prompt with all its answers as a row: what only ours takes."""
+    return datasets.Dataset.from_list(
+        [
+            {"prompt": prompt, "responses": answers, "helpfulness": [float(-place) for place in range(len(answers))]}
+            for prompt, answers in texts
         ]
     )
 
@@ -48,18 +84,18 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=model, eos_token="</s>", pad_token="<pad>")
 
 
-def make_model(seed: int = 0) -> PreTrainedModel:
-    """A random Llama of 28.3M weights, 12.6M of them in the head, which is also the embedding."""
+def make_model(workload: Workload, seed: int = 0) -> PreTrainedModel:
+    """A random Llama; with 384 x 10 it has 28.3M weights, 12.6M of them in the head, which is also the embedding."""
     config = AutoConfig.for_model(
         "llama",
         vocab_size=VOCABULARY,
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=10,
-        num_attention_heads=6,
-        num_key_value_heads=2,
+        hidden_size=workload.hidden,
+        intermediate_size=workload.hidden * 8 // 3,
+        num_hidden_layers=workload.layers,
+        num_attention_heads=workload.hidden // 64,
+        num_key_value_heads=max(1, workload.hidden // 192),
         head_dim=64,
-        max_position_embeddings=4096,
+        max_position_embeddings=8192,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=1,
@@ -69,20 +105,57 @@ def make_model(seed: int = 0) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config)
 
 
-def pair_flops(model: PreTrainedModel, prompt: int, answers: list[int], *, shared: bool, trained: str) -> float:
-    """Floating point operations of one pair's training step without padding or recomputation.
+@dataclass(frozen=True)
+class Passes:
+    """How often a side computes the layers and the head in a step, a forward pass being 1.
 
-    Two a weight and token for the forward, twice that for its backward (gradients of activations, and of weights
-    where they train); the head on answer positions only; attention at every pair of tokens that see each other.
+    ``layers_forward`` counts forward passes of the layers (recomputation and a reference among them), ``head`` all
+    products with the head's matrix. The layers' backward pass follows from what trains.
     """
-    config = model.config
-    weights = sum(p.numel() for name, p in model.named_parameters() if "layers" in name and p.dim() == 2)
-    down = sum(p.numel() for name, p in model.named_parameters() if "down_proj" in name)
-    head = config.vocab_size * config.hidden_size
+
+    layers_forward: int
+    head: int
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What went through a model: tokens through its layers, pairs of tokens that attention compares, head positions."""
+
+    tokens: float
+    seen: float
+    scored: float
+
+    def __add__(self, other: Computed) -> Computed:
+        return Computed(self.tokens + other.tokens, self.seen + other.seen, self.scored + other.scored)
+
+
+def of_group(prompt: int, answers: Sequence[int], *, shared: bool) -> Computed:
+    """A prompt and its answers without padding: the prompt once, or before every answer."""
     copies = 1 if shared else len(answers)
-    tokens = prompt * copies + sum(answers)
-    seen = copies * prompt**2 / 2 + sum(answer * prompt + answer**2 / 2 for answer in answers)
-    attention = 4 * config.num_attention_heads * config.head_dim * config.num_hidden_layers * seen
-    if trained == "all":
-        return 3 * (2 * weights * tokens + 2 * head * sum(answers) + attention)
-    return 2 * (2 * weights * tokens + 2 * head * sum(answers)) + 2 * down * tokens + 3 * attention
+    return Computed(
+        tokens=prompt * copies + sum(answers),
+        seen=copies * prompt**2 / 2 + sum(answer * prompt + answer**2 / 2 for answer in answers),
+        scored=sum(answers),
+    )
+
+
+def of_rows(rows: int, width: int, scored: int) -> Computed:
+    """Padded rows, causal attention."""
+    return Computed(rows * width, rows * width**2 / 2, scored)
+
+
+def flops(model: PreTrainedModel, computed: Computed, passes: Passes, trained: str) -> float:
+    """Floating point operations: two a weight and token for a forward pass, and for either half of a backward pass."""
+    config: Any = model.config
+    weights = sum(p.numel() for name, p in model.named_parameters() if "layers" in name and p.dim() == 2)
+    training = sum(
+        p.numel()
+        for name, p in model.named_parameters()
+        if "layers" in name and p.dim() == 2 and (trained == "all" or trained in name)
+    )
+    attention = 4 * config.num_attention_heads * config.head_dim * config.num_hidden_layers * computed.seen
+    return (
+        2 * computed.tokens * (weights * (passes.layers_forward + 1) + training)
+        + 2 * config.vocab_size * config.hidden_size * computed.scored * passes.head
+        + attention * (passes.layers_forward + 2)
+    )

@@ -128,7 +128,7 @@ def test_a_pass_that_is_broken_off_keeps_what_it_wrote(tmp_path, monkeypatch):
 
     cache = ReferenceCache.open(tmp_path, "0" * 64, {})
     with pytest.raises(KeyboardInterrupt):
-        reference.fill_cache(Broken(model, "shared", max_tokens=1), model, groups, cache)
+        reference.fill_cache(Broken(model, "shared", max_tokens=1), model, [groups], cache)
     again = ReferenceCache.open(tmp_path, "0" * 64, {})
     found = again.get(answer_keys(groups)).reshape(-1, 2)
     assert (~np.isnan(found[:, 1])).sum() == 3

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
+from bfpo.engine import attention as attention_module
 from bfpo.engine import head as head_module
 from bfpo.engine import layout as layout_module
+from bfpo.engine import selfcheck
 from bfpo.engine.forward import Engine, split
 from bfpo.engine.layout import build_stream, stream_tokens
 from bfpo.engine.logps import TokenGroup, group_logps
@@ -191,6 +193,42 @@ def test_a_pinned_layout_is_taken_or_refused():
         choose_layout(mamba, mamba, BATCH, "shared")
     with pytest.raises(BfpoError, match="layout must be one of"):
         choose_layout(llama, llama, BATCH, "shred")
+
+
+@pytest.mark.parametrize("layout", STREAMS)
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma2", "granite"])
+def test_attention_by_blocks_computes_the_same(family, layout):
+    """The forward only: FlexAttention has no backward on CPU."""
+    model = tiny_model(family, torch.float32, **({"head_dim": 16} if family in ("qwen3", "gemma2") else {}))
+    with torch.no_grad():
+        expected = group_logps(model, BATCH).policy
+        engine = Engine(model, layout, 10_000, "blocks")
+        with engine.attached():
+            found = engine.logps(model, BATCH).policy
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_of_two_exact_ways_to_attend_the_faster_is_taken(monkeypatch):
+    model = tiny_model("llama", torch.float32)
+    monkeypatch.setattr(selfcheck, "_attentions", lambda _: ("pieces", "blocks"))
+    for times in ({"pieces": 2.0, "blocks": 1.0}, {"pieces": 1.0, "blocks": 2.0}):
+        monkeypatch.setattr(selfcheck, "_seconds", lambda engine, *_, times=times: times[engine.attention])
+        choice = choose_layout(model, model, BATCH)
+        assert times[choice.attention] == 1.0
+        assert f"attention by {choice.attention} was the faster" in choice.reason
+
+
+def test_a_way_to_attend_that_fails_leaves_the_other(monkeypatch):
+    model = tiny_model("llama", torch.float32)
+    monkeypatch.setattr(selfcheck, "_attentions", lambda _: ("pieces", "blocks"))
+
+    def fails(*_, **__):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(attention_module, "flex_attention", fails)
+    choice = choose_layout(model, model, BATCH)
+    assert (choice.layout, choice.attention) == ("shared", "pieces")
+    assert "shared by blocks fails with RuntimeError: no compiler" in choice.reason
 
 
 def test_the_model_is_left_as_it_was():

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from bfpo.engine.forward import split
+from bfpo.engine.logps import TokenGroup
 from bfpo.errors import BfpoError
 from bfpo.training.sampling import StepPlan, StepSampler
 
@@ -26,6 +28,23 @@ def test_every_step_holds_the_ratio_and_every_epoch_all_main_rows(main, buffer, 
             assert ratio * (step < main).sum() == (step >= main).sum()
         last_main, last_buffer = (steps[-1] < main).sum(), (steps[-1] >= main).sum()
         assert ratio * last_main <= last_buffer < ratio * last_main + 1
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 6), st.integers(1, 120))
+def test_the_largest_micro_batches_come_first_and_steps_stay_the_same(tokens, batch, budget):
+    plan = StepPlan(len(tokens), 0, batch)
+    ordered = plan.largest_first(np.array(tokens), budget)
+    steps = [tuple(step) for step in ordered.epoch(0)]
+    assert sorted(steps) == sorted(tuple(step) for step in plan.epoch(0))
+    assert [step.tolist() for step in ordered.epoch(1)] == [step.tolist() for step in plan.epoch(1)]
+
+    def largest(step):
+        groups = [TokenGroup([1], [[1] * tokens[row]]) for row in step]
+        parts = split(groups, "shared", budget)
+        return sum(tokens[step[index]] for index in parts[0])
+
+    sizes = [largest(step) for step in steps]
+    assert sizes[:2] == sorted(sizes, reverse=True)[:2]
 
 
 @given(st.integers(1, 30), st.integers(1, 20), st.integers(0, 3))

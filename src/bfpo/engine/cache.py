@@ -63,10 +63,11 @@ def answer_keys(groups: Sequence[TokenGroup]) -> np.ndarray:
     """[N] key of every answer of every group: a digest of its prompt's and its own token ids."""
     keys = []
     for group in groups:
-        prompt = hashlib.sha256(np.asarray([len(group.prompt), *group.prompt], dtype="<i8").tobytes())
+        ids = np.asarray(group.prompt, dtype="<i4")
+        prompt = hashlib.sha256(len(ids).to_bytes(8, "little") + ids.tobytes())
         for answer in group.answers:
             digest = prompt.copy()
-            digest.update(np.asarray(answer, dtype="<i8").tobytes())
+            digest.update(np.asarray(answer, dtype="<i4").tobytes())
             keys.append(digest.digest()[: _KEY.itemsize])
     return np.array(keys, dtype=_KEY)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bfpo.engine.attention import attends_by_group
+from bfpo.engine.attention import Attention, attends_by_group
 from bfpo.engine.head import FusedLoss, GroupLoss, LogitShape, answer_logps
 from bfpo.engine.layout import Layout, Stream, build_stream, stream_tokens
 from bfpo.engine.logps import TokenGroup, group_logps, split_by_tokens
@@ -25,11 +25,13 @@ class Engine:
         model: the causal language model itself, without the wrappers of adapters or processes.
         layout: how groups are laid out; see `choose_layout`.
         max_tokens: tokens of a micro-batch, padding included.
+        attention: how a stream is attended.
     """
 
     model: PreTrainedModel
     layout: Layout
     max_tokens: int
+    attention: Attention = "pieces"
 
     def split(self, groups: Sequence[TokenGroup]) -> list[list[int]]:
         """Micro-batches of at most ``max_tokens``: indices of their groups, longest first."""
@@ -37,7 +39,7 @@ class Engine:
 
     def attached(self) -> AbstractContextManager[None]:
         """Whatever uses the engine runs in here, the backward pass (which may recompute) included."""
-        return nullcontext() if self.layout == "padded" else attends_by_group(self.model)
+        return nullcontext() if self.layout == "padded" else attends_by_group(self.model, self.attention)
 
     def logps(self, model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
         """Log-probabilities of a micro-batch's answers, differentiable; ``reference`` is None.

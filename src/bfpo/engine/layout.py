@@ -7,10 +7,10 @@ scored, so it is not in the stream.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -70,17 +70,21 @@ class Stream:
     answer: Tensor
     tokens: Tensor
     group: Tensor
-    _masks: dict[int | None, list[Tensor | None]] = field(default_factory=dict)
+    _made: dict[Any, Any] = field(default_factory=dict)
+
+    def remember(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What all layers share, made by the first of them."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def masks(self, window: int | None = None) -> list[Tensor | None]:
-        """[queries, keys] bool mask of every piece, None for a causal one; made once for all layers.
+        """[queries, keys] bool mask of every piece, None for a causal one.
 
         Args:
             window: tokens, itself included, that a query sees at most (sliding-window attention).
         """
-        if window not in self._masks:
-            self._masks[window] = [self._mask(piece, window) for piece in self.pieces]
-        return self._masks[window]
+        return self.remember(("pieces", window), lambda: [self._mask(piece, window) for piece in self.pieces])
 
     def _mask(self, piece: Piece, window: int | None) -> Tensor | None:
         ends = list(accumulate(self.atoms))

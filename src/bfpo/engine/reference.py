@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -35,8 +35,8 @@ def reference_logps(engine: Engine, model: nn.Module, groups: Sequence[TokenGrou
     return sums
 
 
-def fill_cache(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup], cache: ReferenceCache) -> None:
-    """Score the groups and keep the result, file by file."""
+def fill_cache(engine: Engine, model: nn.Module, chunks: Iterable[Sequence[TokenGroup]], cache: ReferenceCache) -> None:
+    """Score groups, which come in chunks so that they need not all be in memory, and keep the result, file by file."""
     keys: list[np.ndarray] = []
     sums: list[float] = []
     tokens: list[int] = []
@@ -48,14 +48,15 @@ def fill_cache(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup], c
             kept.clear()
 
     written = time.monotonic()
-    for batch, values in _score(engine, model, groups):
-        part = [groups[index] for index in batch]
-        keys.append(answer_keys(part))
-        sums += [value for group_sums in values for value in group_sums]
-        tokens += [len(answer) for group in part for answer in group.answers]
-        if time.monotonic() - written > _SECONDS_A_FILE:
-            write()
-            written = time.monotonic()
+    for groups in chunks:
+        for batch, values in _score(engine, model, groups):
+            part = [groups[index] for index in batch]
+            keys.append(answer_keys(part))
+            sums += [value for group_sums in values for value in group_sums]
+            tokens += [len(answer) for group in part for answer in group.answers]
+            if time.monotonic() - written > _SECONDS_A_FILE:
+                write()
+                written = time.monotonic()
     write()
 
 

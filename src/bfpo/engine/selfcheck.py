@@ -5,6 +5,7 @@ Wrong positions or masks raise nothing, they only make wrong numbers: so the num
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from bfpo.engine.attention import Attention
 from bfpo.engine.forward import Engine
 from bfpo.engine.layout import Layout
 from bfpo.engine.logps import TokenGroup, group_logps
@@ -28,22 +30,30 @@ _GROUPS = 3
 
 @dataclass(frozen=True)
 class LayoutChoice:
-    """The layout, and in one line why."""
+    """The layout, in one line why, and how its stream is attended."""
 
     layout: Layout
     reason: str
+    attention: Attention = "pieces"
 
 
 def choose_layout(
-    base: PreTrainedModel, model: nn.Module, groups: Sequence[TokenGroup], wanted: WantedLayout = "auto"
+    base: PreTrainedModel,
+    model: nn.Module,
+    groups: Sequence[TokenGroup],
+    wanted: WantedLayout = "auto",
+    max_tokens: int = 4096,
 ) -> LayoutChoice:
     """The fastest layout whose log-probabilities equal the padded forward's: shared, else packed, else padded.
+
+    On a GPU both ways to attend to a stream are tried, and timed on the groups given.
 
     Args:
         base: the causal language model without wrappers.
         model: the same as it is called.
         groups: the data's first groups; three of them are tried, the longest among them.
         wanted: "auto", or the one layout to use.
+        max_tokens: tokens of a micro-batch, on the first of which ways to attend are timed.
 
     Raises:
         BfpoError: if the layout that is wanted is unknown or gives other numbers.
@@ -53,16 +63,48 @@ def choose_layout(
     if wanted == "padded":
         return LayoutChoice("padded", "as set")
     failures = []
+    sample = _sample(groups)
     for layout in ("shared", "packed") if wanted == "auto" else (wanted,):
-        difference, failure = _compare(base, model, _sample(groups), layout)
-        if failure is None:
-            return LayoutChoice(
-                layout, "; ".join([*failures, f"equal to the padded forward within {difference:.0e} nats a token"])
-            )
-        failures.append(f"{layout} {failure}")
+        exact: dict[Attention, float] = {}
+        for attention in _attentions(model):
+            difference, failure = _compare(model, sample, Engine(base, layout, 0, attention))
+            if failure is None:
+                exact[attention] = difference
+            else:
+                failures.append(f"{layout} {failure}" if attention == "pieces" else f"{layout} by blocks {failure}")
+        if exact:
+            fastest = next(iter(exact))
+            if len(exact) > 1:
+                fastest = min(exact, key=lambda one: _seconds(Engine(base, layout, max_tokens, one), model, groups))
+            equal = f"equal to the padded forward within {exact[fastest]:.0e} nats a token"
+            faster = [f"attention by {fastest} was the faster"] if len(exact) > 1 else []
+            return LayoutChoice(layout, "; ".join([*failures, equal, *faster]), fastest)
     if wanted != "auto":
         raise BfpoError(f"layout {wanted!r} is not possible with this model ({failures[0]}): use layout 'auto'")
     return LayoutChoice("padded", "; ".join(failures))
+
+
+def _attentions(model: nn.Module) -> tuple[Attention, ...]:
+    """What is tried on a model's device: FlexAttention has no backward on CPU, and knows no dropout."""
+    on_gpu = next(model.parameters()).is_cuda
+    return ("pieces", "blocks") if on_gpu and not _has_dropout(model) else ("pieces",)
+
+
+def _seconds(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]) -> float:
+    """The quickest of three forward and backward passes over a micro-batch."""
+    batch = [groups[index] for index in engine.split(groups)[0]]
+    trains = any(parameter.requires_grad for parameter in model.parameters())
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        with engine.attached(), torch.set_grad_enabled(trains):
+            loss, _ = engine.loss(model, batch, lambda logps, first, end: logps.policy)
+            if trains:
+                loss.backward()
+            loss.item()
+        best = min(best, time.perf_counter() - started)
+    model.zero_grad()
+    return best
 
 
 def _sample(groups: Sequence[TokenGroup]) -> list[TokenGroup]:
@@ -81,18 +123,15 @@ def _has_dropout(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _compare(
-    base: PreTrainedModel, model: nn.Module, groups: Sequence[TokenGroup], layout: Layout
-) -> tuple[float, str | None]:
+def _compare(model: nn.Module, groups: Sequence[TokenGroup], engine: Engine) -> tuple[float, str | None]:
     """Largest difference in nats a token, and what is wrong, if anything is."""
-    if getattr(base.config, "output_router_logits", False):
+    if getattr(engine.model.config, "output_router_logits", False):
         return 0.0, "would balance the experts over fewer tokens than the padded forward does (output_router_logits)"
-    if layout == "shared" and _has_dropout(model):
+    if engine.layout == "shared" and _has_dropout(model):
         return 0.0, "would let all answers of a prompt share its dropout"
     was_training = model.training
     model.eval()
     try:
-        engine = Engine(base, layout, max_tokens=0)
         expected = group_logps(model, groups)
         with engine.attached():
             found = engine.logps(model, groups)

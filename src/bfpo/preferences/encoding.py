@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
+from bfpo.preferences.store import RowWriter, rows_digest, stored
 
 if TYPE_CHECKING:
     import datasets
@@ -26,13 +29,17 @@ class EncodingCounts:
         skipped_rows: numbers of the rows whose prompt leaves no room for an answer.
         templated_strings: rows of plain strings that went through the chat template as a user's message.
         moved_boundaries: rows in which the prompt's last tokens depend on the answer and were counted to it.
+        first_unknown_safety: number of the first row in which the safety of an answer is unknown.
+        first_without_pair: number of the first row that has no two answers to compare.
     """
 
-    rows: int
-    truncated_answers: int
-    skipped_rows: list[int]
-    templated_strings: int
-    moved_boundaries: int
+    rows: int = 0
+    truncated_answers: int = 0
+    skipped_rows: list[int] = field(default_factory=list)
+    templated_strings: int = 0
+    moved_boundaries: int = 0
+    first_unknown_safety: int | None = None
+    first_without_pair: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ def encode(
     max_length: int,
     helpfulness_scale: float | None = None,
 ) -> Encoded:
-    """Encode rows of `load_preferences`.
+    """Encode rows of `load_preferences`, a row at a time; what was encoded before is found again.
 
     Args:
         rows: pairs or groups, in the documented columns or TRL's.
@@ -59,23 +66,42 @@ def encode(
             None orders them strictly, a tie being 1/2.
 
     Returns:
-        A data set with ``prompt_ids``, ``answer_ids`` (K lists, each ending in one end-of-sequence token unless cut),
-        ``is_safe`` (K), the pairs ``first``, ``second`` (indices of answers, the more helpful first) and
+        A data set, on disk, with ``prompt_ids``, ``answer_ids`` (K lists, each ending in one end-of-sequence token
+        unless cut), ``is_safe`` (K), the pairs ``first``, ``second`` (indices of answers, the more helpful first) and
         ``first_is_better``, and ``row``.
+
+    Raises:
+        BfpoError: if no row has room for an answer, or a prompt has no token of its own.
     """
-    import datasets
+    key = {
+        "rows": rows_digest(rows),
+        "tokenizer": tokenizer_digest(tokenizer),
+        "max_length": max_length,
+        "helpfulness_scale": helpfulness_scale,
+    }
 
-    counts = EncodingCounts(0, 0, [], 0, 0)
-
-    def encoded() -> Any:
+    def build(writer: RowWriter) -> dict[str, Any]:
+        counts = EncodingCounts()
+        writer.open(_features())
         for at, row in enumerate(rows):
             result = _encode_row(row, at, tokenizer, max_length, helpfulness_scale, counts)  # pyright: ignore
             if result is not None:
-                yield result
+                writer.write(result)
+        if not writer.rows:
+            raise BfpoError(f"no row is left: every prompt alone fills max_length {max_length}; raise it")
+        counts.rows = writer.rows
+        return asdict(counts)
+
+    dataset, counts = stored(key, build)
+    return Encoded(dataset, EncodingCounts(**counts))
+
+
+def _features() -> datasets.Features:
+    import datasets
 
     value, listed = datasets.Value, datasets.List
     ids, number = value("int32"), value("float64")
-    features = datasets.Features(
+    return datasets.Features(
         {
             "prompt_ids": listed(ids),
             "answer_ids": listed(listed(ids)),
@@ -86,12 +112,15 @@ def encode(
             "row": value("int64"),
         }
     )
-    records = list(encoded())
-    counts.rows = len(records)
-    if not records:
-        raise BfpoError(f"no row is left: every prompt alone fills max_length {max_length}; raise it")
-    columns = {name: [record[name] for record in records] for name in features}
-    return Encoded(datasets.Dataset.from_dict(columns, features=features), counts)
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Digest of everything that token ids depend on: the tokenizer itself, its settings and its chat template."""
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    vocabulary = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    settings = {name: value for name, value in tokenizer.init_kwargs.items() if name not in ("name_or_path",)}
+    parts = [type(tokenizer).__name__, vocabulary, settings, tokenizer.special_tokens_map, tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]:
@@ -182,6 +211,10 @@ def _encode_row(
     if room < 1:
         counts.skipped_rows.append(number)
         return None
+    if counts.first_unknown_safety is None and None in labels["is_safe"]:
+        counts.first_unknown_safety = number
+    if counts.first_without_pair is None and not labels["first"]:
+        counts.first_without_pair = number
     counts.truncated_answers += sum(len(ending) > room for ending in endings)
     counts.moved_boundaries += moved
     counts.templated_strings += isinstance(row["prompt"], str) and bool(tokenizer.chat_template)

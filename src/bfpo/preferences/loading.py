@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.preferences.checking import flags_of, is_unknown, row_problems
-from bfpo.preferences.reading import Row, read_rows
+from bfpo.preferences.reading import Row, Rows, RowSource, open_source
 from bfpo.preferences.schema import GROUP_COLUMNS, PAIR_COLUMNS, PreferenceDataError, Problem
 from bfpo.preferences.shapes import Complain, Shape, detect
+from bfpo.preferences.store import RowWriter, stored
 
 if TYPE_CHECKING:
     import datasets
@@ -95,62 +96,93 @@ def inspect_preferences(
     unknown_safety: UnknownSafety = None,
 ) -> tuple[datasets.Dataset, PreferenceReport]:
     """As `load_preferences`, with a report of what was read, kept and ignored."""
-    numbered = read_rows(name_or_path, split, revision)
-    if columns:
-        numbered = [
-            (number, {columns.get(name, name): value for name, value in row.items()}) for number, row in numbered
-        ]
-    return convert_rows(name_or_path, numbered, unknown_safety)
+    return convert(open_source(name_or_path, split, revision), unknown_safety, columns)
 
 
-def convert_rows(
-    source: str, numbered: list[tuple[int, Row]], unknown_safety: UnknownSafety = None
+def convert(
+    source: RowSource, unknown_safety: UnknownSafety = None, columns: Mapping[str, str] | None = None
 ) -> tuple[datasets.Dataset, PreferenceReport]:
-    """Make canonical rows of rows in any known shape.
+    """Make canonical rows of a source in any known shape, a row at a time; what was made before is found again.
 
     Raises:
         PreferenceDataError: with every problem found.
     """
-    present = dict.fromkeys(name for _, row in numbered for name in row)
-    shape, problems = detect(present)
-    if shape is None or problems:
-        raise PreferenceDataError(source, problems)
-    rows = _canonical(shape, numbered, problems)
-    unknown = sum(map(is_unknown, rows))
-    if unknown_safety in (None, "error") and 0 < unknown < len(rows):
+    key = {"rows": source.digest, "columns": dict(columns or {}), "unknown_safety": unknown_safety}
+    rows, notes = stored(key, lambda writer: _convert(source, unknown_safety, columns or {}, writer))
+    notes["ignored_columns"] = tuple(notes["ignored_columns"])
+    return rows, PreferenceReport(source=source.name, **notes)
+
+
+def _convert(
+    source: RowSource, unknown_safety: UnknownSafety, columns: Mapping[str, str], writer: RowWriter
+) -> dict[str, Any]:
+    problems: list[Problem] = []
+
+    def read(problems: list[Problem]) -> Rows:
+        for number, row in source.read(problems):
+            yield number, {columns.get(name, name): value for name, value in row.items()}
+
+    present = dict.fromkeys(name for _, row in read(problems) for name in row)
+    shape, mistyped = detect(present) if present else (None, [])
+    problems += mistyped
+    if shape is None or mistyped:
+        raise PreferenceDataError(source.name, problems)
+    tally = _Tally()
+    # What can't be read was noted on the way to the columns.
+    for row in _canonical(shape, read([]), problems):
+        tally.read += 1
+        unknown = is_unknown(row)
+        if unknown:
+            tally.unknown.append(row["row"])
+            if unknown_safety == "drop":
+                continue
+            if isinstance(unknown_safety, int | float):
+                row = _filled(row, float(unknown_safety))
+        if not writer.rows:
+            writer.open(_features(shape, row))
+        tally.keep(row)
+        writer.write({name: _plain(value) for name, value in row.items()})
+    if unknown_safety in (None, "error") and 0 < len(tally.unknown) < tally.read:
         remedy = "label them, or set unknown_safety to 'drop' or to a probability"
-        problems += [
-            Problem(row["row"], None, "the safety of an answer is unknown, though other rows say theirs", remedy)
-            for row in rows
-            if is_unknown(row)
-        ]
+        what = "the safety of an answer is unknown, though other rows say theirs"
+        problems += [Problem(number, None, what, remedy) for number in tally.unknown]
     if problems:
-        raise PreferenceDataError(source, sorted(problems, key=lambda problem: problem.row or 0))
-    kept = [row for row in rows if unknown_safety != "drop" or not is_unknown(row)]
-    if not kept:
+        raise PreferenceDataError(source.name, sorted(problems, key=lambda problem: problem.row or 0))
+    if not writer.rows:
         remedy = "set unknown_safety to a probability, or label the answers"
-        raise PreferenceDataError(source, [Problem(None, None, "no row says how safe its answers are", remedy)])
-    filled = 0
-    if isinstance(unknown_safety, int | float):
-        filled = sum(map(is_unknown, kept))
-        kept = [_filled(row, float(unknown_safety)) for row in kept]
-    report = PreferenceReport(
-        source=source,
-        shape=shape.name,
-        read=len(numbered),
-        kept=len(kept),
-        dropped_unknown=len(rows) - len(kept),
-        filled_unknown=filled,
-        duplicates=_duplicates(kept),
-        ignored_columns=tuple(name for name in present if name not in shape.required + shape.optional),
-        cells=dict(sorted(Counter(map(_cell, kept)).items())) if shape.kind == "pairs" else {},
-        digest=hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest(),
-    )
-    return _as_dataset(shape, kept), report
+        raise PreferenceDataError(source.name, [Problem(None, None, "no row says how safe its answers are", remedy)])
+    return {
+        "shape": shape.name,
+        "read": tally.read,
+        "kept": writer.rows,
+        "dropped_unknown": tally.read - writer.rows,
+        "filled_unknown": len(tally.unknown) if isinstance(unknown_safety, int | float) else 0,
+        "duplicates": writer.rows - len(tally.seen),
+        "ignored_columns": [name for name in present if name not in shape.required + shape.optional],
+        "cells": dict(sorted(tally.cells.items())) if shape.kind == "pairs" else {},
+        "digest": tally.digest.hexdigest(),
+    }
 
 
-def _canonical(shape: Shape, numbered: list[tuple[int, Row]], problems: list[Problem]) -> list[Row]:
-    rows = []
+@dataclass
+class _Tally:
+    """What is counted while rows go by; of their texts only short digests are kept."""
+
+    read: int = 0
+    unknown: list[int] = field(default_factory=list)
+    cells: Counter[str] = field(default_factory=Counter)
+    seen: set[bytes] = field(default_factory=set)
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def keep(self, row: Row) -> None:
+        """Count a row that is kept."""
+        self.cells[_cell(row)] += 1
+        texts = [row.get(name) for name in ("prompt", "chosen", "rejected", "responses")]
+        self.seen.add(hashlib.blake2b(json.dumps(texts).encode(), digest_size=12).digest())
+        self.digest.update(json.dumps(row, sort_keys=True).encode())
+
+
+def _canonical(shape: Shape, numbered: Rows, problems: list[Problem]) -> Iterator[Row]:
     kind: type | None = None
     for number, row in numbered:
         converted = shape.convert(row, _complaints(number, problems))
@@ -163,8 +195,7 @@ def _canonical(shape: Shape, numbered: list[tuple[int, Row]], problems: list[Pro
         problems += found
         if not found:
             kind = type(converted["prompt"])
-            rows.append(converted | {"row": number})
-    return rows
+            yield converted | {"row": number}
 
 
 def _complaints(number: int, problems: list[Problem]) -> Complain:
@@ -184,12 +215,6 @@ def _filled(row: Row, probability: float) -> Row:
     return row | {"is_safe": [fill(flag) for flag in row["is_safe"]]}
 
 
-def _duplicates(rows: list[Row]) -> int:
-    answers = ("prompt", "chosen", "rejected", "responses")
-    keys = [json.dumps([row.get(name) for name in answers]) for row in rows]
-    return len(keys) - len(set(keys))
-
-
 def _cell(row: Row) -> str:
     flags = flags_of(row)
     if any(flag is None for flag in flags):
@@ -197,13 +222,13 @@ def _cell(row: Row) -> str:
     return "".join("S" if flag >= 0.5 else "U" for flag in flags)
 
 
-def _as_dataset(shape: Shape, rows: list[Row]) -> datasets.Dataset:
+def _features(shape: Shape, row: Row) -> datasets.Features:
     import datasets
     from datasets import Value
 
     number = Value("float64")
     text = [{"role": Value("string"), "content": Value("string")}]
-    text = text if isinstance(rows[0]["prompt"], list) else Value("string")
+    text = text if isinstance(row["prompt"], list) else Value("string")
     kinds: dict[str, Any] = {
         "prompt": text,
         "chosen": text,
@@ -214,9 +239,7 @@ def _as_dataset(shape: Shape, rows: list[Row]) -> datasets.Dataset:
         "row": Value("int64"),
     }
     names = PAIR_COLUMNS if shape.kind == "pairs" else GROUP_COLUMNS
-    features = datasets.Features({name: kinds.get(name, number) for name in names})
-    columns = {name: [_plain(row[name]) for row in rows] for name in names}
-    return datasets.Dataset.from_dict(columns, features=features)
+    return datasets.Features({name: kinds.get(name, number) for name in names})
 
 
 def _plain(value: Any) -> Any:

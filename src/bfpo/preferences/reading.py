@@ -1,43 +1,91 @@
-"""Rows from files and Hub data sets, as plain dictionaries with their row numbers."""
+"""Rows from files and Hub data sets, one after the other, as plain dictionaries with their row numbers."""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from bfpo.preferences.schema import PreferenceDataError, Problem
+from bfpo.preferences.store import rows_digest
+
+if TYPE_CHECKING:
+    import datasets
 
 Row = dict[str, Any]
+Rows = Iterator[tuple[int, Row]]
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
+_BLOCK = 2**20
 
 
-def read_rows(name_or_path: str, split: str, revision: str | None) -> list[tuple[int, Row]]:
-    """All rows of a source with their 1-based numbers (in JSONL, of the line).
+@dataclass(frozen=True)
+class RowSource:
+    """A source that can be read from its beginning as often as wanted.
+
+    Attributes:
+        name: what messages call it.
+        digest: SHA-256 of what is in it.
+        read: yields its rows with their 1-based numbers (in JSONL, of the line), and adds what is wrong with a row that
+            can't be read to the list it is given.
+    """
+
+    name: str
+    digest: str
+    read: Callable[[list[Problem]], Rows]
+
+
+def open_source(name_or_path: str, split: str = "train", revision: str | None = None) -> RowSource:
+    """A file, or else a data set on the Hub.
 
     A file on disk wins over a Hub data set of the same name; what looks like a path is never asked of the Hub.
 
     Raises:
-        PreferenceDataError: if it doesn't exist or can't be read; every unreadable line is named.
+        PreferenceDataError: if there is neither.
     """
     path = Path(name_or_path)
     if path.is_dir():
         raise _file_error(name_or_path, "it is a directory", "name one of the files in it")
     if path.exists():
-        return _read_file(path)
+        return _file_source(path)
     if path.suffix in (*_SUFFIXES, ".gz") or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise _file_error(name_or_path, "there is no such file", "check the path")
-    return _read_hub(name_or_path, split, revision)
+    return dataset_source(name_or_path, _load_from_hub(name_or_path, split, revision))
 
 
-def _read_file(path: Path) -> list[tuple[int, Row]]:
+def dataset_source(name: str, rows: datasets.Dataset) -> RowSource:
+    """A data set that is there already."""
+
+    def read(_: list[Problem]) -> Rows:
+        for number, row in enumerate(rows, start=1):
+            yield number, dict(row)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    return RowSource(name, rows_digest(rows), read)
+
+
+def read_rows(name_or_path: str, split: str, revision: str | None) -> list[tuple[int, Row]]:
+    """All rows of a source at once, with their numbers.
+
+    Raises:
+        PreferenceDataError: if it doesn't exist or can't be read; every unreadable row is named.
+    """
+    source = open_source(name_or_path, split, revision)
+    problems: list[Problem] = []
+    rows = list(source.read(problems))
+    if problems:
+        raise PreferenceDataError(source.name, problems)
+    return rows
+
+
+def _file_source(path: Path) -> RowSource:
     inner = Path(path.stem) if path.suffix == ".gz" else path
-    readers: dict[str, Callable[[str, bytes], list[tuple[int, Row]]]] = {
+    readers: dict[str, Callable[[str, IO[bytes], list[Problem]], Rows]] = {
         ".jsonl": _jsonl,
         ".ndjson": _jsonl,
         ".json": _json,
@@ -51,70 +99,82 @@ def _read_file(path: Path) -> list[tuple[int, Row]]:
             f"the ending {inner.suffix!r} is not known",
             f"use one of {', '.join(_SUFFIXES)}, or these with .gz",
         )
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _file_error(str(path), f"it can't be read ({error.strerror})", "check its permissions") from error
-    if path.suffix == ".gz":
+
+    def read(problems: list[Problem]) -> Rows:
+        found = 0
         try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+                for row in reader(str(path), file, problems):
+                    found += 1
+                    yield row
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise _file_error(
                 str(path), f"it is no complete gzip file ({error})", "download or compress it again"
             ) from error
-    if not content.strip():
-        raise _file_error(str(path), "it is empty", "name a file with at least one row")
-    rows = reader(str(path), content)
-    if not rows:
-        raise _file_error(str(path), "it has no rows", "name a file with at least one row")
-    return rows
+        if not found and not problems:
+            raise _file_error(str(path), "it has no rows", "name a file with at least one row")
 
-
-def _text(source: str, content: bytes) -> str:
+    digest = hashlib.sha256(inner.suffix.encode())
+    blank = True
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise PreferenceDataError(
-            source, [Problem(line, None, f"byte {error.start} is not UTF-8", "save the file as UTF-8")]
-        ) from error
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                blank = blank and not block.strip()
+                digest.update(block)
+    except OSError as error:
+        raise _file_error(str(path), f"it can't be read ({error.strerror})", "check its permissions") from error
+    if blank:
+        raise _file_error(str(path), "it is empty", "name a file with at least one row")
+    return RowSource(str(path), digest.hexdigest(), read)
 
 
-def _jsonl(source: str, content: bytes) -> list[tuple[int, Row]]:
-    rows: list[tuple[int, Row]] = []
-    problems: list[Problem] = []
-    for number, line in enumerate(_text(source, content).split("\n"), start=1):
-        if not line.strip():
+def _jsonl(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
+    for number, content in enumerate(file, start=1):
+        if not content.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(_decoded(content, first=number == 1))
+        except UnicodeDecodeError as error:
+            problems.append(Problem(number, None, *_not_utf8(error.start)))
+            continue
         except json.JSONDecodeError as error:
             problems.append(
                 Problem(number, None, f"the line is not JSON ({error.msg} at character {error.colno})", "mend the line")
             )
             continue
         if isinstance(value, dict):
-            rows.append((number, value))
+            yield number, value
         else:
             problems.append(_not_an_object(number, value))
-    if problems:
-        raise PreferenceDataError(source, problems)
-    return rows
 
 
-def _json(source: str, content: bytes) -> list[tuple[int, Row]]:
-    text = _text(source, content)
+def _decoded(content: bytes, *, first: bool) -> str:
+    return content.decode("utf-8-sig" if first else "utf-8")
+
+
+def _not_utf8(byte: int) -> tuple[str, str]:
+    return f"byte {byte} of the line is not UTF-8", "save the file as UTF-8"
+
+
+def _json(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
+    """A list of objects; read whole, for want of lines."""
+    content = file.read()
     try:
-        value = json.loads(text)
+        value = json.loads(_decoded(content, first=True))
+    except UnicodeDecodeError as error:
+        line_start = content.rfind(b"\n", 0, error.start) + 1
+        line = content.count(b"\n", 0, line_start) + 1
+        raise PreferenceDataError(source, [Problem(line, None, *_not_utf8(error.start - line_start))]) from error
     except json.JSONDecodeError as error:
         remedy = "rename it to .jsonl if it has one object a line" if error.msg == "Extra data" else "mend the file"
         raise _file_error(source, f"it is not JSON ({error.msg} in line {error.lineno})", remedy) from error
     if not isinstance(value, list):
         raise _file_error(source, f"it holds a {type(value).__name__}, not a list", "write a list of objects")
-    problems = [_not_an_object(at, row) for at, row in enumerate(value, start=1) if not isinstance(row, dict)]
-    if problems:
-        raise PreferenceDataError(source, problems)
-    return list(enumerate(value, start=1))
+    for number, row in enumerate(value, start=1):
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            problems.append(_not_an_object(number, row))
 
 
 def _not_an_object(row: int, value: Any) -> Problem:
@@ -125,25 +185,26 @@ def _not_an_object(row: int, value: Any) -> Problem:
 _CELLS: dict[str, Any] = {"": None, "true": True, "false": False}
 
 
-def _csv(source: str, content: bytes) -> list[tuple[int, Row]]:
+def _csv(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
     csv.field_size_limit(2**31 - 1)
-    reader = csv.DictReader(io.StringIO(_text(source, content), newline=""), strict=True)
-    rows: list[tuple[int, Row]] = []
-    problems: list[Problem] = []
+    reader = csv.DictReader(_csv_lines(file), strict=True)
+    number = 0
     try:
         for number, cells in enumerate(reader, start=1):
             if None in cells or None in cells.values():
-                problems.append(
-                    Problem(
-                        number, None, f"the row has not {len(reader.fieldnames or [])} cells", "quote commas and breaks"
-                    )
-                )
-            rows.append((number, {str(name): _cell(name, cell) for name, cell in cells.items()}))
+                what = f"the row has not {len(reader.fieldnames or [])} cells"
+                problems.append(Problem(number, None, what, "quote commas and breaks"))
+            else:
+                yield number, {str(name): _cell(name, cell) for name, cell in cells.items()}
+    except UnicodeDecodeError as error:
+        problems.append(Problem(number + 1, None, *_not_utf8(error.start)))
     except csv.Error as error:
-        problems.append(Problem(len(rows) + 1, None, f"the row is not CSV ({error})", "quote commas and line breaks"))
-    if problems:
-        raise PreferenceDataError(source, problems)
-    return rows
+        problems.append(Problem(number + 1, None, f"the row is not CSV ({error})", "quote commas and line breaks"))
+
+
+def _csv_lines(file: IO[bytes]) -> Iterator[str]:
+    for number, line in enumerate(file):
+        yield _decoded(line, first=number == 0)
 
 
 def _cell(name: str | None, cell: Any) -> Any:
@@ -165,28 +226,32 @@ def _cell(name: str | None, cell: Any) -> Any:
     return cell if cell else None
 
 
-def _parquet(source: str, content: bytes) -> list[tuple[int, Row]]:
+def _parquet(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
+    # Parquet is read from its end, which a stream that is being decompressed hasn't.
+    seekable = file if not isinstance(file, gzip.GzipFile) else io.BytesIO(file.read())
+    number = 0
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(content))
+        for batch in pyarrow.parquet.ParquetFile(seekable).iter_batches(batch_size=1000):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
     except (pyarrow.ArrowException, OSError) as error:
         raise _file_error(source, f"it is no parquet file ({str(error).splitlines()[0]})", "write it again") from error
-    return list(enumerate(table.to_pylist(), start=1))
 
 
-def _read_hub(name: str, split: str, revision: str | None) -> list[tuple[int, Row]]:
+def _load_from_hub(name: str, split: str, revision: str | None) -> datasets.Dataset:
     import datasets
 
     try:
-        rows = datasets.load_dataset(name, split=split, revision=revision)
+        return datasets.load_dataset(name, split=split, revision=revision)  # pyright: ignore[reportReturnType]
     except Exception as error:  # the Hub client raises many kinds, which all mean the same to the user
         reason = " ".join(str(error).split())[:200]
         raise _file_error(
             name, f"no such file, and it can't be loaded from the Hub ({reason})", "check name, split and revision"
         ) from error
-    return list(enumerate(rows, start=1))  # pyright: ignore
 
 
 def _file_error(source: str, what: str, remedy: str) -> PreferenceDataError:

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import datasets
+import numpy as np
+import pyarrow
 
 from bfpo.errors import BfpoError
 from bfpo.objectives.registry import Objective
 from bfpo.preferences.encoding import EncodingCounts, encode
-from bfpo.preferences.loading import convert_rows
+from bfpo.preferences.loading import convert
+from bfpo.preferences.reading import dataset_source
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def prepare(data: datasets.Dataset | Blend, tokenizer: Any, max_length: int, obj
     if len(encoded) < len(ordered):
         raise BfpoError("two sources have the same name: give every source a name of its own")
     for name, part in encoded.items():
-        _check(part.dataset, name, objective)
+        _check(part.counts, name, objective)
     rows = datasets.concatenate_datasets([part.dataset for part in encoded.values()])
     main = sum(len(encoded[source.name].dataset) for source in ordered if source.role == "main")
     return TrainingData(rows, main, len(rows) - main, {name: part.counts for name, part in encoded.items()})
@@ -68,28 +71,31 @@ def _canonical(source: Source) -> datasets.Dataset:
     """The rows as `load_preferences` returns them; a data set of one's own is converted, and checked, as a file is."""
     if "row" in source.rows.column_names:
         return source.rows
-    numbered = [(number, dict(row)) for number, row in enumerate(source.rows, start=1)]  # pyright: ignore
-    return convert_rows(source.name, numbered)[0]
+    return convert(dataset_source(source.name, source.rows))[0]
 
 
-def with_reference(data: TrainingData, reference: Sequence[Sequence[float]]) -> TrainingData:
-    """The same data with the reference log-probability of every answer beside it."""
-    return replace(data, rows=data.rows.add_column("reference", list(reference)))
+def with_reference(data: TrainingData, sums: np.ndarray, answers: np.ndarray) -> TrainingData:
+    """The same data with the reference log-probability of every answer beside it.
+
+    Args:
+        data: G rows with N answers in total.
+        sums: [N] log-probabilities in nats.
+        answers: [G] answers of every row.
+    """
+    ends = np.concatenate([[0], np.cumsum(answers)]).astype(np.int32)
+    column = pyarrow.ListArray.from_arrays(ends, sums)
+    return replace(data, rows=data.rows.add_column("reference", column))  # pyright: ignore[reportArgumentType]
 
 
-def _check(rows: datasets.Dataset, source: str, objective: Objective) -> None:
-    if objective.normalizer == "groups":
-        for row, first in zip(rows["row"], rows["first"], strict=True):
-            if not first:
-                raise BfpoError(
-                    f"{source}, row {row}: a pairwise objective needs at least two answers a prompt; "
-                    "train single answers with loss_type 'sft'"
-                )
-    if objective.reads_safety:
-        for row, is_safe in zip(rows["row"], rows["is_safe"], strict=True):
-            if any(flag is None for flag in is_safe):
-                raise BfpoError(
-                    f"{source}, row {row}: the objective reads the safety of every answer and this one's is "
-                    "unknown; add chosen_is_safe and rejected_is_safe, or load the source with unknown_safety=1.0 "
-                    "(all safe, as the paper's buffer) or 'drop'"
-                )
+def _check(counts: EncodingCounts, source: str, objective: Objective) -> None:
+    if objective.normalizer == "groups" and counts.first_without_pair is not None:
+        raise BfpoError(
+            f"{source}, row {counts.first_without_pair}: a pairwise objective needs at least two answers a prompt; "
+            "train single answers with loss_type 'sft'"
+        )
+    if objective.reads_safety and counts.first_unknown_safety is not None:
+        raise BfpoError(
+            f"{source}, row {counts.first_unknown_safety}: the objective reads the safety of every answer and this "
+            "one's is unknown; add chosen_is_safe and rejected_is_safe, or load the source with unknown_safety=1.0 "
+            "(all safe, as the paper's buffer) or 'drop'"
+        )

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import datasets
+import numpy as np
+import pyarrow
 import torch
 
+from bfpo.engine.layout import Layout, stream_tokens
 from bfpo.engine.logps import TokenGroup
 from bfpo.groups import GroupLabels
 
 Row = Mapping[str, Any]
+
+# Rows whose token ids are in memory at once.
+ROWS_AT_ONCE = 4096
 
 
 def as_rows(rows: Iterable[Any]) -> list[Row]:
@@ -22,6 +29,30 @@ def as_rows(rows: Iterable[Any]) -> list[Row]:
 def token_groups(rows: Sequence[Row]) -> list[TokenGroup]:
     """The token ids of encoded rows."""
     return [TokenGroup(row["prompt_ids"], row["answer_ids"]) for row in rows]
+
+
+def token_chunks(rows: datasets.Dataset) -> Iterator[list[TokenGroup]]:
+    """The token ids of all rows, as views of the file that they lie in."""
+    for table in rows.select_columns(["prompt_ids", "answer_ids"]).with_format("arrow").iter(ROWS_AT_ONCE):
+        assert isinstance(table, pyarrow.Table)
+        prompts, answers = (table[name].combine_chunks() for name in ("prompt_ids", "answer_ids"))
+        prompt_parts, answer_parts = _parts(prompts), _parts(answers.flatten())
+        ends = np.cumsum([0, *answers.value_lengths().to_pylist()])
+        yield [
+            TokenGroup(prompt, answer_parts[start:end])
+            for prompt, start, end in zip(prompt_parts, ends, ends[1:], strict=False)
+        ]
+
+
+def _parts(lists: Any) -> list[np.ndarray]:
+    """The lists of an Arrow array, as arrays."""
+    ends = np.cumsum(lists.value_lengths().to_numpy())
+    return np.split(lists.flatten().to_numpy(), ends[:-1])
+
+
+def row_tokens(rows: datasets.Dataset, layout: Layout) -> np.ndarray:
+    """[G] tokens that each row occupies in a layout."""
+    return np.array([stream_tokens(group, layout) for groups in token_chunks(rows) for group in groups])
 
 
 def group_labels(rows: Sequence[Row], device: torch.device | str = "cpu") -> GroupLabels:

@@ -14,7 +14,7 @@ from bfpo.engine.estimates import Estimate, Kept, ModelSize, estimate, kept_for_
 from bfpo.engine.trainable import select_trainable
 from bfpo.errors import BfpoError
 from bfpo.training.data import prepare
-from bfpo.training.labels import as_rows, token_groups
+from bfpo.training.labels import token_chunks
 from bfpo.training.recipe import Recipe
 from bfpo.training.run import training_arguments, uses_bf16
 from bfpo.training.sampling import StepPlan
@@ -55,7 +55,7 @@ def plan_recipe(recipe: Recipe) -> Plan:
     data = prepare(blend, tokenizer, recipe.max_length, objective)
     size, kept = _measure_model(recipe, config)
     steps = StepPlan(data.main, data.buffer, recipe.batch_size, recipe.buffer_ratio, recipe.seed)
-    groups = token_groups(as_rows(data.rows))
+    groups = [group for chunk in token_chunks(data.rows) for group in chunk]
     used = [groups[row] for step in steps.epoch(0) for row in step]
     bf16 = uses_bf16(recipe)
     total = recipe.max_steps if recipe.max_steps > 0 else round(steps.steps_per_epoch * recipe.num_train_epochs)

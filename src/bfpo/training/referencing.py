@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from bfpo.engine.cache import ReferenceCache, answer_keys, default_cache_folder, model_digest
 from bfpo.engine.forward import Engine
-from bfpo.engine.logps import TokenGroup
 from bfpo.engine.reference import fill_cache
+from bfpo.training.labels import ROWS_AT_ONCE, as_rows, token_chunks, token_groups
 
 
 @dataclass(frozen=True)
@@ -49,25 +49,45 @@ def open_cache(root: str | None, model: PreTrainedModel | Any, precision: str) -
 
 
 def reference_of(
-    groups: Sequence[TokenGroup], cache: ReferenceCache, engine: Engine, model: Any, accelerator: Accelerator
-) -> tuple[list[list[float]], ReferenceCounts]:
-    """Summed reference log-probability of every answer, in nats, by group; and where they came from."""
-    keys = answer_keys(groups)
+    rows: datasets.Dataset, cache: ReferenceCache, engine: Engine, model: Any, accelerator: Accelerator
+) -> tuple[np.ndarray, np.ndarray, ReferenceCounts]:
+    """Summed reference log-probabilities of encoded rows, of which a chunk at a time is in memory.
+
+    Args:
+        rows: G encoded rows with N answers in total.
+        cache: what is known of the model.
+        engine: how groups go through it.
+        model: the model as it is called, before its first update.
+        accelerator: of the processes, which score together.
+
+    Returns:
+        [N] sums in nats, [G] answers of every row, and where the sums came from.
+    """
+    keys, answers = [], []
+    for groups in token_chunks(rows):
+        keys.append(answer_keys(groups))
+        answers += [len(group.answers) for group in groups]
+    all_keys, counts = np.concatenate(keys), np.array(answers)
     # The first process's cache decides: while the others read theirs, it may already write.
-    unknown = _from_first(np.isnan(cache.get(keys)).tolist(), accelerator)
-    ends = accumulate(len(group.answers) for group in groups)
-    missing = [group for group, end in zip(groups, ends, strict=True) if any(unknown[end - len(group.answers) : end])]
+    unknown = _from_first(np.isnan(cache.get(all_keys)), accelerator)
+    starts = np.cumsum(counts) - counts
+    missing = np.flatnonzero(np.logical_or.reduceat(unknown, starts))
     before = len(cache.parts)
     with accelerator.autocast():
-        fill_cache(engine, model, missing[accelerator.process_index :: accelerator.num_processes], cache)
+        own = rows.select(missing[accelerator.process_index :: accelerator.num_processes])
+        fill_cache(engine, model, (token_groups(as_rows(chunk)) for chunk in _selections(own)), cache)
     if accelerator.num_processes > 1:
         cache.parts[before:] = gather_object(cache.parts[before:])
-    values = iter(_from_first(cache.get(keys).tolist(), accelerator))
-    sums = [[next(values) for _ in group.answers] for group in groups]
-    scored = sum(len(group.answers) for group in missing)
-    return sums, ReferenceCounts(len(keys) - scored, scored)
+    sums = _from_first(cache.get(all_keys), accelerator)
+    scored = int(counts[missing].sum())
+    return sums, counts, ReferenceCounts(len(all_keys) - scored, scored)
 
 
-def _from_first(values: list[Any], accelerator: Accelerator) -> list[Any]:
+def _selections(rows: datasets.Dataset) -> Iterator[datasets.Dataset]:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield rows.select(range(start, min(start + ROWS_AT_ONCE, len(rows))))
+
+
+def _from_first(values: np.ndarray, accelerator: Accelerator) -> np.ndarray:
     """The first process's values, on all of them."""
     return broadcast_object_list([values])[0] if accelerator.num_processes > 1 else values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class StepPlan:
         batch_size: groups of a global step, buffer included.
         buffer_ratio: buffer groups for each main group.
         seed: of every shuffle.
+        first: steps of the first epoch that come before its others.
 
     Raises:
         BfpoError: if there are no main rows, or ``batch_size`` can't hold the ratio exactly.
@@ -36,6 +37,7 @@ class StepPlan:
     batch_size: int
     buffer_ratio: float = 1.0
     seed: int = 0
+    first: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.main <= 0:
@@ -61,8 +63,31 @@ class StepPlan:
         """Steps of one pass over the main rows."""
         return -(-self.main // self.main_per_step)
 
+    def largest_first(self, tokens: np.ndarray, max_tokens: int) -> StepPlan:
+        """The same steps, beginning with the two whose micro-batches are the largest.
+
+        Memory that doesn't suffice is so found wanting at once: in the first step, or, as it is only there that the
+        optimizer takes its own, in the second.
+
+        Args:
+            tokens: of every row, in the layout that is used.
+            max_tokens: of a micro-batch.
+        """
+
+        def largest(step: np.ndarray) -> int:
+            sums = np.sort(tokens[step])[::-1].cumsum()
+            return max(sums[0], sums[sums <= max_tokens].max(initial=0))
+
+        sizes = np.array([largest(step) for step in self.epoch(0)])
+        return replace(self, first=tuple(np.argsort(-sizes, kind="stable")[:2].tolist()))
+
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """Row numbers of every step of an epoch (counted from 0)."""
+        steps = self._steps(epoch)
+        first = self.first if epoch == 0 else ()
+        return [steps[at] for at in first] + [step for at, step in enumerate(steps) if at not in first]
+
+    def _steps(self, epoch: int) -> list[np.ndarray]:
         order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.main)
         parts = [order[at : at + self.main_per_step] for at in range(0, self.main, self.main_per_step)]
         if not self.buffer:

@@ -27,6 +27,7 @@ from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 from bfpo.engine.forward import Engine
 from bfpo.engine.head import GroupLoss
 from bfpo.engine.logps import TokenGroup
+from bfpo.engine.memory import explained_out_of_memory
 from bfpo.engine.selfcheck import choose_layout
 from bfpo.engine.trainable import keep_trained_weights_in_float32, select_trainable
 from bfpo.errors import BfpoError
@@ -38,7 +39,7 @@ from bfpo.training.checkpoints import (
 )
 from bfpo.training.config import BFPOConfig
 from bfpo.training.data import Blend, TrainingData, prepare, with_reference
-from bfpo.training.labels import Row, as_rows, group_labels, token_groups
+from bfpo.training.labels import Row, as_rows, group_labels, row_tokens, token_groups
 from bfpo.training.metrics import RunningMeans, pair_metrics
 from bfpo.training.referencing import ReferenceCounts, open_cache, reference_of
 from bfpo.training.sampling import StepLoader, StepPlan, StepSampler
@@ -92,20 +93,21 @@ class BFPOTrainer(Trainer):
         base = prepared.get_base_model() if isinstance(prepared, PeftModel) else prepared
         assert isinstance(base, PreTrainedModel)
         first = token_groups(as_rows(data.rows.select(range(min(_CHECKED_ROWS, len(data.rows))))))
-        self.layout = choose_layout(base, prepared, first, args.layout)
-        self.engine = Engine(base, self.layout.layout, args.micro_batch_tokens)
+        self.layout = choose_layout(base, prepared, first, args.layout, args.micro_batch_tokens)
+        self.engine = Engine(base, self.layout.layout, args.micro_batch_tokens, self.layout.attention)
         self.reference = ReferenceCounts()
         self.training_data = self._with_reference(data)
         self.train_dataset = self.training_data.rows
         if evaluation:
             self.eval_dataset = self._with_reference(evaluation).rows
-        self.plan = StepPlan(
+        plan = StepPlan(
             main=data.main,
             buffer=data.buffer,
             batch_size=args.global_batch_size or self.args.per_device_train_batch_size * self.args.world_size,
             buffer_ratio=args.buffer_ratio,
             seed=args.data_seed if args.data_seed is not None else args.seed,
         )
+        self.plan = plan.largest_first(row_tokens(data.rows, self.layout.layout), args.micro_batch_tokens)
         self._means = RunningMeans()
 
     def _with_reference(self, data: TrainingData) -> TrainingData:
@@ -116,10 +118,10 @@ class BFPOTrainer(Trainer):
         assert isinstance(self.args, BFPOConfig)
         precision = "bf16 autocast" if self.args.bf16 else "fp16 autocast" if self.args.fp16 else "as the weights"
         cache = open_cache(self.args.reference_cache, self.model, precision)
-        groups = token_groups(as_rows(data.rows))
-        sums, counts = reference_of(groups, cache, self.engine, self.model, self.accelerator)
+        with explained_out_of_memory("scoring the reference", self.engine.max_tokens):
+            sums, answers, counts = reference_of(data.rows, cache, self.engine, self.model, self.accelerator)
         self.reference += counts
-        return with_reference(data, sums)
+        return with_reference(data, sums, answers)
 
     def get_train_dataloader(self) -> StepLoader:
         """A loader that yields this process's share of one whole step at a time."""
@@ -263,7 +265,8 @@ class BFPOTrainer(Trainer):
                 remove_incomplete_checkpoints(folder)
             self.accelerator.wait_for_everyone()
             resume_from_checkpoint = str(newest) if newest else None
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        with explained_out_of_memory("training", self.engine.max_tokens):
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save as the Trainer does, but leave no pickle of the arguments beside the model."""

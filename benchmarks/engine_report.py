@@ -1,0 +1,234 @@
+"""The engine benchmark's report: tables and plots of the results that are there."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+
+Result = dict[str, Any]
+
+OURS = ("ours", "lean", "groups")
+SIDES = ("ours", "lean", "shipped", "best", "compact")
+MEANING = {
+    "ours": "bfpo as shipped",
+    "lean": "bfpo, micro-batches of 1,024 tokens",
+    "shipped": "TRL's defaults but for the precision",
+    "best": "TRL, reference precomputed, no checkpointing, grouped by length",
+    "compact": "the same, with its GPU path's selection of positions switched on",
+}
+
+
+def tokens_per_second(result: Result) -> float:
+    """Tokens that had to be trained on, every prompt counted once an answer, by second."""
+    return result["useful_tokens"] / sum(result["step_seconds"])
+
+
+def rows_per_second(result: Result) -> float:
+    """Pairs (groups) of average length by second: which of them fell into the timed steps doesn't matter so."""
+    return tokens_per_second(result) / result["tokens_a_row"]
+
+
+def flops_a_token(result: Result) -> float:
+    """FLOPs that the side executes for one of those tokens."""
+    return result["flops_executed"] / result["useful_tokens"]
+
+
+def share_of_peak(result: Result) -> float:
+    """Of the matmul peak of the same process, what the FLOPs amount to that can't be avoided."""
+    layout = "shared" if result["case"]["side"] in OURS else "packed"
+    return rows_per_second(result) * result["flops_needed_a_row"][layout] / result["matmul_peak"]
+
+
+def median_and_range(values: Sequence[float], digits: int) -> str:
+    """The median, with smallest and largest."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def median(results: Sequence[Result], figure: Any) -> float:
+    """The median of a figure."""
+    return statistics.median(figure(result) for result in results)
+
+
+def by_side(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Results of each side."""
+    sides: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        sides[result["case"]["side"]].append(result)
+    return sides
+
+
+def factors(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[float, float]:
+    """How much faster ours is, and what the executed FLOPs predict."""
+    measured = median(ours, tokens_per_second) / median(theirs, tokens_per_second)
+    return measured, median(theirs, flops_a_token) / median(ours, flops_a_token)
+
+
+def table(results: Sequence[Result]) -> list[str]:
+    """All sides at one precision and one choice of weights."""
+    sides = by_side(results)
+    ours = sides["ours"]
+    lines = [
+        "| side | runs x steps | pairs/s | tokens/s | ours is faster by | FLOPs predict | net memory, MB | "
+        "share of the matmul peak | reference pass, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for side in (side for side in SIDES if side in sides):
+        runs = sides[side]
+        measured, predicted = factors(ours, runs)
+        memory = median_and_range([run["net_mb"] for run in runs], 0)
+        lines.append(
+            f"| {side}: {MEANING[side]} | {len(runs)} x {len(runs[0]['step_seconds'])} "
+            f"| {median_and_range([rows_per_second(run) for run in runs], 2)} | {median(runs, tokens_per_second):.0f} "
+            f"| {measured:.2f}x | {predicted:.2f}x | {memory} | {100 * median(runs, share_of_peak):.0f} % "
+            f"| {median(runs, lambda run: run['prepare_seconds']):.0f} |"
+        )
+    return lines
+
+
+def losses(results: Sequence[Result]) -> list[str]:
+    """Whether all sides compute the same."""
+    curves = {result["case"]["side"]: result["losses"] for result in results}
+    if "ours" not in curves:
+        return []
+    apart = max(abs(a - b) / abs(a) for curve in curves.values() for a, b in zip(curves["ours"], curve, strict=True))
+    return [
+        f"On the same eight short pairs a step, {len(curves['ours'])} steps in float32, the losses of "
+        f"{', '.join(curves)} coincide within a relative {apart:.0e} (mean-reduced IPO, TRL's form).",
+        "",
+    ]
+
+
+def answers(results: Sequence[Result]) -> list[str]:
+    """K answers at once against their pairs."""
+    if not results:
+        return []
+    lines = [
+        "## K answers a prompt",
+        "",
+        "Four prompts a step, trained as one group of K answers each, or as all their pairs through the same engine.",
+        "",
+        "| K | pairs | seconds a step, groups | seconds a step, pairs | share | FLOPs predict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for number in sorted({result["case"]["workload"]["answers"] for result in results}):
+        sides = by_side([result for result in results if result["case"]["workload"]["answers"] == number])
+        group, pairs = ([statistics.median(run["step_seconds"]) for run in sides[side]] for side in ("groups", "ours"))
+        flops = [median(sides[side], lambda run: run["flops_executed"]) for side in ("groups", "ours")]
+        share = statistics.median(group) / statistics.median(pairs)
+        lines.append(
+            f"| {number} | {number * (number - 1) // 2} | {median_and_range(group, 2)} | {median_and_range(pairs, 2)} "
+            f"| {100 * share:.1f} % | {100 * flops[0] / flops[1]:.1f} % |"
+        )
+    return [*lines, ""]
+
+
+def sweep(results: Sequence[Result], title: str, columns: str, label: Any) -> list[str]:
+    """Ours against compact over something."""
+    groups: dict[Any, list[Result]] = defaultdict(list)
+    for result in results:
+        groups[label(result["case"]["workload"], result)].append(result)
+    complete = {name: by_side(runs) for name, runs in groups.items() if len(by_side(runs)) == 2}
+    if not complete:
+        return []
+    lines = [
+        f"## {title}",
+        "",
+        f"| {columns} | ours, pairs/s | compact, pairs/s | ours is faster by | FLOPs predict | share of the peak "
+        "| net memory, ours | compact |",
+        "|---" * (columns.count("|") + 8) + "|",
+    ]
+    for name, sides in complete.items():
+        ours, compact = sides["ours"], sides["compact"]
+        measured, predicted = factors(ours, compact)
+        lines.append(
+            f"| {name} | {median_and_range([rows_per_second(run) for run in ours], 2)} "
+            f"| {median_and_range([rows_per_second(run) for run in compact], 2)} | {measured:.2f}x | {predicted:.2f}x "
+            f"| {100 * median(ours, share_of_peak):.0f} % | {median(ours, lambda run: run['net_mb']):.0f} MB "
+            f"| {median(compact, lambda run: run['net_mb']):.0f} MB |"
+        )
+    return [*lines, ""]
+
+
+def plot(results: Sequence[Result], path: Path) -> None:
+    """Loss curves over one another, and the speeds."""
+    figure, (curves, bars) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    same = [result for result in results if result["kind"] == "losses"]
+    for width, result in zip((8, 6.5, 5, 3, 1), same, strict=False):
+        steps = range(1, len(result["losses"]) + 1)
+        curves.plot(steps, result["losses"], linewidth=width, label=result["case"]["side"])
+    curves.set(xlabel="step", ylabel="loss", title="The same eight pairs: one curve")
+    curves.legend(frameon=False)
+    speed = by_side(headline_results(results))
+    sides = [side for side in SIDES if side in speed]
+    rates = [[rows_per_second(run) for run in speed[side]] for side in sides]
+    bars.barh(sides, [statistics.median(each) for each in rates], color="0.8")
+    for at, each in enumerate(rates):
+        bars.plot(each, [at] * len(each), "k|")
+    bars.invert_yaxis()
+    bars.set(xlabel="pairs/s", title="fp32, all weights: median and every run")
+    figure.savefig(path, dpi=150)
+
+
+def headline_results(results: Sequence[Result], precision: str = "fp32", trained: str = "all") -> list[Result]:
+    """Speeds at one precision and one choice of weights: of every side, those of the most steps."""
+    chosen = []
+    for runs in by_side([result for result in results if result["kind"] == "speed"]).values():
+        own = [r for r in runs if (r["case"]["precision"], r["case"]["trained"]) == (precision, trained)]
+        steps = max((r["case"]["steps"] for r in own), default=0)
+        chosen += [r for r in own if r["case"]["steps"] == steps]
+    return chosen
+
+
+def write_report(results: Sequence[Result], folder: Path) -> None:
+    """Write ``engine.md`` and ``engine.png``."""
+    packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "trl"))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
+    lines = [
+        "# The engine against TRL",
+        "",
+        "Made by `make bench` (the first table) and `make bench-full`: generated pairs of 139 tokens a prompt and 110 "
+        "an answer on average (lognormal), batches of 8, a random Llama of 28.3M weights; every run a fresh process, "
+        f"in turns; medians with ranges over runs. {packages}; {platform.machine()}, {device}.",
+        "",
+        "*pairs/s* are of pairs of average length. *FLOPs predict*: the FLOPs that both sides execute by count "
+        "(padding, scored positions, recomputation, and an online reference included), as a ratio. *Net memory*: peak "
+        "resident set less imports, weights, gradients and optimizer. *Share of the matmul peak*: the FLOPs that "
+        "can't be avoided (no padding or recomputation; the prompt once for ours, twice for TRL) against the best "
+        "4096-cubed product of the same process. The first step is not timed; the reference pass is counted apart, "
+        "where there is one.",
+        "",
+        *losses([result for result in results if result["kind"] == "losses"]),
+    ]
+    for precision, trained in dict.fromkeys((r["case"]["precision"], r["case"]["trained"]) for r in results):
+        own = headline_results(results, precision, trained)
+        if {result["case"]["side"] for result in own} >= {"ours", "shipped"}:
+            lines += [f"## {precision}, {trained} weights", "", *table(own), ""]
+
+    def kind(name: str) -> list[Result]:
+        return [result for result in results if result["kind"] == name]
+
+    lines += answers(kind("answers"))
+    lines += sweep(
+        kind("lengths"),
+        "Lengths",
+        "prompt | answer",
+        lambda workload, _: f"{workload['prompt']} | {workload['answer']}",
+    )
+    lines += sweep(
+        kind("models"),
+        "Models",
+        "width x layers | weights",
+        lambda workload, result: f"{workload['hidden']} x {workload['layers']} | {result['weights'] / 1e6:.1f}M",
+    )
+    plot(results, folder / "engine.png")
+    text = "\n".join([*lines, "![Losses and speeds](engine.png)", ""])
+    (folder / "engine.md").write_text(text)

@@ -1,0 +1,132 @@
+"""Memory and start of training on many short pairs: 10,000 against 100,000, the first time and again.
+
+What grows with the data must be on disk: anonymous resident memory (`RssAnon`) is sampled while a process encodes,
+scores the reference and takes three steps with the embedded model of 0.9M weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+SIZES = (10_000, 100_000)
+STARTED = time.time()
+
+
+def write_pairs(path: Path, count: int) -> None:
+    """Pairs of random words of the embedded tokenizer: 12 of a prompt, 20 of an answer."""
+    from transformers import AutoTokenizer
+
+    from bfpo.microworld.model import MODEL_PATH
+
+    words = [word[1:] for word in AutoTokenizer.from_pretrained(MODEL_PATH).get_vocab() if word[1:].isalpha()]
+    rng = random.Random(0)
+
+    def text(length: int) -> str:
+        return " ".join(rng.choices(sorted(words), k=length))
+
+    with path.open("w") as file:
+        for _ in range(count):
+            row = {"prompt": text(12), "chosen": text(20), "rejected": text(20)}
+            file.write(json.dumps(row | {"chosen_is_safe": True, "rejected_is_safe": rng.random() < 0.5}) + "\n")
+
+
+class Anonymous(threading.Thread):
+    """Largest anonymous resident memory so far, in MB."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.largest = 0.0
+
+    def run(self) -> None:
+        """Sample it every 20 ms."""
+        while True:
+            status = Path("/proc/self/status").read_text()
+            self.largest = max(self.largest, int(status.split("RssAnon:")[1].split()[0]) / 1024)
+            time.sleep(0.02)
+
+
+def train(pairs: Path, output: Path) -> dict[str, Any]:
+    """Take three steps; what it took from the process's start to the first of them, and memory."""
+    memory = Anonymous()
+    memory.start()
+    from transformers import TrainerCallback
+
+    from bfpo.microworld.model import MODEL_PATH
+    from bfpo.quiet import quiet_libraries
+    from bfpo.training.recipe import resolve
+    from bfpo.training.run import run_recipe
+
+    class First(TrainerCallback):
+        """When the first step began."""
+
+        seconds = 0.0
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.seconds = self.seconds or time.time() - STARTED
+
+    quiet_libraries()
+    recipe = {
+        "stage": "preference",
+        "model": str(MODEL_PATH),
+        "data": [{"path": str(pairs)}],
+        "output_dir": str(output),
+        "max_steps": 3,
+    }
+    first = First()
+    run_recipe(resolve(recipe, {}, "benchmark"), callbacks=[first])
+    return {"seconds_to_first_step": first.seconds, "anonymous_mb": memory.largest}
+
+
+def run(pairs: Path, output: Path, cache: Path) -> dict[str, Any]:
+    """One fresh process."""
+    command = [sys.executable, __file__, "--train", str(pairs), str(output)]
+    environment = os.environ | {"BFPO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr[-2000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Measure, print a table and write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--train", nargs=2, type=Path, help="pairs and output folder of one process")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/streaming.md"))
+    arguments = parser.parse_args()
+    if arguments.train:
+        print(json.dumps(train(*arguments.train)))
+        return
+    lines = ["| pairs | run | seconds to the first step | anonymous memory, MB |", "|---|---|---|---|"]
+    largest = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for size in SIZES:
+            pairs = folder / f"{size}.jsonl"
+            write_pairs(pairs, size)
+            results = [run(pairs, folder / f"{size}-{at}", folder / f"cache-{size}") for at in (1, 2)]
+            largest.append(max(result["anonymous_mb"] for result in results))
+            for at, result in zip(("first", "second"), results, strict=True):
+                lines.append(
+                    f"| {size:,} | {at} | {result['seconds_to_first_step']:.1f} | {result['anonymous_mb']:.0f} |"
+                )
+    lines += ["", f"{SIZES[1]:,} pairs take {largest[1] - largest[0]:.0f} MB more than {SIZES[0]:,}."]
+    text = "\n".join(lines)
+    print(text)
+    arguments.out.write_text(
+        "# Many pairs\n\nMade by `make bench-streaming`: short pairs, the embedded model of 0.9M weights, 2 cores; the "
+        f"first run encodes and scores the reference, the second finds both.\n\n{text}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Rows on disk: written once, found again by what they were made of, and read without filling memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import datasets
+
+_ROWS_AT_ONCE = 1000
+_NOTES, _ROWS = "notes.json", "rows.arrow"
+
+
+def store_folder() -> Path:
+    """Where rows are kept: ``data`` in $BFPO_CACHE or ~/.cache/bfpo."""
+    return Path(os.environ.get("BFPO_CACHE", "~/.cache/bfpo")).expanduser() / "data"
+
+
+class RowWriter:
+    """Writes rows to an Arrow file as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows = 0
+        self._waiting: list[Mapping[str, Any]] = []
+        self._file: Any = None
+        self._schema: Any = None
+
+    def open(self, features: datasets.Features) -> None:
+        """Say what the rows are, before the first of them."""
+        import pyarrow
+
+        self._schema = features.arrow_schema
+        self._file = pyarrow.ipc.new_stream(str(self.path), self._schema)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add a row, which has at least the columns that were announced."""
+        self._waiting.append(row)
+        self.rows += 1
+        if len(self._waiting) == _ROWS_AT_ONCE:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is waiting."""
+        if self._file is not None:
+            self._flush()
+            self._file.close()
+
+    def _flush(self) -> None:
+        import pyarrow
+
+        columns = {name: [row[name] for row in self._waiting] for name in self._schema.names}
+        self._file.write_batch(pyarrow.RecordBatch.from_pydict(columns, schema=self._schema))
+        self._waiting.clear()
+
+
+def stored(
+    key: Mapping[str, Any], build: Callable[[RowWriter], dict[str, Any]]
+) -> tuple[datasets.Dataset, dict[str, Any]]:
+    """Rows and notes about them, made by ``build`` unless the same were made before.
+
+    Args:
+        key: everything that the rows depend on, but for the code of this room, which is added.
+        build: writes the rows, at least one, and returns the notes, in types that JSON has; what it raises is passed
+            on, and nothing is kept.
+
+    Returns:
+        The rows, memory-mapped, and the notes.
+    """
+    from datasets import Dataset
+
+    digest = hashlib.sha256(json.dumps([_code_digest(), key], sort_keys=True).encode()).hexdigest()
+    folder = store_folder() / digest[:32]
+    if not (folder / _NOTES).exists():
+        partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+        partial.mkdir(parents=True)
+        writer = RowWriter(partial / _ROWS)
+        try:
+            notes = build(writer)
+            writer.close()
+            (partial / _NOTES).write_text(json.dumps(notes) + "\n", encoding="utf-8")
+            _move(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return Dataset.from_file(str(folder / _ROWS)), json.loads((folder / _NOTES).read_text(encoding="utf-8"))
+
+
+def _move(partial: Path, folder: Path) -> None:
+    """Put a finished folder in its place, unless another process was faster."""
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not (folder / _NOTES).exists():
+            raise
+
+
+def rows_digest(rows: datasets.Dataset) -> str:
+    """Digest of what rows hold, wherever they lie."""
+    import pyarrow
+
+    digest = hashlib.sha256()
+    for table in rows.with_format("arrow").iter(batch_size=_ROWS_AT_ONCE):
+        assert isinstance(table, pyarrow.Table)
+        digest.update(repr(sorted((field.name, str(field.type)) for field in table.schema)).encode())
+        # Not Arrow's own bytes: they differ with how the same values came to lie there.
+        digest.update(json.dumps(table.to_pydict(), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+@cache
+def _code_digest() -> str:
+    """Digest of this room's code: what it would make of the same source today is not what it made before a change."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
