@@ -103,8 +103,9 @@ def _file_source(path: Path) -> RowSource:
     def read(problems: list[Problem]) -> Rows:
         found = 0
         try:
-            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-                for row in reader(str(path), file, problems):
+            opened: IO[bytes] = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # pyright: ignore
+            with opened:
+                for row in reader(str(path), opened, problems):
                     found += 1
                     yield row
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:

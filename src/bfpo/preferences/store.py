@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,13 +102,15 @@ def _move(partial: Path, folder: Path) -> None:
             raise
 
 
+def arrow_tables(rows: datasets.Dataset, rows_at_once: int) -> Iterator[Any]:
+    """The rows as `pyarrow.Table`s of so many, views of the file that they lie in where there is one."""
+    return rows.with_format("arrow").iter(batch_size=rows_at_once)
+
+
 def rows_digest(rows: datasets.Dataset) -> str:
     """Digest of what rows hold, wherever they lie."""
-    import pyarrow
-
     digest = hashlib.sha256()
-    for table in rows.with_format("arrow").iter(batch_size=_ROWS_AT_ONCE):
-        assert isinstance(table, pyarrow.Table)
+    for table in arrow_tables(rows, _ROWS_AT_ONCE):
         digest.update(repr(sorted((field.name, str(field.type)) for field in table.schema)).encode())
         # Not Arrow's own bytes: they differ with how the same values came to lie there.
         digest.update(json.dumps(table.to_pydict(), sort_keys=True).encode())

@@ -8,12 +8,12 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow
 import torch
 
 from bfpo.engine.layout import Layout, stream_tokens
 from bfpo.engine.logps import TokenGroup
 from bfpo.groups import GroupLabels
+from bfpo.preferences.store import arrow_tables
 
 Row = Mapping[str, Any]
 
@@ -33,19 +33,18 @@ def token_groups(rows: Sequence[Row]) -> list[TokenGroup]:
 
 def token_chunks(rows: datasets.Dataset) -> Iterator[list[TokenGroup]]:
     """The token ids of all rows, as views of the file that they lie in."""
-    for table in rows.select_columns(["prompt_ids", "answer_ids"]).with_format("arrow").iter(ROWS_AT_ONCE):
-        assert isinstance(table, pyarrow.Table)
+    for table in arrow_tables(rows.select_columns(["prompt_ids", "answer_ids"]), ROWS_AT_ONCE):
         prompts, answers = (table[name].combine_chunks() for name in ("prompt_ids", "answer_ids"))
-        prompt_parts, answer_parts = _parts(prompts), _parts(answers.flatten())
+        answer_parts = _parts(answers.flatten())
         ends = np.cumsum([0, *answers.value_lengths().to_pylist()])
         yield [
             TokenGroup(prompt, answer_parts[start:end])
-            for prompt, start, end in zip(prompt_parts, ends, ends[1:], strict=False)
+            for prompt, start, end in zip(_parts(prompts), ends, ends[1:], strict=False)
         ]
 
 
-def _parts(lists: Any) -> list[np.ndarray]:
-    """The lists of an Arrow array, as arrays."""
+def _parts(lists: Any) -> list[Any]:
+    """The lists of an Arrow array, as NumPy arrays, which are sequences of numbers like others."""
     ends = np.cumsum(lists.value_lengths().to_numpy())
     return np.split(lists.flatten().to_numpy(), ends[:-1])
 
