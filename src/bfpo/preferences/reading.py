@@ -103,7 +103,7 @@ def _file_source(path: Path) -> RowSource:
     def read(problems: list[Problem]) -> Rows:
         found = 0
         try:
-            opened: IO[bytes] = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # pyright: ignore
+            opened: IO[bytes] = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115  # pyright: ignore
             with opened:
                 for row in reader(str(path), opened, problems):
                     found += 1
