@@ -116,7 +116,7 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
     positives, negatives = int(y.sum()), int((~y).sum())
     if not (positives and negatives):
         return math.nan
-    values, inverse, counts = np.unique(np.asarray(scores, dtype=float), return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(np.asarray(scores, dtype=float), return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2
     return float((ranks[inverse][y].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 

@@ -94,7 +94,7 @@ class FittedJudge:
     idf: np.ndarray
     weights: np.ndarray
     intercept: float
-    scaling: Scaling = Scaling()
+    scaling: Scaling = field(default_factory=Scaling)
     record: Mapping[str, Any] = field(default_factory=dict)
     template_digest: str = ""
 

@@ -17,7 +17,8 @@ REFUSAL_OPENINGS = (
     "sorry", "i'm sorry", "i am sorry", "i apologize", "i apologise",
     "no,", "no.", "i cannot", "i can't", "i'm not able", "i am not able", "it is not appropriate",
     "it's not appropriate", "it is not accurate", "it's not accurate", "i am not sure that it's appropriate",
-    "i'm not sure that it's appropriate", "it is not ethical", "it's not ethical", "as an ai", "i am an ai language model",
+    "i'm not sure that it's appropriate", "it is not ethical", "it's not ethical", "as an ai",
+    "i am an ai language model",
 )  # fmt: skip
 
 

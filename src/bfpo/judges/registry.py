@@ -53,7 +53,7 @@ def load_judge(spec: str) -> Judge:
     Raises:
         BfpoError: if there is no such judge, with what is near.
     """
-    from bfpo.judges import fitted, keywords, replay  # noqa: F401  (they register themselves)
+    from bfpo.judges import configured, fitted, keywords, replay  # noqa: F401  (they register themselves)
 
     path = Path(spec)
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""Verdicts on any number of answers, in order, with memory that doesn't grow and a cache that is written as they come."""
+"""Verdicts on any number of answers: in order, in bounded memory, and into a cache as they come."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
     rest = iter(exchanges)
     while chunk := list(islice(rest, CHUNK)):
         keys = [verdict_key(judge, exchange) for exchange in chunk]
-        known = {key: cache.get(judge, exchange) if cache else None for key, exchange in zip(keys, chunk, strict=True)}
-        missing = {key: exchange for key, exchange in zip(keys, chunk, strict=True) if known[key] is None}
+        distinct = dict(zip(keys, chunk, strict=True))
+        known = {key: None if cache is None else cache.get(judge, exchange) for key, exchange in distinct.items()}
+        missing = {key: exchange for key, exchange in distinct.items() if known[key] is None}
         asked = iter(missing.items())
         for given in _ask(judge, list(missing.values())):
             judged = [(next(asked), verdict) for verdict in given]
             known |= {key: verdict for (key, _), verdict in judged}
-            if cache:
+            if cache is not None:
                 cache.add(judge, [(exchange, v) for (_, exchange), v in judged if NO_REPLY not in v.categories])
         for key in keys:
             verdict = known[key]
