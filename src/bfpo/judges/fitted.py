@@ -118,9 +118,10 @@ class FittedJudge:
         return around_empty(self, exchanges, self._judge)
 
     def _judge(self, exchanges: list[Exchange]) -> list[Verdict]:
-        return [self._verdict(float(p)) for p in self.probabilities(exchanges)]
+        return [self.verdict(float(p)) for p in self.probabilities(exchanges)]
 
-    def _verdict(self, p: float) -> Verdict:
+    def verdict(self, p: float) -> Verdict:
+        """The verdict of a probability that the target holds."""
         if self.target == "safety":
             label = "safe" if p >= 0.5 else "unsafe"
             return Verdict(label, p, raw=f"p_safe {p:.6f}", judge_id=self.judge_id)

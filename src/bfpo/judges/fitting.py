@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bfpo.errors import BfpoError
-from bfpo.judges.calibration import Scaling, fit_scaling
+from bfpo.judges.calibration import fit_scaling
 from bfpo.judges.fitted import FittedJudge, NgramBlock, Target
 from bfpo.judges.labels import LabelledAnswer
 from bfpo.judges.unjudged import is_empty

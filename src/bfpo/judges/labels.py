@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bfpo.errors import did_you_mean
+from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.verdict import Exchange
 from bfpo.preferences.reading import Row, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
@@ -60,6 +60,33 @@ def load_labels(name: str, columns: Mapping[str, str] | None = None) -> list[Lab
     return labelled
 
 
+def of_source(labelled: Sequence[LabelledAnswer], source: str) -> list[LabelledAnswer]:
+    """The answers of one source.
+
+    Raises:
+        BfpoError: if there are none, with the sources that there are.
+    """
+    chosen = [answer for answer in labelled if answer.source == source]
+    if not chosen:
+        known = sorted({answer.source for answer in labelled})
+        raise BfpoError(f"no answer is of source {source!r}{did_you_mean(source, known)}: there are {', '.join(known)}")
+    return chosen
+
+
+def load_answers(name: str, columns: Mapping[str, str] | None = None) -> list[Exchange]:
+    """Read a file of answers without regard to labels; columns as of `load_labels`.
+
+    Raises:
+        PreferenceDataError: if it can't be read or a row is wrong; it holds every problem.
+    """
+    rows = [(number, _renamed(row, columns or {})) for number, row in read_rows(name, "train", None)]
+    _check_columns(name, [row for _, row in rows], columns or {}, needs_label=False)
+    problems = [problem for number, row in rows for problem in _text_problems(number, row)]
+    if problems:
+        raise PreferenceDataError(name, problems)
+    return [Exchange(row["prompt"], row["answer"], row.get("behavior")) for _, row in rows]
+
+
 def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
     renamed = {columns.get(name, name): value for name, value in row.items()}
     for theirs, ours in _ALIASES.items():
@@ -71,10 +98,10 @@ def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
     return renamed
 
 
-def _check_columns(name: str, rows: Sequence[Row], columns: Mapping[str, str]) -> None:
+def _check_columns(name: str, rows: Sequence[Row], columns: Mapping[str, str], needs_label: bool = True) -> None:
     present = dict.fromkeys(column for row in rows for column in row)
     wanted = [column for column in ("prompt", "answer") if column not in present]
-    wanted += [] if {"is_safe", "is_refusal"} & present.keys() else ["is_safe"]
+    wanted += ["is_safe"] if needs_label and not {"is_safe", "is_refusal"} & present.keys() else []
     unknown = [ours for ours in columns.values() if ours not in COLUMNS]
     problems = [
         Problem(None, ours, "it is no column of labels" + did_you_mean(ours, COLUMNS), f"use {', '.join(COLUMNS)}")
@@ -88,20 +115,25 @@ def _check_columns(name: str, rows: Sequence[Row], columns: Mapping[str, str]) -
         raise PreferenceDataError(name, problems)
 
 
-def _problems(number: int, row: Row) -> list[Problem]:
+def _text_problems(number: int, row: Row) -> list[Problem]:
     problems = []
     for column in ("prompt", "answer"):
         # An empty answer is a label's business: people may have labelled it.
         if not isinstance(row.get(column), str) or (column == "prompt" and not row[column].strip()):
             problems.append(Problem(number, column, f"{_shown(row.get(column))} is no text", "write a string"))
+    if row.get("behavior") is not None and not isinstance(row["behavior"], str):
+        problems.append(Problem(number, "behavior", f"{_shown(row['behavior'])} is no text", "write a string"))
+    return problems
+
+
+def _problems(number: int, row: Row) -> list[Problem]:
+    problems = _text_problems(number, row)
     for column in ("is_safe", "is_refusal"):
         if row.get(column) is not None and not _is_flag(row[column]):
             remedy = "write true or false, or null where people didn't say"
             problems.append(Problem(number, column, f"{_shown(row[column])} is no label", remedy))
     if row.get("is_safe") is None and row.get("is_refusal") is None:
         problems.append(Problem(number, "is_safe", "the row has no label", "label it, or leave the row out"))
-    if row.get("behavior") is not None and not isinstance(row["behavior"], str):
-        problems.append(Problem(number, "behavior", f"{_shown(row['behavior'])} is no text", "write a string"))
     return problems
 
 

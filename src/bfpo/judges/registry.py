@@ -43,6 +43,13 @@ def register_judge(name: str, argument: str, summary: str) -> Callable[[Loader],
     return add
 
 
+def known_kinds() -> list[JudgeKind]:
+    """Every kind of judge, by name."""
+    from bfpo.judges import configured, fitted, keywords, replay  # noqa: F401  (they register themselves)
+
+    return [KINDS[name] for name in sorted(KINDS)]
+
+
 def load_judge(spec: str) -> Judge:
     """The judge that a specification names.
 
@@ -53,8 +60,7 @@ def load_judge(spec: str) -> Judge:
     Raises:
         BfpoError: if there is no such judge, with what is near.
     """
-    from bfpo.judges import configured, fitted, keywords, replay  # noqa: F401  (they register themselves)
-
+    known_kinds()
     path = Path(spec)
     if path.is_dir():
         return KINDS["fitted"].load(spec)
