@@ -17,7 +17,7 @@ from bfpo.preferences.shapes import Complain, Shape, detect
 if TYPE_CHECKING:
     import datasets
 
-UnknownSafety = Literal["error", "drop"] | float | None
+UnknownSafety = Literal["error", "drop", "keep"] | float | None
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class PreferenceReport:
         read: rows read.
         kept: rows kept.
         dropped_unknown: rows dropped because the safety of an answer is unknown.
+        dropped_empty: dialogues of HH-RLHF that were left out, as a turn is empty or both continuations are the same.
         filled_unknown: rows in which an unknown safety was filled with the probability given.
         duplicates: rows that repeat an earlier one's prompt and answers; they are kept.
         ignored_columns: columns that are not read.
@@ -42,6 +43,7 @@ class PreferenceReport:
     read: int
     kept: int
     dropped_unknown: int
+    dropped_empty: int
     filled_unknown: int
     duplicates: int
     ignored_columns: tuple[str, ...]
@@ -69,14 +71,15 @@ def load_preferences(
         revision: revision of a Hub data set.
         columns: columns to rename, theirs to ours.
         unknown_safety: what to do with rows in which the safety of an answer is unknown. None or "error": fine if
-            it is unknown in all rows, an error if in some; "drop": leave such rows out; a probability: assume it.
+            it is unknown in all rows, an error if in some; "drop": leave such rows out; a probability: assume it;
+            "keep": leave it null, as `bfpo label` does, and let the order (``chosen_is_better``) be null too.
 
     Returns:
         Pairs have the columns ``prompt, chosen, rejected`` (strings, or lists of messages; chosen is the more
         *helpful* answer), ``chosen_is_safe, rejected_is_safe`` (probability or null), ``chosen_is_better``
-        (probability), ``chosen_is_safer`` (probability or null) and ``row`` (1-based, in the source). Rows with K
-        answers have ``prompt, responses, helpfulness`` (K scores or null), ``is_safe`` (K probabilities or nulls)
-        and ``row``.
+        (probability), ``chosen_is_safer`` (probability or null), ``category`` (kind of harm, or null) and ``row``
+        (1-based, in the source). Rows with K answers have ``prompt, responses, helpfulness`` (K scores or null),
+        ``is_safe`` (K probabilities or nulls), ``category`` and ``row``.
 
     Raises:
         PreferenceDataError: with *every* problem of the source in ``.problems``.
@@ -115,7 +118,7 @@ def convert_rows(
     shape, problems = detect(present)
     if shape is None or problems:
         raise PreferenceDataError(source, problems)
-    rows = _canonical(shape, numbered, problems)
+    rows = _canonical(shape, numbered, problems, order_may_be_open=unknown_safety == "keep")
     unknown = sum(map(is_unknown, rows))
     if unknown_safety in (None, "error") and 0 < unknown < len(rows):
         remedy = "label them, or set unknown_safety to 'drop' or to a probability"
@@ -140,6 +143,7 @@ def convert_rows(
         read=len(numbered),
         kept=len(kept),
         dropped_unknown=len(rows) - len(kept),
+        dropped_empty=len(numbered) - len(rows),
         filled_unknown=filled,
         duplicates=_duplicates(kept),
         ignored_columns=tuple(name for name in present if name not in shape.required + shape.optional),
@@ -149,14 +153,16 @@ def convert_rows(
     return _as_dataset(shape, kept), report
 
 
-def _canonical(shape: Shape, numbered: list[tuple[int, Row]], problems: list[Problem]) -> list[Row]:
+def _canonical(
+    shape: Shape, numbered: list[tuple[int, Row]], problems: list[Problem], order_may_be_open: bool
+) -> list[Row]:
     rows = []
     kind: type | None = None
     for number, row in numbered:
         converted = shape.convert(row, _complaints(number, problems))
         if converted is None:
             continue
-        found = list(row_problems(number, converted))
+        found = list(row_problems(number, converted, order_may_be_open))
         if not found and kind not in (None, type(converted["prompt"])):
             what = "the prompt is a string in some rows and messages in others"
             found = [Problem(number, "prompt", what, "write all rows alike")]
@@ -211,11 +217,12 @@ def _as_dataset(shape: Shape, rows: list[Row]) -> datasets.Dataset:
         "responses": [text],
         "helpfulness": [number],
         "is_safe": [number],
+        "category": Value("string"),
         "row": Value("int64"),
     }
     names = PAIR_COLUMNS if shape.kind == "pairs" else GROUP_COLUMNS
     features = datasets.Features({name: kinds.get(name, number) for name in names})
-    columns = {name: [_plain(row[name]) for row in rows] for name in names}
+    columns = {name: [_plain(row.get(name)) for row in rows] for name in names}
     return datasets.Dataset.from_dict(columns, features=features)
 
 

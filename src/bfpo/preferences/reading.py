@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bfpo.errors import did_you_mean
+from bfpo.preferences.public_sets import PUBLIC_SETS
 from bfpo.preferences.schema import PreferenceDataError, Problem
 
 Row = dict[str, Any]
@@ -20,7 +22,8 @@ _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 def read_rows(name_or_path: str, split: str, revision: str | None) -> list[tuple[int, Row]]:
     """All rows of a source with their 1-based numbers (in JSONL, of the line).
 
-    A file on disk wins over a Hub data set of the same name; what looks like a path is never asked of the Hub.
+    A file on disk wins over a Hub data set of the same name, and short names of `PUBLIC_SETS` stand for Hub data sets;
+    what looks like a path is never asked of the Hub.
 
     Raises:
         PreferenceDataError: if it doesn't exist or can't be read; every unreadable line is named.
@@ -32,6 +35,11 @@ def read_rows(name_or_path: str, split: str, revision: str | None) -> list[tuple
         return _read_file(path)
     if path.suffix in (*_SUFFIXES, ".gz") or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise _file_error(name_or_path, "there is no such file", "check the path")
+    public = PUBLIC_SETS.get(name_or_path)
+    if public is not None:
+        # "train" means the split to train on, whatever the set calls it.
+        own_split = public.split if split == "train" else split
+        return _read_hub(public.hub, own_split, revision or public.revision)
     return _read_hub(name_or_path, split, revision)
 
 
@@ -149,7 +157,7 @@ def _csv(source: str, content: bytes) -> list[tuple[int, Row]]:
 def _cell(name: str | None, cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
-    if name is not None and ("is_" in name or name.endswith("_id")):
+    if name is not None and ("is_" in name or name.endswith(("_id", "_better"))):
         folded = cell.strip().lower()
         if folded in _CELLS:
             return _CELLS[folded]
@@ -184,7 +192,9 @@ def _read_hub(name: str, split: str, revision: str | None) -> list[tuple[int, Ro
     except Exception as error:  # the Hub client raises many kinds, which all mean the same to the user
         reason = " ".join(str(error).split())[:200]
         raise _file_error(
-            name, f"no such file, and it can't be loaded from the Hub ({reason})", "check name, split and revision"
+            name,
+            f"no such file{did_you_mean(name, PUBLIC_SETS)}, and it can't be loaded from the Hub ({reason})",
+            "check name, split and revision",
         ) from error
     return list(enumerate(rows, start=1))  # pyright: ignore
 
