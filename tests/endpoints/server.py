@@ -51,7 +51,7 @@ def serving(reply, delay=0.0):
                 content = await reader.readexactly(int(headers.get("content-length", 0)))
                 if not await answer(lines[0], headers, content, writer):
                     break
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
         finally:
             writer.close()

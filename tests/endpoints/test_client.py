@@ -75,7 +75,7 @@ def misbehave(body, attempt):
 def test_errors_are_tried_again_and_nothing_is_lost_doubled_or_made_up():
     texts = [str(n) for n in range(400)]
     with serving(misbehave) as server:
-        options = config(server, concurrency=32, timeout=0.5, attempts=3)
+        options = config(server, concurrency=32, timeout=2.0, attempts=3)
         replies = list(Endpoint(options).complete(ask(text) for text in texts))
     assert len(replies) == len(texts)
     failed = 0

@@ -66,10 +66,7 @@ class VerdictCache:
 
     def add(self, judge: Judge, judged: Iterable[tuple[Exchange, Verdict]]) -> None:
         """Keep verdicts; all of them or, if the process dies in between, none."""
-        rows = [
-            (verdict_key(judge, exchange), json.dumps(verdict_record(verdict), ensure_ascii=False))
-            for exchange, verdict in judged
-        ]
+        rows = [(verdict_key(judge, exchange), json.dumps(verdict_record(verdict))) for exchange, verdict in judged]
         self._connection.execute("BEGIN IMMEDIATE")
         self._connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", rows)
         self._connection.execute("COMMIT")

@@ -164,7 +164,7 @@ class FittedJudge:
         """Write ``judge.json``, ``vocabulary.json`` and ``arrays.safetensors``."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file({"idf": self.idf, "weights": self.weights}, folder / _ARRAYS)
-        (folder / _VOCABULARY).write_text(json.dumps(self.vocabularies, ensure_ascii=False), encoding="utf-8")
+        (folder / _VOCABULARY).write_text(json.dumps(self.vocabularies), encoding="utf-8")
         settings = {"name": self.name, **self._settings(), "digest": self.digest, "record": dict(self.record)}
         (folder / _SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

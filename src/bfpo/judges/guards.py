@@ -13,7 +13,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from bfpo.judges.deciding import deciding_step, verdict_of
-from bfpo.judges.templates import GuardTemplate, neutralised_exchange
+from bfpo.judges.templates import GuardTemplate, marks_of, neutralised_exchange
 from bfpo.judges.truncation import TOO_LONG, cut_to_fit
 from bfpo.judges.unjudged import around_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict
@@ -75,8 +75,8 @@ class GuardJudge:
         return [verdicts[at] for at in range(len(exchanges))]
 
     def _encode(self, exchange: Exchange) -> list[int] | None:
-        special = tuple(self.tokenizer.get_added_vocab())
-        fitting = cut_to_fit(neutralised_exchange(exchange, special), self._tokens, self._room)
+        clean = neutralised_exchange(exchange, marks_of(self.tokenizer))
+        fitting = cut_to_fit(clean, self._tokens, self._room)
         if fitting is None:
             return None
         self.counts["truncated"] += fitting.cut

@@ -14,7 +14,7 @@ import torch
 from bfpo.endpoints import Endpoint, EndpointConfig, Failure, Reply, Request
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.configured import load_model
-from bfpo.judges.templates import neutralised
+from bfpo.judges.templates import marks_of, neutralised, neutralised_exchange
 from bfpo.judges.truncation import cut_to_fit
 from bfpo.judges.verdict import Exchange
 
@@ -123,8 +123,7 @@ class RewardJudge:
         return rewards
 
     def _encode(self, exchange: Exchange) -> list[int]:
-        special = tuple(self.tokenizer.get_added_vocab())
-        clean = Exchange(neutralised(exchange.prompt, special), neutralised(exchange.answer, special))
+        clean = neutralised_exchange(exchange, marks_of(self.tokenizer))
         fitting = cut_to_fit(clean, self._tokens, self.max_length)
         self.counts["truncated"] += fitting is None or fitting.cut
         # A prompt that leaves no room scores both answers alike: the margin is 0, a tie.

@@ -79,6 +79,6 @@ def save_verdicts(path: Path, judged: Iterable[tuple[Exchange, Verdict]]) -> int
         for exchange, verdict in judged:
             behavior = {} if exchange.behavior is None else {"behavior": exchange.behavior}
             row = {"prompt": exchange.prompt, "answer": exchange.answer} | behavior | verdict_record(verdict)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row) + "\n")
             count += 1
     return count

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.verdict import Exchange, Label, Refusal
@@ -107,9 +107,16 @@ def neutralised(text: str, special_tokens: tuple[str, ...] = ()) -> str:
         text: what somebody else wrote.
         special_tokens: of the judge's tokenizer, where it is at hand.
     """
+    text = text.encode(errors="replace").decode()  # half a surrogate pair, which no tokenizer and no server takes
     for token in sorted((token for token in special_tokens if len(token) > 1), key=len, reverse=True):
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return _MARKS.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+
+def marks_of(tokenizer: Any) -> tuple[str, ...]:
+    """The tokens of a tokenizer that are no text: its special ones, and added ones that look like marks."""
+    added = [token for token in tokenizer.get_added_vocab() if re.match(r"[^\w\s].*\w", token)]
+    return tuple({*tokenizer.all_special_tokens, *added})
 
 
 def neutralised_exchange(exchange: Exchange, special_tokens: tuple[str, ...] = ()) -> Exchange:
