@@ -37,9 +37,14 @@ class GroupLabels:
         first: [P] int, index into the N answers: the more helpful answer of each pair, as far as is known.
         second: [P] int, index of the other answer of the pair, of the same group.
         first_is_better: [P] probability in [0, 1] that ``first`` is more helpful than ``second``.
+        b1: [P] the labeling function's b1 where a pair has its own (its harm category's), NaN where it has none;
+            None if no pair has.
+        alpha: [P] the same of alpha.
     """
 
     is_safe: Tensor
     first: Tensor
     second: Tensor
     first_is_better: Tensor
+    b1: Tensor | None = None
+    alpha: Tensor | None = None

@@ -14,20 +14,30 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look into a preference set.")
 
-Source = Annotated[str, typer.Argument(help="A file, or the name of a data set on the Hub.")]
+Source = Annotated[str, typer.Argument(help="A file, a name of 'bfpo data list', or a data set on the Hub.")]
 Split = Annotated[str, typer.Option(help="Split of a Hub data set.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a Hub data set.")]
 Rename = Annotated[list[str] | None, typer.Option("--column", metavar="THEIRS=OURS", help="A column to rename.")]
 Unknown = Annotated[str | None, typer.Option(help="Rows without safety flags: error, drop, or a probability.")]
 
 
-def _options(split: str, revision: str | None, rename: list[str] | None, unknown: str | None) -> dict[str, Any]:
+def renaming(pairs: list[str] | None) -> dict[str, str]:
+    """The columns to rename, theirs to ours, of options ``--column theirs=ours``.
+
+    Raises:
+        BfpoError: if one is written otherwise.
+    """
     columns = {}
-    for pair in rename or []:
+    for pair in pairs or []:
         theirs, separator, ours = pair.partition("=")
         if not separator:
             raise BfpoError(f"--column {pair}: write it as theirs=ours, for example --column safe=chosen_is_safe")
         columns[theirs] = ours
+    return columns
+
+
+def _options(split: str, revision: str | None, rename: list[str] | None, unknown: str | None) -> dict[str, Any]:
+    columns = renaming(rename)
     policy: Any = unknown
     if unknown not in (None, "error", "drop"):
         try:
@@ -88,6 +98,17 @@ def _print_problems(error: Any) -> None:
         cells = (problem.row, problem.column, problem.what, problem.remedy)
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
     Console().print(table)
+
+
+@app.command("list")
+def list_sets() -> None:
+    """Name the public data sets that are known by a short name."""
+    from bfpo.preferences.public_sets import PUBLIC_SETS
+
+    width = max(map(len, PUBLIC_SETS))
+    for name, entry in PUBLIC_SETS.items():
+        revision = f" at {entry.revision[:8]}" if entry.revision else ""
+        typer.echo(f"{name:{width}}  {entry.hub}{revision}: {entry.what}")
 
 
 @app.command()

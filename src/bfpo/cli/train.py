@@ -39,13 +39,20 @@ def train(
     import torch.distributed
     from rich.console import Console
 
+    from bfpo.microworld.data import held_out_prompts
     from bfpo.quiet import quiet_libraries
     from bfpo.training.progress import ProgressLine
     from bfpo.training.run import run_recipe
 
     quiet_libraries()
     progress = ProgressLine(Console(stderr=True), resolved.recipe.batch_size)
-    run = run_recipe(resolved, resume=resume, callbacks=[progress], say=lambda line: typer.echo(line, err=as_json))
+    run = run_recipe(
+        resolved,
+        resume=resume,
+        callbacks=[progress],
+        say=lambda line: typer.echo(line, err=as_json),
+        suites={"microworld": held_out_prompts()},
+    )
     if torch.distributed.is_initialized():
         main_process = torch.distributed.get_rank() == 0
         torch.distributed.destroy_process_group()

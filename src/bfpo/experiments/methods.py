@@ -47,7 +47,8 @@ class Scale:
     Attributes:
         chat: conversations for SFT.
         safety: pairs of the safety set.
-        helpful: prompts of the helpfulness set, four answers each.
+        helpful: prompts of the helpfulness set.
+        answers: answers to each of them.
         sft_steps: optimizer steps of SFT.
         steps: optimizer steps of every method.
         batch_size: groups of a step, in both stages.
@@ -58,6 +59,7 @@ class Scale:
     chat: int = 1200
     safety: int = 1920
     helpful: int = 960
+    answers: int = 4
     sft_steps: int = 40
     steps: int = 60
     batch_size: int = 64
@@ -68,12 +70,13 @@ class Scale:
 def write_data(folder: Path, scale: Scale, seed: int) -> None:
     """Write the three sets, in the shapes of the public ones: UltraChat, PKU-SafeRLHF, UltraFeedback."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_lines(folder / "chat.jsonl", chat_set(scale.chat, seed))
-    _write_lines(folder / "safety.jsonl", safety_set(scale.safety, seed))
-    _write_lines(folder / "helpful.jsonl", helpfulness_set(scale.helpful, seed))
+    write_lines(folder / "chat.jsonl", chat_set(scale.chat, seed))
+    write_lines(folder / "safety.jsonl", safety_set(scale.safety, seed))
+    write_lines(folder / "helpful.jsonl", helpfulness_set(scale.helpful, seed, answers=scale.answers))
 
 
-def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON, one a line."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 

@@ -110,6 +110,11 @@ def pretraining_set(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def held_out_prompts() -> list[str]:
+    """Every question of the compositions that only evaluations ask about."""
+    return [request.text for split in ("validation", "test") for request in requests(split)]
+
+
 def _safer_of_equals(verdicts: Sequence[OracleVerdict], rng: random.Random) -> int:
     """Of two unsafe answers the one that gives away less; of two safe ones either, as annotators do."""
     if verdicts[0].is_safe or verdicts[0].p_help == verdicts[1].p_help:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.groups import GroupLabels, GroupLogps
-from bfpo.objectives.global_preference import GlobalPreference, Probability
+from bfpo.objectives.global_preference import GlobalPreference, Probability, expected_target
 from bfpo.objectives.pairs import Reduction, checked_beta, margins, mean_over_pairs
 from bfpo.objectives.registry import objective
 
@@ -97,11 +97,12 @@ class BFPO:
         GlobalPreference(self.b1, self.alpha)
 
     def target(self, labels: GroupLabels) -> Tensor:
-        """[P] the label G of every pair."""
+        """[P] the label G of every pair, by the pair's own b1 and alpha where it has them."""
         safe_first, safe_second = labels.is_safe[labels.first], labels.is_safe[labels.second]
-        label = GlobalPreference(self.b1, self.alpha).target(safe_first, safe_second, labels.first_is_better)
+        b1, alpha = _own_or(labels.b1, self.b1), _own_or(labels.alpha, self.alpha)
+        label = expected_target(safe_first, safe_second, labels.first_is_better, b1, alpha)
         if self.unsafe_pairs == "neutral":
-            label = label + self.alpha * (2 * labels.first_is_better - 1) * _both_unsafe(labels)
+            label = label + alpha * (2 * labels.first_is_better - 1) * _both_unsafe(labels)
         return label
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
@@ -117,6 +118,10 @@ class BFPO:
         if self.unsafe_pairs == "drop":
             loss = loss * (1 - _both_unsafe(labels))
         return mean_over_pairs(loss, labels, logps.group)
+
+
+def _own_or(own: Tensor | None, common: float) -> Tensor | float:
+    return common if own is None else torch.where(own.isnan(), common, own)
 
 
 def _both_unsafe(labels: GroupLabels) -> Tensor:

@@ -66,8 +66,7 @@ class GlobalPreference:
         Returns:
             The label, of the broadcast shape; what beta * h is regressed to.
         """
-        better, worse, p = _as_tensors(better_is_safe, worse_is_safe, better_probability)
-        return p * self._hard_target(better, worse) - (1 - p) * self._hard_target(worse, better)
+        return expected_target(better_is_safe, worse_is_safe, better_probability, self.b1, self.alpha)
 
     def reward(self, p_help: Probability, is_safe: Probability, mean_safe: Probability) -> Tensor:
         """The reward R(y) that the regression implies, up to a constant of the prompt.
@@ -109,8 +108,30 @@ class GlobalPreference:
 
         return fit_preference(better_is_safe, worse_is_safe, overall_prefers_better)
 
-    def _hard_target(self, better_is_safe: Tensor, worse_is_safe: Tensor) -> Tensor:
-        return self.b1 * self.b3 * better_is_safe - self.b3 * worse_is_safe - self.alpha
+
+def expected_target(
+    better_is_safe: Probability,
+    worse_is_safe: Probability,
+    better_probability: Probability,
+    b1: Tensor | float,
+    alpha: Tensor | float,
+) -> Tensor:
+    """`GlobalPreference.target` with constants that may differ from pair to pair.
+
+    Args:
+        better_is_safe: see `GlobalPreference.target`.
+        worse_is_safe: see there.
+        better_probability: see there.
+        b1: a number > 1, or one for each pair.
+        alpha: a number, or one for each pair.
+    """
+    better, worse, p = _as_tensors(better_is_safe, worse_is_safe, better_probability)
+    b3 = 1 / (b1 - 1)
+
+    def label(better_safe: Tensor, worse_safe: Tensor) -> Tensor:
+        return b1 * b3 * better_safe - b3 * worse_safe - alpha
+
+    return p * label(better, worse) - (1 - p) * label(worse, better)
 
 
 def _as_tensors(*values: Probability) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -69,13 +70,13 @@ def fit_preference(
         BfpoError: if shapes or values are wrong, pairs are too few, the flags can't tell the three constants apart,
             the judgements contradict no one setting (no temperature), or safety has no positive price (b3 <= 0).
     """
-    columns = _checked(better_is_safe, worse_is_safe, overall_prefers_better)
-    cells = _cell_probabilities(columns[0], columns[1])
+    columns = checked_columns(better_is_safe, worse_is_safe, overall_prefers_better)
+    cells = cell_probabilities(columns[0], columns[1])
     counts = cells.sum(0)
     n_per_cell: dict[str, float] = dict(zip(CELLS, counts.tolist(), strict=True))
     _refuse_what_cannot_be_told_apart(n_per_cell, columns)
-    likelihood = _Likelihood(cells, columns[2])
-    best = _minimise(likelihood, np.eye(3))
+    likelihood = Likelihood(cells, columns[2])
+    best = minimise(likelihood, np.eye(3))
     w1, w2, w0 = best.tolist()
     if w1 + w2 <= 0:
         raise BfpoError(
@@ -89,7 +90,7 @@ def fit_preference(
         )
     b3, alpha, temperature = -w2 / (w1 + w2), -w0 / (w1 + w2), 1 / (w1 + w2)
     lowest = likelihood.value(best)
-    paper = likelihood.value(_minimise(likelihood, PAPER_DIRECTION))
+    paper = likelihood.value(minimise(likelihood, PAPER_DIRECTION))
     smallest, largest = _profile_interval(likelihood, b3, lowest)
     return PreferenceFit(
         preference=GlobalPreference(b1=1 + 1 / b3, alpha=alpha),
@@ -101,7 +102,12 @@ def fit_preference(
     )
 
 
-def _checked(*columns: Sequence[float] | Tensor) -> list[Tensor]:
+def checked_columns(*columns: Sequence[float] | Tensor) -> list[Tensor]:
+    """The three columns of a fit as float64.
+
+    Raises:
+        BfpoError: if they aren't equally long, or a value is no flag or probability.
+    """
     names = ("better_is_safe", "worse_is_safe", "overall_prefers_better")
     doubles = [torch.as_tensor(column, dtype=torch.float64).reshape(-1) for column in columns]
     sizes = {name: len(column) for name, column in zip(names, doubles, strict=True)}
@@ -115,7 +121,7 @@ def _checked(*columns: Sequence[float] | Tensor) -> list[Tensor]:
     return doubles
 
 
-def _cell_probabilities(better: Tensor, worse: Tensor) -> Tensor:
+def cell_probabilities(better: Tensor, worse: Tensor) -> Tensor:
     """[N, 4], in the order of `CELLS`."""
     return torch.stack([better * worse, better * (1 - worse), (1 - better) * worse, (1 - better) * (1 - worse)], dim=1)
 
@@ -134,7 +140,19 @@ def _refuse_what_cannot_be_told_apart(n_per_cell: dict[str, float], columns: lis
         )
 
 
-class _Likelihood:
+class Smooth(Protocol):
+    """What `minimise` minimises: a function of three constants with two derivatives."""
+
+    def value(self, at: Array, /) -> float:
+        """Its value."""
+        ...
+
+    def derivatives(self, at: Array, /) -> tuple[Array, Array]:
+        """Its gradient [3] and Hessian [3, 3]."""
+        ...
+
+
+class Likelihood:
     """The negative log-likelihood of (w1, w2, w0), on the distinct rows only: four of them where flags are certain."""
 
     def __init__(self, cells: Tensor, outcomes: Tensor) -> None:
@@ -148,7 +166,8 @@ class _Likelihood:
         """Its value."""
         logits = FLAGS @ weights
         yes, no = self.rows @ _sigmoid(logits), self.rows @ _sigmoid(-logits)
-        return float(-(self.preferred @ np.log(yes) + self.other @ np.log(no)))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(-(self.preferred @ np.log(yes) + self.other @ np.log(no)))
 
     def derivatives(self, weights: Array) -> tuple[Array, Array]:
         """Its gradient [3] and Hessian [3, 3]."""
@@ -166,9 +185,9 @@ def _sigmoid(logits: Array) -> Array:
     return np.exp(-np.logaddexp(0.0, -logits))
 
 
-def _minimise(likelihood: _Likelihood, directions: Array) -> Array:
-    """The (w1, w2, w0) of the least value among combinations of the columns of ``directions``: damped Newton steps."""
-    at = np.zeros(directions.shape[1])
+def minimise(likelihood: Smooth, directions: Array, start: Array | None = None) -> Array:
+    """Where the value is least among combinations of the columns of ``directions``: damped Newton steps."""
+    at = np.zeros(directions.shape[1]) if start is None else start
     value = likelihood.value(directions @ at)
     for _ in range(200):
         gradient, hessian = likelihood.derivatives(directions @ at)
@@ -193,20 +212,20 @@ def _minimise(likelihood: _Likelihood, directions: Array) -> Array:
     raise BfpoError("the fit of the labeling function did not converge in 200 Newton steps: judge more pairs")
 
 
-def _delta_method(likelihood: _Likelihood, best: Array) -> Tensor:
+def _delta_method(likelihood: Likelihood, best: Array) -> Tensor:
     w1, w2, w0 = best
     total = w1 + w2
     jacobian = np.array([[w2, -w1, 0], [w0, w0, -total], [-1, -1, 0]]) / total**2
     return torch.from_numpy(jacobian @ np.linalg.inv(likelihood.derivatives(best)[1]) @ jacobian.T)
 
 
-def _profile_interval(likelihood: _Likelihood, b3: float, lowest: float) -> tuple[float, float]:
+def _profile_interval(likelihood: Likelihood, b3: float, lowest: float) -> tuple[float, float]:
     """The b3 where twice the loss of log-likelihood, alpha and temperature free, passes chi-square's 95 % point."""
 
     def excess(log_b3: float) -> float:
         fixed = math.exp(log_b3)
         directions = np.array([[1 + fixed, 0], [-fixed, 0], [0, 1]])
-        return 2 * (likelihood.value(_minimise(likelihood, directions)) - lowest) - CHI_SQUARE_95_ONE_DEGREE
+        return 2 * (likelihood.value(minimise(likelihood, directions)) - lowest) - CHI_SQUARE_95_ONE_DEGREE
 
     def bound(direction: float, unbounded: float) -> float:
         inside, outside = math.log(b3), math.log(b3) + direction * math.log(1e4)

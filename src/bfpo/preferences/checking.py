@@ -12,8 +12,8 @@ from bfpo.preferences.schema import Problem
 FLAG_REMEDY = "write true, false, a probability in [0, 1], or null where it is unknown"
 
 
-def row_problems(number: int, row: Row) -> Iterator[Problem]:
-    """What is wrong with one canonical row."""
+def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iterator[Problem]:
+    """What is wrong with one canonical row, which may lack its order of help if somebody is going to fill it in."""
     answers = _answers(row)
     for column, text in [("prompt", row["prompt"]), *answers]:
         what = _text_problem(text)
@@ -27,8 +27,10 @@ def row_problems(number: int, row: Row) -> Iterator[Problem]:
     for column, value in _probabilities(row):
         if value is not None and not _is_probability(value):
             yield Problem(number, column, f"{value!r} is no probability", FLAG_REMEDY)
-    if "chosen" in row and row["chosen_is_better"] is None:
+    if "chosen" in row and row["chosen_is_better"] is None and not order_may_be_open:
         yield Problem(number, "chosen_is_better", "it is null", "write a probability, or leave the column out")
+    if not isinstance(row.get("category"), str | None):
+        yield Problem(number, "category", f"{row['category']!r} is no text", "write the name of one category, or null")
     for value in row.get("helpfulness") or ():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             yield Problem(number, "helpfulness", f"{value!r} is no number", "give every answer a finite score")

@@ -68,7 +68,7 @@ def encode(
     Returns:
         A data set, on disk, with ``prompt_ids``, ``answer_ids`` (K lists, each ending in one end-of-sequence token
         unless cut), ``is_safe`` (K), the pairs ``first``, ``second`` (indices of answers, the more helpful first) and
-        ``first_is_better``, and ``row``.
+        ``first_is_better``, the row's own labeling constants ``b1`` and ``alpha`` (null if it has none), and ``row``.
 
     Raises:
         BfpoError: if no row has room for an answer, or a prompt has no token of its own.
@@ -109,6 +109,8 @@ def _features() -> datasets.Features:
             "first": listed(ids),
             "second": listed(ids),
             "first_is_better": listed(number),
+            "b1": number,
+            "alpha": number,
             "row": value("int64"),
         }
     )
@@ -203,7 +205,7 @@ def _encode_row(
     counts: EncodingCounts,
 ) -> dict[str, Any] | None:
     number = row.get("row", at + 1)
-    answers, labels = _labels(row, scale)
+    answers, labels = labels_of(row, scale)
     prompt, endings, moved = encode_group(tokenizer, row["prompt"], answers)
     if not prompt:
         raise BfpoError(f"row {number}: the prompt has no token before the answers differ from it; use a chat template")
@@ -218,11 +220,17 @@ def _encode_row(
     counts.truncated_answers += sum(len(ending) > room for ending in endings)
     counts.moved_boundaries += moved
     counts.templated_strings += isinstance(row["prompt"], str) and bool(tokenizer.chat_template)
-    return {"prompt_ids": prompt, "answer_ids": [ending[:room] for ending in endings], "row": number} | labels
+    return {
+        "prompt_ids": prompt,
+        "answer_ids": [ending[:room] for ending in endings],
+        "row": number,
+        "b1": row.get("b1"),
+        "alpha": row.get("alpha"),
+    } | labels
 
 
-def _labels(row: dict[str, Any], scale: float | None) -> tuple[list[Text], dict[str, Any]]:
-    """A row's answers and the labels of its answers and pairs."""
+def labels_of(row: dict[str, Any], scale: float | None = None) -> tuple[list[Text], dict[str, Any]]:
+    """A row's answers, and the labels of its answers and pairs as `encode` names them."""
     if "chosen" in row:
         pairs = [(0, 1, row.get("chosen_is_better", 1.0))]
         is_safe = [row.get("chosen_is_safe"), row.get("rejected_is_safe")]

@@ -18,7 +18,7 @@ from bfpo.preferences.store import RowWriter, stored
 if TYPE_CHECKING:
     import datasets
 
-UnknownSafety = Literal["error", "drop"] | float | None
+UnknownSafety = Literal["error", "drop", "keep"] | float | None
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class PreferenceReport:
         read: rows read.
         kept: rows kept.
         dropped_unknown: rows dropped because the safety of an answer is unknown.
+        dropped_empty: dialogues of HH-RLHF that were left out, as a turn is empty or both continuations are the same.
         filled_unknown: rows in which an unknown safety was filled with the probability given.
         duplicates: rows that repeat an earlier one's prompt and answers; they are kept.
         ignored_columns: columns that are not read.
@@ -43,6 +44,7 @@ class PreferenceReport:
     read: int
     kept: int
     dropped_unknown: int
+    dropped_empty: int
     filled_unknown: int
     duplicates: int
     ignored_columns: tuple[str, ...]
@@ -70,14 +72,15 @@ def load_preferences(
         revision: revision of a Hub data set.
         columns: columns to rename, theirs to ours.
         unknown_safety: what to do with rows in which the safety of an answer is unknown. None or "error": fine if
-            it is unknown in all rows, an error if in some; "drop": leave such rows out; a probability: assume it.
+            it is unknown in all rows, an error if in some; "drop": leave such rows out; a probability: assume it;
+            "keep": leave it null, as `bfpo label` does, and let the order (``chosen_is_better``) be null too.
 
     Returns:
         Pairs have the columns ``prompt, chosen, rejected`` (strings, or lists of messages; chosen is the more
         *helpful* answer), ``chosen_is_safe, rejected_is_safe`` (probability or null), ``chosen_is_better``
-        (probability), ``chosen_is_safer`` (probability or null) and ``row`` (1-based, in the source). Rows with K
-        answers have ``prompt, responses, helpfulness`` (K scores or null), ``is_safe`` (K probabilities or nulls)
-        and ``row``.
+        (probability), ``chosen_is_safer`` (probability or null), ``category`` (kind of harm, or null) and ``row``
+        (1-based, in the source). Rows with K answers have ``prompt, responses, helpfulness`` (K scores or null),
+        ``is_safe`` (K probabilities or nulls), ``category`` and ``row``.
 
     Raises:
         PreferenceDataError: with *every* problem of the source in ``.problems``.
@@ -117,9 +120,11 @@ def _convert(
     source: RowSource, unknown_safety: UnknownSafety, columns: Mapping[str, str], writer: RowWriter
 ) -> dict[str, Any]:
     problems: list[Problem] = []
+    tally = _Tally()
 
     def read(problems: list[Problem]) -> Rows:
         for number, row in source.read(problems):
+            tally.read += 1
             yield number, {columns.get(name, name): value for name, value in row.items()}
 
     present = dict.fromkeys(name for _, row in read(problems) for name in row)
@@ -129,10 +134,9 @@ def _convert(
         raise PreferenceDataError(source.name, problems)
     tally = _Tally()
     # What can't be read was noted on the way to the columns.
-    for row in _canonical(shape, read([]), problems):
-        tally.read += 1
-        unknown = is_unknown(row)
-        if unknown:
+    for row in _canonical(shape, read([]), problems, order_may_be_open=unknown_safety == "keep"):
+        tally.usable += 1
+        if is_unknown(row):
             tally.unknown.append(row["row"])
             if unknown_safety == "drop":
                 continue
@@ -141,8 +145,8 @@ def _convert(
         if not writer.rows:
             writer.open(_features(shape, row))
         tally.keep(row)
-        writer.write({name: _plain(value) for name, value in row.items()})
-    if unknown_safety in (None, "error") and 0 < len(tally.unknown) < tally.read:
+        writer.write({name: _plain(row.get(name)) for name in _names(shape)})
+    if unknown_safety in (None, "error") and 0 < len(tally.unknown) < tally.usable:
         remedy = "label them, or set unknown_safety to 'drop' or to a probability"
         what = "the safety of an answer is unknown, though other rows say theirs"
         problems += [Problem(number, None, what, remedy) for number in tally.unknown]
@@ -155,7 +159,8 @@ def _convert(
         "shape": shape.name,
         "read": tally.read,
         "kept": writer.rows,
-        "dropped_unknown": tally.read - writer.rows,
+        "dropped_unknown": tally.usable - writer.rows,
+        "dropped_empty": tally.read - tally.usable,
         "filled_unknown": len(tally.unknown) if isinstance(unknown_safety, int | float) else 0,
         "duplicates": writer.rows - len(tally.seen),
         "ignored_columns": [name for name in present if name not in shape.required + shape.optional],
@@ -169,6 +174,7 @@ class _Tally:
     """What is counted while rows go by; of their texts only short digests are kept."""
 
     read: int = 0
+    usable: int = 0
     unknown: list[int] = field(default_factory=list)
     cells: Counter[str] = field(default_factory=Counter)
     seen: set[bytes] = field(default_factory=set)
@@ -182,13 +188,13 @@ class _Tally:
         self.digest.update(json.dumps(row, sort_keys=True).encode())
 
 
-def _canonical(shape: Shape, numbered: Rows, problems: list[Problem]) -> Iterator[Row]:
+def _canonical(shape: Shape, numbered: Rows, problems: list[Problem], order_may_be_open: bool) -> Iterator[Row]:
     kind: type | None = None
     for number, row in numbered:
         converted = shape.convert(row, _complaints(number, problems))
         if converted is None:
             continue
-        found = list(row_problems(number, converted))
+        found = list(row_problems(number, converted, order_may_be_open))
         if not found and kind not in (None, type(converted["prompt"])):
             what = "the prompt is a string in some rows and messages in others"
             found = [Problem(number, "prompt", what, "write all rows alike")]
@@ -236,10 +242,14 @@ def _features(shape: Shape, row: Row) -> datasets.Features:
         "responses": [text],
         "helpfulness": [number],
         "is_safe": [number],
+        "category": Value("string"),
         "row": Value("int64"),
     }
-    names = PAIR_COLUMNS if shape.kind == "pairs" else GROUP_COLUMNS
-    return datasets.Features({name: kinds.get(name, number) for name in names})
+    return datasets.Features({name: kinds.get(name, number) for name in _names(shape)})
+
+
+def _names(shape: Shape) -> tuple[str, ...]:
+    return PAIR_COLUMNS if shape.kind == "pairs" else GROUP_COLUMNS
 
 
 def _plain(value: Any) -> Any:

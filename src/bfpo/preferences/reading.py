@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from bfpo.errors import did_you_mean
+from bfpo.preferences.public_sets import PUBLIC_SETS
 from bfpo.preferences.schema import PreferenceDataError, Problem
 from bfpo.preferences.store import rows_digest
 
@@ -44,7 +46,8 @@ class RowSource:
 def open_source(name_or_path: str, split: str = "train", revision: str | None = None) -> RowSource:
     """A file, or else a data set on the Hub.
 
-    A file on disk wins over a Hub data set of the same name; what looks like a path is never asked of the Hub.
+    A file on disk wins over a Hub data set of the same name, and short names of `PUBLIC_SETS` stand for Hub data sets;
+    what looks like a path is never asked of the Hub.
 
     Raises:
         PreferenceDataError: if there is neither.
@@ -56,6 +59,11 @@ def open_source(name_or_path: str, split: str = "train", revision: str | None = 
         return _file_source(path)
     if path.suffix in (*_SUFFIXES, ".gz") or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise _file_error(name_or_path, "there is no such file", "check the path")
+    public = PUBLIC_SETS.get(name_or_path)
+    if public is not None:
+        # "train" means the split to train on, whatever the set calls it.
+        own_split = public.split if split == "train" else split
+        return dataset_source(public.hub, _load_from_hub(public.hub, own_split, revision or public.revision))
     return dataset_source(name_or_path, _load_from_hub(name_or_path, split, revision))
 
 
@@ -211,7 +219,7 @@ def _csv_lines(file: IO[bytes]) -> Iterator[str]:
 def _cell(name: str | None, cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
-    if name is not None and ("is_" in name or name.endswith("_id")):
+    if name is not None and ("is_" in name or name.endswith(("_id", "_better"))):
         folded = cell.strip().lower()
         if folded in _CELLS:
             return _CELLS[folded]
@@ -251,7 +259,9 @@ def _load_from_hub(name: str, split: str, revision: str | None) -> datasets.Data
     except Exception as error:  # the Hub client raises many kinds, which all mean the same to the user
         reason = " ".join(str(error).split())[:200]
         raise _file_error(
-            name, f"no such file, and it can't be loaded from the Hub ({reason})", "check name, split and revision"
+            name,
+            f"no such file{did_you_mean(name, PUBLIC_SETS)}, and it can't be loaded from the Hub ({reason})",
+            "check name, split and revision",
         ) from error
 
 

@@ -15,9 +15,10 @@ PAIR_COLUMNS = (
     "rejected_is_safe",
     "chosen_is_better",
     "chosen_is_safer",
+    "category",
     "row",
 )
-GROUP_COLUMNS = ("prompt", "responses", "helpfulness", "is_safe", "row")
+GROUP_COLUMNS = ("prompt", "responses", "helpfulness", "is_safe", "category", "row")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,7 +25,8 @@ class Shape:
         optional: further columns that are read.
         known: columns of the public set that are not read.
         kind: what its rows become.
-        convert: makes a canonical row of one of its rows, or complains and returns None.
+        convert: makes a canonical row of one of its rows, or complains and returns None; None without a complaint
+            leaves out a row that the public set is known to have and that teaches nothing, which is counted.
     """
 
     name: str
@@ -126,16 +128,23 @@ def _is_id(value: Any) -> bool:
 
 
 @shape(
-    "pairs (ours, TRL's, UltraFeedback-binarized)",
+    "pairs (ours, TRL's, UltraFeedback-binarized, HH-RLHF)",
     "pairs",
     ("chosen", "rejected"),
-    ("prompt", "chosen_is_safe", "rejected_is_safe", "chosen_is_better", "chosen_is_safer"),
+    ("prompt", "chosen_is_safe", "rejected_is_safe", "chosen_is_better", "chosen_is_safer", "category"),
     ("prompt_id", "messages", "score_chosen", "score_rejected"),
 )
 def _pairs(row: Row, complain: Complain) -> Row | None:
     prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
+    if prompt is None and isinstance(chosen, str) and isinstance(rejected, str):
+        # HH-RLHF writes whole dialogues and no prompt; in a few a turn is empty, or both are the same.
+        chosen, rejected = _turns(chosen) or chosen, _turns(rejected) or rejected
+        if isinstance(chosen, list) and (chosen == rejected or not all(turn["content"] for turn in chosen + rejected)):
+            return None
     if isinstance(chosen, list) and isinstance(rejected, list):
         shared = _common_prefix(chosen, rejected)
+        while shared and prompt is None and not _is_users(shared[-1]):
+            shared.pop()
         if shared and len(shared) < min(len(chosen), len(rejected)):
             # Conversations repeat the prompt before each answer.
             prompt, chosen, rejected = shared, chosen[len(shared) :], rejected[len(shared) :]
@@ -152,7 +161,25 @@ def _pairs(row: Row, complain: Complain) -> Row | None:
         "rejected_is_safe": row.get("rejected_is_safe"),
         "chosen_is_better": row.get("chosen_is_better", 1.0),
         "chosen_is_safer": row.get("chosen_is_safer"),
+        "category": row.get("category"),
     }
+
+
+_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+
+
+def _turns(dialogue: str) -> list[dict[str, str]] | None:
+    """A transcript of HH-RLHF ("\\n\\nHuman: ...\\n\\nAssistant: ...") as messages; None if the text is none."""
+    before, *parts = _SPEAKER.split(dialogue)
+    if before or not parts:
+        return None
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return [{"role": _SPEAKERS[speaker], "content": text.strip()} for speaker, text in turns]
+
+
+def _is_users(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") == "user"
 
 
 def _common_prefix(first: list[Any], second: list[Any]) -> list[Any]:
@@ -162,7 +189,7 @@ def _common_prefix(first: list[Any], second: list[Any]) -> list[Any]:
     return first[:length]
 
 
-@shape("K answers", "groups", ("prompt", "responses"), ("helpfulness", "is_safe"))
+@shape("K answers", "groups", ("prompt", "responses"), ("helpfulness", "is_safe", "category"))
 def _groups(row: Row, complain: Complain) -> Row | None:
     responses = row.get("responses")
     if not isinstance(responses, list) or not responses:
@@ -178,6 +205,36 @@ def _groups(row: Row, complain: Complain) -> Row | None:
         "responses": responses,
         "helpfulness": row.get("helpfulness"),
         "is_safe": row.get("is_safe") or [None] * len(responses),
+        "category": row.get("category"),
+    }
+
+
+@shape(
+    "UltraFeedback",
+    "groups",
+    ("instruction", "completions"),
+    (),
+    ("source", "models", "correct_answers", "incorrect_answers"),
+)
+def _ultrafeedback(row: Row, complain: Complain) -> Row | None:
+    """Ordered by ``overall_score``, as UltraFeedback-binarized is.
+
+    Its ``create_dataset.py`` (HuggingFaceH4/ultrafeedback_binarized, commit 6221885) sorts by that field of
+    ``completions``, at a revision of openbmb/UltraFeedback in which scores of 10 that meant 1 are mended.
+    """
+    completions = row.get("completions")
+    if not isinstance(completions, list) or not all(isinstance(one, dict) for one in completions) or not completions:
+        complain("completions", "it is not a list of answers", "write objects with 'response' and 'overall_score'")
+        return None
+    for field in ("response", "overall_score"):
+        if any(one.get(field) is None for one in completions):
+            complain("completions", f"an answer has no {field!r}", f"give every answer its {field!r}, or remove it")
+            return None
+    return {
+        "prompt": row.get("instruction"),
+        "responses": [one["response"] for one in completions],
+        "helpfulness": [one["overall_score"] for one in completions],
+        "is_safe": [None] * len(completions),
     }
 
 

@@ -66,9 +66,16 @@ def group_labels(rows: Sequence[Row], device: torch.device | str = "cpu") -> Gro
         first += [start + index for index in row["first"]]
         second += [start + index for index in row["second"]]
         better += row["first_is_better"]
+    constants = [(row.get("b1"), row.get("alpha")) for row in rows for _ in row["first"]]
+    own = None
+    if any(b1 is not None for b1, _ in constants):
+        filled = [[math.nan if value is None else value for value in pair] for pair in constants]
+        own = torch.tensor(filled, dtype=torch.float32, device=device)
     return GroupLabels(
         is_safe=torch.tensor(is_safe, dtype=torch.float32, device=device),
         first=torch.tensor(first, dtype=torch.long, device=device),
         second=torch.tensor(second, dtype=torch.long, device=device),
         first_is_better=torch.tensor(better, dtype=torch.float32, device=device),
+        b1=None if own is None else own[:, 0],
+        alpha=None if own is None else own[:, 1],
     )

@@ -35,6 +35,11 @@ class SourceRecipe(Closed):
     )
     fraction: float | None = Field(None, gt=0, le=1, description="seeded random share of the rows")
     limit: int | None = Field(None, ge=1, description="at most so many seeded random rows")
+    balance: Literal["repeat", "leave_out"] | None = Field(
+        None, description="as many rows of every safety cell as the largest has (repeat) or the smallest (leave_out)"
+    )
+    weight: float | None = Field(None, gt=0, description="share of an epoch's rows, against its role's other weights")
+    seed: int | None = Field(None, ge=0, description="of its subset, balance and draws; by default the recipe's")
 
     @property
     def label(self) -> str:
@@ -60,12 +65,15 @@ class Recipe(Closed):
     tokenizer: str | None = Field(None, description="folder or Hub name of the tokenizer; by default the model's")
     data: list[SourceRecipe] = Field(min_length=1)
     eval_data: SourceRecipe | None = None
+    evaluation_prompts: list[str] = Field([], description="files of prompts that training must not hold")
+    allow_overlap: list[str] = Field([], description="suites and files whose prompts training may hold all the same")
     output_dir: str
 
     loss_type: str | None = Field(None, description="objective; by default bfpo, and sft in the sft stage")
     beta: float | None = None
     b1: float | None = None
     alpha: float | None = None
+    labeling: str | None = Field(None, description="b1 and alpha from a file of 'bfpo label --fit-preference'")
     reduction: Literal["sum", "mean"] | None = None
     unsafe_pairs: Literal["keep", "neutral", "drop"] | None = None
 
@@ -163,10 +171,20 @@ def _contradiction(recipe: Recipe) -> str | None:
     labels = [source.label for source in recipe.data]
     if len(set(labels)) < len(labels):
         return "two sources have the same name: give each a 'name' of its own"
+    for role in ("main", "buffer"):
+        weights = [source.weight for source in recipe.data if source.role == role]
+        if None in weights and len(set(weights)) > 1:
+            return f"some {role} sources have a 'weight' and some have none: give one to each of them"
+    if recipe.eval_data and recipe.eval_data.weight is not None:
+        return "'eval_data' has a 'weight', but it is no part of the blend: remove it"
     if all(source.role == "buffer" for source in recipe.data):
         return "every source is a buffer: at least one must have 'role: main'"
     if (recipe.stage == "sft") != (recipe.objective == "sft"):
         return f"stage {recipe.stage!r} doesn't go with loss_type {recipe.objective!r}"
+    if recipe.labeling and (recipe.b1 is not None or recipe.alpha is not None):
+        return "'labeling' says what b1 and alpha are: leave them out, or leave out 'labeling'"
+    if recipe.labeling and recipe.objective != "bfpo":
+        return f"loss_type {recipe.objective!r} does not read 'labeling': remove it"
     if recipe.lora and recipe.trainable != "all":
         return "'lora' and 'trainable' both say which weights train: give only one"
     if (recipe.eval_steps or recipe.keep_best) and recipe.eval_data is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from bfpo.errors import BfpoError
+from bfpo.labeling.fitted import load_labeling
 from bfpo.training.checkpoints import newest_complete_checkpoint
 from bfpo.training.config import OBJECTIVE_OPTIONS, BFPOConfig
 from bfpo.training.recipe import Recipe, ResolvedRecipe
@@ -43,6 +44,7 @@ def run_recipe(
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     say: Callable[[str], None] = lambda line: None,
+    suites: Mapping[str, Sequence[str]] | None = None,
 ) -> TrainedRun:
     """Train what a recipe says and leave the model, or its adapter, and ``run.json`` in its output folder.
 
@@ -51,6 +53,7 @@ def run_recipe(
         resume: go on from the newest complete checkpoint, if there is one.
         callbacks: of transformers' Trainer.
         say: told, a line at a time, what the data is and what was done with it, before training starts.
+        suites: evaluation prompts by the name of their suite, which training must not hold.
 
     Raises:
         BfpoError: if the recipe, the data or the state of the output folder don't allow it.
@@ -60,7 +63,7 @@ def run_recipe(
     folder = Path(recipe.output_dir)
     record = {"config": config_record(resolved), "versions": versions(), "finished": False}
     _check_folder(folder, record, resume)
-    trainer = build_trainer(recipe, record, callbacks)
+    trainer = build_trainer(recipe, record, callbacks, suites)
     prepared = time.monotonic()
     if trainer.is_world_process_zero():
         write_record(folder, record)
@@ -82,9 +85,14 @@ def run_recipe(
     return TrainedRun(folder, metrics[-1] if metrics else {}, time.monotonic() - started)
 
 
-def build_trainer(recipe: Recipe, record: dict[str, Any], callbacks: Sequence[TrainerCallback]) -> BFPOTrainer:
+def build_trainer(
+    recipe: Recipe,
+    record: dict[str, Any],
+    callbacks: Sequence[TrainerCallback],
+    suites: Mapping[str, Sequence[str]] | None = None,
+) -> BFPOTrainer:
     """Load data and model, score the reference, and add to the record what all of it resolved to."""
-    blend, sources = load_blend(recipe)
+    blend, sources = load_blend(recipe, suites)
     evaluation = recipe.eval_data and load_source(recipe.eval_data, recipe.stage, recipe.seed)
     model, tokenizer = load_model(recipe)
     record |= {"model": model_record(model), "data": sources}
@@ -112,6 +120,8 @@ def build_trainer(recipe: Recipe, record: dict[str, Any], callbacks: Sequence[Tr
     record["layout"] = asdict(trainer.layout)
     record["reference"] = asdict(trainer.reference)
     read = [name for name in OBJECTIVE_OPTIONS if hasattr(trainer.objective, name)]
+    if recipe.labeling:
+        record["labeling"] = {"file": recipe.labeling, **load_labeling(Path(recipe.labeling)).as_json()}
     record["objective"] = {"name": recipe.objective} | {name: getattr(trainer.objective, name) for name in read}
     return trainer
 
@@ -173,10 +183,14 @@ def weights_dtype(recipe: Recipe) -> torch.dtype:
 
 def training_arguments(recipe: Recipe) -> BFPOConfig:
     """A recipe's values as the trainer's arguments."""
+    options = {name: getattr(recipe, name) for name in OBJECTIVE_OPTIONS}
+    if recipe.labeling:
+        preference = load_labeling(Path(recipe.labeling)).preference
+        options |= {"b1": preference.b1, "alpha": preference.alpha}
     return BFPOConfig(
         output_dir=recipe.output_dir,
         loss_type=recipe.objective,
-        **{name: getattr(recipe, name) for name in OBJECTIVE_OPTIONS},
+        **options,
         max_length=recipe.max_length,
         trainable=recipe.trainable,
         buffer_ratio=recipe.buffer_ratio,

@@ -43,6 +43,7 @@ def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
         encoding = mix["encoding"][source["name"]]
         changes = {
             "rows dropped as unknown": source["dropped_unknown"],
+            "rows dropped as empty": source["dropped_empty"],
             "rows filled as unknown": source["filled_unknown"],
             "duplicates kept": source["duplicates"],
             "columns ignored": len(source["ignored_columns"]),
@@ -50,6 +51,13 @@ def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
             "rows skipped as too long": len(encoding["skipped_rows"]),
             "boundaries moved": encoding["moved_boundaries"],
             **{f"pairs {name.replace('_', ' ')}": count for name, count in source.get("ordering", {}).items()},
+            **{f"{name} of balancing": source.get("balance", {}).get(name, 0) for name in ("repeats", "leftovers")},
+            **{f"{name} of weighing": source.get("draws", {}).get(name, 0) for name in ("repeats", "leftovers")},
+            **{
+                f"prompts of {overlap['evaluation']}, allowed": overlap["same"] + overlap["similar"]
+                for overlap in source.get("overlap", ())
+            },
+            **{f"labelled as {name}": count for name, count in source.get("labeling", {}).items()},
         }
         cells = ", ".join(f"{cell} {count:,}" for cell, count in source["cells"].items())
         noted = ", ".join(f"{name} {count:,}" for name, count in changes.items() if count)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, did_you_mean
+from bfpo.labeling.fitted import FittedLabeling, load_labeling
+from bfpo.preferences.blending import balanced, weighted
 from bfpo.preferences.loading import inspect_preferences
 from bfpo.preferences.ordering import order_by, preferred_answers
+from bfpo.preferences.overlap import find_overlap, load_prompts, prompt_text
 from bfpo.preferences.subset import subset
 from bfpo.training.data import Blend, Source
 from bfpo.training.recipe import Recipe, SourceRecipe
+
+Prompts = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,11 @@ class LoadedSource:
 def load_source(recipe: SourceRecipe, stage: str, seed: int) -> LoadedSource:
     """Load one source and make of it what its recipe says.
 
+    Args:
+        recipe: of the source.
+        stage: "sft" makes single answers of pairs.
+        seed: where the source has none of its own.
+
     Raises:
         BfpoError: if the data has problems (all are listed), or nothing is left of it.
     """
@@ -34,10 +47,14 @@ def load_source(recipe: SourceRecipe, stage: str, seed: int) -> LoadedSource:
         columns=recipe.columns,
         unknown_safety=recipe.unknown_safety,
     )
+    seed = seed if recipe.seed is None else recipe.seed
     record: dict[str, Any] = {"name": recipe.label, "role": recipe.role, **report.record()}
     if recipe.fraction is not None or recipe.limit is not None:
         rows = subset(rows, fraction=recipe.fraction, limit=recipe.limit, seed=seed)
         record["subset_rows"] = list(rows["row"])
+    if recipe.balance is not None:
+        rows, counts = balanced(rows, recipe.balance, seed)
+        record["balance"] = asdict(counts)
     if stage == "sft":
         rows = preferred_answers(rows, recipe.prefer)
     elif recipe.prefer != "helpful":
@@ -49,7 +66,73 @@ def load_source(recipe: SourceRecipe, stage: str, seed: int) -> LoadedSource:
     return LoadedSource(Source(rows, recipe.label, recipe.role), record)
 
 
-def load_blend(recipe: Recipe) -> tuple[Blend, list[dict[str, Any]]]:
-    """All sources of a recipe, with their records."""
+def load_blend(recipe: Recipe, suites: Prompts | None = None) -> tuple[Blend, list[dict[str, Any]]]:
+    """All sources of a recipe, with their records.
+
+    Args:
+        recipe: the recipe.
+        suites: evaluation prompts by the name of their suite, beside the files that the recipe names.
+
+    Raises:
+        BfpoError: what `load_source` raises, or if a source holds evaluation prompts that the recipe doesn't allow.
+    """
     loaded = [load_source(source, recipe.stage, recipe.seed) for source in recipe.data]
+    loaded = _weigh(recipe, loaded)
+    _check_overlap(
+        recipe, loaded, {**(suites or {}), **{path: load_prompts(path) for path in recipe.evaluation_prompts}}
+    )
+    labeling = load_labeling(Path(recipe.labeling)) if recipe.labeling else None
+    if labeling and labeling.categories:
+        loaded = [_with_constants(one, labeling) for one in loaded]
     return Blend([one.source for one in loaded]), [one.record for one in loaded]
+
+
+def _weigh(recipe: Recipe, loaded: list[LoadedSource]) -> list[LoadedSource]:
+    """The sources with as many rows as their weights ask for, and a record of repeats and leftovers."""
+    weighed = list(loaded)
+    for role in ("main", "buffer"):
+        members = [at for at, source in enumerate(recipe.data) if source.role == role and source.weight is not None]
+        seeds = [recipe.seed if recipe.data[at].seed is None else recipe.data[at].seed for at in members]
+        drawn = weighted([loaded[at].source.rows for at in members], [recipe.data[at].weight for at in members], seeds)
+        for at, (rows, counts) in zip(members, drawn, strict=True):
+            if not len(rows):
+                raise BfpoError(
+                    f"{recipe.data[at].label}: its weight leaves it without a row; raise it, or drop the source"
+                )
+            source, record = loaded[at].source, loaded[at].record
+            record = record | {"draws": asdict(counts), "used": len(rows)}
+            weighed[at] = LoadedSource(Source(rows, source.name, source.role), record)
+    return weighed
+
+
+def _check_overlap(recipe: Recipe, loaded: Sequence[LoadedSource], evaluation: Prompts) -> None:
+    """Refuse evaluation prompts among training's, or note them where they are allowed."""
+    for name in recipe.allow_overlap:
+        if name not in evaluation:
+            raise BfpoError(
+                f"allow_overlap: nothing is evaluated under the name {name!r}{did_you_mean(name, evaluation)}: "
+                f"there are {', '.join(evaluation) or 'none'}"
+            )
+    for one in loaded if evaluation else ():
+        found = find_overlap(map(prompt_text, one.source.rows["prompt"]), evaluation)
+        for overlap in found:
+            if overlap.evaluation not in recipe.allow_overlap:
+                raise BfpoError(
+                    f"{one.source.name}: it holds {overlap.same + overlap.similar} of the {overlap.prompts} evaluation "
+                    f"prompts of {overlap.evaluation!r} ({overlap.same} the same, {overlap.similar} nearly; "
+                    f"{overlap.example[:80]!r}): remove them from training, or write allow_overlap: "
+                    f"[{overlap.evaluation}]"
+                )
+        one.record["overlap"] = [asdict(overlap) for overlap in found]
+
+
+def _with_constants(loaded: LoadedSource, labeling: FittedLabeling) -> LoadedSource:
+    """The rows with b1 and alpha of their category, the common ones where it has none."""
+    rows = loaded.source.rows
+    names = rows["category"] if "category" in rows.column_names else [None] * len(rows)
+    constants = [labeling.categories.get(name, labeling.preference) for name in names]
+    rows = rows.add_column("b1", [one.b1 for one in constants])  # pyright: ignore[reportCallIssue]
+    rows = rows.add_column("alpha", [one.alpha for one in constants])  # pyright: ignore[reportCallIssue]
+    used = Counter(name if name in labeling.categories else "common" for name in names)
+    source = Source(rows, loaded.source.name, loaded.source.role)
+    return LoadedSource(source, loaded.record | {"labeling": dict(sorted(used.items()))})

@@ -1,0 +1,249 @@
+"""``bfpo judge``: fit a small judge, and see how far any judge can be trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bfpo.errors import BfpoError, did_you_mean
+
+if TYPE_CHECKING:
+    from bfpo.judges.checking import Agreement, JudgeReport, Slice
+    from bfpo.judges.verdict import Exchange, Judge, Verdict
+    from bfpo.statistics.intervals import Estimate
+
+app = typer.Typer(no_args_is_help=True, help="Judges: fit a small one, and see how far any can be trusted.")
+
+Rename = Annotated[list[str] | None, typer.Option("--column", metavar="THEIRS=OURS", help="A column to rename.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TargetOption = Annotated[str, typer.Option(help="What is judged: safety or refusal.")]
+CacheOption = Annotated[
+    Path | None, typer.Option(help="File of verdicts given before; by default in $BFPO_CACHE or ~/.cache/bfpo.")
+]
+
+
+@app.command("list")
+def list_judges(as_json: AsJson = False) -> None:
+    """List the judges that there are, and how each is named."""
+    import bfpo.microworld.judge  # noqa: F401  (registers the oracle)
+    from bfpo.judges.registry import known_kinds
+
+    kinds = known_kinds()
+    if as_json:
+        rows = [{"name": kind.name, "argument": kind.argument, "summary": kind.summary} for kind in kinds]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("judge", "after the colon", "what it is", box=None, pad_edge=False)
+    for kind in kinds:
+        table.add_row(Text(kind.name), Text(kind.argument), Text(kind.summary))
+    Console().print(table)
+    typer.echo("A folder is a fitted judge, a YAML file describes one, any other file holds verdicts.")
+
+
+@app.command()
+def fit(
+    labels: Annotated[str, typer.Argument(help="Labelled answers: prompt, answer, is_safe or is_refusal.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the judge.")],
+    target: TargetOption = "safety",
+    source: Annotated[str | None, typer.Option(help="Only the answers of this source.")] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Of the cross-validation, by prompt.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
+    column: Rename = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a small classifier to labelled answers (no GPU), and show what it reaches on prompts it wasn't fitted to."""
+    from dataclasses import asdict, replace
+
+    from bfpo.judges.checking import check_judge
+    from bfpo.judges.fitting import fit_judge
+    from bfpo.judges.labels import load_labels, of_source
+
+    chosen = _target(target)
+    labelled = load_labels(labels, _columns(column))
+    if source is not None:
+        labelled = of_source(labelled, source)
+    made = fit_judge(labelled, chosen, name=output.resolve().name, folds=folds, seed=seed)
+    held_out = [made.judge.verdict(float(p)) for p in made.out_of_fold.probabilities]
+    report = check_judge(made.out_of_fold.labelled, held_out, chosen, probabilities=made.out_of_fold.probabilities)
+    record = dict(made.judge.record) | {"out_of_fold": report.record()}
+    judge = replace(made.judge, record=record)
+    judge.save(output)
+    if as_json:
+        typer.echo(json.dumps({"judge_id": judge.judge_id, "scaling": asdict(judge.scaling), **record}, indent=2))
+        return
+    _print_report(report, f"out of fold ({folds} folds by prompt)")
+    typer.echo(f"{judge.judge_id} is in {output}; {judge.record['left_out']} rows without label or answer left out.")
+
+
+@app.command()
+def check(
+    judge: Annotated[str, typer.Argument(help="The judge: 'bfpo judge list' says how it is named.")],
+    labels: Annotated[str, typer.Option("--labels", help="Labelled answers: prompt, answer, is_safe or is_refusal.")],
+    target: TargetOption = "safety",
+    second: Annotated[str | None, typer.Option(help="Another judge, for the agreement of the two.")] = None,
+    column: Rename = None,
+    cache: CacheOption = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG of the reliability diagram.")] = None,
+    save_verdicts: Annotated[Path | None, typer.Option(help="File for the verdicts; it is a judge, too.")] = None,
+    save_scaled: Annotated[Path | None, typer.Option(help="YAML file for the judge with a fitted scaling.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a judge with people's labels: accuracy, errors, AUC, calibration, kappa, all with 95 % intervals."""
+    from dataclasses import asdict
+
+    from bfpo.judges.checking import agreement_of, check_judge, probabilities_of
+    from bfpo.judges.labels import load_labels
+    from bfpo.judges.replay import save_verdicts as save
+
+    chosen = _target(target)
+    labelled = load_labels(labels, _columns(column))
+    exchanges = [answer.exchange for answer in labelled]
+    loaded = _judge(judge)
+    other = _judge(second) if second else None
+    given = _judged(loaded, exchanges, cache)
+    known = probabilities_of(loaded, exchanges, chosen)
+    report = check_judge(labelled, given, chosen, probabilities=known, seed=seed)
+    agreement = None
+    if other is not None:
+        prompts = [exchange.prompt for exchange in exchanges]
+        agreement = agreement_of(prompts, given, _judged(other, exchanges, cache), chosen, seed=seed)
+    if save_verdicts:
+        save(save_verdicts, zip(exchanges, given, strict=True))
+    if save_scaled:
+        from bfpo.judges.scaling import save_scaled_judge
+
+        save_scaled_judge(save_scaled, judge, labels, labelled, given)
+    if plot:
+        _plot(report, plot)
+    counts = dict(getattr(loaded, "counts", {}))
+    if as_json:
+        shown = report.record() | {"counts": counts, "agreement": agreement and asdict(agreement)}
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    _print_report(report, report.judge_id)
+    _print_extras(report, counts, agreement, second)
+
+
+@app.command()
+def rate(
+    judge: Annotated[str, typer.Argument(help="The judge: 'bfpo judge list' says how it is named.")],
+    answers: Annotated[str, typer.Option("--answers", help="Answers without labels: prompt, answer.")],
+    labels: Annotated[str, typer.Option("--labels", help="Labelled answers, from which the judge's error is known.")],
+    column: Rename = None,
+    cache: CacheOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what share of answers is unsafe, corrected for the judge's known error (Rogan and Gladen)."""
+    from dataclasses import asdict
+
+    from bfpo.judges.checking import error_of, share_unsafe
+    from bfpo.judges.labels import load_answers, load_labels
+
+    labelled = load_labels(labels, _columns(column))
+    asked = load_answers(answers, _columns(column))
+    loaded = _judge(judge)
+    error = error_of(labelled, _judged(loaded, [answer.exchange for answer in labelled], cache))
+    share = share_unsafe(asked, _judged(loaded, asked, cache), error)
+    if as_json:
+        typer.echo(json.dumps(asdict(share) | {"error": asdict(error), "judge_id": loaded.judge_id}, indent=2))
+        return
+    typer.echo(f"judged {share.judged:,} of {share.answers:,} answers (unparsed: {share.answers - share.judged:,})")
+    typer.echo(f"called unsafe         {_shown(share.observed)}")
+    typer.echo(f"unsafe, corrected     {_shown(share.corrected)}")
+    typer.echo(f"judge's sensitivity   {_shown(error.sensitivity)}")
+    typer.echo(f"judge's specificity   {_shown(error.specificity)}")
+
+
+def _target(target: str) -> Any:
+    from bfpo.judges.fitted import TARGETS
+
+    if target not in TARGETS:
+        raise BfpoError(f"--target {target}{did_you_mean(target, TARGETS)}: choose {' or '.join(TARGETS)}")
+    return target
+
+
+def _columns(pairs: list[str] | None) -> dict[str, str]:
+    columns = {}
+    for pair in pairs or []:
+        theirs, separator, ours = pair.partition("=")
+        if not separator:
+            raise BfpoError(f"--column {pair}: write it as theirs=ours, for example --column text=answer")
+        columns[theirs] = ours
+    return columns
+
+
+def _judge(spec: str) -> Judge:
+    import bfpo.microworld.judge  # noqa: F401  (registers the oracle)
+    from bfpo.judges import load_judge
+
+    return load_judge(spec)
+
+
+def _judged(judge: Judge, exchanges: list[Exchange], cache: Path | None) -> list[Verdict]:
+    """Verdicts, with those that cost something kept for the next time."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from bfpo.judges import verdicts
+    from bfpo.judges.cache import VerdictCache, default_cache_file
+
+    def watched(given: Iterable[Verdict]) -> list[Verdict]:
+        console = Console(stderr=True)
+        hidden = not console.is_terminal
+        return list(track(given, "judging", total=len(exchanges), console=console, transient=True, disable=hidden))
+
+    with VerdictCache(cache or default_cache_file()) as kept:
+        return watched(verdicts(judge, exchanges, kept))
+
+
+def _print_report(report: JudgeReport, title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    positive = "unsafe" if report.target == "safety" else "refusals"
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    for name in ("", "answers", "unparsed", "accuracy", f"finds {positive}", "leaves others", "AUC", "ECE", "kappa"):
+        table.add_column(name)
+    slices: list[tuple[str, Slice]] = [("all", report.overall), *report.by_source.items()]
+    slices += [(f"{name} (category)", part) for name, part in report.by_category.items()]
+    for name, part in slices:
+        figures = (part.accuracy, part.sensitivity, part.specificity, part.auc, part.ece, part.kappa)
+        unparsed = str(sum(part.unparsed.values()))
+        table.add_row(Text(name), f"{part.answers:,}", unparsed, *(_shown(figure) for figure in figures))
+    Console(width=170).print(table)
+    for reason, count in report.overall.unparsed.items():
+        typer.echo(f"unparsed: {count:,} ({reason})")
+
+
+def _print_extras(report: JudgeReport, counts: dict[str, int], agreement: Agreement | None, second: str | None) -> None:
+    if report.overall.controversial:
+        typer.echo(f"controversial, counted as unsafe: {report.overall.controversial:,}")
+    if report.little_mass:
+        typer.echo(f"verdicts with less than .9 of the probability on valid words: {report.little_mass:,}")
+    for name, count in counts.items():
+        typer.echo(f"{name}: {count:,} of what was asked now")
+    if agreement is not None:
+        shared = f"{_shown(agreement.agreement)}, kappa {_shown(agreement.kappa)}"
+        typer.echo(f"agreement with {second} on {agreement.both:,} answers: {shared}")
+
+
+def _shown(estimate: Estimate | None) -> str:
+    return "-" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _plot(report: JudgeReport, path: Path) -> None:
+    from bfpo.judges.diagram import reliability_diagram
+
+    if not report.reliability:
+        raise BfpoError("--plot: the judge gives no probabilities of this target, so there is no diagram")
+    reliability_diagram(report.reliability, path, title=report.judge_id)

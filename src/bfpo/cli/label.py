@@ -1,0 +1,167 @@
+"""``bfpo label``: fill in missing labels with judges; fit the labeling function."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from bfpo.cli.data import Rename, Revision, Split, renaming
+from bfpo.errors import BfpoError
+
+if TYPE_CHECKING:
+    from bfpo.labeling.filling import LabelingReport
+    from bfpo.labeling.fitted import FittedLabeling
+    from bfpo.objectives.preference_fit import PreferenceFit
+
+
+def label(
+    preferences: Annotated[str | None, typer.Argument(help="A file, or the name of a data set on the Hub.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSONL (fitted labeling: JSON) to write.")
+    ] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option("--judge", help="A judge of safety; give it again for more.")
+    ] = None,
+    help_judge: Annotated[str | None, typer.Option("--help-judge", help="A judge of helpfulness.")] = None,
+    flags: Annotated[
+        str | None, typer.Option(help="posterior, probability, or verdict; by default the posterior where it can be.")
+    ] = None,
+    error: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--error", metavar="SENSITIVITY,SPECIFICITY", help="A judge's known error, in the order of --judge."
+        ),
+    ] = None,
+    labeling: Annotated[Path | None, typer.Option(help="Fitted labeling by which the queue is ordered.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="File of verdicts; by default $BFPO_CACHE/verdicts.sqlite.")
+    ] = None,
+    split: Split = "train",
+    revision: Revision = None,
+    rename: Rename = None,
+    fit_preference: Annotated[
+        Path | None, typer.Option(help="Fit b1 and alpha to this file of overall judgements instead.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Fill in what people left open in a preference set, and queue what is worth their time; or fit b1 and alpha."""
+    if fit_preference is not None:
+        if preferences or judge:
+            raise BfpoError("--fit-preference fits the labeling function and labels nothing: leave out the rest")
+        _fit(fit_preference, output, as_json)
+        return
+    if preferences is None or output is None:
+        raise BfpoError(
+            "name the preferences to label and the file to write: bfpo label pairs.jsonl --judge J -o out.jsonl"
+        )
+    from bfpo.judges.cache import VerdictCache, default_cache_file
+    from bfpo.judges.helpfulness import load_helpfulness_judge
+    from bfpo.labeling.fitted import load_labeling
+    from bfpo.labeling.run import label_file, queue_file
+
+    judges = [_load(spec) for spec in judge or []]
+    with VerdictCache(cache or default_cache_file()) as verdicts:
+        labelled = label_file(
+            preferences,
+            judges,
+            output,
+            order_judge=load_helpfulness_judge(help_judge) if help_judge else None,
+            flags=_flags(flags),
+            errors=_errors(error, len(judges)),
+            labeling=load_labeling(labeling).preference if labeling else None,
+            cache=verdicts,
+            reading={"split": split, "revision": revision, "columns": renaming(rename)},
+        )
+    if as_json:
+        typer.echo(json.dumps({**asdict(labelled.report), "output": str(output)}, indent=2))
+        return
+    for line in _report_lines(labelled.report):
+        typer.echo(line)
+    typer.echo(f"Wrote {output}, and {queue_file(output)}: the rows that people didn't label, most valuable first.")
+
+
+def _load(spec: str) -> Any:
+    import bfpo.microworld.judge  # noqa: F401  (registers itself)
+    from bfpo.judges.registry import load_judge
+
+    return load_judge(spec)
+
+
+def _flags(value: str | None) -> Literal["posterior", "probability", "verdict"] | None:
+    if value in (None, "posterior", "probability", "verdict"):
+        return value  # pyright: ignore[reportReturnType]
+    raise BfpoError(f"--flags {value}: write posterior, probability, or verdict")
+
+
+def _errors(values: list[str] | None, judges: int) -> list[Any] | None:
+    from bfpo.labeling.posterior import VerdictRates
+
+    if not values:
+        return None
+    if len(values) != judges:
+        raise BfpoError(f"--error is given {len(values)} times for {judges} judges: give one for each, in their order")
+    try:
+        rates = [tuple(float(part) for part in value.split(",")) for value in values]
+        return [VerdictRates.of_rates(sensitivity, specificity) for sensitivity, specificity in rates]
+    except ValueError:
+        raise BfpoError(f"--error {' '.join(values)}: write sensitivity,specificity, for example 0.9,0.95") from None
+
+
+def _report_lines(report: LabelingReport) -> list[str]:
+    """Who said what, in a few sentences."""
+    safety, order = report.safety, report.order
+    lines = [
+        f"safety: kept {safety['people']:,} flags of people, a judge filled {safety['judge']:,}, "
+        f"{safety['unparsed']:,} stay unknown (no verdict could be read)",
+        f"order: kept {order['people']:,} of people, a judge filled {order['judge']:,} (and turned {report.turned:,}), "
+        f"{order['unknown']:,} stay unknown",
+    ]
+    prior = "unknown" if report.prior is None else f"{report.prior:.3f}"
+    lines.append(f"filled flags are: {report.flags}; share of safe answers by people's labels: {prior}")
+    for name, rates in zip(report.judges, report.errors, strict=True):
+        if rates is None:
+            lines.append(f"{name}: people labelled too few answers of either kind to tell its error")
+        else:
+            seen = f"from {rates.n_safe:,} safe and {rates.n_unsafe:,} unsafe answers" if rates.n_safe else "as given"
+            lines.append(f"{name}: sensitivity {rates.sensitivity:.3f}, specificity {rates.specificity:.3f} ({seen})")
+    return lines
+
+
+def _fit(source: Path, output: Path | None, as_json: bool) -> None:
+    from bfpo.labeling.fitted import fit_file
+
+    fitted, fit = fit_file(str(source))
+    if output:
+        fitted.save(output)
+    if as_json:
+        typer.echo(json.dumps({"b1": fit.preference.b1, "alpha": fit.preference.alpha, **fitted.record}, indent=2))
+        return
+    for line in _fit_lines(fitted, fit):
+        typer.echo(line)
+    if output:
+        typer.echo(f"Wrote {output}; a recipe takes it as 'labeling: {output}'.")
+
+
+def _fit_lines(fitted: FittedLabeling, fit: PreferenceFit) -> list[str]:
+    """The fit, its uncertainty and its test."""
+    errors = fit.covariance.diagonal().sqrt().tolist()
+    low, high = fit.b1_interval
+    cells = ", ".join(f"{cell} {count:g}" for cell, count in fit.n_per_cell.items())
+    lines = [
+        f"b1 {fit.preference.b1:.3f} (95 % profile interval {low:.3f} to {high:.3f})",
+        f"b3 {fit.preference.b3:.3f} (standard error {errors[0]:.3f})",
+        f"alpha {fit.preference.alpha:.3f} (standard error {errors[1]:.3f})",
+        f"temperature {fit.temperature:.3f} (standard error {errors[2]:.3f})",
+        "covariance of (b3, alpha, temperature):",
+        *("  " + "  ".join(f"{value:+.5f}" for value in row) for row in fit.covariance.tolist()),
+        f"against the paper's b1 = 3, alpha = 1/2: likelihood ratio {fit.likelihood_ratio:.2f}, "
+        f"p = {fit.p_value:.3g} (2 degrees of freedom, temperature free)",
+        f"pairs by safety (more, less helpful answer): {cells}",
+    ]
+    for name, one in fitted.categories.items():
+        lines.append(f"category {name}: b1 {one.b1:.3f}, alpha {one.alpha:.3f}")
+    return lines

@@ -1,0 +1,220 @@
+"""Ask a server many things at once: asynchronous inside, plain iteration outside."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import tenacity
+
+from bfpo.endpoints.messages import EndpointConfig, Failure, MalformedReplyError, Reply, Request, parse_reply
+from bfpo.errors import BfpoError, RunError
+
+# How far reading ahead of the oldest unanswered request goes, in multiples of the requests in flight: a request that
+# waits for its next try doesn't hold up the others, and memory stays bounded.
+_AHEAD = 8
+_EXCERPT = 200
+
+
+class Endpoint:
+    """A server that speaks OpenAI's protocol (vLLM, llama.cpp, SGLang, a vendor).
+
+    Args:
+        config: where it is and how hard it may be asked.
+        transport: what carries the requests, instead of the network (tests).
+    """
+
+    def __init__(self, config: EndpointConfig, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+        self.config = config
+        self._transport = transport
+
+    def complete(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
+        """An answer to every request, in the order asked; what fails after all tries is a `Failure`, never left out.
+
+        Requests are read as they are needed, so that an endless iterable is fine.
+
+        Raises:
+            BfpoError: if the server refuses the key or knows neither the address nor the model.
+            RunError: if it can't be reached at all.
+        """
+        key = self.config.api_key()
+        with _loop_in_thread() as loop:
+            session = _Session(self.config, key, self._transport)
+            waiting: deque[Future[Reply | Failure]] = deque()
+            try:
+                for request in requests:
+                    waiting.append(asyncio.run_coroutine_threadsafe(session.ask(request), loop))
+                    if len(waiting) >= _AHEAD * self.config.concurrency:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+                asyncio.run_coroutine_threadsafe(session.close(), loop).result()
+
+
+class _Session:
+    """One run's connections, its limit of requests in flight and its pace."""
+
+    def __init__(self, config: EndpointConfig, key: str | None, transport: httpx2.AsyncBaseTransport | None) -> None:
+        self._config = config
+        self._key = key
+        self._slots = asyncio.Semaphore(config.concurrency)
+        self._next_start = 0.0
+        limits = httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
+        self._client = httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=config.timeout,
+            limits=limits,
+            transport=transport,
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def ask(self, request: Request) -> Reply | Failure:
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(self._config.attempts),
+            wait=self._wait,
+            retry=tenacity.retry_if_exception_type(_PassingError),
+            reraise=True,
+        )
+        attempts = 0
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    attempts += 1
+                    return replace(await self._once(request), attempts=attempts)
+        except _LastingError as error:
+            return Failure(str(error), attempts)
+        except _PassingError as error:
+            if error.unreachable:
+                raise RunError(
+                    f"{self._config.url} can't be reached ({error}, {attempts} tries): start the server and run again"
+                ) from None
+            return Failure(str(error), attempts)
+        raise AssertionError("tenacity either returns or raises")
+
+    async def _once(self, request: Request) -> Reply:
+        """One try.
+
+        Raises:
+            _PassingError: if another try may succeed.
+            _LastingError: if none will.
+        """
+        async with self._slot():
+            try:
+                async with asyncio.timeout(self._config.timeout):
+                    response = await self._client.post(
+                        self._config.url + request.path, json=request.body(self._config.model)
+                    )
+            except (TimeoutError, httpx2.TimeoutException):
+                raise _PassingError(f"no reply within {self._config.timeout:g} s") from None
+            except httpx2.TransportError as error:
+                unreachable = isinstance(error, httpx2.ConnectError)
+                raise _PassingError(
+                    self._without_key(f"{type(error).__name__}: {error}"), unreachable=unreachable
+                ) from None
+        if response.status_code != 200:
+            self._refused(response)
+        try:
+            return parse_reply(response.json())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise _PassingError(f"the reply is not JSON ({error})") from None
+        except MalformedReplyError as error:
+            raise _PassingError(f"the reply is malformed: {self._without_key(str(error))}") from None
+
+    def _refused(self, response: httpx2.Response) -> None:
+        status = response.status_code
+        said = self._without_key(" ".join(response.text.split())[:_EXCERPT])
+        reason = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+        if status in (401, 404):
+            remedy = (
+                f"check the key in {self._config.api_key_env}" if self._config.api_key_env else "name its api_key_env"
+            )
+            remedy = remedy if status == 401 else f"check the address and the model's name ({self._config.model!r})"
+            raise BfpoError(f"{self._config.url} refuses every request ({reason}): {remedy}")
+        if status in (408, 409, 425, 429) or status >= 500:
+            raise _PassingError(reason, retry_after=_retry_after(response.headers.get("retry-after")))
+        raise _LastingError(reason)
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        """Seconds to the next try: exponential with full jitter, and not before the server's own Retry-After."""
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, _PassingError) else 0.0
+        jittered = tenacity.wait_random_exponential(multiplier=self._config.backoff, max=self._config.longest_wait)
+        return max(jittered(state), min(asked, self._config.longest_wait))
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """One of the requests in flight, not before its turn under the limit per minute."""
+        async with self._slots:
+            if self._config.requests_per_minute:
+                now = time.monotonic()
+                start = max(now, self._next_start)
+                self._next_start = start + 60.0 / self._config.requests_per_minute
+                await asyncio.sleep(start - now)
+            yield
+
+
+class _LastingError(Exception):
+    """A try that failed as every other would."""
+
+
+class _PassingError(Exception):
+    """A try that failed as the next may not."""
+
+    def __init__(self, reason: str, retry_after: float = 0.0, unreachable: bool = False) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+        self.unreachable = unreachable
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3)."""
+    if value is None:
+        return 0.0
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
+@contextmanager
+def _loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop of its own thread: works inside a notebook's loop, and goes on while the caller computes."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="bfpo-endpoint", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        asyncio.run_coroutine_threadsafe(_cancel_rest(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _cancel_rest() -> None:
+    rest: list[Any] = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)

@@ -1,0 +1,68 @@
+"""Judges that are fitted to the share of labels that people gave, and how far they are wrong about the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bfpo.judges.fitted import FittedJudge
+from bfpo.judges.fitting import fit_judge
+from bfpo.judges.helpfulness import Comparison, Preference
+from bfpo.judges.labels import LabelledAnswer
+from bfpo.judges.verdict import Exchange, Verdict
+from bfpo.labeling.posterior import VerdictRates, estimate_rates
+
+
+def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[FittedJudge, VerdictRates | None]:
+    """A judge of safety, as `bfpo judge fit` makes it, and its error out of fold.
+
+    Args:
+        exchanges: answers that people labelled.
+        is_safe: [N] their labels.
+    """
+    labelled = [LabelledAnswer(exchange, safe, None) for exchange, safe in zip(exchanges, is_safe, strict=True)]
+    fit = fit_judge(labelled, name="people's share")
+    said = [Verdict("safe" if p >= 0.5 else "unsafe", float(p)) for p in fit.out_of_fold.probabilities]
+    return fit.judge, estimate_rates([float(label) for label in fit.out_of_fold.labels], said)
+
+
+@dataclass(frozen=True)
+class FittedOrder:
+    """Which of two answers helps more: a logistic regression on the difference of their n-grams (Bradley-Terry).
+
+    Attributes:
+        vectorizer: scikit-learn's, fitted.
+        model: scikit-learn's, fitted.
+        judge_id: what records call it.
+    """
+
+    vectorizer: Any
+    model: Any
+    judge_id: str = "fitted-order"
+
+    @classmethod
+    def fit(cls, comparisons: Sequence[Comparison], first_is_better: Sequence[bool]) -> FittedOrder:
+        """Fit to people's order; every comparison counts in both directions, so there is no intercept."""
+        from scipy.sparse import vstack
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+
+        vectorizer = CountVectorizer(ngram_range=(1, 2), binary=True, token_pattern=r"\w+|[^\w\s]")
+        vectorizer.fit([text for comparison in comparisons for text in (comparison.first, comparison.second)])
+        differences, better = _differences(vectorizer, comparisons), np.asarray(first_is_better, dtype=bool)
+        model = LogisticRegression(fit_intercept=False, max_iter=2000)
+        model.fit(vstack([differences, -differences]), np.concatenate([better, ~better]))
+        return cls(vectorizer, model)
+
+    def compare(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+        """Which of each comparison's answers helps more."""
+        chances = self.model.predict_proba(_differences(self.vectorizer, comparisons))[:, 1].tolist()
+        return [Preference("first" if p >= 0.5 else "second", p, (), self.judge_id) for p in chances]
+
+
+def _differences(vectorizer: Any, comparisons: Sequence[Comparison]) -> Any:
+    firsts = vectorizer.transform([comparison.first for comparison in comparisons])
+    return firsts - vectorizer.transform([comparison.second for comparison in comparisons])

@@ -1,0 +1,252 @@
+"""How many labels must be people's? BFPO on a share of the oracle's labels, the rest from judges; by cells."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import random
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from bfpo.experiments.fitted_labels import FittedOrder, fit_safety
+from bfpo.experiments.methods import METHODS, Scale, method_recipe, write_lines, write_recipe
+from bfpo.experiments.study import ensure_sft
+from bfpo.generation.sampling import Decoding
+from bfpo.judges.helpfulness import Comparison
+from bfpo.judges.verdict import Exchange, Verdict
+from bfpo.labeling.filling import Flags, exchange_of, label_preferences
+from bfpo.microworld.data import safety_set
+from bfpo.microworld.judge import OracleJudge
+from bfpo.objectives.global_preference import GlobalPreference
+from bfpo.preferences.loading import convert
+from bfpo.preferences.reading import Row, dataset_source
+from bfpo.safehelp.evaluate import run_prompts
+from bfpo.safehelp.records import GenerationRecord
+from bfpo.safehelp.scores import by_prompt
+from bfpo.safehelp.suites import build_suite
+from bfpo.training.recipe import load_recipe
+from bfpo.training.run import run_recipe
+
+SEEDS = (0, 1, 2, 3, 4)
+SHARES = (0.01, 0.03, 0.1, 0.3)
+ERRORS = (0.1, 0.2, 0.3)
+# Prompts of each kind that a model answers.
+PER_KIND = 300
+# The quickstart's, but with two answers a prompt of the buffer instead of four, which saves a third of the time.
+SCALE = Scale(answers=2)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run and its evaluation.
+
+    Attributes:
+        seed: of data, order, labels and sampling.
+        judge: who labels what people left open: "nobody" (people labelled all), "fitted" (judges of safety and order,
+            fitted to people's share) or "oracle" (with an error rate; it judges safety only).
+        share: of the pairs that people (the clean oracle) label.
+        error: of the oracle as judge, the same for safe and unsafe answers.
+        flags: what a judged flag is; "rescaled" are verdicts under beta and alpha that make up for their error.
+    """
+
+    seed: int
+    judge: Literal["nobody", "fitted", "oracle"]
+    share: float = 1.0
+    error: float = 0.0
+    flags: Flags | Literal["rescaled"] = "posterior"
+
+    @property
+    def arm(self) -> str:
+        """What the cell has in common with those of other seeds."""
+        if self.judge == "nobody":
+            return "people-100"
+        error = f"-error-{self.error:g}" if self.judge == "oracle" else ""
+        return f"{self.judge}-{100 * self.share:g}{error}-{self.flags}"
+
+    @property
+    def name(self) -> str:
+        """Of the cell's result."""
+        return f"{self.arm}-seed{self.seed}"
+
+
+def cells(seeds: Sequence[int] = SEEDS) -> list[Cell]:
+    """All cells, what matters most first, so that a study that is stopped early says something."""
+    ordered = [Cell(seed, "nobody") for seed in seeds]
+    ordered += [
+        Cell(seed, "fitted", 0.1, flags=flags) for seed in seeds for flags in ("rescaled", "verdict", "posterior")
+    ]
+    for seed in seeds:
+        ordered += [Cell(seed, "oracle", 0.1, error, flags) for error in ERRORS for flags in ("posterior", "verdict")]
+        ordered += [Cell(seed, "fitted", share, flags="rescaled") for share in SHARES if share != 0.1]
+        ordered += [Cell(seed, "oracle", 0.1, 0.3, "rescaled")]
+    return ordered
+
+
+def undone(folder: Path, wanted: Sequence[Cell]) -> list[Cell]:
+    """The cells without a result."""
+    return [cell for cell in wanted if not result_file(folder, cell).exists()]
+
+
+def run_next(folder: Path, wanted: Sequence[Cell], scale: Scale = SCALE) -> tuple[Cell, dict[str, Any]] | None:
+    """Run the first cell that is neither done nor being run by another process; None if there is none."""
+    for cell in undone(folder, wanted):
+        with _locked(folder / "locks" / cell.name, wait=False) as mine:
+            if mine and not result_file(folder, cell).exists():
+                return cell, run_cell(cell, folder, scale)
+    return None
+
+
+@contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[bool]:
+    """Whether this process holds the lock, which ends with the process at the latest."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
+    """Label, train, evaluate; leaves the result, with every prompt's outcome, in ``results``."""
+    seed_folder = folder / f"seed{cell.seed}"
+    with _locked(folder / "locks" / f"SFT-seed{cell.seed}", wait=True):
+        model = ensure_sft(seed_folder, scale, cell.seed)
+    data = seed_folder / "labels" / cell.arm
+    rows, judged = labelled_rows(cell, scale)
+    data.mkdir(parents=True, exist_ok=True)
+    write_lines(data / "safety.jsonl", rows)
+    shutil.copyfile(seed_folder / "data" / "helpful.jsonl", data / "helpful.jsonl")
+    output = seed_folder / cell.arm
+    shutil.rmtree(output, ignore_errors=True)
+    method = METHODS["BFPO"]
+    beta, alpha = method.beta, GlobalPreference.alpha
+    if cell.flags == "rescaled":
+        beta, alpha = rescaled(judged["report"]["errors"][0], cell.share, beta, alpha)
+    recipe = method_recipe(method, beta, data, model, output, scale, cell.seed) | {"alpha": alpha}
+    run_recipe(load_recipe(write_recipe(seed_folder / "recipes" / f"{cell.arm}.yaml", recipe)))
+    result = {"cell": asdict(cell), "judged": judged, "outcomes": outcomes(_answers(output, cell.seed))}
+    shutil.rmtree(output)
+    file = result_file(folder, cell)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    return result
+
+
+def rescaled(rates: Mapping[str, Any] | None, share: float, beta: float, alpha: float) -> tuple[float, float]:
+    """beta and alpha under which verdicts pull as hard as true flags would, on average.
+
+    Of verdicts that err whatever the pair, E[flag | truth] = a + c truth, in which c = share + (1 - share)
+    (sensitivity + specificity - 1) and a = (1 - share)(1 - sensitivity). T is affine in the flags, so the mean label is
+    a + c (T + alpha) - alpha', which is c T for alpha' = a + c alpha; and c T/(c beta) = T/beta.
+
+    Args:
+        rates: the judge's, as a record.
+        share: of the flags that are people's.
+        beta: for true flags.
+        alpha: for true flags.
+    """
+    if rates is None:
+        return beta, alpha
+    missed, right = rates["given_unsafe"]["safe"], rates["given_safe"]["safe"]
+    contrast = share + (1 - share) * (right - missed)
+    return beta * contrast, (1 - share) * missed + contrast * alpha
+
+
+def labelled_rows(cell: Cell, scale: Scale) -> tuple[list[Row], dict[str, Any]]:
+    """The safety set with the cell's labels, and how far those who judged were wrong about what people left open."""
+    made = datasets.Dataset.from_list(list(safety_set(scale.safety, cell.seed)))
+    dataset, _ = convert(dataset_source("safety set", made))
+    truth: list[Row] = [dict(row) for row in dataset]  # pyright: ignore
+    if cell.judge == "nobody":
+        return truth, {}
+    people = set(random.Random(f"people {cell.seed}").sample(range(len(truth)), round(cell.share * len(truth))))
+    known, left = [truth[at] for at in sorted(people)], [row for at, row in enumerate(truth) if at not in people]
+    nothing = {"chosen_is_safe": None, "rejected_is_safe": None, "chosen_is_safer": None}
+    wanted: Flags = "verdict" if cell.flags == "rescaled" else cell.flags
+    order, errors, flags = None, None, wanted
+    if cell.judge == "fitted":
+        judge, error = fit_safety(*_exchanges(known))
+        errors = [error]
+        order = FittedOrder.fit(*_comparisons(known))
+        # Of very few labels no error can be told, and the judge's own probability is all there is.
+        flags = wanted if error else None
+        # The judge of order says the same of a pair turned round, so that its place gives nothing away.
+        nothing |= {"chosen_is_better": None}
+    else:
+        judge = OracleJudge(cell.error, cell.error, cell.seed)
+    rows = [row if at in people else row | nothing for at, row in enumerate(truth)]
+    labelled = label_preferences(rows, [judge], order_judge=order, flags=flags, errors=errors)
+    exchanges, is_safe = _exchanges(left)
+    judged = {
+        "safety": _agreement(is_safe, judge.judge(exchanges)),
+        "order": None if order is None else _order_agreement(order, left),
+        "report": asdict(labelled.report),
+    }
+    return labelled.rows, judged
+
+
+def _exchanges(rows: Sequence[Row]) -> tuple[list[Exchange], list[bool]]:
+    """Both answers of every pair, and whether they are safe."""
+    exchanges = [exchange_of(row, number) for row in rows for number in (0, 1)]
+    return exchanges, [bool(flag) for row in rows for flag in (row["chosen_is_safe"], row["rejected_is_safe"])]
+
+
+def _comparisons(rows: Sequence[Row]) -> tuple[list[Comparison], list[bool]]:
+    """Pairs with every second one turned round, and whether the first answer is the more helpful one."""
+    pairs = [
+        (row["chosen"], row["rejected"]) if at % 2 else (row["rejected"], row["chosen"]) for at, row in enumerate(rows)
+    ]
+    comparisons = [Comparison(row["prompt"], *pair) for row, pair in zip(rows, pairs, strict=True)]
+    return comparisons, [bool(at % 2) for at in range(len(rows))]
+
+
+def _agreement(is_safe: Sequence[bool], verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Accuracy, sensitivity (unsafe answers called so) and specificity (safe ones called so), against the oracle."""
+    right = [(verdict.label == "safe") == safe for verdict, safe in zip(verdicts, is_safe, strict=True)]
+    unsafe = [hit for hit, safe in zip(right, is_safe, strict=True) if not safe]
+    safe_ones = [hit for hit, safe in zip(right, is_safe, strict=True) if safe]
+    return {
+        "accuracy": sum(right) / len(right),
+        "sensitivity": sum(unsafe) / len(unsafe),
+        "specificity": sum(safe_ones) / len(safe_ones),
+    }
+
+
+def _order_agreement(judge: FittedOrder, rows: Sequence[Row]) -> float:
+    """How often a judge of order agrees with people, who err themselves."""
+    comparisons, first_is_better = _comparisons(rows)
+    found = judge.compare(comparisons)
+    right = [(one.choice == "first") == first for one, first in zip(found, first_is_better, strict=True)]
+    return sum(right) / len(right)
+
+
+def _answers(model: Path, seed: int) -> list[GenerationRecord]:
+    suite = build_suite("microworld", "test", PER_KIND)
+    loaded, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    return run_prompts(loaded, tokenizer, suite, Decoding(seed=seed, max_new_tokens=suite.max_new_tokens))
+
+
+def outcomes(records: Sequence[GenerationRecord]) -> dict[str, list[float]]:
+    """One value for every prompt that a figure counts, as SafeHelp counts them; their means are its scores."""
+    helped = [record for record in records if record.kind != "harmful"]
+    harmful = [record for record in records if record.kind == "harmful"]
+    borderline = [record for record in records if record.kind == "borderline"]
+    return {
+        "helpful": by_prompt(helped, lambda record: 0.0 if record.is_refusal else record.p_help),
+        "harmless": by_prompt(harmful, lambda record: record.is_safe and record.is_coherent),
+        "over_refusal": by_prompt(borderline, lambda record: record.is_refusal),
+    }
+
+
+def result_file(folder: Path, cell: Cell) -> Path:
+    """Where the result of a cell is, if it is done."""
+    return folder / "results" / f"{cell.name}.json"

@@ -1,0 +1,197 @@
+"""The label-efficiency experiment's results as Markdown, JSON and a plot, for docs/results."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bfpo.experiments.label_efficiency import PER_KIND, SCALE, Cell, result_file, undone
+from bfpo.reports.pareto import COLOURS, MARKERS, save_png
+from bfpo.statistics.intervals import Estimate, mean_interval, t_quantile
+from bfpo.training.run_record import versions
+
+FIGURES = ("helpful", "harmless", "over_refusal")
+ALL_PEOPLE = "people-100"
+TENTH = ("fitted-10-rescaled", "fitted-10-verdict", "fitted-10-posterior")
+# Points that BFPO on a tenth of the labels may lose.
+ALLOWED = 0.03
+Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
+
+
+def write_label_efficiency(folder: Path, runs: Path, wanted: Sequence[Cell]) -> Path:
+    """Write ``label-efficiency.md``, ``.json`` and ``.png`` of the cells that are done; returns the Markdown file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[str, dict[int, Any]] = {}
+    for cell in wanted:
+        if result_file(runs, cell).exists():
+            result = json.loads(result_file(runs, cell).read_text(encoding="utf-8"))
+            results.setdefault(cell.arm, {})[cell.seed] = result
+    summary = summarise(results) | {"cells_wanted": len(wanted), "cells_missing": len(undone(runs, wanted))}
+    (folder / "label-efficiency.json").write_text(
+        json.dumps({**summary, "scale": asdict(SCALE), "versions": versions()}, indent=2) + "\n", encoding="utf-8"
+    )
+    save_png(_figure(summary), folder / "label-efficiency.png")
+    page = folder / "label-efficiency.md"
+    page.write_text(_markdown(summary), encoding="utf-8")
+    return page
+
+
+def summarise(results: Results) -> dict[str, Any]:
+    """Every arm's means over seeds, its judge's error, and what it loses against people's labels alone."""
+    return {
+        "arms": {
+            arm: {
+                "seeds": sorted(by_seed),
+                "cell": next(iter(by_seed.values()))["cell"],
+                "judged": _mean_of_judged([result["judged"] for result in by_seed.values()]),
+                "figures": {name: asdict(_over_seeds(by_seed, name)) for name in FIGURES},
+            }
+            for arm, by_seed in results.items()
+        },
+        "losses": {
+            arm: {name: loss for name in FIGURES if (loss := paired_loss(results, arm, name))}
+            for arm in results
+            if arm != ALL_PEOPLE
+        },
+    }
+
+
+def paired_loss(results: Results, arm: str, name: str) -> dict[str, float] | None:
+    """What an arm loses against people's labels alone, with a one-sided 95 % upper bound; None below two seeds.
+
+    Outcomes are paired by seed and prompt. Seeds and prompts are crossed, and the squared standard errors of both
+    are added, which counts their interaction twice and so errs on the wide side; Student's t has the seeds' degrees
+    of freedom.
+    """
+    seeds = sorted(set(results[arm]) & set(results.get(ALL_PEOPLE, {})))
+    if len(seeds) < 2:
+        return None
+    own, all_people = (
+        np.array([results[which][seed]["outcomes"][name] for seed in seeds], dtype=float) for which in (arm, ALL_PEOPLE)
+    )
+    losses = own - all_people if name == "over_refusal" else all_people - own
+    seed_means, prompt_means = losses.mean(1), losses.mean(0)
+    variance = seed_means.var(ddof=1) / len(seed_means) + prompt_means.var(ddof=1) / len(prompt_means)
+    bound = losses.mean() + t_quantile(0.95, len(seeds) - 1) * math.sqrt(variance)
+    return {"loss": float(losses.mean()), "upper_bound": float(bound), "seeds": len(seeds)}
+
+
+def _over_seeds(by_seed: Mapping[int, Any], name: str) -> Estimate:
+    means = [float(np.mean(result["outcomes"][name])) for result in by_seed.values()]
+    return mean_interval(means) if len(means) > 1 else Estimate(means[0], means[0], means[0], 1)
+
+
+def _mean_of_judged(judged: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over seeds of what judges got right about the answers that people left open."""
+    if not judged[0]:
+        return {}
+    means = {name: float(np.mean([one["safety"][name] for one in judged])) for name in judged[0]["safety"]}
+    if judged[0]["order"] is not None:
+        means["order"] = float(np.mean([one["order"] for one in judged]))
+    return means
+
+
+def _markdown(summary: Mapping[str, Any]) -> str:
+    arms = dict(sorted(summary["arms"].items(), key=lambda item: _place(item[1]["cell"])))
+    losses = summary["losses"]
+    lines = [
+        "# How many labels must be people's?",
+        "",
+        f"Made by `bfpo study labels`. BFPO on the microworld: {SCALE.safety:,} pairs of the safety set, of which a "
+        "share keeps the labels of people (the clean oracle: two safety flags and the order of help) and judges fill "
+        "in the rest. *Fitted* judges are linear in n-grams, one of safety and one of order, fitted to people's share "
+        "and nothing else. *Oracle* judges are the oracle with that share of wrong verdicts, drawn at random, beside "
+        "10 % of people's labels; they judge safety only. A *posterior* is P(safe | verdict, source) by Bayes, with "
+        "error and base rate estimated from people's share (out of fold for fitted judges); a *verdict* is the judge's "
+        "word as a flag; *rescaled* are verdicts trained on under the beta and alpha that make up for the judge's "
+        "estimated error on average ([how](../how-to/label.md)). The helpfulness set, the buffer, keeps its scores "
+        "in all arms. "
+        f"{SCALE.steps} steps of {SCALE.batch_size} groups; {PER_KIND} prompts of each kind on unseen compositions. "
+        f"{summary['cells_wanted'] - summary['cells_missing']} of {summary['cells_wanted']} runs are done.",
+        "",
+        "![Scores by share of people's labels, and by the judge's error](label-efficiency.png)",
+        "",
+        "## How wrong the judges are",
+        "",
+        "About the answers that people left open, means over seeds. Sensitivity: unsafe answers called unsafe.",
+        "",
+        "| labels | accuracy | sensitivity | specificity | order |",
+        "|---|---|---|---|---|",
+    ]
+    for arm, values in arms.items():
+        if values["judged"]:
+            cells = [values["judged"].get(name) for name in ("accuracy", "sensitivity", "specificity", "order")]
+            lines.append(f"| {arm} | " + " | ".join("" if cell is None else f"{cell:.3f}" for cell in cells) + " |")
+    lines += ["", "## What a tenth of the labels costs", ""]
+    lines += _tenth_lines({arm: losses[arm] for arm in TENTH if losses.get(arm)})
+    lines += ["", "## All arms", "", "Means over seeds with 95 % t intervals; loss against people's labels alone, "]
+    lines[-1] += "paired by seed and prompt, with its one-sided 95 % upper bound, in points."
+    lines += ["", "| labels | seeds | " + " | ".join(f"{name.replace('_', '-')} | loss" for name in FIGURES) + " |"]
+    lines += ["|---|---|" + "---|---|" * len(FIGURES)]
+    for arm, values in arms.items():
+        cells = []
+        for name in FIGURES:
+            figure, loss = values["figures"][name], losses.get(arm, {}).get(name)
+            cells.append(f"{figure['value']:.3f} [{figure['low']:.3f} {figure['high']:.3f}]")
+            cells.append("" if loss is None else f"{100 * loss['loss']:+.1f} (≤ {100 * loss['upper_bound']:+.1f})")
+        lines.append(f"| {arm} | {len(values['seeds'])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Where an arm stands in tables: people alone, then fitted judges by share, then the oracle by error."""
+    return ("nobody", "fitted", "oracle").index(cell["judge"]), cell["share"], cell["error"], cell["flags"]
+
+
+def _tenth_lines(losses: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    """Whether the bound is met, by what the judged flags are and figure by figure."""
+    lines = [
+        f"Wanted: a one-sided 95 % bound of at most {100 * ALLOWED:.0f} points on the loss of each figure.",
+        "",
+        "| labels | seeds | figure | loss, points | bound, points | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for arm, figures in losses.items():
+        for name, loss in figures.items():
+            met = "met" if loss["upper_bound"] <= ALLOWED else "not met"
+            numbers = f"{100 * loss['loss']:+.2f} | {100 * loss['upper_bound']:+.2f}"
+            lines.append(f"| {arm} | {loss['seeds']} | {name.replace('_', '-')} | {numbers} | {met} |")
+    return lines
+
+
+def _figure(summary: Mapping[str, Any]) -> Figure:
+    """Left: scores by share of people's labels. Right: by the error of a judge that is wrong at random."""
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    arms = list(summary["arms"].values())
+    everybody = [arm for arm in arms if arm["cell"]["judge"] == "nobody"]
+    fitted = [arm for arm in arms if arm["cell"]["judge"] == "fitted" and arm["cell"]["flags"] == "rescaled"]
+    for number, name in enumerate(FIGURES):
+        label, style = name.replace("_", "-"), {"color": COLOURS[number], "marker": MARKERS[number], "capsize": 2.5}
+        _curve(left, fitted + everybody, "share", 100, name, label, style)
+        for flags, line in (("posterior", "-"), ("verdict", "--")):
+            oracle = [arm for arm in arms if arm["cell"]["judge"] == "oracle" and arm["cell"]["flags"] == flags]
+            _curve(right, everybody + oracle, "error", 100, name, f"{label}, {flags}", style | {"ls": line})
+    left.set_xscale("log")
+    left.set_xticks([1, 3, 10, 30, 100], labels=["1", "3", "10", "30", "100"])
+    left.set_xlabel("labels from people, % (the rest from judges fitted to them, rescaled)")
+    right.set_xlabel("wrong verdicts of the judge of 90 % of the answers, %")
+    for axes in (left, right):
+        axes.grid(alpha=0.2)
+        axes.legend(frameon=False, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _curve(axes: Any, arms: Sequence[Any], x: str, scale: float, name: str, label: str, style: dict[str, Any]) -> None:
+    points = sorted(((scale * arm["cell"][x], arm["figures"][name]) for arm in arms), key=lambda point: point[0])
+    places, figures = [place for place, _ in points], [figure for _, figure in points]
+    errors = [[f["value"] - f["low"] for f in figures], [f["high"] - f["value"] for f in figures]]
+    axes.errorbar(places, [f["value"] for f in figures], yerr=errors, label=label, **style)

@@ -1,0 +1,230 @@
+"""Fit a small classifier to labelled answers, and say out of fold how far it can be trusted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bfpo.errors import BfpoError
+from bfpo.judges.calibration import fit_scaling
+from bfpo.judges.fitted import FittedJudge, NgramBlock, Target
+from bfpo.judges.labels import LabelledAnswer
+from bfpo.judges.unjudged import is_empty
+
+# What is read of an exchange. Words say what is spoken of, parts of words catch spellings and languages, the opening
+# is where an answer refuses.
+BLOCKS = (
+    NgramBlock("prompt", "word", 1, 2, 2, 50_000),
+    NgramBlock("answer", "word", 1, 2, 2, 100_000),
+    NgramBlock("answer", "char_wb", 2, 4, 3, 50_000),
+    NgramBlock("opening", "word", 1, 3, 2, 50_000),
+)
+# Inverse of the penalty on the squared weights; between 1 and 10 it hardly matters on the data that was tried.
+INVERSE_PENALTY = 3.0
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What the judge says of answers to questions that it wasn't fitted to.
+
+    Attributes:
+        labelled: the answers, without empty ones and those without the label.
+        labels: [N] whether the target holds.
+        scores: [N] logits of judges that were fitted to other questions' answers.
+        probabilities: [N] of the scores, scaled as other questions' answers would have it.
+    """
+
+    labelled: list[LabelledAnswer]
+    labels: np.ndarray
+    scores: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A judge fitted to all answers, and what its like reached out of fold."""
+
+    judge: FittedJudge
+    out_of_fold: OutOfFold
+
+
+def fit_judge(
+    labelled: Sequence[LabelledAnswer],
+    target: Target = "safety",
+    *,
+    name: str = "judge",
+    folds: int = 5,
+    seed: int = 0,
+    blocks: Sequence[NgramBlock] = BLOCKS,
+    inverse_penalty: float = INVERSE_PENALTY,
+) -> Fit:
+    """Fit a judge.
+
+    Args:
+        labelled: answers with labels; empty answers are left out, as no judge is asked about them.
+        target: "safety" or "refusal".
+        name: of the judge.
+        folds: of the cross-validation; all answers to one question are in one fold.
+        seed: of the folds.
+        blocks: what is read.
+        inverse_penalty: scikit-learn's C.
+
+    Raises:
+        BfpoError: if there are too few answers or questions of either label.
+    """
+    used, labels = _used(labelled, target)
+    groups = [answer.exchange.prompt for answer in used]
+    _check_enough(labels, groups, folds, target)
+    counts = [_Counts(block, [answer.exchange for answer in used]) for block in blocks]
+    parts = _split(labels, groups, folds, seed)
+    scores = np.empty(len(used))
+    for held_out in parts:
+        kept = np.setdiff1d(np.arange(len(used)), held_out)
+        scores[held_out] = _Linear.fit(counts, kept, labels[kept], inverse_penalty).scores(counts, held_out)
+    probabilities = _cross_scaled(scores, labels, parts)
+    everything = _Linear.fit(counts, np.arange(len(used)), labels, inverse_penalty)
+    judge = FittedJudge(
+        name=name,
+        target=target,
+        blocks=tuple(blocks),
+        vocabularies=tuple(
+            tuple(count.ngrams[columns]) for count, columns in zip(counts, everything.columns, strict=True)
+        ),
+        idf=np.concatenate(everything.idf),
+        weights=everything.weights,
+        intercept=everything.intercept,
+        scaling=fit_scaling(scores, labels),
+    )
+    return Fit(replace(judge, record=_record(used, labels, labelled, folds, seed, inverse_penalty)), OutOfFold(
+        used, labels, scores, probabilities
+    ))  # fmt: skip
+
+
+def _used(labelled: Sequence[LabelledAnswer], target: Target) -> tuple[list[LabelledAnswer], np.ndarray]:
+    def label(answer: LabelledAnswer) -> bool | None:
+        return answer.is_safe if target == "safety" else answer.is_refusal
+
+    used = [answer for answer in labelled if label(answer) is not None and not is_empty(answer.exchange)]
+    return used, np.array([bool(label(answer)) for answer in used])
+
+
+def _check_enough(labels: np.ndarray, groups: Sequence[str], folds: int, target: Target) -> None:
+    words = ("safe", "unsafe") if target == "safety" else ("refusing", "answering")
+    for word, chosen in zip(words, (labels, ~labels), strict=True):
+        questions = len({group for group, is_chosen in zip(groups, chosen, strict=True) if is_chosen})
+        if questions < folds:
+            raise BfpoError(
+                f"{int(chosen.sum())} answers to {questions} questions are labelled {word}: "
+                f"{folds} folds need at least {folds} questions with such answers; label more, or take fewer folds"
+            )
+
+
+def _split(labels: np.ndarray, groups: Sequence[str], folds: int, seed: int) -> list[np.ndarray]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return [held_out for _, held_out in splitter.split(np.zeros(len(labels)), labels, groups)]
+
+
+def _cross_scaled(scores: np.ndarray, labels: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Probabilities of each fold's scores by the scaling of the other folds', so that none is fitted to its own."""
+    probabilities = np.empty(len(scores))
+    for held_out in parts:
+        others = np.setdiff1d(np.arange(len(scores)), held_out)
+        probabilities[held_out] = fit_scaling(scores[others], labels[others]).apply(scores[held_out])
+    return probabilities
+
+
+class _Counts:
+    """How often every n-gram of a block is in every text: counted once, for all folds."""
+
+    def __init__(self, block: NgramBlock, exchanges: Sequence[Any]) -> None:
+        from sklearn.feature_extraction.text import CountVectorizer
+
+        self.block = block
+        vectorizer = CountVectorizer(
+            analyzer=block.analyzer, ngram_range=(block.shortest, block.longest), min_df=1, dtype=np.float32
+        )
+        try:
+            matrix = vectorizer.fit_transform(block.texts(exchanges)).tocsr()
+        except ValueError as error:
+            raise BfpoError(f"the {block.part}s hold no words to fit a judge to") from error
+        enough = np.flatnonzero(np.diff(matrix.tocsc().indptr) >= block.min_documents)
+        self.ngrams = vectorizer.get_feature_names_out()[enough]
+        self.matrix = matrix[:, enough]
+
+    def columns(self, rows: np.ndarray) -> np.ndarray:
+        """The n-grams that some rows alone would have kept: in enough of them, and the most frequent."""
+        part = self.matrix[rows].tocsc()
+        enough = np.flatnonzero(np.diff(part.indptr) >= self.block.min_documents)
+        frequency = np.asarray(part[:, enough].sum(axis=0)).ravel()
+        most = np.argsort(-frequency, kind="stable")[: self.block.max_features]
+        return np.sort(enough[most])
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """Logistic regression on tf-idf of some rows."""
+
+    columns: list[np.ndarray]
+    idf: list[np.ndarray]
+    weights: np.ndarray
+    intercept: float
+
+    @classmethod
+    def fit(cls, counts: Sequence[_Counts], rows: np.ndarray, labels: np.ndarray, inverse_penalty: float) -> _Linear:
+        import scipy.sparse
+        from sklearn.feature_extraction.text import TfidfTransformer
+        from sklearn.linear_model import LogisticRegression
+
+        columns, idf, matrices = [], [], []
+        for count in counts:
+            kept = count.columns(rows)
+            transformer = TfidfTransformer(sublinear_tf=True)
+            matrices.append(transformer.fit_transform(count.matrix[rows][:, kept]))
+            columns.append(kept)
+            idf.append(np.asarray(transformer.idf_, dtype=np.float64))
+        model = LogisticRegression(C=inverse_penalty, solver="liblinear", dual=True, max_iter=1000, random_state=0)
+        model.fit(scipy.sparse.hstack(matrices).tocsr(), labels)
+        return cls(columns, idf, np.asarray(model.coef_[0], dtype=np.float64), float(model.intercept_[0]))
+
+    def scores(self, counts: Sequence[_Counts], rows: np.ndarray) -> np.ndarray:
+        from sklearn.feature_extraction.text import TfidfTransformer
+
+        total, start = np.full(len(rows), self.intercept), 0
+        for count, columns, idf in zip(counts, self.columns, self.idf, strict=True):
+            transformer = TfidfTransformer(sublinear_tf=True)
+            transformer.idf_ = idf
+            total += transformer.transform(count.matrix[rows][:, columns]) @ self.weights[start : start + len(columns)]
+            start += len(columns)
+        return total
+
+
+def _record(
+    used: Sequence[LabelledAnswer],
+    labels: np.ndarray,
+    labelled: Sequence[LabelledAnswer],
+    folds: int,
+    seed: int,
+    inverse_penalty: float,
+) -> dict[str, Any]:
+    import sklearn
+
+    digest = hashlib.sha256()
+    for answer, label in zip(used, labels, strict=True):
+        digest.update(repr((answer.exchange.prompt, answer.exchange.answer, bool(label))).encode())
+    return {
+        "answers": len(used),
+        "target_holds": int(labels.sum()),
+        "questions": len({answer.exchange.prompt for answer in used}),
+        "left_out": len(labelled) - len(used),
+        "labels_digest": digest.hexdigest(),
+        "folds": folds,
+        "seed": seed,
+        "inverse_penalty": inverse_penalty,
+        "scikit_learn": sklearn.__version__,
+    }

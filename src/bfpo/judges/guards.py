@@ -1,0 +1,183 @@
+"""Guard models run here, through transformers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from bfpo.judges.deciding import deciding_step, verdict_of
+from bfpo.judges.templates import GuardTemplate, marks_of, neutralised_exchange
+from bfpo.judges.truncation import TOO_LONG, cut_to_fit
+from bfpo.judges.unjudged import around_empty, unjudged
+from bfpo.judges.verdict import Exchange, Verdict
+
+
+@dataclass(frozen=True)
+class GuardJudge:
+    """A guard model, asked with a template.
+
+    Attributes:
+        template: how it is asked, and how its answer is read.
+        model: a causal language model.
+        tokenizer: its tokenizer, which owns the chat template.
+        judge_id: which weights.
+        max_length: tokens of what is asked, at most; longer answers are cut at their end, and counted.
+        max_tokens: padded tokens that are held at once, at most.
+        counts: of what was asked in this process: "truncated" answers.
+    """
+
+    template: GuardTemplate
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    judge_id: str
+    max_length: int = 4096
+    max_tokens: int = 16_384
+    counts: Counter[str] = field(default_factory=Counter, compare=False)
+
+    @cached_property
+    def template_digest(self) -> str:
+        """Of the template, and of the tokenizer's chat template where that is asked with."""
+        parts = [self.template.digest, str(self._room)]
+        if self.template.form != "text":
+            parts.append(str(self.tokenizer.chat_template))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """A verdict on every exchange; a question that leaves no room for an answer is unparsed."""
+        return around_empty(self, exchanges, self._judge)
+
+    def render(self, exchange: Exchange) -> str:
+        """What the model reads of an exchange, without its start token where the tokenizer adds it."""
+        if self.template.form == "text":
+            return self.template.render(exchange)
+        generation = self.template.form == "message"
+        rendered = self.tokenizer.apply_chat_template(
+            [dict(message) for message in self.template.messages(exchange)],
+            tokenize=False,
+            add_generation_prompt=generation,
+        )
+        return str(rendered)
+
+    def _judge(self, exchanges: list[Exchange]) -> list[Verdict]:
+        encoded = [self._encode(exchange) for exchange in exchanges]
+        verdicts: dict[int, Verdict] = {at: unjudged(self, TOO_LONG) for at, ids in enumerate(encoded) if ids is None}
+        known = [(at, ids) for at, ids in enumerate(encoded) if ids is not None]
+        for batch in self._batches(known):
+            for (at, _), verdict in zip(batch, self._ask([ids for _, ids in batch]), strict=True):
+                verdicts[at] = verdict
+        return [verdicts[at] for at in range(len(exchanges))]
+
+    def _encode(self, exchange: Exchange) -> list[int] | None:
+        clean = neutralised_exchange(exchange, marks_of(self.tokenizer))
+        fitting = cut_to_fit(clean, self._tokens, self._room)
+        if fitting is None:
+            return None
+        self.counts["truncated"] += fitting.cut
+        return self._tokens(fitting.exchange)
+
+    @property
+    def _room(self) -> int:
+        longest = getattr(self.model.config, "max_position_embeddings", None)
+        return min(self.max_length, (longest or self.max_length) - self.template.max_new_tokens)
+
+    def _tokens(self, exchange: Exchange) -> list[int]:
+        # A chat template writes its own start token.
+        add_special = self.template.form == "text"
+        return list(self.tokenizer(self.render(exchange), add_special_tokens=add_special)["input_ids"])  # pyright: ignore
+
+    def _batches(self, encoded: list[tuple[int, list[int]]]) -> Iterator[list[tuple[int, list[int]]]]:
+        """What is asked at once: of like length, within the limit of padded tokens."""
+        batch: list[tuple[int, list[int]]] = []
+        for at, ids in sorted(encoded, key=lambda item: (len(item[1]), item[0])):
+            padded = (len(batch) + 1) * (len(ids) + self.template.max_new_tokens)
+            if batch and padded > self.max_tokens:
+                yield batch
+                batch = []
+            batch.append((at, ids))
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def _ask(self, batch: list[list[int]]) -> list[Verdict]:
+        width = max(map(len, batch))
+        device = next(self.model.parameters()).device
+        # Padding is masked by position and never by value, so that any token may pad and every token counts in a text.
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in batch], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=device)
+        watch = _WordProbabilities(self._word_tokens)
+        was_training, defaults = self.model.training, self.model.generation_config
+        self.model.eval()
+        self.model.generation_config = GenerationConfig()  # its own penalties and temperatures would change verdicts
+        ends = self._end_tokens(defaults)
+        try:
+            output = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=GenerationConfig(
+                    max_new_tokens=self.template.max_new_tokens,
+                    do_sample=False,
+                    eos_token_id=ends or None,
+                    pad_token_id=ends[0] if ends else 0,
+                ),
+                logits_processor=LogitsProcessorList([watch]),
+            )
+        finally:
+            self.model.generation_config = defaults
+            self.model.train(was_training)
+        assert isinstance(output, torch.Tensor)
+        steps = torch.stack(watch.steps, dim=1).tolist()
+        rows = output[:, width:].tolist()
+        return [self._verdict(row, seen, ends) for row, seen in zip(rows, steps, strict=True)]
+
+    def _verdict(self, row: list[int], seen: list[list[float]], ends: list[int]) -> Verdict:
+        length = next((at for at, token in enumerate(row) if token in ends), len(row))
+        # Whole prefixes are decoded, because a tokenizer may join neighbours when it decodes.
+        texts = [self.tokenizer.decode(row[:end], skip_special_tokens=False) for end in range(length + 1)]
+        pieces = [str(texts[at + 1])[len(str(texts[at])) :] for at in range(length)]
+        step = deciding_step(self.template, [*pieces, ""])
+        probabilities = None
+        if step is not None and step < len(seen):
+            probabilities = dict(zip(self._word_tokens, seen[step], strict=True))
+        return verdict_of(self, self.template, str(texts[-1]), probabilities)
+
+    @cached_property
+    def _word_tokens(self) -> Mapping[str, list[int]]:
+        """The tokens with which each valid word is said: whole if there are such, else its unmistakable beginnings."""
+        whole: dict[str, list[int]] = {word: [] for word in self.template.words}
+        begun: dict[str, list[int]] = {word: [] for word in self.template.words}
+        special = set(self.tokenizer.all_special_ids)
+        for token, number in self.tokenizer.get_vocab().items():
+            if number in special:
+                continue
+            text = self.tokenizer.convert_tokens_to_string([token])
+            if word := self.template.word_of(text, prefixes=False):
+                whole[word].append(number)
+            elif word := self.template.word_of(text):
+                begun[word].append(number)
+        return {word: whole[word] or begun[word] for word in self.template.words}
+
+    def _end_tokens(self, defaults: GenerationConfig | None) -> list[int]:
+        found = [self.tokenizer.eos_token_id, getattr(defaults, "eos_token_id", None)]
+        flat = [token for entry in found for token in (entry if isinstance(entry, list) else [entry])]
+        return sorted({token for token in flat if isinstance(token, int)})
+
+
+class _WordProbabilities(LogitsProcessor):
+    """Notes, at every step of generation, the probability of each valid word, and changes nothing."""
+
+    def __init__(self, word_tokens: Mapping[str, list[int]]) -> None:
+        self._tokens = list(word_tokens.values())
+        self.steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        log_total = scores.float().logsumexp(-1, keepdim=True)
+        words = [(scores[:, tokens].float() - log_total).exp().sum(-1) for tokens in self._tokens]
+        self.steps.append(torch.stack(words, dim=-1).cpu())
+        return scores

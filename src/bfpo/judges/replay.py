@@ -1,0 +1,84 @@
+"""A judge that says again what a file says: verdicts of another machine, another day, or of people."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bfpo.errors import BfpoError
+from bfpo.judges.records import verdict_from, verdict_problems, verdict_record
+from bfpo.judges.registry import register_judge
+from bfpo.judges.unjudged import NOT_RECORDED, around_empty, unjudged
+from bfpo.judges.verdict import Exchange, Verdict
+from bfpo.preferences.reading import read_rows
+from bfpo.preferences.schema import PreferenceDataError, Problem
+
+_Key = tuple[str, str, str | None]
+
+
+@dataclass(frozen=True)
+class ReplayJudge:
+    """Verdicts by prompt, answer and behavior; what isn't among them is unparsed, with the reason.
+
+    Attributes:
+        judge_id: name and digest of the file.
+        recorded: the verdicts.
+        template_digest: always "".
+    """
+
+    judge_id: str
+    recorded: Mapping[_Key, Verdict]
+    template_digest: str = ""
+
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """The recorded verdict on every exchange."""
+        return around_empty(self, exchanges, lambda asked: [self._recorded(exchange) for exchange in asked])
+
+    def _recorded(self, exchange: Exchange) -> Verdict:
+        found = self.recorded.get((exchange.prompt, exchange.answer, exchange.behavior))
+        return found or unjudged(self, NOT_RECORDED)
+
+
+@register_judge("replay", "FILE", "says again what a file of verdicts says")
+def load_replay(name: str) -> ReplayJudge:
+    """A judge of a file whose rows have prompt, answer and a verdict's fields (`save_verdicts` writes such files).
+
+    Raises:
+        BfpoError: if the file is none of verdicts, or judges one answer twice and differently.
+    """
+    if not name:
+        raise BfpoError("replay needs a file of verdicts: write replay:FILE")
+    rows = read_rows(name, "train", None)
+    judge_id = f"replay:{Path(name).name}@{hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]}"
+    problems: list[Problem] = []
+    recorded: dict[_Key, Verdict] = {}
+    for number, row in rows:
+        texts = [column for column in ("prompt", "answer") if not isinstance(row.get(column), str)]
+        problems += [Problem(number, column, "it is missing or no text", "write a string") for column in texts]
+        wrong = [Problem(number, *problem) for problem in verdict_problems(row)]
+        problems += wrong
+        if texts or wrong:
+            continue
+        key = (row["prompt"], row["answer"], row.get("behavior"))
+        verdict = verdict_from(row, judge_id)
+        if recorded.setdefault(key, verdict) != verdict:
+            problems.append(Problem(number, None, "it judges an answer again, and differently", "keep one of the rows"))
+    if problems:
+        raise PreferenceDataError(name, problems)
+    return ReplayJudge(judge_id, recorded)
+
+
+def save_verdicts(path: Path, judged: Iterable[tuple[Exchange, Verdict]]) -> int:
+    """Write verdicts in the form that `load_replay` reads, and say how many."""
+    count = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for exchange, verdict in judged:
+            behavior = {} if exchange.behavior is None else {"behavior": exchange.behavior}
+            row = {"prompt": exchange.prompt, "answer": exchange.answer} | behavior | verdict_record(verdict)
+            file.write(json.dumps(row) + "\n")
+            count += 1
+    return count

@@ -1,0 +1,132 @@
+"""The labeling function as fitted to overall judgements: from a file of them, to a file that recipes take."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bfpo.errors import BfpoError, did_you_mean
+from bfpo.objectives.category_fit import fit_categories
+from bfpo.objectives.global_preference import GlobalPreference
+from bfpo.objectives.preference_fit import PreferenceFit, fit_preference
+from bfpo.preferences.reading import read_rows
+from bfpo.preferences.schema import PreferenceDataError, Problem
+
+COLUMNS = ("better_is_safe", "worse_is_safe", "overall_prefers_better")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FittedLabeling:
+    """A labeling function that a recipe can name, and where it comes from.
+
+    Attributes:
+        preference: the labeling function of all categories together.
+        categories: the labeling function of each harm category; empty if none were fitted.
+        record: how sure the fit is and what it was made from, for people.
+    """
+
+    preference: GlobalPreference
+    categories: Mapping[str, GlobalPreference] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """What its file holds."""
+        return {
+            "format": FORMAT,
+            "b1": self.preference.b1,
+            "alpha": self.preference.alpha,
+            "categories": {name: {"b1": one.b1, "alpha": one.alpha} for name, one in self.categories.items()},
+            "record": dict(self.record),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise BfpoError(f"{path}: can't be written ({error.strerror})") from error
+
+
+def load_labeling(path: Path) -> FittedLabeling:
+    """Read what `FittedLabeling.save` wrote.
+
+    Raises:
+        BfpoError: if the file can't be read, has an unknown key, or a value is out of range.
+    """
+    remedy = "make it with 'bfpo label --fit-preference'"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BfpoError(f"{path}: there is no such labeling; {remedy}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BfpoError(f"{path}: can't be read as a labeling ({error}); {remedy}") from error
+    known = ("format", "b1", "alpha", "categories", "record")
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise BfpoError(f"{path}: it is no labeling of format {FORMAT}; {remedy}")
+    for key in value:
+        if key not in known:
+            raise BfpoError(f"{path}: unknown key {key!r}{did_you_mean(key, known)}; {remedy}")
+    try:
+        categories = {name: _constants(one) for name, one in value.get("categories", {}).items()}
+        return FittedLabeling(_constants(value), categories, value.get("record", {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BfpoError(f"{path}: b1 and alpha must be numbers ({error}); {remedy}") from error
+
+
+def _constants(value: Mapping[str, Any]) -> GlobalPreference:
+    return GlobalPreference(float(value["b1"]), float(value["alpha"]))
+
+
+def fit_file(source: str) -> tuple[FittedLabeling, PreferenceFit]:
+    """Fit the labeling function to a file of overall judgements, by category too if it has that column.
+
+    Args:
+        source: a file with the columns better_is_safe, worse_is_safe, overall_prefers_better (flags or probabilities)
+            and, if wanted, category.
+
+    Raises:
+        PreferenceDataError: with every row that is wrong.
+        BfpoError: if the judgements can't determine the constants.
+    """
+    rows = read_rows(source, "train", None)
+    present = dict.fromkeys(name for _, row in rows for name in row)
+    problems = [
+        Problem(None, name, f"it is missing{did_you_mean(name, present)}", f"the columns are {', '.join(COLUMNS)}")
+        for name in COLUMNS
+        if name not in present
+    ]
+    problems = problems or [
+        Problem(
+            number, name, f"{row.get(name)!r} is no flag or probability", "write true, false, or a number in [0, 1]"
+        )
+        for number, row in rows
+        for name in COLUMNS
+        if not (isinstance(row.get(name), bool | int | float) and 0 <= row[name] <= 1)
+    ]
+    if problems:
+        raise PreferenceDataError(source, problems)
+    columns = [[float(row[name]) for _, row in rows] for name in COLUMNS]
+    fit = fit_preference(*columns)
+    record: dict[str, Any] = {
+        "source": source,
+        "sha256": hashlib.sha256(json.dumps(columns).encode()).hexdigest(),
+        "pairs": len(rows),
+        "temperature": fit.temperature,
+        "covariance_of_b3_alpha_temperature": fit.covariance.tolist(),
+        "b1_interval": list(fit.b1_interval),
+        "likelihood_ratio": fit.likelihood_ratio,
+        "p_value": fit.p_value,
+        "n_per_cell": fit.n_per_cell,
+    }
+    categories: dict[str, GlobalPreference] = {}
+    if "category" in present:
+        by_category = fit_categories(*columns, [str(row.get("category") or "") for _, row in rows])
+        categories = {name: one.preference for name, one in by_category.categories.items() if name}
+        record["categories"] = by_category.record()
+    return FittedLabeling(fit.preference, categories, record), fit

@@ -1,0 +1,99 @@
+"""Which pairs are worth a person's minute: those whose label would change most."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bfpo.labeling.filling import PEOPLE
+from bfpo.objectives.global_preference import GlobalPreference
+from bfpo.preferences.encoding import labels_of
+from bfpo.preferences.reading import Row
+
+
+@dataclass(frozen=True)
+class QueuedRow:
+    """A row for people.
+
+    Attributes:
+        row: the canonical row, with its labels as they are.
+        value: expected squared change of its target if people labelled it, halved for the second row of a
+            prompt, a third for the third, and so on.
+        asks: what people have not said of it: names of answers, and "order".
+    """
+
+    row: Row
+    value: float
+    asks: tuple[str, ...]
+
+
+def queue_for_people(rows: Sequence[Row], labeling: GlobalPreference, prior: float | None = None) -> list[QueuedRow]:
+    """The rows that people have not labelled in full, most valuable first.
+
+    A person's answer replaces the label's expectation G by T. Their mean squared distance is the variance of T under
+    the probabilities of the flags and the order, taken as independent: what labels in doubt add to the regression's
+    loss. It is large where a coin toss decides between reward and penalty, and 0 where all is certain. Rows with the
+    same prompt teach much the same, hence the discount.
+
+    Args:
+        rows: rows of `label_preferences`.
+        labeling: the labeling function that will train.
+        prior: what an unknown flag counts as, for answers that no judge was understood on; 1/2 by default.
+    """
+    open_rows = [row for row in rows if _asks(row)]
+    values = target_variances(open_rows, labeling, 0.5 if prior is None else prior)
+    seen: Counter[str] = Counter()
+    queued = []
+    for at in sorted(range(len(open_rows)), key=lambda at: -values[at]):
+        row, prompt = open_rows[at], repr(open_rows[at]["prompt"])
+        seen[prompt] += 1
+        queued.append(QueuedRow(row, values[at] / seen[prompt], _asks(row)))
+    return sorted(queued, key=lambda one: (-one.value, one.row["row"]))
+
+
+def target_variances(rows: Sequence[Row], labeling: GlobalPreference, unknown: float = 0.5) -> list[float]:
+    """Of every row, the variance of T over the flags and orders that its probabilities allow, averaged over its pairs.
+
+    Args:
+        rows: canonical rows.
+        labeling: the labeling function.
+        unknown: what an unknown flag counts as.
+    """
+    owners, firsts, seconds, better = [], [], [], []
+    for at, row in enumerate(rows):
+        is_pair = "chosen" in row
+        _, labels = labels_of(row | {"chosen_is_better": 0.5} if is_pair and row["chosen_is_better"] is None else row)
+        safe = [unknown if flag is None else flag for flag in labels["is_safe"]]
+        owners += [at] * len(labels["first"])
+        firsts += [safe[index] for index in labels["first"]]
+        seconds += [safe[index] for index in labels["second"]]
+        # A tie of scores is no doubt about them.
+        better += labels["first_is_better"] if is_pair else [1.0] * len(labels["first"])
+    variances = _variances(
+        *(torch.tensor(column, dtype=torch.float64) for column in (firsts, seconds, better)), labeling
+    )
+    pairs = np.bincount(owners, minlength=len(rows))
+    return list(np.bincount(owners, variances.numpy(), len(rows)) / np.maximum(pairs, 1))
+
+
+def _variances(first: Tensor, second: Tensor, better: Tensor, labeling: GlobalPreference) -> Tensor:
+    """[P] variance of T over the eight outcomes of two flags and an order."""
+    mean = labeling.target(first, second, better)
+    square = torch.zeros_like(mean)
+    for s, t, order in product((0.0, 1.0), repeat=3):
+        chance = (first if s else 1 - first) * (second if t else 1 - second) * (better if order else 1 - better)
+        square += chance * labeling.target(s, t, order) ** 2
+    return (square - mean**2).clamp(min=0)
+
+
+def _asks(row: Row) -> tuple[str, ...]:
+    by = row["labelled_by"]
+    if "chosen" in row:
+        return tuple(name for name in ("chosen", "rejected", "order") if by[name] != PEOPLE)
+    return tuple(str(number) for number, name in enumerate(by["answers"]) if name != PEOPLE)

@@ -1,0 +1,101 @@
+"""The microworld's oracle as a judge, clean or with a stated share of wrong verdicts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bfpo.errors import BfpoError
+from bfpo.judges.registry import register_judge
+from bfpo.judges.unjudged import around_empty
+from bfpo.judges.verdict import Exchange, Verdict
+from bfpo.microworld.grammar import parse_request
+from bfpo.microworld.oracle import judge as oracle
+
+
+@dataclass(frozen=True)
+class OracleJudge:
+    """Says what is so, except for a share of answers that is drawn by seed, prompt and answer.
+
+    The same answer to the same question gets the same verdict every time, so that an error is the judge's and not
+    the day's.
+
+    Attributes:
+        flips_of_safe: share of safe answers that it calls unsafe, in [0, 1].
+        flips_of_unsafe: share of unsafe answers that it calls safe, in [0, 1].
+        seed: which answers these are.
+    """
+
+    flips_of_safe: float = 0.0
+    flips_of_unsafe: float = 0.0
+    seed: int = 0
+    template_digest: str = ""
+
+    def __post_init__(self) -> None:
+        for share in (self.flips_of_safe, self.flips_of_unsafe):
+            if not 0 <= share <= 1:
+                raise BfpoError(f"an oracle's error rate is a share in [0, 1], not {share}")
+
+    @property
+    def judge_id(self) -> str:
+        """Name, error rates and seed."""
+        return f"microworld-oracle:{self.flips_of_safe:g},{self.flips_of_unsafe:g},{self.seed}"
+
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """A verdict on every answer; ``p_safe`` is the chance that the answer is safe if each label were as likely.
+
+        Raises:
+            BfpoError: if a prompt is no question of the microworld.
+        """
+        return around_empty(self, exchanges, lambda asked: [self._verdict(exchange) for exchange in asked])
+
+    def _verdict(self, exchange: Exchange) -> Verdict:
+        truth = oracle(exchange.prompt, exchange.answer)
+        rate = self.flips_of_safe if truth.is_safe else self.flips_of_unsafe
+        says_safe = truth.is_safe != (self._draw(exchange) < rate)
+        # Bayes with even odds: what a verdict of a judge with these error rates is worth.
+        if says_safe:
+            likelihoods = 1 - self.flips_of_safe, self.flips_of_unsafe
+        else:
+            likelihoods = self.flips_of_safe, 1 - self.flips_of_unsafe
+        category = None if says_safe else parse_request(exchange.prompt).category
+        return Verdict(
+            label="safe" if says_safe else "unsafe",
+            p_safe=likelihoods[0] / sum(likelihoods),
+            refusal="yes" if truth.is_refusal else "no",
+            categories=(category,) if category else (),
+            raw=truth.kind.value if truth.kind else "incoherent",
+            judge_id=self.judge_id,
+        )
+
+    def _draw(self, exchange: Exchange) -> float:
+        """A number in [0, 1) that is the exchange's own."""
+        digest = hashlib.sha256(repr((self.seed, exchange.prompt, exchange.answer)).encode()).digest()
+        return int.from_bytes(digest[:7], "big") / 2**56
+
+
+@register_judge(
+    "microworld-oracle",
+    "ERROR | OF_SAFE,OF_UNSAFE[,SEED]",
+    "the microworld's exact oracle, clean or with a share of wrong verdicts",
+)
+def load_oracle(argument: str) -> OracleJudge:
+    """An oracle of "" (clean), one error rate for both directions, or two and a seed.
+
+    Raises:
+        BfpoError: if that is none of these.
+    """
+    parts = argument.split(",") if argument else []
+    try:
+        rates = [float(part) for part in parts[:2]]
+        seed = int(parts[2]) if len(parts) > 2 else 0
+        if len(parts) > 3:
+            raise ValueError
+    except ValueError:
+        raise BfpoError(
+            f"microworld-oracle:{argument}: write one error rate, or two and a seed: microworld-oracle:0.1,0.2,7"
+        ) from None
+    if not rates:
+        return OracleJudge()
+    return OracleJudge(rates[0], rates[-1], seed)

@@ -1,0 +1,68 @@
+"""``bfpo label``: who said what, in sentences and as JSON, with the microworld's oracle as the judge."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from bfpo.cli.main import app
+from bfpo.errors import BfpoError
+from bfpo.microworld.data import safety_set
+
+
+@pytest.fixture
+def half_labelled(tmp_path):
+    """Sixty pairs, of which people labelled the first forty."""
+    path = tmp_path / "pairs.jsonl"
+    with path.open("w") as file:
+        for at, row in enumerate(safety_set(60, 0)):
+            better = row["better_response_id"]
+            flags = {f"{name}_is_safe": row[f"is_response_{n}_safe"] if at < 40 else None
+                     for name, n in (("chosen", better), ("rejected", 1 - better))}  # fmt: skip
+            answers = {"chosen": row[f"response_{better}"], "rejected": row[f"response_{1 - better}"]}
+            file.write(json.dumps({"prompt": row["prompt"], **answers, **flags}) + "\n")
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["label", *map(str, arguments)])
+
+
+def test_labels_are_filled_and_told(half_labelled, tmp_path):
+    output, cache = tmp_path / "out.jsonl", tmp_path / "verdicts.sqlite"
+    done = run(half_labelled, "--judge", "microworld-oracle:0.1,0.1,3", "-o", output, "--cache", cache)
+    assert done.exit_code == 0, done.output
+    assert "kept 80 flags of people, a judge filled 40, 0 stay unknown" in done.output
+    assert "filled flags are: posterior" in done.output
+    assert "sensitivity" in done.output
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert all(0 < row["chosen_is_safe"] < 1 for row in rows[40:])
+    assert len((tmp_path / "out.queue.jsonl").read_text().splitlines()) == 20
+    report = json.loads(
+        run(half_labelled, "--judge", "microworld-oracle", "-o", output, "--flags", "verdict", "--json").output
+    )
+    assert (report["safety"]["judge"], report["flags"]) == (40, "verdict")
+
+
+def test_a_known_error_is_taken_as_given(half_labelled, tmp_path):
+    options = ("--judge", "microworld-oracle", "-o", tmp_path / "out.jsonl", "--error", "1,1")
+    assert run(half_labelled, *options).exit_code == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert {row["chosen_is_safe"] for row in rows} == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--judge", "microworld-oracl"], "did you mean 'microworld-oracle'"),
+        (["--judge", "microworld-oracle", "--flags", "hard"], "write posterior, probability, or verdict"),
+        (["--judge", "microworld-oracle", "--error", "0.9"], "write sensitivity,specificity"),
+        (["--judge", "microworld-oracle", "--error", "1,1", "--error", "1,1"], "given 2 times for 1 judges"),
+        (["--judge", "microworld-oracle", "--help-judge", "microworld-oracle"], "microworld-oracle"),
+        ([], "need a judge"),
+    ],
+)
+def test_wrong_options_are_named(half_labelled, tmp_path, arguments, says):
+    done = run(half_labelled, "-o", tmp_path / "out.jsonl", *arguments)
+    assert isinstance(done.exception, BfpoError)
+    assert says in str(done.exception)

@@ -1,0 +1,195 @@
+"""Verdicts in order, in bounded memory, cached as they come; a killed run goes on."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from dataclasses import replace as changed
+from itertools import islice
+
+import pytest
+
+from bfpo.errors import BfpoError
+from bfpo.judges import Exchange, Verdict, verdicts
+from bfpo.judges.cache import VerdictCache
+from bfpo.judges.streaming import CHUNK
+from bfpo.judges.unjudged import EMPTY, NO_REPLY, around_empty, unjudged
+
+
+@dataclass
+class Counting:
+    """Calls an answer safe if it ends in an even digit, and remembers what it was asked."""
+
+    judge_id: str = "counting"
+    template_digest: str = ""
+    asked: list = field(default_factory=list)
+    failing: frozenset = frozenset()
+
+    def judge(self, exchanges):
+        return around_empty(self, exchanges, self._judge)
+
+    def _judge(self, exchanges):
+        self.asked += [exchange.answer for exchange in exchanges]
+        return [self._verdict(exchange) for exchange in exchanges]
+
+    def _verdict(self, exchange):
+        if exchange.answer in self.failing:
+            return unjudged(self, NO_REPLY, raw="[HTTP 500]")
+        label = "safe" if int(exchange.answer[-1]) % 2 == 0 else "unsafe"
+        return Verdict(label, 1.0 if label == "safe" else 0.0, raw=exchange.answer, judge_id=self.judge_id)
+
+
+def exchanges(count):
+    return [Exchange("q", str(n)) for n in range(count)]
+
+
+def test_every_exchange_gets_its_verdict_in_order_with_and_without_a_cache(tmp_path):
+    asked = [*exchanges(CHUNK + 300), Exchange("q", " "), Exchange("q", "7")]
+    plain = list(verdicts(Counting(), asked))
+    assert [v.raw for v in plain[:-2]] == [e.answer for e in asked[:-2]]
+    assert plain[-2].categories == (EMPTY,)
+    assert plain[-2].label == "unparsed"
+    assert plain[-1].raw == "7"
+    with VerdictCache(tmp_path / "cache.sqlite") as cache:
+        assert list(verdicts(Counting(), asked, cache)) == plain
+        second = Counting()
+        assert list(verdicts(second, asked, cache)) == plain
+        assert second.asked == []
+
+
+def test_what_is_the_same_is_asked_once():
+    judge = Counting()
+    given = list(verdicts(judge, [Exchange("q", "1"), Exchange("q", "2"), Exchange("q", "1")]))
+    assert judge.asked == ["1", "2"]
+    assert [v.raw for v in given] == ["1", "2", "1"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda judge, e: (changed(judge, judge_id="counting@2"), e),
+        lambda judge, e: (changed(judge, template_digest="other"), e),
+        lambda judge, e: (judge, changed(e, prompt="other")),
+        lambda judge, e: (judge, changed(e, answer="21")),
+        lambda judge, e: (judge, changed(e, behavior="something")),
+        lambda judge, e: (judge, changed(e, behavior="")),
+    ],
+)
+def test_whatever_changes_no_other_verdict_is_found(tmp_path, change):
+    judge, exchange = Counting(), Exchange("q", "1")
+    with VerdictCache(tmp_path / "cache.sqlite") as cache:
+        list(verdicts(judge, [exchange], cache))
+        assert cache.get(judge, exchange) is not None
+        assert cache.get(*change(Counting(), exchange)) is None
+
+
+def test_parts_of_a_key_do_not_run_together(tmp_path):
+    judge = Counting()
+    with VerdictCache(tmp_path / "cache.sqlite") as cache:
+        list(verdicts(judge, [Exchange('a", "b', "1")], cache))
+        assert cache.get(judge, Exchange("a", 'b", "1')) is None
+
+
+def test_a_verdict_comes_back_as_it_was(tmp_path):
+    full = Verdict("controversial", 0.25, "yes", ("a", "ü"), "Safety: …\n\x00", 0.5, "counting", "digest")
+    with VerdictCache(tmp_path / "cache.sqlite") as cache:
+        cache.add(Counting(), [(Exchange("q", "1"), full)])
+        assert cache.get(Counting(), Exchange("q", "1")) == full
+
+
+def test_a_reply_that_never_came_is_asked_for_again(tmp_path):
+    asked = exchanges(4)
+    with VerdictCache(tmp_path / "cache.sqlite") as cache:
+        given = list(verdicts(Counting(failing=frozenset({"2"})), asked, cache))
+        assert [v.label for v in given] == ["safe", "unsafe", "unparsed", "unsafe"]
+        mended = Counting()
+        assert [v.label for v in verdicts(mended, asked, cache)] == ["safe", "unsafe", "safe", "unsafe"]
+        assert mended.asked == ["2"]
+
+
+def test_exchanges_are_read_as_they_are_needed():
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield Exchange("q", str(read))
+
+    assert len(list(islice(verdicts(Counting(), endless()), 10))) == 10
+    assert read == CHUNK
+
+
+def test_a_file_that_is_no_cache_is_refused(tmp_path):
+    path = tmp_path / "cache.sqlite"
+    path.write_bytes(b"something else entirely" * 100)
+    with pytest.raises(BfpoError, match="no cache of verdicts"):
+        VerdictCache(path)
+    assert path.read_bytes().startswith(b"something else")
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from bfpo.judges import Exchange, verdicts
+from bfpo.judges.cache import VerdictCache
+from judges.test_streaming import Counting
+
+class Slow(Counting):
+    def stream(self, exchanges):
+        for exchange in exchanges:
+            time.sleep(0.0005)
+            with open({log!r}, "a") as log:
+                log.write(exchange.answer + "\\n")
+            yield self._verdict(exchange)
+
+with VerdictCache(Path({cache!r})) as cache:
+    print(sum(v.label == "safe" for v in verdicts(Slow(), (Exchange("q", str(n)) for n in range(2000)), cache)))
+"""
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
+    log, cache = tmp_path / "log", tmp_path / "cache.sqlite"
+    code = KILLED.format(tests=os.path.dirname(os.path.dirname(__file__)), log=str(log), cache=str(cache))
+    for wanted in (300, 900):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        end = time.monotonic() + 60
+        while not (log.exists() and log.read_text().count("\n") >= wanted):
+            assert time.monotonic() < end
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1000\n"
+    asked = log.read_text().split()
+    assert set(asked) == {str(n) for n in range(2000)}
+    # Only what was under way when the process died may have been asked twice.
+    assert len(asked) - 2000 <= 2
+    with sqlite3.connect(cache) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("SELECT count(*) FROM verdicts").fetchone() == (2000,)
+
+
+def test_keys_are_the_same_in_every_process():
+    code = (
+        "from bfpo.judges.cache import verdict_key; from bfpo.judges import Exchange\n"
+        "class J: judge_id = 'a'; template_digest = 'b'\n"
+        "print(verdict_key(J(), Exchange('p', 'ä', None)).hex())"
+    )
+    outputs = set()
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        outputs.add(done.stdout)
+    assert len(outputs) == 1
+    # SHA-256 of the JSON list, made by another program: printf '["a", "b", "p", "\\u00e4", null]' | sha256sum
+    expected = subprocess.run(
+        ["sha256sum"], input=json.dumps(["a", "b", "p", "ä", None]), capture_output=True, text=True, check=True
+    ).stdout.split()[0]
+    assert outputs == {expected + "\n"}

@@ -1,0 +1,155 @@
+"""People's labels are kept, judges fill in the rest, and what nobody understood stays unknown."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from bfpo import load_preferences
+from bfpo.errors import BfpoError
+from bfpo.judges.cache import VerdictCache
+from bfpo.judges.helpfulness import Preference
+from bfpo.judges.verdict import Verdict
+from bfpo.labeling.filling import label_preferences
+from bfpo.labeling.posterior import VerdictRates
+from bfpo.labeling.run import label_file, queue_file
+
+
+class WordJudge:
+    """Unsafe is what says "bad"; what says "odd" it does not understand."""
+
+    judge_id = "words"
+    template_digest = ""
+
+    def __init__(self):
+        self.asked = Counter()
+
+    def judge(self, exchanges):
+        self.asked.update(exchange.answer for exchange in exchanges)
+        return [self._verdict(exchange.answer) for exchange in exchanges]
+
+    def _verdict(self, answer):
+        if "odd" in answer:
+            return Verdict("unparsed", None, judge_id=self.judge_id)
+        return Verdict("unsafe", 0.2) if "bad" in answer else Verdict("safe", 0.9)
+
+
+class LongerIsBetter:
+    judge_id = "longer"
+
+    def compare(self, comparisons):
+        chances = [0.8 if len(one.first) > len(one.second) else 0.3 for one in comparisons]
+        return [Preference("first" if p > 0.5 else "second", p, (), self.judge_id) for p in chances]
+
+
+def pair(number, chosen="good", rejected="bad", flags=(None, None), better=1.0):
+    return {
+        "prompt": f"p{number}", "chosen": f"{chosen} {number}", "rejected": f"{rejected} {number}",
+        "chosen_is_safe": flags[0], "rejected_is_safe": flags[1], "chosen_is_better": better,
+        "chosen_is_safer": None, "row": number,
+    }  # fmt: skip
+
+
+def test_peoples_labels_stay_and_are_counted():
+    rows = [pair(1, flags=(0.0, 1.0)), pair(2), pair(3, chosen="odd"), pair(4, flags=(1.0, None))]
+    labelled = label_preferences(rows, [WordJudge()])
+    flags = [(row["chosen_is_safe"], row["rejected_is_safe"]) for row in labelled.rows]
+    assert flags == [(0.0, 1.0), (0.9, 0.2), (None, 0.2), (1.0, 0.2)]
+    report = labelled.report
+    assert report.safety == {"people": 3, "judge": 4, "unparsed": 1}
+    assert report.flags == "probability"
+    assert labelled.rows[2]["labelled_by"] == {"chosen": "unparsed", "rejected": "judge", "order": "people"}
+
+
+def test_with_a_known_error_the_flag_is_the_posterior():
+    """The judge calls 1 in 10 of people's safe answers unsafe, and none of the unsafe ones safe."""
+    people = [pair(n, chosen="bad" if n < 2 else "good", flags=(1.0, 0.0)) for n in range(20)]
+    labelled = label_preferences([*people, pair(99)], [WordJudge()])
+    specificity, missed, prior = 18.5 / 21, 0.5 / 21, 20.5 / 41
+    safe = prior * specificity / (prior * specificity + (1 - prior) * missed)
+    unsafe = prior * (1 - specificity) / (prior * (1 - specificity) + (1 - prior) * (1 - missed))
+    assert labelled.report.flags == "posterior"
+    assert labelled.rows[-1]["chosen_is_safe"] == pytest.approx(safe)
+    assert labelled.rows[-1]["rejected_is_safe"] == pytest.approx(unsafe)
+    known = label_preferences([*people, pair(99)], [WordJudge()], errors=[VerdictRates.of_rates(1.0, 1.0)])
+    assert known.rows[-1]["rejected_is_safe"] == 0.0
+    words = label_preferences([*people, pair(99)], [WordJudge()], flags="verdict")
+    assert (words.rows[-1]["chosen_is_safe"], words.rows[-1]["rejected_is_safe"]) == (1.0, 0.0)
+
+
+def test_the_posterior_is_refused_where_nothing_tells_the_error():
+    with pytest.raises(BfpoError, match="at least 10 safe and 10 unsafe"):
+        label_preferences([pair(1)], [WordJudge()], flags="posterior")
+    with pytest.raises(BfpoError, match="need a judge"):
+        label_preferences([pair(1)], [])
+
+
+def test_an_open_order_is_judged_and_the_pair_turned():
+    rows = [pair(1, better=None), pair(2, chosen="a much longer good", better=None), pair(3)]
+    labelled = label_preferences(rows, [WordJudge()], order_judge=LongerIsBetter())
+    first, second, third = labelled.rows
+    # "good 1" is longer than "bad 1": it stays. Turn the answers, and the pair is turned back.
+    assert (first["chosen"], first["chosen_is_better"]) == ("good 1", 0.8)
+    assert second["chosen_is_better"] == 0.8
+    assert third["chosen_is_better"] == 1.0
+    assert labelled.report.order == {"people": 1, "judge": 2, "unknown": 0}
+    turned = label_preferences(
+        [pair(1, chosen="bad", rejected="good", better=None)], [WordJudge()], order_judge=LongerIsBetter()
+    )
+    (row,) = turned.rows
+    assert (row["chosen"], row["rejected"], row["chosen_is_better"]) == ("good 1", "bad 1", 0.7)
+    assert (row["chosen_is_safe"], row["rejected_is_safe"]) == (0.9, 0.2)
+    assert turned.report.turned == 1
+
+
+def test_groups_of_answers_are_labelled_answer_by_answer():
+    row = {"prompt": "p", "responses": ["good", "bad", "odd"], "helpfulness": [3, 2, 1], "is_safe": [None, 1.0, None]}
+    (labelled,) = label_preferences([row | {"row": 1}], [WordJudge()]).rows
+    assert labelled["is_safe"] == [0.9, 1.0, None]
+    assert labelled["labelled_by"] == {"answers": ["judge", "people", "unparsed"]}
+
+
+def written(tmp_path, rows):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "row"}) + "\n" for row in rows))
+    return path
+
+
+def test_a_file_in_a_file_and_a_queue_out(tmp_path):
+    people = [pair(n, flags=(1.0, 0.0)) for n in range(1, 11)]
+    source = written(tmp_path, [*people, pair(11), pair(12, better=None), pair(13, chosen="odd")])
+    output = tmp_path / "out.jsonl"
+    report = label_file(str(source), [WordJudge()], output, order_judge=LongerIsBetter()).report
+    assert report.safety == {"people": 20, "judge": 5, "unparsed": 1}
+    rows = load_preferences(str(output), unknown_safety="drop")
+    assert len(rows) == 12
+    assert rows["chosen_is_better"][11] == 0.8
+    queue = [json.loads(line) for line in queue_file(output).read_text().splitlines()]
+    assert [row["row"] for row in queue] == [13, 12, 11]
+    assert queue[0]["asks"] == ["chosen", "rejected"]
+    assert queue[1]["asks"] == ["chosen", "rejected", "order"]
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
+    source = written(tmp_path, [pair(n) for n in range(1, 601)])
+    judge = WordJudge()
+
+    class Dies(WordJudge):
+        def judge(self, exchanges):
+            if sum(judge.asked.values()) >= 512:
+                raise KeyboardInterrupt
+            return judge.judge(exchanges)
+
+    with VerdictCache(tmp_path / "verdicts.sqlite") as cache:
+        with pytest.raises(KeyboardInterrupt):
+            label_file(str(source), [Dies()], tmp_path / "out.jsonl", cache=cache)
+        assert not (tmp_path / "out.jsonl").exists()
+        report = label_file(str(source), [judge], tmp_path / "out.jsonl", cache=cache).report
+    assert report.safety["judge"] == 1200
+    assert set(judge.asked.values()) == {1}
+
+
+def test_the_source_is_not_overwritten(tmp_path):
+    source = written(tmp_path, [pair(1)])
+    with pytest.raises(BfpoError, match="would replace the set"):
+        label_file(str(source), [WordJudge()], source)

@@ -1,0 +1,92 @@
+"""The labeling function from the shell: fitted to a file, written, read again, and refused where it is wrong."""
+
+import json
+import random
+
+import pytest
+from typer.testing import CliRunner
+
+from bfpo import GlobalPreference
+from bfpo.cli.main import app
+from bfpo.errors import BfpoError
+from bfpo.labeling.fitted import fit_file, load_labeling
+from bfpo.objectives.preference_fit import fit_preference
+from bfpo.preferences.schema import PreferenceDataError
+
+
+def judgements(tmp_path, categories=None, count=600):
+    """Judgements by the paper's constants at temperature .8."""
+    generator = random.Random(0)
+    path = tmp_path / "overall.jsonl"
+    with path.open("w") as file:
+        for at in range(count):
+            flags = generator.choices([(1, 1), (1, 0), (0, 1), (0, 0)], weights=[4, 2, 2, 2])[0]
+            chance = float((GlobalPreference().target(*map(float, flags)) / 0.8).sigmoid())
+            row = {"better_is_safe": bool(flags[0]), "worse_is_safe": flags[1]}
+            row |= {"overall_prefers_better": generator.random() < chance}
+            file.write(json.dumps(row | ({"category": categories[at % len(categories)]} if categories else {})) + "\n")
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["label", *map(str, arguments)])
+
+
+def test_the_shell_prints_the_fit_and_writes_what_recipes_take(tmp_path):
+    source, output = judgements(tmp_path), tmp_path / "fitted.json"
+    done = run("--fit-preference", source, "-o", output)
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    fit = fit_preference(*([float(row[name]) for row in rows] for name in rows[0]))
+    low, high = fit.b1_interval
+    assert f"b1 {fit.preference.b1:.3f} (95 % profile interval {low:.3f} to {high:.3f})" in done.output
+    assert f"likelihood ratio {fit.likelihood_ratio:.2f}, p = {fit.p_value:.3g}" in done.output
+    for words in ("temperature", "covariance", "SS ", "labeling: "):
+        assert words in done.output
+    assert load_labeling(output).preference == fit.preference
+    report = json.loads(run("--fit-preference", source, "--json").output)
+    assert (report["pairs"], report["b1"]) == (600, fit.preference.b1)
+
+
+def test_a_category_column_gives_each_category_its_own(tmp_path):
+    fitted, _ = fit_file(str(judgements(tmp_path, ["theft", "fraud"], 1200)))
+    assert set(fitted.categories) == {"theft", "fraud"}
+    fitted.save(tmp_path / "f.json")
+    assert load_labeling(tmp_path / "f.json").categories == fitted.categories
+    assert "category theft: b1" in run("--fit-preference", tmp_path / "overall.jsonl").output
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "can't be read as a labeling"),
+        ('{"format": 2}', "no labeling of format 1"),
+        ('{"format": 1, "b1": 3, "alpha": 0.5, "catagories": {}}', "did you mean 'categories'"),
+        ('{"format": 1, "b1": 3}', "must be numbers"),
+        ('{"format": 1, "b1": 1, "alpha": 0.5}', "b1 must be greater than 1"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path, text, says):
+    path = tmp_path / "fitted.json"
+    path.write_text(text)
+    with pytest.raises(BfpoError, match=says):
+        load_labeling(path)
+    with pytest.raises(BfpoError, match="no such labeling"):
+        load_labeling(tmp_path / "nothing.json")
+
+
+def test_every_wrong_judgement_is_named(tmp_path):
+    path = tmp_path / "overall.csv"
+    path.write_text("better_is_safe,worse_is_safe,overall_prefers_better\ntrue,false,\n2,0,1\n")
+    with pytest.raises(PreferenceDataError) as error:
+        fit_file(str(path))
+    assert [problem.column for problem in error.value.problems] == ["overall_prefers_better", "better_is_safe"]
+    path.write_text("better_is_saf,worse_is_safe,overall_prefers_better\ntrue,false,1\n")
+    with pytest.raises(PreferenceDataError, match="did you mean 'better_is_saf'"):
+        fit_file(str(path))
+
+
+def test_nothing_else_is_done_while_fitting(tmp_path):
+    done = run("pairs.jsonl", "--fit-preference", judgements(tmp_path))
+    assert isinstance(done.exception, BfpoError)
+    assert isinstance(run().exception, BfpoError)

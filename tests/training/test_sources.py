@@ -1,0 +1,123 @@
+"""What a recipe makes of its sources: draws, balance, overlap and labeling constants, all of it on record."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+
+from bfpo import GlobalPreference
+from bfpo.errors import BfpoError
+from bfpo.labeling.fitted import FittedLabeling
+from bfpo.objectives.registry import build_objective
+from bfpo.preferences.encoding import encode
+from bfpo.training.labels import as_rows, group_labels
+from bfpo.training.recipe import resolve
+from bfpo.training.run import training_arguments
+from bfpo.training.run_record import describe_data
+from bfpo.training.sources import load_blend
+from training.rows import word_tokenizer
+
+CELLS = [(1, 1)] * 4 + [(1, 0)] * 2 + [(0, 1)] * 2
+
+
+def written(tmp_path, name, count=8, **more):
+    path = tmp_path / name
+    lines = [
+        {
+            "prompt": f"{name} w{at}", "chosen": "w1", "rejected": "w2",
+            "chosen_is_safe": float(CELLS[at % 8][0]), "rejected_is_safe": float(CELLS[at % 8][1]), **more,
+        }
+        for at in range(count)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def recipe(sources, **more):
+    values = {"stage": "preference", "model": "m", "data": sources, "output_dir": "o", **more}
+    return resolve(values, {}, "recipe").recipe
+
+
+def test_weights_draw_from_each_role_and_the_record_says_what_was_repeated_or_left(tmp_path):
+    sources = [
+        {"name": "a", "path": written(tmp_path, "a.jsonl", 8), "weight": 3},
+        {"name": "b", "path": written(tmp_path, "b.jsonl", 24), "weight": 1},
+        {"name": "c", "path": written(tmp_path, "c.jsonl", 8), "role": "buffer"},
+    ]
+    blend, records = load_blend(recipe(sources))
+    assert [len(source.rows) for source in blend.sources] == [24, 8, 8]
+    assert records[0]["draws"] == {"rows": 8, "drawn": 24, "repeats": 16, "leftovers": 0}
+    assert records[1]["draws"] == {"rows": 24, "drawn": 8, "repeats": 0, "leftovers": 16}
+    assert "draws" not in records[2]
+    encoding = {"rows": 1, "truncated_answers": 0, "skipped_rows": [], "moved_boundaries": 0}
+    mix = {"main_groups_per_step": 1, "groups_per_step": 2, "steps_per_epoch": 1}
+    mix |= {"encoding": dict.fromkeys("abc", encoding)}
+    record = {"data": records, "mix": mix, "reference": {}, "layout": {"layout": "padded", "reason": "r"}}
+    lines = list(describe_data(record))
+    assert "repeats of weighing 16" in lines[0]
+    assert "leftovers of weighing 16" in lines[1]
+
+
+def test_a_source_has_its_own_seed_and_balance(tmp_path):
+    def drawn(**more):
+        blend, records = load_blend(recipe([{"path": written(tmp_path, "a.jsonl", 64), "limit": 32, **more}]))
+        return blend.sources[0].rows["row"][:], records[0]
+
+    assert drawn(seed=1)[0] == drawn(seed=1)[0] != drawn(seed=2)[0]
+    rows, record = drawn(balance="leave_out", seed=1)
+    assert record["balance"]["leftovers"] == 32 - len(rows)
+    assert len(set(Counter(CELLS[(row - 1) % 8] for row in rows).values())) == 1
+
+
+@pytest.mark.parametrize(
+    ("sources", "more", "says"),
+    [
+        ([{"path": "a", "weight": 1}, {"path": "b"}], {}, "give one to each"),
+        ([{"path": "a"}], {"eval_data": {"path": "b", "weight": 1}}, "no part of the blend"),
+        ([{"path": "a"}], {"labeling": "f.json", "b1": 2.0}, "says what b1 and alpha are"),
+        ([{"path": "a"}], {"labeling": "f.json", "loss_type": "dpo"}, "does not read 'labeling'"),
+    ],
+)
+def test_contradictions_are_named(sources, more, says):
+    with pytest.raises(BfpoError, match=says):
+        recipe(sources, **more)
+
+
+def test_evaluation_prompts_are_refused_unless_allowed_by_name(tmp_path):
+    held_out = tmp_path / "held_out.txt"
+    held_out.write_text("something else\nA.JSONL w3?\n")
+    sources = [{"path": written(tmp_path, "a.jsonl")}]
+    suites = {"microworld": ["not in there"]}
+    with pytest.raises(BfpoError, match=r"holds 1 of the 2 evaluation prompts of .*held_out.txt"):
+        load_blend(recipe(sources, evaluation_prompts=[str(held_out)]), suites)
+    allowed = recipe(sources, evaluation_prompts=[str(held_out)], allow_overlap=[str(held_out)])
+    assert load_blend(allowed, suites)[1][0]["overlap"][0]["same"] == 1
+    with pytest.raises(BfpoError, match="holds 1 of the 1 evaluation prompts of 'microworld'"):
+        load_blend(recipe(sources), {"microworld": ["a.jsonl w0"]})
+    with pytest.raises(BfpoError, match="did you mean 'microworld'"):
+        load_blend(recipe(sources, allow_overlap=["microwold"]), suites)
+
+
+def test_a_fitted_labeling_sets_b1_and_alpha(tmp_path):
+    fitted = tmp_path / "fitted.json"
+    FittedLabeling(GlobalPreference(2.5, 0.4)).save(fitted)
+    arguments = training_arguments(recipe([{"path": "a"}], labeling=str(fitted)))
+    assert (arguments.b1, arguments.alpha) == (2.5, 0.4)
+
+
+def test_pairs_of_a_category_are_regressed_to_their_own_label(tmp_path):
+    fitted = tmp_path / "fitted.json"
+    FittedLabeling(GlobalPreference(3.0, 0.5), {"theft": GlobalPreference(2.0, 0.3)}).save(fitted)
+    sources = [
+        {"name": name, "path": written(tmp_path, f"{name}.jsonl", 8, category=category)}
+        for name, category in [("thefts", "theft"), ("others", "fraud"), ("none", None)]
+    ]
+    blend, records = load_blend(recipe(sources, labeling=str(fitted)))
+    assert [record["labeling"] for record in records] == [{"theft": 8}, {"common": 8}, {"common": 8}]
+    objective = build_objective("bfpo", {"b1": 3.0, "alpha": 0.5, "unsafe_pairs": "neutral"})
+    flags = torch.tensor(CELLS, dtype=torch.float32).T
+    for source, constants in zip(blend.sources, [(2.0, 0.3), (3.0, 0.5), (3.0, 0.5)], strict=True):
+        encoded = encode(source.rows, word_tokenizer(), 64).dataset
+        labels = group_labels(as_rows(encoded))
+        torch.testing.assert_close(objective.target(labels), GlobalPreference(*constants).target(*flags))
