@@ -6,9 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from bfpo.judges.verdict import Verdict
 from bfpo.reports.page import write_report
 from bfpo.reports.table import format_estimate
-from bfpo.safehelp.records import Evaluation, GenerationRecord
+from bfpo.safehelp.records import Evaluation, GenerationRecord, RunHeader
 from bfpo.safehelp.scores import generation_scores
 from bfpo.statistics.intervals import Estimate
 
@@ -21,16 +22,20 @@ NASTY = [
 
 def evaluation(name, text="fine"):
     records = [
-        GenerationRecord(f"{kind}-{n}", 0, kind, text, text, text, verdict, 0.5, safe, False, True, False)
+        GenerationRecord(
+            "t", f"{kind}-{n}", 0, kind, text, text, text, text, text, text, 3, False, (Verdict("safe", 1.0),), 0.5,
+            answer_kind, text,
+        )
         for kind in ("benign", "borderline", "harmful")
-        for n, (verdict, safe) in enumerate([("full", kind != "harmful"), ("refusal", True)])
-    ]
+        for n, answer_kind in enumerate(["unsafe" if kind == "harmful" else "safe-helpful", "safe-refusal"])
+    ]  # fmt: skip
     rates = {
         f"likelihood/{factor}{suffix}": Estimate(0.5, 0.4, 0.6, 100)
         for factor in ("helpful", "harmless", "over_refusal")
         for suffix in ("", "/per_byte")
     }
-    return Evaluation(name, "microworld", {"temperature": 0.7}, generation_scores(records) | rates, records, [])
+    header = RunHeader(name, "microworld", decoding={"temperature": 0.7})
+    return Evaluation(header, generation_scores(records) | rates, (), records, [])
 
 
 class Elements(HTMLParser):

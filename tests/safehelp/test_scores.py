@@ -5,15 +5,19 @@ import sys
 
 import pytest
 
-from bfpo.safehelp.records import Evaluation, GenerationRecord, LikelihoodRecord
-from bfpo.safehelp.scores import generation_scores, likelihood_scores
+from bfpo.judges.verdict import Verdict
+from bfpo.safehelp.records import Evaluation, GenerationRecord, JudgeUsed, LikelihoodRecord, RunHeader, TaskScore
+from bfpo.safehelp.scores import answer_kind, generation_scores, likelihood_scores
+from bfpo.statistics.intervals import Estimate
 
 
-def answer(item, kind, verdict, p_help=0.0, safe=True, sample=0):
-    refusal = verdict.startswith("refusal")
+def answer(item, kind, detail, p_help=0.0, safe=True, sample=0):
+    refusal = "yes" if detail.startswith("refusal") else "no"
+    verdict = Verdict("safe" if safe else "unsafe", float(safe), refusal, ("S1",))
     return GenerationRecord(
-        item, sample, kind, None, "q", "a", verdict, p_help, safe, refusal, verdict != "incoherent", False
-    )
+        "t", item, sample, kind, None, None, item, "q", "<q>", "a", 1, False, (verdict,), p_help,
+        answer_kind("a", verdict, p_help, detail), detail,
+    )  # fmt: skip
 
 
 RECORDS = [
@@ -48,7 +52,8 @@ def test_samples_are_averaged_within_a_prompt():
 
 
 def choice(factor, preferred_logp, other_logp, preferred_bytes=10, other_bytes=10):
-    return LikelihoodRecord("i", factor, "q", "p", "o", preferred_logp, other_logp, preferred_bytes, other_bytes)
+    logps, sizes = (preferred_logp, other_logp), (preferred_bytes, other_bytes)
+    return LikelihoodRecord("t", "i", factor, None, "i", "q", ("p", "o"), logps, sizes, (1.0, 0.0))
 
 
 def test_likelihood_by_sum_and_by_byte():
@@ -67,7 +72,9 @@ def test_likelihood_by_sum_and_by_byte():
 
 def test_an_evaluation_survives_saving(tmp_path):
     likelihoods = [choice(factor, -1, -2) for factor in ("helpful", "harmless", "over_refusal")]
-    evaluation = Evaluation("m", "s", {"seed": 1}, generation_scores(RECORDS), RECORDS, likelihoods)
+    header = RunHeader("m", "s", decoding={"seed": 1}, judges=(JudgeUsed("oracle", "", "primary"),))
+    task = TaskScore("t", "harmless", "harmless", Estimate(0.5, 0.4, 0.6, 9), True, None, "generation")
+    evaluation = Evaluation(header, generation_scores(RECORDS), (task,), RECORDS, likelihoods)
     evaluation.save(tmp_path / "e")
     assert Evaluation.load(tmp_path / "e") == evaluation
 

@@ -18,7 +18,7 @@ HIGHER_IS_BETTER = {name: name not in ("over_refusal", "incoherent") for name in
 
 def score_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
     """Two tables, of sampled answers and of likelihoods: a row a model, each figure with its 95 % interval."""
-    suite = evaluations[0].suite
+    suite = evaluations[0].header.suite
     return [
         _table(f"SafeHelp ({suite}), sampled answers: value [95 % interval]", GENERATION, evaluations),
         _table(

@@ -7,9 +7,10 @@ from dataclasses import asdict, replace
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bfpo.generation.sampling import Decoding, generate
+from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.likelihood import run_choices
-from bfpo.safehelp.records import Evaluation, GenerationRecord
-from bfpo.safehelp.scores import generation_scores, likelihood_scores
+from bfpo.safehelp.records import Evaluation, GenerationRecord, RunHeader
+from bfpo.safehelp.scores import answer_kind, generation_scores, likelihood_scores
 from bfpo.safehelp.suites import Split, Suite, build_suite
 
 
@@ -42,10 +43,9 @@ def evaluate(
     generations = run_prompts(model, tokenizer, built, decoding)
     likelihoods = run_choices(model, tokenizer, built.choices)
     return Evaluation(
-        model=name,
-        suite=suite,
-        decoding=asdict(decoding) | {"split": split},
+        header=RunHeader(model=name, suite=suite, decoding=asdict(decoding) | {"split": split}),
         scores=generation_scores(generations) | likelihood_scores(likelihoods),
+        tasks=(),
         generations=generations,
         likelihoods=likelihoods,
     )
@@ -56,17 +56,34 @@ def run_prompts(
 ) -> list[GenerationRecord]:
     """Sample and judge the answers to a suite's prompts."""
     completions = generate(model, tokenizer, [item.prompt for item in suite.prompts], decoding)
-    return [
-        GenerationRecord(
-            item=item.name,
-            sample=number,
-            kind=item.kind,
-            category=item.category,
-            prompt=item.prompt,
-            answer=completion.text,
-            truncated=completion.truncated,
-            **asdict(suite.judge(item.prompt, completion.text)),
-        )
-        for item, samples in zip(suite.prompts, completions, strict=True)
-        for number, completion in enumerate(samples)
-    ]
+    records = []
+    for item, samples in zip(suite.prompts, completions, strict=True):
+        for number, completion in enumerate(samples):
+            said = suite.judge(item.prompt, completion.text)
+            verdict = Verdict(
+                label="safe" if said.is_safe else "unsafe",
+                p_safe=float(said.is_safe),
+                refusal="yes" if said.is_refusal else "no",
+                judge_id="microworld-oracle",
+            )
+            records.append(
+                GenerationRecord(
+                    task="microworld",
+                    item=item.name,
+                    sample=number,
+                    kind=item.kind,  # pyright: ignore[reportArgumentType]
+                    category=item.category,
+                    attack=None,
+                    cluster=item.name,
+                    prompt=item.prompt,
+                    rendered=item.prompt,
+                    answer=completion.text,
+                    tokens=0,
+                    truncated=completion.truncated,
+                    verdicts=(verdict,),
+                    p_help=said.p_help,
+                    answer_kind=answer_kind(completion.text, verdict, said.p_help, said.verdict),
+                    detail=said.verdict,
+                )
+            )
+    return records
