@@ -111,6 +111,7 @@ class TaskScore:
         higher_is_better: its direction.
         chance: what guessing scores, where that means something.
         kind: which runner made it.
+        weight: its share in the aggregate of its factor; None where it is not part of it.
     """
 
     task: str
@@ -120,6 +121,7 @@ class TaskScore:
     higher_is_better: bool
     chance: float | None
     kind: Literal["generation", "likelihood"]
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
