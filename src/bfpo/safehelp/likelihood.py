@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from os.path import commonprefix
 
 import torch
 from torch import Tensor
@@ -125,7 +124,7 @@ def _groups(request: Request) -> list[tuple[TokenGroup, tuple[int, ...]]]:
 
     One group if all the choices' tokens begin alike, however far into what is scored; else one a choice.
     """
-    shared = len(commonprefix(request.ids))
+    shared = _shared_length(request.ids)
     if shared:
         # Every answer keeps a token of its own.
         shared = min(shared, min(map(len, request.ids)) - 1)
@@ -133,6 +132,12 @@ def _groups(request: Request) -> list[tuple[TokenGroup, tuple[int, ...]]]:
     return [
         (TokenGroup(ids[:-1], [ids[-1:]]), (scored,)) for ids, scored in zip(request.ids, request.scored, strict=True)
     ]
+
+
+def _shared_length(sequences: Sequence[Sequence[int]]) -> int:
+    """How many tokens all sequences begin with; the first and the last in order differ as early as any two do."""
+    first, last = min(sequences), max(sequences)
+    return next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
 
 
 def _stream_sums(engine: Engine, groups: Sequence[tuple[TokenGroup, tuple[int, ...]]]) -> Tensor:

@@ -67,7 +67,10 @@ def encode_items(
     ids.read([context for of_item in split for context, _ in of_item if context])
     ids.read([context + ending for of_item in split for context, ending in of_item if context])
     ids.read([ending for of_item in split for context, ending in of_item if not context], special=False)
-    return [_request(item, [ids.pair(*pair) for pair in of_item], max_length) for item, of_item in zip(items, split, strict=True)]
+    return [
+        _request(item, [ids.pair(*pair) for pair in of_item], max_length)
+        for item, of_item in zip(items, split, strict=True)
+    ]
 
 
 def _texts(item: ChoiceItem, delimiter: str) -> list[tuple[str, str]]:
