@@ -41,6 +41,7 @@ class ComparisonRow:
         discordant: prompts that only the baseline and only the other has, where every value is 0 or 1.
         mde: the difference that this comparison finds in 80 % of the cases.
         n: prompts.
+        kind: which runner's records it is about.
         correlation: of the two models over prompts, where both vary.
         item_error: standard error from the prompts alone, where there are several training seeds.
         seed_error: standard error from the training seeds alone, where there are several.
@@ -57,6 +58,7 @@ class ComparisonRow:
     discordant: tuple[int, int] | None
     mde: float
     n: int
+    kind: Literal["generation", "likelihood"] = "generation"
     correlation: float | None = None
     item_error: float | None = None
     seed_error: float | None = None
@@ -181,7 +183,8 @@ def _rows(baseline: Sequence[Evaluation], other: Sequence[Evaluation]) -> list[C
     wanted = dict.fromkeys(
         (score.task, score.metric) for score in baseline[0].tasks if score.kind == "likelihood"
     ) or dict.fromkeys((record.task, "acc") for record in baseline[0].likelihoods)
-    return rows + [_metric_row(scored, task, METRICS[metric]) for task, metric in wanted]
+    found = [_metric_row(scored, task, METRICS[metric]) for task, metric in wanted]
+    return [*rows, *(replace(row, kind="likelihood") for row in found)]
 
 
 _Sides = tuple[Sequence[Sequence[GenerationRecord]], Sequence[Sequence[GenerationRecord]]]
@@ -227,7 +230,7 @@ def _row(
         discordant = paired.discordant and (paired.discordant[1], paired.discordant[0])
         return ComparisonRow(
             endpoint, task, group, family, paired.difference, higher_is_better, paired.p, None, discordant,
-            paired.detectable, a.shape[1], paired.correlation,
+            paired.detectable, a.shape[1], correlation=paired.correlation,
         )  # fmt: skip
     codes = cluster_codes(clusters, a.shape[1])
     first, second = (np.array([cluster_means(run, codes) for run in side.tolist()]) for side in (a, b))

@@ -38,7 +38,7 @@ class GenerationRecord:
         prompt: the question as asked.
         rendered: the question after the chat template, as the model read it.
         answer: the answer.
-        tokens: its length, its end-of-sequence token not counted.
+        tokens: its length, the end token not counted; None where a server does not say.
         truncated: whether it was cut before its end.
         verdicts: one a judge, the primary judge's first.
         p_help: how far it helps, in [0, 1], where something measured it (an oracle, a pairwise judge).
@@ -56,7 +56,7 @@ class GenerationRecord:
     prompt: str
     rendered: str
     answer: str
-    tokens: int
+    tokens: int | None
     truncated: bool
     verdicts: tuple[Verdict, ...]
     p_help: float | None
@@ -206,7 +206,11 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         write_records(folder / GENERATIONS, self.generations)
         write_records(folder / LIKELIHOODS, self.likelihoods)
+        self.save_scores(folder)
         write_header(folder, self.header)
+
+    def save_scores(self, folder: Path) -> None:
+        """Write ``scores.json``, the one file that can be made again from the others."""
         scores = {
             "scores": {name: asdict(estimate) for name, estimate in self.scores.items()},
             "tasks": [asdict(task) for task in self.tasks],
