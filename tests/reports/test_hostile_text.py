@@ -32,9 +32,10 @@ def report(tmp_path_factory):
     runs = []
     for name in (HOSTILE, f"second {HOSTILE}"):
         run = evaluation(name, per_task=12, judges=judges, text=HOSTILE, **header)
-        records = [replace(r, prompt=ODD, answer=ODD, attack=f"{r.attack}{HOSTILE}") for r in run.generations]
-        tasks = tuple(replace(task, task=HOSTILE, metric=task.metric) for task in run.tasks)
-        runs.append(replace(run, generations=records, tasks=tasks))
+        records = [replace(r, prompt=ODD, answer=ODD, attack=f"{r.attack}{ODD}") for r in run.generations]
+        tasks = tuple(replace(task, task=HOSTILE) for task in run.tasks if task.task in (HOSTILE, "bbq"))
+        choices = [replace(r, task=HOSTILE, prompt=ODD, choices=(ODD, ODD)) for r in run.likelihoods if r.task == "bbq"]
+        runs.append(replace(run, generations=records, tasks=tasks, likelihoods=choices))
     folder = tmp_path_factory.mktemp("hostile")
     return write_report(tell(runs, title=HOSTILE, context={HOSTILE: HOSTILE}), folder)
 

@@ -11,8 +11,10 @@ from html.parser import HTMLParser
 import pytest
 
 from bfpo.errors import BfpoError
+from bfpo.reports import background, facts, results
 from bfpo.reports.page import tell, write_report
 from bfpo.reports.table import format_estimate
+from bfpo.reports.verdict import verdict
 from reports.worlds import evaluation, world
 
 
@@ -145,18 +147,23 @@ def test_runs_that_differ_in_their_judge_are_shown_but_not_compared(tmp_path):
     other = replace(second, header=replace(second.header, chat_template_sha256="ff" * 32))
     story = tell([first, other], title="A title")
     assert story.comparisons == {}
-    text = " ".join(" ".join(parsed(write_report(story, tmp_path).page).text).split())
-    assert "BFPO can't be compared with SFT: their chat templates differ" in text
-    assert format_estimate(other.scores["harmless"]) in text
+    reason = "BFPO can't be compared with SFT: their chat templates differ"
+    assert verdict(story)[0].startswith(reason)
+    assert results.differences(story).absent.startswith(reason)
+    assert len(results.headline(story).plots) == 2
+    assert format_estimate(other.scores["harmless"]) in str(facts.scoreboard(story))
 
 
 def test_training_is_read_from_the_models_folder(tmp_path):
     log = [{"step": step, "cells/SU/gap": 2.0 - step / 10, "cells/UU/gap": 0.5} for step in range(0, 20, 5)]
     (tmp_path / "run.json").write_text(json.dumps({"config": {}, "log": log}))
     run = evaluation("BFPO", per_task=20, model_path=str(tmp_path))
-    report = written([run], tmp_path / "report")
-    assert (report.plots / "training-gap.svg").exists()
-    assert "2.00 → .50" in " ".join(parsed(report.page).text)
+    panel = background.training(tell([run], title="A title"))
+    assert [plot.name for plot in panel.plots] == ["training-gap"]
+    assert "2.00 → .50" in str(panel.tables)
+    assert "BFPO, chosen safe, rejected not: from 2.00 to .50" in panel.plots[0].alt
+    panel.plots[0].write(tmp_path)
+    assert (tmp_path / "training-gap.png").exists()
 
 
 @pytest.mark.parametrize(

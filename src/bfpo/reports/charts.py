@@ -56,7 +56,7 @@ def kinds_plot(name: str, groups: Sequence[tuple[str, Sequence[tuple[Subject, Ma
         axes = figure.subplots()
         y, ticks, labels = 0.0, [], []
         for title, bars in groups:
-            axes.text(0, y, title, fontsize=8.5, fontweight="bold", va="center", color=INK)
+            axes.text(0, y, short(title, 48 if narrow else 96), fontsize=8.5, fontweight="bold", va="center", color=INK)
             y += 0.85
             for subject, counts in bars:
                 _stack(axes, y, counts, narrow)

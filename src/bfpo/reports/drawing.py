@@ -133,7 +133,8 @@ def _variable(colour: str) -> str:
 
 
 def short(name: str, length: int = 26) -> str:
-    """A name that fits a plot: its middle left out if it is long."""
+    """A name that fits a plot: its middle left out if it is long, what no font has replaced."""
+    name = "".join(character if character.isprintable() else "\ufffd" for character in name)
     if len(name) <= length:
         return name
     kept = length - 1

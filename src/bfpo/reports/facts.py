@@ -40,9 +40,8 @@ def cautions(story: Story) -> list[str]:
     for subject in story.subjects:
         found = cautions_of(subject.evaluation)
         if found:
-            lines.setdefault(" ".join(found), []).append(subject.name)
-    everyone = len(story.subjects)
-    by_model = [text if len(names) == everyone else f"{', '.join(names)}: {text}" for text, names in lines.items()]
+            lines.setdefault("; ".join(line.rstrip(".") for line in found), []).append(subject.name)
+    by_model = [f"{', '.join(names)}: {text}." for text, names in lines.items()]
     return [*by_model, *_low_mass(story), *_few(story)]
 
 
@@ -74,7 +73,7 @@ def facts(story: Story) -> list[tuple[str, str]]:
         ("models", ", ".join(subject.name for subject in story.subjects)),
         ("base model", _shared(story, lambda h: h.base_model or "")),
         ("suite", _shared(story, lambda h: h.suite)),
-        ("prompts", _shared(story, _prompts)),
+        ("prompts", _prompts(story)),
         ("likelihood items", _shared(story, _items_of(story))),
         ("system prompt", _shared(story, lambda h: h.system_prompt or "none")),
         ("chat template (SHA-256)", _shared(story, lambda h: _brief(h.chat_template_sha256) or "none")),
@@ -95,9 +94,12 @@ def _shared(story: Story, of: Callable[[RunHeader], str]) -> str:
     return "; ".join(f"{s.name}: {value or 'unknown'}" for s, value in zip(story.subjects, values, strict=True))
 
 
-def _prompts(header: RunHeader) -> str:
-    count = header.counts.get("prompts")
-    return f"{count:,}" if count else ""
+def _prompts(story: Story) -> str:
+    sets: dict[str, set[str]] = {}
+    for subject in story.subjects:
+        for record in subject.evaluation.generations:
+            sets.setdefault(record.task, set()).add(record.item)
+    return ", ".join(f"{task} {len(items):,}" for task, items in sets.items())
 
 
 def _items_of(story: Story) -> Callable[[RunHeader], str]:

@@ -43,16 +43,20 @@ function browse(data) {
   }
   let wanted = wantedOf(location.hash);
   let found = [];
+  let filtered = "";
 
   function show(moved) {
-    const started = performance.now();
+    for (const control of controls) {
+      control.value = wanted[control.name];
+      // An address may ask for what this page doesn't have.
+      if (control.value !== wanted[control.name]) control.value = wanted[control.name] = NOTHING[control.name];
+    }
     const filter = JSON.stringify({ ...wanted, page: "" });
-    if (filter !== show.filter) found = select(data.items, wanted);
-    show.filter = filter;
+    if (filter !== filtered) found = select(data.items, wanted);
+    filtered = filter;
     const pages = Math.max(1, Math.ceil(found.length / PAGE));
     const page = Math.min(Math.max(1, Number.parseInt(wanted.page, 10) || 1), pages);
     wanted.page = String(page);
-    for (const control of controls) control.value = wanted[control.name];
     at("flip-models").hidden = wanted.show !== "flips";
     at("all").hidden = hashOf({ ...wanted, page: "1" }) === hashOf(NOTHING);
     const revealed = at("revealed").checked;
@@ -64,7 +68,6 @@ function browse(data) {
       history.replaceState(null, "", hashOf(wanted));
       if (moved === "page") at("count").focus();
     }
-    performance.measure("bfpo:filter", { start: started, end: performance.now() });
   }
 
   form.addEventListener("submit", (event) => event.preventDefault());

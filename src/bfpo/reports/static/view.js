@@ -29,7 +29,8 @@ function viewAnswer(data, item, sample, model, revealed) {
   const badge = make("span", "badge", detail && detail !== kind ? `${kind} (${detail})` : kind);
   badge.dataset.kind = kind;
   const text = make("div", "text", answer || "(empty)");
-  text.tabIndex = 0;
+  // What may scroll is reached by keys.
+  text.tabIndex = answer.length > 500 ? 0 : -1;
   text.setAttribute("role", "group");
   text.setAttribute("aria-label", `Answer of ${model}`);
   const facts = [`${tokens} tokens`];
