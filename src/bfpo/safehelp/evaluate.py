@@ -194,6 +194,7 @@ def _run(
         answers = Journal(place / GENERATIONS, read_generations)
         scored = Journal(place / LIKELIHOODS, read_likelihoods)
         torn = header.counts.get("torn_lines", 0) + bool(answers.cut) + bool(scored.cut)
+        header = replace(header, counts={"torn_lines": torn})
 
         def note(what: str, done: int, total: int) -> None:
             # So that a run that is killed has said how long it took.
@@ -210,7 +211,7 @@ def _run(
         header = replace(
             header,
             seconds=header.seconds + clock.seconds,
-            counts=_counts(generations, likelihoods) | {"torn_lines": torn},
+            counts={**_counts(generations, likelihoods), "torn_lines": torn},
             finished=True,
         )
         scores, tasks = score(generations, likelihoods, suite.tasks, options.weights, options.judge_errors)

@@ -33,7 +33,9 @@ class Journal(Generic[_Record]):
         if path.exists():
             self.cut = _cut_torn_line(path)
             for record, offset in zip(read(path), _line_offsets(path), strict=True):
-                self.done[key_of(record)] = offset
+                if self.done.setdefault(key_of(record), offset) != offset:
+                    task, item, sample = key_of(record)
+                    raise BfpoError(f"{path}: holds answer {sample} to {task}/{item} twice; name another folder")
 
     def append(self, batch: Sequence[_Record]) -> None:
         """Add one batch, and return when it is on disk.
@@ -45,14 +47,19 @@ class Journal(Generic[_Record]):
         if again:
             self._cut_back(min(again), {key_of(record) for record in batch})
         lines = [encode_record(record).encode() for record in batch]
-        with self.path.open("ab") as file:
-            offset = file.tell()
-            file.write(b"".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
+        offset = self._write(b"".join(lines))
         for record, line in zip(batch, lines, strict=True):
             self.done[key_of(record)] = offset
             offset += len(line)
+
+    def _write(self, content: bytes) -> int:
+        """Add bytes, and return where they begin when they are on disk."""
+        with self.path.open("ab") as file:
+            offset = file.tell()
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return offset
 
     def records(self) -> list[_Record]:
         """Everything that is in the file."""
