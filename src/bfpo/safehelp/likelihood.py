@@ -29,7 +29,7 @@ class Batching:
         tokens: tokens of a batch, at most; an item that has more is a batch of its own.
     """
 
-    items: int = 512
+    items: int = 32
     tokens: int = 16_384
 
 
@@ -55,7 +55,8 @@ def run_choices(
         done: task and name of items that a run before this one scored; a batch of nothing else is left out.
 
     Yields:
-        The records of one planned batch.
+        The records of one planned batch. Until the last one the model is in evaluation mode and attends in a way of
+        its own: don't use it for anything else in between.
 
     Raises:
         BfpoError: if an item can't be encoded (see `encode_items`).
@@ -65,9 +66,10 @@ def run_choices(
     max_length = longest_input(model.config, tokenizer)
     requests = encode_items(tokenizer, items, chat=chat, max_length=max_length, system_prompt=system_prompt)
     scorer = Scorer.of(model, requests)
-    for batch in plan(requests, batching or Batching()):
-        if not all((request.item.task, request.item.item) in done for request in batch):
-            yield scorer.score(batch)
+    with scorer.attached():
+        for batch in plan(requests, batching or Batching()):
+            if not all((request.item.task, request.item.item) in done for request in batch):
+                yield scorer.score(batch)
 
 
 def plan(requests: Sequence[Request], batching: Batching) -> list[list[Request]]:
@@ -96,6 +98,18 @@ class Scorer:
         groups = [group for request in requests[:16] for group, _ in _groups(request)]
         return cls(Engine(model, choose_layout(model, model, groups).layout, max_tokens=0))
 
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Whatever is scored is scored in here; the model is put back as it was at the end."""
+        model = self.engine.model
+        was_training = model.training
+        model.eval()
+        try:
+            with self.engine.attached():
+                yield
+        finally:
+            model.train(was_training)
+
     @torch.inference_mode()
     def score(self, batch: Sequence[Request]) -> list[LikelihoodRecord]:
         """Score one batch of items with one forward.
@@ -110,12 +124,8 @@ class Scorer:
                 for group, scored in groups
                 for answer, number in zip(group.answers, scored, strict=True)
             ]
-        with _evaluating(self.engine.model), self.engine.attached():
-            if self.engine.layout == "padded":
-                sums = _padded_sums(self.engine.model, groups)
-            else:
-                sums = _stream_sums(self.engine, groups)
-        values = iter(sums.tolist())
+        by_layout = _padded_sums if self.engine.layout == "padded" else _stream_sums
+        values = iter(by_layout(self.engine, groups).tolist())
         return [_record(request, [next(values) for _ in request.ids]) for request in batch]
 
 
@@ -183,8 +193,9 @@ def _token_logps(model: PreTrainedModel, hidden: Tensor, row: Tensor, targets: T
     return logps
 
 
-def _padded_sums(model: PreTrainedModel, groups: Sequence[tuple[TokenGroup, tuple[int, ...]]]) -> Tensor:
+def _padded_sums(engine: Engine, groups: Sequence[tuple[TokenGroup, tuple[int, ...]]]) -> Tensor:
     """[N] log-likelihoods of all choices, by one forward with a padded row a choice."""
+    model = engine.model
     sequences = [
         ([*group.prompt, *answer], number)
         for group, scored in groups
@@ -205,16 +216,6 @@ def _padded_sums(model: PreTrainedModel, groups: Sequence[tuple[TokenGroup, tupl
 def _sums(logps: Tensor, owner: Tensor, number: int) -> Tensor:
     """[number] sums of each choice's tokens; in float64, for in float32 hundreds of nats end in the fifth decimal."""
     return logps.new_zeros(number, dtype=torch.float64).index_add(0, owner, logps.double())
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def _record(request: Request, logps: Sequence[float]) -> LikelihoodRecord:

@@ -63,10 +63,12 @@ def read_source(
 
 
 def file_in(folder: Path, task: Task) -> Path | None:
-    """A task's file in a folder of data: called like the task or like the source's own file."""
-    names = [f"{task.task}{suffix}" for suffix in SUFFIXES]
-    if task.source is not None and task.source.file is not None:
-        names.append(Path(task.source.file).name)
+    """A task's file in a folder of data: called like the task, or like its source (XSTest.jsonl, bbq-All.jsonl)."""
+    stems, source = [task.task], task.source or Source()
+    if source.hub:
+        stems.append("-".join(filter(None, (source.hub.rpartition("/")[2], source.config))))
+    names = [f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
+    names += [Path(source.file).name] if source.file else []
     return next((folder / name for name in names if (folder / name).exists()), None)
 
 

@@ -120,7 +120,7 @@ class ItemMaker:
     def __init__(self, task: Task, place: str) -> None:
         """For a task whose rows came from ``place``, which errors name."""
         self.task, self.place = task, place
-        self._fields = {field: task.compiled(field) for field in (*EXPRESSIONS, "prompt")}
+        self._fields = {name: task.compiled(name) for name in (*EXPRESSIONS, "prompt")}
 
     def __call__(self, number: int, row: Row) -> PromptItem | ChoiceItem | None:
         """The item of one row; None if the task doesn't ask the row.
@@ -138,8 +138,8 @@ class ItemMaker:
             if not values["prompt"].strip():
                 raise BfpoError(f"{where}, prompt: it is empty")
             extra = {
-                field: None if values[field] is None else str(values[field])
-                for field in ("attack", "behavior", "reference")
+                name: None if values[name] is None else str(values[name])
+                for name in ("attack", "behavior", "reference")
             }
             return PromptItem(
                 task.task, str(number), task.kind, category, cluster=cluster, prompt=values["prompt"], **extra
@@ -162,12 +162,12 @@ class ItemMaker:
                 reason = f"{type(error).__name__}: {error}"
                 raise BfpoError(f"{where}: prepare {self.task.prepare!r} fails ({reason})") from error
         values: dict[str, Any] = {}
-        for field, compiled in self._fields.items():
+        for name, compiled in self._fields.items():
             try:
-                values[field] = None if compiled is None else compiled(row)
+                values[name] = None if compiled is None else compiled(row)
             except ExpressionError as error:
-                raise BfpoError(f"{where}, {field}: {error}") from error
-            if field == "where" and compiled is not None and not values[field]:
+                raise BfpoError(f"{where}, {name}: {error}") from error
+            if name == "where" and compiled is not None and not values[name]:
                 return None
         return values
 
