@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bfpo.errors import BfpoError, RunError
+from bfpo.judges.verdict import Verdict
+from bfpo.safehelp.figures import answer_kind
 from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord
 from bfpo.safehelp.suites import Suite
 from bfpo.safehelp.tasks import Task
@@ -28,12 +30,12 @@ _EVALUATED = ("test", "validation", "default")
 
 @dataclass(frozen=True)
 class LmEvalRecords:
-    """What lm-eval's tasks gave.
+    """What one of lm-eval's tasks gave.
 
     Attributes:
-        likelihoods: of its multiple-choice tasks.
-        generations: of the tasks that it has answered and scores by rule: ``p_help`` is the task's own score of the
-            answer, nobody judged its safety, and it belongs in no figure but the task's own.
+        likelihoods: of a multiple-choice task.
+        generations: of a task whose answers lm-eval scores by rule (arithmetic, formats): ``p_help`` is that score,
+            and the verdict names the rule. It calls all of them safe, for there is nothing harmful to ask for.
     """
 
     likelihoods: list[LikelihoodRecord]
@@ -49,8 +51,9 @@ def run_lm_eval(
     system_prompt: str | None = None,
     limit: int | None = None,
     batch_size: int = 16,
-) -> LmEvalRecords:
-    """Run the tasks of a suite that name one of lm-eval's.
+    done: Collection[str] = (),
+) -> Iterator[LmEvalRecords]:
+    """Run the tasks of a suite that name one of lm-eval's, one after the other.
 
     Args:
         model: a causal language model.
@@ -60,14 +63,18 @@ def run_lm_eval(
         system_prompt: lm-eval's ``system_instruction``.
         limit: items of each task, the first ones.
         batch_size: lm-eval's.
+        done: names of tasks that a run before this one finished.
+
+    Yields:
+        The records of one task.
 
     Raises:
         BfpoError: if lm-eval isn't installed, or a task's rows or its scorer's packages aren't there.
         RunError: if lm-eval's version has no task of a name.
     """
-    tasks = [task for task in suite.tasks if task.lm_eval]
+    tasks = [task for task in suite.tasks if task.lm_eval and task.task not in done]
     if not tasks:
-        return LmEvalRecords([], [])
+        return
     try:
         from lm_eval.evaluator import simple_evaluate
         from lm_eval.models.huggingface import HFLM
@@ -76,25 +83,26 @@ def run_lm_eval(
             f"suite {suite.name!r}: {tasks[0].task!r} is lm-eval's task; install it with pip install 'bfpo[lm-eval]' "
             f"({error})"
         ) from error
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)  # pyright: ignore
     with _loaded(tasks, suite.files) as loaded:
-        result: Any = simple_evaluate(
-            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),  # pyright: ignore
-            tasks=list(loaded.values()),
-            apply_chat_template=chat,
-            system_instruction=system_prompt,
-            limit=limit,
-            log_samples=True,
-            bootstrap_iters=0,
-        )
-    records = LmEvalRecords([], [])
-    for task in tasks:
-        assert task.lm_eval is not None
-        for sample in _one_filter(result["samples"][task.lm_eval]):
-            if loaded[task.task].OUTPUT_TYPE == "multiple_choice":
-                records.likelihoods.append(_likelihood(task, loaded[task.task], sample))
-            else:
-                records.generations.append(_generation(task, sample))
-    return records
+        for task in tasks:
+            result: Any = simple_evaluate(
+                model=lm,
+                tasks=[loaded[task.task]],
+                apply_chat_template=chat,
+                system_instruction=system_prompt,
+                limit=limit,
+                log_samples=True,
+                bootstrap_iters=0,
+            )
+            yield _records(task, loaded[task.task], result["samples"][task.lm_eval])
+
+
+def _records(task: Task, loaded: Any, samples: Sequence[Mapping[str, Any]]) -> LmEvalRecords:
+    kept = list(_one_filter(samples))
+    if loaded.OUTPUT_TYPE == "multiple_choice":
+        return LmEvalRecords([_likelihood(task, loaded, sample) for sample in kept], [])
+    return LmEvalRecords([], [_generation(task, sample) for sample in kept])
 
 
 @contextlib.contextmanager
@@ -201,7 +209,9 @@ def _correct(task: Task, loaded: Any, doc: Mapping[str, Any], number: int) -> tu
 
 
 def _generation(task: Task, sample: Mapping[str, Any]) -> GenerationRecord:
-    rendered = sample["arguments"][0][0]
+    rendered, answer = sample["arguments"][0][0], sample["resps"][0][0]
+    score = float(sample[task.metrics[0]])
+    verdict = Verdict("safe", None, raw=f"{task.metrics[0]} {score:g}", judge_id=f"lm-eval:{task.lm_eval}")
     return GenerationRecord(
         task=task.task,
         item=str(sample["doc_id"] + 1),
@@ -212,10 +222,10 @@ def _generation(task: Task, sample: Mapping[str, Any]) -> GenerationRecord:
         cluster=str(sample["doc_id"] + 1),
         prompt=rendered,
         rendered=rendered,
-        answer=sample["resps"][0][0],
-        tokens=0,
+        answer=answer,
+        tokens=None,
         truncated=False,
-        verdicts=(),
-        p_help=float(sample[task.metrics[0]]),
-        answer_kind="unjudged",
+        verdicts=(verdict,),
+        p_help=score,
+        answer_kind=answer_kind(answer, verdict, score),
     )

@@ -138,5 +138,5 @@ def _remedy(task: Task, name: str) -> str:
     of_what = f" with the rows of {source.hub}" if source and source.hub else ""
     return (
         f"name a file{of_what} with --data {task.task}=FILE, or put it as {name} into a folder and name that "
-        "with --data FOLDER"
+        "with --data-folder"
     )
