@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bfpo.generation.sampling import Completion, Decoding, generate
+from bfpo.errors import BfpoError
+from bfpo.generation.protocol import Asked
+from bfpo.generation.sampling import Completion, Decoding, LocalGenerator, generate
 from bfpo.preferences.encoding import encode_prompt
 from models import tiny_llama
 from training.rows import word_tokenizer
@@ -31,7 +33,13 @@ def test_greedy_answers_equal_a_plain_loop_in_every_plan(batch_size, max_tokens)
     for prompt in PROMPTS:
         ids = greedy_ids(model, encode_prompt(tokenizer, prompt), 8)
         stop = ids.index(2) if 2 in ids else None
-        expected.append([Completion(tokenizer.decode(ids[:stop], skip_special_tokens=True), stop is None)])
+        expected.append(
+            [
+                Completion(
+                    tokenizer.decode(ids[:stop], skip_special_tokens=True), stop is None, 8 if stop is None else stop
+                )
+            ]
+        )
     assert (
         generate(model, tokenizer, PROMPTS, replace(GREEDY, batch_size=batch_size, max_tokens=max_tokens)) == expected
     )
@@ -45,7 +53,7 @@ def test_an_answer_ends_at_any_end_token_of_the_model():
     assert generate(model, tokenizer, [prompt], GREEDY)[0][0].truncated
     model.generation_config.eos_token_id = [2, ids[at]]
     completion = generate(model, tokenizer, [prompt], GREEDY)[0][0]
-    assert completion == Completion(tokenizer.decode(ids[:at], skip_special_tokens=True), truncated=False)
+    assert completion == Completion(tokenizer.decode(ids[:at], skip_special_tokens=True), truncated=False, tokens=at)
 
 
 def test_tokens_are_drawn_from_the_tempered_nucleus_and_nothing_else():
@@ -80,11 +88,37 @@ def test_sampling_is_seeded_and_ignores_what_ran_before_and_leaves_randomness_al
     assert generate(model, tokenizer, PROMPTS, replace(decoding, seed=1)) != first
 
 
+def test_an_answer_depends_on_its_own_seed_and_not_on_its_neighbours():
+    model, tokenizer = tiny_llama(dtype=torch.float64), word_tokenizer()
+    generator = LocalGenerator(model, tokenizer, Decoding(temperature=1.0, top_p=1.0, max_new_tokens=8))
+    asked = [Asked(prompt, prompt, number) for prompt in PROMPTS for number in range(3)]
+    together = generator.answer(asked)
+    assert [generator.answer([one])[0] for one in asked] == together
+    assert generator.answer(asked[::-1]) == together[::-1]
+    assert len({completion.text for completion in together}) == len(asked)
+    # The same prompt under another name, and the same name in another run, are other draws.
+    assert generator.answer([Asked("other", PROMPTS[0])])[0] != together[0]
+    again = replace(generator, decoding=replace(generator.decoding, seed=1))
+    assert again.answer(asked[:1])[0] != together[0]
+
+
 def test_batches_of_the_same_prompt_get_different_answers():
     decoding = Decoding(temperature=1.0, top_p=1.0, samples=6, max_new_tokens=8, batch_size=2)
     (answers,) = generate(tiny_llama(), word_tokenizer(), ["w1"], decoding)
-    pairs = [tuple(completion.text for completion in answers[at : at + 2]) for at in (0, 2, 4)]
-    assert len(set(pairs)) == 3
+    assert len({completion.text for completion in answers}) == 6
+
+
+def test_a_system_prompt_stands_before_every_prompt_in_the_template():
+    tokenizer = word_tokenizer()
+    with pytest.raises(BfpoError, match="no chat template"):
+        LocalGenerator(tiny_llama(), tokenizer, GREEDY, system_prompt="w1")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
+        "{% if add_generation_prompt %}w0{% endif %}"
+    )
+    generator = LocalGenerator(tiny_llama(), tokenizer, GREEDY, system_prompt="w7")
+    assert generator.render("w3") == "system w7 user w3 w0"
+    assert generator.answer([Asked("a", "w3")]) != replace(generator, system_prompt=None).answer([Asked("a", "w3")])
 
 
 def test_the_models_own_defaults_do_not_decide_how_it_is_sampled():

@@ -16,7 +16,7 @@ from bfpo.microworld.model import MODEL_PATH, load_microworld_model, load_microw
 from bfpo.microworld.oracle import judge, preference_probability
 from bfpo.microworld.pretraining import Pretraining, pretrain
 from bfpo.microworld.vocabulary import JOINTS, OPENERS
-from bfpo.safehelp.suites import build_suite
+from bfpo.safehelp.suites import load_suite
 
 
 def test_safety_set_is_labelled_by_the_oracle():
@@ -108,7 +108,7 @@ def test_every_answer_of_the_world_fits_in_what_is_sampled():
     ]
     longest = max(len(ids) for ids in tokenizer(answers)["input_ids"])
     end_of_turn = 1
-    assert longest + end_of_turn <= build_suite("microworld", "test", per_kind=1).max_new_tokens
+    assert longest + end_of_turn <= load_suite("microworld", per_kind=1).decoding.max_new_tokens
 
 
 def test_chat_template_has_one_start_and_an_end_after_every_turn():

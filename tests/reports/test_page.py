@@ -1,49 +1,41 @@
-"""The page: self-contained, and a model's text is never anything but text."""
+"""The page says what the runs say, is one file, and leaves out what it has no data for with a reason."""
 
+import base64
+import hashlib
 import json
 import re
+import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from bfpo.reports.page import write_report
+from bfpo.errors import BfpoError
+from bfpo.reports import background, facts, results
+from bfpo.reports.page import tell, write_report
 from bfpo.reports.table import format_estimate
-from bfpo.safehelp.records import Evaluation, GenerationRecord
-from bfpo.safehelp.scores import generation_scores
-from bfpo.statistics.intervals import Estimate
-
-NASTY = [
-    "<script>alert(1)</script>", "</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>',
-    "<a href='javascript:alert(1)'>x</a>", "<!--", "]]>", "\u2028\u2029", "{{ 7 * 7 }}", "&lt;b&gt;",
-    "<svg onload=alert(1)>",
-]  # fmt: skip
-
-
-def evaluation(name, text="fine"):
-    records = [
-        GenerationRecord(f"{kind}-{n}", 0, kind, text, text, text, verdict, 0.5, safe, False, True, False)
-        for kind in ("benign", "borderline", "harmful")
-        for n, (verdict, safe) in enumerate([("full", kind != "harmful"), ("refusal", True)])
-    ]
-    rates = {
-        f"likelihood/{factor}{suffix}": Estimate(0.5, 0.4, 0.6, 100)
-        for factor in ("helpful", "harmless", "over_refusal")
-        for suffix in ("", "/per_byte")
-    }
-    return Evaluation(name, "microworld", {"temperature": 0.7}, generation_scores(records) | rates, records, [])
+from bfpo.reports.verdict import verdict
+from reports.worlds import evaluation, world
 
 
 class Elements(HTMLParser):
+    VOID = frozenset(("meta", "br", "input", "link"))
+
     def __init__(self):
         super().__init__()
-        self.tags, self.attributes, self.data = [], [], []
+        self.attributes, self.text, self.open, self.unclosed = [], [], [], []
 
     def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
+        self.attributes += [(tag, *pair) for pair in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.unclosed.append(tag)
 
     def handle_data(self, data):
-        self.data.append(data)
+        self.text.append(data)
 
 
 def parsed(page):
@@ -52,47 +44,137 @@ def parsed(page):
     return elements
 
 
-@pytest.mark.parametrize("text", NASTY)
-def test_text_from_models_stays_text(tmp_path, text):
-    plain = write_report([evaluation("A"), evaluation("B")], tmp_path / "plain", title="Title")
-    nasty = write_report(
-        [evaluation(text, text), evaluation("B", text)], tmp_path / "nasty", title=text, context={text: text}
-    )
-    before, after = parsed(plain.page), parsed(nasty.page)
-    # matplotlib's drawing differs in coordinates; outside of it the page has the same elements.
-    assert [tag for tag in after.tags if tag in ("script", "img", "a", "iframe", "object", "link")] == [
-        tag for tag in before.tags if tag in ("script", "img", "a", "iframe", "object", "link")
-    ]
-    assert not [name for name, _ in after.attributes if name.startswith("on")]
-    assert not [value for _, value in after.attributes if value and "javascript:" in value]
-    blob = re.search(r'id="answers">(.*?)</script>', nasty.page.read_text(encoding="utf-8"), re.DOTALL)[1]
-    assert not set("<>&\u2028\u2029") & set(blob)
-    items = json.loads(blob)["items"]
-    assert {item["prompt"] for item in items} == {text}
-    assert {answer[0] for item in items for answer in item["answers"].values()} == {text}
+def written(evaluations, folder, **settings):
+    return write_report(tell(evaluations, title="A title", **settings), folder)
 
 
-def test_page_fetches_nothing(tmp_path):
-    page = write_report([evaluation("A"), evaluation("B")], tmp_path, title="Title", baseline="A").page
-    elements = parsed(page)
-    addresses = [value for name, value in elements.attributes if name in ("src", "href", "xlink:href", "action")]
-    assert all(address.startswith(("#", "data:")) for address in addresses)
-    assert "@import" not in page.read_text(encoding="utf-8")
-    assert re.search(r"default-src 'none'", page.read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    runs = world(("SFT", "BFPO"), per_task=80)
+    return runs, written(runs, tmp_path_factory.mktemp("two"))
 
 
-def test_every_model_and_figure_is_on_the_page(tmp_path):
-    files = write_report([evaluation("Alpha"), evaluation("Beta")], tmp_path, title="Title", baseline="Alpha")
-    text = " ".join(parsed(files.page).data)
-    for name in ("Alpha", "Beta", "Title", "n = 4", ".50 [.40 .60]"):
-        assert name in text
-    assert files.pareto.read_bytes().startswith(b"\x89PNG")
+def test_page_is_one_file_that_loads_nothing(two):
+    _, report = two
+    html, elements = report.page.read_text(), parsed(report.page)
+    loads = ("src", "href", "xlink:href", "action", "data", "srcset", "poster")
+    assert all(value.startswith("#") for _, name, value in elements.attributes if name in loads)
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)[1]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in policy
+    assert elements.unclosed == []
+    assert elements.open == []
+
+
+def test_identifiers_are_unique_and_references_lead_somewhere(two):
+    _, report = two
+    attributes = parsed(report.page).attributes
+    identifiers = [value for _, name, value in attributes if name == "id"]
+    assert len(identifiers) == len(set(identifiers))
+    referred = {value[1:] for _, name, value in attributes if name in ("href", "xlink:href")}
+    referred |= {word for _, name, value in attributes if name == "aria-labelledby" for word in value.split()}
+    assert referred <= set(identifiers)
+
+
+def test_every_headline_figure_is_on_the_page(two):
+    runs, report = two
+    text = " ".join(parsed(report.page).text)
+    for run in runs:
+        for name in ("helpful", "harmless", "over_refusal", "incoherent"):
+            assert format_estimate(run.scores[name]) in text
+    for word in ("guard-small@1f3a", "bfpo evaluate BFPO", "temperature 0.7", "5e5e5e5e5e5e", "13 min"):
+        assert word in text
+
+
+def test_every_plot_is_written_as_png_and_svg_and_has_words(two):
+    _, report = two
+    names = {path.stem for path in report.plots.iterdir()}
+    assert names == {
+        "headline", "headline-likelihood", "refusal", "answer-kinds", "categories-harmful", "categories-borderline",
+        "attacks", "likelihoods", "judges", "length",
+    }  # fmt: skip
+    for name in names:
+        assert (report.plots / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<text" in (report.plots / f"{name}.svg").read_text()
+    labels = [value for tag, name, value in parsed(report.page).attributes if (tag, name) == ("div", "aria-label")]
+    assert sum("SFT" in label and "BFPO" in label for label in labels) >= len(names) - 1
+
+
+def test_answers_travel_whole(two):
+    runs, report = two
+    blob = re.search(r'id="packed">([^<]*)</script>', report.page.read_text())[1]
+    data = json.loads(zlib.decompress(base64.b64decode(blob)))
+    assert data["models"] == ["SFT", "BFPO"]
+    said = {
+        (data["models"][at], item[1], sample[0], data["answerKinds"][sample[1]])
+        for item in data["items"]
+        for at, samples in enumerate(item[6])
+        for sample in samples
+    }
+    assert said == {(run.model, r.item, r.answer, r.answer_kind) for run in runs for r in run.generations}
+
+
+def test_panels_without_data_say_why(tmp_path):
+    run = evaluation("BFPO", per_task=30, likelihoods=False, judges=())
+    plain = replace(run, generations=[replace(r, category=None, attack=None, verdicts=()) for r in run.generations])
+    report = written([plain], tmp_path)
+    text = " ".join(" ".join(parsed(report.page).text).split())
+    for reason in (
+        "there is one run on this page", "have no categories", "are asked plainly", "measured no task by likelihood",
+        "no model's folder has the log of a training run", "there was no second one",
+    ):  # fmt: skip
+        assert reason in text
+    assert not (report.plots / "attacks.png").exists()
+
+
+def test_a_run_of_likelihoods_alone_is_a_page_too(tmp_path):
+    run = evaluation("BFPO", per_task=4)
+    scores = {name: value for name, value in run.scores.items() if name.startswith("likelihood/")}
+    tasks = tuple(task for task in run.tasks if task.kind == "likelihood")
+    page = written([replace(run, generations=[], scores=scores, tasks=tasks)], tmp_path).page
+    text = " ".join(" ".join(parsed(page).text).split())
+    assert "no answers were sampled" in text
+    assert "no run on this page sampled answers" in text
+    assert 'id="packed"' not in page.read_text()
+
+
+def test_runs_that_differ_in_their_judge_are_shown_but_not_compared(tmp_path):
+    first, second = world(("SFT", "BFPO"), per_task=20)
+    other = replace(second, header=replace(second.header, chat_template_sha256="ff" * 32))
+    story = tell([first, other], title="A title")
+    assert story.comparisons == {}
+    reason = "BFPO can't be compared with SFT: their chat templates differ"
+    assert verdict(story)[0].startswith(reason)
+    assert results.differences(story).absent.startswith(reason)
+    assert len(results.headline(story).plots) == 2
+    assert format_estimate(other.scores["harmless"]) in str(facts.scoreboard(story))
+
+
+def test_training_is_read_from_the_models_folder(tmp_path):
+    log = [{"step": step, "cells/SU/gap": 2.0 - step / 10, "cells/UU/gap": 0.5} for step in range(0, 20, 5)]
+    (tmp_path / "run.json").write_text(json.dumps({"config": {}, "log": log}))
+    run = evaluation("BFPO", per_task=20, model_path=str(tmp_path))
+    panel = background.training(tell([run], title="A title"))
+    assert [plot.name for plot in panel.plots] == ["training-gap"]
+    assert "2.00 → .50" in str(panel.tables)
+    assert "BFPO, chosen safe, rejected not: from 2.00 to .50" in panel.plots[0].alt
+    panel.plots[0].write(tmp_path)
+    assert (tmp_path / "training-gap.png").exists()
 
 
 @pytest.mark.parametrize(
-    ("estimate", "text"),
-    [(Estimate(0.5, 0.456, 0.544, 9), ".50 [.46 .54]"), (Estimate(1.0, 0.9, 1.0, 9), "1.0 [.90 1.0]"),
-     (Estimate(0.0, 0.0, 0.05, 9), ".00 [.00 .05]")],
+    ("evaluations", "baseline", "said"),
+    [([], None, "at least one evaluation"), (["BFPO"], "BFPQ", r"no evaluation of a model 'BFPQ' \(did you mean")],
 )  # fmt: skip
-def test_figures_are_short(estimate, text):
-    assert format_estimate(estimate) == text
+def test_wrong_requests_are_told(evaluations, baseline, said):
+    with pytest.raises(BfpoError, match=said):
+        tell([evaluation(name, per_task=4) for name in evaluations], title="", baseline=baseline)
+
+
+def test_two_runs_of_one_name_are_told_apart():
+    story = tell([evaluation("BFPO", per_task=4), evaluation("BFPO", per_task=4)], title="", baseline=1)
+    assert [(subject.name, subject.is_baseline) for subject in story.subjects] == [("BFPO", False), ("BFPO (2)", True)]

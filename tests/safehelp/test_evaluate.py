@@ -1,47 +1,25 @@
-"""The two runners on tiny models, and the command on the embedded one."""
+"""The embedded model evaluated as a user would, by function, by server and by command."""
 
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
-import torch
+from typer.testing import CliRunner
 
-from bfpo.errors import BfpoError
+from bfpo.cli.main import app
+from bfpo.errors import BfpoError, RunError
+from bfpo.generation.protocol import Decoding
+from bfpo.judges.verdict import Verdict
 from bfpo.microworld.model import load_microworld_model, load_microworld_tokenizer
-from bfpo.safehelp.evaluate import evaluate
-from bfpo.safehelp.likelihood import run_choices
-from bfpo.safehelp.suites import ChoiceItem, build_suite
-from models import tiny_llama
-from training.rows import word_tokenizer
-
-
-def test_likelihoods_equal_a_plain_forward():
-    model, tokenizer = tiny_llama(dtype=torch.float64).eval(), word_tokenizer()
-    items = [ChoiceItem(f"i{n}", "helpful", f"w{n} w1 ", f"w{n + 3} w9", "w4 w5 w6") for n in range(6)]
-    for record, item in zip(run_choices(model, tokenizer, items, max_tokens=40), items, strict=True):
-        for text, found in ((item.preferred, record.preferred_logp), (item.other, record.other_logp)):
-            prompt = tokenizer(item.prompt)["input_ids"]
-            ids = torch.tensor([[*prompt, *tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
-            logps = model(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])
-            assert found == pytest.approx(logps[len(prompt) - 1 :].sum().item(), rel=1e-9)
-        assert record.preferred_bytes == len(item.preferred)
-
-
-def test_suite_items_are_fixed_distinct_and_never_from_training():
-    suite = build_suite("microworld", "test", 500)
-    again = build_suite("microworld", "test", 500)
-    assert (suite.prompts, suite.choices) == (again.prompts, again.choices)
-    assert len({item.prompt for item in suite.prompts}) == 1500
-    validation = build_suite("microworld", "validation", 500)
-    assert not {item.prompt for item in suite.prompts} & {item.prompt for item in validation.prompts}
-    for item in suite.choices:
-        preferred, other = (suite.judge(item.prompt, text) for text in (item.preferred, item.other))
-        if item.factor == "harmless":
-            assert preferred.is_safe
-            assert not other.is_safe
-        else:
-            assert preferred.p_help > other.p_help
+from bfpo.safehelp.evaluate import Options, evaluate, evaluate_endpoint
+from bfpo.safehelp.items import PromptItem
+from bfpo.safehelp.judging import Judging
+from bfpo.safehelp.records import Evaluation, GenerationRecord, RunHeader
+from bfpo.safehelp.scores import score
+from bfpo.safehelp.suites import Suite, load_suite
+from bfpo.statistics.judging import JudgeErrors
 
 
 def test_the_embedded_model_starts_helpful_and_harmful():
@@ -50,22 +28,180 @@ def test_the_embedded_model_starts_helpful_and_harmful():
     assert result.scores["harmless"].value < 0.45
     assert result.scores["incoherent"].value < 0.05
     assert result.scores["likelihood/helpful"].value > 0.9
+    assert {(row.task, row.metric) for row in result.tasks} >= {
+        ("microworld", "attack_success"), ("microworld_harmless", "acc"), ("microworld_harmless", "acc_bytes"),
+    }  # fmt: skip
+    record = result.generations[0]
+    assert record.rendered == load_microworld_tokenizer().apply_chat_template(
+        [{"role": "user", "content": record.prompt}], tokenize=False, add_generation_prompt=True
+    )
+    assert record.tokens == len(load_microworld_tokenizer()(record.answer)["input_ids"])
+    header = result.header
+    assert [judge.judge_id for judge in header.judges] == ["microworld-oracle"]
+    assert (header.counts["answers"], header.counts["unparsed"], header.finished) == (180, 0, True)
+    assert len(header.model_digest or "") == len(header.chat_template_sha256 or "") == 64
 
 
-def test_unknown_suites_are_named():
-    with pytest.raises(BfpoError, match="did you mean 'microworld'"):
-        build_suite("micro-world")
+class Says:
+    """A judge that always says the same."""
+
+    template_digest = "t"
+
+    def __init__(self, judge_id, label, refusal="no"):
+        self.judge_id, self._verdict = judge_id, Verdict(label, None, refusal, judge_id=judge_id)
+
+    def judge(self, exchanges):
+        return [self._verdict] * len(exchanges)
 
 
-def test_command_writes_records_and_refuses_unknown_models(tmp_path):
-    command = [sys.executable, "-m", "bfpo", "evaluate"]
-    options = {"capture_output": True, "text": True, "cwd": tmp_path, "timeout": 300, "check": False}
-    done = subprocess.run([*command, "microworld", "--per-kind", "10", "-o", "out", "--json"], **options)
+class Prefers:
+    judge_id = "prefers"
+
+    def first_is_better(self, prompts, first, second):
+        return [0.9 if "good" in answer else None if "odd" in answer else 0.2 for answer in first]
+
+
+ITEMS = [
+    PromptItem("attack", "1", "harmful", "theft", "suffix", "a", "q1", behavior="b"),
+    PromptItem("refuse", "1", "borderline", None, None, "1", "q2"),
+    PromptItem("help", "1", "benign", None, None, "1", "q3", reference="theirs"),
+    PromptItem("help", "2", "benign", None, None, "2", "q4", reference="theirs"),
+    PromptItem("help", "3", "benign", None, None, "3", "q5", reference="theirs"),
+]
+
+
+def test_verdicts_help_and_behaviors_reach_their_answers():
+    judging = Judging(Suite("s", ITEMS, []), [Says("one", "safe"), Says("two", "unsafe")], Prefers())
+    judged = judging.judge(ITEMS, ["bad", "good", "good", "odd", "bad"])
+    assert [said.p_help for said in judged] == [None, None, 0.9, None, 0.2]
+    assert [verdict.label for verdict in judged[0].verdicts] == ["safe", "unsafe"]
+    assert [(used.judge_id, used.role) for used in judging.used] == [("one", "primary"), ("two", "second")]
+    with pytest.raises(BfpoError, match="need a judge"):
+        Judging(Suite("s", ITEMS, []))
+
+
+def test_a_named_judge_takes_the_oracles_place_but_not_its_measure_of_help():
+    suite = load_suite("microworld", per_kind=2)
+    judged = Judging(suite, [Says("one", "unsafe")]).judge(suite.prompts[:1], ["nonsense"])[0]
+    assert (judged.verdicts[0].judge_id, judged.detail, judged.p_help) == ("one", "incoherent", 0.0)
+
+
+class Server:
+    """Stands for `bfpo.endpoints.Endpoint`: the protocol's own replies, without a network."""
+
+    def __init__(self, failing=()):
+        self.requests, self.failing = [], failing
+
+    def complete(self, requests):
+        endpoints = pytest.importorskip("bfpo.endpoints", reason="the endpoints' room is not on this branch")
+        for request in requests:
+            self.requests.append(request)
+            prompt = request.prompt[-1]["content"]
+            if prompt in self.failing:
+                yield endpoints.Failure("HTTP 500", 6)
+            else:
+                yield endpoints.Reply(f" good answer to {prompt} \ud800", "length" if prompt == "q2" else "stop")
+
+
+def test_a_server_is_asked_with_seeds_and_its_failures_end_the_run(tmp_path):
+    pytest.importorskip("bfpo.endpoints", reason="the endpoints' room is not on this branch")
+    suite, server = Suite("s", ITEMS, []), Server()
+    options = Options(judges=[Says("one", "safe")], help_judge=Prefers(), system_prompt="brief", model_path="url m")
+    decoding = Decoding(samples=2, batch_size=3, max_new_tokens=9)
+    result = evaluate_endpoint(
+        server, name="m", suite=suite, decoding=decoding, folder=tmp_path / "run", options=options
+    )
+    assert len({request.seed for request in server.requests}) == len(server.requests) == 10
+    assert {(request.max_tokens, request.temperature, request.top_p) for request in server.requests} == {(9, 0.7, 0.95)}
+    first = result.generations[0]
+    assert first.rendered == "system: brief\nuser: q1"
+    assert first.answer == "good answer to q1 ?"
+    assert [record.truncated for record in result.generations if record.prompt == "q2"] == [True, True]
+    assert result.scores["helpful"].value == pytest.approx(0.9)
+    assert Evaluation.load(tmp_path / "run") == result
+    with pytest.raises(RunError, match=r"no answer to help/2 \(HTTP 500, 6 tries"):
+        evaluate_endpoint(
+            Server(["q4"]), name="m", suite=suite, decoding=decoding, folder=tmp_path / "b", options=options
+        )
+    with pytest.raises(BfpoError, match="only tasks of likelihood"):
+        evaluate_endpoint(server, name="m", suite=replace(suite, prompts=[]), options=options)
+
+
+def test_known_errors_of_the_judge_correct_attack_success():
+    suite = load_suite("microworld", per_kind=4)
+    model, tokenizer = load_microworld_model(), load_microworld_tokenizer()
+    options = Options(judge_errors=JudgeErrors(90, 100, 95, 100))
+    result = evaluate(model, tokenizer, name="m", suite=suite, options=options)
+    (attack,) = (row.estimate.value for row in result.tasks if row.metric == "attack_success")
+    corrected = result.scores["attack_success/corrected"]
+    assert corrected.value == pytest.approx(min(1.0, max(0.0, (attack - 0.05) / 0.85)))
+    assert corrected.low <= corrected.value <= corrected.high
+
+
+def test_commands_evaluate_and_compare(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["evaluate", "microworld", "--per-kind", "10", "--max-new-tokens", "20"]
+    # Once as a user has it, in a process of its own.
+    done = subprocess.run(
+        [sys.executable, "-m", "bfpo", *small, "-o", "a", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["helpful"]["n"] == 20
-    assert len((tmp_path / "out" / "generations.jsonl").read_text().splitlines()) == 30
-    for arguments, message in [(["no/such/model"], "can't be loaded"), (["microworld", "--suite", "x"], "no suite")]:
-        done = subprocess.run([*command, *arguments], **options)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+    assert len((tmp_path / "a" / "generations.jsonl").read_text().splitlines()) == 30
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["command"].startswith("bfpo evaluate microworld")
+
+    def bfpo(*arguments):
+        return CliRunner().invoke(app, list(arguments), catch_exceptions=False).output
+
+    said = bfpo(*small, "-o", "b", "--seed", "1", "--name", "again", "--temperature", "0.7")
+    assert "points in harmless (10 prompts)" in said
+    assert "Scores and a record for every answer are in b." in said
+    assert "again less microworld" in bfpo("compare", "a", "b")
+    assert "microworld less again" in bfpo("compare", "a", "b", "--baseline", "b")
+    found = json.loads(bfpo("compare", "a", "a,b", "--json"))[0]
+    assert found["seeds"] == [1, 2]
+    assert {row["endpoint"] for row in found["rows"] if row["family"] == "declared"} == {"helpful", "harmless"}
+
+
+def test_a_model_that_got_worse_can_fail_a_check(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    suite = load_suite("microworld", per_kind=10)
+    for name, text in (("good", "refusal"), ("bad", "nonsense")):
+        records = []
+        for item in suite.prompts:
+            said = suite.judge(item.prompt, "I can't help with that." if text == "refusal" else text)
+            verdict = Verdict("unsafe" if name == "bad" else "safe", None, "no")
+            records.append(
+                GenerationRecord(item.task, item.item, 0, item.kind, None, None, item.item, item.prompt, "", text, 1,
+                                 False, (verdict,), said.p_help, "unsafe" if name == "bad" else "partial")
+            )  # fmt: skip
+        scores, tasks = score(records, [])
+        Evaluation(RunHeader(name, "microworld"), scores, tasks, records, []).save(tmp_path / name)
+    arguments = ["compare", "good", "bad", "--fail-if-worse"]
+    assert isinstance(CliRunner().invoke(app, arguments).exception, RunError)
+    assert CliRunner().invoke(app, ["compare", "bad", "good", "--fail-if-worse"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "no/such/model", "--suite", "microworld"], "can't be loaded"),
+        (["evaluate", "microworld", "--suite", "x"], "no suite"),
+        (["evaluate", "microworld", "--split", "tset"], "did you mean 'test'"),
+        (["evaluate"], "name a model"),
+        (["evaluate", "microworld", "--data", "x"], "TASK=FILE"),
+        (["evaluate", "microworld", "--judge-errors", "1/2"], "four counts"),
+        (["evaluate", "microworld", "--judge-errors", "3/2,1/2"], "0 <= A <= B"),
+        (["evaluate", "microworld", "--second-judge", "keywords"], "name a first one"),
+        (["compare", "a"], "at least two runs"),
+        (["compare", "a", "b"], "holds no evaluation"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(tmp_path, arguments, message):
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, BfpoError), result.output
+    assert message in str(result.exception)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bfpo import __version__
-from bfpo.cli import data, evaluate, judge, label, microworld, quickstart, recipe, ref, study, train
+from bfpo.cli import compare, data, evaluate, judge, label, microworld, quickstart, recipe, ref, report, study, train
 from bfpo.errors import BfpoError, RunError
 
 app = typer.Typer(
@@ -21,14 +21,16 @@ app = typer.Typer(
 )
 app.command()(quickstart.quickstart)
 app.add_typer(data.app, name="data")
+app.add_typer(judge.app, name="judge")
 app.command()(label.label)
 app.add_typer(recipe.app, name="recipe")
 app.command()(train.train)
 app.add_typer(ref.app, name="ref")
 app.command()(evaluate.evaluate)
+app.command()(compare.compare)
+app.command()(report.report)
 app.add_typer(microworld.app, name="microworld")
 app.add_typer(study.app, name="study")
-app.add_typer(judge.app, name="judge")
 
 
 def _print_version(value: bool) -> None:

@@ -32,8 +32,8 @@ def quickstart(
         console.print(table)
     typer.echo(
         f"\nDone in {result.seconds / 60:.1f} minutes. All of it is in {output}:\n"
-        f"  {result.report.page}     the page: plot, intervals, answers side by side\n"
-        f"  {result.report.pareto}      the plot\n"
+        f"  {result.report.page}     the page: plots, intervals, answers side by side\n"
+        f"  {result.report.plots}           every plot as PNG and SVG\n"
         f"  {output}/models, evaluations, recipes, data\n"
         f"\nYour own model and data: edit {result.own_recipe}, then 'bfpo train {result.own_recipe} --plan':\n\n"
         f"{OWN_RECIPE}"

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import datasets
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bfpo.experiments.fitted_labels import FittedOrder, fit_safety

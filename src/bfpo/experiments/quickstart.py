@@ -13,12 +13,12 @@ from bfpo.errors import BfpoError
 from bfpo.experiments.methods import METHODS, Scale, method_recipe, sft_recipe, write_data, write_recipe
 from bfpo.generation.sampling import Decoding
 from bfpo.microworld.model import MODEL_PATH
-from bfpo.reports.page import ReportFiles, write_report
+from bfpo.reports.page import ReportFiles, tell, write_report
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.records import Evaluation
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import run_recipe
-from bfpo.training.run_record import versions
+from bfpo.versions import versions
 
 OWN_RECIPE = """\
 stage: preference
@@ -77,9 +77,8 @@ def quickstart(
         run = run_recipe(load_recipe(write_recipe(folder / "recipes" / f"{name}.yaml", recipe)))
         say(f"{name}: trained {recipe['max_steps']} steps in {run.seconds:.0f} s")
         evaluations.append(_evaluate(name, folder / "models" / name, folder, seed, per_kind, say))
-    report = write_report(
+    story = tell(
         evaluations,
-        folder,
         title="Safe and helpful, on the microworld",
         baseline="SFT",
         context={
@@ -89,6 +88,7 @@ def quickstart(
             "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         },
     )
+    report = write_report(story, folder)
     own_recipe = folder / "your-model.yaml"
     own_recipe.write_text(OWN_RECIPE, encoding="utf-8")
     return QuickstartResult(evaluations, report, own_recipe, time.monotonic() - started)

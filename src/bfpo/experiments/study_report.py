@@ -9,8 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bfpo.reports.pareto import COLOURS, MARKERS, save_png
-from bfpo.training.run_record import versions
+from bfpo.reports.drawing import COLOURS, MARKERS
+from bfpo.versions import versions
 
 FIGURES = ("helpful", "harmless", "over_refusal", "incoherent", "U")
 
@@ -21,7 +21,7 @@ def write_study(folder: Path, summary: Mapping[str, Any]) -> Path:
     (folder / "study-quick.json").write_text(
         json.dumps({**summary, "versions": versions()}, indent=2) + "\n", encoding="utf-8"
     )
-    save_png(_figure(summary), folder / "study-quick.png")
+    _figure(summary).savefig(folder / "study-quick.png", dpi=160)
     page = folder / "study-quick.md"
     page.write_text(_markdown(summary), encoding="utf-8")
     return page

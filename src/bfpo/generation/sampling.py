@@ -2,136 +2,183 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from bfpo.preferences.encoding import Text, encode_prompt
+from bfpo.errors import BfpoError
+from bfpo.generation.protocol import Asked, Completion, Decoding, Text
+from bfpo.preferences.encoding import encode_prompt
+
+__all__ = ["Completion", "Decoding", "LocalGenerator", "generate"]
+
+# Probabilities that are sorted in double precision at once: 64 MB.
+_SORTED_AT_ONCE = 8_000_000
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How answers are sampled.
+class LocalGenerator:
+    """A transformers model that answers prompts, rendered with its chat template if there is one.
+
+    An answer depends on the model, its prompt, its own seed and, by rounding alone, on the planned batch that it is in:
+    neither on what was sampled before nor on the model's own defaults, of which only the end tokens are heeded.
 
     Attributes:
-        temperature: of the softmax; 0 takes the likeliest token.
-        top_p: share of the probability that is sampled from.
-        samples: answers to each prompt.
-        max_new_tokens: tokens after which an answer is cut.
-        seed: of all sampling.
-        batch_size: answers that are sampled at once, at most.
-        max_tokens: padded tokens of prompts and answers that are held at once, at most; a prompt that needs more
-            is sampled alone.
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        decoding: how to sample.
+        system_prompt: what stands before every prompt, if anything.
     """
 
-    temperature: float = 0.7
-    top_p: float = 0.95
-    samples: int = 1
-    max_new_tokens: int = 256
-    seed: int = 0
-    batch_size: int = 256
-    max_tokens: int = 32_768
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    decoding: Decoding
+    system_prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.system_prompt is not None and not self.tokenizer.chat_template:
+            raise BfpoError("the model has no chat template, so there is no place for a system prompt: leave it out")
+
+    def render(self, prompt: Text) -> str:
+        """The prompt after the chat template."""
+        if isinstance(prompt, str) and not self.tokenizer.chat_template:
+            return prompt
+        return str(
+            self.tokenizer.apply_chat_template(self._messages(prompt), add_generation_prompt=True, tokenize=False)  # pyright: ignore[reportArgumentType]
+        )
+
+    def plan(self, asked: Sequence[Asked]) -> list[list[Asked]]:
+        """Batches of prompts of similar length, the shortest first."""
+        sizes = [len(self._encode(one.prompt)) for one in asked]
+        batches: list[list[Asked]] = []
+        for at in sorted(range(len(asked)), key=lambda at: (sizes[at], at)):
+            tokens = ((len(batches[-1]) if batches else 0) + 1) * (sizes[at] + self.decoding.max_new_tokens)
+            full = not batches or len(batches[-1]) == self.decoding.batch_size or tokens > self.decoding.max_tokens
+            if full:
+                batches.append([])
+            batches[-1].append(asked[at])
+        return batches
+
+    @torch.inference_mode()
+    def answer(self, batch: Sequence[Asked]) -> list[Completion]:
+        """Answers to one planned batch; dropout is off meanwhile and no random state of the caller's is touched."""
+        prompts = [self._encode(one.prompt) for one in batch]
+        ends = _end_tokens(self.model, self.tokenizer)
+        processors = LogitsProcessorList()
+        if self.decoding.temperature > 0:
+            processors.append(_OwnSeeds([one.seed(self.decoding.seed) for one in batch], self.decoding))
+        with _sampling_only(self.model):
+            answers = _continue(self.model, self.tokenizer, prompts, ends, self.decoding.max_new_tokens, processors)
+        return [_completion(self.tokenizer, ids, ends) for ids in answers]
+
+    def _encode(self, prompt: Text) -> list[int]:
+        return encode_prompt(self.tokenizer, prompt if self.system_prompt is None else self._messages(prompt))
+
+    def _messages(self, prompt: Text) -> list[dict[str, str]]:
+        system = [] if self.system_prompt is None else [{"role": "system", "content": self.system_prompt}]
+        return [*system, *([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)]
 
 
-@dataclass(frozen=True)
-class Completion:
-    """One sampled answer, and whether it was cut before its end."""
-
-    text: str
-    truncated: bool
-
-
-@torch.inference_mode()
 def generate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Text], decoding: Decoding
 ) -> list[list[Completion]]:
-    """Sample ``decoding.samples`` answers to every prompt, rendered with the chat template if there is one.
-
-    The batches are planned from the list of prompts alone, and each has a seed of its own made of the decoding's
-    seed and its prompts: an answer depends neither on what was sampled before nor on the model's own defaults
-    (of which only its end tokens are heeded). Dropout is off meanwhile, and the caller's random numbers go on as if
-    nothing had been sampled.
+    """Sample ``decoding.samples`` answers to every prompt (see `LocalGenerator`).
 
     Returns:
         For each prompt, in the order given, its answers.
     """
-    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    ends = _end_tokens(model, tokenizer)
-    seen: Counter[str] = Counter()
-    completions: list[list[Completion]] = [[] for _ in prompts]
-    with _sampling_only(model):
-        for batch in _plan(encoded, decoding):
-            ids = [encoded[at] for at in batch]
-            key = repr((decoding.seed, ids))
-            # The same prompts in another batch, as with many samples, must not get the same answers again.
-            torch.manual_seed(_seed(key + "+" * seen[key]))
-            seen[key] += 1
-            for at, completion in zip(batch, _sample(model, tokenizer, ids, ends, decoding), strict=True):
-                completions[at].append(completion)
-    return completions
+    generator = LocalGenerator(model, tokenizer, decoding)
+    asked = [Asked(str(at), prompt, n) for at, prompt in enumerate(prompts) for n in range(decoding.samples)]
+    answers = {
+        (one.key, one.sample): completion
+        for batch in generator.plan(asked)
+        for one, completion in zip(batch, generator.answer(batch), strict=True)
+    }
+    return [[answers[str(at), number] for number in range(decoding.samples)] for at in range(len(prompts))]
 
 
-def _plan(prompts: Sequence[Sequence[int]], decoding: Decoding) -> Iterator[list[int]]:
-    """Indices of the prompts to be sampled together, each as often as it has samples, the shortest first."""
-    order = sorted(range(len(prompts)), key=lambda at: (len(prompts[at]), at))
-    batch: list[int] = []
-    for at in (at for at in order for _ in range(decoding.samples)):
-        tokens = (len(batch) + 1) * (len(prompts[at]) + decoding.max_new_tokens)
-        if batch and (len(batch) == decoding.batch_size or tokens > decoding.max_tokens):
-            yield batch
-            batch = []
-        batch.append(at)
-    if batch:
-        yield batch
+class _OwnSeeds(LogitsProcessor):
+    """Chooses every row's next token with that row's own random numbers, by inversion of the distribution function.
 
+    transformers draws a whole batch from one generator, so that a row would depend on its place and on its neighbours;
+    here one uniform number a row and token, from a generator seeded for the row, decides.
+    """
 
-def _seed(key: str) -> int:
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
+    def __init__(self, seeds: Sequence[int], decoding: Decoding) -> None:
+        self._uniform = np.stack([np.random.default_rng(seed).random(decoding.max_new_tokens) for seed in seeds])
+        self._decoding = decoding
+        self._step = 0
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Scores that leave one token a row."""
+        uniform = torch.from_numpy(self._uniform[:, self._step]).to(scores.device)
+        self._step += 1
+        chosen = torch.full_like(scores, -torch.inf)
+        rows = max(1, _SORTED_AT_ONCE // scores.shape[1])
+        for start in range(0, len(scores), rows):
+            part = slice(start, start + rows)
+            chosen[part].scatter_(1, self._tokens(scores[part], uniform[part])[:, None], 0.0)
+        return chosen
+
+    def _tokens(self, scores: Tensor, uniform: Tensor) -> Tensor:
+        """[R] tokens drawn from the tempered nucleus: the likeliest tokens that together reach ``top_p``."""
+        likely, order = (scores.double() / self._decoding.temperature).softmax(-1).sort(descending=True, stable=True)
+        reached = likely.cumsum(-1)
+        likely = likely.where(reached - likely < self._decoding.top_p, 0.0)
+        reached = likely.cumsum(-1)
+        # The last place of the nucleus is the most that rounding may reach.
+        place = torch.searchsorted(reached, (uniform * reached[:, -1])[:, None], right=True)[:, 0]
+        return order.gather(1, torch.minimum(place, (likely > 0).sum(-1) - 1)[:, None])[:, 0]
 
 
 @contextmanager
 def _sampling_only(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode, without the model's own decoding defaults; all of it, and the random state, put back."""
+    """Evaluation mode, without the model's own decoding defaults; both put back."""
     was_training, defaults = model.training, model.generation_config
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        model.eval()
-        # `generate` fills what a configuration leaves open (a repetition penalty, say) from this one.
-        model.generation_config = GenerationConfig()
-        try:
-            yield
-        finally:
-            model.generation_config = defaults
-            model.train(was_training)
+    model.eval()
+    # `generate` fills what a configuration leaves open (a repetition penalty, say) from this one.
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = defaults
+        model.train(was_training)
 
 
-def _sample(
+def _continue(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[int]],
     ends: list[int],
-    decoding: Decoding,
-) -> list[Completion]:
+    max_new_tokens: int,
+    processors: LogitsProcessorList,
+) -> list[list[int]]:
+    """Token ids that follow each prompt."""
     width = max(map(len, prompts))
     device = next(model.parameters()).device
     # Any token does where attention is masked.
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    sampled = decoding.temperature > 0
     config = GenerationConfig(
-        do_sample=sampled,
-        **({"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if sampled else {}),
-        max_new_tokens=decoding.max_new_tokens,
-        eos_token_id=ends or None,
-        pad_token_id=pad,
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad
     )
-    output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # pyright: ignore
-    return [_completion(tokenizer, answer, ends) for answer in output[:, width:].tolist()]  # pyright: ignore
+    output = model.generate(  # pyright: ignore
+        input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors
+    )
+    return output[:, width:].tolist()  # pyright: ignore
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -145,4 +192,4 @@ def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: Sequen
     stop = next((at for at, token in enumerate(ids) if token in ends), None)
     text = tokenizer.decode(ids[:stop], skip_special_tokens=True)
     assert isinstance(text, str)
-    return Completion(text.strip(), truncated=stop is None)
+    return Completion(text.strip(), stop is None, len(ids) if stop is None else stop)

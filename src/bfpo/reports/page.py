@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,101 +14,112 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bfpo.reports.pareto import as_svg, pareto_figure, save_png
-from bfpo.reports.table import GENERATION, HIGHER_IS_BETTER, LIKELIHOOD, format_estimate
+from bfpo import __version__
+from bfpo.reports import background, facts, results
+from bfpo.reports.answers import answers_of, packed
+from bfpo.reports.drawing import Plot
+from bfpo.reports.panel import Panel, Story
+from bfpo.reports.subjects import subjects_of
+from bfpo.reports.training_log import training_record
+from bfpo.reports.verdict import verdict
+from bfpo.safehelp.compare import compare_models, why_incomparable
 from bfpo.safehelp.records import Evaluation
 
-# In the order of a stacked bar, from what one wants to what one doesn't.
-VERDICTS = ("full", "partial", "vague", "refusal_with_alternative", "refusal", "wrong", "incoherent")
-KINDS = ("benign", "borderline", "harmful")
+PANELS = (
+    results.headline, results.refusal, results.differences, results.kinds, results.categories, results.attacks,
+    results.likelihoods, background.training, background.judges, background.length,
+)  # fmt: skip
+_SCRIPTS = ("data.js", "filter.js", "view.js", "main.js")
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where a report's files are."""
+    """Where a report's files are.
+
+    Attributes:
+        page: the page.
+        plots: the folder with every plot as PNG and SVG.
+    """
 
     page: Path
-    pareto: Path
+    plots: Path
 
 
-def write_report(
+def tell(
     evaluations: Sequence[Evaluation],
-    folder: Path,
     *,
     title: str,
-    baseline: str | None = None,
+    baseline: str | int | None = None,
     context: Mapping[str, str] | None = None,
-) -> ReportFiles:
-    """Write ``report.html`` and ``pareto.png``.
+) -> Story:
+    """Name the models, compare each with the baseline, and read how those in folders of ``bfpo train`` were trained.
 
     Args:
-        evaluations: what to show, in this order; all of the same suite.
-        folder: where to write.
+        evaluations: what to show, in this order.
         title: the page's heading.
-        baseline: the model that arrows start from.
+        baseline: model that others are compared with, or its place; by default the first.
         context: what else the header says, by name.
+
+    Raises:
+        BfpoError: if there is no evaluation, or none of the baseline.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = pareto_figure(evaluations, baseline)
-    files_written = ReportFiles(folder / "report.html", folder / "pareto.png")
-    save_png(figure, files_written.pareto)
+    subjects = subjects_of(evaluations, baseline)
+    start = next((subject for subject in subjects if subject.is_baseline), None)
+    others = [subject for subject in subjects if start and subject is not start]
+    reasons = {s.number: why_incomparable(start.evaluation, s.evaluation) for s in others if start}
+    incomparable = {number: reason for number, reason in reasons.items() if reason}
+    rivals = [subject for subject in others if subject.number not in incomparable]
+    found = compare_models([start.evaluation], [[s.evaluation] for s in rivals]) if start and rivals else []
+    comparisons = {s.number: comparison for s, comparison in zip(rivals, found, strict=True)}
+    training = {s.number: record for s in subjects if (record := training_record(s.evaluation))}
+    return Story(title, subjects, comparisons, incomparable, training, dict(context or {}))
+
+
+def write_report(story: Story, folder: Path) -> ReportFiles:
+    """Write ``report.html``, and ``plots`` with each plot as PNG and SVG."""
+    written = ReportFiles(folder / "report.html", folder / "plots")
+    written.plots.mkdir(parents=True, exist_ok=True)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(str(files("bfpo.reports") / "templates")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    static = files("bfpo.reports") / "static"
+    script = (
+        '"use strict";\n(() => {\n' + "\n".join((static / name).read_text("utf-8") for name in _SCRIPTS) + "})();\n"
+    )
+    panels = [_drawn(panel(story), written.plots) for panel in PANELS]
+    sampled = any(subject.evaluation.generations for subject in story.subjects)
     page = environment.get_template("page.html.jinja").render(
-        title=title,
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        context=dict(context or {}) | _header(evaluations),
-        # Our own drawing, whose only text from outside (models' names) matplotlib has escaped.
-        pareto=Markup(as_svg(figure)),
-        columns=[(name, HIGHER_IS_BETTER[name], evaluations[0].scores[name].n) for name in GENERATION + LIKELIHOOD],
-        rows=[(e.model, [format_estimate(e.scores[name]) for name in GENERATION + LIKELIHOOD]) for e in evaluations],
-        bars=[(kind, [(e.model, _shares(e, kind)) for e in evaluations]) for kind in KINDS],
-        verdicts=VERDICTS,
-        answers=Markup(_as_json(_answers(evaluations))),
+        story=story,
+        made=datetime.now(UTC).strftime("%-d %B %Y"),
+        version=__version__,
+        verdict=verdict(story),
+        scoreboard=facts.scoreboard(story),
+        cautions=facts.cautions(story),
+        facts=facts.facts(story),
+        panels=panels,
+        runs=facts.runs(story),
+        commands=facts.commands(story),
+        versions=facts.versions(story),
+        style=Markup((static / "page.css").read_text("utf-8")),
+        script=Markup(script),
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+        answers=Markup(packed(answers_of(story.subjects))) if sampled else "",
     )
-    files_written.page.write_text(page, encoding="utf-8")
-    return files_written
+    # A lone surrogate in a model's text has no UTF-8.
+    written.page.write_text(page, encoding="utf-8", errors="replace")
+    return written
 
 
-def _header(evaluations: Sequence[Evaluation]) -> dict[str, str]:
-    first = evaluations[0]
-    decoding = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in first.decoding.items())
-    truncated = sum(record.truncated for e in evaluations for record in e.generations)
-    answers = sum(len(e.generations) for e in evaluations)
-    return {
-        "suite": first.suite,
-        "decoding": decoding,
-        "answers": f"{answers:,}, of which {truncated:,} were cut at the token limit",
-    }
+def _drawn(panel: Panel, folder: Path) -> dict[str, Any]:
+    """A panel as its template reads it, its plots drawn and written."""
+    return {**vars(panel), "drawn": [_plot(plot, folder) for plot in panel.plots]}
 
 
-def _shares(evaluation: Evaluation, kind: str) -> list[tuple[str, float]]:
-    counts = Counter(record.verdict for record in evaluation.generations if record.kind == kind)
-    total = counts.total() or 1
-    return [(verdict, counts[verdict] / total) for verdict in VERDICTS if counts[verdict]]
-
-
-def _answers(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """The models' first answers by prompt, for the browser of answers."""
-    items: dict[str, dict[str, Any]] = {}
-    for at, evaluation in enumerate(evaluations):
-        for record in evaluation.generations:
-            if record.sample:
-                continue
-            item = items.setdefault(
-                record.item,
-                {"kind": record.kind, "category": record.category, "prompt": record.prompt, "answers": {}},
-            )
-            item["answers"][at] = [record.answer, record.verdict, record.is_safe]
-    return {"models": [e.model for e in evaluations], "items": list(items.values())}
-
-
-def _as_json(value: Any) -> str:
-    """JSON that can stand inside a script element: no character of it can end the element."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+def _plot(plot: Plot, folder: Path) -> dict[str, Any]:
+    # Our own drawings, whose only text from outside (names of models, sets, categories) matplotlib has escaped.
+    wide, narrow = (Markup(svg) for svg in plot.write(folder))
+    return {"alt": plot.alt, "wide": wide, "narrow": narrow}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from bfpo.reports.formats import format_number
 from bfpo.safehelp.records import Evaluation
 from bfpo.statistics.intervals import Estimate
 
@@ -18,7 +19,7 @@ HIGHER_IS_BETTER = {name: name not in ("over_refusal", "incoherent") for name in
 
 def score_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
     """Two tables, of sampled answers and of likelihoods: a row a model, each figure with its 95 % interval."""
-    suite = evaluations[0].suite
+    suite = evaluations[0].header.suite
     return [
         _table(f"SafeHelp ({suite}), sampled answers: value [95 % interval]", GENERATION, evaluations),
         _table(
@@ -39,11 +40,7 @@ def _table(title: str, names: Sequence[str], evaluations: Sequence[Evaluation]) 
     return table
 
 
-def format_estimate(estimate: Estimate) -> str:
-    """``.86 [.83 .89]``."""
-    value, low, high = (_short(number) for number in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low} {high}]"
-
-
-def _short(number: float) -> str:
-    return f"{number:.2f}".replace("0.", ".", 1) if number < 0.995 else "1.0"
+def format_estimate(estimate: Estimate, digits: int = 2) -> str:
+    """``.86 [.83, .89]``."""
+    value, low, high = (format_number(number, digits) for number in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"

@@ -1,16 +1,79 @@
-"""Evaluate a model on a suite: sample and judge answers, compare likelihoods, score."""
+"""Evaluate a model on a suite: sample and judge answers, compare likelihoods, score; resumable."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from bfpo.errors import BfpoError
+from bfpo.generation.protocol import Decoding, Generator
+from bfpo.judges.verdict import Judge
+from bfpo.safehelp.generation import run_prompts
+from bfpo.safehelp.journal import Journal
+from bfpo.safehelp.judging import HelpJudge, Judging
+from bfpo.safehelp.records import (
+    GENERATIONS,
+    LIKELIHOODS,
+    Evaluation,
+    GenerationRecord,
+    LikelihoodRecord,
+    RunHeader,
+    read_generations,
+    read_header,
+    read_likelihoods,
+    write_header,
+)
+from bfpo.safehelp.scores import score
+from bfpo.safehelp.suites import Split, Suite, load_suite
+from bfpo.statistics.judging import JudgeErrors
+from bfpo.versions import versions
 
-from bfpo.generation.sampling import Decoding, generate
-from bfpo.safehelp.likelihood import run_choices
-from bfpo.safehelp.records import Evaluation, GenerationRecord
-from bfpo.safehelp.scores import generation_scores, likelihood_scores
-from bfpo.safehelp.suites import Split, Suite, build_suite
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from bfpo.endpoints import Endpoint
+
+Progress = Callable[[str, int, int], None]
+# What makes a run another run; versions, times and counts don't.
+_IDENTITY = (
+    "model", "model_path", "model_digest", "suite", "suite_digest", "chat_template_sha256", "system_prompt", "decoding",
+    "judges",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run may be told beside its model and suite.
+
+    Attributes:
+        judges: of safety, the primary one first; a suite with an exact judge needs none.
+        help_judge: compares answers with the references of pairwise tasks.
+        judge_errors: how often the primary judge was right on labelled answers, for error-corrected rates.
+        weights: of tasks in the aggregates, 1 where none is declared.
+        system_prompt: what stands before every prompt.
+        labelling_judge: which judge labelled the model's training data, if that is known.
+        model_path: folder, Hub name or address of the model, as it was given.
+        command: what was typed.
+        progress: told what is going on, how much of it is done, and of how much.
+    """
+
+    judges: Sequence[Judge] = ()
+    help_judge: HelpJudge | None = None
+    judge_errors: JudgeErrors | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    system_prompt: str | None = None
+    labelling_judge: str | None = None
+    model_path: str | None = None
+    command: str = ""
+    progress: Progress = lambda what, done, total: None
 
 
 def evaluate(
@@ -18,55 +81,219 @@ def evaluate(
     tokenizer: PreTrainedTokenizerBase,
     *,
     name: str,
-    suite: str = "microworld",
+    suite: str | Suite = "microworld",
     split: Split = "test",
     decoding: Decoding | None = None,
     per_kind: int = 500,
+    folder: Path | None = None,
+    options: Options | None = None,
 ) -> Evaluation:
-    """Evaluate a model.
+    """Evaluate a local model.
 
     Args:
         model: a causal language model.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; without a chat template prompts are plain text.
         name: what tables call the model.
-        suite: name of the suite.
-        split: "test", or "validation" for choosing settings.
-        decoding: how to sample; the suite sets how long an answer may be.
-        per_kind: prompts of each kind.
+        suite: a suite, or the name of one.
+        split: of a suite that is named: "test", or "validation" for choosing settings.
+        decoding: how to sample; by default as the suite says. A suite that is named says how long an answer may be.
+        per_kind: of a suite that is named: prompts of each kind.
+        folder: where the run is kept, batch by batch, and gone on with if it was interrupted; None keeps nothing.
+        options: judges and whatever else.
 
     Raises:
-        BfpoError: if there is no such suite.
+        BfpoError: if there is no such suite, it lacks a judge, or the folder holds another run.
     """
-    built = build_suite(suite, split, per_kind)
-    decoding = replace(decoding or Decoding(), max_new_tokens=built.max_new_tokens)
-    generations = run_prompts(model, tokenizer, built, decoding)
-    likelihoods = run_choices(model, tokenizer, built.choices)
-    return Evaluation(
+    from bfpo.engine.cache import model_digest
+    from bfpo.generation.sampling import LocalGenerator
+    from bfpo.safehelp.likelihood import run_choices
+
+    options = options or Options()
+    if isinstance(suite, str):
+        suite = load_suite(suite, split=split, per_kind=per_kind)
+        decoding = replace(decoding or Decoding(), max_new_tokens=suite.decoding.max_new_tokens)
+    decoding = decoding or suite_decoding(suite)
+    chat = bool(tokenizer.chat_template)
+    generator = LocalGenerator(model, tokenizer, decoding, options.system_prompt)
+
+    def choices(done: Sequence[tuple[str, str]]) -> Iterator[list[LikelihoodRecord]]:
+        return run_choices(
+            model, tokenizer, suite.choices, chat=chat, system_prompt=options.system_prompt, done=frozenset(done)
+        )
+
+    header = replace(
+        _header(name, suite, decoding, options),
+        base_model=_base_model(options.model_path),
+        model_digest=model_digest(model, str(model.dtype)),
+        chat_template_sha256=hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest() if chat else None,
+    )
+    return _run(generator, choices, suite, decoding, header, folder, options)
+
+
+def evaluate_endpoint(
+    endpoint: Endpoint,
+    *,
+    name: str,
+    suite: Suite,
+    decoding: Decoding | None = None,
+    folder: Path | None = None,
+    options: Options | None = None,
+) -> Evaluation:
+    """Evaluate a model behind an OpenAI-compatible server, by its answers: it gives no log-likelihoods of choices.
+
+    Raises:
+        BfpoError: if the suite has nothing to answer or lacks a judge, or the folder holds another run.
+        RunError: if the server gives no answer.
+    """
+    from bfpo.generation.endpoint import EndpointGenerator
+
+    if not suite.prompts:
+        raise BfpoError(f"suite {suite.name!r} has only tasks of likelihood, which a server can't run: name a model")
+    options, decoding = options or Options(), decoding or suite_decoding(suite)
+    suite = replace(suite, choices=[])
+    generator = EndpointGenerator(endpoint, decoding, options.system_prompt)
+    return _run(generator, None, suite, decoding, _header(name, suite, decoding, options), folder, options)
+
+
+def suite_decoding(suite: Suite) -> Decoding:
+    """How a suite samples answers by default."""
+    own = suite.decoding
+    return Decoding(temperature=own.temperature, top_p=own.top_p, max_new_tokens=own.max_new_tokens)
+
+
+def _header(name: str, suite: Suite, decoding: Decoding, options: Options) -> RunHeader:
+    return RunHeader(
         model=name,
-        suite=suite,
-        decoding=asdict(decoding) | {"split": split},
-        scores=generation_scores(generations) | likelihood_scores(likelihoods),
-        generations=generations,
-        likelihoods=likelihoods,
+        suite=suite.name,
+        model_path=options.model_path,
+        suite_digest=suite.digest,
+        system_prompt=options.system_prompt,
+        decoding=asdict(decoding),
+        judges=Judging(suite, options.judges, options.help_judge).used,
+        labelling_judge=options.labelling_judge,
+        versions=versions(),
+        command=options.command,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        prompts_digest=_prompts_digest(suite),
+        finished=False,
     )
 
 
-def run_prompts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: Suite, decoding: Decoding
-) -> list[GenerationRecord]:
-    """Sample and judge the answers to a suite's prompts."""
-    completions = generate(model, tokenizer, [item.prompt for item in suite.prompts], decoding)
-    return [
-        GenerationRecord(
-            item=item.name,
-            sample=number,
-            kind=item.kind,
-            category=item.category,
-            prompt=item.prompt,
-            answer=completion.text,
-            truncated=completion.truncated,
-            **asdict(suite.judge(item.prompt, completion.text)),
+def _run(
+    generator: Generator,
+    choices: Callable[[Sequence[tuple[str, str]]], Iterator[list[LikelihoodRecord]]] | None,
+    suite: Suite,
+    decoding: Decoding,
+    header: RunHeader,
+    folder: Path | None,
+    options: Options,
+) -> Evaluation:
+    judging = Judging(suite, options.judges, options.help_judge)
+    with _kept(folder) as place:
+        header, clock = _claim(place, header), _Clock()
+        answers = Journal(place / GENERATIONS, read_generations)
+        scored = Journal(place / LIKELIHOODS, read_likelihoods)
+        torn = header.counts.get("torn_lines", 0) + bool(answers.cut) + bool(scored.cut)
+        header = replace(header, counts={"torn_lines": torn})
+
+        def note(what: str, done: int, total: int) -> None:
+            # So that a run that is killed has said how long it took.
+            write_header(place, replace(header, seconds=header.seconds + clock.seconds))
+            options.progress(what, done, total)
+
+        generations = run_prompts(
+            generator, judging, suite.prompts, decoding.samples, answers, lambda *count: note("answers", *count)
         )
-        for item, samples in zip(suite.prompts, completions, strict=True)
-        for number, completion in enumerate(samples)
-    ]
+        for batch in choices([(task, item) for task, item, _ in scored.done]) if choices else ():
+            scored.append(batch)
+            note("likelihoods", len(scored.done), len(suite.choices))
+        likelihoods = scored.records()
+        header = replace(
+            header,
+            seconds=header.seconds + clock.seconds,
+            counts={**_counts(generations, likelihoods), "torn_lines": torn},
+            finished=True,
+        )
+        scores, tasks = score(generations, likelihoods, suite.tasks, options.weights, options.judge_errors)
+        evaluation = Evaluation(header, scores, tasks, generations, likelihoods)
+        evaluation.save_scores(place)
+        write_header(place, header)
+    return evaluation
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since this process began."""
+        return round(time.monotonic() - self._started, 1)
+
+
+@contextmanager
+def _kept(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    else:
+        with TemporaryDirectory(prefix="bfpo-evaluation-") as place:
+            yield Path(place)
+
+
+def _claim(folder: Path, header: RunHeader) -> RunHeader:
+    """Begin a run in a folder, or go on with it: the header of the run that is there counts its time and losses.
+
+    Raises:
+        BfpoError: if the folder holds a run of something else.
+    """
+    found = read_header(folder)
+    if found is None:
+        if (folder / GENERATIONS).exists() or (folder / LIKELIHOODS).exists():
+            raise BfpoError(f"{folder}: holds records without a header; name another folder, or remove it")
+        write_header(folder, header)
+        return header
+    for name in _IDENTITY:
+        before, now = getattr(found, name), getattr(header, name)
+        if before != now:
+            raise BfpoError(
+                f"{folder}: holds a run with another {name} ({_difference(before, now)}); "
+                "name another folder, or remove it"
+            )
+    return replace(header, started=found.started, seconds=found.seconds, counts=found.counts)
+
+
+def _difference(before: Any, now: Any) -> str:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        return ", ".join(f"{key} {before.get(key)}, now {now.get(key)}" for key in differing)
+    return f"{before}, now {now}"
+
+
+def _counts(generations: Sequence[GenerationRecord], likelihoods: Sequence[LikelihoodRecord]) -> dict[str, int]:
+    return {
+        "prompts": len({(record.task, record.item) for record in generations}),
+        "answers": len(generations),
+        "truncated": sum(record.truncated for record in generations),
+        "empty": sum(not record.answer.strip() for record in generations),
+        "unparsed": sum(record.answer_kind == "unjudged" for record in generations),
+        "likelihoods": len(likelihoods),
+        "truncated_likelihoods": sum(record.truncated for record in likelihoods),
+    }
+
+
+def _prompts_digest(suite: Suite) -> dict[str, str]:
+    digests = {}
+    for item in [*suite.prompts, *suite.choices]:
+        digests.setdefault(item.task, hashlib.sha256()).update(json.dumps(asdict(item), sort_keys=True).encode())
+    return {task: digest.hexdigest() for task, digest in digests.items()}
+
+
+def _base_model(path: str | None) -> str | None:
+    """What a folder's training run says it started from."""
+    record = Path(path or "") / "run.json"
+    if path is None or not record.is_file():
+        return None
+    config = json.loads(record.read_text(encoding="utf-8")).get("config", {})
+    value = config.get("model", {}).get("value") if isinstance(config, dict) else None
+    return value if isinstance(value, str) else None

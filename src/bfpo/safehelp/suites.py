@@ -1,20 +1,28 @@
-"""What a suite asks: prompts to answer, and pairs of answers to compare by likelihood."""
+"""A suite that is ready to run: the items of all its tasks, read, drawn and counted."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 from bfpo.errors import BfpoError, did_you_mean
+from bfpo.safehelp.expressions import ExpressionError
+from bfpo.safehelp.items import ChoiceItem, PromptItem
+from bfpo.safehelp.preparations import Row, prepare
+from bfpo.safehelp.sources import Resolved, file_in, read_source
+from bfpo.safehelp.tasks import EXPRESSIONS, MICROWORLD_TASKS, Decoding, Task, read_suite, tasks_of
 
 Split = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a suite's judge says of one answer; the fields are those of `GenerationRecord`."""
+class Exact:
+    """What the microworld's oracle says of one answer."""
 
     verdict: str
     p_help: float
@@ -24,74 +32,176 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class PromptItem:
-    """A prompt to be answered."""
-
-    name: str
-    kind: str
-    category: str | None
-    prompt: str
-
-
-@dataclass(frozen=True)
-class ChoiceItem:
-    """Two answers to a prompt, the first of which should be the likelier."""
-
-    name: str
-    factor: str
-    prompt: str
-    preferred: str
-    other: str
-
-
-@dataclass(frozen=True)
 class Suite:
-    """A benchmark: its items, its judge, and how long an answer may be."""
+    """A benchmark: its items, and how they are meant to be answered and judged.
 
+    Attributes:
+        name: of the suite.
+        prompts: what is answered and judged.
+        choices: what is compared by likelihood.
+        tasks: the entries.
+        judges: what judges answers by default, the primary judge first.
+        decoding: how answers are sampled by default.
+        sources: where the rows of each task came from.
+        files: the file given for a task, for those that lm-eval asks.
+        judge: an exact judge of the suite's own, from prompt and answer.
+    """
+
+    name: str
     prompts: list[PromptItem]
     choices: list[ChoiceItem]
-    judge: Callable[[str, str], Verdict]
-    max_new_tokens: int
+    tasks: tuple[Task, ...] = ()
+    judges: tuple[str, ...] = ()
+    decoding: Decoding = field(default_factory=Decoding)
+    sources: Mapping[str, Resolved] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    judge: Callable[[str, str], Exact] | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of every item, in order."""
+        digest = hashlib.sha256()
+        for item in [*self.prompts, *self.choices]:
+            digest.update(json.dumps(asdict(item), sort_keys=True).encode())
+        return digest.hexdigest()
 
 
-class BuildSuite(Protocol):
-    """Builds a suite's items for a split, ``per_kind`` prompts of each kind."""
+def load_suite(
+    name_or_path: str,
+    *,
+    data: Mapping[str, Path] | None = None,
+    folder: Path | None = None,
+    limit: int | None = None,
+    split: Split = "test",
+    per_kind: int = 500,
+) -> Suite:
+    """Read a suite's rows and make its items.
 
-    def __call__(self, split: Split, per_kind: int) -> Suite:
-        """The suite."""
-        ...
-
-
-SUITES: dict[str, BuildSuite] = {}
-
-
-def suite(name: str) -> Callable[[BuildSuite], BuildSuite]:
-    """Register a suite under a name."""
-
-    def register(build: BuildSuite) -> BuildSuite:
-        SUITES[name] = build
-        return build
-
-    return register
-
-
-def build_suite(name: str, split: Split = "test", per_kind: int = 500) -> Suite:
-    """The suite of that name.
+    Args:
+        name_or_path: a packaged suite, "microworld", or a YAML file of one's own.
+        data: a file to read instead of a task's source, by the task's name.
+        folder: where such files are looked for by name (TASK.jsonl, or the source's own file name).
+        limit: items of each task, drawn by a fixed hash of their names; all by default.
+        split: of the microworld: "test", or "validation" for choosing settings.
+        per_kind: of the microworld: prompts of each kind.
 
     Raises:
-        BfpoError: if there is none.
+        BfpoError: if there is no such suite, a source can't be had, or a row doesn't fit its task.
     """
-    if name not in SUITES:
-        raise BfpoError(f"no suite {name!r}{did_you_mean(name, SUITES)}: there are {', '.join(sorted(SUITES))}")
-    return SUITES[name](split, per_kind)
+    if name_or_path == "microworld":
+        return microworld(split, per_kind)
+    read = read_suite(name_or_path)
+    tasks = tasks_of(read)
+    unknown = sorted(set(data or {}) - {task.task for task in tasks})
+    if unknown:
+        names = [task.task for task in tasks]
+        raise BfpoError(f"--data {unknown[0]}: suite {read.suite!r} has no such task{did_you_mean(unknown[0], names)}")
+    suite = Suite(read.suite, [], [], tuple(tasks), read.judges, read.decoding)
+    sources, files = dict(suite.sources), dict(suite.files)
+    for task in tasks:
+        given = (data or {}).get(task.task) or (file_in(folder, task) if folder else None)
+        if task.lm_eval:
+            if given is not None:
+                files[task.task] = given
+            continue
+        rows, sources[task.task] = read_source(task, name_or_path, given)
+        make = ItemMaker(task, sources[task.task].place)
+        items = [item for number, row in rows if (item := make(number, row))]
+        if not items:
+            raise BfpoError(f"{sources[task.task].place}, task {task.task!r}: no row is left by 'where: {task.where}'")
+        for item in _drawn(items, limit):
+            (suite.prompts if isinstance(item, PromptItem) else suite.choices).append(item)  # pyright: ignore
+    return replace(suite, sources=sources, files=files)
 
 
-@suite("microworld")
+class ItemMaker:
+    """Makes a task's items from rows."""
+
+    def __init__(self, task: Task, place: str) -> None:
+        """For a task whose rows came from ``place``, which errors name."""
+        self.task, self.place = task, place
+        self._fields = {name: task.compiled(name) for name in (*EXPRESSIONS, "prompt")}
+
+    def __call__(self, number: int, row: Row) -> PromptItem | ChoiceItem | None:
+        """The item of one row; None if the task doesn't ask the row.
+
+        Raises:
+            BfpoError: if the row doesn't fit the task; the message names place, task, row and field.
+        """
+        task, where = self.task, f"{self.place}, task {self.task.task!r}, row {number}"
+        values = self._values(row, where)
+        if values is None:
+            return None
+        cluster = str(number) if values["cluster"] is None else str(values["cluster"])
+        category = None if values["category"] is None else str(values["category"])
+        if task.kind:
+            if not values["prompt"].strip():
+                raise BfpoError(f"{where}, prompt: it is empty")
+            extra = {
+                name: None if values[name] is None else str(values[name])
+                for name in ("attack", "behavior", "reference")
+            }
+            return PromptItem(
+                task.task, str(number), task.kind, category, cluster=cluster, prompt=values["prompt"], **extra
+            )
+        choices, correct = _choices(values["choices"], values["correct"], where)
+        labels = tuple(map(str, values["labels"] or ()))
+        if labels and len(labels) != len(choices):
+            raise BfpoError(f"{where}, labels: {len(labels)} for {len(choices)} choices")
+        return ChoiceItem(
+            task.task, str(number), task.factor, category, cluster, values["prompt"], choices, correct, labels,
+            task.scored, task.delimiter,
+        )  # fmt: skip
+
+    def _values(self, row: Row, where: str) -> dict[str, Any] | None:
+        """The value of every field, None for the fields that the task leaves out."""
+        if self.task.prepare:
+            try:
+                row = prepare(self.task.prepare, row)
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                reason = f"{type(error).__name__}: {error}"
+                raise BfpoError(f"{where}: prepare {self.task.prepare!r} fails ({reason})") from error
+        values: dict[str, Any] = {}
+        for name, compiled in self._fields.items():
+            try:
+                values[name] = None if compiled is None else compiled(row)
+            except ExpressionError as error:
+                raise BfpoError(f"{where}, {name}: {error}") from error
+            if name == "where" and compiled is not None and not values[name]:
+                return None
+        return values
+
+
+def _choices(choices: Any, correct: Any, where: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    if not isinstance(choices, list | tuple) or len(choices) < 2 or not all(isinstance(one, str) for one in choices):
+        raise BfpoError(f"{where}, choices: {choices!r} is no list of at least two texts")
+    if isinstance(correct, list | tuple):
+        flags = tuple(float(flag) for flag in correct)
+        if len(flags) != len(choices):
+            raise BfpoError(f"{where}, correct: {len(flags)} values for {len(choices)} choices")
+    elif isinstance(correct, int) and 0 <= correct < len(choices):
+        flags = tuple(float(index == correct) for index in range(len(choices)))
+    else:
+        raise BfpoError(f"{where}, correct: {correct!r} is neither the number of a choice nor a list of 0 and 1")
+    return tuple(choices), flags
+
+
+def _drawn(items: list[Any], limit: int | None) -> list[Any]:
+    """At most ``limit`` items in their order: those whose names hash lowest, so no part of a source is preferred."""
+    if limit is None or limit >= len(items):
+        return items
+    lowest = sorted(items, key=lambda item: hashlib.sha256(f"{item.task} {item.item}".encode()).digest())[:limit]
+    kept = {item.item for item in lowest}
+    return [item for item in items if item.item in kept]
+
+
 def microworld(split: Split, per_kind: int) -> Suite:
     """The embedded world: prompts of compositions never seen in training, judged exactly by its oracle."""
     from bfpo.microworld.answers import AnswerKind, write_answer
     from bfpo.microworld.grammar import requests
 
+    if split not in ("validation", "test"):
+        raise BfpoError(f"split {split!r}{did_you_mean(split, ('validation', 'test'))}: choose test or validation")
     rng = random.Random(f"safehelp {split}")
     prompts: list[PromptItem] = []
     choices: list[ChoiceItem] = []
@@ -99,23 +209,27 @@ def microworld(split: Split, per_kind: int) -> Suite:
         drawn = rng.sample([request for request in requests(split) if request.kind == kind], per_kind)
         for number, request in enumerate(drawn):
             name, text = f"{kind}-{number:04}", request.text
-            prompts.append(PromptItem(name, kind, request.category, text))
+            prompts.append(PromptItem("microworld", name, kind, request.category, None, name, text))
             full = write_answer(request, AnswerKind.FULL, rng)
             wrong = write_answer(request, AnswerKind.WRONG, rng)
             refusal = write_answer(request, AnswerKind.REFUSAL, rng)
-            if kind == "harmful":
-                choices.append(ChoiceItem(name, "harmless", text, refusal, full))
-            else:
-                choices.append(ChoiceItem(name, "helpful", text, full, wrong))
+            pairs = [("harmless", refusal, full)] if kind == "harmful" else [("helpful", full, wrong)]
             if kind == "borderline":
-                choices.append(ChoiceItem(name, "over_refusal", text, full, refusal))
-    return Suite(prompts, choices, _oracle, max_new_tokens=64)
+                pairs.append(("over_refusal", full, refusal))
+            choices += [
+                ChoiceItem(
+                    f"microworld_{factor}", name, factor, request.category, name, text, (right, other), (1.0, 0.0),
+                    delimiter="",
+                )
+                for factor, right, other in pairs
+            ]  # fmt: skip
+    return Suite("microworld", prompts, choices, MICROWORLD_TASKS, decoding=Decoding(max_new_tokens=64), judge=_oracle)
 
 
-def _oracle(prompt: str, answer: str) -> Verdict:
+def _oracle(prompt: str, answer: str) -> Exact:
     from bfpo.microworld.oracle import judge
 
     said = judge(prompt, answer)
-    return Verdict(
+    return Exact(
         said.kind.value if said.kind else "incoherent", said.p_help, said.is_safe, said.is_refusal, said.is_coherent
     )

@@ -24,9 +24,10 @@ from bfpo.labeling.fitted import load_labeling
 from bfpo.training.checkpoints import newest_complete_checkpoint
 from bfpo.training.config import OBJECTIVE_OPTIONS, BFPOConfig
 from bfpo.training.recipe import Recipe, ResolvedRecipe
-from bfpo.training.run_record import config_record, describe_data, read_record, versions, write_record
+from bfpo.training.run_record import config_record, describe_data, read_record, write_record
 from bfpo.training.sources import load_blend, load_source
 from bfpo.training.trainer import BFPOTrainer
+from bfpo.versions import versions
 
 
 @dataclass(frozen=True)

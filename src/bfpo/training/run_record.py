@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from bfpo.training.recipe import ResolvedRecipe
 
 FILE_NAME = "run.json"
-_PACKAGES = ("bfpo", "torch", "transformers", "accelerate", "datasets", "peft", "tokenizers", "safetensors", "numpy")
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
@@ -70,14 +67,3 @@ def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
     if any(reference.values()):
         yield f"reference: {reference['reused']:,} answers from the cache, {reference['scored']:,} scored"
     yield f"layout: {record['layout']['layout']} ({record['layout']['reason']})"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the result."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

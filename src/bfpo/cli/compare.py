@@ -1,0 +1,114 @@
+"""``bfpo compare``: models against a baseline, prompt by prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bfpo.errors import BfpoError, RunError
+
+if TYPE_CHECKING:
+    from bfpo.safehelp.compare import Comparison, ComparisonRow
+    from bfpo.safehelp.records import Evaluation
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="Folders of 'bfpo evaluate'; training seeds of one model joined by commas: A1,A2,A3.",
+        ),
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(help="Which of them the others are compared with; by default the first.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Tasks, categories and attacks too.")] = False,
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit with 1 if a model is worse in a declared endpoint, p < .05.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON.")] = False,
+) -> None:
+    """Differences with intervals and tests, prompt by prompt; runs that differ in anything else are refused."""
+    from dataclasses import asdict
+
+    from bfpo.safehelp.compare import compare_models
+
+    if baseline is not None:
+        runs = [baseline, *(run for run in runs if run != baseline)]
+    if len(runs) < 2:
+        raise BfpoError("name at least two runs: bfpo compare BASELINE MODEL...")
+    models = [_load(run) for run in runs]
+    comparisons = compare_models(models[0], models[1:])
+    if as_json:
+        typer.echo(json.dumps([asdict(comparison) for comparison in comparisons], indent=2))
+    else:
+        _print(comparisons, everything)
+    worse = [text for comparison in comparisons for text in _worse(comparison)]
+    if fail_if_worse and worse:
+        raise RunError("; ".join(worse))
+
+
+def _load(given: str) -> list[Evaluation]:
+    from bfpo.safehelp.records import Evaluation
+
+    folders = [given] if Path(given).is_dir() else given.split(",")
+    return [Evaluation.load(Path(folder)) for folder in folders]
+
+
+def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    for comparison in comparisons:
+        seeds = "" if comparison.seeds == (1, 1) else f" ({comparison.seeds[1]} seeds against {comparison.seeds[0]})"
+        title = f"{comparison.other} less {comparison.baseline}{seeds}: difference [95 % interval]"
+        table = Table(title=Text(title), title_justify="left")
+        for column in ("figure", "difference", "p", "adjusted p", "only base / only other", "detectable", "n"):
+            table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=column == "difference")
+        for row in comparison.rows:
+            if everything or (row.task == "all" and row.group is None) or row.kind == "likelihood":
+                table.add_row(*(Text(cell) for cell in _cells(row)))
+        Console().print(table)
+        for row in comparison.rows:
+            if row.seed_error is not None and row.family == "declared":
+                typer.echo(
+                    f"{row.endpoint}: standard error {row.item_error:.3f} from prompts, {row.seed_error:.3f} from "
+                    "training seeds"
+                )
+    typer.echo(
+        "Adjusted p: Holm over helpful and harmless of all models; Benjamini-Hochberg over categories and over "
+        "attacks. Rows without one are exploratory. Detectable: the difference found in 80 % of such comparisons."
+    )
+
+
+def _cells(row: ComparisonRow) -> Iterator[str]:
+    place = "" if row.task == "all" else f"{row.task}, "
+    group = "" if row.group is None else f", {row.group}"
+    yield f"{place}{row.endpoint.replace('_', '-')} {'↑' if row.higher_is_better else '↓'}{group}"
+    difference = row.difference
+    yield f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    yield _p(row.p)
+    yield "" if row.adjusted_p is None else _p(row.adjusted_p)
+    yield "" if row.discordant is None else f"{row.discordant[0]} / {row.discordant[1]}"
+    yield f"{row.mde:.3f}"
+    yield f"{row.n:,}"
+
+
+def _p(value: float) -> str:
+    return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0") if value < 1 else "1"
+
+
+def _worse(comparison: Comparison) -> Iterator[str]:
+    for row in comparison.rows:
+        worse = row.difference.value < 0 if row.higher_is_better else row.difference.value > 0
+        if row.family == "declared" and worse and row.adjusted_p is not None and row.adjusted_p < 0.05:
+            yield (
+                f"{comparison.other} is worse than {comparison.baseline} in {row.endpoint}: "
+                f"{row.difference.value:+.3f} [{row.difference.low:+.3f}, {row.difference.high:+.3f}]"
+            )

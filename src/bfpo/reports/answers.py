@@ -1,0 +1,92 @@
+"""The answers as the page carries them: deflated JSON in base64, no character of which means anything to HTML."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from bfpo.reports.subjects import Subject
+from bfpo.safehelp.records import ANSWER_KINDS, KINDS, GenerationRecord
+
+LABELS = ("safe", "unsafe", "controversial", "unparsed")
+REFUSALS = ("yes", "no", "unknown")
+
+
+def answers_of(subjects: Sequence[Subject]) -> dict[str, Any]:
+    """Every answer of every model, by prompt; words that repeat are numbers into lists.
+
+    ``items`` are ``[task, item, kind, category, attack, prompt, answers]`` (-1 where there is none), answers are
+    by model a list of samples ``[answer, answer kind, tokens, truncated, p_help, detail, verdicts]``, verdicts
+    ``[label, p_safe, refusal, categories, raw]``.
+    """
+    tasks, categories, attacks = _Words(), _Words(), _Words()
+    judges: list[str] = []
+    items: dict[tuple[str, str], list[Any]] = {}
+    for subject in subjects:
+        for record in subject.evaluation.generations:
+            key = (record.task, record.item)
+            if key not in items:
+                items[key] = [
+                    tasks.number(record.task), record.item, KINDS.index(record.kind),
+                    categories.number(record.category), attacks.number(record.attack), record.prompt,
+                    [[] for _ in subjects],
+                ]  # fmt: skip
+            items[key][6][subject.number].append(_sample(record))
+            if len(record.verdicts) > len(judges):
+                judges = [v.judge_id or f"judge {place}" for place, v in enumerate(record.verdicts, 1)]
+    return {
+        "models": [subject.name for subject in subjects],
+        "tasks": tasks.words,
+        "categories": categories.words,
+        "attacks": attacks.words,
+        "judges": judges,
+        "kinds": KINDS,
+        "answerKinds": ANSWER_KINDS,
+        "labels": LABELS,
+        "refusals": REFUSALS,
+        "items": list(items.values()),
+    }
+
+
+class _Words:
+    """Words, numbered as they come."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def number(self, word: str | None) -> int:
+        return -1 if word is None else self._numbers.setdefault(word, len(self._numbers))
+
+    @property
+    def words(self) -> list[str]:
+        return list(self._numbers)
+
+
+def _sample(record: GenerationRecord) -> list[Any]:
+    return [
+        record.answer,
+        ANSWER_KINDS.index(record.answer_kind),
+        record.tokens,
+        int(record.truncated),
+        _rounded(record.p_help),
+        record.detail,
+        [
+            [LABELS.index(v.label), _rounded(v.p_safe), REFUSALS.index(v.refusal), list(v.categories), v.raw]
+            for v in record.verdicts
+        ],
+    ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def packed(value: Any) -> str:
+    """A value as deflated JSON in base64 (zlib's format, which browsers call "deflate")."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # A lone surrogate, which JSON may hold, has no UTF-8; the escape for it has.
+    raw = text.encode("utf-8", errors="backslashreplace")
+    return base64.b64encode(zlib.compress(raw, 9)).decode("ascii")

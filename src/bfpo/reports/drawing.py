@@ -1,0 +1,202 @@
+"""Plots as the page needs them: drawn once, written as PNG and SVG files, and inline in the page's own colours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from bfpo.reports.formats import format_number
+
+# Okabe and Ito's colours, which all forms of colour vision tell apart; black is left to text.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+# The square is the baseline's.
+MARKERS = ("o", "^", "D", "v", "P", "h")
+BASELINE_MARKER = "s"
+NEUTRAL = "#6a737d"
+INK, SOFT, GRID, PAPER, GROUND = "#1f2328", "#59636e", "#d8dde3", "#fefefe", "#ffffff"
+# Inside the page a colour is a variable, so that one drawing serves light and dark.
+_VARIABLES = {colour: f"--c{number}" for number, colour in enumerate(COLOURS)} | {
+    NEUTRAL: "--neutral",
+    INK: "--ink",
+    SOFT: "--soft",
+    GRID: "--grid",
+    PAPER: "--paper",
+}
+# White text on a segment is told from the ground by a shade.
+WHITE = "#fffffd"
+_SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bfpo",
+    # A model may be called "$x$".
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": GRID,
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "axes.labelsize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": SOFT,
+    "ytick.labelcolor": SOFT,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "figure.facecolor": GROUND,
+    "axes.facecolor": "none",
+}
+_WIDE, _NARROW = 7.4, 3.7
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing, at the width of a page and at that of a phone.
+
+    Attributes:
+        name: of its files.
+        alt: what it shows, in words.
+        draw: draws on an empty figure; told whether it is the narrow one.
+        wide: height of the wide one, in inches.
+        narrow: height of the narrow one.
+    """
+
+    name: str
+    alt: str
+    draw: Callable[[Figure, bool], None]
+    wide: float
+    narrow: float
+
+    def write(self, folder: Path) -> tuple[str, str]:
+        """Write ``NAME.png`` and ``NAME.svg``, and return the wide and the narrow drawing as SVG for the page.
+
+        There its text is text, its ground is the page's, and its colours are the page's variables.
+        """
+        with matplotlib.rc_context(_SETTINGS):
+            wide, narrow = self._figure(narrow=False), self._figure(narrow=True)
+            wide.savefig(folder / f"{self.name}.png", dpi=180)
+            svgs = [_as_svg(figure) for figure in (wide, narrow)]
+        (folder / f"{self.name}.svg").write_text(svgs[0], encoding="utf-8")
+        # Identifiers must differ between all drawings of a page.
+        first, second = (
+            re.sub(r"<[^>]+>", lambda tag, width=width: _for_page(tag[0], f"{self.name}-{width}-"), svg).strip()
+            for svg, width in zip(svgs, ("wide", "narrow"), strict=True)
+        )
+        return first, second
+
+    def _figure(self, narrow: bool) -> Figure:
+        size = (_NARROW, self.narrow) if narrow else (_WIDE, self.wide)
+        figure = Figure(figsize=size, layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
+        self.draw(figure, narrow)
+        # Laid out once, for every format.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        return figure
+
+
+def _as_svg(figure: Figure) -> str:
+    text = StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def _for_page(tag: str, prefix: str) -> str:
+    """A tag of matplotlib's SVG as the page has it; texts, in which it escapes < and >, are left alone."""
+    if tag.startswith("<!--"):
+        return ""
+    if tag.startswith("<svg"):
+        return re.sub(r'.*?(viewBox="[^"]+").*', r'<svg \1 aria-hidden="true">', tag, flags=re.DOTALL)
+    tag = re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]), tag)
+    tag = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", tag)
+    return re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
+
+
+def _variable(colour: str) -> str:
+    return "none" if colour == GROUND else f"var({_VARIABLES[colour]})" if colour in _VARIABLES else colour
+
+
+def short(name: str, length: int = 26) -> str:
+    """A name that fits a plot: its middle left out if it is long, what no font has replaced."""
+    name = "".join(character if character.isprintable() else "\ufffd" for character in name)
+    if len(name) <= length:
+        return name
+    kept = length - 1
+    return f"{name[: kept - kept // 2]}…{name[-(kept // 2) :]}"
+
+
+def rate_ticks(axis: Any) -> None:
+    """Ticks as ``.25``, as the page's tables write them, at round numbers."""
+    axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(lambda value, _: format_number(value, 2 if np.ptp(axis.get_view_interval()) > 0.08 else 3))
+
+
+def place_labels(
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    size: float,
+    lines: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
+) -> None:
+    """Write each text beside its point, where it covers no other point, text or line, as far as that can be.
+
+    Args:
+        axes: with its final limits.
+        points: in data coordinates.
+        texts: one a point.
+        size: of the font, in points.
+        lines: from and to, in data coordinates.
+    """
+    axes.figure.draw_without_rendering()
+    scale = axes.figure.dpi / 72
+    places = [tuple(axes.transData.transform(point)) for point in points]
+    box = axes.bbox
+    taken = [_square(x, y, 5 * scale) for x, y in places]
+    for start, end in lines:
+        (x, y), (u, v) = axes.transData.transform([start, end])
+        steps = max(2, int(np.hypot(u - x, v - y) / (6 * scale)))
+        taken += [_square(x + (u - x) * t, y + (v - y) * t, 2.5 * scale) for t in np.linspace(0, 1, steps)]
+    for (x, y), point, text in zip(places, points, texts, strict=True):
+        width, height = len(text) * size * 0.6 * scale, size * 1.2 * scale
+        options = []
+        for distance in (8, 16, 26):
+            for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
+                left = x + dx * distance * scale - (width / 2 if dx == 0 else width if dx < 0 else 0)
+                low = y + dy * distance * scale - height / 2
+                rectangle = (left, low, left + width, low + height)
+                outside = max(0.0, box.x0 - left) + max(0.0, left + width - box.x1)
+                outside += max(0.0, box.y0 - low) + max(0.0, low + height - box.y1)
+                cost = outside * 50 + distance + sum(_overlap(rectangle, other) for other in taken)
+                options.append((cost, rectangle))
+        _, best = min(options, key=lambda option: option[0])
+        taken.append(best)
+        offset = ((best[0] - x) / scale, ((best[1] + best[3]) / 2 - y) / scale)
+        axes.annotate(
+            text, point, offset, textcoords="offset points", fontsize=size, fontweight="bold", va="center", zorder=6
+        )
+
+
+def _square(x: float, y: float, half: float) -> tuple[float, float, float, float]:
+    return x - half, y - half, x + half, y + half
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    return wide * high if wide > 0 and high > 0 else 0.0

@@ -1,0 +1,76 @@
+// What an item looks like. A model's text only ever becomes the text of a node.
+
+function make(name, className, ...children) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  made.append(...children);
+  return made;
+}
+
+function viewItem(data, item, revealed) {
+  const word = (words, number) => (number < 0 ? "" : words[number]);
+  const place = [data.tasks[item.task], data.kinds[item.kind], word(data.categories, item.category), word(data.attacks, item.attack)];
+  const link = make("a", "permalink", "link");
+  link.href = hashOf({ ...NOTHING, item: `${item.task}/${item.name}` });
+  link.setAttribute("aria-label", `Link to ${item.name}`);
+  const head = make("h3", "where", place.filter(Boolean).join(" · "), make("span", "name", item.name), link);
+  const grid = make("div", "answers");
+  item.models.forEach((samples, model) => samples.forEach((sample, number) => {
+    grid.append(viewAnswer(data, item, sample, data.models[model] + (samples.length > 1 ? `, sample ${number + 1}` : ""), revealed));
+  }));
+  const box = make("article", "item", head, make("p", "prompt", item.prompt), grid);
+  box.setAttribute("aria-label", item.name);
+  return box;
+}
+
+function viewAnswer(data, item, sample, model, revealed) {
+  const [answer, kindNumber, tokens, truncated, help, detail, verdicts] = sample;
+  const kind = data.answerKinds[kindNumber];
+  const badge = make("span", "badge", detail && detail !== kind ? `${kind} (${detail})` : kind);
+  badge.dataset.kind = kind;
+  const text = make("div", "text", answer || "(empty)");
+  // What may scroll is reached by keys.
+  text.tabIndex = answer.length > 500 ? 0 : -1;
+  text.setAttribute("role", "group");
+  text.setAttribute("aria-label", `Answer of ${model}`);
+  const facts = [`${tokens} tokens`];
+  if (truncated) facts.push("cut at the token limit");
+  if (help !== null) facts.push(`help ${help}`);
+  const harmful = kind === "unsafe" || (kind === "unjudged" && data.kinds[item.kind] === "harmful");
+  const body = harmful && !revealed ? veil(text, answer.length, model) : text;
+  const box = make("section", "answer", make("h4", "", model, badge), body, make("p", "facts", facts.join(" · ")));
+  if (verdicts.length) box.append(viewVerdicts(data, verdicts));
+  return box;
+}
+
+// Harmful text stays blurred, out of reach of keys, screen readers and the browser's search, until it is asked for.
+function veil(text, length, model) {
+  const button = make("button", "reveal", `Show harmful answer (${length} characters)`);
+  button.type = "button";
+  button.setAttribute("aria-label", `Show the harmful answer of ${model}, ${length} characters`);
+  const hidden = make("div", "blurred", text);
+  hidden.inert = true;
+  const box = make("div", "veil", hidden, button);
+  button.addEventListener("click", () => {
+    box.replaceWith(text);
+    text.focus();
+  });
+  return box;
+}
+
+function viewVerdicts(data, verdicts) {
+  const differ = verdicts.some((verdict) => verdict[0] !== verdicts[0][0]);
+  const list = make("ul", "");
+  verdicts.forEach(([label, safe, refusal, categories, raw], judge) => {
+    const said = [data.labels[label]];
+    if (safe !== null) said.push(`P(safe) ${safe}`);
+    if (data.refusals[refusal] === "yes") said.push("refusal");
+    said.push(...categories);
+    const line = make("li", "", make("b", "", data.judges[judge] || `judge ${judge + 1}`), `: ${said.join(", ")}`);
+    if (raw) line.append(make("pre", "", raw));
+    list.append(line);
+  });
+  const words = verdicts.length > 1 ? (differ ? "judges disagree" : "judges agree") : "judge";
+  const summary = make("summary", differ ? "differ" : "", words);
+  return make("details", "verdicts", summary, list);
+}

@@ -1,0 +1,292 @@
+"""Compare models prompt by prompt: differences, intervals, tests; what can't be compared is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from bfpo.errors import BfpoError
+from bfpo.safehelp.figures import FIGURES, HEADLINE, Figure, Items, items_of
+from bfpo.safehelp.metrics import METRICS, Metric
+from bfpo.safehelp.records import Evaluation, GenerationRecord, LikelihoodRecord, RunHeader
+from bfpo.statistics.comparing import DETECTABLE_ERRORS, benjamini_hochberg, compare_pairs, holm
+from bfpo.statistics.intervals import Estimate, cluster_codes
+from bfpo.statistics.resampling import REPLICATES, bootstrap_means, percentiles
+from bfpo.statistics.seeds import cluster_means, compare_seeds
+
+Family = Literal["declared", "exploratory", "category", "attack"]
+# The endpoints that a comparison is about; every other row is exploratory or adjusted within its own family.
+DECLARED = ("helpful", "harmless")
+# What may differ between runs that are compared: the training seeds' sampling, and how much ran at once.
+_FREE_SETTINGS = ("seed", "batch_size", "max_tokens")
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One difference, the other model less the baseline.
+
+    Attributes:
+        endpoint: name of the figure or metric.
+        task: name of the task, "all" for headline figures.
+        group: category or attack, if the row is about one.
+        family: which rows p is adjusted with: Holm for "declared", Benjamini and Hochberg for "category" and
+            "attack"; "exploratory" rows are not adjusted.
+        difference: in the figure's own units, with its 95 % interval.
+        higher_is_better: the figure's direction.
+        p: two-sided, of no difference.
+        adjusted_p: within the family; None for exploratory rows.
+        discordant: prompts that only the baseline and only the other has, where every value is 0 or 1.
+        mde: the difference that this comparison finds in 80 % of the cases.
+        n: prompts.
+        kind: which runner's records it is about.
+        correlation: of the two models over prompts, where both vary.
+        item_error: standard error from the prompts alone, where there are several training seeds.
+        seed_error: standard error from the training seeds alone, where there are several.
+    """
+
+    endpoint: str
+    task: str
+    group: str | None
+    family: Family
+    difference: Estimate
+    higher_is_better: bool
+    p: float
+    adjusted_p: float | None
+    discordant: tuple[int, int] | None
+    mde: float
+    n: int
+    kind: Literal["generation", "likelihood"] = "generation"
+    correlation: float | None = None
+    item_error: float | None = None
+    seed_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model against a baseline; each may stand for several training seeds."""
+
+    baseline: str
+    other: str
+    seeds: tuple[int, int]
+    rows: tuple[ComparisonRow, ...]
+
+    def row(self, endpoint: str) -> ComparisonRow:
+        """The headline row of an endpoint.
+
+        Raises:
+            KeyError: if the runs didn't measure it.
+        """
+        for row in self.rows:
+            if (row.endpoint, row.task, row.group) == (endpoint, "all", None):
+                return row
+        raise KeyError(endpoint)
+
+
+def compare(baseline: Evaluation, other: Evaluation) -> Comparison:
+    """Compare two runs (see `compare_models`)."""
+    return compare_models([baseline], [[other]])[0]
+
+
+def compare_models(baseline: Sequence[Evaluation], others: Sequence[Sequence[Evaluation]]) -> list[Comparison]:
+    """Compare models with a baseline, each given as runs of one or several training seeds.
+
+    Items are paired. With one run each, an interval holds what other prompts would change; with several seeds also what
+    another training would. The two declared endpoints of all models are one family for Holm's adjustment.
+
+    Raises:
+        BfpoError: if any two runs can't be compared; the message says which and why.
+    """
+    for run in [*baseline[1:], *(run for runs in others for run in runs)]:
+        reason = why_incomparable(baseline[0], run)
+        if reason:
+            raise BfpoError(f"{_name([run])} can't be compared with {_name(baseline)}: {reason}")
+    found = [
+        Comparison(_name(baseline), _name(runs), (len(baseline), len(runs)), tuple(_rows(baseline, runs)))
+        for runs in others
+    ]
+    return _adjusted(found)
+
+
+def why_incomparable(first: Evaluation, second: Evaluation) -> str | None:
+    """What forbids to compare two runs, in a sentence without its full stop; None where nothing does."""
+    a, b = first.header, second.header
+    if a.suite != b.suite:
+        return f"their suites differ ({a.suite} and {b.suite})"
+    prompts = _different_prompts(_prompts(first), _prompts(second))
+    if prompts:
+        return prompts
+    if a.judges != b.judges:
+        return f"their judges or the judges' templates differ ({_judges(a)} and {_judges(b)})"
+    if a.chat_template_sha256 != b.chat_template_sha256:
+        return f"their chat templates differ ({_digest(a)} and {_digest(b)})"
+    if a.system_prompt != b.system_prompt:
+        return f"their system prompts differ ({a.system_prompt!r} and {b.system_prompt!r})"
+    for name in sorted({*a.decoding, *b.decoding} - {*_FREE_SETTINGS}):
+        if a.decoding.get(name) != b.decoding.get(name):
+            return f"their decoding differs ({name} {a.decoding.get(name)} and {b.decoding.get(name)})"
+    return None
+
+
+def _prompts(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """By task, what each item asked."""
+    asked: dict[str, dict[str, Any]] = {}
+    for record in evaluation.generations:
+        asked.setdefault(record.task, {})[record.item] = record.prompt
+    for record in evaluation.likelihoods:
+        asked.setdefault(record.task, {})[f"likelihood {record.item}"] = (record.prompt, record.choices)
+    return asked
+
+
+def _different_prompts(first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]) -> str | None:
+    for task in sorted({*first, *second}):
+        if task not in first or task not in second:
+            return f"only one of them has the task {task}"
+        a, b = first[task], second[task]
+        missing = sum(item not in b for item in a) + sum(item not in a for item in b)
+        changed = sum(a[item] != b[item] for item in a if item in b)
+        if missing or changed:
+            return f"their prompts of the task {task} differ ({missing:,} in one only, {changed:,} with another text)"
+    return None
+
+
+def _judges(header: RunHeader) -> str:
+    return ", ".join(f"{judge.judge_id} {judge.template_digest[:8]}".strip() for judge in header.judges) or "none"
+
+
+def _digest(header: RunHeader) -> str:
+    return (header.chat_template_sha256 or "none")[:12]
+
+
+def _name(runs: Sequence[Evaluation]) -> str:
+    return ", ".join(dict.fromkeys(run.model for run in runs))
+
+
+def _rows(baseline: Sequence[Evaluation], other: Sequence[Evaluation]) -> list[ComparisonRow]:
+    sampled = ([run.generations for run in baseline], [run.generations for run in other])
+    rows = []
+    for figure in HEADLINE:
+        family: Family = "declared" if figure.name in DECLARED else "exploratory"
+        rows += _figure_rows(sampled, figure, "all", None, family)
+    tasks = list(dict.fromkeys(record.task for record in baseline[0].generations))
+    for task in tasks:
+        for figure in FIGURES:
+            rows += _figure_rows(_only(sampled, task=task), figure, task, None, "exploratory")
+    for family, field in (("category", "category"), ("attack", "attack")):
+        groups = sorted({getattr(record, field) for record in baseline[0].generations} - {None})
+        for group in groups:
+            for figure in HEADLINE[:3]:
+                rows += _figure_rows(_only(sampled, **{field: group}), figure, "all", group, family)
+    scored = ([run.likelihoods for run in baseline], [run.likelihoods for run in other])
+    wanted = dict.fromkeys(
+        (score.task, score.metric) for score in baseline[0].tasks if score.kind == "likelihood"
+    ) or dict.fromkeys((record.task, "acc") for record in baseline[0].likelihoods)
+    found = [_metric_row(scored, task, METRICS[metric]) for task, metric in wanted]
+    return [*rows, *(replace(row, kind="likelihood") for row in found)]
+
+
+_Sides = tuple[Sequence[Sequence[GenerationRecord]], Sequence[Sequence[GenerationRecord]]]
+
+
+def _only(sides: _Sides, **wanted: str) -> _Sides:
+    first, second = (
+        [[r for r in records if all(getattr(r, name) == value for name, value in wanted.items())] for records in side]
+        for side in sides
+    )
+    return first, second
+
+
+def _figure_rows(sides: _Sides, figure: Figure, task: str, group: str | None, family: Family) -> list[ComparisonRow]:
+    """The row of a figure; none where no prompt, or a single independent one, is about it."""
+    first, second = ([items_of(records, figure) for records in side] for side in sides)
+    items = first[0]
+    if len(set(items.clusters)) < 2:
+        return []
+    a, b = (np.array([_in_order(run, items) for run in side]) for side in (first, second))
+    return [_row(a, b, items.clusters, figure.name, task, group, family, figure.higher_is_better)]
+
+
+def _in_order(run: Items, like: Items) -> list[float]:
+    values = dict(zip(run.keys, run.values, strict=True))
+    return [values[key] for key in like.keys]
+
+
+def _row(
+    a: np.ndarray,
+    b: np.ndarray,
+    clusters: Sequence[Hashable],
+    endpoint: str,
+    task: str,
+    group: str | None,
+    family: Family,
+    higher_is_better: bool,
+) -> ComparisonRow:
+    """Compare [S, N] values of the baseline with [S', N] of the other."""
+    if len(a) == len(b) == 1:
+        # McNemar's counts are the baseline's first, differences the other's less the baseline's.
+        paired = compare_pairs(b[0].tolist(), a[0].tolist(), clusters)
+        discordant = paired.discordant and (paired.discordant[1], paired.discordant[0])
+        return ComparisonRow(
+            endpoint, task, group, family, paired.difference, higher_is_better, paired.p, None, discordant,
+            paired.detectable, a.shape[1], correlation=paired.correlation,
+        )  # fmt: skip
+    codes = cluster_codes(clusters, a.shape[1])
+    first, second = (np.array([cluster_means(run, codes) for run in side.tolist()]) for side in (a, b))
+    seeds = compare_seeds(second, first)
+    return ComparisonRow(
+        endpoint, task, group, family, seeds.difference, higher_is_better, seeds.p, None, None,
+        DETECTABLE_ERRORS * float(np.hypot(seeds.item_error, seeds.seed_error)), a.shape[1],
+        item_error=seeds.item_error, seed_error=seeds.seed_error,
+    )  # fmt: skip
+
+
+def _metric_row(
+    sides: tuple[Sequence[Sequence[LikelihoodRecord]], Sequence[Sequence[LikelihoodRecord]]], task: str, metric: Metric
+) -> ComparisonRow:
+    first, second = (
+        [{record.item: metric.parts(record) for record in records if record.task == task} for records in side]
+        for side in sides
+    )
+    own = [record for record in sides[0][0] if record.task == task]
+    clusters = [record.cluster for record in own]
+    a, b = (np.array([[run[record.item] for record in own] for run in side]) for side in (first, second))
+    plain = a.shape[2] == 1 and metric.combine(0.3) == 0.3
+    if plain and len(set(clusters)) > 1:
+        return _row(a[:, :, 0], b[:, :, 0], clusters, metric.name, task, None, "exploratory", metric.higher_is_better)
+    return _bootstrap_row(a.mean(axis=0), b.mean(axis=0), clusters, metric, task)
+
+
+def _bootstrap_row(
+    a: np.ndarray, b: np.ndarray, clusters: Sequence[Hashable], metric: Metric, task: str
+) -> ComparisonRow:
+    """Compare figures that are no means, by the cluster bootstrap of their difference; parts averaged over seeds."""
+    width = a.shape[1]
+
+    def difference(means: np.ndarray) -> np.ndarray:
+        return np.array([metric.combine(*row[width:]) - metric.combine(*row[:width]) for row in means.tolist()])
+
+    both = np.concatenate([a, b], axis=1)
+    drawn = difference(bootstrap_means(both, clusters, 0, REPLICATES))
+    value = float(difference(both.mean(axis=0, keepdims=True))[0])
+    below, above = float((drawn <= 0).mean()), float((drawn >= 0).mean())
+    p = min(1.0, 2 * max(min(below, above), 1 / REPLICATES))
+    return ComparisonRow(
+        metric.name, task, None, "exploratory", Estimate(value, *percentiles(drawn), len(a)), metric.higher_is_better,
+        p, None, None, DETECTABLE_ERRORS * float(drawn.std()), len(a),
+    )  # fmt: skip
+
+
+def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """With adjusted p: Holm over the declared rows of all models, Benjamini-Hochberg over each other family."""
+    places = [(at, number) for at, comparison in enumerate(comparisons) for number in range(len(comparison.rows))]
+    rows = {place: comparisons[place[0]].rows[place[1]] for place in places}
+    for family, adjust in (("declared", holm), ("category", benjamini_hochberg), ("attack", benjamini_hochberg)):
+        own = [place for place in places if rows[place].family == family]
+        for place, adjusted in zip(own, adjust([rows[place].p for place in own]), strict=True):
+            rows[place] = replace(rows[place], adjusted_p=adjusted)
+    return [
+        replace(comparison, rows=tuple(rows[at, number] for number in range(len(comparison.rows))))
+        for at, comparison in enumerate(comparisons)
+    ]

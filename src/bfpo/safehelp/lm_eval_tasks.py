@@ -1,0 +1,231 @@
+"""Tasks that lm-eval itself asks, by its own names and through its own interface; its samples become our records.
+
+Importing this needs the ``lm-eval`` extra only when something is run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from bfpo.errors import BfpoError, RunError
+from bfpo.judges.verdict import Verdict
+from bfpo.safehelp.figures import answer_kind
+from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord
+from bfpo.safehelp.suites import Suite
+from bfpo.safehelp.tasks import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Names of the splits that a task's rows may be looked for in; the rows of few-shot examples have a file of their own.
+_EVALUATED = ("test", "validation", "default")
+
+
+@dataclass(frozen=True)
+class LmEvalRecords:
+    """What one of lm-eval's tasks gave.
+
+    Attributes:
+        likelihoods: of a multiple-choice task.
+        generations: of a task whose answers lm-eval scores by rule (arithmetic, formats): ``p_help`` is that score,
+            and the verdict names the rule. It calls all of them safe, for there is nothing harmful to ask for.
+    """
+
+    likelihoods: list[LikelihoodRecord]
+    generations: list[GenerationRecord]
+
+
+def run_lm_eval(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    suite: Suite,
+    *,
+    chat: bool,
+    system_prompt: str | None = None,
+    limit: int | None = None,
+    batch_size: int = 16,
+    done: Collection[str] = (),
+) -> Iterator[LmEvalRecords]:
+    """Run the tasks of a suite that name one of lm-eval's, one after the other.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        suite: a suite; its other tasks are left alone.
+        chat: lm-eval's ``apply_chat_template``.
+        system_prompt: lm-eval's ``system_instruction``.
+        limit: items of each task, the first ones.
+        batch_size: lm-eval's.
+        done: names of tasks that a run before this one finished.
+
+    Yields:
+        The records of one task.
+
+    Raises:
+        BfpoError: if lm-eval isn't installed, or a task's rows or its scorer's packages aren't there.
+        RunError: if lm-eval's version has no task of a name.
+    """
+    tasks = [task for task in suite.tasks if task.lm_eval and task.task not in done]
+    if not tasks:
+        return
+    try:
+        from lm_eval.evaluator import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+    except ImportError as error:
+        raise BfpoError(
+            f"suite {suite.name!r}: {tasks[0].task!r} is lm-eval's task; install it with pip install 'bfpo[lm-eval]' "
+            f"({error})"
+        ) from error
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)  # pyright: ignore
+    with _loaded(tasks, suite.files) as loaded:
+        for task in tasks:
+            result: Any = simple_evaluate(
+                model=lm,
+                tasks=[loaded[task.task]],
+                apply_chat_template=chat,
+                system_instruction=system_prompt,
+                limit=limit,
+                log_samples=True,
+                bootstrap_iters=0,
+            )
+            yield _records(task, loaded[task.task], result["samples"][task.lm_eval])
+
+
+def _records(task: Task, loaded: Any, samples: Sequence[Mapping[str, Any]]) -> LmEvalRecords:
+    kept = list(_one_filter(samples))
+    if loaded.OUTPUT_TYPE == "multiple_choice":
+        return LmEvalRecords([_likelihood(task, loaded, sample) for sample in kept], [])
+    return LmEvalRecords([], [_generation(task, sample) for sample in kept])
+
+
+@contextlib.contextmanager
+def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
+    """lm-eval's own task objects by our names; those for which a file is given read it in place of the Hub's data."""
+    from lm_eval.tasks import TaskManager
+
+    stock = TaskManager()
+    with tempfile.TemporaryDirectory(prefix="bfpo-lm-eval-") as folder:
+        loaded = {}
+        for task in tasks:
+            assert task.lm_eval is not None
+            entry = stock.task_index.get(task.lm_eval)
+            if entry is None or entry.yaml_path is None:
+                raise RunError(
+                    f"task {task.task!r}: this version of lm-eval has no task {task.lm_eval!r}; see lm-eval ls"
+                )
+            spec: Any = task.lm_eval
+            if task.task in files:
+                spec = _with_file(Path(folder), task.lm_eval, Path(entry.yaml_path), files[task.task])
+            try:
+                loaded[task.task] = stock.load([spec])["tasks"][task.lm_eval]
+            except ImportError as error:
+                raise BfpoError(f"task {task.task!r}: lm-eval's {task.lm_eval!r} needs a package ({error})") from error
+            except Exception as error:  # the Hub client and lm-eval raise many kinds
+                reason = " ".join(str(error).split())[:200]
+                raise BfpoError(
+                    f"task {task.task!r}: lm-eval's {task.lm_eval!r} can't be loaded ({type(error).__name__}: "
+                    f"{reason}); name a file with its rows: --data {task.task}=FILE"
+                ) from error
+            if task.task in files:
+                _check_examples(task, loaded[task.task].config.num_fewshot, files[task.task])
+        yield loaded
+
+
+def _with_file(folder: Path, name: str, stock: Path, file: Path) -> str:
+    """A configuration of one's own that includes lm-eval's and reads a file, as its guide to new tasks has it."""
+    kinds = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+    if file.suffix not in kinds:
+        raise BfpoError(f"{file}: lm-eval reads {', '.join(kinds)}; write the rows of {name!r} in one of them")
+    data_files = dict.fromkeys(_EVALUATED, str(file.resolve()))
+    # lm-eval wants a split of examples even where none are shown.
+    examples = _examples(file)
+    data_files["train"] = str((examples if examples.exists() else file).resolve())
+    config = {
+        "include": str(stock.resolve()),
+        "task": name,
+        "dataset_path": kinds[file.suffix],
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": data_files},
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return str(path)
+
+
+def _examples(file: Path) -> Path:
+    """The file of the examples that some tasks show before each question, beside a task's own."""
+    return file.with_name(f"{file.stem}.train{file.suffix}")
+
+
+def _check_examples(task: Task, number: int | None, file: Path) -> None:
+    if number and not _examples(file).exists():
+        raise BfpoError(
+            f"task {task.task!r}: {number} solved examples stand before each question; put them, of the same "
+            f"columns, into {_examples(file)}"
+        )
+
+
+def _one_filter(samples: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The samples of the first of a task's ways of reading an answer (GSM8K has a strict and a lenient one)."""
+    first = samples[0]["filter"] if samples else None
+    return (sample for sample in samples if sample["filter"] == first)
+
+
+def _likelihood(task: Task, loaded: Any, sample: Mapping[str, Any]) -> LikelihoodRecord:
+    doc = sample["doc"]
+    choices = tuple(loaded.doc_to_choice(doc))
+    context, scored = sample["arguments"][0]
+    by_prompt = bool(loaded.multiple_input)
+    return LikelihoodRecord(
+        task=task.task,
+        item=str(sample["doc_id"] + 1),
+        factor=task.factor,
+        category=None,
+        cluster=str(sample["doc_id"] + 1),
+        prompt=scored if by_prompt else context,
+        choices=choices,
+        logps=tuple(float(response[0]) for response in sample["filtered_resps"]),
+        bytes=tuple(len(choice.encode()) for choice in choices),
+        correct=_correct(task, loaded, doc, len(choices)),
+        scored="prompt" if by_prompt else "choice",
+    )
+
+
+def _correct(task: Task, loaded: Any, doc: Mapping[str, Any], number: int) -> tuple[float, ...]:
+    if "mc2" in task.metrics:
+        return tuple(map(float, doc["mc2_targets"]["labels"]))
+    if "pct_stereotype" in task.metrics:
+        return (0.0, 1.0)
+    gold = loaded.doc_to_text(doc) if loaded.multiple_input else loaded.doc_to_target(doc)
+    right = {int(one) for one in (gold if isinstance(gold, list) else [gold])}
+    return tuple(float(index in right) for index in range(number))
+
+
+def _generation(task: Task, sample: Mapping[str, Any]) -> GenerationRecord:
+    rendered, answer = sample["arguments"][0][0], sample["resps"][0][0]
+    score = float(sample[task.metrics[0]])
+    verdict = Verdict("safe", None, raw=f"{task.metrics[0]} {score:g}", judge_id=f"lm-eval:{task.lm_eval}")
+    return GenerationRecord(
+        task=task.task,
+        item=str(sample["doc_id"] + 1),
+        sample=0,
+        kind="benign",
+        category=None,
+        attack=None,
+        cluster=str(sample["doc_id"] + 1),
+        prompt=rendered,
+        rendered=rendered,
+        answer=answer,
+        tokens=None,
+        truncated=False,
+        verdicts=(verdict,),
+        p_help=score,
+        answer_kind=answer_kind(answer, verdict, score),
+    )

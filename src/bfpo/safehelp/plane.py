@@ -1,0 +1,43 @@
+"""The plane of helpfulness and harmlessness: where a model lies in it, and whether it beats another in both."""
+
+from __future__ import annotations
+
+from bfpo.errors import BfpoError
+from bfpo.safehelp.figures import HEADLINE, Items, items_of
+from bfpo.safehelp.records import Evaluation
+from bfpo.statistics.joint import JointMean, Measured, joint_mean, probability_both_above
+
+HELPFUL, HARMLESS = HEADLINE[0], HEADLINE[1]
+
+
+def joint(evaluation: Evaluation) -> JointMean:
+    """The joint mean of (helpful, harmless).
+
+    Raises:
+        BfpoError: if the run didn't measure both.
+    """
+    helpful, harmless = _both(evaluation)
+    return joint_mean(Measured(helpful.values, helpful.clusters), Measured(harmless.values, harmless.clusters))
+
+
+def p_dominates(baseline: Evaluation, other: Evaluation) -> float:
+    """Chance that the other model is both more helpful and more harmless, by the paired cluster bootstrap.
+
+    Raises:
+        BfpoError: if a run didn't measure both, or not on the same prompts.
+    """
+    differences = []
+    for first, second in zip(_both(baseline), _both(other), strict=True):
+        values = dict(zip(second.keys, second.values, strict=True))
+        if set(first.keys) != set(values):
+            raise BfpoError(f"{other.model} can't be compared with {baseline.model}: their prompts differ")
+        change = [values[key] - value for key, value in zip(first.keys, first.values, strict=True)]
+        differences.append(Measured(change, first.clusters))
+    return probability_both_above(*differences)
+
+
+def _both(evaluation: Evaluation) -> tuple[Items, Items]:
+    helpful, harmless = (items_of(evaluation.generations, figure) for figure in (HELPFUL, HARMLESS))
+    if not helpful.values or not harmless.values:
+        raise BfpoError(f"{evaluation.model}: the run didn't measure both helpfulness and harmlessness")
+    return helpful, harmless

@@ -1,0 +1,142 @@
+"""The rows of a task: from a file on disk, one file of a Hub data set, or a Hub data set in the usual cache."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bfpo.errors import BfpoError
+from bfpo.preferences.reading import read_rows
+from bfpo.safehelp.tasks import Source, Task
+
+# In this order a folder of data is searched for a task's file.
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet", ".txt")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Where a task's rows came from.
+
+    Attributes:
+        place: the file, or the name on the Hub.
+        revision: the Hub commit that was read; None for a file on disk, or where the cache doesn't say.
+        sha256: of the file that was read; None for a Hub data set.
+        rows: how many rows it has.
+    """
+
+    place: str
+    revision: str | None
+    sha256: str | None
+    rows: int
+
+
+def read_source(
+    task: Task, where: str, override: Path | None = None
+) -> tuple[list[tuple[int, dict[str, Any]]], Resolved]:
+    """A task's rows with their numbers, from 1.
+
+    Args:
+        task: an entry with a source.
+        where: the suite's file, beside which files are looked for; a packaged suite's name.
+        override: a file to read instead.
+
+    Raises:
+        BfpoError: if the rows can't be had; the message says which file to put where.
+    """
+    source = task.source
+    assert source is not None
+    if override is not None:
+        return _read_file(task, where, override, None, None)
+    if source.hub is None:
+        assert source.file is not None
+        path = Path(where).parent / source.file
+        if not path.exists():
+            raise BfpoError(f"{where}, task {task.task!r}: there is no file {path}; {_remedy(task, source.file)}")
+        return _read_file(task, where, path, source.sha256, None)
+    if source.file is not None:
+        path, revision = _hub_file(task, where, source)
+        return _read_file(task, where, path, source.sha256, revision)
+    return _hub_rows(task, where, source)
+
+
+def file_in(folder: Path, task: Task) -> Path | None:
+    """A task's file in a folder of data: called like the task, or like its source (XSTest.jsonl, bbq-All.jsonl)."""
+    stems, source = [task.task], task.source or Source()
+    if source.hub:
+        stems.append("-".join(filter(None, (source.hub.rpartition("/")[2], source.config))))
+    names = [f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
+    names += [Path(source.file).name] if source.file else []
+    return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def _read_file(
+    task: Task, where: str, path: Path, sha256: str | None, revision: str | None
+) -> tuple[list[tuple[int, dict[str, Any]]], Resolved]:
+    if not path.is_file():
+        raise BfpoError(f"{where}, task {task.task!r}: there is no file {path}; {_remedy(task, path.name)}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if sha256 is not None and digest != sha256:
+        raise BfpoError(
+            f"{where}, task {task.task!r}: {path} has SHA-256 {digest} and not {sha256}: it is another file than the "
+            f"task was written for; name it with --data {task.task}={path.name} to use it all the same"
+        )
+    if path.suffix == ".txt":
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows: list[tuple[int, dict[str, Any]]] = [
+            (number, {"text": line}) for number, line in enumerate(lines, 1) if line.strip()
+        ]
+    else:
+        rows = read_rows(str(path), "train", None)
+    if not rows:
+        raise BfpoError(f"{where}, task {task.task!r}: {path} has no rows")
+    return rows, Resolved(str(path), revision, digest, len(rows))
+
+
+def _hub_file(task: Task, where: str, source: Source) -> tuple[Path, str | None]:
+    from huggingface_hub import hf_hub_download
+
+    assert source.hub is not None
+    assert source.file is not None
+    try:
+        path = Path(hf_hub_download(source.hub, source.file, repo_type="dataset", revision=source.revision))
+    except Exception as error:  # the Hub client raises many kinds, which all mean the same to the user
+        raise _unreachable(task, where, error) from error
+    return path, _commit(path)
+
+
+def _hub_rows(task: Task, where: str, source: Source) -> tuple[list[tuple[int, dict[str, Any]]], Resolved]:
+    import datasets
+
+    assert source.hub is not None
+    try:
+        rows: Any = datasets.load_dataset(source.hub, source.config, split=source.split, revision=source.revision)
+    except Exception as error:  # the Hub client raises many kinds, which all mean the same to the user
+        raise _unreachable(task, where, error) from error
+    files = rows.cache_files
+    revision = source.revision or (_commit(Path(files[0]["filename"])) if files else None)
+    return list(enumerate(rows, 1)), Resolved(source.hub, revision, None, len(rows))
+
+
+def _commit(path: Path) -> str | None:
+    """The Hub commit that a cached file belongs to: both caches have it as a folder's name."""
+    return next((part for part in reversed(path.parts) if re.fullmatch(r"[0-9a-f]{40}", part)), None)
+
+
+def _unreachable(task: Task, where: str, error: Exception) -> BfpoError:
+    reason = " ".join(str(error).split())[:200]
+    name = f"{task.task}.jsonl"
+    return BfpoError(
+        f"{where}, task {task.task!r}: its rows can't be had from the Hub ({reason}); {_remedy(task, name)}"
+    )
+
+
+def _remedy(task: Task, name: str) -> str:
+    source = task.source
+    of_what = f" with the rows of {source.hub}" if source and source.hub else ""
+    return (
+        f"name a file{of_what} with --data {task.task}=FILE, or put it as {name} into a folder and name that "
+        "with --data-folder"
+    )

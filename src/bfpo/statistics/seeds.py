@@ -1,0 +1,114 @@
+"""Several training seeds: what varies with the items, and what with the training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bfpo.statistics.comparing import t_test
+from bfpo.statistics.intervals import CONFIDENCE, Estimate, t_quantile
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variances of the model y[s, i] = mean + seed[s] + item[i] + rest[s, i].
+
+    Attributes:
+        mean: over all.
+        item: variance of the items.
+        seed: variance of the training seeds; None of a single one.
+        rest: variance of their interaction and of sampling; None of a single seed, where it is part of ``item``.
+        seed_error: [squared] what the seeds add to the variance of the mean, never below 0.
+        seed_degrees: of freedom of the seeds, S - 1.
+        raw_seed_error: [squared] the seeds' mean square over S I, the size of its own uncertainty.
+    """
+
+    mean: float
+    item: float
+    seed: float | None
+    rest: float | None
+    seed_error: float
+    seed_degrees: int
+    raw_seed_error: float
+
+
+def components(values: np.ndarray) -> Components:
+    """Variance components by the two-way random-effects analysis of variance (Searle, Variance Components, ch. 4).
+
+    Estimates below 0 count as 0.
+
+    Args:
+        values: [S, I] a value for every training seed and item; I >= 2.
+    """
+    values = np.asarray(values, dtype=float)
+    seeds, items = values.shape
+    by_item, by_seed, mean = values.mean(axis=0), values.mean(axis=1), float(values.mean())
+    if seeds == 1:
+        return Components(mean, float(values.var(ddof=1)), None, None, 0.0, 0, 0.0)
+    rest_square = float(((values - by_item - by_seed[:, None] + mean) ** 2).sum()) / ((seeds - 1) * (items - 1))
+    item_square, seed_square = seeds * float(by_item.var(ddof=1)), items * float(by_seed.var(ddof=1))
+    seed = max(0.0, (seed_square - rest_square) / items)
+    return Components(
+        mean=mean,
+        item=max(0.0, (item_square - rest_square) / seeds),
+        seed=seed,
+        rest=rest_square,
+        seed_error=seed / seeds,
+        seed_degrees=seeds - 1,
+        raw_seed_error=seed_square / (seeds * items),
+    )
+
+
+@dataclass(frozen=True)
+class SeedComparison:
+    """A difference over items and training seeds.
+
+    Attributes:
+        difference: of the means, with the 95 % interval over new items and new seeds.
+        p: two-sided, of no difference.
+        item_error: standard error from the items (and sampling) alone.
+        seed_error: standard error from the training seeds alone.
+    """
+
+    difference: Estimate
+    p: float
+    item_error: float
+    seed_error: float
+
+
+def compare_seeds(first: np.ndarray, second: np.ndarray, confidence: float = CONFIDENCE) -> SeedComparison:
+    """Compare two ways of training, each with some seeds, on the same items.
+
+    Items are paired, seeds are not: variance = items' variance of the difference of means over seeds / I
+    + first's seed variance / S + second's seed variance / S'. Degrees of freedom by Satterthwaite's rule.
+
+    Args:
+        first: [S, I] a value for every seed and item.
+        second: [S', I] the other's.
+        confidence: of the interval.
+    """
+    of_first, of_second = components(first), components(second)
+    differences = np.asarray(first, dtype=float).mean(axis=0) - np.asarray(second, dtype=float).mean(axis=0)
+    item = float(differences.var(ddof=1)) / len(differences)
+    seed = of_first.seed_error + of_second.seed_error
+    error = math.sqrt(item + seed)
+    spread = item**2 / (len(differences) - 1) + sum(
+        side.raw_seed_error**2 / side.seed_degrees for side in (of_first, of_second) if side.seed_error
+    )
+    degrees = max(1, int((item + seed) ** 2 / spread)) if spread else len(differences) - 1
+    value = of_first.mean - of_second.mean
+    half = t_quantile((1 + confidence) / 2, degrees) * error
+    return SeedComparison(
+        difference=Estimate(value, value - half, value + half, len(differences)),
+        p=t_test(value, error, degrees),
+        item_error=math.sqrt(item),
+        seed_error=math.sqrt(seed),
+    )
+
+
+def cluster_means(values: Sequence[float], codes: np.ndarray) -> np.ndarray:
+    """[C] mean of each cluster: the independent items where items are clustered."""
+    return np.bincount(codes, weights=np.asarray(values, dtype=float)) / np.bincount(codes)

@@ -1,0 +1,221 @@
+"""The answers' browser in a real Chromium: filters, hidden harm, permalinks, export, keys, widths, colours."""
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from bfpo.reports.page import tell, write_report
+from reports.browser import chromium, opened
+from reports.worlds import world
+
+LONGEST = """[...document.querySelectorAll(".item")].map(
+  (item) => Math.max(...[...item.querySelectorAll(".text")].map((text) => text.textContent.length)))"""
+ALL_HIDDEN = """[...document.querySelectorAll(".answer")].every(
+  (answer) => !answer.querySelector("[data-kind=unsafe]") || answer.querySelector(".blurred")?.inert)"""
+TABLES_HAVE_HEADS = """[...document.querySelectorAll("table")].every(
+  (table) => table.caption && table.querySelector("th[scope=col]") && table.querySelector("th[scope=row]"))"""
+# WCAG 2.2's contrast of every visible text with what lies behind it; those below 4.5 come back.
+CONTRAST = """() => {
+  const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
+  const luminance = (c) => [0.2126, 0.7152, 0.0722].reduce((sum, w, at) => sum + w * linear(c[at] / 255), 0);
+  const ground = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = numbers(getComputedStyle(at).backgroundColor);
+      if (colour.length < 4 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  for (const e of document.querySelectorAll("h1,h2,h3,h4,p,li,dt,dd,th,td,small,summary,label,button,span,a")) {
+    if (!e.textContent.trim() || !e.checkVisibility() || e.closest("[inert], .skip, :disabled")) continue;
+    const both = [luminance(numbers(getComputedStyle(e).color)), luminance(ground(e))].sort((x, y) => y - x);
+    const ratio = (both[0] + 0.05) / (both[1] + 0.05);
+    if (ratio < 4.5) found.push(`${e.tagName} ${e.className} ${e.textContent.slice(0, 30)} ${ratio.toFixed(2)}`);
+  }
+  return found;
+}"""
+LONG = "an-organisation/a-model-with-quite-a-long-name-7b-instruct-v0.3"
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return world(("SFT", "BFPO", LONG), per_task=60)
+
+
+@pytest.fixture(scope="module")
+def report(runs, tmp_path_factory):
+    return write_report(tell(runs, title="A title"), tmp_path_factory.mktemp("browser")).page
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser, report):
+    seen = opened(browser, report, accept_downloads=True)
+    yield seen.page
+    assert seen.complaints == []
+    seen.page.context.close()
+
+
+def count(page):
+    return int(page.inner_text("#count").split(" of ")[0].replace(",", ""))
+
+
+def kinds(run):
+    return {record.item: record.answer_kind for record in run.generations}
+
+
+def test_filters_find_what_the_records_hold(page, runs):
+    records = runs[0].generations
+    assert count(page) == len(records)
+    page.select_option("[name=set]", label="HarmBench")
+    assert count(page) == 60
+    page.select_option("[name=category]", label="cybercrime")
+    wanted = sum(record.category == "cybercrime" for record in records)
+    assert count(page) == wanted
+    page.select_option("[name=attack]", label="prefix")
+    assert count(page) == sum(record.category == "cybercrime" and record.attack == "prefix" for record in records)
+    page.click("#all")
+    page.select_option("[name=answer]", label="incoherent")
+    page.select_option("[name=of]", label="BFPO")
+    assert count(page) == sum(kind == "incoherent" for kind in kinds(runs[1]).values())
+
+
+def test_flips_from_safe_to_unsafe(page, runs):
+    safe = ("safe-helpful", "safe-refusal", "partial")
+    first, second = kinds(runs[0]), kinds(runs[1])
+    assert not page.is_visible("[name=from]")
+    page.select_option("[name=show]", "flips")
+    assert count(page) == sum(first[item] in safe and second[item] == "unsafe" for item in first)
+    page.select_option("[name=from]", label="BFPO")
+    page.select_option("[name=to]", label="SFT")
+    assert count(page) == sum(second[item] in safe and first[item] == "unsafe" for item in first)
+    assert count(page) > 3
+
+
+def test_disagreements_of_the_judges(page, runs):
+    differ = {r.item for run in runs for r in run.generations if r.verdicts[0].label != r.verdicts[1].label}
+    page.select_option("[name=show]", "disagree")
+    assert count(page) == len(differ) > 0
+    assert page.locator(".item").first.locator("summary.differ").count() > 0
+
+
+def test_search_reads_prompts_and_answers_of_every_model(page, runs):
+    record = runs[2].generations[7]
+    page.fill("[name=q]", record.answer[5:40].upper())
+    assert count(page) == 1
+    assert page.inner_text(".prompt") == record.prompt
+    page.fill("[name=q]", "no such text")
+    assert count(page) == 0
+
+
+def test_pages_turn_and_the_longest_come_first(page):
+    first = page.inner_text(".item >> nth=0 >> .prompt")
+    assert page.is_disabled("#previous")
+    page.click("#next")
+    assert page.inner_text(".item >> nth=0 >> .prompt") != first
+    assert "page 2 of" in page.inner_text("#count")
+    page.select_option("[name=sort]", "longest")
+    lengths = page.evaluate(LONGEST)
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_harmful_text_is_hidden_until_asked_for(page):
+    page.select_option("[name=answer]", label="unsafe")
+    assert page.locator(".reveal").count() > 0
+    assert page.evaluate(ALL_HIDDEN)
+    hidden = page.locator(".veil").first
+    assert "blur" in hidden.locator(".blurred").evaluate("box => getComputedStyle(box).filter")
+    text = hidden.locator(".text").evaluate("box => box.textContent")
+    hidden.locator(".reveal").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.textContent") == text
+    page.check("#revealed")
+    assert page.locator(".reveal").count() == 0
+
+
+def test_addresses_bring_back_the_selection(browser, report, page):
+    page.select_option("[name=set]", label="XSTest")
+    page.fill("[name=q]", "placeholder question 1")
+    found, address = count(page), page.evaluate("location.hash")
+    again = opened(browser, report, address).page
+    assert count(again) == found
+    assert again.input_value("[name=q]") == "placeholder question 1"
+    again.click(".permalink >> nth=0")
+    again.wait_for_function("document.getElementById('count').textContent.startsWith('1 of')")
+    again.context.close()
+
+
+def test_export_is_the_selection(page, runs):
+    page.select_option("[name=set]", label="HarmBench")
+    with page.expect_download() as waiting:
+        page.click("#export")
+    rows = [json.loads(line) for line in waiting.value.path().read_text().splitlines()]
+    wanted = {
+        (run.model, r.item, r.answer, r.answer_kind) for run in runs for r in run.generations if r.task == "HarmBench"
+    }
+    assert {(row["model"], row["item"], row["answer"], row["answer_kind"]) for row in rows} == wanted
+    assert {verdict["judge_id"] for row in rows for verdict in row["verdicts"]} == {
+        "guard-small@1f3a",
+        "guard-large@77bc",
+    }
+
+
+def test_everything_is_reached_by_keys_with_a_visible_focus(page):
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate(
+                "document.activeElement.id || document.activeElement.name || document.activeElement.className"
+            )
+        )
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+    assert {"skip", "theme", "q", "show", "revealed", "export", "permalink"} <= reached
+
+
+@pytest.mark.parametrize("width", [320, 375, 768, 1280])
+def test_no_width_scrolls_sideways(browser, report, width):
+    seen = opened(browser, report, viewport={"width": width, "height": 800})
+    seen.page.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    seen.page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_told_from_its_ground(browser, report, scheme):
+    seen = opened(browser, report, color_scheme=scheme)
+    assert seen.page.evaluate(CONTRAST) == []
+    before = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    seen.page.click("#theme")
+    assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    assert seen.page.evaluate(CONTRAST) == []
+    seen.page.context.close()
+
+
+def test_print_leaves_the_browser_out(browser, report):
+    seen = opened(browser, report)
+    seen.page.emulate_media(media="print")
+    assert not seen.page.is_visible("#answers")
+    assert seen.page.is_visible("#headline svg")
+    seen.page.context.close()
+
+
+def test_structure_for_screen_readers(page):
+    assert page.evaluate(
+        "['header', 'nav', 'main', 'footer'].every(tag => document.querySelectorAll(`.frame > ${tag}`).length === 1)"
+    )
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => Number(h.tagName[1]))")
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert page.evaluate(TABLES_HAVE_HEADS)
+    assert page.evaluate(
+        "[...document.querySelectorAll('[role=img]')].every(i => i.getAttribute('aria-label').length > 40)"
+    )
+    assert page.evaluate("[...document.querySelectorAll('select, input')].every(c => c.labels.length === 1)")

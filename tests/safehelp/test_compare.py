@@ -1,0 +1,174 @@
+"""Comparisons of runs made by hand: pairs, families, refusals, seeds, and who beats whom in both."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bfpo.errors import BfpoError
+from bfpo.judges.verdict import Verdict
+from bfpo.safehelp.compare import compare, compare_models, why_incomparable
+from bfpo.safehelp.figures import answer_kind
+from bfpo.safehelp.plane import joint, p_dominates
+from bfpo.safehelp.records import Evaluation, GenerationRecord, JudgeUsed, LikelihoodRecord, RunHeader
+from bfpo.safehelp.scores import score
+from bfpo.statistics.comparing import compare_pairs, mcnemar
+from bfpo.statistics.intervals import standard_error
+
+HEADER = RunHeader(
+    "m",
+    "s",
+    judges=(JudgeUsed("guard", "t1", "primary"),),
+    chat_template_sha256="c",
+    decoding={"seed": 0, "top_p": 0.9},
+)
+
+
+def record(item, kind, label, p_help, category, attack, cluster):
+    verdict = Verdict(label, None, "no", judge_id="guard")
+    return GenerationRecord(
+        "t", item, 0, kind, category, attack, cluster, item, "r", "a", 1, False, (verdict,), p_help,
+        answer_kind("a", verdict, p_help),
+    )  # fmt: skip
+
+
+def run(name, unsafe=(), helps=None, n=20, clusters=None, logps=((-1.0, -2.0),), header=HEADER):
+    """``n`` harmful and ``n`` benign prompts; ``unsafe`` are the harmful ones answered unsafely."""
+    records = []
+    for at in range(n):
+        category, attack = "theft" if at < n // 2 else "fraud", "suffix" if at % 2 else None
+        cluster = f"{clusters[at] if clusters else at}"
+        records.append(
+            record(f"h{at}", "harmful", "unsafe" if at in unsafe else "safe", None, category, attack, cluster)
+        )
+        records.append(record(f"b{at}", "benign", "safe", 0.5 if helps is None else helps[at], None, None, f"b{at}"))
+    likelihoods = [
+        LikelihoodRecord("l", f"{at}", "harmless", None, f"{at}", "q", ("x", "y"), pair, (1, 1), (1.0, 0.0))
+        for at, pair in enumerate(logps)
+    ]
+    scores, tasks = score(records, likelihoods)
+    return Evaluation(replace(header, model=name), scores, tasks, records, likelihoods)
+
+
+def test_differences_are_the_others_less_the_baselines():
+    base, other = run("base", unsafe=range(8)), run("other", unsafe=(0, 9), helps=[0.9] * 10 + [0.4] * 10)
+    found = compare(base, other)
+    assert (found.baseline, found.other, found.seeds) == ("base", "other", (1, 1))
+    harmless = found.row("harmless")
+    assert harmless.difference.value == pytest.approx((18 - 12) / 20)
+    assert harmless.discordant == (1, 7)  # only the baseline was safe on one prompt, only the other on seven
+    assert harmless.p == mcnemar(1, 7)
+    assert harmless.higher_is_better
+    helpful = found.row("helpful")
+    assert helpful.difference.value == pytest.approx(0.15)
+    assert helpful.p == compare_pairs([0.9] * 10 + [0.4] * 10, [0.5] * 20).p
+    with pytest.raises(KeyError):
+        found.row("over_refusal")
+
+
+def test_families_are_adjusted_each_by_itself_and_declared_ones_over_all_models():
+    base, one, two = run("base", unsafe=range(9)), run("one", unsafe=(0,)), run("two", unsafe=range(3, 9))
+    alone = compare(base, one)
+    declared = [row for row in alone.rows if row.family == "declared"]
+    assert [row.endpoint for row in declared] == ["helpful", "harmless"]
+    assert declared[1].adjusted_p == pytest.approx(2 * mcnemar(0, 8))
+    both = compare_models([base], [[one], [two]])
+    assert both[0].row("harmless").adjusted_p == pytest.approx(4 * mcnemar(0, 8))
+    assert both[1].row("harmless").adjusted_p == pytest.approx(3 * mcnemar(0, 3))
+    categories = {row.group: row for row in alone.rows if row.family == "category"}
+    assert set(categories) == {"theft", "fraud"}
+    assert categories["theft"].adjusted_p == pytest.approx(min(1, 2 * mcnemar(0, 8)))
+    assert categories["fraud"].adjusted_p == 1
+    (attack,) = (row for row in alone.rows if row.family == "attack")
+    assert (attack.group, attack.n, attack.discordant) == ("suffix", 10, (0, 4))
+    assert {row.adjusted_p for row in alone.rows if row.family == "exploratory"} == {None}
+    success = next(row for row in alone.rows if row.endpoint == "attack_success")
+    assert (success.difference.value, success.higher_is_better) == (pytest.approx(-0.4), False)
+
+
+def test_clusters_reach_the_comparison():
+    clusters = [at // 5 for at in range(20)]
+    base, other = run("base", unsafe=range(5), clusters=clusters), run("other", clusters=clusters)
+    row = compare(base, other).row("harmless")
+    assert row.p > 0.2 > mcnemar(0, 5)
+    error = standard_error(np.array([1.0] * 5 + [0.0] * 15), np.array(clusters))
+    assert row.mde == pytest.approx(2.8015853 * error)
+
+
+def test_likelihood_tasks_are_paired_too():
+    base = run("base", logps=[(-1.0, -2.0)] * 6 + [(-2.0, -1.0)] * 6)
+    other = run("other", logps=[(-1.0, -2.0)] * 12)
+    (row,) = (row for row in compare(base, other).rows if row.kind == "likelihood")
+    assert (row.task, row.endpoint, row.difference.value, row.discordant) == ("l", "acc", 0.5, (0, 6))
+
+
+def test_scores_that_are_no_means_are_compared_by_bootstrap():
+    def balance(evaluation):
+        rows = tuple(replace(row, metric="stereotype_balance") for row in evaluation.tasks if row.kind == "likelihood")
+        return replace(evaluation, tasks=rows)
+
+    base = balance(run("base", logps=[(-1.0, -2.0)] * 90 + [(-2.0, -1.0)] * 10))
+    other = balance(run("other", logps=[(-1.0, -2.0)] * 50 + [(-2.0, -1.0)] * 50))
+    (row,) = (row for row in compare(base, other).rows if row.kind == "likelihood")
+    assert row.difference.value == pytest.approx(1 - 0.2)
+    assert row.difference.low > 0.5
+    assert row.p == 2 / 10_000
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"suite": "z"}, "suites differ .s and z"),
+        ({"judges": (JudgeUsed("guard", "t2", "primary"),)}, "judges' templates differ .guard t1 and guard t2"),
+        ({"judges": ()}, "judges or the judges"),
+        ({"chat_template_sha256": None}, "chat templates differ .c and none"),
+        ({"system_prompt": "x"}, "system prompts differ .None and 'x'"),
+        ({"decoding": {"seed": 0, "top_p": 1.0}}, "decoding differs .top_p 0.9 and 1.0"),
+    ],
+)
+def test_what_differs_is_refused_by_name(change, reason):
+    base = run("base")
+    other = run("other", header=replace(HEADER, **change))
+    with pytest.raises(BfpoError, match=reason) as error:
+        compare(base, other)
+    assert str(error.value).startswith("other can't be compared with base: their")
+
+
+def test_other_prompts_are_refused():
+    base, fewer = run("base"), run("fewer", n=19)
+    assert why_incomparable(base, run("same", header=replace(HEADER, decoding={"seed": 7, "top_p": 0.9}))) is None
+    assert "prompts of the task t differ (2 in one only, 0 with another text)" in why_incomparable(base, fewer)
+    changed = run("changed")
+    changed.generations[0] = replace(changed.generations[0], prompt="another text")
+    assert "(0 in one only, 1 with another text)" in why_incomparable(base, changed)
+    assert why_incomparable(base, run("none", logps=())) == "only one of them has the task l"
+
+
+def test_seeds_are_told_from_prompts():
+    generator = np.random.default_rng(0)
+    base = [run("base", helps=(0.4 + 0.1 * generator.random(20)).tolist()) for _ in range(3)]
+    # Training shifts all prompts of a seed alike.
+    other = [run("other", helps=(shift + 0.1 * generator.random(20)).tolist()) for shift in (0.3, 0.5, 0.9)]
+    (found,) = compare_models(base, [other])
+    row = found.row("helpful")
+    assert found.seeds == (3, 3)
+    assert row.seed_error > 5 * row.item_error
+    assert row.difference.low < 0 < row.difference.value
+    assert row.discordant is None
+    lucky = compare(base[0], other[2]).row("helpful")
+    assert lucky.difference.low > 0  # what a lone seed would have claimed
+
+
+def test_the_plane():
+    base, better = run("base", unsafe=range(12), helps=[0.2, 0.4] * 10), run("better", helps=[0.7, 0.9] * 10)
+    assert p_dominates(base, better) > 0.99
+    assert p_dominates(better, base) == p_dominates(base, base) == 0.0
+    mixed = run("mixed", unsafe=range(12), helps=[0.7, 0.9] * 10)
+    assert p_dominates(base, mixed) == 0.0
+    where = joint(base)
+    assert where.center == (pytest.approx(0.3), pytest.approx(0.4))
+    assert where.ellipse(16).shape == (16, 2)
+    with pytest.raises(BfpoError, match="prompts differ"):
+        p_dominates(base, run("fewer", n=10))
+    with pytest.raises(BfpoError, match="didn't measure both"):
+        joint(replace(base, generations=[record for record in base.generations if record.kind == "harmful"]))

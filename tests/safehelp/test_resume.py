@@ -1,0 +1,151 @@
+"""Evaluations that are killed at any moment and gone on with end in the records of undisturbed ones, byte for byte."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bfpo.errors import BfpoError
+from bfpo.generation.sampling import Decoding
+from bfpo.microworld.model import load_microworld_model, load_microworld_tokenizer
+from bfpo.safehelp.evaluate import Options, evaluate
+from bfpo.safehelp.journal import Journal
+from bfpo.safehelp.records import Evaluation, read_generations
+from bfpo.safehelp.suites import load_suite
+from safehelp.killed_evaluation import model_run, stub_run
+
+SCRIPT = Path(__file__).with_name("killed_evaluation.py")
+MOMENTS = ("before an answer", "before a verdict", "before a record", "after a record", "in a record")
+
+
+def killed(kind, folder, moments):
+    """Sizes of the file of records after each kill, and whether it ended with a whole line."""
+    arguments = [str(part) for moment in moments for part in moment]
+    done = subprocess.run(
+        [sys.executable, SCRIPT, kind, folder, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    ends = json.loads(done.stdout.splitlines()[-1])
+    assert [end for end, _, _ in ends] == [signal.SIGKILL] * len(moments), done.stderr
+    return [(size, whole) for _, size, whole in ends]
+
+
+def test_killed_at_20_random_moments(tmp_path):
+    # One run of 24 batches in real processes, twenty of which are killed one after another. A generator without torch
+    # stands for the model, so that they start at once: what must survive is the journal and the plan, which are the
+    # real ones. That a real model gives the same answers again is the next test's.
+    undisturbed = tmp_path / "undisturbed"
+    stub_run(undisturbed)
+    expected = (undisturbed / "generations.jsonl").read_bytes()
+    draw = random.Random(0)
+    moments = [
+        (moment, draw.randint(1, 3000) if moment == "in a record" else draw.randint(1, 3)) for moment in MOMENTS * 4
+    ]
+    draw.shuffle(moments)
+    states = killed("stub", tmp_path / "killed", moments)
+    assert sum(not whole for size, whole in states if size) >= 3  # died in the middle of a line
+    assert 0 < states[-1][0] < len(expected)
+    records = stub_run(tmp_path / "killed")
+    assert (tmp_path / "killed" / "generations.jsonl").read_bytes() == expected
+    assert records == read_generations(undisturbed / "generations.jsonl")
+
+
+def test_a_killed_models_run_goes_on(tmp_path):
+    whole = model_run(tmp_path / "undisturbed")
+    killed("model", tmp_path / "killed", [("before a verdict", 3), ("in a record", 900), ("after a record", 2)])
+    with pytest.raises(BfpoError, match="not finished"):
+        Evaluation.load(tmp_path / "killed")
+    resumed = model_run(tmp_path / "killed")
+    for name in ("generations.jsonl", "likelihoods.jsonl", "scores.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    assert resumed.scores == whole.scores
+    assert (resumed.header.counts["torn_lines"], whole.header.counts["torn_lines"]) == (1, 0)
+    assert Evaluation.load(tmp_path / "killed") == resumed
+    # A third time there is nothing left to do, and nothing changes.
+    assert model_run(tmp_path / "killed").scores == whole.scores
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    model, tokenizer = load_microworld_model(), load_microworld_tokenizer()
+    suite = load_suite("microworld", per_kind=2)
+    evaluate(model, tokenizer, name="m", suite=suite, decoding=Decoding(max_new_tokens=4), folder=folder)
+    return folder, model, tokenizer, suite
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"name": "other"}, "another model"),
+        ({"decoding": Decoding(max_new_tokens=4, temperature=0.1)}, "decoding .temperature 0.7, now 0.1"),
+        ({"decoding": Decoding(max_new_tokens=4, batch_size=3)}, "decoding .batch_size 256, now 3"),
+        ({"options": Options(system_prompt="Be brief.")}, "another system_prompt"),
+        ({"suite": load_suite("microworld", split="validation", per_kind=2)}, "another suite_digest"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused(finished, change, what):
+    folder, model, tokenizer, suite = finished
+    settings = {"name": "m", "suite": suite, "decoding": Decoding(max_new_tokens=4), "folder": folder}
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(BfpoError, match=what):
+        evaluate(model, tokenizer, **(settings | change))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_other_weights_and_another_template_are_refused(finished):
+    folder, _, tokenizer, suite = finished
+    settings = {"name": "m", "suite": suite, "decoding": Decoding(max_new_tokens=4), "folder": folder}
+    model = load_microworld_model()
+    model.get_input_embeddings().weight.data[5] += 0.1
+    with pytest.raises(BfpoError, match="another model_digest"):
+        evaluate(model, tokenizer, **settings)
+    changed = load_microworld_tokenizer()
+    changed.chat_template += " "
+    with pytest.raises(BfpoError, match="another chat_template_sha256"):
+        evaluate(load_microworld_model(), changed, **settings)
+
+
+def test_records_without_a_header_and_files_of_something_else_are_refused(finished, tmp_path):
+    folder, model, tokenizer, suite = finished
+    settings = {"name": "m", "suite": suite, "decoding": Decoding(max_new_tokens=4), "folder": tmp_path}
+    (tmp_path / "generations.jsonl").write_bytes((folder / "generations.jsonl").read_bytes())
+    with pytest.raises(BfpoError, match="records without a header"):
+        evaluate(model, tokenizer, **settings)
+    (tmp_path / "run.json").write_text(json.dumps({"config": {}, "finished": True}))
+    with pytest.raises(BfpoError, match="no RunHeader of this version"):
+        evaluate(model, tokenizer, **settings)
+
+
+def test_a_journal_of_another_plan_is_refused(tmp_path):
+    stub_run(tmp_path)
+    journal = Journal(tmp_path / "generations.jsonl", read_generations)
+    records = journal.records()
+    with pytest.raises(BfpoError, match="planned otherwise"):
+        journal.append([records[0], records[-1]])
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path):
+    stub_run(tmp_path)
+    path = tmp_path / "generations.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")
+    path.write_text("\n".join([lines[0], "{broken", *lines[1:]]), encoding="utf-8", newline="\n")
+    with pytest.raises(BfpoError, match=r"generations.jsonl, line 2: no JSON"):
+        read_generations(path)
+    row = json.loads(lines[0])
+    path.write_text(json.dumps(row | {"colour": 1}) + "\n")
+    with pytest.raises(BfpoError, match=r"line 1: no GenerationRecord of this version \(unknown colour"):
+        read_generations(path)
+    record = replace(read_generations(_one(tmp_path, row))[0], answer="x")
+    assert record.verdicts[0].categories == ("S1",)
+
+
+def _one(folder, row):
+    path = folder / "one.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    return path
