@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart study-quick bench bench-full bench-streaming test lint clean
+.PHONY: help install quickstart study-quick study-labels bench bench-full bench-streaming reference test lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,9 @@ quickstart: install ## the whole way on the microworld: SFT, four methods, SafeH
 study-quick: install ## five seeds of it, with every method's beta from one grid (half an hour, resumable)
 	$(BIN)/bfpo study quick
 
+study-labels: install ## how few human labels suffice (two hours, resumable)
+	$(BIN)/bfpo study labels
+
 bench: install ## the engine against TRL, fp32 and all weights (half an hour, resumable)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trl]'
 	$(BIN)/python benchmarks/engine.py headline
@@ -33,6 +36,9 @@ bench-full: install ## every precision and choice of weights, and the sweeps (ho
 
 bench-streaming: install ## memory and start of training on 100,000 pairs (ten minutes)
 	$(BIN)/python benchmarks/streaming.py
+
+reference: install ## write docs/cli.md and docs/api.md from the commands and docstrings
+	$(BIN)/python docs/make_reference.py
 
 test: install ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -1,0 +1,89 @@
+"""Write ``docs/cli.md`` and ``docs/api.md`` from the commands and docstrings themselves; ``make reference`` runs it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import bfpo
+from bfpo.cli.main import app
+
+
+def command_line() -> str:
+    """Every command with its arguments and options, in Markdown."""
+    lines = [
+        "# The command line",
+        "",
+        "Written by `make reference` from the commands. Exit codes: 0 done, 1 a failed check or run, 2 wrong usage or "
+        "bad input, with one message on standard error.",
+        "",
+    ]
+    for path, command in _commands("bfpo", typer.main.get_command(app)):
+        lines += [f"## {path}", "", _one_line(command.help), ""]
+        rows = [_row(parameter) for parameter in command.params if parameter.name not in ("help", "version")]
+        if rows:
+            lines += ["| argument or option | default | meaning |", "|---|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def python() -> str:
+    """Every public name of the package with its signature and docstring, in Markdown."""
+    lines = ["# Python", "", "Written by `make reference` from the docstrings: what `import bfpo` offers.", ""]
+    for name in sorted(set(bfpo.__all__) - {"__version__"}):
+        value = getattr(bfpo, name)
+        lines += [f"## {name}", "", "```python", f"{name}{_signature(value)}", "```", "", *_text(value), ""]
+        for method, function in _methods(value):
+            lines += [f"### {name}.{method}{_signature(function)}", "", *_text(function), ""]
+    return "\n".join(lines)
+
+
+def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """Commands in the order of the help, groups entered."""
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, part in command.commands.items():
+        if not part.hidden:
+            yield from _commands(f"{path} {name}", part)
+
+
+def _row(parameter: Any) -> str:
+    is_option = parameter.param_type_name == "option"
+    name = ", ".join(f"`{option}`" for option in parameter.opts) if is_option else f"`{parameter.name.upper()}`"
+    silent = parameter.default is None or parameter.default is False or parameter.default == ()
+    default = "required" if parameter.required else "" if silent else f"`{parameter.default}`"
+    return f"| {name} | {default} | {_one_line(parameter.help)} |"
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def _signature(value: Any) -> str:
+    # A trainer's configuration has all of transformers' fields: its docstring names our own.
+    if inspect.isclass(value) and len(inspect.signature(value).parameters) > 30:
+        return "(...)"
+    return str(inspect.signature(value)).replace("'", "")
+
+
+def _text(value: Any) -> list[str]:
+    return ["```text", inspect.getdoc(value) or "", "```"]
+
+
+def _methods(value: Any) -> Iterator[tuple[str, Any]]:
+    """The public methods that a class of ours defines itself, of small classes."""
+    if inspect.isclass(value) and value.__module__.startswith("bfpo.objectives"):
+        for name, method in vars(value).items():
+            function = getattr(value, name) if isinstance(method, classmethod | staticmethod) else method
+            if not name.startswith("_") and inspect.isroutine(function):
+                yield name, function
+
+
+if __name__ == "__main__":
+    folder = Path(__file__).parent
+    (folder / "cli.md").write_text(command_line(), encoding="utf-8")
+    (folder / "api.md").write_text(python(), encoding="utf-8")
