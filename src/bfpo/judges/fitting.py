@@ -99,9 +99,8 @@ def fit_judge(
         intercept=everything.intercept,
         scaling=_scaling(scores, labels),
     )
-    return Fit(replace(judge, record=_record(used, labels, labelled, folds, seed, inverse_penalty)), OutOfFold(
-        used, labels, scores, probabilities
-    ))  # fmt: skip
+    record = _record(used, labels, labelled, folds, seed, inverse_penalty)
+    return Fit(replace(judge, record=record), OutOfFold(used, labels, scores, probabilities))
 
 
 def _used(labelled: Sequence[LabelledAnswer], target: Target) -> tuple[list[LabelledAnswer], np.ndarray]:
