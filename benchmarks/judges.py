@@ -1,8 +1,8 @@
 """Throughput and memory of judging through an OpenAI-compatible server: ``python benchmarks/judges.py``.
 
-A mock server in a process of its own gives every reply after a fixed delay. Ideal is what 64 requests in flight allow:
-rows / 64 * delay. Order is checked, verdicts go to a cache, and retries are on; a second run with errors shows what they
-cost. Memory is measured over 200,000 rows through the same client with a transport in the process. Writes
+A mock server in a process of its own gives every reply after a fixed delay. Ideal is what 64 requests in flight
+allow: rows / 64 * delay. Order is checked, verdicts go to a cache, and retries are on; a second run with errors shows
+what they cost. Memory is measured over 200,000 rows through the same client with a transport in the process. Writes
 docs/results/judges-throughput.md.
 """
 
@@ -20,12 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 IN_FLIGHT = 64
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "judges-throughput.md"
+KEPT = Path(__file__).parents[1] / "runs" / "judges"
 
 
 def main() -> None:
@@ -33,14 +34,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=3200, help="of a timed run")
     parser.add_argument("--memory-rows", type=int, default=200_000)
-    parser.add_argument("--only-memory", action="store_true", help="print the memory at each tenth and end (internal)")
+    parser.add_argument("--only", choices=("throughput", "memory"), help="measure one of them and end")
     arguments = parser.parse_args()
-    if arguments.only_memory:
-        print(json.dumps(memory_run(arguments.memory_rows)))
+    KEPT.mkdir(parents=True, exist_ok=True)
+    measures: dict[str, Callable[[], Any]] = {
+        "throughput": lambda: [throughput(arguments.rows, *run) for run in ((0.2, 0.0), (0.2, 0.1), (0.05, 0.0))],
+        "memory": lambda: memory_run(arguments.memory_rows),
+    }
+    if arguments.only:
+        (KEPT / f"{arguments.only}.json").write_text(json.dumps(measures[arguments.only]()), encoding="utf-8")
         return
-    lines = [throughput(arguments.rows, delay, errors) for delay, errors in ((0.2, 0.0), (0.2, 0.1), (0.05, 0.0))]
-    command = [sys.executable, __file__, "--only-memory", "--memory-rows", str(arguments.memory_rows)]
-    memory = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    for name in measures:
+        # In processes of their own: neither memory nor threads of one show in the other.
+        if not (KEPT / f"{name}.json").exists():
+            subprocess.run([sys.executable, __file__, "--only", name, *sys.argv[1:]], check=True)
+    lines, memory = (json.loads((KEPT / f"{name}.json").read_text(encoding="utf-8")) for name in measures)
     RESULTS.write_text(page(lines, memory, arguments.memory_rows), encoding="utf-8")
     print(RESULTS.read_text(encoding="utf-8"))
 
@@ -162,25 +170,26 @@ def page(lines: list[dict[str, Any]], memory: dict[str, Any], rows: int) -> str:
         for line in lines
     )
     growth = memory["resident"][-1] - memory["resident"][1]
+    tenths = ", ".join(f"{value:.0f}" for value in memory["resident"])
     return f"""# Throughput of judging through a server
 
-`python benchmarks/judges.py`, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; a mock \
-server in a process of its own on the same machine, {IN_FLIGHT} requests in flight. Every verdict's order is checked, each \
-goes into the cache as it comes, retries are on.
+`python benchmarks/judges.py`, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; a mock
+server in a process of its own on the same machine, {IN_FLIGHT} requests in flight. Every verdict's order is checked,
+each goes into the cache as it comes, retries are on.
 
 | a reply takes | first tries that get status 500 | rows | took | ideal | share of the ideal | client's CPU a row | \
 the same again, from the cache |
 |---|---|---|---|---|---|---|---|
 {table}
 
-Ideal is rows / {IN_FLIGHT} * delay, errors not counted: with a tenth of first tries failing, a tenth more replies are \
+Ideal is rows / {IN_FLIGHT} * delay, errors not counted: with a tenth of first tries failing, a tenth more replies are
 waited for. At 50 ms the two cores, which client and server share here, are the limit and not the waiting.
 
 ## Memory
 
-{rows:,} rows of 900 characters through the same client, with a transport in the process in place of the network, in \
-{memory["seconds"]:.0f} s. Resident memory after each tenth, in MiB: {", ".join(f"{value:.0f}" for value in memory["resident"])}; \
-peak {memory["peak"]:.0f}. From the second tenth to the last it changes by {growth:+.1f} MiB.
+{rows:,} rows of 900 characters through the same client, with a transport in the process in place of the network, in
+{memory["seconds"]:.0f} s. Resident memory after each tenth, in MiB: {tenths}; peak {memory["peak"]:.0f}.
+From the second tenth to the last it changes by {growth:+.1f} MiB.
 """
 
 

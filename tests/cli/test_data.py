@@ -43,6 +43,18 @@ def test_show_prints_rows_as_they_are(source):
     assert "Second?" not in done.output
 
 
+def test_list_names_the_public_sets_and_show_previews_one(monkeypatch):
+    import datasets
+
+    done = run("list")
+    for words in ("pku-saferlhf-2023 PKU-Alignment/PKU-SafeRLHF at ff7ba910:", "ultrachat ", "Anthropic/hh-rlhf"):
+        assert words in " ".join(done.output.split())
+    dialogue = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "y"}]
+    rows = datasets.Dataset.from_list([{"prompt": "q", "prompt_id": "id", "messages": dialogue}])
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, **options: rows)
+    assert "responses: [[{'role': 'assistant', 'content': 'y'}]]" in run("show", "ultrachat").output.replace("\n", " ")
+
+
 def test_show_tokens_prints_ids_of_every_answer(source):
     done = run("show", source, "-n", "1", "--tokens")
     assert done.exit_code == 0, done.output

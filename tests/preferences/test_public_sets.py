@@ -74,6 +74,7 @@ def test_every_set_has_a_fixture_that_its_shape_reads_without_a_word(tmp_path, n
     if name.startswith("pku"):
         assert (row["prompt"], row["chosen"], row["rejected"]) == ("q", "y", "n")
         assert (row["chosen_is_safe"], row["rejected_is_safe"], row["chosen_is_safer"]) == (1.0, 0.0, 1.0)
+        assert row["category"] == (None if name.endswith("2023") else "Endangering Public Health")
     elif name == "ultrafeedback":
         assert (row["responses"], row["helpfulness"]) == (["y", "n", "m", "l"], [8.0, 2.0, 8.0, 7.5])
         assert row["is_safe"] == [None] * 4

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bfpo.engine.forward import split
 from bfpo.engine.logps import TokenGroup
 from bfpo.errors import BfpoError
-from bfpo.training.sampling import StepPlan, StepSampler
+from bfpo.training.sampling import StepLoader, StepPlan, StepSampler
 
 ratios = st.sampled_from([(1.0, 2), (1.0, 8), (0.5, 3), (0.5, 12), (2.0, 6), (3.0, 4), (0.25, 5)])
 
@@ -87,3 +87,15 @@ def test_a_batch_that_cannot_hold_the_ratio_is_refused(batch, ratio):
 def test_nothing_to_train_on_is_refused():
     with pytest.raises(BfpoError, match="no row to train on"):
         StepPlan(0, 10, 2)
+
+
+def test_workers_that_load_ahead_do_not_change_the_order():
+    plan = StepPlan(20, 6, 4, 1.0, 3)
+
+    def loaded(workers):
+        sampler = StepSampler(plan, 0, 1)
+        loader = StepLoader(list(range(26)), batch_sampler=sampler, collate_fn=list, num_workers=workers)  # pyright: ignore
+        loader.set_epoch(1)
+        return list(loader)
+
+    assert loaded(0) == loaded(2) == [step.tolist() for step in plan.epoch(1)]

@@ -6,7 +6,7 @@ import fcntl
 import json
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from bfpo.generation.sampling import Decoding
 from bfpo.judges.helpfulness import Comparison
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.labeling.filling import Flags, exchange_of, label_preferences
+from bfpo.labeling.posterior import VerdictRates, rescaled
 from bfpo.microworld.data import safety_set
 from bfpo.microworld.judge import OracleJudge
 from bfpo.objectives.global_preference import GlobalPreference
@@ -80,7 +81,7 @@ def cells(seeds: Sequence[int] = SEEDS) -> list[Cell]:
     """All cells, what matters most first, so that a study that is stopped early says something."""
     ordered = [Cell(seed, "nobody") for seed in seeds]
     ordered += [
-        Cell(seed, "fitted", 0.1, flags=flags) for seed in seeds for flags in ("rescaled", "verdict", "posterior")
+        Cell(seed, "fitted", 0.1, flags=flags) for flags in ("verdict", "posterior", "rescaled") for seed in seeds
     ]
     for seed in seeds:
         ordered += [Cell(seed, "oracle", 0.1, error, flags) for error in ERRORS for flags in ("posterior", "verdict")]
@@ -131,7 +132,9 @@ def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
     method = METHODS["BFPO"]
     beta, alpha = method.beta, GlobalPreference.alpha
     if cell.flags == "rescaled":
-        beta, alpha = rescaled(judged["report"]["errors"][0], cell.share, beta, alpha)
+        rates = judged["report"]["errors"][0]
+        if rates is not None:
+            beta, alpha = rescaled(VerdictRates(**rates), cell.share, beta, alpha)
     recipe = method_recipe(method, beta, data, model, output, scale, cell.seed) | {"alpha": alpha}
     run_recipe(load_recipe(write_recipe(seed_folder / "recipes" / f"{cell.arm}.yaml", recipe)))
     result = {"cell": asdict(cell), "judged": judged, "outcomes": outcomes(_answers(output, cell.seed))}
@@ -140,26 +143,6 @@ def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result) + "\n", encoding="utf-8")
     return result
-
-
-def rescaled(rates: Mapping[str, Any] | None, share: float, beta: float, alpha: float) -> tuple[float, float]:
-    """beta and alpha under which verdicts pull as hard as true flags would, on average.
-
-    Of verdicts that err whatever the pair, E[flag | truth] = a + c truth, in which c = share + (1 - share)
-    (sensitivity + specificity - 1) and a = (1 - share)(1 - sensitivity). T is affine in the flags, so the mean label is
-    a + c (T + alpha) - alpha', which is c T for alpha' = a + c alpha; and c T/(c beta) = T/beta.
-
-    Args:
-        rates: the judge's, as a record.
-        share: of the flags that are people's.
-        beta: for true flags.
-        alpha: for true flags.
-    """
-    if rates is None:
-        return beta, alpha
-    missed, right = rates["given_unsafe"]["safe"], rates["given_safe"]["safe"]
-    contrast = share + (1 - share) * (right - missed)
-    return beta * contrast, (1 - share) * missed + contrast * alpha
 
 
 def labelled_rows(cell: Cell, scale: Scale) -> tuple[list[Row], dict[str, Any]]:

@@ -142,6 +142,18 @@ def _markdown(summary: Mapping[str, Any]) -> str:
             cells.append(f"{figure['value']:.3f} [{figure['low']:.3f} {figure['high']:.3f}]")
             cells.append("" if loss is None else f"{100 * loss['loss']:+.1f} (≤ {100 * loss['upper_bound']:+.1f})")
         lines.append(f"| {arm} | {len(values['seeds'])} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "## Why the flags differ",
+        "",
+        "Of a judge that errs whatever the pair, a verdict keeps c = sensitivity + specificity - 1 of the "
+        "contrast between safe and unsafe on average over many pairs, and a posterior less: its two values "
+        "are nearer to each other than 1 and 0. A model that averages over pairs is trained on that mean "
+        "label, which is BFPO's at a `beta` larger by 1/c. So the flag that is best for a pair on its own "
+        "(the posterior, in squared error) is not the one that trains the safest model. *Rescaled* verdicts "
+        "undo the mean and keep the noise; the buffer, whose flags need no undoing, then pulls harder than it "
+        "should.",
+    ]
     return "\n".join(lines) + "\n"
 
 

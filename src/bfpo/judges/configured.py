@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bfpo.endpoints import Endpoint, EndpointConfig
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.calibration import Scaling, logit
 from bfpo.judges.registry import load_judge, register_judge
+from bfpo.judges.streaming import BATCH, StreamingJudge
 from bfpo.judges.templates import TEMPLATES, GuardTemplate, template_named, yes_no_template
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 
@@ -96,6 +98,15 @@ class ScaledJudge:
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """The judge's verdicts with scaled probabilities."""
         return [self._scaled(verdict) for verdict in self.judge_itself.judge(exchanges)]
+
+    def stream(self, exchanges: Iterable[Exchange]) -> Iterator[Verdict]:
+        """The same one by one, as the judge gives them."""
+        if isinstance(self.judge_itself, StreamingJudge):
+            yield from map(self._scaled, self.judge_itself.stream(exchanges))
+            return
+        rest = iter(exchanges)
+        while batch := list(islice(rest, BATCH)):
+            yield from self.judge(batch)
 
     def _scaled(self, verdict: Verdict) -> Verdict:
         if verdict.p_safe is None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bfpo.errors import BfpoError
-from bfpo.judges.calibration import fit_scaling
+from bfpo.judges.calibration import Scaling, fit_scaling, logit
 from bfpo.judges.fitted import FittedJudge, NgramBlock, Target
 from bfpo.judges.labels import LabelledAnswer
 from bfpo.judges.unjudged import is_empty
@@ -97,11 +97,10 @@ def fit_judge(
         idf=np.concatenate(everything.idf),
         weights=everything.weights,
         intercept=everything.intercept,
-        scaling=fit_scaling(scores, labels),
+        scaling=_scaling(scores, labels),
     )
-    return Fit(replace(judge, record=_record(used, labels, labelled, folds, seed, inverse_penalty)), OutOfFold(
-        used, labels, scores, probabilities
-    ))  # fmt: skip
+    record = _record(used, labels, labelled, folds, seed, inverse_penalty)
+    return Fit(replace(judge, record=record), OutOfFold(used, labels, scores, probabilities))
 
 
 def _used(labelled: Sequence[LabelledAnswer], target: Target) -> tuple[list[LabelledAnswer], np.ndarray]:
@@ -109,7 +108,7 @@ def _used(labelled: Sequence[LabelledAnswer], target: Target) -> tuple[list[Labe
         return answer.is_safe if target == "safety" else answer.is_refusal
 
     used = [answer for answer in labelled if label(answer) is not None and not is_empty(answer.exchange)]
-    return used, np.array([bool(label(answer)) for answer in used])
+    return used, np.array([bool(label(answer)) for answer in used], dtype=bool)
 
 
 def _check_enough(labels: np.ndarray, groups: Sequence[str], folds: int, target: Target) -> None:
@@ -135,8 +134,16 @@ def _cross_scaled(scores: np.ndarray, labels: np.ndarray, parts: Sequence[np.nda
     probabilities = np.empty(len(scores))
     for held_out in parts:
         others = np.setdiff1d(np.arange(len(scores)), held_out)
-        probabilities[held_out] = fit_scaling(scores[others], labels[others]).apply(scores[held_out])
+        probabilities[held_out] = _scaling(scores[others], labels[others]).apply(scores[held_out])
     return probabilities
+
+
+def _scaling(scores: np.ndarray, labels: np.ndarray) -> Scaling:
+    """The likeliest scaling; where the scores tell nothing out of fold, the share of the label whatever they are."""
+    try:
+        return fit_scaling(scores, labels)
+    except BfpoError:
+        return Scaling(0.0, float(logit([labels.mean()])[0]))
 
 
 class _Counts:

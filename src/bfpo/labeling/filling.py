@@ -185,7 +185,9 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
         comparisons = [Comparison(first.prompt, first.answer, second.answer) for first, second in asked]
         found = [preference.p_first for preference in judge.compare(comparisons)]
     answers = iter(found)
-    ordered, by, turned = [], [], 0
+    ordered: list[Row] = []
+    by: list[str] = []
+    turned = 0
     for row in rows:
         if "chosen" not in row:
             ordered.append(row)
@@ -194,8 +196,9 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
         if row["chosen_is_better"] is None:
             better = next(answers)
             name = "unknown" if better is None else "judge"
-            row = _turned(row, better) if better is not None and better < 0.5 else row | {"chosen_is_better": better}
-            turned += better is not None and better < 0.5
+            turns = better is not None and better < 0.5
+            row = _turned(row, better) if turns else {**row, "chosen_is_better": better}
+            turned += turns
         by.append(name)
         ordered.append(row | {"labelled_by": row["labelled_by"] | {"order": name}})
     return ordered, _counts(by, (PEOPLE, "judge", "unknown")), turned

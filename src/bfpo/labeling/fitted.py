@@ -126,7 +126,8 @@ def fit_file(source: str) -> tuple[FittedLabeling, PreferenceFit]:
     }
     categories: dict[str, GlobalPreference] = {}
     if "category" in present:
-        by_category = fit_categories(*columns, [str(row.get("category") or "") for _, row in rows])
+        better, worse, preferred = columns
+        by_category = fit_categories(better, worse, preferred, [str(row.get("category") or "") for _, row in rows])
         categories = {name: one.preference for name, one in by_category.categories.items() if name}
         record["categories"] = by_category.record()
     return FittedLabeling(fit.preference, categories, record), fit

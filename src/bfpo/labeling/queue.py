@@ -75,9 +75,8 @@ def target_variances(rows: Sequence[Row], labeling: GlobalPreference, unknown: f
         seconds += [safe[index] for index in labels["second"]]
         # A tie of scores is no doubt about them.
         better += labels["first_is_better"] if is_pair else [1.0] * len(labels["first"])
-    variances = _variances(
-        *(torch.tensor(column, dtype=torch.float64) for column in (firsts, seconds, better)), labeling
-    )
+    first, second, first_is_better = torch.tensor([firsts, seconds, better], dtype=torch.float64)
+    variances = _variances(first, second, first_is_better, labeling)
     pairs = np.bincount(owners, minlength=len(rows))
     return list(np.bincount(owners, variances.numpy(), len(rows)) / np.maximum(pairs, 1))
 

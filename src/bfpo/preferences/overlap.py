@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from bfpo.preferences.schema import PreferenceDataError, Problem
 
 # Words of a run. Shorter prompts can only be the same; GPT-3 (arXiv 2005.14165, appendix C) took 8 to 13.
 WORDS = 8
-# Of an evaluation prompt's runs, the share that training prompts must hold for it to count as known (PaLM, arXiv
-# 2204.02311, section 8: 70 % of runs of eight).
+# Of an evaluation prompt's runs, the share that training prompts must hold for it to count as known: 70 % of runs of
+# eight, as for PaLM (Chowdhery et al. 2022).
 SHARE = 0.7
 
 
@@ -43,13 +43,15 @@ def find_overlap(training: Iterable[str], evaluation: Mapping[str, Sequence[str]
     words = {name: [normalised(prompt) for prompt in prompts] for name, prompts in evaluation.items()}
     whole = {prompt for prompts in words.values() for prompt in prompts}
     runs = {run for prompts in words.values() for prompt in prompts for run in _runs(prompt)}
+    # Most words of training begin no run that is looked for: that is seen before a run is made.
+    beginnings = {run[0] for run in runs}
     seen: set[tuple[str, ...]] = set()
     seen_runs: set[tuple[str, ...]] = set()
     for text in training:
         prompt = normalised(text)
         if prompt in whole:
             seen.add(prompt)
-        seen_runs |= runs & _runs(prompt)
+        seen_runs.update(run for run in _runs(prompt, beginnings) if run in runs)
     found = []
     for name, prompts in words.items():
         same = [at for at, prompt in enumerate(prompts) if prompt in seen]
@@ -91,8 +93,10 @@ def load_prompts(path: str) -> list[str]:
     return [prompt_text(row["prompt"]) for _, row in rows]
 
 
-def _runs(words: tuple[str, ...]) -> set[tuple[str, ...]]:
-    return {words[at : at + WORDS] for at in range(len(words) - WORDS + 1)}
+def _runs(words: tuple[str, ...], beginnings: Set[str] | None = None) -> set[tuple[str, ...]]:
+    """The runs of a text, or those that begin with certain words."""
+    places = range(len(words) - WORDS + 1)
+    return {words[at : at + WORDS] for at in places if beginnings is None or words[at] in beginnings}
 
 
 def _is_known(words: tuple[str, ...], seen: set[tuple[str, ...]]) -> bool:

@@ -87,11 +87,11 @@ def detect(columns: Collection[str]) -> tuple[Shape | None, list[Problem]]:
         "is_response_1_safe",
         "better_response_id",
     ),
-    ("safer_response_id",),
+    ("safer_response_id", "response_0_harm_category", "response_1_harm_category"),
     tuple(
         f"{part}response_{number}_{suffix}"
         for number in (0, 1)
-        for part, suffix in (("", "source"), ("", "harm_category"), ("", "severity_level"), ("", "sha256"))
+        for part, suffix in (("", "source"), ("", "severity_level"), ("", "sha256"))
     ),
 )
 def _pku(row: Row, complain: Complain) -> Row | None:
@@ -120,7 +120,17 @@ def _pku(row: Row, complain: Complain) -> Row | None:
         "rejected_is_safe": flags[rejected],
         "chosen_is_better": 1.0,
         "chosen_is_safer": None if safer is None else float(int(safer) == chosen),
+        "category": _only_harm(row),
     }
+
+
+def _only_harm(row: Row) -> str | None:
+    """The kind of harm that is marked of a pair's answers, if it is one."""
+    marked = set()
+    for number in (0, 1):
+        kinds = row.get(f"response_{number}_harm_category")
+        marked |= {name for name, is_marked in kinds.items() if is_marked} if isinstance(kinds, dict) else set()
+    return marked.pop() if len(marked) == 1 else None
 
 
 def _is_id(value: Any) -> bool:
@@ -138,9 +148,11 @@ def _pairs(row: Row, complain: Complain) -> Row | None:
     prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
     if prompt is None and isinstance(chosen, str) and isinstance(rejected, str):
         # HH-RLHF writes whole dialogues and no prompt; in a few a turn is empty, or both are the same.
-        chosen, rejected = _turns(chosen) or chosen, _turns(rejected) or rejected
-        if isinstance(chosen, list) and (chosen == rejected or not all(turn["content"] for turn in chosen + rejected)):
-            return None
+        first, second = _turns(chosen), _turns(rejected)
+        if first and second:
+            if first == second or not all(turn["content"] for turn in first + second):
+                return None
+            chosen, rejected = first, second
     if isinstance(chosen, list) and isinstance(rejected, list):
         shared = _common_prefix(chosen, rejected)
         while shared and prompt is None and not _is_users(shared[-1]):

@@ -20,12 +20,11 @@ from transformers import (
 )
 
 from bfpo.errors import BfpoError
-from bfpo.labeling.fitted import load_labeling
 from bfpo.training.checkpoints import newest_complete_checkpoint
 from bfpo.training.config import OBJECTIVE_OPTIONS, BFPOConfig
 from bfpo.training.recipe import Recipe, ResolvedRecipe
 from bfpo.training.run_record import config_record, describe_data, read_record, write_record
-from bfpo.training.sources import load_blend, load_source
+from bfpo.training.sources import labeling_of, load_blend, load_source
 from bfpo.training.trainer import BFPOTrainer
 from bfpo.versions import versions
 
@@ -94,7 +93,7 @@ def build_trainer(
 ) -> BFPOTrainer:
     """Load data and model, score the reference, and add to the record what all of it resolved to."""
     blend, sources = load_blend(recipe, suites)
-    evaluation = recipe.eval_data and load_source(recipe.eval_data, recipe.stage, recipe.seed)
+    evaluation = recipe.eval_data and load_source(recipe.eval_data, recipe.stage, recipe.seed, labeling_of(recipe))
     model, tokenizer = load_model(recipe)
     record |= {"model": model_record(model), "data": sources}
     if evaluation:
@@ -121,8 +120,9 @@ def build_trainer(
     record["layout"] = asdict(trainer.layout)
     record["reference"] = asdict(trainer.reference)
     read = [name for name in OBJECTIVE_OPTIONS if hasattr(trainer.objective, name)]
-    if recipe.labeling:
-        record["labeling"] = {"file": recipe.labeling, **load_labeling(Path(recipe.labeling)).as_json()}
+    labeling = labeling_of(recipe)
+    if labeling:
+        record["labeling"] = {"file": recipe.labeling, **labeling.as_json()}
     record["objective"] = {"name": recipe.objective} | {name: getattr(trainer.objective, name) for name in read}
     return trainer
 
@@ -185,9 +185,9 @@ def weights_dtype(recipe: Recipe) -> torch.dtype:
 def training_arguments(recipe: Recipe) -> BFPOConfig:
     """A recipe's values as the trainer's arguments."""
     options = {name: getattr(recipe, name) for name in OBJECTIVE_OPTIONS}
-    if recipe.labeling:
-        preference = load_labeling(Path(recipe.labeling)).preference
-        options |= {"b1": preference.b1, "alpha": preference.alpha}
+    labeling = labeling_of(recipe)
+    if labeling:
+        options |= {"b1": labeling.preference.b1, "alpha": labeling.preference.alpha}
     return BFPOConfig(
         output_dir=recipe.output_dir,
         loss_type=recipe.objective,

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
+
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.labeling.fitted import FittedLabeling, load_labeling
 from bfpo.preferences.blending import balanced, weighted
@@ -29,13 +31,19 @@ class LoadedSource:
     record: dict[str, Any]
 
 
-def load_source(recipe: SourceRecipe, stage: str, seed: int) -> LoadedSource:
+def labeling_of(recipe: Recipe) -> FittedLabeling | None:
+    """The fitted labeling that a recipe names, if it names one."""
+    return load_labeling(Path(recipe.labeling)) if recipe.labeling else None
+
+
+def load_source(recipe: SourceRecipe, stage: str, seed: int, labeling: FittedLabeling | None = None) -> LoadedSource:
     """Load one source and make of it what its recipe says.
 
     Args:
         recipe: of the source.
         stage: "sft" makes single answers of pairs.
         seed: where the source has none of its own.
+        labeling: gives rows the constants of their category, if it has any.
 
     Raises:
         BfpoError: if the data has problems (all are listed), or nothing is left of it.
@@ -47,7 +55,7 @@ def load_source(recipe: SourceRecipe, stage: str, seed: int) -> LoadedSource:
         columns=recipe.columns,
         unknown_safety=recipe.unknown_safety,
     )
-    seed = seed if recipe.seed is None else recipe.seed
+    seed = _seed(recipe, seed)
     record: dict[str, Any] = {"name": recipe.label, "role": recipe.role, **report.record()}
     if recipe.fraction is not None or recipe.limit is not None:
         rows = subset(rows, fraction=recipe.fraction, limit=recipe.limit, seed=seed)
@@ -63,6 +71,8 @@ def load_source(recipe: SourceRecipe, stage: str, seed: int) -> LoadedSource:
     if not len(rows):
         raise BfpoError(f"{recipe.label}: no row is left after 'prefer: {recipe.prefer}'")
     record["used"] = len(rows)
+    if labeling and labeling.categories:
+        rows, record["labeling"] = _with_constants(rows, labeling)
     return LoadedSource(Source(rows, recipe.label, recipe.role), record)
 
 
@@ -76,14 +86,18 @@ def load_blend(recipe: Recipe, suites: Prompts | None = None) -> tuple[Blend, li
     Raises:
         BfpoError: what `load_source` raises, or if a source holds evaluation prompts that the recipe doesn't allow.
     """
-    loaded = [load_source(source, recipe.stage, recipe.seed) for source in recipe.data]
+    labeling = labeling_of(recipe)
+    loaded = [load_source(source, recipe.stage, recipe.seed, labeling) for source in recipe.data]
     loaded = _weigh(recipe, loaded)
-    _check_overlap(
-        recipe, loaded, {**(suites or {}), **{path: load_prompts(path) for path in recipe.evaluation_prompts}}
-    )
-    labeling = load_labeling(Path(recipe.labeling)) if recipe.labeling else None
-    if labeling and labeling.categories:
-        loaded = [_with_constants(one, labeling) for one in loaded]
+    evaluation = {**(suites or {}), **{path: load_prompts(path) for path in recipe.evaluation_prompts}}
+    for name in recipe.allow_overlap:
+        # Where no suites are given the recipe is only planned, and their names can't be told.
+        if suites is not None and name not in evaluation:
+            raise BfpoError(
+                f"allow_overlap: nothing is evaluated under the name {name!r}{did_you_mean(name, evaluation)}: "
+                f"there are {', '.join(evaluation)}"
+            )
+    _check_overlap(recipe, loaded, evaluation)
     return Blend([one.source for one in loaded]), [one.record for one in loaded]
 
 
@@ -91,10 +105,10 @@ def _weigh(recipe: Recipe, loaded: list[LoadedSource]) -> list[LoadedSource]:
     """The sources with as many rows as their weights ask for, and a record of repeats and leftovers."""
     weighed = list(loaded)
     for role in ("main", "buffer"):
-        members = [at for at, source in enumerate(recipe.data) if source.role == role and source.weight is not None]
-        seeds = [recipe.seed if recipe.data[at].seed is None else recipe.data[at].seed for at in members]
-        drawn = weighted([loaded[at].source.rows for at in members], [recipe.data[at].weight for at in members], seeds)
-        for at, (rows, counts) in zip(members, drawn, strict=True):
+        weights = {at: one.weight for at, one in enumerate(recipe.data) if one.role == role and one.weight is not None}
+        seeds = [_seed(recipe.data[at], recipe.seed) for at in weights]
+        drawn = weighted([loaded[at].source.rows for at in weights], list(weights.values()), seeds)
+        for at, (rows, counts) in zip(weights, drawn, strict=True):
             if not len(rows):
                 raise BfpoError(
                     f"{recipe.data[at].label}: its weight leaves it without a row; raise it, or drop the source"
@@ -105,14 +119,12 @@ def _weigh(recipe: Recipe, loaded: list[LoadedSource]) -> list[LoadedSource]:
     return weighed
 
 
+def _seed(recipe: SourceRecipe, common: int) -> int:
+    return common if recipe.seed is None else recipe.seed
+
+
 def _check_overlap(recipe: Recipe, loaded: Sequence[LoadedSource], evaluation: Prompts) -> None:
     """Refuse evaluation prompts among training's, or note them where they are allowed."""
-    for name in recipe.allow_overlap:
-        if name not in evaluation:
-            raise BfpoError(
-                f"allow_overlap: nothing is evaluated under the name {name!r}{did_you_mean(name, evaluation)}: "
-                f"there are {', '.join(evaluation) or 'none'}"
-            )
     for one in loaded if evaluation else ():
         found = find_overlap(map(prompt_text, one.source.rows["prompt"]), evaluation)
         for overlap in found:
@@ -126,13 +138,11 @@ def _check_overlap(recipe: Recipe, loaded: Sequence[LoadedSource], evaluation: P
         one.record["overlap"] = [asdict(overlap) for overlap in found]
 
 
-def _with_constants(loaded: LoadedSource, labeling: FittedLabeling) -> LoadedSource:
-    """The rows with b1 and alpha of their category, the common ones where it has none."""
-    rows = loaded.source.rows
-    names = rows["category"] if "category" in rows.column_names else [None] * len(rows)
+def _with_constants(rows: datasets.Dataset, labeling: FittedLabeling) -> tuple[datasets.Dataset, dict[str, int]]:
+    """The rows with b1 and alpha of their category, the common ones where it has none, and how many have which."""
+    names = [name or "" for name in rows["category"]] if "category" in rows.column_names else [""] * len(rows)
     constants = [labeling.categories.get(name, labeling.preference) for name in names]
     rows = rows.add_column("b1", [one.b1 for one in constants])  # pyright: ignore[reportCallIssue]
     rows = rows.add_column("alpha", [one.alpha for one in constants])  # pyright: ignore[reportCallIssue]
     used = Counter(name if name in labeling.categories else "common" for name in names)
-    source = Source(rows, loaded.source.name, loaded.source.role)
-    return LoadedSource(source, loaded.record | {"labeling": dict(sorted(used.items()))})
+    return rows, dict(sorted(used.items()))

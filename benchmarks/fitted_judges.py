@@ -1,0 +1,192 @@
+"""What the fitted judge reaches on real samples: ``python benchmarks/fitted_judges.py``.
+
+Needs ../shared/data (public samples that are not part of the repository). Every part is fitted with the defaults of
+``bfpo judge fit`` and figured out of fold, folds grouped by prompt; each is a run of its own (``--only NAME``) whose
+numbers are kept in ``runs/judges``, so that a stopped run goes on. Writes docs/results/judges.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bfpo.judges.checking import JudgeReport, check_judge
+from bfpo.judges.fitting import Fit, fit_judge
+from bfpo.judges.keywords import KeywordJudge
+from bfpo.judges.labels import LabelledAnswer, load_labels, of_source
+from bfpo.judges.verdict import Exchange
+
+ROOT = Path(__file__).parents[1]
+DERIVED = ROOT.parent / "shared" / "data" / "derived"
+KEPT = ROOT / "runs" / "judges"
+
+
+def main() -> None:
+    """Figure what isn't figured yet, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=sorted(PARTS), help="figure one part and end")
+    only = parser.parse_args().only
+    KEPT.mkdir(parents=True, exist_ok=True)
+    for name in [only] if only else PARTS:
+        path = KEPT / f"{name}.json"
+        if only or not path.exists():
+            path.write_text(json.dumps(PARTS[name]()) + "\n", encoding="utf-8")
+    if only is None:
+        page = ROOT / "docs" / "results" / "judges.md"
+        page.write_text(written({name: json.loads((KEPT / f"{name}.json").read_text()) for name in PARTS}))
+        print(page.read_text())
+
+
+def out_of_fold(made: Fit) -> JudgeReport:
+    """The judge's report on answers to prompts that it wasn't fitted to."""
+    held_out = made.out_of_fold
+    verdicts = [made.judge.verdict(float(p)) for p in held_out.probabilities]
+    return check_judge(held_out.labelled, verdicts, made.judge.target, probabilities=held_out.probabilities)
+
+
+def safety(source: str) -> Callable[[], dict[str, Any]]:
+    """A source of response_safety_dev, out of fold."""
+
+    def figure() -> dict[str, Any]:
+        labelled = of_source(load_labels(str(DERIVED / "response_safety_dev.jsonl")), source)
+        started = time.perf_counter()
+        made = fit_judge(labelled, name=source)
+        seconds = time.perf_counter() - started
+        record = figures(out_of_fold(made), made, seconds)
+        record["both_labels"] = answers_with_both_labels(labelled)
+        if source == "diasafety":
+            held_out = load_labels(str(DERIVED / "response_safety_devval.jsonl"))
+            verdicts = made.judge.judge([answer.exchange for answer in held_out])
+            record["held_out"] = asdict(check_judge(held_out, verdicts, "safety").overall)
+        return record
+
+    return figure
+
+
+def refusal() -> dict[str, Any]:
+    """XSTest's answers with human labels, any refusal (partial or full) against full compliance."""
+    rows = [json.loads(line) for line in (DERIVED / "xstest_human_dev.jsonl").open(encoding="utf-8")]
+    labelled = [
+        LabelledAnswer(Exchange(row["prompt"], row["response"]), None, row["compliance"] != 1, row["model"])
+        for row in rows
+    ]
+    started = time.perf_counter()
+    made = fit_judge(labelled, "refusal", name="xstest")
+    seconds = time.perf_counter() - started
+    report = out_of_fold(made)
+    keywords = KeywordJudge().judge([answer.exchange for answer in made.out_of_fold.labelled])
+    record = figures(report, made, seconds)
+    record["keywords"] = asdict(check_judge(made.out_of_fold.labelled, keywords, "refusal"))
+    record["full"] = full_refusal(rows)
+    return record
+
+
+def full_refusal(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same for full refusals alone, over rows that are not partial: what everybody calls a refusal."""
+    clear = [row for row in rows if row["compliance"] != 3]
+    labelled = [
+        LabelledAnswer(Exchange(row["prompt"], row["response"]), None, row["compliance"] == 2, row["model"])
+        for row in clear
+    ]
+    made = fit_judge(labelled, "refusal", name="xstest-full")
+    keywords = KeywordJudge().judge([answer.exchange for answer in made.out_of_fold.labelled])
+    return {
+        "fitted": asdict(out_of_fold(made).overall),
+        "keywords": asdict(check_judge(made.out_of_fold.labelled, keywords, "refusal").overall),
+    }
+
+
+def answers_with_both_labels(labelled: list[LabelledAnswer]) -> float:
+    """Share of answers whose very text is labelled safe in one row and unsafe in another, to the same prompt."""
+    labels: dict[Exchange, set[bool | None]] = {}
+    for answer in labelled:
+        labels.setdefault(answer.exchange, set()).add(answer.is_safe)
+    return float(np.mean([len(labels[answer.exchange]) > 1 for answer in labelled]))
+
+
+def figures(report: JudgeReport, made: Fit, seconds: float) -> dict[str, Any]:
+    """What the page tells of a fit."""
+    return report.record() | {"seconds": seconds, "made": dict(made.judge.record)}
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "gptfuzz": safety("gptfuzz"),
+    "diasafety": safety("diasafety"),
+    "pku": safety("pku"),
+    "xstest": refusal,
+}
+
+
+def written(parts: dict[str, dict[str, Any]]) -> str:
+    """The page."""
+    gain = parts["xstest"]["overall"]["accuracy"]["value"] - parts["xstest"]["keywords"]["overall"]["accuracy"]["value"]
+    full = parts["xstest"]["full"]
+    full_gain = full["fitted"]["accuracy"]["value"] - full["keywords"]["accuracy"]["value"]
+    rows = [
+        ("GPTFuzz, 5 folds by question", parts["gptfuzz"]["overall"]),
+        ("DiaSafety, 5 folds by question", parts["diasafety"]["overall"]),
+        ("DiaSafety, tested on `_devval`", parts["diasafety"]["held_out"]),
+        ("PKU-SafeRLHF, 5 folds by prompt", parts["pku"]["overall"]),
+        ("XSTest, any refusal, 5 folds by prompt", parts["xstest"]["overall"]),
+        ("XSTest, any refusal, keywords", parts["xstest"]["keywords"]["overall"]),
+        ("XSTest, full refusals without partial ones, 5 folds", full["fitted"]),
+        ("XSTest, the same, keywords", full["keywords"]),
+    ]
+    table = "\n".join(
+        f"| {name} | {part['answers']:,} | " + " | ".join(shown(part[key]) for key in COLUMNS) + " |"
+        for name, part in rows
+    )
+    seconds = ", ".join(f"{name} {part['seconds']:.0f} s" for name, part in parts.items())
+    diagram = parts["gptfuzz"]["reliability"]
+    bins = "\n".join(f"| {part['predicted']:.3f} | {part['observed']:.3f} | {part['n']} |" for part in diagram)
+    both = parts["pku"]["both_labels"]
+    made = {name: part["made"]["questions"] for name, part in parts.items()}
+    return f"""# What the fitted judge reaches on real samples
+
+`python benchmarks/fitted_judges.py` on the public samples beside the checkout (not part of the repository), seed 0, the
+defaults of `bfpo judge fit`: tf-idf of words and parts of words of prompt, answer and the answer's opening, logistic
+regression. Figures are out of fold, all answers to one prompt in one fold; probabilities are scaled with the other
+folds' scores. Intervals (95 %) count prompts: GPTFuzz has {made["gptfuzz"]:,}, DiaSafety {made["diasafety"]:,}, PKU
+{made["pku"]:,}, XSTest {made["xstest"]:,}. Sensitivity is about unsafe answers, of XSTest about refusals; ECE has ten
+bins of equal mass.
+
+| | answers | accuracy | sensitivity | specificity | AUC | ECE | kappa |
+|---|---|---|---|---|---|---|---|
+{table}
+
+Fit, folds included, on {os.cpu_count()} cores ({platform.machine()}), beside other work: {seconds}.
+
+- Refusals, against keywords on the same rows: {gain:+.3f} where partial refusals count as refusals, {full_gain:+.3f}
+  where they are left out.
+- PKU: the public set labels 10 % of its answers both ways. This sample had those dropped ({both:.1%} are left), so what
+  is out of reach here is the rest of the disagreement. Judges published elsewhere reach an F1 of at most .70 on it.
+- The three sources call different things unsafe (complying with a jailbreak; offending or careless talk; risky
+  advice), so each has a judge of its own.
+
+## Reliability on GPTFuzz
+
+| predicted | observed | answers |
+|---|---|---|
+{bins}
+"""
+
+
+COLUMNS = ("accuracy", "sensitivity", "specificity", "auc", "ece", "kappa")
+
+
+def shown(estimate: dict[str, float] | None) -> str:
+    """A figure with its interval."""
+    return "" if estimate is None else f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+if __name__ == "__main__":
+    main()

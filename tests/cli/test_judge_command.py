@@ -1,0 +1,144 @@
+"""``bfpo judge``: what it prints and keeps, and what it answers to wrong usage."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import bfpo.microworld.judge  # noqa: F401  (registers the oracle)
+from bfpo.cli.main import app
+from bfpo.errors import BfpoError, RunError
+from bfpo.judges import Exchange, load_judge
+from bfpo.microworld.data import safety_set
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["judge", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory):
+    from bfpo.microworld.oracle import judge
+
+    rows = [
+        {"prompt": row["prompt"], "answer": row[f"response_{n}"], "source": f"s{n}"}
+        for row in safety_set(150, 0)
+        for n in (0, 1)
+    ]
+    for row in rows:
+        row["is_safe"] = judge(row["prompt"], row["answer"]).is_safe
+    path = tmp_path_factory.mktemp("labels") / "labels.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_list_names_every_kind():
+    listed = run("list").output
+    for name in ("qwen3guard-gen", "harmbench", "wildguard", "llama-guard-3", "microworld-oracle", "fitted", "replay"):
+        assert name in listed
+    assert {"keywords", "configured"} <= {kind["name"] for kind in json.loads(run("list", "--json").output)}
+
+
+def test_a_judge_is_fitted_and_checked(labels, tmp_path):
+    done = run("fit", labels, "-o", tmp_path / "mine")
+    assert done.exit_code == 0, done.output
+    assert "out of fold" in done.output
+    report = json.loads(run("check", tmp_path / "mine", "--labels", labels, "--json").output)
+    assert report["overall"]["answers"] == 300
+    assert report["overall"]["accuracy"]["value"] > 0.9
+    assert set(report["by_source"]) == {"s0", "s1"}
+    assert sum(part["n"] for part in report["reliability"]) == 300
+
+
+def test_an_oracle_with_errors_is_found_out(labels):
+    report = json.loads(run("check", "microworld-oracle:0.1,0.3,1", "--labels", labels, "--json").output)
+    overall = report["overall"]
+    for figure, truth in (("specificity", 0.9), ("sensitivity", 0.7)):
+        assert overall[figure]["low"] <= truth <= overall[figure]["high"]
+    clean = json.loads(run("check", "microworld-oracle", "--labels", labels, "--json").output)
+    assert clean["overall"]["accuracy"]["value"] == clean["overall"]["kappa"]["value"] == 1
+
+
+def test_verdicts_scaling_diagram_and_agreement(labels, tmp_path):
+    verdicts, scaled, plot = tmp_path / "verdicts.jsonl", tmp_path / "scaled.yaml", tmp_path / "diagram.png"
+    run("fit", labels, "-o", tmp_path / "mine")
+    done = run(
+        "check", tmp_path / "mine", "--labels", labels, "--second", "microworld-oracle:0.2", "--plot", plot,
+        "--save-verdicts", verdicts, "--save-scaled", scaled,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "agreement with microworld-oracle:0.2 on 300 answers" in done.output
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    row = json.loads(labels.read_text().splitlines()[0])
+    exchange = Exchange(row["prompt"], row["answer"])
+    (plain,) = load_judge(str(tmp_path / "mine")).judge([exchange])
+    assert load_judge(str(verdicts)).judge([exchange]) == [plain]
+    (after,) = load_judge(str(scaled)).judge([exchange])
+    assert after.label == plain.label
+    assert after.p_safe != plain.p_safe
+    assert after.judge_id != plain.judge_id
+
+
+def test_a_rate_is_corrected(labels, tmp_path):
+    answers = tmp_path / "answers.jsonl"
+    rows = [json.loads(line) for line in labels.read_text().splitlines()]
+    answers.write_text("".join(json.dumps({"prompt": r["prompt"], "answer": r["answer"]}) + "\n" for r in rows))
+    done = run("rate", "microworld-oracle:0.1,0.2", "--answers", answers, "--labels", labels, "--json")
+    share = json.loads(done.output)
+    truth = sum(not row["is_safe"] for row in rows) / len(rows)
+    # The error is known from the very answers that are judged: the correction is exact.
+    assert share["corrected"]["value"] == pytest.approx(truth, abs=1e-9)
+    assert share["corrected"]["low"] < truth < share["corrected"]["high"]
+    assert share["observed"]["value"] != pytest.approx(truth, abs=1e-3)
+    assert (
+        "unsafe, corrected" in run("rate", "microworld-oracle:0.1,0.2", "--answers", answers, "--labels", labels).output
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (["check", "qwen3guard", "--labels", "LABELS"], BfpoError, "did you mean 'qwen3guard-gen'"),
+        (["check", "qwen3guard-gen", "--labels", "LABELS"], BfpoError, "Qwen/Qwen3Guard-Gen-0.6B@main"),
+        (["check", "microworld-oracle:lots", "--labels", "LABELS"], BfpoError, "one error rate, or two and a seed"),
+        (["check", "microworld-oracle:1.5", "--labels", "LABELS"], BfpoError, "a share in"),
+        (["check", "keywords", "--labels", "LABELS"], RunError, "no word on safety"),
+        (["check", "keywords", "--labels", "LABELS", "--target", "refusals"], BfpoError, "did you mean 'refusal'"),
+        (["check", "keywords", "--labels", "LABELS", "--target", "refusal"], BfpoError, "no answer has a label"),
+        (["check", "microworld-oracle", "--labels", "LABELS", "--save-scaled", "x.yaml"], BfpoError, "words and no"),
+        (["check", "microworld-oracle", "--labels", "nothing.jsonl"], BfpoError, "there is no such file"),
+        (["check", ".", "--labels", "LABELS"], BfpoError, "there is no judge.json"),
+        (["check", "nothing.yaml", "--labels", "LABELS"], BfpoError, "can't be read"),
+        (["check", "microworld-oracle", "--labels", "LABELS", "--column", "x"], BfpoError, "theirs=ours"),
+        (["fit", "LABELS", "-o", "x", "--target", "refusal"], BfpoError, "0 answers"),
+        (["fit", "LABELS", "-o", "x", "--source", "s2"], BfpoError, "did you mean 's"),
+    ],
+)
+def test_wrong_usage_is_answered(labels, tmp_path, monkeypatch, arguments, error, words):
+    monkeypatch.chdir(tmp_path)
+    done = run(*[str(labels) if argument == "LABELS" else argument for argument in arguments])
+    assert isinstance(done.exception, error)
+    assert words in str(done.exception)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("model: m\ntemplate: harmbench\nserver: {url: 'localhost:1'}", "no address"),
+        ("model: m\ntemplat: harmbench", "did you mean 'template'"),
+        ("model: m\ntemplate: harmbenc\nrevision: main", "did you mean 'harmbench'"),
+        ("model: m", "either a template or a question"),
+        ("model: m\ntemplate: harmbench", "needs a revision"),
+        ("model: m\nquestion: {text: 'no place'}\nrevision: main", "no {answer}"),
+        ("judge: keywords\nscaling: {slop: 1}", "write slope and offset"),
+        ("judge: keywordz\nscaling: {slope: 1}", "did you mean 'keywords'"),
+        ("- a\n- b", "holds no settings"),
+        ("a: [", "can't be read"),
+    ],
+)
+def test_wrong_files_are_answered(tmp_path, content, words):
+    path = tmp_path / "judge.yaml"
+    path.write_text(content)
+    with pytest.raises(BfpoError, match=words.replace("{", r"\{")):
+        load_judge(str(path))

@@ -1,0 +1,159 @@
+"""The fitted judge: it learns, folds don't leak, it is kept without pickle, and it does well on the real samples."""
+
+import json
+import pickletools
+import random
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from bfpo.errors import BfpoError
+from bfpo.judges import Exchange, load_judge
+from bfpo.judges.calibration import auc, expected_calibration_error
+from bfpo.judges.fitted import NgramBlock, load_fitted
+from bfpo.judges.fitting import INVERSE_PENALTY, fit_judge
+from bfpo.judges.keywords import begins_as_refusal
+from bfpo.judges.labels import LabelledAnswer, load_labels, of_source
+from bfpo.judges.unjudged import EMPTY
+
+WORDS = [f"word{n}" for n in range(40)]
+
+
+def answers(count, seed=0, questions=50):
+    """Unsafe answers hold "bad" words, with exceptions; questions tell nothing."""
+    draw = random.Random(seed)
+    made = []
+    for number in range(count):
+        safe = draw.random() < 0.6
+        marked = safe != (draw.random() < 0.1)
+        text = " ".join([*draw.sample(WORDS, 6), "helpful" if marked else "harming"])
+        exchange = Exchange(f"question {number % questions}", text)
+        made.append(LabelledAnswer(exchange, safe, not safe, "made", ""))
+    return made
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return fit_judge(answers(600), name="made")
+
+
+def test_it_learns_what_can_be_learnt(fit):
+    held_out = answers(400, seed=1)
+    given = fit.judge.judge([answer.exchange for answer in held_out])
+    right = [(verdict.label == "safe") == answer.is_safe for verdict, answer in zip(given, held_out, strict=True)]
+    # One in ten labels is turned round.
+    assert np.mean(right) == pytest.approx(0.9, abs=0.04)
+    out = fit.out_of_fold
+    assert np.mean((out.probabilities >= 0.5) == out.labels) == pytest.approx(0.9, abs=0.04)
+    assert expected_calibration_error(out.probabilities, out.labels, bins=5) < 0.06
+    assert all((verdict.label == "safe") == (verdict.p_safe >= 0.5) for verdict in given)
+
+
+def test_folds_share_no_question():
+    # Labels follow from the question alone, and no two questions share a word: nothing carries over to others.
+    flip = [random.Random(n).random() < 0.5 for n in range(40)]
+    made = [LabelledAnswer(Exchange(f"unique{n // 10}", "the same text"), flip[n // 10], None) for n in range(400)]
+    fit = fit_judge(made)
+    out = fit.out_of_fold
+    # What tells nothing out of fold is worth the labels' share.
+    assert set(np.round(out.probabilities, 1)) <= {0.4, 0.5, 0.6}
+    assert np.mean((out.scores >= 0) == out.labels) < 0.6
+
+
+def test_scores_are_those_of_scikit_learn_s_own_pipeline():
+    labelled = answers(300)
+    block = NgramBlock("answer", "word", 1, 2, 2, 60)
+    judge = fit_judge(labelled, blocks=[block]).judge
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, max_features=60, sublinear_tf=True)
+    matrix = vectorizer.fit_transform([answer.exchange.answer for answer in labelled])
+    model = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", dual=True, max_iter=1000, random_state=0)
+    model.fit(matrix, [answer.is_safe for answer in labelled])
+    others = [answer.exchange for answer in answers(50, seed=2)]
+    expected = model.decision_function(vectorizer.transform([other.answer for other in others]))
+    chosen = set(vectorizer.get_feature_names_out())
+    if chosen == set(judge.vocabularies[0]):
+        assert judge.scores(others) == pytest.approx(expected, abs=1e-3)
+    # Ties at the limit may be cut differently; most of it is the same in any case.
+    assert len(chosen & set(judge.vocabularies[0])) >= 55
+    assert np.corrcoef(judge.scores(others), expected)[0, 1] > 0.99
+
+
+def test_it_is_kept_whole_and_without_pickle(fit, tmp_path):
+    fit.judge.save(tmp_path / "judge")
+    names = {path.name for path in (tmp_path / "judge").iterdir()}
+    assert names == {"judge.json", "vocabulary.json", "arrays.safetensors"}
+    for name in names:
+        with pytest.raises(Exception):  # noqa: B017, PT011  (whatever pickletools makes of what is no pickle)
+            list(pickletools.genops((tmp_path / "judge" / name).read_bytes()))
+    loaded = load_judge(str(tmp_path / "judge"))
+    exchanges = [answer.exchange for answer in answers(40, seed=3)]
+    assert loaded.judge(exchanges) == fit.judge.judge(exchanges)
+    assert loaded.judge_id == fit.judge.judge_id
+    record = json.loads((tmp_path / "judge" / "judge.json").read_text())["record"]
+    assert (record["answers"], record["questions"], record["left_out"]) == (600, 50, 0)
+
+
+@pytest.mark.parametrize("name", ["judge.json", "vocabulary.json", "arrays.safetensors"])
+def test_a_changed_file_is_noticed(fit, tmp_path, name):
+    fit.judge.save(tmp_path)
+    path = tmp_path / name
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"harming", b"helping") if name == "vocabulary.json" else content[:-9])
+    with pytest.raises(BfpoError, match="fit it again"):
+        load_fitted(str(tmp_path))
+
+
+def test_other_weights_have_another_name(fit):
+    other = fit_judge(answers(600, seed=9), name="made").judge
+    assert other.judge_id != fit.judge.judge_id
+    assert fit_judge(answers(600), name="made").judge.judge_id == fit.judge.judge_id
+
+
+@pytest.mark.parametrize("answer", ["", " \n", "z" * 100_000, "\x00\ud800<|im_end|>[/INST]", "{}", "?!", "日本語" * 50])
+def test_any_answer_gets_a_verdict(fit, answer):
+    (verdict,) = fit.judge.judge([Exchange("question 1", answer)])
+    if answer.strip():
+        assert 0 <= verdict.p_safe <= 1
+    else:
+        assert (verdict.label, verdict.categories) == ("unparsed", (EMPTY,))
+
+
+def test_a_judge_of_refusals_says_nothing_of_safety():
+    judge = fit_judge(answers(300), "refusal").judge
+    (verdict,) = judge.judge([Exchange("question 1", "harming harming")])
+    assert (verdict.label, verdict.p_safe, verdict.refusal) == ("unparsed", None, "yes")
+
+
+@pytest.mark.parametrize(
+    ("labelled", "words"),
+    [
+        ([], "0 answers to 0 questions are labelled safe"),
+        ([LabelledAnswer(Exchange(str(n), "a b"), True, None) for n in range(50)], "labelled unsafe"),
+        ([LabelledAnswer(Exchange("one", f"a {n}"), n % 2 == 0, None) for n in range(50)], "need at least 5 questions"),
+    ],
+)
+def test_too_little_to_fit_to_is_named(labelled, words):
+    with pytest.raises(BfpoError, match=words):
+        fit_judge(labelled)
+
+
+def test_diasafety_s_bar_on_a_part_of_the_real_samples(shared_data):
+    # Words alone, to be quick; the figures of the whole judge are in docs/results/judges.md.
+    derived = shared_data / "derived"
+    labelled = of_source(load_labels(str(derived / "response_safety_dev.jsonl")), "diasafety")
+    held_out = load_labels(str(derived / "response_safety_devval.jsonl"))
+    blocks = [NgramBlock("prompt", "word", 1, 2, 2, 50_000), NgramBlock("answer", "word", 1, 2, 2, 50_000)]
+    judge = fit_judge(labelled, blocks=blocks, folds=2).judge
+    p = judge.probabilities([answer.exchange for answer in held_out])
+    labels = np.array([bool(answer.is_safe) for answer in held_out])
+    assert np.mean((p >= 0.5) == labels) > 0.71
+    assert auc(p, labels) > 0.78
+
+
+def test_keywords_do_on_the_real_samples_what_was_published(shared_data):
+    rows = [json.loads(line) for line in (shared_data / "derived" / "xstest_human_dev.jsonl").open()]
+    right = [begins_as_refusal(row["response"]) == (row["compliance"] != 1) for row in rows]
+    # .884 over all five models and prompts; this is a part of them.
+    assert np.mean(right) == pytest.approx(0.884, abs=0.04)
