@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from bfpo.safehelp.length_control import length_controlled_win_rate
+from bfpo.safehelp.items import PromptItem
+from bfpo.safehelp.length_control import length_controlled_scores, length_controlled_win_rate
+from bfpo.safehelp.records import GenerationRecord
 from bfpo.statistics.intervals import wilson
 
 
@@ -57,6 +59,29 @@ def test_equal_lengths_leave_the_win_rate():
 def test_all_won_or_all_lost_is_wilsons():
     assert length_controlled_win_rate([1.0] * 20, list(range(20)), [3] * 20) == wilson(20, 20)
     assert length_controlled_win_rate([0.0] * 20, list(range(20)), [3] * 20) == wilson(0, 20)
+
+
+def test_rows_of_a_runs_records():
+    def record(item, answer, p_help, task="alpaca_eval"):
+        return GenerationRecord(
+            task, item, 0, "benign", None, None, item, "q", "q", answer, None, False, (), p_help, "unjudged"
+        )
+
+    prompts = [
+        PromptItem("alpaca_eval", str(n), "benign", None, None, str(n), "q", reference="x" * 50) for n in range(6)
+    ]
+    records = [record(str(n), "y" * (40 + 10 * n), float(n % 2)) for n in range(5)]
+    records += [record("0", "y" * 60, 1.0), record("5", "y", None), record("1", "y", 1.0, "other")]
+    (row,) = length_controlled_scores(records, prompts)
+    assert (row.task, row.metric, row.factor, row.chance) == (
+        "alpaca_eval",
+        "win_rate_length_controlled",
+        "helpful",
+        0.5,
+    )
+    expected = length_controlled_win_rate([0.5, 1.0, 0.0, 1.0, 0.0], [50, 50, 60, 70, 80], [50] * 5)
+    assert row.estimate == expected
+    assert length_controlled_scores(records[:2], prompts) == []
 
 
 def test_too_little_to_fit_is_refused():
