@@ -312,6 +312,10 @@ def test_a_hub_data_set_comes_from_a_filled_cache_offline(tmp_path, monkeypatch)
     suite = load_suite(str(tmp_path / "my.yaml"))
     assert [item.prompt for item in suite.prompts] == ["How do I open my door?"]
     assert suite.sources["doors"].revision == commit
+    pinned = {"hub": "me/doors", "split": "test", "revision": "f" * 40}
+    (tmp_path / "my.yaml").write_text(written(PROMPTS | {"source": pinned}))
+    with pytest.raises(BfpoError, match=f"the cache has commit {commit} of me/doors and not ffff"):
+        load_suite(str(tmp_path / "my.yaml"))
 
 
 def test_a_file_of_a_hub_data_set_comes_from_a_filled_cache_offline(tmp_path, monkeypatch):
