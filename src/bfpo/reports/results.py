@@ -19,6 +19,7 @@ from bfpo.safehelp.records import ANSWER_KINDS, TaskScore
 from bfpo.statistics.intervals import Estimate
 
 TOO_FEW = 200
+CORRECTED = "attack_success/corrected"
 OVER_REFUSAL = next(figure for figure in HEADLINE if figure.name == "over_refusal")
 
 
@@ -99,6 +100,10 @@ def refusal(story: Story) -> Panel:
          Cell(format_number(1 - (p.x.value + p.y.value) / 2))]
         for p in places
     ]  # fmt: skip
+    corrected = [(p.subject, found) for p in places if (found := p.subject.evaluation.scores.get(CORRECTED))]
+    if corrected:
+        told = ", ".join(f"{subject.name} {format_estimate(found)}" for subject, found in corrected)
+        notes.append(f"Attack success corrected for the judge's known errors: {told}.")
     table = Table("The figures of this plot", head, rows, folded=True)
     return Panel(anchor, title, lead, [refusal_plot("refusal", places, x, y)], (), [table], notes)
 
