@@ -2,14 +2,15 @@
 
     python benchmarks/page.py --folder runs/page --output docs/results/page.md
 
-The text is random words, which compress less than any model's would. Times are of headless Chromium on this machine:
-opening is from navigation until the first answers stand on the page; a filter is from the event until the list is
-rebuilt and the next frame is painted.
+The text is random words of random letters by a flat Zipf's law, which compresses no better than English does. Times
+are of headless Chromium on this machine: opening is from navigation until the first answers stand on the page; a filter
+is from the event until the list is rebuilt and the next frame is painted.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import platform
 import random
 import shutil
@@ -37,27 +38,27 @@ FILTERS: dict[str, tuple[str, str]] = {
     "judges disagree": ("show", "disagree"),
     "longest answers first": ("sort", "longest"),
 }
+VOCABULARY = 20_000
 SEARCHES = ("e", "placeholder question 4", "no such words as these", "quarrel")
 
 
 def runs(models: int, prompts: int, characters: int) -> list[Evaluation]:
     """Evaluations whose answers never repeat."""
     rng = random.Random(0)
-    vocabulary = ["".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 10))) for _ in range(20_000)]
+    words = ["".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 10))) for _ in range(VOCABULARY)]
+    # Zipf's law, as in any language, but flatter.
+    chances = list(itertools.accumulate(1 / rank**0.8 for rank in range(1, VOCABULARY + 1)))
     made = []
     for name in list(PROFILES)[:models]:
         run = evaluation(name, per_task=-(-prompts // len(TASKS)))
-        records = [replace(r, answer=_text(rng, vocabulary, characters)) for r in run.generations[:prompts]]
+        records = [replace(r, answer=_text(rng, words, chances, characters)) for r in run.generations[:prompts]]
         made.append(replace(run, generations=records))
     return made
 
 
-def _text(rng: random.Random, vocabulary: list[str], characters: int) -> str:
-    length, words, written = max(40.0, rng.gauss(characters, characters / 4)), [], 0
-    while written < length:
-        words.append(rng.choice(vocabulary))
-        written += len(words[-1]) + 1
-    return " ".join(words)
+def _text(rng: random.Random, words: list[str], chances: list[float], characters: int) -> str:
+    length = max(40, round(rng.gauss(characters, characters / 4)))
+    return " ".join(rng.choices(words, cum_weights=chances, k=length // 4))[:length]
 
 
 def opened(page: Page, path: Path) -> float:
@@ -114,7 +115,8 @@ def report(found: dict[str, Any], size: int, models: int, prompts: int, characte
         "# The page's size and speed",
         "",
         f"Made by `python benchmarks/page.py --folder runs/page`: {models} models, {prompts:,} prompts, {characters} "
-        "characters an answer on average, random words that never repeat; two judges an answer.",
+        "characters an answer on average, two judges an answer. Answers are random words of random letters by a flat "
+        "Zipf's law and never repeat; they compress no better than English does.",
         f"Headless Chromium {found['browser']} on {platform.machine()}, {len(opens)} openings.",
         "",
         "| what | median | worst | bar |",

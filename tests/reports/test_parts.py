@@ -1,18 +1,22 @@
 """The parts: numbers, verdicts that claim no more than intervals, the frontier, counts of records, names in plots."""
 
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from bfpo.reports.background import length
 from bfpo.reports.charts import Row, rates_plot
 from bfpo.reports.drawing import short
 from bfpo.reports.formats import format_number, format_p, format_signed
 from bfpo.reports.page import tell
 from bfpo.reports.planes import Place, frontier
+from bfpo.reports.results import likelihoods, refusal
 from bfpo.reports.subjects import subjects_of
-from bfpo.reports.table import format_estimate
+from bfpo.reports.table import format_estimate, score_tables
 from bfpo.reports.tallies import (
     agreement_by_certainty,
     certainty,
@@ -22,6 +26,7 @@ from bfpo.reports.tallies import (
 )
 from bfpo.reports.training_log import gaps_of
 from bfpo.reports.verdict import verdict
+from bfpo.safehelp.records import TaskScore
 from bfpo.statistics.intervals import Estimate
 from reports.worlds import Profile, evaluation, world
 
@@ -147,3 +152,45 @@ def test_a_name_that_looks_like_mathematics_or_a_number_is_drawn_as_it_is(tmp_pa
         assert "row &lt;&amp;&gt;" in svg
     assert "var(--c0)" in wide
     assert "#ffffff" not in wide
+
+
+def terminal(evaluations):
+    console = Console(width=160, file=StringIO())
+    for table in score_tables(evaluations):
+        console.print(table)
+    return console.file.getvalue()
+
+
+def test_terminal_tables_show_what_was_measured_and_nothing_else():
+    first, second = world(("SFT", "BFPO"), per_task=12)
+    text = terminal([first, second])
+    for run in (first, second):
+        for name in ("helpful", "harmless", "over_refusal", "incoherent", "likelihood/helpful", "likelihood/harmless"):
+            assert format_estimate(run.scores[name]) in text
+    only = replace(second, scores={"harmless": second.scores["harmless"]})
+    assert len(score_tables([only])) == 1
+    assert "helpful" not in terminal([only])
+    assert terminal([first, only]).count("–") == 5
+    assert score_tables([replace(only, scores={})]) == []
+
+
+def test_win_rates_at_equal_length_and_corrected_attack_success_are_told():
+    run = evaluation("BFPO", per_task=40)
+    rate, corrected = Estimate(0.123, 0.1, 0.15, 40), Estimate(0.321, 0.3, 0.35, 40)
+    row = TaskScore("AlpacaEval", "win_rate_length_controlled", "helpful", rate, True, 0.5, "generation")
+    scores = run.scores | {"attack_success/corrected": corrected, "aggregate/harmless": rate}
+    story = tell([replace(run, tasks=(*run.tasks, row), scores=scores)], title="")
+    plain = next(t.estimate for t in run.tasks if (t.task, t.metric) == ("AlpacaEval", "helpful"))
+    rates = str(length(story).tables[-1])
+    assert format_estimate(rate) in rates
+    assert format_estimate(plain) in rates
+    assert format_estimate(corrected) in refusal(story).notes[-1]
+    assert format_estimate(rate) in str(likelihoods(story).tables[-1])
+
+
+def test_lengths_that_a_server_does_not_tell_are_left_out():
+    run = evaluation("BFPO", per_task=40)
+    story = tell([replace(run, generations=[replace(r, tokens=None) for r in run.generations])], title="")
+    panel = length(story)
+    assert panel.plots == []
+    assert panel.tables[0].rows[0][1].text == "–"

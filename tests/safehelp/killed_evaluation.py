@@ -51,7 +51,8 @@ def stub_run(folder):
     suite = Suite("stub", items, [])
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / GENERATIONS, read_generations)
-    return run_prompts(StubGenerator(), Judging(suite, [StubJudge()]), items, 2, journal)
+    run_prompts(StubGenerator(), Judging(suite, [StubJudge()]), items, 2, journal)
+    return journal.records()
 
 
 def model_run(folder):

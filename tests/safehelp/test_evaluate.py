@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -57,8 +58,10 @@ class Says:
 class Prefers:
     judge_id = "prefers"
 
-    def first_is_better(self, prompts, first, second):
-        return [0.9 if "good" in answer else None if "odd" in answer else 0.2 for answer in first]
+    def compare(self, comparisons):
+        assert {pair.second for pair in comparisons} == {"theirs"}
+        said = [0.9 if "good" in pair.first else None if "odd" in pair.first else 0.2 for pair in comparisons]
+        return [SimpleNamespace(p_first=p_first) for p_first in said]
 
 
 ITEMS = [
@@ -75,7 +78,9 @@ def test_verdicts_help_and_behaviors_reach_their_answers():
     judged = judging.judge(ITEMS, ["bad", "good", "good", "odd", "bad"])
     assert [said.p_help for said in judged] == [None, None, 0.9, None, 0.2]
     assert [verdict.label for verdict in judged[0].verdicts] == ["safe", "unsafe"]
-    assert [(used.judge_id, used.role) for used in judging.used] == [("one", "primary"), ("two", "second")]
+    assert [(used.judge_id, used.role) for used in judging.used] == [
+        ("one", "primary"), ("two", "second"), ("prefers", "helpfulness"),
+    ]  # fmt: skip
     with pytest.raises(BfpoError, match="need a judge"):
         Judging(Suite("s", ITEMS, []))
 

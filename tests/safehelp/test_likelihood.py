@@ -25,7 +25,10 @@ pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
 
 BATCH_SIZES = (1, 3, 8, 64)
 VOCABULARY = 300
-WORDS = "the an on a then thane other, no. yes. Ümlaut tea\n\n Q: A: it's 'the' anon".split(" ")
+WORDS = [
+    "the", "an", "on", "a", "then", "thane", "other,", "no.", "yes.", "Ümlaut", "tea\n\n", "Q:", "A:", "it's", "'the'",
+    "anon",
+]  # fmt: skip
 
 
 def text(generator, most, least=1):

@@ -61,6 +61,7 @@ def _load(given: str) -> list[Evaluation]:
 
 
 def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -68,12 +69,19 @@ def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
     for comparison in comparisons:
         seeds = "" if comparison.seeds == (1, 1) else f" ({comparison.seeds[1]} seeds against {comparison.seeds[0]})"
         title = f"{comparison.other} less {comparison.baseline}{seeds}: difference [95 % interval]"
-        table = Table(title=Text(title), title_justify="left")
-        for column in ("figure", "difference", "p", "adjusted p", "only base / only other", "detectable", "n"):
-            table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=column == "difference")
-        for row in comparison.rows:
-            if everything or (row.task == "all" and row.group is None) or row.kind == "likelihood":
-                table.add_row(*(Text(cell) for cell in _cells(row)))
+        table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for column in ("figure", "difference", "p", "adj. p", "only one", "MDE", "n"):
+            is_figure = column == "figure"
+            table.add_column(
+                column,
+                justify="left" if is_figure else "right",
+                no_wrap=not is_figure,
+                overflow="fold",
+                min_width=18 if is_figure else None,
+            )
+        headline = [row for row in comparison.rows if row.task == "all" and row.group is None]
+        for row in comparison.rows if everything or not headline else headline:
+            table.add_row(*(Text(cell) for cell in _cells(row)))
         Console().print(table)
         for row in comparison.rows:
             if row.seed_error is not None and row.family == "declared":
@@ -82,8 +90,9 @@ def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
                     "training seeds"
                 )
     typer.echo(
-        "Adjusted p: Holm over helpful and harmless of all models; Benjamini-Hochberg over categories and over "
-        "attacks. Rows without one are exploratory. Detectable: the difference found in 80 % of such comparisons."
+        "Adj. p: by Holm over helpful and harmless of all models, by Benjamini-Hochberg over categories and over "
+        "attacks; rows without are exploratory.\nOnly one: prompts that only the baseline / only the other has. "
+        "MDE: the true difference that 80 % of such comparisons find."
     )
 
 
@@ -92,11 +101,14 @@ def _cells(row: ComparisonRow) -> Iterator[str]:
     group = "" if row.group is None else f", {row.group}"
     yield f"{place}{row.endpoint.replace('_', '-')} {'↑' if row.higher_is_better else '↓'}{group}"
     difference = row.difference
-    yield f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    value, low, high = (
+        f"{number:+.3f}".replace("0.", ".", 1) for number in (difference.value, difference.low, difference.high)
+    )
+    yield f"{value} [{low}, {high}]"
     yield _p(row.p)
     yield "" if row.adjusted_p is None else _p(row.adjusted_p)
     yield "" if row.discordant is None else f"{row.discordant[0]} / {row.discordant[1]}"
-    yield f"{row.mde:.3f}"
+    yield f"{row.mde:.3f}".removeprefix("0")
     yield f"{row.n:,}"
 
 

@@ -36,6 +36,9 @@ def evaluate(
         str | None, typer.Option(help="Judge of safety ('bfpo judge list'); by default the suite's.")
     ] = None,
     second_judge: Annotated[str | None, typer.Option(help="A second one, for their agreement.")] = None,
+    help_judge: Annotated[
+        str | None, typer.Option(help="Judge of which answer helps more, for tasks with references (AlpacaEval).")
+    ] = None,
     judge_errors: Annotated[
         str | None,
         typer.Option(
@@ -96,14 +99,16 @@ def evaluate(
     folder = output or Path("runs") / "evaluations" / f"{name}-{built.name}"
     options = Options(
         judges=_judges(built, judge, second_judge),
+        help_judge=_help_judge(help_judge),
         judge_errors=_judge_errors(judge_errors),
         system_prompt=system_prompt,
         labelling_judge=labelling_judge,
         model_path=f"{endpoint} {model}" if endpoint else model,
         command=" ".join(["bfpo", *sys.argv[1:]]),
+        limit=limit,
     )
     if not as_json:
-        _say_what_it_will_show(built, samples)
+        _say_what_it_will_show(built, samples, help_judge is not None)
     if endpoint:
         result = _evaluate_endpoint(endpoint, api_key_env, model, name, built, decoding, folder, options)
     else:
@@ -122,23 +127,13 @@ def _list(suite: str | None, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("suite", "task", "factor", "runner", "metrics", "chance", "licence", "source"):
-        table.add_column(column, no_wrap=column in ("suite", "task"))
+    for column in ("suite", "task", "factor", "figure", "licence"):
+        table.add_column(column, no_wrap=column != "licence", overflow="fold")
     for row in rows:
-        figures = ", ".join(row["metrics"]) or (row["judge"] and f"{row['judge']} judge") or ""
-        chance = "" if row["chance"] is None else f"{row['chance']:g}"
-        cells = (
-            row["suite"],
-            row["task"],
-            row["factor"],
-            row["runner"],
-            figures,
-            chance,
-            row["licence"],
-            row["source"],
-        )
-        table.add_row(*map(str, cells))
+        figure = row["metrics"][0] if row["metrics"] else f"{row['judge']} judge" if row["judge"] else ""
+        table.add_row(row["suite"], row["task"], row["factor"], figure, row["licence"])
     Console().print(table)
+    typer.echo("Sources, revisions, all metrics, chance levels and notes: --json.")
 
 
 def _files(data: Sequence[str] | None) -> dict[str, Path]:
@@ -177,7 +172,15 @@ def _judge_errors(given: str | None) -> JudgeErrors | None:
     return JudgeErrors(unsafe_found, unsafe, safe_found, safe)
 
 
-def _say_what_it_will_show(suite: Suite, samples: int) -> None:
+def _help_judge(spec: str | None) -> Any:
+    if spec is None:
+        return None
+    from bfpo.judges.helpfulness import load_helpfulness_judge  # pyright: ignore[reportMissingImports]
+
+    return load_helpfulness_judge(spec)
+
+
+def _say_what_it_will_show(suite: Suite, samples: int, measures_help: bool) -> None:
     from bfpo.safehelp.planning import CORRELATION, RATE, detectable
 
     typer.echo(
@@ -185,7 +188,7 @@ def _say_what_it_will_show(suite: Suite, samples: int) -> None:
         f"{len(suite.choices):,} items by likelihood. A comparison with another model on the same prompts finds, in "
         f"80 % of the cases at p < .05 (rates of {RATE:g}, correlation of {CORRELATION:g} assumed), a difference of"
     )
-    for row in detectable(suite, measures_help=False):
+    for row in detectable(suite, measures_help):
         independent = "" if row.clusters == row.prompts else f" in {row.clusters:,} clusters"
         typer.echo(f"  {100 * row.effect:4.1f} points in {row.name} ({row.prompts:,} prompts{independent})")
 
@@ -219,6 +222,9 @@ def _evaluate_endpoint(
         config = EndpointConfig(url=url, model=model, api_key_env=key)
     except ValidationError as error:
         raise BfpoError(f"--endpoint {url}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    left_out = dict.fromkeys(task.task for task in suite.tasks if task.runner != "generation")
+    if suite.prompts and left_out:
+        typer.echo(f"Left out, since a server gives no log-likelihoods: {', '.join(left_out)}.", err=True)
     with _Progress() as progress:
         return evaluate_endpoint(
             Endpoint(config), name=name, suite=suite, decoding=decoding, folder=folder, options=progress.of(options)

@@ -14,11 +14,10 @@ from bfpo.experiments.methods import METHODS, Scale, method_recipe, sft_recipe, 
 from bfpo.generation.sampling import Decoding
 from bfpo.microworld.model import MODEL_PATH
 from bfpo.reports.page import ReportFiles, tell, write_report
-from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.evaluate import Options, evaluate
 from bfpo.safehelp.records import Evaluation
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import run_recipe
-from bfpo.versions import versions
 
 OWN_RECIPE = """\
 stage: preference
@@ -85,7 +84,6 @@ def quickstart(
             "seed": f"{seed} (data, training order and sampling)",
             "budget": f"{scale.steps} steps of {scale.batch_size} groups a method, after {scale.sft_steps} of SFT",
             "methods": "; ".join(f"{name}: {m.what}, beta {m.beta:g}" for name, m in METHODS.items()),
-            "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         },
     )
     report = write_report(story, folder)
@@ -97,7 +95,10 @@ def quickstart(
 def _evaluate(name: str, model: Path, folder: Path, seed: int, per_kind: int, say: Callable[[str], None]) -> Evaluation:
     started = time.monotonic()
     loaded, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
-    evaluation = evaluate(loaded, tokenizer, name=name, decoding=Decoding(seed=seed), per_kind=per_kind)
+    options = Options(model_path=str(model))
+    evaluation = evaluate(
+        loaded, tokenizer, name=name, decoding=Decoding(seed=seed), per_kind=per_kind, options=options
+    )
     evaluation.save(folder / "evaluations" / name)
     scores = ", ".join(f"{key} {evaluation.scores[key].value:.2f}" for key in ("helpful", "harmless", "over_refusal"))
     say(f"{name}: {scores} ({time.monotonic() - started:.0f} s)")

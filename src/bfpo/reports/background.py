@@ -19,6 +19,9 @@ from bfpo.reports.tallies import (
 )
 from bfpo.reports.training_log import gaps_of
 from bfpo.safehelp.agreement import agreement
+from bfpo.statistics.intervals import Estimate
+
+LENGTH_CONTROLLED = "win_rate_length_controlled"
 
 
 def training(story: Story) -> Panel:
@@ -97,19 +100,18 @@ def _words_table(counted: Sequence[Mapping[tuple[str, str], int]]) -> Table:
 def length(story: Story) -> Panel:
     """Length and apologies, which judges are known to be swayed by."""
     anchor, title = "length", "Length and apologies"
-    means = {s.number: found for s in story.subjects if (found := mean_tokens(s.evaluation.generations))}
-    if not means:
+    apologies, cut = (rates_by(story.subjects, figure).get("all", {}) for figure in (APOLOGIES, TRUNCATED))
+    if not apologies:
         return Panel(anchor, title, absent="no run on this page sampled answers")
-    apologies = rates_by(story.subjects, APOLOGIES)["all"]
     curves = {s.number: found for s in story.subjects if (found := help_by_length(s.evaluation.generations))}
     head = [Cell("model"), Cell("mean tokens"), Cell("start with an apology"), Cell("cut at the limit")]
-    cut = rates_by(story.subjects, TRUNCATED)["all"]
-    rows = [
-        [Cell(s.name), Cell(f"{m.value:.1f} [{m.low:.1f}, {m.high:.1f}]"), Cell(format_estimate(apologies[s.number])),
-         Cell(format_estimate(cut[s.number]))]
-        for s in story.subjects
-        if (m := means.get(s.number))
-    ]  # fmt: skip
+    rows = []
+    for subject in story.subjects:
+        if subject.number in apologies:
+            mean = mean_tokens(subject.evaluation.generations)
+            tokens = f"{mean.value:.1f} [{mean.low:.1f}, {mean.high:.1f}]" if mean else "–"
+            rates = (format_estimate(rates[subject.number]) for rates in (apologies, cut))
+            rows.append([Cell(subject.name), Cell(tokens), *map(Cell, rates)])
     lead = (
         "Judges tend to favour long answers, and some take an apology for safety; a gain that comes with either "
         "deserves a second look."
@@ -118,4 +120,30 @@ def length(story: Story) -> Panel:
     notes = (
         ["Each line: a model's answers in four equal parts from short to long, refusals left out."] if curves else []
     )
-    return Panel(anchor, title, lead, plots, (), [Table("Length of answers", head, rows)], notes)
+    tables = [Table("Length of answers", head, rows), *_win_rates(story)]
+    return Panel(anchor, title, lead, plots, (), tables, notes)
+
+
+def _win_rates(story: Story) -> list[Table]:
+    """How often answers win against the reference, as they are and as if they were as long as it."""
+    found: dict[tuple[str, str], dict[int, Estimate]] = {}
+    for subject in story.subjects:
+        for score in subject.evaluation.tasks:
+            if score.metric == LENGTH_CONTROLLED:
+                found.setdefault((score.task, "at equal length"), {})[subject.number] = score.estimate
+    tasks = {task for task, _ in found}
+    for subject in story.subjects:
+        for score in subject.evaluation.tasks:
+            if score.task in tasks and score.metric == "helpful":
+                found.setdefault((score.task, "as they are"), {})[subject.number] = score.estimate
+    if not found:
+        return []
+    head = [Cell("win rate"), *(Cell(subject.name) for subject in story.subjects)]
+    rows = [
+        [
+            Cell(task, note=how),
+            *(Cell(format_estimate(one[s.number]) if s.number in one else "–") for s in story.subjects),
+        ]
+        for (task, how), one in sorted(found.items())
+    ]
+    return [Table("Win rate against the reference answers", head, rows)]

@@ -34,7 +34,7 @@ _VARIABLES = {colour: f"--c{number}" for number, colour in enumerate(COLOURS)} |
 }
 # White text on a segment is told from the ground by a shade.
 WHITE = "#fffffd"
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bfpo",
     # A model may be called "$x$".
@@ -163,8 +163,10 @@ def place_labels(
         size: of the font, in points.
         lines: from and to, in data coordinates.
     """
-    axes.figure.draw_without_rendering()
-    scale = axes.figure.dpi / 72
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    scale = figure.dpi / 72
     places = [tuple(axes.transData.transform(point)) for point in points]
     box = axes.bbox
     taken = [_square(x, y, 5 * scale) for x, y in places]

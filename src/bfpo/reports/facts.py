@@ -69,6 +69,7 @@ def _few(story: Story) -> list[str]:
 
 def facts(story: Story) -> list[tuple[str, str]]:
     """The settings, in name and value; one value where all runs share it."""
+    headers = [subject.evaluation.header for subject in story.subjects]
     rows = [
         ("models", ", ".join(subject.name for subject in story.subjects)),
         ("base model", _shared(story, lambda h: h.base_model or "")),
@@ -80,8 +81,8 @@ def facts(story: Story) -> list[tuple[str, str]]:
         ("decoding", _shared(story, lambda h: ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in h.decoding.items()))),
         ("judges", _shared(story, _judges)),
         ("labels came from", _shared(story, lambda h: h.labelling_judge or "")),
-        ("started (UTC)", _shared(story, lambda h: h.started[:16].replace("T", " "))),
-        ("took", _shared(story, lambda h: format_seconds(h.seconds) if h.seconds else "")),
+        ("started (UTC)", min(headers, key=lambda h: h.started).started[:16].replace("T", " ")),
+        ("took", format_seconds(sum(h.seconds for h in headers)) if any(h.seconds for h in headers) else ""),
         *story.context.items(),
     ]  # fmt: skip
     return [(name, value) for name, value in rows if value]

@@ -105,6 +105,6 @@ class Story:
 
 
 def is_established(row: ComparisonRow) -> bool:
-    """Whether a difference's interval excludes 0, and its p-value after correction is below .05."""
+    """Whether a difference's interval excludes 0, and its p-value, corrected within its family, is below .05."""
     excludes = row.difference.low > 0 or row.difference.high < 0
-    return excludes and (row.adjusted_p is None or row.adjusted_p < 0.05)
+    return excludes and (row.p if row.adjusted_p is None else row.adjusted_p) < 0.05

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
@@ -79,7 +80,7 @@ def headline_plot(name: str, places: Sequence[Place], x_label: str, y_label: str
         lines = [(_point(a), _point(b)) for a, b in pairwise(best)]
         lines += [(_point(start), _point(place)) for place in places if start and place is not start]
         _finish(axes, places, (x_label, y_label), lines, narrow)
-        axes.annotate("better ↗", (1, 1), (-2, -2), "axes fraction", "offset points", ha="right", va="top", color=SOFT)
+        axes.set_title("better ↗", loc="right", fontsize=8.5, color=SOFT)
 
     return Plot(name, _words(places, x_label, y_label), draw, 4.6, 3.7)
 
@@ -110,7 +111,7 @@ def refusal_plot(name: str, places: Sequence[Place], x_label: str, y_label: str)
         ]
         _finish(axes, places, (x_label, y_label), crosses, narrow)
         axes.grid(False)
-        axes.annotate("better ↙", (0, 0), (4, 12), "axes fraction", "offset points", color=SOFT)
+        axes.set_title("better ↙", loc="right", fontsize=8.5, color=SOFT)
 
     return Plot(name, _words(places, x_label, y_label), draw, 4.2, 3.6)
 
@@ -133,9 +134,8 @@ def _limits(axes: Axes, places: Sequence[Place]) -> None:
 def _mark(axes: Axes, place: Place) -> None:
     colour = place.subject.colour
     if place.outline is not None:
-        patch = Polygon(place.outline, closed=True, facecolor=colour, edgecolor=colour, lw=1, zorder=2)
-        patch.set(alpha=0.22)
-        axes.add_patch(patch)
+        ground = to_rgba(colour, 0.2)
+        axes.add_patch(Polygon(place.outline, closed=True, facecolor=ground, edgecolor=colour, lw=0.8, zorder=2))
     else:
         x, y = place.x, place.y
         axes.plot([x.low, x.high], [y.value] * 2, color=colour, lw=1.3, zorder=2)

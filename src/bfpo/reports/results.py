@@ -19,6 +19,7 @@ from bfpo.safehelp.records import ANSWER_KINDS, TaskScore
 from bfpo.statistics.intervals import Estimate
 
 TOO_FEW = 200
+CORRECTED = "attack_success/corrected"
 OVER_REFUSAL = next(figure for figure in HEADLINE if figure.name == "over_refusal")
 
 
@@ -99,6 +100,10 @@ def refusal(story: Story) -> Panel:
          Cell(format_number(1 - (p.x.value + p.y.value) / 2))]
         for p in places
     ]  # fmt: skip
+    corrected = [(p.subject, found) for p in places if (found := p.subject.evaluation.scores.get(CORRECTED))]
+    if corrected:
+        told = ", ".join(f"{subject.name} {format_estimate(found)}" for subject, found in corrected)
+        notes.append(f"Attack success corrected for the judge's known errors: {told}.")
     table = Table("The figures of this plot", head, rows, folded=True)
     return Panel(anchor, title, lead, [refusal_plot("refusal", places, x, y)], (), [table], notes)
 
@@ -124,8 +129,7 @@ def differences(story: Story) -> Panel:
         return Panel(anchor, title, absent=" ".join(refused).rstrip("."))
     lead = (
         f"What changes from {story.baseline.name} when both answer the same prompts. A difference is coloured "
-        "only where its interval excludes 0 and, for the declared endpoints, the adjusted p is below .05; all else may "
-        "be chance."
+        "only where its interval excludes 0 and p is below .05; all else may be chance."
     )
     notes = [
         "Discordant: prompts with a 1 from the model only / from the baseline only. p: adjusted by Holm's method over "
@@ -256,14 +260,14 @@ def likelihoods(story: Story) -> Panel:
                 found.setdefault((score.task, score.metric), {})[subject.number] = score
     if not found:
         return Panel(anchor, title, absent="these runs measured no task by likelihood")
-    metrics = {task: {metric for name, metric in found if name == task} for task, _ in found}
+    own = dict(reversed(found))
     rows, body = [], []
     for (task, metric), scores in found.items():
         one = next(iter(scores.values()))
-        name = task if len(metrics[task]) == 1 else f"{task}, {metric}"
         values = {place: score.estimate for place, score in scores.items()}
-        if all(0 <= end <= 1 for e in values.values() for end in (e.low, e.high)):
-            rows.append(Row(name, values, chance=one.chance))
+        # A task's first metric is its own; the others are in the table.
+        if metric == own[task] and all(0 <= end <= 1 for e in values.values() for end in (e.low, e.high)):
+            rows.append(Row(task, values, chance=one.chance))
         about = f"{metric}, {one.factor.replace('_', '-')}, {'more' if one.higher_is_better else 'less'} is better"
         chance = "–" if one.chance is None else format_number(one.chance)
         few = "few" if one.estimate.n < TOO_FEW else ""

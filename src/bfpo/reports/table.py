@@ -18,14 +18,18 @@ HIGHER_IS_BETTER = {name: name not in ("over_refusal", "incoherent") for name in
 
 
 def score_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
-    """Two tables, of sampled answers and of likelihoods: a row a model, each figure with its 95 % interval."""
+    """Tables of sampled answers and of likelihoods: a row a model, each figure with its 95 % interval.
+
+    A figure that no run measured has no column, and a table without columns is left out.
+    """
     suite = evaluations[0].header.suite
-    return [
-        _table(f"SafeHelp ({suite}), sampled answers: value [95 % interval]", GENERATION, evaluations),
-        _table(
-            f"SafeHelp ({suite}), the better of two answers is likelier: value [95 % interval]", LIKELIHOOD, evaluations
-        ),
-    ]
+    titles = {
+        f"SafeHelp ({suite}), sampled answers: value [95 % interval]": GENERATION,
+        f"SafeHelp ({suite}), the better of two answers is likelier: value [95 % interval]": LIKELIHOOD,
+    }
+    measured = {name for evaluation in evaluations for name in evaluation.scores}
+    shown = {title: [name for name in names if name in measured] for title, names in titles.items()}
+    return [_table(title, names, evaluations) for title, names in shown.items() if names]
 
 
 def _table(title: str, names: Sequence[str], evaluations: Sequence[Evaluation]) -> Table:
@@ -34,9 +38,11 @@ def _table(title: str, names: Sequence[str], evaluations: Sequence[Evaluation]) 
     for name in names:
         label = name.removeprefix("likelihood/").replace("_", "-")
         sign = "↑" if HIGHER_IS_BETTER[name] else "↓"
-        table.add_column(f"{label} {sign}\nn = {evaluations[0].scores[name].n}", justify="right", no_wrap=True)
+        n = max(evaluation.scores[name].n for evaluation in evaluations if name in evaluation.scores)
+        table.add_column(f"{label} {sign}\nn = {n:,}", justify="right", no_wrap=True)
     for evaluation in evaluations:
-        table.add_row(Text(evaluation.model), *(Text(format_estimate(evaluation.scores[name])) for name in names))
+        found = [evaluation.scores.get(name) for name in names]
+        table.add_row(Text(evaluation.model), *(Text(format_estimate(e) if e else "–") for e in found))
     return table
 
 

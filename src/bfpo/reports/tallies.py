@@ -70,8 +70,8 @@ def rates_by(
 
 
 def mean_tokens(records: Iterable[GenerationRecord]) -> Estimate | None:
-    """Mean length, with its t interval; None below two answers."""
-    lengths = [float(record.tokens) for record in records]
+    """Mean length, with its t interval; None below two answers whose length in tokens is known."""
+    lengths = [float(record.tokens) for record in records if record.tokens is not None]
     return mean_interval(lengths) if len(lengths) > 1 else None
 
 
@@ -80,7 +80,11 @@ def help_by_length(records: Iterable[GenerationRecord], parts: int = 4) -> list[
 
     Refusals are left out: they are short, and what they say of length is known.
     """
-    measured = [(r.tokens, r.p_help) for r in records if r.p_help is not None and r.answer_kind != "safe-refusal"]
+    measured = [
+        (record.tokens, record.p_help)
+        for record in records
+        if record.p_help is not None and record.tokens is not None and record.answer_kind != "safe-refusal"
+    ]
     if len(measured) < 10 * parts or len({tokens for tokens, _ in measured}) < parts:
         return []
     split = np.array_split(np.array(sorted(measured), dtype=float), parts)

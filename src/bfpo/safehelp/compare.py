@@ -237,7 +237,7 @@ def _row(
     seeds = compare_seeds(second, first)
     return ComparisonRow(
         endpoint, task, group, family, seeds.difference, higher_is_better, seeds.p, None, None,
-        DETECTABLE_ERRORS * float(np.hypot(seeds.item_error, seeds.seed_error)), a.shape[1],
+        DETECTABLE_ERRORS * float(np.hypot(seeds.item_error, seeds.seed_error)) or seeds.difference.high, a.shape[1],
         item_error=seeds.item_error, seed_error=seeds.seed_error,
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from bfpo.judges.verdict import Judge
 from bfpo.safehelp.generation import run_prompts
 from bfpo.safehelp.journal import Journal
 from bfpo.safehelp.judging import HelpJudge, Judging
+from bfpo.safehelp.length_control import length_controlled_scores
 from bfpo.safehelp.records import (
     GENERATIONS,
     LIKELIHOODS,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bfpo.endpoints import Endpoint
+    from bfpo.safehelp.lm_eval_tasks import LmEvalRecords
 
 Progress = Callable[[str, int, int], None]
 # What makes a run another run; versions, times and counts don't.
@@ -62,6 +64,7 @@ class Options:
         labelling_judge: which judge labelled the model's training data, if that is known.
         model_path: folder, Hub name or address of the model, as it was given.
         command: what was typed.
+        limit: items of each of lm-eval's tasks; those of other tasks were limited when the suite was loaded.
         progress: told what is going on, how much of it is done, and of how much.
     """
 
@@ -73,6 +76,7 @@ class Options:
     labelling_judge: str | None = None
     model_path: str | None = None
     command: str = ""
+    limit: int | None = None
     progress: Progress = lambda what, done, total: None
 
 
@@ -107,6 +111,7 @@ def evaluate(
     from bfpo.engine.cache import model_digest
     from bfpo.generation.sampling import LocalGenerator
     from bfpo.safehelp.likelihood import run_choices
+    from bfpo.safehelp.lm_eval_tasks import run_lm_eval
 
     options = options or Options()
     if isinstance(suite, str):
@@ -121,13 +126,18 @@ def evaluate(
             model, tokenizer, suite.choices, chat=chat, system_prompt=options.system_prompt, done=frozenset(done)
         )
 
+    def lm_eval(done: Sequence[str]) -> Iterator[LmEvalRecords]:
+        return run_lm_eval(
+            model, tokenizer, suite, chat=chat, system_prompt=options.system_prompt, limit=options.limit, done=done
+        )
+
     header = replace(
         _header(name, suite, decoding, options),
         base_model=_base_model(options.model_path),
         model_digest=model_digest(model, str(model.dtype)),
         chat_template_sha256=hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest() if chat else None,
     )
-    return _run(generator, choices, suite, decoding, header, folder, options)
+    return _run(_Runners(generator, choices, lm_eval), suite, decoding, header, folder, options)
 
 
 def evaluate_endpoint(
@@ -150,9 +160,10 @@ def evaluate_endpoint(
     if not suite.prompts:
         raise BfpoError(f"suite {suite.name!r} has only tasks of likelihood, which a server can't run: name a model")
     options, decoding = options or Options(), decoding or suite_decoding(suite)
-    suite = replace(suite, choices=[])
+    suite = replace(suite, choices=[], tasks=tuple(task for task in suite.tasks if task.runner == "generation"))
     generator = EndpointGenerator(endpoint, decoding, options.system_prompt)
-    return _run(generator, None, suite, decoding, _header(name, suite, decoding, options), folder, options)
+    runners = _Runners(generator, lambda done: iter(()), lambda done: iter(()))
+    return _run(runners, suite, decoding, _header(name, suite, decoding, options), folder, options)
 
 
 def suite_decoding(suite: Suite) -> Decoding:
@@ -166,7 +177,7 @@ def _header(name: str, suite: Suite, decoding: Decoding, options: Options) -> Ru
         model=name,
         suite=suite.name,
         model_path=options.model_path,
-        suite_digest=suite.digest,
+        suite_digest=_suite_digest(suite, options.limit),
         system_prompt=options.system_prompt,
         decoding=asdict(decoding),
         judges=Judging(suite, options.judges, options.help_judge).used,
@@ -179,9 +190,17 @@ def _header(name: str, suite: Suite, decoding: Decoding, options: Options) -> Ru
     )
 
 
+@dataclass(frozen=True)
+class _Runners:
+    """What makes the records, each told what is there already."""
+
+    generator: Generator
+    choices: Callable[[Sequence[tuple[str, str]]], Iterator[list[LikelihoodRecord]]]
+    lm_eval: Callable[[Sequence[str]], Iterator[LmEvalRecords]]
+
+
 def _run(
-    generator: Generator,
-    choices: Callable[[Sequence[tuple[str, str]]], Iterator[list[LikelihoodRecord]]] | None,
+    runners: _Runners,
     suite: Suite,
     decoding: Decoding,
     header: RunHeader,
@@ -201,13 +220,19 @@ def _run(
             write_header(place, replace(header, seconds=header.seconds + clock.seconds))
             options.progress(what, done, total)
 
-        generations = run_prompts(
-            generator, judging, suite.prompts, decoding.samples, answers, lambda *count: note("answers", *count)
+        finished = _finished_tasks(suite, answers, scored)
+        run_prompts(
+            runners.generator, judging, suite.prompts, decoding.samples, answers, lambda *count: note("answers", *count)
         )
-        for batch in choices([(task, item) for task, item, _ in scored.done]) if choices else ():
+        for batch in runners.choices([(task, item) for task, item, _ in scored.done]):
             scored.append(batch)
             note("likelihoods", len(scored.done), len(suite.choices))
-        likelihoods = scored.records()
+        theirs = sum(task.runner == "lm-eval" for task in suite.tasks)
+        for number, made in enumerate(runners.lm_eval(finished), len(finished) + 1):
+            scored.append(made.likelihoods)
+            answers.append(made.generations)
+            note("lm-eval", number, theirs)
+        generations, likelihoods = answers.records(), scored.records()
         header = replace(
             header,
             seconds=header.seconds + clock.seconds,
@@ -215,10 +240,26 @@ def _run(
             finished=True,
         )
         scores, tasks = score(generations, likelihoods, suite.tasks, options.weights, options.judge_errors)
+        tasks = (*tasks, *length_controlled_scores(generations, suite.prompts))
         evaluation = Evaluation(header, scores, tasks, generations, likelihoods)
         evaluation.save_scores(place)
         write_header(place, header)
     return evaluation
+
+
+def _finished_tasks(suite: Suite, answers: Journal[GenerationRecord], scored: Journal[LikelihoodRecord]) -> list[str]:
+    """lm-eval's tasks that need not run again: a task is written at once, so that only the last may be in pieces."""
+    theirs = {task.task for task in suite.tasks if task.runner == "lm-eval"}
+    keys = [list(journal.done) for journal in (answers, scored)]
+    begun = dict.fromkeys(task for own in keys for task, _, _ in own if task in theirs)
+    last = {own[-1][0] for own in keys if own}
+    return [task for task in begun if task not in last]
+
+
+def _suite_digest(suite: Suite, limit: int | None) -> str:
+    """Of every item, and of what lm-eval is asked, whose items only it knows."""
+    theirs = [task.lm_eval for task in suite.tasks if task.runner == "lm-eval"]
+    return hashlib.sha256(f"{suite.digest} {theirs} {limit}".encode()).hexdigest() if theirs else suite.digest
 
 
 class _Clock:

@@ -63,8 +63,9 @@ class Expression:
         """
         try:
             value = self._evaluate({**row, "row": row})
-            if isinstance(value, Undefined):
-                str(value)
+            for part in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(part, Undefined):
+                    str(part)  # raises, and says what is missing
         except Exception as error:  # an expression can raise whatever Python can
             raise ExpressionError(_reason(error, row)) from error
         return value

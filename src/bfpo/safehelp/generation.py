@@ -19,7 +19,7 @@ def run_prompts(
     samples: int,
     journal: Journal[GenerationRecord],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[GenerationRecord]:
+) -> None:
     """Answer and judge every prompt, going on where the journal ends.
 
     Batches are planned from the items alone. A batch of which the journal lacks any answer is done again as a whole, so
@@ -45,7 +45,6 @@ def run_prompts(
             journal.append(list(_records(generator, owners, batch, completions, judged)))
         done += len(batch)
         progress(done, len(asked))
-    return journal.records()
 
 
 def _records(

@@ -43,6 +43,8 @@ class Journal(Generic[_Record]):
         Raises:
             BfpoError: if the file goes on after records of this batch with those of another: it is of another plan.
         """
+        if not batch:
+            return
         again = [self.done[key] for key in map(key_of, batch) if key in self.done]
         if again:
             self._cut_back(min(again), {key_of(record) for record in batch})

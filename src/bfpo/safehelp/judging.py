@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from bfpo.errors import BfpoError
 from bfpo.judges.verdict import Exchange, Judge, Verdict
@@ -24,18 +24,34 @@ class Judged:
     detail: str | None = None
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A prompt, an answer to it, and the reference that it is compared with."""
+
+    prompt: str
+    first: str
+    second: str
+
+
+class Preferred(Protocol):
+    """What a judge of helpfulness says of a pair."""
+
+    @property
+    def p_first(self) -> float | None:
+        """Probability that the first answer helps more, ties half; None where the judge's word can't be read."""
+        ...
+
+
 class HelpJudge(Protocol):
-    """Says which of two answers helps more."""
+    """Says which of two answers helps more; the judges of `bfpo.judges.helpfulness` do."""
 
     @property
     def judge_id(self) -> str:
         """Which judge, with its revision."""
         ...
 
-    def first_is_better(
-        self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]
-    ) -> list[float | None]:
-        """Probability that the first answer helps more; None where the judge's word can't be read."""
+    def compare(self, comparisons: Sequence[Any]) -> Sequence[Preferred]:
+        """What is said of every pair, in the order given."""
         ...
 
 
@@ -59,13 +75,15 @@ class Judging:
 
     @property
     def used(self) -> tuple[JudgeUsed, ...]:
-        """The judges of safety, for the header."""
-        if not self.judges:
-            return (JudgeUsed(ORACLE, "", "primary"),) if self.suite.judge else ()
-        return tuple(
+        """All judges, for the header."""
+        safety = [
             JudgeUsed(judge.judge_id, judge.template_digest, "second" if number else "primary")
             for number, judge in enumerate(self.judges)
-        )
+        ]
+        if not safety and self.suite.judge:
+            safety = [JudgeUsed(ORACLE, "", "primary")]
+        helpful = [JudgeUsed(self.help_judge.judge_id, "", "helpfulness")] if self.help_judge else []
+        return (*safety, *helpful)
 
     def judge(self, items: Sequence[PromptItem], answers: Sequence[str]) -> list[Judged]:
         """What is said of each answer, in the order given."""
@@ -89,13 +107,9 @@ class Judging:
         helps: list[float | None] = [None] * len(items)
         paired = [at for at, item in enumerate(items) if item.reference is not None and answers[at].strip()]
         if self.help_judge and paired:
-            found = self.help_judge.first_is_better(
-                [items[at].prompt for at in paired],
-                [answers[at] for at in paired],
-                [items[at].reference or "" for at in paired],
-            )
-            for at, value in zip(paired, found, strict=True):
-                helps[at] = value
+            pairs = [Pair(items[at].prompt, answers[at], items[at].reference or "") for at in paired]
+            for at, preferred in zip(paired, self.help_judge.compare(pairs), strict=True):
+                helps[at] = preferred.p_first
         return helps
 
 

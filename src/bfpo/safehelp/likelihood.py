@@ -29,7 +29,7 @@ class Batching:
         tokens: tokens of a batch, at most; an item that has more is a batch of its own.
     """
 
-    items: int = 32
+    items: int = 64
     tokens: int = 16_384
 
 

@@ -6,8 +6,6 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bfpo.errors import BfpoError, did_you_mean
-
 Row = dict[str, Any]
 PREPARATIONS: dict[str, Callable[[Row], Row]] = {}
 
@@ -23,16 +21,11 @@ def preparation(name: str) -> Callable[[Callable[[Row], Row]], Callable[[Row], R
 
 
 def prepare(name: str, row: Row) -> Row:
-    """A row with the columns that the named function adds.
+    """A row with the columns that the named function of `PREPARATIONS` adds.
 
     Raises:
-        BfpoError: if there is no such function.
         KeyError, ValueError: if the row is not of the function's source.
     """
-    if name not in PREPARATIONS:
-        raise BfpoError(
-            f"prepare: no function {name!r}{did_you_mean(name, PREPARATIONS)}: there are {', '.join(PREPARATIONS)}"
-        )
     return row | PREPARATIONS[name](row)
 
 

@@ -130,7 +130,7 @@ class JudgeUsed:
 
     judge_id: str
     template_digest: str
-    role: Literal["primary", "second"]
+    role: Literal["primary", "second", "helpfulness"]
 
 
 @dataclass(frozen=True)

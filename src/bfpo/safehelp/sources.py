@@ -115,9 +115,14 @@ def _hub_rows(task: Task, where: str, source: Source) -> tuple[list[tuple[int, d
         rows: Any = datasets.load_dataset(source.hub, source.config, split=source.split, revision=source.revision)
     except Exception as error:  # the Hub client raises many kinds, which all mean the same to the user
         raise _unreachable(task, where, error) from error
-    files = rows.cache_files
-    revision = source.revision or (_commit(Path(files[0]["filename"])) if files else None)
-    return list(enumerate(rows, 1)), Resolved(source.hub, revision, None, len(rows))
+    found = _commit(Path(rows.cache_files[0]["filename"])) if rows.cache_files else None
+    if source.revision and found and found != source.revision:
+        # Offline, datasets takes whatever its cache has.
+        raise BfpoError(
+            f"{where}, task {task.task!r}: the cache has commit {found} of {source.hub} and not {source.revision}; "
+            f"load that one once with a connection, or {_remedy(task, f'{task.task}.jsonl')}"
+        )
+    return list(enumerate(rows, 1)), Resolved(source.hub, found or source.revision, None, len(rows))
 
 
 def _commit(path: Path) -> str | None:

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.safehelp.expressions import Expression, ExpressionError, Template
 from bfpo.safehelp.items import Factor, Kind, Scored
-from bfpo.safehelp.metrics import METRICS, metric
+from bfpo.safehelp.metrics import METRICS
+from bfpo.safehelp.preparations import PREPARATIONS
 
 JudgeKind = Literal["safety", "pairwise"]
 Runner = Literal["generation", "likelihood", "lm-eval"]
@@ -304,7 +305,11 @@ def _problems(task: Task) -> Iterable[str]:
     if task.choices and not task.metrics:
         yield "the key 'metrics' is missing"
     for name in task.metrics:
-        metric(name)
+        if name not in METRICS:
+            yield f"metrics: no metric {name!r}{did_you_mean(name, METRICS)}; there are {', '.join(sorted(METRICS))}"
+    if task.prepare is not None and task.prepare not in PREPARATIONS:
+        known = ", ".join(PREPARATIONS)
+        yield f"prepare: no function {task.prepare!r}{did_you_mean(task.prepare, PREPARATIONS)}; there are {known}"
     if (task.judge == "pairwise") != (task.reference is not None):
         yield "a pairwise judge needs 'reference', the answer to compare with, and only it reads one"
     for field in (*EXPRESSIONS, "prompt"):

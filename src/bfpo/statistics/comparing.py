@@ -60,9 +60,10 @@ def compare_pairs(
     codes = cluster_codes(clusters, len(a))
     difference = paired_difference(a.tolist(), b.tolist(), clusters)
     error = standard_error(a - b, codes)
+    detectable = DETECTABLE_ERRORS * error
     if error == 0 and difference.value == 0:
-        most = wilson(0, int(codes.max()) + 1).high
-        difference = Estimate(0.0, -most, most, len(a))
+        detectable = wilson(0, int(codes.max()) + 1).high
+        difference = Estimate(0.0, -detectable, detectable, len(a))
     binary = bool(np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all())
     discordant = (int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())) if binary else None
     alone = int(codes.max()) + 1 == len(a)
@@ -73,7 +74,7 @@ def compare_pairs(
         p=p,
         correlation=float(np.corrcoef(a, b)[0, 1]) if varies else None,
         discordant=discordant,
-        detectable=DETECTABLE_ERRORS * error,
+        detectable=detectable,
     )
 
 

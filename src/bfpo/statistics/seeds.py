@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bfpo.statistics.comparing import t_test
-from bfpo.statistics.intervals import CONFIDENCE, Estimate, t_quantile
+from bfpo.statistics.intervals import CONFIDENCE, Estimate, t_quantile, wilson
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ def compare_seeds(first: np.ndarray, second: np.ndarray, confidence: float = CON
     )
     degrees = max(1, int((item + seed) ** 2 / spread)) if spread else len(differences) - 1
     value = of_first.mean - of_second.mean
-    half = t_quantile((1 + confidence) / 2, degrees) * error
+    # Where nothing differs, the interval is what the share of items that do may still be.
+    half = t_quantile((1 + confidence) / 2, degrees) * error if error or value else wilson(0, len(differences)).high
     return SeedComparison(
         difference=Estimate(value, value - half, value + half, len(differences)),
         p=t_test(value, error, degrees),

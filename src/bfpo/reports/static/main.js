@@ -24,11 +24,8 @@ function addOptions(control, words, only) {
   return control.options.length;
 }
 
-function browse(data) {
-  const at = (id) => document.getElementById(id);
-  const form = at("controls");
-  const list = at("list");
-  const controls = [...form.elements].filter((control) => Object.hasOwn(NOTHING, control.name));
+// Choices that this page's answers have; a control with nothing to choose is hidden.
+function fillControls(data, form) {
   const present = (key) => new Set(data.items.map((item) => item[key]));
   const used = new Set([...data.answerKinds.keys()].filter((kind) => data.items.some((item) => item.kinds.some((mask) => mask & (1 << kind)))));
   const choices = { set: data.tasks, category: data.categories, attack: data.attacks, kind: data.kinds, answer: data.answerKinds, of: data.models, from: data.models, to: data.models };
@@ -41,6 +38,14 @@ function browse(data) {
     if (option.value === "flips" && data.models.length < 2) option.remove();
     if (option.value === "disagree" && !data.items.some((item) => item.disagree)) option.remove();
   }
+}
+
+function browse(data) {
+  const at = (id) => document.getElementById(id);
+  const form = at("controls");
+  const list = at("list");
+  const controls = [...form.elements].filter((control) => Object.hasOwn(NOTHING, control.name));
+  fillControls(data, form);
   let wanted = wantedOf(location.hash);
   let found = [];
   let filtered = "";

@@ -33,7 +33,7 @@ function viewAnswer(data, item, sample, model, revealed) {
   text.tabIndex = answer.length > 500 ? 0 : -1;
   text.setAttribute("role", "group");
   text.setAttribute("aria-label", `Answer of ${model}`);
-  const facts = [`${tokens} tokens`];
+  const facts = [tokens === null ? `${answer.length} characters` : `${tokens} tokens`];
   if (truncated) facts.push("cut at the token limit");
   if (help !== null) facts.push(`help ${help}`);
   const harmful = kind === "unsafe" || (kind === "unjudged" && data.kinds[item.kind] === "harmful");
@@ -60,17 +60,21 @@ function veil(text, length, model) {
 
 function viewVerdicts(data, verdicts) {
   const differ = verdicts.some((verdict) => verdict[0] !== verdicts[0][0]);
-  const list = make("ul", "");
-  verdicts.forEach(([label, safe, refusal, categories, raw], judge) => {
-    const said = [data.labels[label]];
-    if (safe !== null) said.push(`P(safe) ${safe}`);
-    if (data.refusals[refusal] === "yes") said.push("refusal");
-    said.push(...categories);
-    const line = make("li", "", make("b", "", data.judges[judge] || `judge ${judge + 1}`), `: ${said.join(", ")}`);
-    if (raw) line.append(make("pre", "", raw));
-    list.append(line);
-  });
   const words = verdicts.length > 1 ? (differ ? "judges disagree" : "judges agree") : "judge";
-  const summary = make("summary", differ ? "differ" : "", words);
-  return make("details", "verdicts", summary, list);
+  const box = make("details", "verdicts", make("summary", differ ? "differ" : "", words));
+  // Few are ever opened.
+  box.addEventListener("toggle", () => box.append(make("ul", "", ...verdicts.map(
+    (verdict, judge) => viewVerdict(data, verdict, data.judges[judge] || `judge ${judge + 1}`),
+  ))), { once: true });
+  return box;
+}
+
+function viewVerdict(data, [label, safe, refusal, categories, raw], judge) {
+  const said = [data.labels[label]];
+  if (safe !== null) said.push(`P(safe) ${safe}`);
+  if (data.refusals[refusal] === "yes") said.push("refusal");
+  said.push(...categories);
+  const line = make("li", "", make("b", "", judge), `: ${said.join(", ")}`);
+  if (raw) line.append(make("pre", "", raw));
+  return line;
 }

@@ -1,0 +1,104 @@
+"""Win rates that don't reward length: the length-controlled win rate of AlpacaEval, for one model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from bfpo.safehelp.items import PromptItem
+from bfpo.safehelp.records import GenerationRecord, TaskScore
+from bfpo.statistics.intervals import Estimate, t_quantile, wilson
+
+
+def length_controlled_win_rate(
+    wins: Sequence[float], lengths: Sequence[int], reference_lengths: Sequence[int]
+) -> Estimate:
+    """The win rate that a model would have if its answers were as long as the reference's.
+
+    A logistic regression of the wins on a constant and on tanh((length - reference length) / their standard
+    deviation), read off where the lengths are equal (Dubois et al., arXiv 2404.04475, equations 1 and 2, without the
+    term of each instruction's difficulty, which is fitted across a whole leaderboard). The interval is Student's t of
+    the constant by the sandwich estimator, taken through the logistic function; where every prompt is won, or every
+    one lost, length explains nothing and the interval is Wilson's.
+
+    Args:
+        wins: probability in [0, 1] that the model's answer is better; a tie is 1/2.
+        lengths: of the model's answers, in characters or tokens.
+        reference_lengths: of the answers that they were compared with, in the same.
+
+    Returns:
+        The win rate at equal length, with its 95 % interval over prompts.
+
+    Raises:
+        ValueError: if there are fewer than three prompts, or the lists differ in length.
+    """
+    if not len(wins) == len(lengths) == len(reference_lengths) or len(wins) < 3:
+        raise ValueError(f"needs three prompts or more, and as many lengths: {len(wins)} wins, {len(lengths)} lengths")
+    target = np.asarray(wins, dtype=float)
+    if len(set(wins)) == 1 and wins[0] in (0.0, 1.0):
+        return wilson(sum(wins), len(wins))
+    difference = np.asarray(lengths, dtype=float) - np.asarray(reference_lengths, dtype=float)
+    spread = difference.std()
+    columns = [np.ones(len(target))]
+    # Where all differences are the same, length can't be told from the model.
+    if spread > 0:
+        columns.append(np.tanh(difference / spread))
+    design = np.stack(columns, axis=1)
+    weights, hessian = _fit(design, target)
+    residuals = design * (target - _logistic(design @ weights))[:, None]
+    inverse = np.linalg.inv(hessian)
+    covariance = inverse @ (residuals.T @ residuals) @ inverse
+    degrees = len(target) - design.shape[1]
+    half = t_quantile(0.975, degrees) * math.sqrt(covariance[0, 0] * len(target) / degrees)
+    value, low, high = _logistic(np.array([weights[0], weights[0] - half, weights[0] + half])).tolist()
+    return Estimate(value, low, high, len(target))
+
+
+def length_controlled_scores(records: Sequence[GenerationRecord], prompts: Sequence[PromptItem]) -> list[TaskScore]:
+    """A row for every task whose answers were compared with references: its win rate at equal length.
+
+    Args:
+        records: of any tasks; an answer that nobody compared is left out.
+        prompts: the suite's, which have the references. Lengths are in characters, as AlpacaEval's.
+    """
+    references = {(item.task, item.item): item.reference for item in prompts if item.reference is not None}
+    compared: dict[str, dict[str, list[tuple[float, int]]]] = {}
+    for record in records:
+        if record.p_help is not None and (record.task, record.item) in references:
+            own = compared.setdefault(record.task, {}).setdefault(record.item, [])
+            own.append((record.p_help, len(record.answer)))
+    rows = []
+    for task, items in compared.items():
+        if len(items) < 3:
+            continue
+        wins = [sum(win for win, _ in own) / len(own) for own in items.values()]
+        lengths = [round(sum(length for _, length in own) / len(own)) for own in items.values()]
+        reference_lengths = [len(references[task, item] or "") for item in items]
+        estimate = length_controlled_win_rate(wins, lengths, reference_lengths)
+        rows.append(TaskScore(task, "win_rate_length_controlled", "helpful", estimate, True, 0.5, "generation"))
+    return rows
+
+
+# A prior as strong as one prompt that is won as often as lost keeps wins and losses that length separates finite.
+_RIDGE = 0.25
+
+
+def _fit(design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights by Newton's method, and the Hessian of the negative log-likelihood there."""
+    weights = np.zeros(design.shape[1])
+    hessian = np.eye(design.shape[1])
+    for _ in range(100):
+        probabilities = _logistic(design @ weights)
+        gradient = design.T @ (target - probabilities) - _RIDGE * weights
+        hessian = (design * (probabilities * (1 - probabilities))[:, None]).T @ design + _RIDGE * np.eye(len(weights))
+        step = np.linalg.solve(hessian, gradient)
+        weights = weights + step
+        if np.abs(step).max() < 1e-10:
+            break
+    return weights, hessian
+
+
+def _logistic(value: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-value))

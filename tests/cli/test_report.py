@@ -1,0 +1,57 @@
+"""``bfpo report``: folders of runs in, a page or a model card out; wrong requests told in one sentence."""
+
+import pytest
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
+
+from bfpo.cli.main import app
+from bfpo.errors import BfpoError
+from reports.worlds import world
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    for run in world(("SFT", "BFPO"), per_task=12):
+        run.save(root / run.model)
+    return root
+
+
+def report(*arguments):
+    done = CliRunner().invoke(app, ["report", *map(str, arguments)], catch_exceptions=True)
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+@pytest.mark.parametrize("baseline", ["folder", "model"])
+def test_page_of_saved_runs(folders, tmp_path, baseline):
+    named = folders / "BFPO" if baseline == "folder" else "BFPO"
+    done = report(folders / "SFT", folders / "BFPO", "-o", tmp_path, "--baseline", named, "--title", "Ours & theirs")
+    assert done.exit_code == 0
+    assert str(tmp_path / "report.html") in done.stdout
+    page = (tmp_path / "report.html").read_text()
+    assert "<h1>Ours &amp; theirs</h1>" in page
+    assert "SFT is less harmless than BFPO by" in page
+    assert len(list((tmp_path / "plots").glob("*.png"))) == len(list((tmp_path / "plots").glob("*.svg"))) >= 8
+
+
+def test_card_of_a_saved_run(folders, tmp_path):
+    path = tmp_path / "model" / "README.md"
+    assert report("--card", folders / "BFPO", "-o", path).exit_code == 0
+    assert ModelCard.load(path).data.model_name == "BFPO"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{runs}/SFT", "{runs}/BFPO", "--card"], "--card describes one run"),
+        (["{runs}/SFT", "--card", "-o", "{runs}"], "is a folder; name the card's file"),
+        (["{runs}/SFT", "-o", "{runs}/SFT/run.json"], "is a file; name a folder"),
+        (["{runs}/none"], "holds no evaluation"),
+        (["{runs}/SFT", "--baseline", "SFY"], r"no evaluation of a model 'SFY' \(did you mean 'SFT'"),
+    ],
+)
+def test_wrong_requests_are_told(folders, arguments, said):
+    with pytest.raises(BfpoError, match=said):
+        report(*(argument.format(runs=folders) for argument in arguments))
