@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from bfpo.experiments.label_efficiency import PER_KIND, SCALE, Cell, result_file, undone
 from bfpo.reports.pareto import COLOURS, MARKERS, save_png
 from bfpo.statistics.intervals import Estimate, mean_interval, t_quantile
-from bfpo.training.run_record import versions
+from bfpo.versions import versions
 
 FIGURES = ("helpful", "harmless", "over_refusal")
 ALL_PEOPLE = "people-100"
