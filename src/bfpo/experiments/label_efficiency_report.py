@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bfpo.experiments.label_efficiency import PER_KIND, SCALE, Cell, result_file, undone
-from bfpo.reports.pareto import COLOURS, MARKERS, save_png
+from bfpo.reports.drawing import COLOURS, MARKERS
 from bfpo.statistics.intervals import Estimate, mean_interval, t_quantile
 from bfpo.versions import versions
 
@@ -37,7 +37,7 @@ def write_label_efficiency(folder: Path, runs: Path, wanted: Sequence[Cell]) -> 
     (folder / "label-efficiency.json").write_text(
         json.dumps({**summary, "scale": asdict(SCALE), "versions": versions()}, indent=2) + "\n", encoding="utf-8"
     )
-    save_png(_figure(summary), folder / "label-efficiency.png")
+    _figure(summary).savefig(folder / "label-efficiency.png", dpi=160)
     page = folder / "label-efficiency.md"
     page.write_text(_markdown(summary), encoding="utf-8")
     return page
