@@ -231,6 +231,24 @@ def test_a_way_to_attend_that_fails_leaves_the_other(monkeypatch):
     assert "shared by blocks fails with RuntimeError: no compiler" in choice.reason
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_of_bfloat16_is_computed_in_float32_on_cpu(causal):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 40, 16).bfloat16().requires_grad_() for heads in (4, 2, 2))
+    mask = None if causal else torch.rand(40, 40) < 0.5
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention_module._plain(query, key, value, mask, 0.3, 0.0)
+    visible = torch.ones(40, 40).tril().bool() if mask is None else mask
+    wide = [part.detach().double().repeat_interleave(4 // part.shape[1], 1) for part in (query, key, value)]
+    scores = (wide[0] @ wide[1].transpose(2, 3) * 0.3).masked_fill(~visible, -torch.inf)
+    expected = scores.softmax(-1).nan_to_num() @ wide[2]
+    assert found.dtype == torch.bfloat16
+    # Rounded once, at the end: half a unit in the last of eight bits.
+    assert ((found.double() - expected).abs() <= 2**-8 * expected.abs() + 1e-6).all()
+    found.float().sum().backward()
+    assert query.grad.dtype == torch.bfloat16
+
+
 def test_the_model_is_left_as_it_was():
     model = tiny_model("llama")
     before = model.config._attn_implementation

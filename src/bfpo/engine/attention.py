@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -45,13 +45,31 @@ def _attend_by_pieces(
         seen = _join([keys[atom] for atom in piece.atoms])
         heard = _join([values[atom] for atom in piece.atoms])
         if softcap is None:
-            output = scaled_dot_product_attention(
-                part, seen, heard, mask, dropout, is_causal=mask is None, scale=scaling, enable_gqa=True
-            )
+            output = _plain(part, seen, heard, mask, scaling, dropout)
         else:
             output = _capped(part, seen, heard, mask, scaling, softcap, dropout)
         outputs.append(output)
     return _join(outputs).transpose(1, 2).contiguous(), None
+
+
+def _plain(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, chance: float
+) -> Tensor:
+    attend: Any = partial(
+        scaled_dot_product_attention,
+        attn_mask=mask,
+        dropout_p=chance,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=True,
+    )
+    half = torch.is_autocast_enabled("cpu") or value.dtype in (torch.bfloat16, torch.float16)
+    if value.device.type != "cpu" or not half:
+        return attend(query, key, value)
+    # On CPU torch compiles a kernel for every new shape in bfloat16, which takes longer than the attention and is kept
+    # for good (docs/engine.md); in float32 it calls the matrix library.
+    with torch.autocast("cpu", enabled=False):
+        return attend(query.float(), key.float(), value.float()).to(value.dtype)
 
 
 def _join(parts: list[Tensor]) -> Tensor:
