@@ -22,15 +22,17 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the result as JSON.")] = False,
 ) -> None:
     """Train a model as a recipe says: any objective, SFT included."""
+    from bfpo.microworld.data import held_out_prompts
     from bfpo.training.recipe import load_recipe
 
     resolved = load_recipe(recipe, overrides or [])
+    suites = {"microworld": held_out_prompts()}
     if plan:
         from dataclasses import asdict
 
         from bfpo.training.planning import plan_recipe
 
-        made = plan_recipe(resolved.recipe)
+        made = plan_recipe(resolved.recipe, suites)
         if as_json:
             typer.echo(json.dumps(asdict(made), indent=2))
         else:
@@ -39,7 +41,6 @@ def train(
     import torch.distributed
     from rich.console import Console
 
-    from bfpo.microworld.data import held_out_prompts
     from bfpo.quiet import quiet_libraries
     from bfpo.training.progress import ProgressLine
     from bfpo.training.run import run_recipe
@@ -51,7 +52,7 @@ def train(
         resume=resume,
         callbacks=[progress],
         say=lambda line: typer.echo(line, err=as_json),
-        suites={"microworld": held_out_prompts()},
+        suites=suites,
     )
     if torch.distributed.is_initialized():
         main_process = torch.distributed.get_rank() == 0

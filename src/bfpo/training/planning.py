@@ -18,7 +18,7 @@ from bfpo.training.labels import token_chunks
 from bfpo.training.recipe import Recipe
 from bfpo.training.run import training_arguments, uses_bf16
 from bfpo.training.sampling import StepPlan
-from bfpo.training.sources import load_blend
+from bfpo.training.sources import Prompts, load_blend
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,19 @@ class Plan:
     precision: str
 
 
-def plan_recipe(recipe: Recipe) -> Plan:
+def plan_recipe(recipe: Recipe, suites: Prompts | None = None) -> Plan:
     """Load and encode a recipe's data and size its model, whose weights are not read.
+
+    Args:
+        recipe: the recipe.
+        suites: evaluation prompts by the name of their suite, which training must not hold.
 
     Raises:
         BfpoError: whatever training itself would refuse before its first step.
     """
     arguments = training_arguments(recipe)
     objective = arguments.objective()
-    blend, _ = load_blend(recipe)
+    blend, _ = load_blend(recipe, suites)
     try:
         config = AutoConfig.from_pretrained(recipe.model, revision=recipe.model_revision)
         tokenizer = AutoTokenizer.from_pretrained(recipe.tokenizer or recipe.model)
