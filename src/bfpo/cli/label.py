@@ -61,7 +61,7 @@ def label(
     from bfpo.judges.cache import VerdictCache, default_cache_file
     from bfpo.judges.helpfulness import load_helpfulness_judge
     from bfpo.labeling.fitted import load_labeling
-    from bfpo.labeling.run import label_file, queue_file
+    from bfpo.labeling.run import label_file
 
     judges = [_load(spec) for spec in judge or []]
     with VerdictCache(cache or default_cache_file()) as verdicts:
@@ -76,12 +76,7 @@ def label(
             cache=verdicts,
             reading={"split": split, "revision": revision, "columns": renaming(rename)},
         )
-    if as_json:
-        typer.echo(json.dumps({**asdict(labelled.report), "output": str(output)}, indent=2))
-        return
-    for line in _report_lines(labelled.report):
-        typer.echo(line)
-    typer.echo(f"Wrote {output}, and {queue_file(output)}: the rows that people didn't label, most valuable first.")
+    _print(labelled.report, output, as_json)
 
 
 def _load(spec: str) -> Any:
@@ -109,6 +104,17 @@ def _errors(values: list[str] | None, judges: int) -> list[Any] | None:
         return [VerdictRates.of_rates(sensitivity, specificity) for sensitivity, specificity in rates]
     except ValueError:
         raise BfpoError(f"--error {' '.join(values)}: write sensitivity,specificity, for example 0.9,0.95") from None
+
+
+def _print(report: LabelingReport, output: Path, as_json: bool) -> None:
+    from bfpo.labeling.run import queue_file
+
+    if as_json:
+        typer.echo(json.dumps({**asdict(report), "output": str(output)}, indent=2))
+        return
+    for line in _report_lines(report):
+        typer.echo(line)
+    typer.echo(f"Wrote {output}, and {queue_file(output)}: the rows that people didn't label, most valuable first.")
 
 
 def _report_lines(report: LabelingReport) -> list[str]:

@@ -84,7 +84,7 @@ def cells(seeds: Sequence[int] = SEEDS) -> list[Cell]:
     ]
     for seed in seeds:
         ordered += [Cell(seed, "oracle", 0.1, error, flags) for error in ERRORS for flags in ("posterior", "verdict")]
-        ordered += [Cell(seed, "fitted", share, flags="rescaled") for share in SHARES if share != 0.1]
+        ordered += [Cell(seed, "fitted", share, flags="verdict") for share in SHARES if share != 0.1]
         ordered += [Cell(seed, "oracle", 0.1, 0.3, "rescaled")]
     return ordered
 

@@ -184,7 +184,7 @@ def _figure(summary: Mapping[str, Any]) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     arms = list(summary["arms"].values())
     everybody = [arm for arm in arms if arm["cell"]["judge"] == "nobody"]
-    fitted = [arm for arm in arms if arm["cell"]["judge"] == "fitted" and arm["cell"]["flags"] == "rescaled"]
+    fitted = [arm for arm in arms if arm["cell"]["judge"] == "fitted" and arm["cell"]["flags"] == "verdict"]
     for number, name in enumerate(FIGURES):
         label, style = name.replace("_", "-"), {"color": COLOURS[number], "marker": MARKERS[number], "capsize": 2.5}
         _curve(left, fitted + everybody, "share", 100, name, label, style)
@@ -193,7 +193,7 @@ def _figure(summary: Mapping[str, Any]) -> Figure:
             _curve(right, everybody + oracle, "error", 100, name, f"{label}, {flags}", style | {"ls": line})
     left.set_xscale("log")
     left.set_xticks([1, 3, 10, 30, 100], labels=["1", "3", "10", "30", "100"])
-    left.set_xlabel("labels from people, % (the rest from judges fitted to them, rescaled)")
+    left.set_xlabel("labels from people, % (the rest from judges fitted to them: verdicts)")
     right.set_xlabel("wrong verdicts of the judge of 90 % of the answers, %")
     for axes in (left, right):
         axes.grid(alpha=0.2)
