@@ -119,8 +119,6 @@ def _print(report: LabelingReport, output: Path, as_json: bool) -> None:
 
 def _report_lines(report: LabelingReport) -> list[str]:
     """Who said what, in a few sentences."""
-    from bfpo.labeling.posterior import rescaled
-
     safety, order = report.safety, report.order
     lines = [
         f"safety: kept {safety['people']:,} flags of people, a judge filled {safety['judge']:,}, "
@@ -130,12 +128,6 @@ def _report_lines(report: LabelingReport) -> list[str]:
     ]
     prior = "unknown" if report.prior is None else f"{report.prior:.3f}"
     lines.append(f"filled flags are: {report.flags}; share of safe answers by people's labels: {prior}")
-    if report.flags == "verdict" and len(report.errors) == 1 and report.errors[0] is not None:
-        share = safety["people"] / max(1, safety["people"] + safety["judge"])
-        factor, alpha = rescaled(report.errors[0], share, 1.0, 0.5)
-        lines.append(
-            f"verdicts pull as true flags would, on average, under beta times {factor:.3f} and alpha {alpha:.3f}"
-        )
     for name, rates in zip(report.judges, report.errors, strict=True):
         if rates is None:
             lines.append(f"{name}: people labelled too few answers of either kind to tell its error")
