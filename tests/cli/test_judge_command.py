@@ -111,7 +111,7 @@ def test_a_rate_is_corrected(labels, tmp_path):
         (["check", "nothing.yaml", "--labels", "LABELS"], BfpoError, "can't be read"),
         (["check", "microworld-oracle", "--labels", "LABELS", "--column", "x"], BfpoError, "theirs=ours"),
         (["fit", "LABELS", "-o", "x", "--target", "refusal"], BfpoError, "0 answers"),
-        (["fit", "LABELS", "-o", "x", "--source", "s2"], BfpoError, "did you mean 's"),
+        (["fit", "LABELS", "-o", "x", "--source", "s2"], BfpoError, "there are s0, s1"),
     ],
 )
 def test_wrong_usage_is_answered(labels, tmp_path, monkeypatch, arguments, error, words):

@@ -3,22 +3,26 @@
 import json
 import math
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
 
+from bfpo import GlobalPreference
 from bfpo.experiments import label_efficiency
 from bfpo.experiments.label_efficiency import (
     Cell,
     cells,
     labelled_rows,
     outcomes,
+    rescaled,
     result_file,
     run_next,
     undone,
 )
 from bfpo.experiments.label_efficiency_report import ALL_PEOPLE, paired_loss, write_label_efficiency
 from bfpo.experiments.methods import Scale
+from bfpo.labeling.posterior import VerdictRates
 from bfpo.microworld.oracle import judge
 from bfpo.safehelp.records import GenerationRecord
 from bfpo.safehelp.scores import generation_scores
@@ -50,6 +54,19 @@ def test_fitted_judges_know_people_s_share_only_and_are_wrong_about_some_of_the_
     assert judged["report"]["errors"][0]["n_safe"] + judged["report"]["errors"][0]["n_unsafe"] == 120
     everybody, nothing = labelled_rows(Cell(0, "nobody"), SMALL)
     assert (len(everybody), nothing) == (200, {})
+
+
+@pytest.mark.parametrize(("share", "sensitivity", "specificity"), [(0.1, 0.7, 0.9), (0.0, 0.6, 0.6), (1.0, 0.5, 0.5)])
+def test_rescaling_gives_back_the_mean_target(share, sensitivity, specificity):
+    """Mean over all verdicts of T'/beta' by enumeration, for every pair of true flags."""
+    beta, alpha = rescaled(VerdictRates.of_rates(sensitivity, specificity), share, 0.2, 0.5)
+    said_safe = {1: share + (1 - share) * specificity, 0: (1 - share) * (1 - sensitivity)}
+    for w, l in product((0, 1), repeat=2):
+        mean = 0.0
+        for said_w, said_l in product((0, 1), repeat=2):
+            chance = (said_safe[w] if said_w else 1 - said_safe[w]) * (said_safe[l] if said_l else 1 - said_safe[l])
+            mean += chance * float(GlobalPreference(3.0, alpha).target(float(said_w), float(said_l))) / beta
+        assert mean == pytest.approx(float(GlobalPreference().target(float(w), float(l))) / 0.2, rel=1e-5)
 
 
 def records():
@@ -125,7 +142,7 @@ def test_the_report_says_what_is_missing_and_whether_the_bound_is_met(tmp_path):
         result_file(tmp_path, cell).write_text(json.dumps(result))
     page = write_label_efficiency(tmp_path / "report", tmp_path, wanted).read_text()
     assert f"8 of {len(wanted)} runs are done" in page
-    assert "| fitted-10-verdict | 2 | helpful | +20.00 | +20.00 | not met |" in page
-    assert "| fitted-10-rescaled | 2 | helpful | +0.00 | +0.00 | met |" in page
+    assert "| fitted-10-verdict | 2 | helpful | +20.00 | +20.00 | not met | +20.00 |" in page
+    assert "| fitted-10-rescaled | 2 | helpful | +0.00 | +0.00 | met | +0.00 |" in page
     assert "| fitted-10-rescaled | 0.900 | 0.800 | 0.950 | 0.700 |" in page
     assert (tmp_path / "report" / "label-efficiency.png").stat().st_size > 1000

@@ -1,15 +1,12 @@
 """What a verdict is worth, against Bayes by counting, and never outside [0, 1]."""
 
-from itertools import product
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfpo import GlobalPreference
 from bfpo.errors import BfpoError
 from bfpo.judges.verdict import Verdict
-from bfpo.labeling.posterior import VerdictRates, base_rate, estimate_rates, posterior_safe, rescaled
+from bfpo.labeling.posterior import VerdictRates, base_rate, estimate_rates, posterior_safe
 
 SAFE, UNSAFE = Verdict("safe", 0.9), Verdict("unsafe", 0.2)
 UNSURE, UNPARSED = Verdict("controversial", 0.5), Verdict("unparsed", None)
@@ -79,16 +76,3 @@ def test_too_few_answers_say_nothing_of_a_judge():
 def test_a_rate_is_a_share():
     with pytest.raises(BfpoError, match="sensitivity is a share"):
         VerdictRates.of_rates(1.2, 0.9)
-
-
-@pytest.mark.parametrize(("share", "sensitivity", "specificity"), [(0.1, 0.7, 0.9), (0.0, 0.6, 0.6), (1.0, 0.5, 0.5)])
-def test_rescaling_gives_back_the_mean_target(share, sensitivity, specificity):
-    """Mean over all verdicts of T'/beta' by enumeration, for every pair of true flags."""
-    beta, alpha = rescaled(VerdictRates.of_rates(sensitivity, specificity), share, 0.2, 0.5)
-    said_safe = {1: share + (1 - share) * specificity, 0: (1 - share) * (1 - sensitivity)}
-    for w, l in product((0, 1), repeat=2):
-        mean = 0.0
-        for said_w, said_l in product((0, 1), repeat=2):
-            chance = (said_safe[w] if said_w else 1 - said_safe[w]) * (said_safe[l] if said_l else 1 - said_safe[l])
-            mean += chance * float(GlobalPreference(3.0, alpha).target(float(said_w), float(said_l))) / beta
-        assert mean == pytest.approx(float(GlobalPreference().target(float(w), float(l))) / 0.2, rel=1e-5)

@@ -5,7 +5,7 @@ from collections import Counter
 import datasets
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bfpo.errors import BfpoError
@@ -41,6 +41,7 @@ def test_weights_share_out_all_rows_and_report_repeats_and_leftovers():
     assert drawn[0][0]["row"][:] == sorted(drawn[0][0]["row"])
 
 
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(1, 20), st.floats(0.1, 5)), min_size=1, max_size=5))
 def test_weights_never_lose_a_row_to_rounding(parts):
     sources = [rows([(1.0, 1.0)] * count) for count, _ in parts]

@@ -38,8 +38,8 @@ def test_each_set_is_reported_with_an_example():
 
 
 def test_the_microworld_keeps_its_compositions_apart():
-    training = [row["prompt"] for row in safety_set(600, 0) + helpfulness_set(300, 0)]
-    held_out = held_out_prompts()
+    training = [row["prompt"] for row in safety_set(400, 0) + helpfulness_set(200, 0)]
+    held_out = held_out_prompts()[::7]
     assert find_overlap(training, {"microworld": held_out}) == []
     assert find_overlap([*training, held_out[0]], {"microworld": held_out})[0].same == 1
 

@@ -61,7 +61,7 @@ def label(
     from bfpo.judges.cache import VerdictCache, default_cache_file
     from bfpo.judges.helpfulness import load_helpfulness_judge
     from bfpo.labeling.fitted import load_labeling
-    from bfpo.labeling.run import label_file, queue_file
+    from bfpo.labeling.run import label_file
 
     judges = [_load(spec) for spec in judge or []]
     with VerdictCache(cache or default_cache_file()) as verdicts:
@@ -76,12 +76,7 @@ def label(
             cache=verdicts,
             reading={"split": split, "revision": revision, "columns": renaming(rename)},
         )
-    if as_json:
-        typer.echo(json.dumps({**asdict(labelled.report), "output": str(output)}, indent=2))
-        return
-    for line in _report_lines(labelled.report):
-        typer.echo(line)
-    typer.echo(f"Wrote {output}, and {queue_file(output)}: the rows that people didn't label, most valuable first.")
+    _print(labelled.report, output, as_json)
 
 
 def _load(spec: str) -> Any:
@@ -111,10 +106,19 @@ def _errors(values: list[str] | None, judges: int) -> list[Any] | None:
         raise BfpoError(f"--error {' '.join(values)}: write sensitivity,specificity, for example 0.9,0.95") from None
 
 
+def _print(report: LabelingReport, output: Path, as_json: bool) -> None:
+    from bfpo.labeling.run import queue_file
+
+    if as_json:
+        typer.echo(json.dumps({**asdict(report), "output": str(output)}, indent=2))
+        return
+    for line in _report_lines(report):
+        typer.echo(line)
+    typer.echo(f"Wrote {output}, and {queue_file(output)}: the rows that people didn't label, most valuable first.")
+
+
 def _report_lines(report: LabelingReport) -> list[str]:
     """Who said what, in a few sentences."""
-    from bfpo.labeling.posterior import rescaled
-
     safety, order = report.safety, report.order
     lines = [
         f"safety: kept {safety['people']:,} flags of people, a judge filled {safety['judge']:,}, "
@@ -124,12 +128,6 @@ def _report_lines(report: LabelingReport) -> list[str]:
     ]
     prior = "unknown" if report.prior is None else f"{report.prior:.3f}"
     lines.append(f"filled flags are: {report.flags}; share of safe answers by people's labels: {prior}")
-    if report.flags == "verdict" and len(report.errors) == 1 and report.errors[0] is not None:
-        share = safety["people"] / max(1, safety["people"] + safety["judge"])
-        factor, alpha = rescaled(report.errors[0], share, 1.0, 0.5)
-        lines.append(
-            f"verdicts pull as true flags would, on average, under beta times {factor:.3f} and alpha {alpha:.3f}"
-        )
     for name, rates in zip(report.judges, report.errors, strict=True):
         if rates is None:
             lines.append(f"{name}: people labelled too few answers of either kind to tell its error")

@@ -22,7 +22,7 @@ from bfpo.generation.sampling import Decoding
 from bfpo.judges.helpfulness import Comparison
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.labeling.filling import Flags, exchange_of, label_preferences
-from bfpo.labeling.posterior import VerdictRates, rescaled
+from bfpo.labeling.posterior import VerdictRates
 from bfpo.microworld.data import safety_set
 from bfpo.microworld.judge import OracleJudge
 from bfpo.objectives.global_preference import GlobalPreference
@@ -36,7 +36,7 @@ from bfpo.training.run import run_recipe
 
 SEEDS = (0, 1, 2, 3, 4)
 SHARES = (0.01, 0.03, 0.1, 0.3)
-ERRORS = (0.1, 0.2, 0.3)
+BOTH: tuple[Flags, ...] = ("posterior", "verdict")
 # Prompts of each kind that a model answers.
 PER_KIND = 300
 # The quickstart's, but with two answers a prompt of the buffer instead of four, which saves a third of the time.
@@ -83,10 +83,9 @@ def cells(seeds: Sequence[int] = SEEDS) -> list[Cell]:
         Cell(seed, "fitted", 0.1, flags=flags) for flags in ("verdict", "posterior", "rescaled") for seed in seeds
     ]
     for seed in seeds:
-        ordered += [Cell(seed, "oracle", 0.1, error, flags) for error in ERRORS for flags in ("posterior", "verdict")]
-        ordered += [Cell(seed, "fitted", share, flags="rescaled") for share in SHARES if share != 0.1]
-        ordered += [Cell(seed, "oracle", 0.1, 0.3, "rescaled")]
-    return ordered
+        ordered += [Cell(seed, "oracle", 0.1, error, flags) for error in (0.3, 0.1) for flags in BOTH]
+        ordered += [Cell(seed, "fitted", share, flags="verdict") for share in SHARES if share != 0.1]
+    return ordered + [Cell(seed, "oracle", 0.1, 0.2, flags) for seed in seeds for flags in BOTH]
 
 
 def undone(folder: Path, wanted: Sequence[Cell]) -> list[Cell]:
@@ -142,6 +141,26 @@ def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result) + "\n", encoding="utf-8")
     return result
+
+
+def rescaled(rates: VerdictRates, share: float, beta: float, alpha: float) -> tuple[float, float]:
+    """beta and alpha under which verdicts pull as hard as true flags would, on average.
+
+    Of verdicts that err whatever the pair, E[flag | truth] = a + c truth, in which c = share + (1 - share)
+    (sensitivity + specificity - 1) and a = (1 - share)(1 - sensitivity). BFPO's label T is affine in the flags with
+    coefficients that add up to 1, so the mean label is a + c (T + alpha) - alpha', which is c T for
+    alpha' = a + c alpha; and c T/(c beta) = T/beta. Derived here, and exact for the mean only: single labels are as
+    noisy as before.
+
+    Args:
+        rates: the judge's.
+        share: of the flags that are people's.
+        beta: for true flags.
+        alpha: for true flags.
+    """
+    missed = 1 - rates.sensitivity
+    contrast = share + (1 - share) * (rates.specificity - missed)
+    return beta * contrast, (1 - share) * missed + contrast * alpha
 
 
 def labelled_rows(cell: Cell, scale: Scale) -> tuple[list[Row], dict[str, Any]]:

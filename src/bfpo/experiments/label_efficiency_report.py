@@ -79,8 +79,17 @@ def paired_loss(results: Results, arm: str, name: str) -> dict[str, float] | Non
     losses = own - all_people if name == "over_refusal" else all_people - own
     seed_means, prompt_means = losses.mean(1), losses.mean(0)
     variance = seed_means.var(ddof=1) / len(seed_means) + prompt_means.var(ddof=1) / len(prompt_means)
-    bound = losses.mean() + t_quantile(0.95, len(seeds) - 1) * math.sqrt(variance)
-    return {"loss": float(losses.mean()), "upper_bound": float(bound), "seeds": len(seeds)}
+
+    def bound(confidence: float) -> float:
+        return float(losses.mean() + t_quantile(confidence, len(seeds) - 1) * math.sqrt(variance))
+
+    # Three kinds of flags are looked at: a bound that holds for all three together is at 1 - .05/3 each.
+    return {
+        "loss": float(losses.mean()),
+        "upper_bound": bound(0.95),
+        "upper_bound_of_three": bound(1 - 0.05 / len(TENTH)),
+        "seeds": len(seeds),
+    }
 
 
 def _over_seeds(by_seed: Mapping[int, Any], name: str) -> Estimate:
@@ -111,8 +120,8 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         "10 % of people's labels; they judge safety only. A *posterior* is P(safe | verdict, source) by Bayes, with "
         "error and base rate estimated from people's share (out of fold for fitted judges); a *verdict* is the judge's "
         "word as a flag; *rescaled* are verdicts trained on under the beta and alpha that make up for the judge's "
-        "estimated error on average ([how](../how-to/label.md)). The helpfulness set, the buffer, keeps its scores "
-        "in all arms. "
+        "estimated error on average (`rescaled` in `experiments/label_efficiency.py`). "
+        "The helpfulness set, the buffer, keeps its scores in all arms. "
         f"{SCALE.steps} steps of {SCALE.batch_size} groups; {PER_KIND} prompts of each kind on unseen compositions. "
         f"{summary['cells_wanted'] - summary['cells_missing']} of {summary['cells_wanted']} runs are done.",
         "",
@@ -165,16 +174,20 @@ def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
 def _tenth_lines(losses: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
     """Whether the bound is met, by what the judged flags are and figure by figure."""
     lines = [
-        f"Wanted: a one-sided 95 % bound of at most {100 * ALLOWED:.0f} points on the loss of each figure.",
+        f"Wanted: a one-sided 95 % bound of at most {100 * ALLOWED:.0f} points on the loss of each figure. "
+        "The posterior came first; verdicts and rescaled verdicts were added when two of its seeds were known. "
+        "The last bound is the one that holds for three looks together (98.3 %). Where no arm refuses borderline "
+        "prompts, over-refusal can't tell arms apart.",
         "",
-        "| labels | seeds | figure | loss, points | bound, points | |",
-        "|---|---|---|---|---|---|",
+        "| labels | seeds | figure | loss, points | bound | | bound of three |",
+        "|---|---|---|---|---|---|---|",
     ]
     for arm, figures in losses.items():
         for name, loss in figures.items():
             met = "met" if loss["upper_bound"] <= ALLOWED else "not met"
             numbers = f"{100 * loss['loss']:+.2f} | {100 * loss['upper_bound']:+.2f}"
-            lines.append(f"| {arm} | {loss['seeds']} | {name.replace('_', '-')} | {numbers} | {met} |")
+            three = f"{100 * loss['upper_bound_of_three']:+.2f}"
+            lines.append(f"| {arm} | {loss['seeds']} | {name.replace('_', '-')} | {numbers} | {met} | {three} |")
     return lines
 
 
@@ -184,7 +197,7 @@ def _figure(summary: Mapping[str, Any]) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     arms = list(summary["arms"].values())
     everybody = [arm for arm in arms if arm["cell"]["judge"] == "nobody"]
-    fitted = [arm for arm in arms if arm["cell"]["judge"] == "fitted" and arm["cell"]["flags"] == "rescaled"]
+    fitted = [arm for arm in arms if arm["cell"]["judge"] == "fitted" and arm["cell"]["flags"] == "verdict"]
     for number, name in enumerate(FIGURES):
         label, style = name.replace("_", "-"), {"color": COLOURS[number], "marker": MARKERS[number], "capsize": 2.5}
         _curve(left, fitted + everybody, "share", 100, name, label, style)
@@ -193,7 +206,7 @@ def _figure(summary: Mapping[str, Any]) -> Figure:
             _curve(right, everybody + oracle, "error", 100, name, f"{label}, {flags}", style | {"ls": line})
     left.set_xscale("log")
     left.set_xticks([1, 3, 10, 30, 100], labels=["1", "3", "10", "30", "100"])
-    left.set_xlabel("labels from people, % (the rest from judges fitted to them, rescaled)")
+    left.set_xlabel("labels from people, % (the rest from judges fitted to them: verdicts)")
     right.set_xlabel("wrong verdicts of the judge of 90 % of the answers, %")
     for axes in (left, right):
         axes.grid(alpha=0.2)

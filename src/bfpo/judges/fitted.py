@@ -24,6 +24,9 @@ Target = Literal["safety", "refusal"]
 TARGETS: tuple[str, ...] = get_args(Target)
 FORMAT = 1
 _SETTINGS, _VOCABULARY, _ARRAYS = "judge.json", "vocabulary.json", "arrays.safetensors"
+# Unlike scikit-learn's default, which would make "I can't" and "you can" the same: one letter is a word, too, an
+# apostrophe belongs to one, and a full stop or comma stands for itself.
+TOKEN = r"[\w'’]+|[.,!?;:]"
 # How much of an answer is its opening, in characters: refusals show there.
 _OPENING = 200
 
@@ -65,9 +68,9 @@ class NgramBlock:
             ngram_range=(self.shortest, self.longest),
             min_df=1 if fitted else self.min_documents,
             max_features=None if fitted else self.max_features,
+            token_pattern=TOKEN if self.analyzer == "word" else None,
             sublinear_tf=True,
             vocabulary=vocabulary,
-            dtype=np.float32,
         )
 
 
@@ -107,7 +110,10 @@ class FittedJudge:
         ]
         ends = np.cumsum([len(vocabulary) for vocabulary in self.vocabularies])[:-1]
         parts = np.split(self.weights, ends)
-        return sum(matrix @ part for matrix, part in zip(columns, parts, strict=True)) + self.intercept
+        total = np.full(len(exchanges), self.intercept)
+        for matrix, part in zip(columns, parts, strict=True):
+            total += matrix @ part
+        return total
 
     def probabilities(self, exchanges: Sequence[Exchange]) -> np.ndarray:
         """[N] probability that the target holds."""

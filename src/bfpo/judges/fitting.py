@@ -11,7 +11,7 @@ import numpy as np
 
 from bfpo.errors import BfpoError
 from bfpo.judges.calibration import Scaling, fit_scaling, logit
-from bfpo.judges.fitted import FittedJudge, NgramBlock, Target
+from bfpo.judges.fitted import TOKEN, FittedJudge, NgramBlock, Target
 from bfpo.judges.labels import LabelledAnswer
 from bfpo.judges.unjudged import is_empty
 
@@ -154,12 +154,15 @@ class _Counts:
 
         self.block = block
         vectorizer = CountVectorizer(
-            analyzer=block.analyzer, ngram_range=(block.shortest, block.longest), min_df=1, dtype=np.float32
+            analyzer=block.analyzer,
+            ngram_range=(block.shortest, block.longest),
+            token_pattern=TOKEN if block.analyzer == "word" else None,
         )
         try:
-            matrix = vectorizer.fit_transform(block.texts(exchanges)).tocsr()
+            matrix: Any = vectorizer.fit_transform(block.texts(exchanges))
         except ValueError as error:
             raise BfpoError(f"the {block.part}s hold no words to fit a judge to") from error
+        matrix = matrix.tocsr()
         enough = np.flatnonzero(np.diff(matrix.tocsc().indptr) >= block.min_documents)
         self.ngrams = vectorizer.get_feature_names_out()[enough]
         self.matrix = matrix[:, enough]
@@ -206,7 +209,8 @@ class _Linear:
         for count, columns, idf in zip(counts, self.columns, self.idf, strict=True):
             transformer = TfidfTransformer(sublinear_tf=True)
             transformer.idf_ = idf
-            total += transformer.transform(count.matrix[rows][:, columns]) @ self.weights[start : start + len(columns)]
+            features: Any = transformer.transform(count.matrix[rows][:, columns])
+            total += features @ self.weights[start : start + len(columns)]
             start += len(columns)
         return total
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
@@ -41,7 +42,7 @@ class GuardJudge:
     max_tokens: int = 16_384
     counts: Counter[str] = field(default_factory=Counter, compare=False)
 
-    @cached_property
+    @property
     def template_digest(self) -> str:
         """Of the template, and of the tokenizer's chat template where that is asked with."""
         parts = [self.template.digest, str(self._room)]
@@ -117,7 +118,7 @@ class GuardJudge:
         self.model.generation_config = GenerationConfig()  # its own penalties and temperatures would change verdicts
         ends = self._end_tokens(defaults)
         try:
-            output = self.model.generate(
+            output: Any = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=GenerationConfig(

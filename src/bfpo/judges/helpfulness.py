@@ -199,7 +199,7 @@ class PairwiseJudge:
         if None in said:
             return Preference("unparsed", None, raw, self.judge_id)
         turned = {"first": "second", "second": "first", "tie": "tie"}[str(said[1])]
-        choice: Choice = said[0] if said[0] is not None and said[0] == turned else "tie"
+        choice: Choice = (said[0] or "tie") if said[0] == turned else "tie"
         # A preference for a place says nothing; one that a tie contradicts half of it.
         worth = {"first": 1.0, "tie": 0.5, "second": 0.0}
         return Preference(choice, (worth[str(said[0])] + worth[turned]) / 2, raw, self.judge_id)

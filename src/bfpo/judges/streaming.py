@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Protocol, runtime_checkable
@@ -15,6 +16,8 @@ from bfpo.judges.verdict import Exchange, Judge, Verdict
 CHUNK = 4096
 # A judge that isn't streaming is asked this much at once, so that a kill loses no more.
 BATCH = 256
+# Seconds of a stream's verdicts that go into the cache at once: what a kill may lose, beside what was under way.
+KEEP_EVERY = 0.05
 
 
 @runtime_checkable
@@ -55,8 +58,15 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
 
 def _ask(judge: Judge, exchanges: list[Exchange]) -> Iterator[list[Verdict]]:
     if isinstance(judge, StreamingJudge):
+        held: list[Verdict] = []
+        kept_at = time.monotonic()
         for verdict in judge.stream(exchanges):
-            yield [verdict]
+            held.append(verdict)
+            if time.monotonic() - kept_at >= KEEP_EVERY:
+                yield held
+                held, kept_at = [], time.monotonic()
+        if held:
+            yield held
         return
     for start in range(0, len(exchanges), BATCH):
         yield judge.judge(exchanges[start : start + BATCH])

@@ -119,16 +119,16 @@ def label_preferences(
 def exchange_of(row: Row, number: int) -> Exchange:
     """One answer of a canonical row, as judges are asked about it."""
     answers = [row["chosen"], row["rejected"]] if "chosen" in row else row["responses"]
-    return Exchange(_rendered(row["prompt"], "\n\n"), _rendered(answers[number], "\n\n", roles=False))
+    return Exchange(_rendered(row["prompt"]), _rendered(answers[number]))
 
 
-def _rendered(text: Any, between: str, roles: bool = True) -> str:
-    """A string as it is; of messages a lone one's content, of several every one after its role."""
+def _rendered(text: Any) -> str:
+    """A string as it is; of messages a lone one's content, of several every one's after its role."""
     if isinstance(text, str):
         return text
-    if len(text) == 1 or not roles:
-        return between.join(message["content"] for message in text)
-    return between.join(f"{message['role']}: {message['content']}" for message in text)
+    if len(text) == 1:
+        return text[0]["content"]
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in text)
 
 
 def _ask(
@@ -196,9 +196,11 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
         if row["chosen_is_better"] is None:
             better = next(answers)
             name = "unknown" if better is None else "judge"
-            turns = better is not None and better < 0.5
-            row = _turned(row, better) if turns else {**row, "chosen_is_better": better}
-            turned += turns
+            if better is not None and better < 0.5:
+                row = _turned(row, better)
+                turned += 1
+            else:
+                row = {**row, "chosen_is_better": better}
         by.append(name)
         ordered.append(row | {"labelled_by": row["labelled_by"] | {"order": name}})
     return ordered, _counts(by, (PEOPLE, "judge", "unknown")), turned

@@ -111,23 +111,3 @@ def posterior_safe(verdicts: Sequence[Verdict], errors: Sequence[VerdictRates], 
         return None
     # A word that the judge never uses for either kind says nothing.
     return safe / (safe + unsafe) if safe + unsafe > 0 else prior
-
-
-def rescaled(rates: VerdictRates, share: float, beta: float, alpha: float) -> tuple[float, float]:
-    """beta and alpha under which verdicts pull as hard as true flags would, on average.
-
-    Of verdicts that err whatever the pair, E[flag | truth] = a + c truth, in which c = share + (1 - share)
-    (sensitivity + specificity - 1) and a = (1 - share)(1 - sensitivity). BFPO's label T is affine in the flags with
-    coefficients that add up to 1, so the mean label is a + c (T + alpha) - alpha', which is c T for
-    alpha' = a + c alpha; and c T/(c beta) = T/beta. Derived here, and exact for the mean only: single labels are as
-    noisy as before.
-
-    Args:
-        rates: the judge's.
-        share: of the flags that are people's.
-        beta: for true flags.
-        alpha: for true flags.
-    """
-    missed = 1 - rates.sensitivity
-    contrast = share + (1 - share) * (rates.specificity - missed)
-    return beta * contrast, (1 - share) * missed + contrast * alpha
