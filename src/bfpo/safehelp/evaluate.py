@@ -44,10 +44,9 @@ if TYPE_CHECKING:
     from bfpo.safehelp.lm_eval_tasks import LmEvalRecords
 
 Progress = Callable[[str, int, int], None]
-# What makes a run another run; versions, times and counts don't.
+# What makes a run another run; versions, times and counts don't, nor where a model with a digest was found.
 _IDENTITY = (
-    "model", "model_path", "model_digest", "suite", "suite_digest", "chat_template_sha256", "system_prompt", "decoding",
-    "judges",
+    "model", "model_digest", "suite", "suite_digest", "chat_template_sha256", "system_prompt", "decoding", "judges",
 )  # fmt: skip
 
 
@@ -294,7 +293,7 @@ def _claim(folder: Path, header: RunHeader) -> RunHeader:
             raise BfpoError(f"{folder}: holds records without a header; name another folder, or remove it")
         write_header(folder, header)
         return header
-    for name in _IDENTITY:
+    for name in (*_IDENTITY, *(() if header.model_digest else ("model_path",))):
         before, now = getattr(found, name), getattr(header, name)
         if before != now:
             raise BfpoError(

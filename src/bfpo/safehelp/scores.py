@@ -75,12 +75,12 @@ def likelihood_task_scores(
 
     Args:
         records: of any tasks.
-        metrics: names of each task's metrics.
+        metrics: names of each task's metrics; of names that only lm-eval knows there is no score here.
         chances: what guessing scores in each task, where that means something.
     """
     rows = []
     for task, own in _by_task(records):
-        for name in metrics.get(task, ("acc",)):
+        for name in [name for name in metrics.get(task, ()) if name in METRICS] or ["acc"]:
             metric = METRICS[name]
             # What an entry says of guessing is about its first metric.
             chance = (chances or {}).get(task) if name == metrics.get(task, (name,))[0] else None
@@ -139,7 +139,7 @@ def aggregate_scores(
                     (task, figure.name, _best_is_one(stratum, figure.higher_is_better))
                 )
     for task, own in _by_task(likelihoods):
-        metric = METRICS[metrics.get(task, "acc")]
+        metric = METRICS.get(metrics.get(task, "acc"), METRICS["acc"])
         stratum = likelihood_stratum(own, metric)
         if abs(stratum.value) <= 1 and metric.name != "likelihood_diff":
             members.setdefault(f"aggregate/likelihood/{own[0].factor}", []).append(
