@@ -175,12 +175,13 @@ def _rows(baseline: Sequence[Evaluation], other: Sequence[Evaluation]) -> list[C
         own = _only(sampled, task=task)
         for figure in FIGURES:
             rows += _figure_rows(own, figure, task, None, "exploratory")
-    for family, field in (("category", "category"), ("attack", "attack")):
+    by_group: tuple[Family, ...] = ("category", "attack")
+    for field in by_group:
         groups = sorted({getattr(record, field) for record in baseline[0].generations} - {None})
         for group in groups:
             own = _only(sampled, **{field: group})
             for figure in HEADLINE[:3]:
-                rows += _figure_rows(own, figure, "all", group, family)
+                rows += _figure_rows(own, figure, "all", group, field)
     scored = ([run.likelihoods for run in baseline], [run.likelihoods for run in other])
     wanted = dict.fromkeys(
         (score.task, score.metric) for score in baseline[0].tasks if score.kind == "likelihood"
