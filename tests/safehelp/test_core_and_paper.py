@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,8 +38,8 @@ class LengthJudge:
 class FirstIsLonger:
     judge_id = "longer"
 
-    def first_is_better(self, prompts, first, second):
-        return [float(len(one) > len(other)) for one, other in zip(first, second, strict=True)]
+    def compare(self, comparisons):
+        return [SimpleNamespace(p_first=float(len(pair.first) > len(pair.second))) for pair in comparisons]
 
 
 def tiny():

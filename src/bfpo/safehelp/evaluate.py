@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,7 +58,6 @@ class Options:
         judges: of safety, the primary one first; a suite with an exact judge needs none.
         help_judge: compares answers with the references of pairwise tasks.
         judge_errors: how often the primary judge was right on labelled answers, for error-corrected rates.
-        weights: of tasks in the aggregates, 1 where none is declared.
         system_prompt: what stands before every prompt.
         labelling_judge: which judge labelled the model's training data, if that is known.
         model_path: folder, Hub name or address of the model, as it was given.
@@ -70,7 +69,6 @@ class Options:
     judges: Sequence[Judge] = ()
     help_judge: HelpJudge | None = None
     judge_errors: JudgeErrors | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
     system_prompt: str | None = None
     labelling_judge: str | None = None
     model_path: str | None = None
@@ -238,7 +236,7 @@ def _run(
             counts={**_counts(generations, likelihoods), "torn_lines": torn},
             finished=True,
         )
-        scores, tasks = score(generations, likelihoods, suite.tasks, options.weights, options.judge_errors)
+        scores, tasks = score(generations, likelihoods, suite.tasks, options.judge_errors)
         tasks = (*tasks, *length_controlled_scores(generations, suite.prompts))
         evaluation = Evaluation(header, scores, tasks, generations, likelihoods)
         evaluation.save_scores(place)

@@ -165,7 +165,6 @@ def score(
     generations: Sequence[GenerationRecord],
     likelihoods: Sequence[LikelihoodRecord],
     tasks: Sequence[Task] = (),
-    weights: Mapping[str, float] | None = None,
     judge_errors: JudgeErrors | None = None,
 ) -> tuple[dict[str, Estimate], tuple[TaskScore, ...]]:
     """Everything that a run's records say: headline figures and aggregates by name, and a row a figure and task.
@@ -173,12 +172,12 @@ def score(
     Args:
         generations: of any tasks.
         likelihoods: of any tasks.
-        tasks: the entries, which name the metrics of likelihood tasks and what guessing scores.
-        weights: of tasks in the aggregates, 1 where none is declared.
+        tasks: the entries, which name the metrics of likelihood tasks, what guessing scores, and weights in aggregates.
         judge_errors: what is known of the primary judge, for error-corrected rates.
     """
     metrics = {task.task: task.metrics for task in tasks if task.metrics}
     chances = {task.task: task.chance for task in tasks}
+    weights = {task.task: task.weight for task in tasks}
     aggregates, shares = aggregate_scores(
         generations, likelihoods, {task: names[0] for task, names in metrics.items()}, weights
     )
