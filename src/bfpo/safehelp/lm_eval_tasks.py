@@ -76,7 +76,7 @@ def run_lm_eval(
     if not tasks:
         return
     try:
-        from lm_eval.evaluator import simple_evaluate
+        from lm_eval.evaluator import evaluate
         from lm_eval.models.huggingface import HFLM
     except ImportError as error:
         raise BfpoError(
@@ -86,11 +86,12 @@ def run_lm_eval(
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)  # pyright: ignore
     with _loaded(tasks, suite.files) as loaded:
         for task in tasks:
-            result: Any = simple_evaluate(
-                model=lm,
-                tasks=[loaded[task.task]],
+            result: Any = evaluate(
+                lm=lm,
+                task_dict={"tasks": {task.lm_eval: loaded[task.task]}},  # pyright: ignore
                 apply_chat_template=chat,
                 system_instruction=system_prompt,
+                fewshot_as_multiturn=True,
                 limit=limit,
                 log_samples=True,
                 bootstrap_iters=0,
@@ -133,6 +134,11 @@ def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[s
                     f"task {task.task!r}: lm-eval's {task.lm_eval!r} can't be loaded ({type(error).__name__}: "
                     f"{reason}); name a file with its rows: --data {task.task}=FILE"
                 ) from error
+            # What lm-eval's simple_evaluate does to a task before it calls evaluate, with its own default seed; calling
+            # it once a task would index all tasks and describe the machine every time.
+            if loaded[task.task].config.num_fewshot is None:
+                loaded[task.task].set_config(key="num_fewshot", value=0)
+            loaded[task.task].set_fewshot_seed(seed=1234)
             if task.task in files:
                 _check_examples(task, loaded[task.task].config.num_fewshot, files[task.task])
         yield loaded
