@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Names of the splits that a task's rows may be looked for in; the rows of few-shot examples have a file of their own.
-_EVALUATED = ("test", "validation", "default")
+_EVALUATED: tuple[str, ...] = ("test", "validation", "default")
 
 
 @dataclass(frozen=True)
