@@ -12,7 +12,7 @@ from reports.worlds import world
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    for run in world(("SFT", "BFPO"), per_task=12):
+    for run in world(("SFT", "BFPO"), per_task=60):
         run.save(root / run.model)
     return root
 
