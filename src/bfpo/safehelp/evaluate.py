@@ -206,7 +206,8 @@ def _run(
 ) -> Evaluation:
     judging = Judging(suite, options.judges, options.help_judge)
     with _kept(folder) as place:
-        header, clock = _claim(place, header), _Clock()
+        before = read_header(place)
+        header, clock = _claim(place, header, before), _Clock()
         answers = Journal(place / GENERATIONS, read_generations)
         scored = Journal(place / LIKELIHOODS, read_likelihoods)
         torn = header.counts.get("torn_lines", 0) + bool(answers.cut) + bool(scored.cut)
@@ -217,7 +218,7 @@ def _run(
             write_header(place, replace(header, seconds=header.seconds + clock.seconds))
             options.progress(what, done, total)
 
-        finished = _finished_tasks(suite, answers, scored)
+        finished = _finished_tasks(suite, answers, scored, before is not None and before.finished)
         run_prompts(
             runners.generator, judging, suite.prompts, decoding.samples, answers, lambda *count: note("answers", *count)
         )
@@ -244,12 +245,14 @@ def _run(
     return evaluation
 
 
-def _finished_tasks(suite: Suite, answers: Journal[GenerationRecord], scored: Journal[LikelihoodRecord]) -> list[str]:
+def _finished_tasks(
+    suite: Suite, answers: Journal[GenerationRecord], scored: Journal[LikelihoodRecord], is_whole: bool
+) -> list[str]:
     """lm-eval's tasks that need not run again: a task is written at once, so that only the last may be in pieces."""
     theirs = {task.task for task in suite.tasks if task.runner == "lm-eval"}
     keys = [list(journal.done) for journal in (answers, scored)]
     begun = dict.fromkeys(task for own in keys for task, _, _ in own if task in theirs)
-    last = {own[-1][0] for own in keys if own}
+    last = {own[-1][0] for own in keys if own and not is_whole}
     return [task for task in begun if task not in last]
 
 
@@ -279,13 +282,12 @@ def _kept(folder: Path | None) -> Iterator[Path]:
             yield Path(place)
 
 
-def _claim(folder: Path, header: RunHeader) -> RunHeader:
+def _claim(folder: Path, header: RunHeader, found: RunHeader | None) -> RunHeader:
     """Begin a run in a folder, or go on with it: the header of the run that is there counts its time and losses.
 
     Raises:
         BfpoError: if the folder holds a run of something else.
     """
-    found = read_header(folder)
     if found is None:
         if (folder / GENERATIONS).exists() or (folder / LIKELIHOODS).exists():
             raise BfpoError(f"{folder}: holds records without a header; name another folder, or remove it")
