@@ -6,6 +6,7 @@ Importing this needs the ``lm-eval`` extra only when something is run.
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,9 +110,7 @@ def _records(task: Task, loaded: Any, samples: Sequence[Mapping[str, Any]]) -> L
 @contextlib.contextmanager
 def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
     """lm-eval's own task objects by our names; those for which a file is given read it in place of the Hub's data."""
-    from lm_eval.tasks import TaskManager
-
-    stock = TaskManager()
+    stock = _stock_tasks()
     with tempfile.TemporaryDirectory(prefix="bfpo-lm-eval-") as folder:
         loaded = {}
         for task in tasks:
@@ -142,6 +141,14 @@ def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[s
             if task.task in files:
                 _check_examples(task, loaded[task.task].config.num_fewshot, files[task.task])
         yield loaded
+
+
+@functools.cache
+def _stock_tasks() -> Any:
+    """lm-eval's index of its own tasks, which takes seconds to make."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 def _with_file(folder: Path, name: str, stock: Path, file: Path) -> str:
