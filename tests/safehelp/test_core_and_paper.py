@@ -67,6 +67,8 @@ def test_core_runs_to_the_end(tmp_path):
     for task in suite.tasks:
         assert {metric for name, metric in scored if name == task.task} >= set(task.metrics or [task.factor])
     assert {"helpful", "harmless", "over_refusal"} <= set(evaluation.scores)
+    assert evaluation.header.sources["toxigen"]["rows"] == 3
+    assert len(evaluation.header.sources["toxigen"]["sha256"]) == 64
     assert all(row.estimate.low <= row.estimate.value <= row.estimate.high for row in evaluation.tasks)
 
 

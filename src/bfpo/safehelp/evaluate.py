@@ -183,6 +183,7 @@ def _header(name: str, suite: Suite, decoding: Decoding, options: Options) -> Ru
         command=options.command,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         prompts_digest=_prompts_digest(suite),
+        sources={task: asdict(source) for task, source in suite.sources.items()},
         finished=False,
     )
 
