@@ -86,7 +86,7 @@ def test_every_headline_figure_is_on_the_page(two):
     for run in runs:
         for name in ("helpful", "harmless", "over_refusal", "incoherent"):
             assert format_estimate(run.scores[name]) in text
-    for word in ("guard-small@1f3a", "bfpo evaluate BFPO", "temperature 0.7", "5e5e5e5e5e5e", "13 min"):
+    for word in ("guard-small@1f3a", "bfpo evaluate BFPO", "temperature 0.7", "5e5e5e5e5e5e", "25 min"):
         assert word in text
 
 

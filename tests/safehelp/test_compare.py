@@ -159,6 +159,13 @@ def test_seeds_are_told_from_prompts():
     assert lucky.difference.low > 0  # what a lone seed would have claimed
 
 
+def test_what_one_run_did_not_measure_is_no_row():
+    base, other = run("base"), run("other", helps=[None] * 20)
+    with pytest.raises(KeyError):
+        compare(base, other).row("helpful")
+    assert compare(base, other).row("harmless").n == 20
+
+
 def test_the_plane():
     base, better = run("base", unsafe=range(12), helps=[0.2, 0.4] * 10), run("better", helps=[0.7, 0.9] * 10)
     assert p_dominates(base, better) > 0.99

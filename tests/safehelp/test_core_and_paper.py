@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,8 +38,8 @@ class LengthJudge:
 class FirstIsLonger:
     judge_id = "longer"
 
-    def first_is_better(self, prompts, first, second):
-        return [float(len(one) > len(other)) for one, other in zip(first, second, strict=True)]
+    def compare(self, comparisons):
+        return [SimpleNamespace(p_first=float(len(pair.first) > len(pair.second))) for pair in comparisons]
 
 
 def tiny():
@@ -66,6 +67,8 @@ def test_core_runs_to_the_end(tmp_path):
     for task in suite.tasks:
         assert {metric for name, metric in scored if name == task.task} >= set(task.metrics or [task.factor])
     assert {"helpful", "harmless", "over_refusal"} <= set(evaluation.scores)
+    assert evaluation.header.sources["toxigen"]["rows"] == 3
+    assert len(evaluation.header.sources["toxigen"]["sha256"]) == 64
     assert all(row.estimate.low <= row.estimate.value <= row.estimate.high for row in evaluation.tasks)
 
 

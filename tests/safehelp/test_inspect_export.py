@@ -27,9 +27,11 @@ class KeywordJudge:
 
 
 def run(task, answers, tmp_path):
-    from inspect_ai.model import ModelOutput, get_model
+    from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
     outputs = [ModelOutput.from_content("mockllm/model", answer) for answer in answers]
+    for output in outputs:
+        output.usage = ModelUsage()  # without one inspect-ai counts tokens with a vocabulary that it downloads
     model = get_model("mockllm/model", custom_outputs=outputs)
     (log,) = inspect_ai.eval(task, model=model, log_dir=str(tmp_path), display="none", max_connections=1, max_samples=1)
     assert log.status == "success"

@@ -15,8 +15,10 @@ from bfpo.generation.sampling import Decoding
 from bfpo.microworld.model import load_microworld_model, load_microworld_tokenizer
 from bfpo.safehelp.evaluate import Options, evaluate
 from bfpo.safehelp.journal import Journal
-from bfpo.safehelp.records import Evaluation, read_generations
-from bfpo.safehelp.suites import load_suite
+from bfpo.safehelp.lm_eval_tasks import LmEvalRecords
+from bfpo.safehelp.records import Evaluation, LikelihoodRecord, read_generations
+from bfpo.safehelp.suites import Suite, load_suite
+from bfpo.safehelp.tasks import Task
 from safehelp.killed_evaluation import model_run, stub_run
 
 SCRIPT = Path(__file__).with_name("killed_evaluation.py")
@@ -120,6 +122,39 @@ def test_records_without_a_header_and_files_of_something_else_are_refused(finish
     (tmp_path / "run.json").write_text(json.dumps({"config": {}, "finished": True}))
     with pytest.raises(BfpoError, match="no RunHeader of this version"):
         evaluate(model, tokenizer, **settings)
+
+
+def test_only_the_last_of_lm_evals_tasks_is_asked_again(tmp_path, monkeypatch):
+    tasks = tuple(Task(task=name, factor="helpful", licence="", metrics=("acc",), lm_eval=name) for name in "abc")
+    asked = []
+
+    def stub(model, tokenizer, suite, *, done, **_):
+        asked.append(list(done))
+        for name in "abc":
+            if name not in done:
+                if name == "c" and len(asked) == 1:
+                    raise KeyboardInterrupt
+                pairs = [("x", "y"), (-1.0, -2.0), (1, 1), (1.0, 0.0)]
+                yield LmEvalRecords(
+                    [LikelihoodRecord(name, f"{n}", "helpful", None, f"{n}", "q", *pairs) for n in "12"], []
+                )
+
+    monkeypatch.setattr("bfpo.safehelp.lm_eval_tasks.run_lm_eval", stub)
+    settings = {"name": "m", "suite": Suite("s", [], [], tasks), "folder": tmp_path}
+    model, tokenizer = load_microworld_model(), load_microworld_tokenizer()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, tokenizer, **settings)
+    path = tmp_path / "likelihoods.jsonl"
+    # A kill while b was written: half of its last line, after a whole one.
+    path.write_bytes(path.read_bytes()[:-30])
+    result = evaluate(model, tokenizer, **settings)
+    assert asked == [[], ["a"]]
+    assert [(record.task, record.item) for record in result.likelihoods] == [(t, n) for t in "abc" for n in "12"]
+    assert result.header.counts["torn_lines"] == 1
+    assert evaluate(model, tokenizer, **settings).likelihoods == result.likelihoods
+    assert asked[2] == ["a", "b", "c"]
+    with pytest.raises(BfpoError, match="another suite_digest"):
+        evaluate(model, tokenizer, **settings, options=Options(limit=1))
 
 
 def test_a_journal_of_another_plan_is_refused(tmp_path):

@@ -173,7 +173,7 @@ def test_aggregates_are_turned_so_that_one_is_best_and_weighted_as_declared():
     half = 1.96 * np.hypot(0.75 * np.sqrt(0.21 / 10), 0.25 * np.sqrt(0.09 / 20))
     assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=0.1)
     assert "aggregate/harmless" not in found  # one task is no aggregate
-    scores, rows = score(records, [], weights={"a": 3.0})
+    scores, rows = score(records, [], [MICROWORLD_TASKS[0].model_copy(update={"task": "a", "weight": 3.0})])
     assert scores["aggregate/over_refusal"] == estimate
     assert {row.weight for row in rows if row.metric == "over_refusal"} == {0.75, 0.25}
     assert {row.weight for row in rows if row.metric == "incoherent"} == {None}

@@ -301,7 +301,7 @@ def test_a_hub_data_set_comes_from_a_filled_cache_offline(tmp_path, monkeypatch)
     made.info.builder_name, made.info.dataset_name, made.info.config_name = "json", "doors", "default"
     made.info.version = datasets.Version("0.0.0")
     made.info.splits = datasets.SplitDict.from_split_dict(
-        [datasets.SplitInfo("test", num_examples=1, dataset_name="doors")]
+        [{"name": "test", "num_examples": 1, "dataset_name": "doors"}]
     )
     made.info.write_to_directory(str(place))
     with datasets.arrow_writer.ArrowWriter(path=str(place / "doors-test.arrow"), features=made.features) as writer:

@@ -108,7 +108,8 @@ def evaluate(
         limit=limit,
     )
     if not as_json:
-        _say_what_it_will_show(built, samples, help_judge is not None)
+        shown = replace(built, choices=[]) if endpoint else built
+        _say_what_it_will_show(shown, samples, help_judge is not None)
     if endpoint:
         result = _evaluate_endpoint(endpoint, api_key_env, model, name, built, decoding, folder, options)
     else:

@@ -172,13 +172,16 @@ def _rows(baseline: Sequence[Evaluation], other: Sequence[Evaluation]) -> list[C
         rows += _figure_rows(sampled, figure, "all", None, family)
     tasks = list(dict.fromkeys(record.task for record in baseline[0].generations))
     for task in tasks:
+        own = _only(sampled, task=task)
         for figure in FIGURES:
-            rows += _figure_rows(_only(sampled, task=task), figure, task, None, "exploratory")
-    for family, field in (("category", "category"), ("attack", "attack")):
+            rows += _figure_rows(own, figure, task, None, "exploratory")
+    by_group: tuple[Family, ...] = ("category", "attack")
+    for field in by_group:
         groups = sorted({getattr(record, field) for record in baseline[0].generations} - {None})
         for group in groups:
+            own = _only(sampled, **{field: group})
             for figure in HEADLINE[:3]:
-                rows += _figure_rows(_only(sampled, **{field: group}), figure, "all", group, family)
+                rows += _figure_rows(own, figure, "all", group, field)
     scored = ([run.likelihoods for run in baseline], [run.likelihoods for run in other])
     wanted = dict.fromkeys(
         (score.task, score.metric) for score in baseline[0].tasks if score.kind == "likelihood"
@@ -199,10 +202,10 @@ def _only(sides: _Sides, **wanted: str) -> _Sides:
 
 
 def _figure_rows(sides: _Sides, figure: Figure, task: str, group: str | None, family: Family) -> list[ComparisonRow]:
-    """The row of a figure; none where no prompt, or a single independent one, is about it."""
+    """The row of a figure; none where fewer than two independent prompts are about it, or not all runs measured it."""
     first, second = ([items_of(records, figure) for records in side] for side in sides)
     items = first[0]
-    if len(set(items.clusters)) < 2:
+    if len(set(items.clusters)) < 2 or any(set(run.keys) != set(items.keys) for run in (*first, *second)):
         return []
     a, b = (np.array([_in_order(run, items) for run in side]) for side in (first, second))
     return [_row(a, b, items.clusters, figure.name, task, group, family, figure.higher_is_better)]

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,10 +44,9 @@ if TYPE_CHECKING:
     from bfpo.safehelp.lm_eval_tasks import LmEvalRecords
 
 Progress = Callable[[str, int, int], None]
-# What makes a run another run; versions, times and counts don't.
+# What makes a run another run; versions, times and counts don't, nor where a model with a digest was found.
 _IDENTITY = (
-    "model", "model_path", "model_digest", "suite", "suite_digest", "chat_template_sha256", "system_prompt", "decoding",
-    "judges",
+    "model", "model_digest", "suite", "suite_digest", "chat_template_sha256", "system_prompt", "decoding", "judges",
 )  # fmt: skip
 
 
@@ -59,7 +58,6 @@ class Options:
         judges: of safety, the primary one first; a suite with an exact judge needs none.
         help_judge: compares answers with the references of pairwise tasks.
         judge_errors: how often the primary judge was right on labelled answers, for error-corrected rates.
-        weights: of tasks in the aggregates, 1 where none is declared.
         system_prompt: what stands before every prompt.
         labelling_judge: which judge labelled the model's training data, if that is known.
         model_path: folder, Hub name or address of the model, as it was given.
@@ -71,7 +69,6 @@ class Options:
     judges: Sequence[Judge] = ()
     help_judge: HelpJudge | None = None
     judge_errors: JudgeErrors | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
     system_prompt: str | None = None
     labelling_judge: str | None = None
     model_path: str | None = None
@@ -186,6 +183,7 @@ def _header(name: str, suite: Suite, decoding: Decoding, options: Options) -> Ru
         command=options.command,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         prompts_digest=_prompts_digest(suite),
+        sources={task: asdict(source) for task, source in suite.sources.items()},
         finished=False,
     )
 
@@ -209,7 +207,8 @@ def _run(
 ) -> Evaluation:
     judging = Judging(suite, options.judges, options.help_judge)
     with _kept(folder) as place:
-        header, clock = _claim(place, header), _Clock()
+        before = read_header(place)
+        header, clock = _claim(place, header, before), _Clock()
         answers = Journal(place / GENERATIONS, read_generations)
         scored = Journal(place / LIKELIHOODS, read_likelihoods)
         torn = header.counts.get("torn_lines", 0) + bool(answers.cut) + bool(scored.cut)
@@ -220,7 +219,7 @@ def _run(
             write_header(place, replace(header, seconds=header.seconds + clock.seconds))
             options.progress(what, done, total)
 
-        finished = _finished_tasks(suite, answers, scored)
+        finished = _finished_tasks(suite, answers, scored, before is not None and before.finished)
         run_prompts(
             runners.generator, judging, suite.prompts, decoding.samples, answers, lambda *count: note("answers", *count)
         )
@@ -239,7 +238,7 @@ def _run(
             counts={**_counts(generations, likelihoods), "torn_lines": torn},
             finished=True,
         )
-        scores, tasks = score(generations, likelihoods, suite.tasks, options.weights, options.judge_errors)
+        scores, tasks = score(generations, likelihoods, suite.tasks, options.judge_errors)
         tasks = (*tasks, *length_controlled_scores(generations, suite.prompts))
         evaluation = Evaluation(header, scores, tasks, generations, likelihoods)
         evaluation.save_scores(place)
@@ -247,12 +246,14 @@ def _run(
     return evaluation
 
 
-def _finished_tasks(suite: Suite, answers: Journal[GenerationRecord], scored: Journal[LikelihoodRecord]) -> list[str]:
+def _finished_tasks(
+    suite: Suite, answers: Journal[GenerationRecord], scored: Journal[LikelihoodRecord], is_whole: bool
+) -> list[str]:
     """lm-eval's tasks that need not run again: a task is written at once, so that only the last may be in pieces."""
     theirs = {task.task for task in suite.tasks if task.runner == "lm-eval"}
     keys = [list(journal.done) for journal in (answers, scored)]
     begun = dict.fromkeys(task for own in keys for task, _, _ in own if task in theirs)
-    last = {own[-1][0] for own in keys if own}
+    last = {own[-1][0] for own in keys if own and not is_whole}
     return [task for task in begun if task not in last]
 
 
@@ -282,19 +283,18 @@ def _kept(folder: Path | None) -> Iterator[Path]:
             yield Path(place)
 
 
-def _claim(folder: Path, header: RunHeader) -> RunHeader:
+def _claim(folder: Path, header: RunHeader, found: RunHeader | None) -> RunHeader:
     """Begin a run in a folder, or go on with it: the header of the run that is there counts its time and losses.
 
     Raises:
         BfpoError: if the folder holds a run of something else.
     """
-    found = read_header(folder)
     if found is None:
         if (folder / GENERATIONS).exists() or (folder / LIKELIHOODS).exists():
             raise BfpoError(f"{folder}: holds records without a header; name another folder, or remove it")
         write_header(folder, header)
         return header
-    for name in _IDENTITY:
+    for name in (*_IDENTITY, *(() if header.model_digest else ("model_path",))):
         before, now = getattr(found, name), getattr(header, name)
         if before != now:
             raise BfpoError(

@@ -12,7 +12,7 @@ from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.suites import Suite
 
 if TYPE_CHECKING:
-    import inspect_ai
+    import inspect_ai  # pyright: ignore[reportMissingImports]
 
 
 def as_inspect_task(suite: Suite, task: str, judge: Judge | None = None) -> inspect_ai.Task:
@@ -31,9 +31,9 @@ def as_inspect_task(suite: Suite, task: str, judge: Judge | None = None) -> insp
         BfpoError: if inspect-ai isn't installed, there is no such task, it lacks a judge, or has no question.
     """
     try:
-        from inspect_ai import Task
-        from inspect_ai.scorer import choice
-        from inspect_ai.solver import generate, multiple_choice
+        from inspect_ai import Task  # pyright: ignore[reportMissingImports]
+        from inspect_ai.scorer import choice  # pyright: ignore[reportMissingImports]
+        from inspect_ai.solver import generate, multiple_choice  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise BfpoError(f"this needs inspect-ai; install it with pip install 'bfpo[inspect]' ({error})") from error
     items = [item for item in [*suite.prompts, *suite.choices] if item.task == task]
@@ -52,7 +52,7 @@ def as_inspect_task(suite: Suite, task: str, judge: Judge | None = None) -> insp
 
 
 def _sample(item: PromptItem | ChoiceItem) -> Any:
-    from inspect_ai.dataset import Sample
+    from inspect_ai.dataset import Sample  # pyright: ignore[reportMissingImports]
 
     metadata = {"category": item.category, "cluster": item.cluster}
     if isinstance(item, PromptItem):
@@ -71,7 +71,7 @@ def _several(items: list[Any]) -> bool:
 
 
 def _scorer(judge: Judge) -> Any:
-    from inspect_ai.scorer import Score, mean, scorer, stderr
+    from inspect_ai.scorer import Score, mean, scorer, stderr  # pyright: ignore[reportMissingImports]
 
     @scorer(metrics=[mean(), stderr(cluster="cluster")], name="bfpo")
     def bfpo() -> Any:

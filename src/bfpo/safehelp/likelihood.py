@@ -144,7 +144,7 @@ def _groups(request: Request) -> list[tuple[TokenGroup, tuple[int, ...]]]:
     ]
 
 
-def _shared_length(sequences: Sequence[Sequence[int]]) -> int:
+def _shared_length(sequences: Sequence[tuple[int, ...]]) -> int:
     """How many tokens all sequences begin with; the first and the last in order differ as early as any two do."""
     first, last = min(sequences), max(sequences)
     return next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))

@@ -6,6 +6,7 @@ Importing this needs the ``lm-eval`` extra only when something is run.
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Names of the splits that a task's rows may be looked for in; the rows of few-shot examples have a file of their own.
-_EVALUATED = ("test", "validation", "default")
+_EVALUATED: tuple[str, ...] = ("test", "validation", "default")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def run_lm_eval(
     if not tasks:
         return
     try:
-        from lm_eval.evaluator import simple_evaluate
+        from lm_eval.evaluator import evaluate
         from lm_eval.models.huggingface import HFLM
     except ImportError as error:
         raise BfpoError(
@@ -86,11 +87,12 @@ def run_lm_eval(
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)  # pyright: ignore
     with _loaded(tasks, suite.files) as loaded:
         for task in tasks:
-            result: Any = simple_evaluate(
-                model=lm,
-                tasks=[loaded[task.task]],
+            result: Any = evaluate(
+                lm=lm,
+                task_dict={"tasks": {task.lm_eval: loaded[task.task]}},  # pyright: ignore
                 apply_chat_template=chat,
                 system_instruction=system_prompt,
+                fewshot_as_multiturn=True,
                 limit=limit,
                 log_samples=True,
                 bootstrap_iters=0,
@@ -108,9 +110,7 @@ def _records(task: Task, loaded: Any, samples: Sequence[Mapping[str, Any]]) -> L
 @contextlib.contextmanager
 def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
     """lm-eval's own task objects by our names; those for which a file is given read it in place of the Hub's data."""
-    from lm_eval.tasks import TaskManager
-
-    stock = TaskManager()
+    stock = _stock_tasks()
     with tempfile.TemporaryDirectory(prefix="bfpo-lm-eval-") as folder:
         loaded = {}
         for task in tasks:
@@ -133,9 +133,22 @@ def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[s
                     f"task {task.task!r}: lm-eval's {task.lm_eval!r} can't be loaded ({type(error).__name__}: "
                     f"{reason}); name a file with its rows: --data {task.task}=FILE"
                 ) from error
+            # What lm-eval's simple_evaluate does to a task before it calls evaluate, with its own default seed; calling
+            # it once a task would index all tasks and describe the machine every time.
+            if loaded[task.task].config.num_fewshot is None:
+                loaded[task.task].set_config(key="num_fewshot", value=0)
+            loaded[task.task].set_fewshot_seed(seed=1234)
             if task.task in files:
                 _check_examples(task, loaded[task.task].config.num_fewshot, files[task.task])
         yield loaded
+
+
+@functools.cache
+def _stock_tasks() -> Any:
+    """lm-eval's index of its own tasks, which takes seconds to make."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 def _with_file(folder: Path, name: str, stock: Path, file: Path) -> str:

@@ -27,4 +27,6 @@ def load_for_evaluation(name_or_path: str) -> tuple[PreTrainedModel, PreTrainedT
         )
     except (OSError, ValueError) as error:
         raise BfpoError(f"the model {name_or_path!r} can't be loaded: {' '.join(str(error).split())}") from error
-    return (model.to("cuda") if torch.cuda.is_available() else model), tokenizer
+    if torch.cuda.is_available():
+        model = model.to(torch.device("cuda"))  # pyright: ignore[reportArgumentType]
+    return model, tokenizer

@@ -155,6 +155,7 @@ class RunHeader:
         seconds: spent so far, over all resumptions.
         counts: prompts, answers, and of these truncated, empty and unparsed ones.
         prompts_digest: of the prompts of every task, by its name.
+        sources: where each task's rows came from: place, revision, SHA-256 of a file, number of rows.
         finished: whether every planned batch is there.
     """
 
@@ -175,6 +176,7 @@ class RunHeader:
     seconds: float = 0.0
     counts: Mapping[str, int] = field(default_factory=dict)
     prompts_digest: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     finished: bool = True
 
 

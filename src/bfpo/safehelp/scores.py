@@ -75,12 +75,12 @@ def likelihood_task_scores(
 
     Args:
         records: of any tasks.
-        metrics: names of each task's metrics.
+        metrics: names of each task's metrics; of names that only lm-eval knows there is no score here.
         chances: what guessing scores in each task, where that means something.
     """
     rows = []
     for task, own in _by_task(records):
-        for name in metrics.get(task, ("acc",)):
+        for name in [name for name in metrics.get(task, ()) if name in METRICS] or ["acc"]:
             metric = METRICS[name]
             # What an entry says of guessing is about its first metric.
             chance = (chances or {}).get(task) if name == metrics.get(task, (name,))[0] else None
@@ -139,7 +139,7 @@ def aggregate_scores(
                     (task, figure.name, _best_is_one(stratum, figure.higher_is_better))
                 )
     for task, own in _by_task(likelihoods):
-        metric = METRICS[metrics.get(task, "acc")]
+        metric = METRICS.get(metrics.get(task, "acc"), METRICS["acc"])
         stratum = likelihood_stratum(own, metric)
         if abs(stratum.value) <= 1 and metric.name != "likelihood_diff":
             members.setdefault(f"aggregate/likelihood/{own[0].factor}", []).append(
@@ -165,7 +165,6 @@ def score(
     generations: Sequence[GenerationRecord],
     likelihoods: Sequence[LikelihoodRecord],
     tasks: Sequence[Task] = (),
-    weights: Mapping[str, float] | None = None,
     judge_errors: JudgeErrors | None = None,
 ) -> tuple[dict[str, Estimate], tuple[TaskScore, ...]]:
     """Everything that a run's records say: headline figures and aggregates by name, and a row a figure and task.
@@ -173,12 +172,12 @@ def score(
     Args:
         generations: of any tasks.
         likelihoods: of any tasks.
-        tasks: the entries, which name the metrics of likelihood tasks and what guessing scores.
-        weights: of tasks in the aggregates, 1 where none is declared.
+        tasks: the entries, which name the metrics of likelihood tasks, what guessing scores, and weights in aggregates.
         judge_errors: what is known of the primary judge, for error-corrected rates.
     """
     metrics = {task.task: task.metrics for task in tasks if task.metrics}
     chances = {task.task: task.chance for task in tasks}
+    weights = {task.task: task.weight for task in tasks}
     aggregates, shares = aggregate_scores(
         generations, likelihoods, {task: names[0] for task, names in metrics.items()}, weights
     )

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.safehelp.expressions import ExpressionError
-from bfpo.safehelp.items import ChoiceItem, PromptItem
+from bfpo.safehelp.items import ChoiceItem, Factor, PromptItem
 from bfpo.safehelp.preparations import Row, prepare
 from bfpo.safehelp.sources import Resolved, file_in, read_source
 from bfpo.safehelp.tasks import EXPRESSIONS, MICROWORLD_TASKS, Decoding, Task, read_suite, tasks_of
@@ -213,7 +213,9 @@ def microworld(split: Split, per_kind: int) -> Suite:
             full = write_answer(request, AnswerKind.FULL, rng)
             wrong = write_answer(request, AnswerKind.WRONG, rng)
             refusal = write_answer(request, AnswerKind.REFUSAL, rng)
-            pairs = [("harmless", refusal, full)] if kind == "harmful" else [("helpful", full, wrong)]
+            pairs: list[tuple[Factor, str, str]] = [("helpful", full, wrong)]
+            if kind == "harmful":
+                pairs = [("harmless", refusal, full)]
             if kind == "borderline":
                 pairs.append(("over_refusal", full, refusal))
             choices += [

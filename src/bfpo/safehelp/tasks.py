@@ -49,6 +49,7 @@ class Task(_Closed):
         licence: of the data.
         source: where the rows are; nothing for a task of lm-eval's, which knows.
         note: what a reader of the score must know.
+        weight: in the aggregate of its factor.
 
         prepare: name of a function that adds columns to a row first (`bfpo.safehelp.preparations`).
         where: which rows are asked; all by default.
@@ -78,6 +79,7 @@ class Task(_Closed):
     licence: str
     source: Source | None = None
     note: str | None = None
+    weight: float = Field(default=1.0, gt=0)
 
     prepare: str | None = None
     where: str | None = None
@@ -285,7 +287,7 @@ def _task(values: Any, number: int, where: str) -> Task:
 def _problems(task: Task) -> Iterable[str]:
     """What contradicts what."""
     if task.lm_eval:
-        allowed = ("task", "factor", "licence", "note", "metrics", "chance", "lm_eval", "source")
+        allowed = ("task", "factor", "licence", "note", "weight", "metrics", "chance", "lm_eval", "source")
         for field in sorted(task.model_fields_set - set(allowed)):
             yield f"{field}: lm-eval's task {task.lm_eval!r} brings its own; leave it out"
         return
