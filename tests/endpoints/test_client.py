@@ -152,7 +152,7 @@ def test_requests_are_read_as_they_are_needed_and_breaking_off_ends_everything()
         taken = list(itertools.islice(replies, 10))
         replies.close()
     assert [reply.text for reply in taken] == [f"re: {n}" for n in range(10)]
-    assert next(read) <= 10 + 8 * 4
+    assert next(read) <= 10 + 4 * 4
 
 
 def test_it_works_inside_a_running_event_loop():

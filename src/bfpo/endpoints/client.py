@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import ssl
 import threading
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import httpx2
@@ -22,7 +24,7 @@ from bfpo.errors import BfpoError, RunError
 
 # How far reading ahead of the oldest unanswered request goes, in multiples of the requests in flight: a request that
 # waits for its next try doesn't hold up the others, and memory stays bounded.
-_AHEAD = 8
+_AHEAD = 4
 _EXCERPT = 200
 
 
@@ -78,6 +80,7 @@ class _Session:
             timeout=config.timeout,
             limits=limits,
             transport=transport,
+            verify=_tls(config.url.startswith("https")),
         )
 
     async def close(self) -> None:
@@ -169,6 +172,15 @@ class _Session:
                 self._next_start = start + 60.0 / self._config.requests_per_minute
                 await asyncio.sleep(start - now)
             yield
+
+
+@cache
+def _tls(needed: bool) -> ssl.SSLContext:
+    """What certificates are checked with; made once, as reading the authorities' takes up to a second.
+
+    An address without TLS needs none of them: a context without authorities trusts nobody.
+    """
+    return httpx2.create_ssl_context() if needed else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class _LastingError(Exception):

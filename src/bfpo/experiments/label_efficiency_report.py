@@ -148,7 +148,8 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         cells = []
         for name in FIGURES:
             figure, loss = values["figures"][name], losses.get(arm, {}).get(name)
-            cells.append(f"{figure['value']:.3f} [{figure['low']:.3f} {figure['high']:.3f}]")
+            interval = f" [{figure['low']:.3f} {figure['high']:.3f}]" if figure["n"] > 1 else ""
+            cells.append(f"{figure['value']:.3f}{interval}")
             cells.append("" if loss is None else f"{100 * loss['loss']:+.1f} (≤ {100 * loss['upper_bound']:+.1f})")
         lines.append(f"| {arm} | {len(values['seeds'])} | " + " | ".join(cells) + " |")
     lines += [

@@ -27,6 +27,13 @@ _SETTINGS, _VOCABULARY, _ARRAYS = "judge.json", "vocabulary.json", "arrays.safet
 # Unlike scikit-learn's default, which would make "I can't" and "you can" the same: one letter is a word, too, an
 # apostrophe belongs to one, and a full stop or comma stands for itself.
 TOKEN = r"[\w'’]+|[.,!?;:]"
+
+
+def token_options(analyzer: str) -> dict[str, Any]:
+    """What scikit-learn's vectorizers of words are told; those of characters take no pattern."""
+    return {"token_pattern": TOKEN} if analyzer == "word" else {}
+
+
 # How much of an answer is its opening, in characters: refusals show there.
 _OPENING = 200
 
@@ -68,9 +75,9 @@ class NgramBlock:
             ngram_range=(self.shortest, self.longest),
             min_df=1 if fitted else self.min_documents,
             max_features=None if fitted else self.max_features,
-            token_pattern=TOKEN if self.analyzer == "word" else None,
             sublinear_tf=True,
             vocabulary=vocabulary,
+            **token_options(self.analyzer),
         )
 
 

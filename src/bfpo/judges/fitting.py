@@ -11,7 +11,7 @@ import numpy as np
 
 from bfpo.errors import BfpoError
 from bfpo.judges.calibration import Scaling, fit_scaling, logit
-from bfpo.judges.fitted import TOKEN, FittedJudge, NgramBlock, Target
+from bfpo.judges.fitted import FittedJudge, NgramBlock, Target, token_options
 from bfpo.judges.labels import LabelledAnswer
 from bfpo.judges.unjudged import is_empty
 
@@ -156,7 +156,7 @@ class _Counts:
         vectorizer = CountVectorizer(
             analyzer=block.analyzer,
             ngram_range=(block.shortest, block.longest),
-            token_pattern=TOKEN if block.analyzer == "word" else None,
+            **token_options(block.analyzer),
         )
         try:
             matrix: Any = vectorizer.fit_transform(block.texts(exchanges))
@@ -165,7 +165,7 @@ class _Counts:
         matrix = matrix.tocsr()
         enough = np.flatnonzero(np.diff(matrix.tocsc().indptr) >= block.min_documents)
         self.ngrams = vectorizer.get_feature_names_out()[enough]
-        self.matrix = matrix[:, enough]
+        self.matrix: Any = matrix[:, enough]
 
     def columns(self, rows: np.ndarray) -> np.ndarray:
         """The n-grams that some rows alone would have kept: in enough of them, and the most frequent."""

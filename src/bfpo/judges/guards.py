@@ -118,7 +118,8 @@ class GuardJudge:
         self.model.generation_config = GenerationConfig()  # its own penalties and temperatures would change verdicts
         ends = self._end_tokens(defaults)
         try:
-            output: Any = self.model.generate(
+            generate: Any = self.model.generate
+            output = generate(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=GenerationConfig(

@@ -195,11 +195,13 @@ class PairwiseJudge:
 
     def _preference(self, straight: Reply | Failure, swapped: Reply | Failure) -> Preference:
         raw = tuple(reply.text if isinstance(reply, Reply) else f"[{reply.reason}]" for reply in (straight, swapped))
-        said = [parse_pairwise(reply.text) if isinstance(reply, Reply) else None for reply in (straight, swapped)]
+        said: list[Choice | None] = [
+            parse_pairwise(reply.text) if isinstance(reply, Reply) else None for reply in (straight, swapped)
+        ]
         if None in said:
             return Preference("unparsed", None, raw, self.judge_id)
         turned = {"first": "second", "second": "first", "tie": "tie"}[str(said[1])]
-        choice: Choice = (said[0] or "tie") if said[0] == turned else "tie"
+        choice: Choice = said[0] if said[0] is not None and said[0] == turned else "tie"
         # A preference for a place says nothing; one that a tie contradicts half of it.
         worth = {"first": 1.0, "tie": 0.5, "second": 0.0}
         return Preference(choice, (worth[str(said[0])] + worth[turned]) / 2, raw, self.judge_id)
