@@ -154,6 +154,7 @@ def _judges(suite: Suite, first: str | None, second: str | None) -> list[Any]:
     named = [spec for spec in specs if spec] if suite.prompts else []
     if not named:
         return []
+    import bfpo.microworld.judge  # noqa: F401  # pyright: ignore[reportMissingImports]  (it registers itself)
     from bfpo.judges.registry import load_judge  # pyright: ignore[reportMissingImports]
 
     return [load_judge(spec) for spec in named]

@@ -175,7 +175,7 @@ def place_labels(
         steps = max(2, int(np.hypot(u - x, v - y) / (6 * scale)))
         taken += [_square(x + (u - x) * t, y + (v - y) * t, 2.5 * scale) for t in np.linspace(0, 1, steps)]
     for (x, y), point, text in zip(places, points, texts, strict=True):
-        width, height = len(text) * size * 0.6 * scale, size * 1.2 * scale
+        width, height = len(text) * size * 0.66 * scale, size * 1.2 * scale
         options = []
         for distance in (8, 16, 26):
             for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
@@ -185,13 +185,13 @@ def place_labels(
                 outside = max(0.0, box.x0 - left) + max(0.0, left + width - box.x1)
                 outside += max(0.0, box.y0 - low) + max(0.0, low + height - box.y1)
                 cost = outside * 50 + distance + sum(_overlap(rectangle, other) for other in taken)
-                options.append((cost, rectangle))
-        _, best = min(options, key=lambda option: option[0])
+                options.append((cost, rectangle, dx, (dx * distance, dy * distance)))
+        _, best, side, offset = min(options, key=lambda option: option[0])
         taken.append(best)
-        offset = ((best[0] - x) / scale, ((best[1] + best[3]) / 2 - y) / scale)
         axes.annotate(
-            text, point, offset, textcoords="offset points", fontsize=size, fontweight="bold", va="center", zorder=6
-        )
+            text, point, offset, textcoords="offset points", ha=("center", "left", "right")[side], va="center",
+            fontsize=size, fontweight="bold", zorder=6,
+        )  # fmt: skip
 
 
 def _square(x: float, y: float, half: float) -> tuple[float, float, float, float]:

@@ -46,10 +46,10 @@ def read_source(
     Raises:
         BfpoError: if the rows can't be had; the message says which file to put where.
     """
-    source = task.source
-    assert source is not None
     if override is not None:
         return _read_file(task, where, override, None, None)
+    source = task.source
+    assert source is not None
     if source.hub is None:
         assert source.file is not None
         path = Path(where).parent / source.file

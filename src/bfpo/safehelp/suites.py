@@ -103,6 +103,7 @@ def load_suite(
         if task.lm_eval:
             if given is not None:
                 files[task.task] = given
+                sources[task.task] = read_source(task, name_or_path, given)[1]
             continue
         rows, sources[task.task] = read_source(task, name_or_path, given)
         make = ItemMaker(task, sources[task.task].place)
