@@ -200,7 +200,8 @@ class _Linear:
             idf.append(np.asarray(transformer.idf_, dtype=np.float64))
         model = LogisticRegression(C=inverse_penalty, solver="liblinear", dual=True, max_iter=1000, random_state=0)
         model.fit(scipy.sparse.hstack(matrices).tocsr(), labels)
-        return cls(columns, idf, np.asarray(model.coef_[0], dtype=np.float64), float(model.intercept_[0]))
+        coefficients, intercept = np.asarray(model.coef_)[0], np.asarray(model.intercept_)[0]
+        return cls(columns, idf, coefficients.astype(np.float64), float(intercept))
 
     def scores(self, counts: Sequence[_Counts], rows: np.ndarray) -> np.ndarray:
         from sklearn.feature_extraction.text import TfidfTransformer
