@@ -6,10 +6,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from bfpo.cli import evaluate_options as told
 from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
@@ -20,57 +21,32 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[
-        str | None,
-        typer.Argument(help="Folder or Hub name of a model or adapter; 'microworld'; with --endpoint its name there."),
-    ] = None,
-    suite: Annotated[
-        str | None,
-        typer.Option(help="core, paper, microworld, or a YAML file; core for real models.", show_default=False),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the run; name it again to go on.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="What tables call the model; by default its folder's name.")] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="Judge of safety ('bfpo judge list'); by default the suite's.")
-    ] = None,
-    second_judge: Annotated[str | None, typer.Option(help="A second one, for their agreement.")] = None,
-    help_judge: Annotated[
-        str | None, typer.Option(help="Judge of which answer helps more, for tasks with references (AlpacaEval).")
-    ] = None,
-    judge_errors: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A/B,C/D", help="The judge found A of B unsafe and C of D safe labelled answers: corrects rates."
-        ),
-    ] = None,
-    labelling_judge: Annotated[
-        str | None, typer.Option(help="Id of the judge that labelled the training data: warns if it evaluates too.")
-    ] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="OpenAI-compatible server, up to and with /v1.")
-    ] = None,
-    api_key_env: Annotated[str | None, typer.Option(help="Environment variable with the server's key.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Answers to each prompt.")] = 1,
-    temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="Of sampling, 0 is greedy; by default the suite's.")
-    ] = None,
-    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Share of probability sampled from.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Where an answer is cut.")] = None,
-    seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Answers sampled at once.")] = 256,
-    system_prompt: Annotated[str | None, typer.Option(help="Before every prompt.")] = None,
-    chat: Annotated[bool, typer.Option("--chat/--no-chat", help="Use the model's chat template, if any.")] = True,
-    limit: Annotated[int | None, typer.Option(min=1, help="Items of each task, drawn by a fixed hash.")] = None,
-    data: Annotated[
-        list[str] | None, typer.Option(metavar="TASK=FILE", help="A local file for a task; repeatable.")
-    ] = None,
-    data_folder: Annotated[Path | None, typer.Option(help="Where files TASK.jsonl are looked for.")] = None,
-    split: Annotated[str, typer.Option(help="Microworld: test, or validation for choosing settings.")] = "test",
-    per_kind: Annotated[int, typer.Option(min=2, max=2000, help="Microworld: prompts of each kind.")] = 500,
-    list_only: Annotated[bool, typer.Option("--list", help="List the suites' tasks and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    model: told.Model = None,
+    suite: told.Suite = None,
+    output: told.Output = None,
+    name: told.Name = None,
+    judge: told.Judge = None,
+    second_judge: told.SecondJudge = None,
+    help_judge: told.HelpJudge = None,
+    judge_errors: told.JudgeErrors = None,
+    labelling_judge: told.LabellingJudge = None,
+    endpoint: told.Endpoint = None,
+    api_key_env: told.ApiKeyEnv = None,
+    samples: told.Samples = 1,
+    temperature: told.Temperature = None,
+    top_p: told.TopP = None,
+    max_new_tokens: told.MaxNewTokens = None,
+    seed: told.Seed = 0,
+    batch_size: told.BatchSize = 256,
+    system_prompt: told.SystemPrompt = None,
+    chat: told.Chat = True,
+    limit: told.Limit = None,
+    data: told.Data = None,
+    data_folder: told.DataFolder = None,
+    split: told.Split = "test",
+    per_kind: told.PerKind = 500,
+    list_only: told.ListOnly = False,
+    as_json: told.AsJson = False,
 ) -> None:
     """Measure helpfulness, harmlessness and over-refusal, by sampled answers and by likelihood."""
     if list_only:
@@ -88,13 +64,7 @@ def evaluate(
         suite, data=_files(data), folder=data_folder, limit=limit, split=split, per_kind=per_kind  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
     changed = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
-    decoding = replace(
-        suite_decoding(built),
-        samples=samples,
-        seed=seed,
-        batch_size=batch_size,
-        **{key: value for key, value in changed.items() if value is not None},
-    )
+    decoding = replace(suite_decoding(built), samples=samples, seed=seed, batch_size=batch_size, **_given(changed))
     name = name or Path(model).name
     folder = output or Path("runs") / "evaluations" / f"{name}-{built.name}"
     options = Options(
@@ -110,11 +80,13 @@ def evaluate(
     if not as_json:
         shown = replace(built, choices=[]) if endpoint else built
         _say_what_it_will_show(shown, samples, help_judge is not None)
-    if endpoint:
-        result = _evaluate_endpoint(endpoint, api_key_env, model, name, built, decoding, folder, options)
-    else:
-        result = _evaluate_local(model, chat, name, built, decoding, folder, options)
+    run = (model, name, built, decoding, folder, options)
+    result = _evaluate_endpoint(endpoint, api_key_env, *run) if endpoint else _evaluate_local(chat, *run)
     _show(result, folder, as_json)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _list(suite: str | None, as_json: bool) -> None:
@@ -154,8 +126,8 @@ def _judges(suite: Suite, first: str | None, second: str | None) -> list[Any]:
     named = [spec for spec in specs if spec] if suite.prompts else []
     if not named:
         return []
-    import bfpo.microworld.judge  # noqa: F401  # pyright: ignore[reportMissingImports]  (it registers itself)
-    from bfpo.judges.registry import load_judge  # pyright: ignore[reportMissingImports]
+    import bfpo.microworld.judge  # noqa: F401  (it registers itself)
+    from bfpo.judges.registry import load_judge
 
     return [load_judge(spec) for spec in named]
 
@@ -177,7 +149,7 @@ def _judge_errors(given: str | None) -> JudgeErrors | None:
 def _help_judge(spec: str | None) -> Any:
     if spec is None:
         return None
-    from bfpo.judges.helpfulness import load_helpfulness_judge  # pyright: ignore[reportMissingImports]
+    from bfpo.judges.helpfulness import load_helpfulness_judge
 
     return load_helpfulness_judge(spec)
 
@@ -196,7 +168,7 @@ def _say_what_it_will_show(suite: Suite, samples: int, measures_help: bool) -> N
 
 
 def _evaluate_local(
-    model: str, chat: bool, name: str, suite: Suite, decoding: Any, folder: Path, options: Options
+    chat: bool, model: str, name: str, suite: Suite, decoding: Any, folder: Path, options: Options
 ) -> Evaluation:
     from bfpo.quiet import quiet_libraries
     from bfpo.safehelp.evaluate import evaluate
@@ -217,7 +189,7 @@ def _evaluate_endpoint(
 ) -> Evaluation:
     from pydantic import ValidationError
 
-    from bfpo.endpoints import Endpoint, EndpointConfig  # pyright: ignore[reportMissingImports]
+    from bfpo.endpoints import Endpoint, EndpointConfig
     from bfpo.safehelp.evaluate import evaluate_endpoint
 
     try:
