@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,6 @@ def evaluate(
         return
     if model is None:
         raise BfpoError("name a model: a folder, a name on the Hub, or 'microworld'; or --list")
-    from dataclasses import replace
-
     from bfpo.safehelp.evaluate import Options, suite_decoding
     from bfpo.safehelp.suites import load_suite
 
@@ -78,8 +77,7 @@ def evaluate(
         limit=limit,
     )
     if not as_json:
-        shown = replace(built, choices=[]) if endpoint else built
-        _say_what_it_will_show(shown, samples, help_judge is not None)
+        _say_what_it_will_show(replace(built, choices=[]) if endpoint else built, samples, help_judge is not None)
     run = (model, name, built, decoding, folder, options)
     result = _evaluate_endpoint(endpoint, api_key_env, *run) if endpoint else _evaluate_local(chat, *run)
     _show(result, folder, as_json)
