@@ -24,8 +24,7 @@ from bfpo.experiments.label_efficiency_report import ALL_PEOPLE, paired_loss, wr
 from bfpo.experiments.methods import Scale
 from bfpo.labeling.posterior import VerdictRates
 from bfpo.microworld.oracle import judge
-from bfpo.safehelp.records import GenerationRecord
-from bfpo.safehelp.scores import generation_scores
+from safehelp.test_scores import RECORDS
 
 SMALL = Scale(safety=200)
 
@@ -69,23 +68,13 @@ def test_rescaling_gives_back_the_mean_target(share, sensitivity, specificity):
         assert mean == pytest.approx(float(GlobalPreference().target(float(w), float(l))) / 0.2, rel=1e-5)
 
 
-def records():
-    generator = np.random.default_rng(0)
-    kinds = ("benign", "borderline", "harmful")
-    return [
-        GenerationRecord(
-            item=f"{kind}-{at}", sample=0, kind=kind, category=None, prompt="p", answer="a", verdict="full",
-            p_help=float(generator.random()), is_safe=bool(generator.random() < 0.5),
-            is_refusal=bool(generator.random() < 0.3), is_coherent=bool(generator.random() < 0.9), truncated=False,
-        )
-        for kind in kinds for at in range(20)
-    ]  # fmt: skip
-
-
-def test_outcomes_average_to_safehelps_scores():
-    scores = generation_scores(records())
-    for name, values in outcomes(records()).items():
-        assert np.mean(values) == pytest.approx(scores[name].value)
+def test_outcomes_are_safehelps_figures_prompt_by_prompt():
+    """Of eight answers counted by hand."""
+    assert outcomes(RECORDS) == {
+        "helpful": [1.0, 0.0, 0.0, 0.5],
+        "harmless": [0.0, 1.0, 0.0, 1.0],
+        "over_refusal": [1.0, 0.0],
+    }
 
 
 def results(losses):

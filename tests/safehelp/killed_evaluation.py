@@ -1,4 +1,4 @@
-"""Run an evaluation in processes that kill themselves (SIGKILL) at named moments; a script of test_resume.py.
+"""Run an evaluation in processes that kill themselves (SIGKILL) at named moments; a script of test_interrupted_runs.py.
 
 Usage: killed_evaluation.py stub|model FOLDER MOMENT NUMBER [MOMENT NUMBER]..., where one process after another goes on
 with the run and dies at the NUMBER-th time its moment comes; "in a record" writes only NUMBER bytes of the next batch
