@@ -20,7 +20,7 @@ OURS = ("ours", "lean", "groups")
 SIDES = ("ours", "lean", "shipped", "best", "compact")
 MEANING = {
     "ours": "bfpo as shipped",
-    "lean": "bfpo, micro-batches of 1,024 tokens",
+    "lean": "bfpo, micro-batches of 1,536 tokens",
     "shipped": "TRL's defaults but for the precision",
     "best": "TRL, reference precomputed, no checkpointing, grouped by length",
     "compact": "the same, with its GPU path's selection of positions switched on",

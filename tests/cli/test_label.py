@@ -51,6 +51,21 @@ def test_a_known_error_is_taken_as_given(half_labelled, tmp_path):
     assert {row["chosen_is_safe"] for row in rows} == {0.0, 1.0}
 
 
+def test_people_answer_the_queue_and_it_goes_on(half_labelled, tmp_path):
+    output, again = tmp_path / "out.jsonl", tmp_path / "again.jsonl"
+    options = ("--judge", "microworld-oracle:0.1,0.1,3", "--cache", tmp_path / "verdicts.sqlite")
+    assert run(half_labelled, *options, "-o", output).exit_code == 0
+    queue = tmp_path / "out.queue.jsonl"
+    rows = [json.loads(line) for line in queue.read_text().splitlines()]
+    for row in rows[:5]:
+        row["asks"] = dict.fromkeys(row["asks"], False)
+    queue.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run(half_labelled, *options, "-o", again, "--answers", queue)
+    assert "kept 90 flags of people, a judge filled 30, 0 stay unknown" in done.output
+    left = [json.loads(line)["row"] for line in (tmp_path / "again.queue.jsonl").read_text().splitlines()]
+    assert sorted(left) == sorted(row["row"] for row in rows[5:])
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

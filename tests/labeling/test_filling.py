@@ -126,8 +126,8 @@ def test_a_file_in_a_file_and_a_queue_out(tmp_path):
     assert rows["chosen_is_better"][11] == 0.8
     queue = [json.loads(line) for line in queue_file(output).read_text().splitlines()]
     assert [row["row"] for row in queue] == [13, 12, 11]
-    assert queue[0]["asks"] == ["chosen", "rejected"]
-    assert queue[1]["asks"] == ["chosen", "rejected", "order"]
+    assert queue[0]["asks"] == {"chosen": None, "rejected": None}
+    assert queue[1]["asks"] == {"chosen": None, "rejected": None, "order": None}
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path):

@@ -36,6 +36,10 @@ def label(
             "--error", metavar="SENSITIVITY,SPECIFICITY", help="A judge's known error, in the order of --judge."
         ),
     ] = None,
+    answers: Annotated[
+        list[str] | None,
+        typer.Option(help="Queue of an earlier run in which people filled in 'asks'; give it again for more."),
+    ] = None,
     labeling: Annotated[Path | None, typer.Option(help="Fitted labeling by which the queue is ordered.")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="File of verdicts; by default $BFPO_CACHE/verdicts.sqlite.")
@@ -74,6 +78,7 @@ def label(
             errors=_errors(error, len(judges)),
             labeling=load_labeling(labeling).preference if labeling else None,
             cache=verdicts,
+            answers=answers or (),
             reading={"split": split, "revision": revision, "columns": renaming(rename)},
         )
     _print(labelled.report, output, as_json)

@@ -100,7 +100,7 @@ def label_preferences(
             filled[at][number] = flag
             names[at][number] = UNPARSED if flag is None else "judge"
     labelled = [_with_flags(row, filled[at], names[at]) for at, row in enumerate(rows)]
-    ordered, order, turned = _ordered(labelled, order_judge)
+    ordered, order, turns = _ordered(labelled, order_judge)
     return LabelledSet(
         ordered,
         LabelingReport(
@@ -111,7 +111,7 @@ def label_preferences(
             errors=tuple(errors),
             safety=_counts((name for row_names in names.values() for name in row_names), (PEOPLE, "judge", UNPARSED)),
             order=order,
-            turned=turned,
+            turned=turns,
         ),
     )
 
@@ -187,7 +187,7 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
     answers = iter(found)
     ordered: list[Row] = []
     by: list[str] = []
-    turned = 0
+    turns = 0
     for row in rows:
         if "chosen" not in row:
             ordered.append(row)
@@ -197,18 +197,19 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
             better = next(answers)
             name = "unknown" if better is None else "judge"
             if better is not None and better < 0.5:
-                row = _turned(row, better)
-                turned += 1
+                row = turned(row, better)
+                turns += 1
             else:
                 row = {**row, "chosen_is_better": better}
         by.append(name)
         ordered.append(row | {"labelled_by": row["labelled_by"] | {"order": name}})
-    return ordered, _counts(by, (PEOPLE, "judge", "unknown")), turned
+    return ordered, _counts(by, (PEOPLE, "judge", "unknown")), turns
 
 
-def _turned(row: Row, chosen_is_better: float) -> Row:
+def turned(row: Row, chosen_is_better: float) -> Row:
     """The pair the other way round, so that chosen is the more helpful answer."""
-    safer, by = row.get("chosen_is_safer"), row["labelled_by"]
+    safer, by = row.get("chosen_is_safer"), row.get("labelled_by")
+    names = {"labelled_by": {"chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
     return row | {
         "chosen": row["rejected"],
         "rejected": row["chosen"],
@@ -216,7 +217,7 @@ def _turned(row: Row, chosen_is_better: float) -> Row:
         "rejected_is_safe": row["chosen_is_safe"],
         "chosen_is_better": 1 - chosen_is_better,
         "chosen_is_safer": None if safer is None else 1 - safer,
-        "labelled_by": {"chosen": by["rejected"], "rejected": by["chosen"]},
+        **names,
     }
 
 

@@ -13,6 +13,7 @@ from bfpo.judges.cache import VerdictCache
 from bfpo.judges.helpfulness import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
 from bfpo.labeling.filling import Flags, LabelledSet, label_preferences
+from bfpo.labeling.people import with_answers
 from bfpo.labeling.posterior import VerdictRates
 from bfpo.labeling.queue import queue_for_people
 from bfpo.objectives.global_preference import GlobalPreference
@@ -29,6 +30,7 @@ def label_file(
     errors: Sequence[VerdictRates | None] | None = None,
     labeling: GlobalPreference | None = None,
     cache: VerdictCache | None = None,
+    answers: Sequence[str] = (),
     reading: Mapping[str, Any] | None = None,
 ) -> LabelledSet:
     """Label a file or Hub data set into ``output``, and write the rows worth a person's minute beside it.
@@ -42,6 +44,7 @@ def label_file(
         errors: see `label_preferences`.
         labeling: the labeling function that will train, by which the queue is ordered; by default the paper's.
         cache: of verdicts.
+        answers: queues of earlier runs in which people filled in ``asks`` (see `with_answers`).
         reading: arguments of `load_preferences` (split, revision, columns).
 
     Raises:
@@ -51,10 +54,12 @@ def label_file(
         raise BfpoError(f"{output}: the labels would replace the set they are made from; name another file with -o")
     dataset, _ = inspect_preferences(source, unknown_safety="keep", **(reading or {}))
     rows = [dict(row) for row in dataset]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    for name in answers:
+        rows = with_answers(rows, name)
     labelled = label_preferences(rows, judges, order_judge=order_judge, flags=flags, errors=errors, cache=cache)
     queue = queue_for_people(labelled.rows, labeling or GlobalPreference(), labelled.report.prior)
     _write(output, labelled.rows)
-    _write(queue_file(output), ({"value": one.value, "asks": one.asks, **one.row} for one in queue))
+    _write(queue_file(output), ({"value": one.value, "asks": dict.fromkeys(one.asks), **one.row} for one in queue))
     return labelled
 
 

@@ -1,0 +1,74 @@
+"""People's answers to the queue come back into the set that it was made from, whichever way round it asked."""
+
+import json
+
+import pytest
+
+from bfpo.labeling.people import with_answers
+from bfpo.preferences.schema import PreferenceDataError
+
+PAIR = {
+    "prompt": "p", "chosen": "a", "rejected": "b", "chosen_is_safe": None, "rejected_is_safe": 1.0,
+    "chosen_is_better": None, "chosen_is_safer": 0.0, "row": 3,
+}  # fmt: skip
+GROUP = {"prompt": "q", "responses": ["x", "y", "z"], "helpfulness": [3.0, 2.0, 1.0], "is_safe": [None] * 3, "row": 4}
+TURNED = PAIR | {"chosen": "b", "rejected": "a", "chosen_is_safe": 1.0, "rejected_is_safe": 0.4}
+
+
+def merged(tmp_path, *queued):
+    path = tmp_path / "queue.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in queued))
+    return with_answers([PAIR, GROUP], str(path))
+
+
+def test_answers_fill_what_was_open_and_nothing_else(tmp_path):
+    pair, group = merged(
+        tmp_path,
+        GROUP | {"asks": {"0": True, "1": None, "2": 0.25}},
+        PAIR | {"asks": {"chosen": False, "order": 0.75}},
+    )
+    assert pair == PAIR | {"chosen_is_safe": 0.0, "chosen_is_better": 0.75}
+    assert group == GROUP | {"is_safe": [1.0, None, 0.25]}
+
+
+def test_a_queue_with_nothing_answered_changes_nothing(tmp_path):
+    assert merged(tmp_path, PAIR | {"asks": {"chosen": None, "order": None}}) == [PAIR, GROUP]
+
+
+def test_a_pair_that_a_judge_turned_is_answered_as_it_was_shown(tmp_path):
+    pair, _ = merged(tmp_path, TURNED | {"asks": {"rejected": False, "order": False}})
+    assert pair == PAIR | {"chosen_is_safe": 0.0, "chosen_is_better": 1.0}
+
+
+@pytest.mark.parametrize(("shown", "answer"), [(PAIR, False), (TURNED, True)])
+def test_chosen_stays_the_more_helpful_answer(tmp_path, shown, answer):
+    pair, _ = merged(tmp_path, shown | {"asks": {"order": answer}})
+    assert (pair["chosen"], pair["rejected"], pair["chosen_is_better"]) == ("b", "a", 1.0)
+    assert (pair["chosen_is_safe"], pair["rejected_is_safe"], pair["chosen_is_safer"]) == (1.0, None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("queued", "says"),
+    [
+        (PAIR, "column 'asks': there are no answers"),
+        (PAIR | {"row": 9, "asks": {"order": True}}, "9 isn't that row of the set"),
+        (PAIR | {"prompt": "other", "asks": {"order": True}}, "3 isn't that row of the set"),
+        (PAIR | {"chosen": "c", "asks": {"order": True}}, "3 isn't that row of the set"),
+        (GROUP | {"responses": ["x", "z", "y"], "asks": {"0": True}}, "4 isn't that row of the set"),
+        (PAIR | {"asks": {"chosen": "yes"}}, "column 'asks.chosen': 'yes' is no answer"),
+        (PAIR | {"asks": {"chosen": 1.7}}, "1.7 is no answer"),
+        (PAIR | {"asks": {"chosne": True}}, "did you mean 'chosen'"),
+        (GROUP | {"asks": {"3": True}}, "column 'asks.3': nobody asked"),
+        (PAIR | {"asks": {"rejected": False}}, "0 contradicts rejected_is_safe 1 in row 3 of the set"),
+    ],
+)
+def test_what_is_no_answer_to_this_set_is_named(tmp_path, queued, says):
+    with pytest.raises(PreferenceDataError, match=r"row 1.*") as caught:
+        merged(tmp_path, queued)
+    assert says in str(caught.value)
+
+
+def test_every_problem_is_told(tmp_path):
+    with pytest.raises(PreferenceDataError) as caught:
+        merged(tmp_path, PAIR | {"asks": {"chosen": "yes"}}, GROUP | {"row": 7, "asks": {"0": True}})
+    assert len(caught.value.problems) == 2
