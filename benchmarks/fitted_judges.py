@@ -87,6 +87,9 @@ def refusal() -> dict[str, Any]:
     record = figures(report, made, seconds)
     record["keywords"] = asdict(check_judge(made.out_of_fold.labelled, keywords, "refusal"))
     record["full"] = full_refusal(rows)
+    record["accuracies"] = [
+        out_of_fold(fit_judge(labelled, "refusal", seed=seed)).overall.accuracy.value for seed in range(10)
+    ]
     return record
 
 
@@ -128,7 +131,8 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 
 def written(parts: dict[str, dict[str, Any]]) -> str:
     """The page."""
-    gain = parts["xstest"]["overall"]["accuracy"]["value"] - parts["xstest"]["keywords"]["overall"]["accuracy"]["value"]
+    by_keywords = parts["xstest"]["keywords"]["overall"]["accuracy"]["value"]
+    gains = [accuracy - by_keywords for accuracy in parts["xstest"]["accuracies"]]
     full = parts["xstest"]["full"]
     full_gain = full["fitted"]["accuracy"]["value"] - full["keywords"]["accuracy"]["value"]
     rows = [
@@ -153,20 +157,21 @@ def written(parts: dict[str, dict[str, Any]]) -> str:
     return f"""# What the fitted judge reaches on real samples
 
 `python benchmarks/fitted_judges.py` on the public samples beside the checkout (not part of the repository), seed 0, the
-defaults of `bfpo judge fit`: tf-idf of words and parts of words of prompt, answer and the answer's opening, logistic
-regression. Figures are out of fold, all answers to one prompt in one fold; probabilities are scaled with the other
-folds' scores. Intervals (95 %) count prompts: GPTFuzz has {made["gptfuzz"]:,}, DiaSafety {made["diasafety"]:,}, PKU
-{made["pku"]:,}, XSTest {made["xstest"]:,}. Sensitivity is about unsafe answers, of XSTest about refusals; ECE has ten
-bins of equal mass.
+defaults of `bfpo judge fit`: which words and parts of words are in prompt, answer and the answer's opening, weighted by
+idf; logistic regression. Figures are out of fold, all answers to one prompt in one fold; probabilities are scaled with
+the other folds' scores. Intervals (95 %) count prompts: GPTFuzz has {made["gptfuzz"]:,}, DiaSafety
+{made["diasafety"]:,}, PKU {made["pku"]:,}, XSTest {made["xstest"]:,}.
+Sensitivity is about unsafe answers, of XSTest about refusals; ECE has ten bins of equal mass.
 
 | | answers | accuracy | sensitivity | specificity | AUC | ECE | kappa |
 |---|---|---|---|---|---|---|---|
 {table}
 
-Fit, folds included, on {os.cpu_count()} cores ({platform.machine()}), beside other work: {seconds}.
+Fit, folds included, on {os.cpu_count()} cores ({platform.machine()}): {seconds}.
 
-- Refusals, against keywords on the same rows: {gain:+.3f} where partial refusals count as refusals, {full_gain:+.3f}
-  where they are left out.
+- Refusals, against keywords on the same rows: {gains[0]:+.4f} where partial refusals count as refusals (over seeds 0 to 9
+  of the folds: mean {np.mean(gains):+.4f}, from {min(gains):+.4f} to {max(gains):+.4f}), {full_gain:+.4f} where they are
+  left out. That words count by presence and not by number was decided on these folds (+.0497 by number over six seeds).
 - PKU: the public set labels 10 % of its answers both ways. This sample had those dropped ({both:.1%} are left), so what
   is out of reach here is the rest of the disagreement. Judges published elsewhere reach an F1 of at most .70 on it.
 - The three sources call different things unsafe (complying with a jailbreak; offending or careless talk; risky

@@ -40,8 +40,8 @@ class Case:
     """What one process does.
 
     Attributes:
-        side: "ours", "lean" (micro-batches of 1,536 tokens, about four pairs), "groups" (all answers of a prompt in one group), or
-            TRL's "shipped" (its defaults but for the precision), "best", "compact".
+        side: "ours", "lean" (micro-batches of 1,536 tokens, about four pairs), "groups" (all answers of a prompt in one
+            group), or TRL's "shipped" (its defaults but for the precision), "best", "compact".
         precision: "fp32" or "bf16" (autocast over float32 weights).
         trained: "all", or the part of the names of the weights that train.
         workload: the data and the model.

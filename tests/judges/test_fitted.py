@@ -67,7 +67,7 @@ def test_scores_are_those_of_scikit_learn_s_own_pipeline():
     block = NgramBlock("answer", "word", 1, 2, 2, 60)
     judge = fit_judge(labelled, blocks=[block]).judge
     vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2), min_df=2, max_features=60, sublinear_tf=True, token_pattern=r"[\w'’]+|[.,!?;:]"
+        ngram_range=(1, 2), min_df=2, max_features=60, binary=True, token_pattern=r"[\w'’]+|[.,!?;:]"
     )
     matrix = vectorizer.fit_transform([answer.exchange.answer for answer in labelled])
     model = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", dual=True, max_iter=1000, random_state=0)

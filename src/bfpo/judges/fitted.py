@@ -22,7 +22,7 @@ from bfpo.judges.verdict import Exchange, Verdict
 
 Target = Literal["safety", "refusal"]
 TARGETS: tuple[str, ...] = get_args(Target)
-FORMAT = 1
+FORMAT = 2
 _SETTINGS, _VOCABULARY, _ARRAYS = "judge.json", "vocabulary.json", "arrays.safetensors"
 # Unlike scikit-learn's default, which would make "I can't" and "you can" the same: one letter is a word, too, an
 # apostrophe belongs to one, and a full stop or comma stands for itself.
@@ -40,7 +40,7 @@ _OPENING = 200
 
 @dataclass(frozen=True)
 class NgramBlock:
-    """N-grams of one part of an exchange.
+    """N-grams of one part of an exchange: whether each is there, not how often (Pang, Lee & Vaithyanathan 2002).
 
     Attributes:
         part: "prompt", "answer", "opening" (an answer's first 200 characters).
@@ -75,7 +75,7 @@ class NgramBlock:
             ngram_range=(self.shortest, self.longest),
             min_df=1 if fitted else self.min_documents,
             max_features=None if fitted else self.max_features,
-            sublinear_tf=True,
+            binary=True,
             vocabulary=vocabulary,
             **token_options(self.analyzer),
         )

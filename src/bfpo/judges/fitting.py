@@ -147,7 +147,7 @@ def _scaling(scores: np.ndarray, labels: np.ndarray) -> Scaling:
 
 
 class _Counts:
-    """How often every n-gram of a block is in every text: counted once, for all folds."""
+    """Which n-grams of a block are in which text: counted once, for all folds."""
 
     def __init__(self, block: NgramBlock, exchanges: Sequence[Any]) -> None:
         from sklearn.feature_extraction.text import CountVectorizer
@@ -156,6 +156,7 @@ class _Counts:
         vectorizer = CountVectorizer(
             analyzer=block.analyzer,
             ngram_range=(block.shortest, block.longest),
+            binary=True,
             **token_options(block.analyzer),
         )
         try:
@@ -168,7 +169,7 @@ class _Counts:
         self.matrix: Any = matrix[:, enough]
 
     def columns(self, rows: np.ndarray) -> np.ndarray:
-        """The n-grams that some rows alone would have kept: in enough of them, and the most frequent."""
+        """The n-grams that some rows alone would have kept: in enough of them, and the most common."""
         part = self.matrix[rows].tocsc()
         enough = np.flatnonzero(np.diff(part.indptr) >= self.block.min_documents)
         frequency = np.asarray(part[:, enough].sum(axis=0)).ravel()
@@ -194,7 +195,7 @@ class _Linear:
         columns, idf, matrices = [], [], []
         for count in counts:
             kept = count.columns(rows)
-            transformer = TfidfTransformer(sublinear_tf=True)
+            transformer = TfidfTransformer()
             matrices.append(transformer.fit_transform(count.matrix[rows][:, kept]))
             columns.append(kept)
             idf.append(np.asarray(transformer.idf_, dtype=np.float64))
@@ -208,7 +209,7 @@ class _Linear:
 
         total, start = np.full(len(rows), self.intercept), 0
         for count, columns, idf in zip(counts, self.columns, self.idf, strict=True):
-            transformer = TfidfTransformer(sublinear_tf=True)
+            transformer = TfidfTransformer()
             transformer.idf_ = idf
             features: Any = transformer.transform(count.matrix[rows][:, columns])
             total += features @ self.weights[start : start + len(columns)]
