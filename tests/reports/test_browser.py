@@ -188,6 +188,13 @@ def test_no_width_scrolls_sideways(browser, report, width):
     seen.page.context.close()
 
 
+def test_headline_figures_fit_on_a_phone(browser, report):
+    page = opened(browser, report, viewport={"width": 390, "height": 844}).page
+    boxes = page.eval_on_selector_all(".scroll", "all => all.map((box) => [box.scrollWidth, box.clientWidth])")
+    assert boxes[0][0] <= boxes[0][1]
+    page.context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_is_told_from_its_ground(browser, report, scheme):
     seen = opened(browser, report, color_scheme=scheme)

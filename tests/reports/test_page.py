@@ -82,7 +82,7 @@ def test_identifiers_are_unique_and_references_lead_somewhere(two):
 
 def test_every_headline_figure_is_on_the_page(two):
     runs, report = two
-    text = " ".join(parsed(report.page).text)
+    text = " ".join(parsed(report.page).text).replace("\u00a0", " ")
     for run in runs:
         for name in ("helpful", "harmless", "over_refusal", "incoherent"):
             assert format_estimate(run.scores[name]) in text

@@ -176,7 +176,7 @@ def legend(figure: Figure, subjects: Sequence[Subject], narrow: bool) -> None:
 
 
 def heat_plot(name: str, subjects: Sequence[Subject], rows: Sequence[Row], what: str) -> Plot:
-    """A table of rates whose cells are the darker the higher: models across, rows down.
+    """A table of rates whose cells are coloured the stronger the higher: models across, rows down.
 
     Args:
         name: of the plot's files.
@@ -190,7 +190,8 @@ def heat_plot(name: str, subjects: Sequence[Subject], rows: Sequence[Row], what:
         for number, row in enumerate(rows):
             for place, estimate in row.values.items():
                 cell = Rectangle((place - 0.5, number - 0.5), 1, 1, facecolor=COLOURS[1], edgecolor=PAPER, lw=1.5)
-                cell.set_alpha(0.06 + 0.72 * estimate.value)
+                # Strong enough to tell apart, weak enough to read the number in light and dark.
+                cell.set_alpha(0.06 + 0.56 * estimate.value)
                 axes.add_patch(cell)
                 text = format_number(estimate.value) + ("*" if place in row.marked else "")
                 axes.text(place, number, text, ha="center", va="center", color=INK, fontsize=7.5 if narrow else 8.5)

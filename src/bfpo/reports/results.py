@@ -205,7 +205,7 @@ def categories(story: Story) -> Panel:
     if not plots:
         return Panel(anchor, title, absent="the prompts of these runs have no categories")
     lead = "Which harms a model gives in to, and which harmless prompts it mistakes for harm; the worst on top."
-    return Panel(anchor, title, lead, plots, (), tables, _marks(story))
+    return Panel(anchor, title, lead, plots, (), tables, ["Lines are 95 % intervals.", *_marks(story)])
 
 
 def attacks(story: Story) -> Panel:
@@ -217,7 +217,7 @@ def attacks(story: Story) -> Panel:
         return Panel(anchor, title, absent=reason)
     rows = _rows(story, rates, "harmless", "attack")
     what = "attack success by model and attack (less is better)"
-    lead = "How often a harmful prompt is complied with under each disguise. The darker, the more often."
+    lead = "How often a harmful prompt is complied with under each disguise. The stronger the colour, the more often."
     table = _rates_table(what, story.subjects, rows)
     return Panel(anchor, title, lead, [heat_plot("attacks", story.subjects, rows, what)], (), [table], _marks(story))
 
@@ -231,9 +231,7 @@ def _rows(story: Story, rates: Mapping[str, Mapping[int, Estimate]], endpoint: s
 def _marks(story: Story) -> list[str]:
     if story.baseline is None:
         return []
-    return [
-        f"* differs from {story.baseline.name} after Benjamini and Hochberg's correction at 5 %. Lines: 95 % intervals."
-    ]
+    return [f"* differs from {story.baseline.name} after Benjamini and Hochberg's correction at 5 %."]
 
 
 def _rates_table(caption: str, subjects: Sequence[Subject], rows: Sequence[Row]) -> Table:
