@@ -114,19 +114,22 @@ def answers(results: Sequence[Result]) -> list[str]:
     lines = [
         "## K answers a prompt",
         "",
-        "Four prompts a step, trained as one group of K answers each, or as all their pairs through the same engine.",
+        "Prompts of K answers, trained as one group each, or as all their pairs through the same engine; seconds of a "
+        "prompt of average length.",
         "",
-        "| K | pairs | seconds a step, groups | seconds a step, pairs | share | FLOPs predict |",
+        "| K | pairs | seconds, as a group | seconds, as pairs | share | FLOPs predict |",
         "|---|---|---|---|---|---|",
     ]
     for number in sorted({result["case"]["workload"]["answers"] for result in results}):
+        pairs = number * (number - 1) // 2
         sides = by_side([result for result in results if result["case"]["workload"]["answers"] == number])
-        group, pairs = ([statistics.median(run["step_seconds"]) for run in sides[side]] for side in ("groups", "ours"))
-        flops = [median(sides[side], lambda run: run["flops_executed"]) for side in ("groups", "ours")]
-        share = statistics.median(group) / statistics.median(pairs)
+        group = [1 / rows_per_second(run) for run in sides["groups"]]
+        pairwise = [pairs / rows_per_second(run) for run in sides["ours"]]
+        flops = [median(sides[side], lambda run: run["flops_needed_a_row"]["shared"]) for side in ("groups", "ours")]
+        share = statistics.median(group) / statistics.median(pairwise)
         lines.append(
-            f"| {number} | {number * (number - 1) // 2} | {median_and_range(group, 2)} | {median_and_range(pairs, 2)} "
-            f"| {100 * share:.1f} % | {100 * flops[0] / flops[1]:.1f} % |"
+            f"| {number} | {pairs} | {median_and_range(group, 2)} | {median_and_range(pairwise, 2)} "
+            f"| {100 * share:.1f} % | {100 * flops[0] / flops[1] / pairs:.1f} % |"
         )
     return [*lines, ""]
 

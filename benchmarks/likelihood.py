@@ -147,7 +147,7 @@ def page(parity: list[Any], speed: list[Any], start_up: dict[str, float]) -> str
         "",
         "What is gained is what choices share: their common beginning goes through the model once, however far it",
         "reaches into what is scored. Two CrowS sentences share little, so there is nothing to gain there: the ratio",
-        "over all items comes from the other two. Ratios are of runs that took turns, as other work was going on.",
+        "over all items comes from the other two. Ratios are of runs that took turns.",
         "",
         "## Start-up, apart",
         "",
