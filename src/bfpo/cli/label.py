@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from bfpo.labeling.fitted import FittedLabeling
     from bfpo.objectives.preference_fit import PreferenceFit
 
+Errors = Annotated[
+    list[str] | None,
+    typer.Option("--error", metavar="SENSITIVITY,SPECIFICITY", help="A judge's known error, in the order of --judge."),
+]
+Answers = Annotated[
+    list[str] | None,
+    typer.Option(help="Queue of an earlier run in which people filled in 'asks'; give it again for more."),
+]
+
 
 def label(
     preferences: Annotated[str | None, typer.Argument(help="A file, or the name of a data set on the Hub.")] = None,
@@ -30,16 +39,8 @@ def label(
     flags: Annotated[
         str | None, typer.Option(help="posterior, probability, or verdict; by default the posterior where it can be.")
     ] = None,
-    error: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--error", metavar="SENSITIVITY,SPECIFICITY", help="A judge's known error, in the order of --judge."
-        ),
-    ] = None,
-    answers: Annotated[
-        list[str] | None,
-        typer.Option(help="Queue of an earlier run in which people filled in 'asks'; give it again for more."),
-    ] = None,
+    error: Errors = None,
+    answers: Answers = None,
     labeling: Annotated[Path | None, typer.Option(help="Fitted labeling by which the queue is ordered.")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="File of verdicts; by default $BFPO_CACHE/verdicts.sqlite.")
