@@ -71,4 +71,14 @@ def test_what_is_no_answer_to_this_set_is_named(tmp_path, queued, says):
 def test_every_problem_is_told(tmp_path):
     with pytest.raises(PreferenceDataError) as caught:
         merged(tmp_path, PAIR | {"asks": {"chosen": "yes"}}, GROUP | {"row": 7, "asks": {"0": True}})
-    assert len(caught.value.problems) == 2
+    first, second = str(caught.value).splitlines()
+    assert "row 1, column 'asks.chosen'" in first
+    assert "row 2, column 'row'" in second
+
+
+def test_of_many_problems_twenty_are_told_and_the_rest_counted(tmp_path):
+    with pytest.raises(PreferenceDataError) as caught:
+        merged(tmp_path, *[PAIR] * 23)
+    assert len(caught.value.problems) == 23
+    assert str(caught.value).splitlines()[-1] == "  and 3 more"
+    assert str(caught.value).count("there are no answers") == 20

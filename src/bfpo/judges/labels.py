@@ -56,7 +56,7 @@ def load_labels(name: str, columns: Mapping[str, str] | None = None) -> list[Lab
         if not wrong:
             labelled.append(_labelled(row))
     if problems:
-        raise PreferenceDataError(name, problems)
+        raise PreferenceDataError(name, problems, is_set=False)
     return labelled
 
 
@@ -83,7 +83,7 @@ def load_answers(name: str, columns: Mapping[str, str] | None = None) -> list[Ex
     _check_columns(name, [row for _, row in rows], columns or {}, needs_label=False)
     problems = [problem for number, row in rows for problem in _text_problems(number, row)]
     if problems:
-        raise PreferenceDataError(name, problems)
+        raise PreferenceDataError(name, problems, is_set=False)
     return [Exchange(row["prompt"], row["answer"], row.get("behavior")) for _, row in rows]
 
 
@@ -112,7 +112,7 @@ def _check_columns(name: str, rows: Sequence[Row], columns: Mapping[str, str], n
         remedy = f"the file has {', '.join(present)}: rename one with --column THEIRS={column}"
         problems.append(Problem(None, column, f"it is missing{near}", remedy))
     if problems:
-        raise PreferenceDataError(name, problems)
+        raise PreferenceDataError(name, problems, is_set=False)
 
 
 def _text_problems(number: int, row: Row) -> list[Problem]:

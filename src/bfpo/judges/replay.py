@@ -67,7 +67,7 @@ def load_replay(name: str) -> ReplayJudge:
         if recorded.setdefault(key, verdict) != verdict:
             problems.append(Problem(number, None, "it judges an answer again, and differently", "keep one of the rows"))
     if problems:
-        raise PreferenceDataError(name, problems)
+        raise PreferenceDataError(name, problems, is_set=False)
     return ReplayJudge(judge_id, recorded)
 
 

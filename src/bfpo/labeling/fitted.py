@@ -110,7 +110,7 @@ def fit_file(source: str) -> tuple[FittedLabeling, PreferenceFit]:
         if not (isinstance(row.get(name), bool | int | float) and 0 <= row[name] <= 1)
     ]
     if problems:
-        raise PreferenceDataError(source, problems)
+        raise PreferenceDataError(source, problems, is_set=False)
     columns = [[float(row[name]) for _, row in rows] for name in COLUMNS]
     fit = fit_preference(*columns)
     record: dict[str, Any] = {

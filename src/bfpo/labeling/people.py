@@ -40,7 +40,7 @@ def with_answers(rows: Sequence[Row], name: str) -> list[Row]:
                 answered[row["row"]] = _with(row, queued, answers)
         problems += wrong
     if problems:
-        raise PreferenceDataError(name, problems)
+        raise PreferenceDataError(name, problems, is_set=False)
     return [answered[row["row"]] for row in rows]
 
 

@@ -20,6 +20,8 @@ PAIR_COLUMNS = (
 )
 GROUP_COLUMNS = ("prompt", "responses", "helpfulness", "is_safe", "category", "row")
 
+_SHOWN = 20
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -49,12 +51,18 @@ class PreferenceDataError(BfpoError):
 
     Attributes:
         source: the file or data set.
-        problems: every problem, in the order of the rows.
+        problems: every problem, in the order of the rows. The message tells the first and who lists them, or, of what
+            is no preference set (``is_set`` false), tells the first 20 itself.
     """
 
-    def __init__(self, source: str, problems: Iterable[Problem]) -> None:
+    def __init__(self, source: str, problems: Iterable[Problem], *, is_set: bool = True) -> None:
         self.source = source
         self.problems: Sequence[Problem] = tuple(problems)
-        more = len(self.problems) - 1
-        tail = f" (and {more} more: 'bfpo data check {source}' lists all)" if more else ""
-        super().__init__(f"{source}: {self.problems[0]}{tail}")
+        if is_set:
+            more = len(self.problems) - 1
+            tail = f" (and {more} more: 'bfpo data check {source}' lists all)" if more else ""
+            super().__init__(f"{source}: {self.problems[0]}{tail}")
+        else:
+            shown = "\n  ".join(str(problem) for problem in self.problems[:_SHOWN])
+            more = len(self.problems) - _SHOWN
+            super().__init__(f"{source}: {shown}" + (f"\n  and {more} more" if more > 0 else ""))
