@@ -52,6 +52,7 @@ def test_chosen_stays_the_more_helpful_answer(tmp_path, shown, answer):
     [
         (PAIR, "column 'asks': there are no answers"),
         (PAIR | {"row": 9, "asks": {"order": True}}, "9 isn't that row of the set"),
+        (PAIR | {"row": [3], "asks": {"order": True}}, "[3] isn't that row of the set"),
         (PAIR | {"prompt": "other", "asks": {"order": True}}, "3 isn't that row of the set"),
         (PAIR | {"chosen": "c", "asks": {"order": True}}, "3 isn't that row of the set"),
         (GROUP | {"responses": ["x", "z", "y"], "asks": {"0": True}}, "4 isn't that row of the set"),

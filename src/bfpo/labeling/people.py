@@ -26,22 +26,24 @@ def with_answers(rows: Sequence[Row], name: str) -> list[Row]:
         PreferenceDataError: if the queue is of another set, or an answer is none or contradicts a label; it holds
             every problem.
     """
-    answered = {row["row"]: row for row in rows}
+    answered = list(rows)
+    places = {row["row"]: place for place, row in enumerate(rows)}
     problems: list[Problem] = []
     for number, queued in read_rows(name, "train", None):
         answers, wrong = _answers(number, queued)
-        row = answered.get(queued.get("row"))
-        if row is None or not _is_same(row, queued):
+        at = queued.get("row")
+        place = places.get(at) if isinstance(at, int) else None
+        if place is None or not _is_same(row := answered[place], queued):
             remedy = "give the queue that was made from this set"
-            wrong.append(Problem(number, "row", f"{queued.get('row')!r} isn't that row of the set", remedy))
+            wrong.append(Problem(number, "row", f"{at!r} isn't that row of the set", remedy))
         elif not wrong:
             wrong = _contradictions(number, row, queued, answers)
             if not wrong:
-                answered[row["row"]] = _with(row, queued, answers)
+                answered[place] = _with(row, queued, answers)
         problems += wrong
     if problems:
         raise PreferenceDataError(name, problems, is_set=False)
-    return [answered[row["row"]] for row in rows]
+    return answered
 
 
 def _answers(number: int, queued: Row) -> tuple[dict[str, float], list[Problem]]:
