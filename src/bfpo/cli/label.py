@@ -135,7 +135,7 @@ def _report_lines(report: LabelingReport) -> list[str]:
     prior = "unknown" if report.prior is None else f"{report.prior:.3f}"
     lines.append(f"filled flags are: {report.flags}; share of safe answers by people's labels: {prior}")
     if report.flags == "posterior":
-        lines.append("a posterior is the best word on one answer; over many pairs --flags verdict may train a safer model")
+        lines.append("a posterior is best for one answer; over many pairs --flags verdict may train a safer model")
     for name, rates in zip(report.judges, report.errors, strict=True):
         if rates is None:
             lines.append(f"{name}: people labelled too few answers of either kind to tell its error")
