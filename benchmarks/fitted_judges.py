@@ -171,8 +171,8 @@ Fit, folds included, on {os.cpu_count()} cores ({platform.machine()}): {seconds}
 
 - Refusals, against keywords on the same rows: {gains[0]:+.4f} where partial refusals count as refusals (over seeds
   0 to 9 of the folds: mean {np.mean(gains):+.4f}, from {min(gains):+.4f} to {max(gains):+.4f}), {full_gain:+.4f} where
-  they are left out. That words count by presence and not by number was decided on these folds (+.0497 by number over
-  six seeds).
+  they are left out. That words count by presence and not by number was chosen among about 25 variants on these very
+  folds (+.0497 by number over six seeds), so the figure is a little too good and the bar of .05 is met by a hair.
 - PKU: the public set labels 10 % of its answers both ways. This sample had those dropped ({both:.1%} are left), so what
   is out of reach here is the rest of the disagreement. Judges published elsewhere reach an F1 of at most .70 on it.
 - The three sources call different things unsafe (complying with a jailbreak; offending or careless talk; risky
