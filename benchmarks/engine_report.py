@@ -200,7 +200,8 @@ def write_report(results: Sequence[Result], folder: Path) -> None:
         "",
         "Made by `make bench` (the first table) and `make bench-full`: generated pairs of 139 tokens a prompt and 110 "
         "an answer on average (lognormal), batches of 8, a random Llama of 28.3M weights; every run a fresh process, "
-        f"in turns (what was added later, with ours beside it); medians with ranges over runs. {packages}; {platform.machine()}, {device}.",
+        "in turns (what was added later, with ours beside it); medians with ranges over runs. "
+        f"{packages}; {platform.machine()}, {device}.",
         "",
         "*pairs/s* are of pairs of average length. *FLOPs predict*: the FLOPs that both sides execute by count "
         "(padding, scored positions, recomputation, and an online reference included), as a ratio. *Net memory*: peak "
