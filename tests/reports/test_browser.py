@@ -1,8 +1,11 @@
 """The answers' browser in a real Chromium: filters, hidden harm, permalinks, export, keys, widths, colours."""
 
+import base64
 import json
 from itertools import pairwise
+from pathlib import Path
 
+import matplotlib
 import pytest
 
 from bfpo.reports.page import tell, write_report
@@ -36,6 +39,32 @@ CONTRAST = """() => {
   }
   return found;
 }"""
+# Elements of which something shows beyond the window's right edge, unless a box of theirs scrolls or clips.
+SPILLS = """(chosen) => [...document.querySelectorAll(chosen)].filter((element) => {
+  const box = element.getBoundingClientRect();
+  if (!element.checkVisibility() || box.width === 0 || box.right <= innerWidth + 1) return false;
+  return !element.parentElement.closest(".scroll, .blurred, pre, svg");
+}).map((element) => `${element.tagName} ${element.className} ${element.textContent.slice(0, 40)}`)"""
+# What of the headline table has to be scrolled for: cells or text beyond the table's box, or the box beyond the window.
+HEADLINE_SPILLS = """() => {
+  const box = document.querySelector("header .scroll");
+  const right = Math.min(innerWidth, box.getBoundingClientRect().right) + 1;
+  const range = document.createRange();
+  const reaches = (cell) => { range.selectNodeContents(cell); return range.getBoundingClientRect().right; };
+  const cells = [...box.querySelectorAll("caption, th, td")].filter((cell) => cell.checkVisibility());
+  const spilled = cells.filter((cell) => Math.max(cell.getBoundingClientRect().right, reaches(cell)) > right);
+  if (box.scrollWidth > box.clientWidth) spilled.push(box);
+  return spilled.map((element) => element.textContent);
+}"""
+# Matplotlib's own files, so that no test depends on the fonts of a machine; the second number scales all widths.
+# DejaVu Sans is about 15 % wider than Arial and Liberation Sans, 7 % wider than Noto Sans.
+FONTS = {
+    "as wide as Arial": ("DejaVuSans.ttf", 87),
+    "as wide as Noto Sans": ("DejaVuSans.ttf", 93),
+    "DejaVu Sans": ("DejaVuSans.ttf", 100),
+    "DejaVu Sans Mono": ("DejaVuSansMono.ttf", 100),
+    "very wide": ("DejaVuSans-Bold.ttf", 135),
+}
 LONG = "an-organisation/a-model-with-quite-a-long-name-7b-instruct-v0.3"
 
 
@@ -61,6 +90,13 @@ def page(browser, report):
     yield seen.page
     assert seen.complaints == []
     seen.page.context.close()
+
+
+def font_style(file, percent):
+    """CSS that sets everything in one font, whatever is installed."""
+    data = base64.b64encode((Path(matplotlib.get_data_path()) / "fonts" / "ttf" / file).read_bytes()).decode()
+    face = f"font-family: Brought; src: url(data:font/ttf;base64,{data}); size-adjust: {percent}%; font-weight: 1 999"
+    return f"@font-face {{ {face}; }} * {{ font-family: Brought !important; }}"
 
 
 def count(page):
@@ -180,18 +216,30 @@ def test_everything_is_reached_by_keys_with_a_visible_focus(page):
     assert {"skip", "theme", "q", "show", "revealed", "export", "permalink"} <= reached
 
 
-@pytest.mark.parametrize("width", [320, 375, 768, 1280])
-def test_no_width_scrolls_sideways(browser, report, width):
-    seen = opened(browser, report, viewport={"width": width, "height": 800})
-    seen.page.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
-    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
-    seen.page.context.close()
+@pytest.mark.parametrize("font", FONTS)
+def test_page_fits_any_font_at_any_width(browser, report, font):
+    page = opened(browser, report, bypass_csp=True).page
+    page.add_style_tag(content=font_style(*FONTS[font]))
+    page.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
+    page.evaluate("document.fonts.ready")
+    assert page.evaluate("[...document.fonts].map(font => font.status)") == ["loaded"]
+    for width in (320, 360, 390, 768, 1200, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate(SPILLS, "body *") == [], (font, width)
+        assert page.evaluate(HEADLINE_SPILLS) == [], (font, width)
+        assert page.evaluate("document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth") <= 0
+    page.context.close()
 
 
-def test_headline_figures_fit_on_a_phone(browser, report):
+def test_a_headline_table_too_wide_is_noticed(browser, report):
     page = opened(browser, report, viewport={"width": 390, "height": 844}).page
-    boxes = page.eval_on_selector_all(".scroll", "all => all.map((box) => [box.scrollWidth, box.clientWidth])")
-    assert boxes[0][0] <= boxes[0][1]
+    page.add_style_tag(content=".scroll table { display: table; width: 120%; }")
+    assert len(page.evaluate(HEADLINE_SPILLS)) > 0
+    page.add_style_tag(
+        content=".scroll { overflow: visible; } .verdict { white-space: nowrap; overflow-wrap: normal; }"
+    )
+    assert len(page.evaluate(SPILLS, ".verdict *")) > 0
+    assert page.evaluate("document.scrollingElement.scrollWidth") > 390
     page.context.close()
 
 
