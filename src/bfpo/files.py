@@ -1,0 +1,72 @@
+"""Files and folders that are written whole or not at all, whatever is killed and whoever else writes them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bfpo.errors import BfpoError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, which takes the place of ``path`` if the block ends without an error.
+
+    Its name is unique and its folder is that of ``path``, which is made if need be. After an error ``path`` is as it
+    was, and the temporary file is gone.
+
+    Raises:
+        BfpoError: if the system refuses to write.
+    """
+    temporary = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        # On disk before it has the name: after a power cut, too, the name belongs to a whole file.
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise BfpoError(
+            f"{path}: can't be written ({error.strerror or error}); check its folder's permissions and free space"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file, whole or not at all; see `whole_file`."""
+    write_lines(path, (text,))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines, each with its own line end, to a UTF-8 file as they come; see `whole_file`."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to write to, which becomes ``path`` if the block ends without an error.
+
+    If another process made ``path`` meanwhile, that one stays and this one is dropped.
+    """
+    temporary = _beside(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
