@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -36,11 +37,11 @@ def validated(config: type[_Config], values: Mapping[str, Any], where: str) -> _
         raise BfpoError(f"{where}: {'; '.join(_problem(each, config) for each in error.errors())}") from error
 
 
-def _problem(problem: Any, config: type[BaseModel]) -> str:
+def _problem(problem: Any, config: type) -> str:
     location = problem["loc"]
     name = ".".join(map(str, location)) or "settings"
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {name!r}{did_you_mean(str(location[-1]), _owner(config, location).model_fields)}"
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown key {name!r}{did_you_mean(str(location[-1]), _keys_beside(config, location))}"
     if problem["type"] == "missing":
         return f"the key {name!r} is missing"
     if problem["type"] == "value_error":  # a sentence of our own
@@ -48,16 +49,17 @@ def _problem(problem: Any, config: type[BaseModel]) -> str:
     return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
 
 
-def _owner(config: type[BaseModel], location: Sequence[Any]) -> type[BaseModel]:
-    """The configuration that holds the last key of a location: ``config`` or one of those within it."""
+def _keys_beside(config: type, location: Sequence[str | int]) -> Collection[str]:
+    """The keys that could stand in place of a location's last one."""
+    hints = get_type_hints(config)
     for key in location[:-1]:
-        field = config.model_fields.get(key)
-        config = (_within(field.annotation) if field else None) or config
-    return config
+        inner = _configuration_in(hints.get(str(key)))
+        hints = get_type_hints(inner) if inner else hints
+    return hints
 
 
-def _within(annotation: Any) -> type[BaseModel] | None:
+def _configuration_in(annotation: Any) -> type | None:
     """The first configuration that a type such as ``list[Source] | None`` names."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and (is_dataclass(annotation) or issubclass(annotation, BaseModel)):
         return annotation
-    return next((found for part in get_args(annotation) if (found := _within(part))), None)
+    return next((found for part in get_args(annotation) if (found := _configuration_in(part))), None)

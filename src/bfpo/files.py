@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bfpo.errors import BfpoError
@@ -35,7 +35,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             f"{path}: can't be written ({error.strerror or error}); check its folder's permissions and free space"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

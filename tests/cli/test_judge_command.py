@@ -1,11 +1,11 @@
 """``bfpo judge``: what it prints and keeps, and what it answers to wrong usage."""
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
 
-import bfpo.microworld.judge  # noqa: F401  (registers the oracle)
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError, RunError
 from bfpo.judges import Exchange, load_judge
@@ -131,7 +131,7 @@ def test_wrong_usage_is_answered(labels, tmp_path, monkeypatch, arguments, error
         ("model: m", "either a template or a question"),
         ("model: m\ntemplate: harmbench", "needs a revision"),
         ("model: m\nquestion: {text: 'no place'}\nrevision: main", "no {answer}"),
-        ("judge: keywords\nscaling: {slop: 1}", "write slope and offset"),
+        ("judge: keywords\nscaling: {slop: 1}", "unknown key 'scaling.slop' (did you mean 'slope'?)"),
         ("judge: keywordz\nscaling: {slope: 1}", "did you mean 'keywords'"),
         ("- a\n- b", "holds no settings"),
         ("a: [", "can't be read"),
@@ -140,5 +140,5 @@ def test_wrong_usage_is_answered(labels, tmp_path, monkeypatch, arguments, error
 def test_wrong_files_are_answered(tmp_path, content, words):
     path = tmp_path / "judge.yaml"
     path.write_text(content)
-    with pytest.raises(BfpoError, match=words.replace("{", r"\{")):
+    with pytest.raises(BfpoError, match=re.escape(words)):
         load_judge(str(path))

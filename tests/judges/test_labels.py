@@ -93,7 +93,7 @@ def test_verdicts_are_written_and_said_again(tmp_path):
     asked = [Exchange("p", "a"), Exchange("p", "b", "x"), Exchange("p", "\ud800")]
     given = [FULL, Verdict("unparsed", None, judge_id="other@1"), Verdict("safe", 1.0, judge_id="other@1")]
     path = tmp_path / "verdicts.jsonl"
-    assert save_verdicts(path, zip(asked, given, strict=True)) == 3
+    save_verdicts(path, zip(asked, given, strict=True))
     judge = load_judge(str(path))
     assert judge.judge(asked) == given
     missing = judge.judge([Exchange("p", "b"), Exchange("p", "")])

@@ -115,8 +115,8 @@ def list_sets() -> None:
 def show(
     source: Source,
     count: Annotated[int, typer.Option("-n", min=1, help="Rows to show.")] = 3,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Show token ids; answers in colour.")] = False,
-    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer for --tokens; by default the microworld's.")] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show token ids; answers in color.")] = False,
+    tokenizer: Annotated[str, typer.Option(help="Tokenizer for --tokens.")] = "microworld",
     max_length: Annotated[int, typer.Option(min=2, help="Tokens of prompt and answer, for --tokens.")] = 1024,
     split: Split = "train",
     revision: Revision = None,
@@ -142,20 +142,16 @@ def show(
         console.print()
 
 
-def _token_lines(rows: Any, name: str | None, max_length: int) -> list[Text]:
-    """Each answer's sequence: the prompt's tokens dim, the answer's, which are trained on, in colour."""
+def _token_lines(rows: Any, name: str, max_length: int) -> list[Text]:
+    """Each answer's sequence: the prompt's tokens dim, the answer's, which are trained on, in color."""
     from rich.text import Text
-    from transformers import AutoTokenizer
 
-    from bfpo.microworld.model import MODEL_PATH
+    from bfpo.models import load_tokenizer
     from bfpo.preferences.encoding import encode
     from bfpo.quiet import quiet_libraries
 
     quiet_libraries()
-    try:
-        loaded = AutoTokenizer.from_pretrained(name or MODEL_PATH)
-    except (OSError, ValueError) as error:
-        raise BfpoError(f"the tokenizer {name!r} can't be loaded: {' '.join(str(error).split())}") from error
+    loaded = load_tokenizer(name)
     encoded = encode(rows, loaded, max_length)
     lines = [Text(f"{key.replace('_', ' ')}: {value}", style="bold") for key, value in vars(encoded.counts).items()]
     for row in encoded.dataset:

@@ -124,7 +124,6 @@ def _judges(suite: Suite, first: str | None, second: str | None) -> list[Any]:
     named = [spec for spec in specs if spec] if suite.prompts else []
     if not named:
         return []
-    import bfpo.microworld.judge  # noqa: F401  (it registers itself)
     from bfpo.judges.registry import load_judge
 
     return [load_judge(spec) for spec in named]
@@ -170,10 +169,10 @@ def _evaluate_local(
 ) -> Evaluation:
     from bfpo.quiet import quiet_libraries
     from bfpo.safehelp.evaluate import evaluate
-    from bfpo.safehelp.models import load_for_evaluation
+    from bfpo.models import load_model, load_tokenizer
 
     quiet_libraries()
-    loaded, tokenizer = load_for_evaluation(model)
+    loaded, tokenizer = load_model(model), load_tokenizer(model)
     if not chat:
         tokenizer.chat_template = None
     with _Progress() as progress:
@@ -185,15 +184,11 @@ def _evaluate_local(
 def _evaluate_endpoint(
     url: str, key: str | None, model: str, name: str, suite: Suite, decoding: Any, folder: Path, options: Options
 ) -> Evaluation:
-    from pydantic import ValidationError
-
+    from bfpo.config import validated
     from bfpo.endpoints import Endpoint, EndpointConfig
     from bfpo.safehelp.evaluate import evaluate_endpoint
 
-    try:
-        config = EndpointConfig(url=url, model=model, api_key_env=key)
-    except ValidationError as error:
-        raise BfpoError(f"--endpoint {url}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    config = validated(EndpointConfig, {"url": url, "model": model, "api_key_env": key}, f"--endpoint {url}")
     left_out = dict.fromkeys(task.task for task in suite.tasks if task.runner != "generation")
     if suite.prompts and left_out:
         typer.echo(f"Left out, since a server gives no log-likelihoods: {', '.join(left_out)}.", err=True)

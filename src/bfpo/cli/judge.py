@@ -29,10 +29,9 @@ CacheOption = Annotated[
 @app.command("list")
 def list_judges(as_json: AsJson = False) -> None:
     """List the judges that there are, and how each is named."""
-    import bfpo.microworld.judge  # noqa: F401  (registers the oracle)
-    from bfpo.judges.registry import known_kinds
+    from bfpo.judges.registry import KINDS
 
-    kinds = known_kinds()
+    kinds = [KINDS[name] for name in sorted(KINDS)]
     if as_json:
         rows = [{"name": kind.name, "argument": kind.argument, "summary": kind.summary} for kind in kinds]
         typer.echo(json.dumps(rows, indent=2))
@@ -182,7 +181,6 @@ def _columns(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _judge(spec: str) -> Judge:
-    import bfpo.microworld.judge  # noqa: F401  (registers the oracle)
     from bfpo.judges import load_judge
 
     return load_judge(spec)

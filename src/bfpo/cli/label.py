@@ -86,7 +86,6 @@ def label(
 
 
 def _load(spec: str) -> Any:
-    import bfpo.microworld.judge  # noqa: F401  (registers itself)
     from bfpo.judges.registry import load_judge
 
     return load_judge(spec)

@@ -4,6 +4,6 @@ It knows nothing of what the answers are for; sampling and judging are built on 
 """
 
 from bfpo.endpoints.client import Endpoint
-from bfpo.endpoints.messages import EndpointConfig, Failure, Reply, Request, TokenLogprobs
+from bfpo.endpoints.messages import EndpointConfig, Failure, Reply, Request, ServerConfig, TokenLogprobs
 
-__all__ = ["Endpoint", "EndpointConfig", "Failure", "Reply", "Request", "TokenLogprobs"]
+__all__ = ["Endpoint", "EndpointConfig", "Failure", "Reply", "Request", "ServerConfig", "TokenLogprobs"]

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from bfpo.config import Closed
 from bfpo.errors import BfpoError
 
 
-class EndpointConfig(BaseModel):
+class ServerConfig(Closed):
     """Where a server is and how hard it may be asked.
 
     Attributes:
         url: base address up to and with ``/v1``.
-        model: the name under which the server serves it.
         api_key_env: environment variable that holds the key; the key itself is never part of a configuration.
         concurrency: requests in flight, at most.
         timeout: seconds for one whole reply.
@@ -28,10 +28,7 @@ class EndpointConfig(BaseModel):
         requests_per_minute: limit on requests sent, None for none.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     url: str
-    model: str
     api_key_env: str | None = None
     concurrency: int = Field(default=32, ge=1, le=4096)
     timeout: float = Field(default=120.0, gt=0)
@@ -62,6 +59,12 @@ class EndpointConfig(BaseModel):
         if not key:
             raise BfpoError(f"the key of {self.url} is missing: set the environment variable {self.api_key_env}")
         return key
+
+
+class EndpointConfig(ServerConfig):
+    """A server, and the name under which it serves the model."""
+
+    model: str
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from torch import nn
 
 from bfpo.engine.logps import TokenGroup
 from bfpo.errors import BfpoError
+from bfpo.files import whole_file, write_text
 
 _KEY = np.dtype("S16")
 _DESCRIPTION = "model.json"
@@ -129,17 +130,17 @@ class ReferenceCache:
         self.parts.append(part)
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         description = self.folder / _DESCRIPTION
         if not description.exists():
-            _write(description, lambda path: path.write_text(json.dumps(dict(self.description), indent=2) + "\n"))
+            write_text(description, json.dumps(dict(self.description), indent=2) + "\n")
         arrays = {
             "keys": np.frombuffer(part.keys.tobytes(), dtype=np.uint8).reshape(-1, _KEY.itemsize),
             "sums": part.sums,
             "tokens": part.tokens,
         }
         name = f"{secrets.token_hex(8)}.safetensors"
-        _write(self.folder / name, lambda path: save_file(arrays, path, metadata={"sha256": part.digest()}))
+        with whole_file(self.folder / name) as temporary:
+            save_file(arrays, temporary, metadata={"sha256": part.digest()})
 
 
 def part_files(folder: Path) -> list[Path]:
@@ -194,9 +195,3 @@ def summarize(root: Path) -> Iterator[CacheSummary]:
             tokens += int(part.tokens.sum())
         size = sum(path.stat().st_size for path in part_files(folder))
         yield CacheSummary(folder, json.loads(description.read_text()), answers, tokens, size, damaged)
-
-
-def _write(path: Path, write: Any) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    write(partial)
-    os.replace(partial, path)

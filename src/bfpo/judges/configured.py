@@ -3,50 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from bfpo.endpoints import Endpoint, EndpointConfig
-from bfpo.errors import BfpoError, did_you_mean
+from bfpo.config import Closed, validated
+from bfpo.endpoints import Endpoint, EndpointConfig, ServerConfig
+from bfpo.errors import BfpoError
 from bfpo.judges.calibration import Scaling, logit
-from bfpo.judges.registry import load_judge, register_judge
 from bfpo.judges.streaming import BATCH, StreamingJudge
-from bfpo.judges.templates import TEMPLATES, GuardTemplate, template_named, yes_no_template
+from bfpo.judges.templates import GuardTemplate, template_named, yes_no_template
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-class ServerOptions(BaseModel):
-    """`EndpointConfig` without the model, which a judge names itself."""
+    from bfpo.models import Kind
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str
-    api_key_env: str | None = None
-    concurrency: int = 32
-    timeout: float = 120.0
-    attempts: int = 6
-    requests_per_minute: float | None = None
+class ServerOptions(ServerConfig):
+    """A server, and how much it is sent and asked for.
+
+    Attributes:
+        top_logprobs: alternatives asked for at every token, for ``p_safe``; 0 where the server has none.
+        max_characters: of an answer, at most.
+    """
+
     top_logprobs: int = Field(default=20, ge=0, le=20)
     max_characters: int = Field(default=32_000, ge=1)
 
 
-class Question(BaseModel):
+class Question(Closed):
     """A question of the user's own, answered with one of two words."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: str
     unsafe_word: str = "yes"
     safe_word: str = "no"
 
 
-class ModelJudgeConfig(BaseModel):
+class ModelJudgeConfig(Closed):
     """A model and how it is asked.
 
     Attributes:
@@ -58,8 +58,6 @@ class ModelJudgeConfig(BaseModel):
         max_length: tokens of what is asked here, at most.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     model: str
     template: str | None = None
     question: Question | None = None
@@ -68,13 +66,11 @@ class ModelJudgeConfig(BaseModel):
     max_length: int = Field(default=4096, ge=16)
 
 
-class ScaledJudgeConfig(BaseModel):
+class ScaledJudgeConfig(Closed):
     """Another judge with a scaling of its probabilities, and for people what it was fitted on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     judge: str
-    scaling: dict[str, float]
+    scaling: Scaling
     fitted_on: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -115,30 +111,46 @@ class ScaledJudge:
         return replace(verdict, p_safe=p_safe, judge_id=self.judge_id)
 
 
-@register_judge("configured", "FILE.yaml", "a judge that a YAML file describes (docs/how-to/judge.md)")
-def load_configured(name: str) -> Judge:
+def load_configured(load_judge: Callable[[str], Judge], name: str) -> Judge:
     """The judge that a YAML file describes.
+
+    Args:
+        load_judge: loads the judge that a scaling is for.
+        name: of the file.
 
     Raises:
         BfpoError: if the file or a value in it is wrong; all wrong values are named.
     """
-    path = Path(name)
     try:
-        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+        described = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BfpoError(f"{name}: the judge's file can't be read ({' '.join(str(error).split())})") from error
     if not isinstance(described, dict):
         raise BfpoError(f"{name}: it holds no settings; write 'template:' and 'model:', or 'judge:' and 'scaling:'")
-    kind = ScaledJudgeConfig if "judge" in described else ModelJudgeConfig
-    try:
-        config = kind.model_validate(described)
-        if isinstance(config, ScaledJudgeConfig):
-            return ScaledJudge(load_judge(config.judge), Scaling(**config.scaling))
-    except ValidationError as error:
-        raise BfpoError(f"{name}: {_wrong_values(error, kind)}") from error
-    except TypeError:
-        raise BfpoError(f"{name}: scaling holds {list(described['scaling'])}; write slope and offset") from None
-    return model_judge(config)
+    if "judge" not in described:
+        return model_judge(validated(ModelJudgeConfig, described, name))
+    config = validated(ScaledJudgeConfig, described, name)
+    return ScaledJudge(load_judge(config.judge), config.scaling)
+
+
+def load_guard(template: GuardTemplate, argument: str) -> Judge:
+    """A guard model.
+
+    Args:
+        template: how it is asked.
+        argument: ``MODEL@REVISION``, ``MODEL@URL``, a folder or a ``.gguf`` file; "" is the template's example, whose
+            revision is then asked for.
+
+    Raises:
+        BfpoError: if there is no such model, or its revision isn't named.
+    """
+    model, _, version = (argument or template.example).partition("@")
+    values: dict[str, Any] = {"model": model, "template": template.name}
+    if version.startswith(("http://", "https://")):
+        values["server"] = {"url": version}
+    elif version:
+        values["revision"] = version
+    return model_judge(validated(ModelJudgeConfig, values, f"{template.name}:{argument}"))
 
 
 def model_judge(config: ModelJudgeConfig) -> Judge:
@@ -157,88 +169,50 @@ def model_judge(config: ModelJudgeConfig) -> Judge:
     if config.server is not None:
         from bfpo.judges.served import ServedJudge
 
-        options = config.server.model_dump(exclude={"top_logprobs", "max_characters"})
-        try:
-            endpoint = Endpoint(EndpointConfig(model=config.model, **options))
-        except ValidationError as error:
-            raise BfpoError(_wrong_values(error, EndpointConfig)) from error
+        server = config.server.model_dump(include=set(ServerConfig.model_fields))
+        endpoint = Endpoint(EndpointConfig(model=config.model, **server))
         return ServedJudge(template, endpoint, config.server.max_characters, config.server.top_logprobs)
-    return _local_judge(template, config)
-
-
-def _local_judge(template: GuardTemplate, config: ModelJudgeConfig) -> Judge:
-    from transformers import AutoModelForCausalLM
-
     from bfpo.judges.guards import GuardJudge
 
-    model, tokenizer, version = load_model(AutoModelForCausalLM, template.name, config.model, config.revision)
+    model, tokenizer, version = load_judging_model(template.name, config.model, config.revision)
     return GuardJudge(template, model, tokenizer, f"{template.name}:{config.model}@{version}", config.max_length)
 
 
-def load_model(auto_class: Any, kind: str, name: str, revision: str | None) -> tuple[Any, Any, str]:
-    """A judge's model and tokenizer, and what identifies its weights: the commit, or a digest of a folder's files.
+def load_judging_model(
+    judge: str, name: str, revision: str | None, kind: Kind = "causal"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
+    """A judge's model and tokenizer, and what identifies its weights: the commit, or a digest of its files.
 
     Args:
-        auto_class: transformers' class for it.
-        kind: what messages call the judge.
-        name: Hub name or folder.
+        judge: what messages call the judge.
+        name: see `bfpo.models`.
         revision: of a Hub name, where it is required: none is known to this version.
+        kind: of model.
 
     Raises:
         BfpoError: if there is no such model, or its revision isn't named.
     """
-    from transformers import AutoTokenizer
-
+    from bfpo.models import load_model, load_tokenizer, resolved_revision
     from bfpo.quiet import quiet_libraries
 
-    folder = Path(name)
-    if revision is None and not folder.is_dir():
+    path = Path(name)
+    if revision is None and not path.exists():
         raise BfpoError(
-            f"{kind} needs a revision of {name or 'the model'}, as verdicts depend on it: write "
-            f"{kind}:{name or 'MODEL'}@main, say; what it resolves to is recorded"
+            f"{judge} needs a revision of {name or 'the model'}, as verdicts depend on it: write "
+            f"{judge}:{name or 'MODEL'}@main, say; what it resolves to is recorded"
         )
     quiet_libraries()
-    try:
-        model = auto_class.from_pretrained(name, revision=revision or "main", dtype="auto")
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or "main")
-    except (OSError, ValueError) as error:
-        raise BfpoError(f"{kind}: the model {name!r} can't be loaded: {' '.join(str(error).split())}") from error
-    if folder.is_dir():
-        return model, tokenizer, _folder_digest(folder)
-    return model, tokenizer, str(getattr(model.config, "_commit_hash", None) or revision)
+    model = load_model(name, revision=revision, kind=kind)
+    tokenizer = load_tokenizer(name, revision=revision)
+    version = _digest(path) if path.exists() else resolved_revision(name, revision) or revision
+    return model, tokenizer, str(version)
 
 
-def _folder_digest(folder: Path) -> str:
+def _digest(path: Path) -> str:
+    """Of a file, or of all files in a folder and their names."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
+    for part in sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]:
+        digest.update(part.name.encode())
+        with part.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
-
-
-def _wrong_values(error: ValidationError, model: type[BaseModel]) -> str:
-    known = list(model.model_fields)
-    parts = []
-    for wrong in error.errors():
-        field = ".".join(str(part) for part in wrong["loc"]) or "settings"
-        hint = did_you_mean(field, known) if wrong["type"] == "extra_forbidden" else ""
-        parts.append(f"{field}: {wrong['msg'].removeprefix('Value error, ')}{hint}")
-    return "; ".join(parts)
-
-
-def _register(template: GuardTemplate) -> None:
-    argument = "MODEL@REVISION | MODEL@URL | FOLDER"
-
-    @register_judge(template.name, argument, f"guard model, e.g. {template.example}, here or on a server")
-    def load(argument: str) -> Judge:
-        model, _, version = (argument or template.example).partition("@")
-        if version.startswith(("http://", "https://")):
-            config = ModelJudgeConfig(model=model, template=template.name, server=ServerOptions(url=version))
-        else:
-            config = ModelJudgeConfig(model=model, template=template.name, revision=version or None)
-        return model_judge(config)
-
-
-for _template in TEMPLATES.values():
-    _register(_template)

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from bfpo.errors import BfpoError
+from bfpo.files import whole_file, write_text
 from bfpo.judges.calibration import Scaling
-from bfpo.judges.registry import register_judge
 from bfpo.judges.unjudged import around_empty
 from bfpo.judges.verdict import Exchange, Verdict
 
@@ -175,14 +175,13 @@ class FittedJudge:
 
     def save(self, folder: Path) -> None:
         """Write ``judge.json``, ``vocabulary.json`` and ``arrays.safetensors``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({"idf": self.idf, "weights": self.weights}, folder / _ARRAYS)
-        (folder / _VOCABULARY).write_text(json.dumps(self.vocabularies), encoding="utf-8")
+        with whole_file(folder / _ARRAYS) as temporary:
+            save_file({"idf": self.idf, "weights": self.weights}, temporary)
+        write_text(folder / _VOCABULARY, json.dumps(self.vocabularies))
         settings = {"name": self.name, **self._settings(), "digest": self.digest, "record": dict(self.record)}
-        (folder / _SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(folder / _SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 
-@register_judge("fitted", "FOLDER", "a small classifier that 'bfpo judge fit' made")
 def load_fitted(name: str) -> FittedJudge:
     """The judge in a folder that `FittedJudge.save` wrote.
 

@@ -11,9 +11,10 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from bfpo.config import validated
 from bfpo.endpoints import Endpoint, EndpointConfig, Failure, Reply, Request
 from bfpo.errors import BfpoError, did_you_mean
-from bfpo.judges.configured import load_model
+from bfpo.judges.configured import load_judging_model
 from bfpo.judges.templates import marks_of, neutralised, neutralised_exchange
 from bfpo.judges.truncation import cut_to_fit
 from bfpo.judges.verdict import Exchange
@@ -227,16 +228,14 @@ def load_helpfulness_judge(spec: str) -> HelpfulnessJudge:
     kind, _, argument = spec.partition(":")
     model, _, version = argument.partition("@")
     if kind == "reward":
-        from transformers import AutoModelForSequenceClassification
-
-        loaded, tokenizer, resolved = load_model(AutoModelForSequenceClassification, kind, model, version or None)
+        loaded, tokenizer, resolved = load_judging_model(kind, model, version or None, kind="sequence-classification")
         if loaded.config.num_labels != 1:
             raise BfpoError(f"{spec}: it has {loaded.config.num_labels} outputs; a reward model has one")
-        return RewardJudge(loaded.eval(), tokenizer, f"reward:{model}@{resolved}")
+        return RewardJudge(loaded, tokenizer, f"reward:{model}@{resolved}")
     if kind == "pairwise":
         if not version.startswith(("http://", "https://")):
             raise BfpoError(f"{spec}: write pairwise:MODEL@URL with the server's address, say http://localhost:8000/v1")
-        return PairwiseJudge(Endpoint(EndpointConfig(url=version, model=model)))
+        return PairwiseJudge(Endpoint(validated(EndpointConfig, {"url": version, "model": model}, spec)))
     raise BfpoError(
         f"no judge of helpfulness {spec!r}{did_you_mean(kind, ['reward', 'pairwise'])}: there are "
         "reward:MODEL@REVISION and pairwise:MODEL@URL"

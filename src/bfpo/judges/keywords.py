@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bfpo.errors import BfpoError
-from bfpo.judges.registry import register_judge
 from bfpo.judges.unjudged import around_empty
 from bfpo.judges.verdict import Exchange, Verdict
 
@@ -52,7 +51,6 @@ class KeywordJudge:
         )
 
 
-@register_judge("keywords", "", "refusals by how they begin (XSTest's string match); says nothing of safety")
 def load_keywords(argument: str) -> KeywordJudge:
     """The keyword judge.
 

@@ -1,15 +1,15 @@
-"""Judges by name: one entry a kind, found by a short specification."""
+"""Judges by name: the table of all kinds, and `load_judge`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from bfpo.errors import BfpoError, did_you_mean
+from bfpo.judges.templates import TEMPLATES
 from bfpo.judges.verdict import Judge
-
-Loader = Callable[[str], Judge]
 
 
 @dataclass(frozen=True)
@@ -26,28 +26,13 @@ class JudgeKind:
     name: str
     argument: str
     summary: str
-    load: Loader
+    load: Callable[[str], Judge]
 
 
-KINDS: dict[str, JudgeKind] = {}
-_REPLAYED = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gz")
-
-
-def register_judge(name: str, argument: str, summary: str) -> Callable[[Loader], Loader]:
-    """Make a loader known under a name; the world's own judges register themselves where they are imported."""
-
-    def add(load: Loader) -> Loader:
-        KINDS[name] = JudgeKind(name, argument, summary, load)
-        return load
-
-    return add
-
-
-def known_kinds() -> list[JudgeKind]:
-    """Every kind of judge, by name."""
-    from bfpo.judges import configured, fitted, keywords, replay  # noqa: F401  (they register themselves)
-
-    return [KINDS[name] for name in sorted(KINDS)]
+_BY_SUFFIX = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gz"), "replay"),
+    **dict.fromkeys((".yaml", ".yml"), "configured"),
+}
 
 
 def load_judge(spec: str) -> Judge:
@@ -60,18 +45,62 @@ def load_judge(spec: str) -> Judge:
     Raises:
         BfpoError: if there is no such judge, with what is near.
     """
-    known_kinds()
     path = Path(spec)
-    if path.is_dir():
-        return KINDS["fitted"].load(spec)
-    if path.suffix in _REPLAYED:
-        return KINDS["replay"].load(spec)
-    if path.suffix in (".yaml", ".yml"):
-        return KINDS["configured"].load(spec)
-    name, _, argument = spec.partition(":")
+    name, colon, argument = spec.partition(":")
+    if not (colon and name in KINDS):
+        by_place = "fitted" if path.is_dir() else _BY_SUFFIX.get(path.suffix)
+        name, argument = (by_place, spec) if by_place else (name, argument)
     if name not in KINDS:
         raise BfpoError(
             f"no judge {spec!r}{did_you_mean(name, KINDS)}: name a fitted judge's folder, a file of verdicts, "
             f"a YAML file, or one of {', '.join(sorted(KINDS))}"
         )
     return KINDS[name].load(argument)
+
+
+def _loader(module: str, function: str, *given: object) -> Callable[[str], Judge]:
+    """A function of a module that is imported when it is first called, with the given arguments before the user's."""
+    return lambda argument: getattr(import_module(module), function)(*given, argument)
+
+
+_GUARD = "MODEL@REVISION | MODEL@URL | FOLDER | FILE.gguf"
+KINDS: dict[str, JudgeKind] = {
+    kind.name: kind
+    for kind in (
+        JudgeKind(
+            "configured",
+            "FILE.yaml",
+            "a judge that a YAML file describes (docs/how-to/judge.md)",
+            # It is given load_judge because a scaled judge is made of another one.
+            _loader("bfpo.judges.configured", "load_configured", load_judge),
+        ),
+        JudgeKind(
+            "fitted",
+            "FOLDER",
+            "a small classifier that 'bfpo judge fit' made",
+            _loader("bfpo.judges.fitted", "load_fitted"),
+        ),
+        *(
+            JudgeKind(
+                template.name,
+                _GUARD,
+                f"guard model, e.g. {template.example}, here or on a server",
+                _loader("bfpo.judges.configured", "load_guard", template),
+            )
+            for template in TEMPLATES.values()
+        ),
+        JudgeKind(
+            "keywords",
+            "",
+            "refusals by how they begin (XSTest's string match); says nothing of safety",
+            _loader("bfpo.judges.keywords", "load_keywords"),
+        ),
+        JudgeKind(
+            "microworld-oracle",
+            "ERROR | OF_SAFE,OF_UNSAFE[,SEED]",
+            "the microworld's exact oracle, clean or with a share of wrong verdicts",
+            _loader("bfpo.microworld.judge", "load_oracle"),
+        ),
+        JudgeKind("replay", "FILE", "replays the verdicts in a file", _loader("bfpo.judges.replay", "load_replay")),
+    )
+}

@@ -1,4 +1,4 @@
-"""A judge that says again what a file says: verdicts of another machine, another day, or of people."""
+"""Replays verdicts stored in a file: from another machine, another day, or from people."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bfpo.errors import BfpoError
+from bfpo.files import write_lines
 from bfpo.judges.records import verdict_from, verdict_problems, verdict_record
-from bfpo.judges.registry import register_judge
 from bfpo.judges.unjudged import NOT_RECORDED, around_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.preferences.reading import read_rows
@@ -42,7 +43,6 @@ class ReplayJudge:
         return found or unjudged(self, NOT_RECORDED)
 
 
-@register_judge("replay", "FILE", "says again what a file of verdicts says")
 def load_replay(name: str) -> ReplayJudge:
     """A judge of a file whose rows have prompt, answer and a verdict's fields (`save_verdicts` writes such files).
 
@@ -71,14 +71,11 @@ def load_replay(name: str) -> ReplayJudge:
     return ReplayJudge(judge_id, recorded)
 
 
-def save_verdicts(path: Path, judged: Iterable[tuple[Exchange, Verdict]]) -> int:
-    """Write verdicts in the form that `load_replay` reads, and say how many."""
-    count = 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for exchange, verdict in judged:
-            behavior = {} if exchange.behavior is None else {"behavior": exchange.behavior}
-            row = {"prompt": exchange.prompt, "answer": exchange.answer} | behavior | verdict_record(verdict)
-            file.write(json.dumps(row) + "\n")
-            count += 1
-    return count
+def save_verdicts(path: Path, judged: Iterable[tuple[Exchange, Verdict]]) -> None:
+    """Write verdicts in the form that `load_replay` reads."""
+    write_lines(path, (json.dumps(_row(exchange, verdict)) + "\n" for exchange, verdict in judged))
+
+
+def _row(exchange: Exchange, verdict: Verdict) -> dict[str, Any]:
+    behavior = {} if exchange.behavior is None else {"behavior": exchange.behavior}
+    return {"prompt": exchange.prompt, "answer": exchange.answer} | behavior | verdict_record(verdict)

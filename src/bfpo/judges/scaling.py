@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from bfpo.errors import BfpoError
+from bfpo.files import write_text
 from bfpo.judges.calibration import Scaling, expected_calibration_error, fit_scaling, logit
 from bfpo.judges.labels import LabelledAnswer
 from bfpo.judges.verdict import Verdict
@@ -55,5 +56,4 @@ def save_scaled_judge(
             **fitted_on,
         },
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(described, sort_keys=False))

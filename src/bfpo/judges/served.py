@@ -11,11 +11,8 @@ from dataclasses import dataclass, field, replace
 from bfpo.endpoints import Endpoint, Failure, Reply, Request
 from bfpo.judges.deciding import deciding_step, verdict_of
 from bfpo.judges.templates import GuardTemplate, neutralised_exchange
-from bfpo.judges.unjudged import EMPTY, NO_REPLY, around_empty, is_empty, unjudged
+from bfpo.judges.unjudged import EMPTY, NO_REPLY, is_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict
-
-# The most that OpenAI's protocol gives.
-_ALTERNATIVES = 20
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class ServedJudge:
     template: GuardTemplate
     endpoint: Endpoint
     max_characters: int = 32_000
-    top_logprobs: int = _ALTERNATIVES
+    top_logprobs: int = 20  # the most that OpenAI's protocol gives
     counts: Counter[str] = field(default_factory=Counter, compare=False)
 
     @property
@@ -51,7 +48,7 @@ class ServedJudge:
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """A verdict on every exchange, in the order given."""
-        return around_empty(self, exchanges, lambda asked: list(self._ask(asked)))
+        return list(self.stream(exchanges))
 
     def stream(self, exchanges: Iterable[Exchange]) -> Iterator[Verdict]:
         """The same one by one, as replies come; what failed after all tries is unparsed, with the reason."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError, did_you_mean
+from bfpo.files import write_text
 from bfpo.objectives.category_fit import fit_categories
 from bfpo.objectives.global_preference import GlobalPreference
 from bfpo.objectives.preference_fit import PreferenceFit, fit_preference
@@ -46,11 +47,7 @@ class FittedLabeling:
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise BfpoError(f"{path}: can't be written ({error.strerror})") from error
+        write_text(path, json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n")
 
 
 def load_labeling(path: Path) -> FittedLabeling:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
+from bfpo.files import write_lines
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.helpfulness import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
@@ -69,12 +70,4 @@ def queue_file(output: Path) -> Path:
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a file as a whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        os.replace(partial, path)
-    except OSError as error:
-        raise BfpoError(f"{path}: can't be written ({error.strerror})") from error
+    write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bfpo.errors import BfpoError
-from bfpo.judges.registry import register_judge
 from bfpo.judges.unjudged import around_empty
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.microworld.grammar import parse_request
@@ -75,11 +74,6 @@ class OracleJudge:
         return int.from_bytes(digest[:7], "big") / 2**56
 
 
-@register_judge(
-    "microworld-oracle",
-    "ERROR | OF_SAFE,OF_UNSAFE[,SEED]",
-    "the microworld's exact oracle, clean or with a share of wrong verdicts",
-)
 def load_oracle(argument: str) -> OracleJudge:
     """An oracle of "" (clean), one error rate for both directions, or two and a seed.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bfpo.files import whole_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -80,26 +80,12 @@ def stored(
     digest = hashlib.sha256(json.dumps([_code_digest(), key], sort_keys=True).encode()).hexdigest()
     folder = store_folder() / digest[:32]
     if not (folder / _NOTES).exists():
-        partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
-        partial.mkdir(parents=True)
-        writer = RowWriter(partial / _ROWS)
-        try:
+        with whole_folder(folder) as partial:
+            writer = RowWriter(partial / _ROWS)
             notes = build(writer)
             writer.close()
             (partial / _NOTES).write_text(json.dumps(notes) + "\n", encoding="utf-8")
-            _move(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     return Dataset.from_file(str(folder / _ROWS)), json.loads((folder / _NOTES).read_text(encoding="utf-8"))
-
-
-def _move(partial: Path, folder: Path) -> None:
-    """Put a finished folder in its place, unless another process was faster."""
-    try:
-        partial.rename(folder)
-    except OSError:
-        if not (folder / _NOTES).exists():
-            raise
 
 
 def arrow_tables(rows: datasets.Dataset, rows_at_once: int) -> Iterator[Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from bfpo.errors import BfpoError
+from bfpo.files import write_lines, write_text
 from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.items import Factor, Kind, Scored
 from bfpo.statistics.intervals import Estimate
@@ -217,7 +218,7 @@ class Evaluation:
             "scores": {name: asdict(estimate) for name, estimate in self.scores.items()},
             "tasks": [asdict(task) for task in self.tasks],
         }
-        _write_whole(folder / SCORES, json.dumps(scores, indent=2) + "\n")
+        write_text(folder / SCORES, json.dumps(scores, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Evaluation:
@@ -242,9 +243,8 @@ class Evaluation:
 
 
 def write_header(folder: Path, header: RunHeader) -> None:
-    """Write ``run.json`` as a whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / HEADER, json.dumps(asdict(header), indent=2, ensure_ascii=False) + "\n")
+    """Write ``run.json``."""
+    write_text(folder / HEADER, json.dumps(asdict(header), indent=2, ensure_ascii=False) + "\n")
 
 
 def read_header(folder: Path) -> RunHeader | None:
@@ -269,8 +269,7 @@ def encode_record(record: GenerationRecord | LikelihoodRecord) -> str:
 
 def write_records(path: Path, records: Iterable[GenerationRecord | LikelihoodRecord]) -> None:
     """Write records, one a line."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(encode_record(record) for record in records)
+    write_lines(path, map(encode_record, records))
 
 
 def read_generations(path: Path) -> list[GenerationRecord]:
@@ -323,9 +322,3 @@ def _read_lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
                 yield where, json.loads(line)
             except json.JSONDecodeError as error:
                 raise BfpoError(f"{where}: no JSON ({error.msg}); evaluate again") from error
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

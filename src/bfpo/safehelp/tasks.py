@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from bfpo.config import Closed, validated
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.safehelp.expressions import Expression, ExpressionError, Template
 from bfpo.safehelp.items import Factor, Kind, Scored
@@ -20,11 +21,7 @@ JudgeKind = Literal["safety", "pairwise"]
 Runner = Literal["generation", "likelihood", "lm-eval"]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Source(_Closed):
+class Source(Closed):
     """Where the rows are: a data set of the Hub, one file of it, or a file on disk (``file`` without ``hub``).
 
     ``revision`` is a commit; without one the run records what the name resolved to. A file on disk is looked for
@@ -39,7 +36,7 @@ class Source(_Closed):
     sha256: str | None = None
 
 
-class Task(_Closed):
+class Task(Closed):
     """One entry of a suite. ``prompt`` is a Jinja template over the row's columns, every other field of the second
     group a Jinja expression; all are evaluated in a sandbox.
 
@@ -132,7 +129,7 @@ _ONLY_ASKED = ("kind", "attack", "behavior", "reference")
 _ONLY_CHOSEN = ("choices", "correct", "labels", "metrics")
 
 
-class Decoding(_Closed):
+class Decoding(Closed):
     """How a suite samples answers, unless the command says otherwise."""
 
     temperature: float = 0.7
@@ -140,7 +137,7 @@ class Decoding(_Closed):
     max_new_tokens: int = 256
 
 
-class SuiteFile(_Closed):
+class SuiteFile(Closed):
     """A suite as it is written down.
 
     Attributes:
@@ -203,12 +200,8 @@ def parse_suite(text: str, where: str) -> SuiteFile:
         entry if isinstance(entry, str) else _task(entry, number, where) for number, entry in enumerate(entries)
     )
     head = {key: value for key, value in values.items() if key != "tasks"}
-    try:
-        suite = SuiteFile(
-            **head, tasks=tuple(_included(task, where) if isinstance(task, str) else task for task in tasks)
-        )
-    except ValidationError as error:
-        raise BfpoError(f"{where}: {_sentences(error, SuiteFile)}") from error
+    read = tuple(_included(task, where) if isinstance(task, str) else task for task in tasks)
+    suite = validated(SuiteFile, {**head, "tasks": read}, where)
     names = [task.task for task in tasks_of(suite)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -275,10 +268,7 @@ def _task(values: Any, number: int, where: str) -> Task:
     place = f"{where}, task {name!r}" if name else f"{where}, task number {number + 1}"
     if not isinstance(values, dict):
         raise BfpoError(f"{place}: is a {type(values).__name__}; write an entry, or SUITE/TASK for a packaged one")
-    try:
-        task = Task.model_validate(values)
-    except ValidationError as error:
-        raise BfpoError(f"{place}: {_sentences(error, Task)}") from error
+    task = validated(Task, values, place)
     for problem in _problems(task):
         raise BfpoError(f"{place}: {problem}")
     return task
@@ -330,18 +320,3 @@ def _included(name: str, where: str) -> Task:
     if task not in known:
         raise BfpoError(f"{where}: suite {suite!r} has no task {task!r}{did_you_mean(task, known)}")
     return known[task]
-
-
-def _sentences(error: ValidationError, model: type[BaseModel]) -> str:
-    return "; ".join(_sentence(problem, model) for problem in error.errors())
-
-
-def _sentence(problem: Any, model: type[BaseModel]) -> str:
-    location = [str(part) for part in problem["loc"]]
-    name = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        owner = {"source": Source, "decoding": Decoding}.get(location[0], model) if len(location) > 1 else model
-        return f"unknown key {name!r}{did_you_mean(location[-1], owner.model_fields)}"
-    if problem["type"] == "missing":
-        return f"the key {name!r} is missing"
-    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"

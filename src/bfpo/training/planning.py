@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from bfpo.engine.estimates import Estimate, Kept, ModelSize, estimate, kept_for_backward, measure_flops
 from bfpo.engine.trainable import select_trainable
-from bfpo.errors import BfpoError
+from bfpo.models import load_config
 from bfpo.training.data import prepare
 from bfpo.training.labels import token_chunks
 from bfpo.training.recipe import Recipe
-from bfpo.training.run import training_arguments, uses_bf16
+from bfpo.training.run import recipe_tokenizer, training_arguments, uses_bf16
 from bfpo.training.sampling import StepPlan
 from bfpo.training.sources import Prompts, load_blend
 
@@ -51,12 +51,8 @@ def plan_recipe(recipe: Recipe, suites: Prompts | None = None) -> Plan:
     arguments = training_arguments(recipe)
     objective = arguments.objective()
     blend, _ = load_blend(recipe, suites)
-    try:
-        config = AutoConfig.from_pretrained(recipe.model, revision=recipe.model_revision)
-        tokenizer = AutoTokenizer.from_pretrained(recipe.tokenizer or recipe.model)
-    except (OSError, ValueError) as error:
-        raise BfpoError(f"the model {recipe.model!r} can't be loaded: {' '.join(str(error).split())}") from error
-    data = prepare(blend, tokenizer, recipe.max_length, objective)
+    config = load_config(recipe.model, revision=recipe.model_revision)
+    data = prepare(blend, recipe_tokenizer(recipe), recipe.max_length, objective)
     size, kept = _measure_model(recipe, config)
     steps = StepPlan(data.main, data.buffer, recipe.batch_size, recipe.buffer_ratio, recipe.seed)
     groups = [group for chunk in token_chunks(data.rows) for group in chunk]

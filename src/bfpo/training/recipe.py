@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from bfpo.errors import BfpoError, did_you_mean
-
-
-class Closed(BaseModel):
-    """A model that refuses keys it doesn't know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from bfpo.config import Closed, validated
+from bfpo.errors import BfpoError
 
 
 class SourceRecipe(Closed):
@@ -157,10 +152,7 @@ def resolve(values: Mapping[str, Any], given: Mapping[str, str], where: str) -> 
     Raises:
         BfpoError: if a key or value is wrong, or contradicts another.
     """
-    try:
-        recipe = Recipe.model_validate(_floats(values))
-    except ValidationError as error:
-        raise BfpoError(f"{where}: {'; '.join(_sentence(problem) for problem in error.errors())}") from error
+    recipe = validated(Recipe, _floats(values), where)
     contradiction = _contradiction(recipe)
     if contradiction:
         raise BfpoError(f"{where}: {contradiction}")
@@ -206,15 +198,3 @@ def _floats(value: Any) -> Any:
         except ValueError:
             return value
     return value
-
-
-def _sentence(problem: Any) -> str:
-    location = [part for part in problem["loc"] if part != "function-wrap"]
-    name = ".".join(str(part) for part in location)
-    if problem["type"] == "extra_forbidden":
-        known = {"data": SourceRecipe, "eval_data": SourceRecipe, "lora": LoraRecipe}
-        model = Recipe if len(location) == 1 else known[str(location[0])]
-        return f"unknown key {name!r}{did_you_mean(str(location[-1]), model.model_fields)}"
-    if problem["type"] == "missing":
-        return f"the key {name!r} is missing"
-    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"

@@ -10,16 +10,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 
 from bfpo.errors import BfpoError
+from bfpo.models import load_model, load_tokenizer, resolved_revision
 from bfpo.training.checkpoints import newest_complete_checkpoint
 from bfpo.training.config import OBJECTIVE_OPTIONS, BFPOConfig
 from bfpo.training.recipe import Recipe, ResolvedRecipe
@@ -94,8 +88,12 @@ def build_trainer(
     """Load data and model, score the reference, and add to the record what all of it resolved to."""
     blend, sources = load_blend(recipe, suites)
     evaluation = recipe.eval_data and load_source(recipe.eval_data, recipe.stage, recipe.seed, labeling_of(recipe))
-    model, tokenizer = load_model(recipe)
-    record |= {"model": model_record(model), "data": sources}
+    # On the CPU: the trainer moves it, or its shards.
+    model = load_model(
+        recipe.model, revision=recipe.model_revision, dtype=weights_dtype(recipe), device=torch.device("cpu")
+    )
+    tokenizer = recipe_tokenizer(recipe)
+    record |= {"model": model_record(model, recipe), "data": sources}
     if evaluation:
         record["eval_data"] = evaluation.record
     trainer = BFPOTrainer(
@@ -141,30 +139,22 @@ def _check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
         )
 
 
-def load_model(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer that a recipe starts from.
+def recipe_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The tokenizer that a recipe names, or its model's at the model's revision.
 
     Raises:
-        BfpoError: if either can't be loaded.
+        BfpoError: if it can't be loaded.
     """
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            recipe.model, revision=recipe.model_revision, dtype=weights_dtype(recipe)
-        )
-        tokenizer = AutoTokenizer.from_pretrained(
-            recipe.tokenizer or recipe.model, revision=None if recipe.tokenizer else recipe.model_revision
-        )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise BfpoError(f"the model {recipe.model!r} can't be loaded: {reason}") from error
-    return model, tokenizer
+    if recipe.tokenizer:
+        return load_tokenizer(recipe.tokenizer)
+    return load_tokenizer(recipe.model, revision=recipe.model_revision)
 
 
-def model_record(model: PreTrainedModel) -> dict[str, Any]:
+def model_record(model: PreTrainedModel, recipe: Recipe) -> dict[str, Any]:
     """What a model's name resolved to."""
     return {
         "name": model.config.name_or_path,
-        "revision": getattr(model.config, "_commit_hash", None),
+        "revision": resolved_revision(recipe.model, recipe.model_revision),
         "architecture": type(model).__name__,
         "parameters": model.num_parameters(),
     }

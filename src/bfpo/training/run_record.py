@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bfpo.files import write_text
 from bfpo.training.recipe import ResolvedRecipe
 
 FILE_NAME = "run.json"
@@ -15,10 +15,7 @@ FILE_NAME = "run.json"
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write the record as a whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{FILE_NAME}.partial"
-    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, folder / FILE_NAME)
+    write_text(folder / FILE_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

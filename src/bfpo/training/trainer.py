@@ -78,7 +78,7 @@ class BFPOTrainer(Trainer):
         if args.n_gpu > 1:
             raise BfpoError("several GPUs need one process each: start with 'accelerate launch -m bfpo train ...'")
         prepared = _prepare_model(model, args, peft_config)
-        tokenizer = processing_class or AutoTokenizer.from_pretrained(prepared.config.name_or_path)
+        tokenizer = processing_class or load_tokenizer(prepared.config.name_or_path)
         data = prepare(train_dataset, tokenizer, args.max_length, self.objective)
         evaluation = prepare(eval_dataset, tokenizer, args.max_length, self.objective) if eval_dataset else None
         super().__init__(
@@ -297,7 +297,8 @@ def _prepare_model(
 ) -> PreTrainedModel | PeftModel:
     """The model with its adapter, its dropout off, and only the wanted weights training."""
     if isinstance(model, str):
-        model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16 if args.bf16 else torch.float32)
+        dtype = torch.bfloat16 if args.bf16 else torch.float32
+        model = load_model(model, dtype=dtype, device=torch.device("cpu"))
     assert isinstance(model, PreTrainedModel)
     prepared: PreTrainedModel | PeftModel = model
     if peft_config is not None:

@@ -1,0 +1,63 @@
+"""Judges by name, from Python and from nothing but the package: every kind in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from bfpo.errors import BfpoError
+from bfpo.judges.fitted import FittedJudge, NgramBlock
+from bfpo.judges.helpfulness import load_helpfulness_judge
+from bfpo.judges.registry import KINDS, load_judge
+from bfpo.models import MICROWORLD
+
+SERVED = "a-model@http://localhost:1/v1"
+
+
+@pytest.fixture(scope="module")
+def argument(tmp_path_factory):
+    """What stands after the colon, by kind; guards are only named here, and asked nowhere."""
+    folder = tmp_path_factory.mktemp("judges")
+    block = NgramBlock("answer", "word", 1, 1, 1, 10)
+    FittedJudge("mine", "safety", (block,), (("gladly",),), np.ones(1), np.ones(1), 0.0).save(folder / "mine")
+    (folder / "told.jsonl").write_text(
+        json.dumps({"prompt": "p", "answer": "a", "label": "safe", "p_safe": 1.0}) + "\n"
+    )
+    (folder / "own.yaml").write_text("judge: microworld-oracle:0.1\nscaling: {slope: 2}\n")
+    given = {"configured": folder / "own.yaml", "fitted": folder / "mine", "replay": folder / "told.jsonl"}
+    return lambda kind: str(given.get(kind, "" if kind in ("keywords", "microworld-oracle") else SERVED))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_loads_in_a_fresh_process(kind, argument):
+    code = "import sys; from bfpo.judges import load_judge; print(load_judge(sys.argv[1]).judge_id)"
+    spec = f"{kind}:{argument(kind)}"
+    done = subprocess.run([sys.executable, "-c", code, spec], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == load_judge(spec).judge_id
+    if kind in ("configured", "fitted", "replay"):  # a path does without its kind
+        assert load_judge(argument(kind)).judge_id == done.stdout.strip()
+
+
+def test_the_table_is_there_without_the_judges():
+    code = "import sys, bfpo.judges.registry; print([m for m in ('torch', 'sklearn', 'httpx2') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_judges_here_go_where_models_go(monkeypatch, tmp_path):
+    monkeypatch.setattr("bfpo.models.resolve_device", lambda: torch.device("meta"))
+    guard = load_judge(f"harmbench:{MICROWORLD}")
+    assert guard.model.device.type == "meta"
+    assert guard.judge_id.startswith(f"harmbench:{MICROWORLD}@")
+    with pytest.raises(BfpoError, match="a reward model has one"):
+        load_helpfulness_judge(f"reward:{MICROWORLD}")
+
+
+def test_a_wrong_address_is_answered():
+    with pytest.raises(BfpoError, match=r"pairwise:m@http://u:p@h/v1: url: the address holds a user"):
+        load_helpfulness_judge("pairwise:m@http://u:p@h/v1")

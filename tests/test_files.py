@@ -1,0 +1,107 @@
+"""Files that are whole or not there: two processes write at once, a writer fails, a disk is full."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bfpo.errors import BfpoError
+from bfpo.files import whole_file, whole_folder, write_lines, write_text
+
+WRITER = """
+import sys
+from pathlib import Path
+from bfpo.files import write_lines
+path, letter = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(60):
+    write_lines(path, (letter * 997 + "\\n" for _ in range(40)))
+"""
+
+
+def test_two_processes_never_leave_a_mixture(tmp_path):
+    path = tmp_path / "shared.txt"
+    whole = {letter: (letter * 997 + "\n") * 40 for letter in "ab"}
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), letter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for letter in whole
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            seen.add(path.read_text())
+    for writer in writers:
+        writer.communicate()
+        assert writer.returncode == 0
+    assert {*seen, path.read_text()} <= set(whole.values())
+    assert os.listdir(tmp_path) == ["shared.txt"]
+
+
+def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "run.json"
+    write_text(path, "old")
+
+    def lines():
+        yield "new"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_lines(path, lines())
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    path = tmp_path / "deep" / "arrays"
+    with pytest.raises(BfpoError, match=r"deep/arrays: can't be written \(No space left on device\)"), whole_file(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert os.listdir(path.parent) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BfpoError, match="can't be written"):
+        write_text(tmp_path / "file" / "below", "x")
+
+
+def test_text_is_written_as_it_is(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    write_text(path, "ü\n\r\nx")
+    assert path.read_bytes() == "ü\n\r\nx".encode()
+    write_text(path, "")
+    assert path.read_bytes() == b""
+    if os.name == "posix":  # and may be read by whoever may read what this user writes
+        umask = os.umask(0)
+        os.umask(umask)
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_the_first_whole_folder_stays(tmp_path):
+    folder = tmp_path / "rows"
+    with whole_folder(folder) as mine, whole_folder(folder) as other:
+        (mine / "a").write_text("mine")
+        (other / "a").write_text("other")
+    assert (folder / "a").read_text() == "other"
+    with pytest.raises(ValueError, match="broken"), whole_folder(tmp_path / "never") as mine:
+        (mine / "a").write_text("mine")
+        raise ValueError("broken")
+    assert os.listdir(tmp_path) == ["rows"]
+
+
+def test_nothing_else_renames_files():
+    import bfpo
+
+    root = os.path.dirname(bfpo.__file__)
+    found = subprocess.run(
+        ["grep", "-rlE", r"os\.(replace|rename)|\.rename\(|mkstemp|NamedTemporaryFile", "--include=*.py", root],
+        capture_output=True,
+        text=True,
+    )
+    assert found.stdout.split() == [os.path.join(root, "files.py")]
