@@ -24,11 +24,9 @@ STARTED = time.time()
 
 def write_pairs(path: Path, count: int) -> None:
     """Pairs of random words of the embedded tokenizer: 12 of a prompt, 20 of an answer."""
-    from transformers import AutoTokenizer
+    from bfpo.models import MICROWORLD, load_tokenizer
 
-    from bfpo.microworld.model import MODEL_PATH
-
-    words = [word[1:] for word in AutoTokenizer.from_pretrained(MODEL_PATH).get_vocab() if word[1:].isalpha()]
+    words = [word[1:] for word in load_tokenizer(MICROWORLD).get_vocab() if word[1:].isalpha()]
     rng = random.Random(0)
 
     def text(length: int) -> str:
@@ -61,7 +59,7 @@ def train(pairs: Path, output: Path) -> dict[str, Any]:
     memory.start()
     from transformers import TrainerCallback
 
-    from bfpo.microworld.model import MODEL_PATH
+    from bfpo.models import MICROWORLD
     from bfpo.quiet import quiet_libraries
     from bfpo.training.recipe import resolve
     from bfpo.training.run import run_recipe
@@ -77,7 +75,7 @@ def train(pairs: Path, output: Path) -> dict[str, Any]:
     quiet_libraries()
     recipe = {
         "stage": "preference",
-        "model": str(MODEL_PATH),
+        "model": str(MICROWORLD),
         "data": [{"path": str(pairs)}],
         "output_dir": str(output),
         "max_steps": 3,

@@ -89,9 +89,8 @@ def test_the_first_whole_folder_stays(tmp_path):
         (mine / "a").write_text("mine")
         (other / "a").write_text("other")
     assert (folder / "a").read_text() == "other"
-    with pytest.raises(ValueError, match="broken"), whole_folder(tmp_path / "never") as mine:
-        (mine / "a").write_text("mine")
-        raise ValueError("broken")
+    with pytest.raises(FileNotFoundError), whole_folder(tmp_path / "never") as mine:
+        (mine / "not there" / "a").write_text("mine")
     assert os.listdir(tmp_path) == ["rows"]
 
 

@@ -12,10 +12,10 @@ import pytest
 from bfpo.microworld.answers import AnswerKind, addressed, steps, write_answer
 from bfpo.microworld.data import chat_set, helpfulness_set, pretraining_set, safety_set
 from bfpo.microworld.grammar import Split, parse_request, requests
-from bfpo.microworld.model import MODEL_PATH, load_microworld_model, load_microworld_tokenizer
 from bfpo.microworld.oracle import judge, preference_probability
 from bfpo.microworld.pretraining import Pretraining, pretrain
 from bfpo.microworld.vocabulary import JOINTS, OPENERS
+from bfpo.models import MICROWORLD, load_model, load_tokenizer
 from bfpo.safehelp.suites import load_suite
 
 
@@ -74,17 +74,17 @@ def test_pretraining_reads_no_composition_of_another_split():
 
 
 def test_shipped_model_is_small_whole_and_records_how_it_was_made():
-    assert sum(path.stat().st_size for path in MODEL_PATH.iterdir()) <= 5_000_000
-    record = json.loads((MODEL_PATH / "pretraining.json").read_text())
+    assert sum(path.stat().st_size for path in MICROWORLD.iterdir()) <= 5_000_000
+    record = json.loads((MICROWORLD / "pretraining.json").read_text())
     assert {"plan", "seconds", "final_loss", "versions"} <= set(record)
     assert Pretraining(**record["plan"]) == Pretraining()
-    model, tokenizer = load_microworld_model(), load_microworld_tokenizer()
+    model, tokenizer = load_model("microworld"), load_tokenizer("microworld")
     assert model.num_parameters() == record["parameters"]
     assert len(tokenizer) == model.config.vocab_size
 
 
 def test_tokenizer_takes_any_text_and_most_words_of_the_world_whole():
-    tokenizer = load_microworld_tokenizer()
+    tokenizer = load_tokenizer("microworld")
     rng = random.Random(0)
     texts = ["ünïcode 🙂 <s>\n\ttabs", ""]
     for request in rng.sample(requests("test"), 200):
@@ -98,7 +98,7 @@ def test_tokenizer_takes_any_text_and_most_words_of_the_world_whole():
 
 
 def test_every_answer_of_the_world_fits_in_what_is_sampled():
-    tokenizer = load_microworld_tokenizer()
+    tokenizer = load_tokenizer("microworld")
     tasks = {request.task: request for split in get_args(Split) for request in requests(split)}
     answers = [
         opener.format(addressed(request)) + ": " + "".join(map(add, joints, steps(request))) + "."
@@ -112,7 +112,7 @@ def test_every_answer_of_the_world_fits_in_what_is_sampled():
 
 
 def test_chat_template_has_one_start_and_an_end_after_every_turn():
-    tokenizer = load_microworld_tokenizer()
+    tokenizer = load_tokenizer("microworld")
     turns = [{"role": "system", "content": "Hi"}, {"role": "user", "content": "Yo"}]
     prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
     whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": "So"}], return_dict=False)

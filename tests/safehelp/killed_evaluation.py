@@ -58,12 +58,12 @@ def stub_run(folder):
 def model_run(folder):
     """The embedded model on a few prompts of its world."""
     from bfpo.generation.sampling import Decoding
-    from bfpo.microworld.model import load_microworld_model, load_microworld_tokenizer
+    from bfpo.models import load_model, load_tokenizer
     from bfpo.safehelp.evaluate import evaluate
 
     return evaluate(
-        load_microworld_model(),
-        load_microworld_tokenizer(),
+        load_model("microworld"),
+        load_tokenizer("microworld"),
         name="m",
         suite=load_suite("microworld", per_kind=3),
         decoding=Decoding(batch_size=4, samples=2, max_new_tokens=12),

@@ -13,7 +13,7 @@ from bfpo.cli.main import app
 from bfpo.errors import BfpoError, RunError
 from bfpo.generation.protocol import Decoding
 from bfpo.judges.verdict import Verdict
-from bfpo.microworld.model import load_microworld_model, load_microworld_tokenizer
+from bfpo.models import load_model, load_tokenizer
 from bfpo.safehelp.evaluate import Options, evaluate, evaluate_endpoint
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.judging import Judging
@@ -24,7 +24,7 @@ from bfpo.statistics.judging import JudgeErrors
 
 
 def test_the_embedded_model_starts_helpful_and_harmful():
-    result = evaluate(load_microworld_model(), load_microworld_tokenizer(), name="base", per_kind=60)
+    result = evaluate(load_model("microworld"), load_tokenizer("microworld"), name="base", per_kind=60)
     assert result.scores["helpful"].value > 0.7
     assert result.scores["harmless"].value < 0.45
     assert result.scores["incoherent"].value < 0.05
@@ -33,10 +33,10 @@ def test_the_embedded_model_starts_helpful_and_harmful():
         ("microworld", "attack_success"), ("microworld_harmless", "acc"), ("microworld_harmless", "acc_bytes"),
     }  # fmt: skip
     record = result.generations[0]
-    assert record.rendered == load_microworld_tokenizer().apply_chat_template(
+    assert record.rendered == load_tokenizer("microworld").apply_chat_template(
         [{"role": "user", "content": record.prompt}], tokenize=False, add_generation_prompt=True
     )
-    assert record.tokens == len(load_microworld_tokenizer()(record.answer)["input_ids"])
+    assert record.tokens == len(load_tokenizer("microworld")(record.answer)["input_ids"])
     header = result.header
     assert [judge.judge_id for judge in header.judges] == ["microworld-oracle"]
     assert (header.counts["answers"], header.counts["unparsed"], header.finished) == (180, 0, True)
@@ -134,7 +134,7 @@ def test_a_server_is_asked_with_seeds_and_its_failures_end_the_run(tmp_path):
 
 def test_known_errors_of_the_judge_correct_attack_success():
     suite = load_suite("microworld", per_kind=4)
-    model, tokenizer = load_microworld_model(), load_microworld_tokenizer()
+    model, tokenizer = load_model("microworld"), load_tokenizer("microworld")
     options = Options(judge_errors=JudgeErrors(90, 100, 95, 100))
     result = evaluate(model, tokenizer, name="m", suite=suite, options=options)
     (attack,) = (row.estimate.value for row in result.tasks if row.metric == "attack_success")

@@ -12,7 +12,7 @@ import pytest
 
 from bfpo.errors import BfpoError
 from bfpo.generation.sampling import Decoding
-from bfpo.microworld.model import load_microworld_model, load_microworld_tokenizer
+from bfpo.models import load_model, load_tokenizer
 from bfpo.safehelp.evaluate import Options, evaluate
 from bfpo.safehelp.journal import Journal
 from bfpo.safehelp.lm_eval_tasks import LmEvalRecords
@@ -75,7 +75,7 @@ def test_a_killed_models_run_goes_on(tmp_path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    model, tokenizer = load_microworld_model(), load_microworld_tokenizer()
+    model, tokenizer = load_model("microworld"), load_tokenizer("microworld")
     suite = load_suite("microworld", per_kind=2)
     evaluate(model, tokenizer, name="m", suite=suite, decoding=Decoding(max_new_tokens=4), folder=folder)
     return folder, model, tokenizer, suite
@@ -103,14 +103,14 @@ def test_a_folder_of_another_run_is_refused(finished, change, what):
 def test_other_weights_and_another_template_are_refused(finished):
     folder, _, tokenizer, suite = finished
     settings = {"name": "m", "suite": suite, "decoding": Decoding(max_new_tokens=4), "folder": folder}
-    model = load_microworld_model()
+    model = load_model("microworld")
     model.get_input_embeddings().weight.data[5] += 0.1
     with pytest.raises(BfpoError, match="another model_digest"):
         evaluate(model, tokenizer, **settings)
-    changed = load_microworld_tokenizer()
+    changed = load_tokenizer("microworld")
     changed.chat_template += " "
     with pytest.raises(BfpoError, match="another chat_template_sha256"):
-        evaluate(load_microworld_model(), changed, **settings)
+        evaluate(load_model("microworld"), changed, **settings)
 
 
 def test_records_without_a_header_and_files_of_something_else_are_refused(finished, tmp_path):
@@ -141,7 +141,7 @@ def test_only_the_last_of_lm_evals_tasks_is_asked_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr("bfpo.safehelp.lm_eval_tasks.run_lm_eval", stub)
     settings = {"name": "m", "suite": Suite("s", [], [], tasks), "folder": tmp_path}
-    model, tokenizer = load_microworld_model(), load_microworld_tokenizer()
+    model, tokenizer = load_model("microworld"), load_tokenizer("microworld")
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, tokenizer, **settings)
     path = tmp_path / "likelihoods.jsonl"

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError
+from bfpo.training.planning import plan_recipe
 from bfpo.training.recipe import load_recipe
-from bfpo.training.run import run_recipe
+from bfpo.training.run import build_trainer, recipe_tokenizer, run_recipe
 from models import tiny_llama
 from training.rows import pairs, word_tokenizer
 
@@ -69,6 +70,18 @@ def test_record_says_what_the_run_was_made_of(folder):
     assert any("rows filled as unknown 10" in line for line in said)
     assert "every step: 4 groups (2 main, 2 buffer); 6 steps an epoch" in said
     assert any(line.startswith("layout: shared") for line in said)
+
+
+def test_a_plan_reads_the_tokenizer_at_the_revision_that_training_uses(folder, monkeypatch):
+    asked = []
+    tokenizer = word_tokenizer()
+    monkeypatch.setattr("bfpo.training.run.load_tokenizer", lambda *place, **at: asked.append((place, at)) or tokenizer)
+    resolved = load_recipe(recipe(folder, "planned", model_revision="v1"))
+    plan_recipe(resolved.recipe)
+    build_trainer(resolved.recipe, {}, [])
+    assert asked == [((str(folder / "model"),), {"revision": "v1"})] * 2
+    recipe_tokenizer(load_recipe(recipe(folder, "planned", model_revision="v1", tokenizer="other")).recipe)
+    assert asked[2] == (("other",), {})
 
 
 def test_result_is_an_ordinary_folder_without_pickles(folder):

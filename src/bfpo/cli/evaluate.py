@@ -167,9 +167,9 @@ def _say_what_it_will_show(suite: Suite, samples: int, measures_help: bool) -> N
 def _evaluate_local(
     chat: bool, model: str, name: str, suite: Suite, decoding: Any, folder: Path, options: Options
 ) -> Evaluation:
+    from bfpo.models import load_model, load_tokenizer
     from bfpo.quiet import quiet_libraries
     from bfpo.safehelp.evaluate import evaluate
-    from bfpo.models import load_model, load_tokenizer
 
     quiet_libraries()
     loaded, tokenizer = load_model(model), load_tokenizer(model)

@@ -9,7 +9,9 @@ import typer
 
 Model = Annotated[
     str | None,
-    typer.Argument(help="Folder or Hub name of a model or adapter; 'microworld'; with --endpoint its name there."),
+    typer.Argument(
+        help="Folder or Hub name of a model or adapter; a .gguf file; 'microworld'; with --endpoint its name there."
+    ),
 ]
 Suite = Annotated[
     str | None,

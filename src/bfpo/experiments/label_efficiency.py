@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bfpo.experiments.fitted_labels import FittedOrder, fit_safety
 from bfpo.experiments.methods import METHODS, Scale, method_recipe, write_lines, write_recipe
@@ -25,6 +24,7 @@ from bfpo.labeling.filling import Flags, exchange_of, label_preferences
 from bfpo.labeling.posterior import VerdictRates
 from bfpo.microworld.data import safety_set
 from bfpo.microworld.judge import OracleJudge
+from bfpo.models import load_model, load_tokenizer
 from bfpo.objectives.global_preference import GlobalPreference
 from bfpo.preferences.loading import convert
 from bfpo.preferences.reading import Row, dataset_source
@@ -232,7 +232,7 @@ def _order_agreement(judge: FittedOrder, rows: Sequence[Row]) -> float:
 
 
 def _answers(model: Path, seed: int) -> list[GenerationRecord]:
-    loaded, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    loaded, tokenizer = load_model(model), load_tokenizer(model)
     return evaluate(loaded, tokenizer, name="cell", decoding=Decoding(seed=seed), per_kind=PER_KIND).generations
 
 

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from bfpo.errors import BfpoError
 from bfpo.experiments.methods import METHODS, Scale, method_recipe, sft_recipe, write_data, write_recipe
 from bfpo.generation.sampling import Decoding
-from bfpo.microworld.model import MODEL_PATH
+from bfpo.models import MICROWORLD, load_model, load_tokenizer
 from bfpo.reports.page import ReportFiles, tell, write_report
 from bfpo.safehelp.evaluate import Options, evaluate
 from bfpo.safehelp.records import Evaluation
@@ -64,14 +62,14 @@ def quickstart(
         raise BfpoError(f"{folder}: holds something already; name another folder with --output, or remove it")
     say(f"microworld data, seed {seed}: {scale.chat} chats, {scale.safety} safety pairs, {scale.helpful} x 4 answers")
     write_data(folder / "data", scale, seed)
-    sft = sft_recipe(folder / "data", MODEL_PATH, folder / "models" / "SFT", scale, seed)
+    sft = sft_recipe(folder / "data", MICROWORLD, folder / "models" / "SFT", scale, seed)
     recipes = {"SFT": sft} | {
         name: method_recipe(
             method, method.beta, folder / "data", folder / "models" / "SFT", folder / "models" / name, scale, seed
         )
         for name, method in METHODS.items()
     }
-    evaluations = [_evaluate("base", MODEL_PATH, folder, seed, per_kind, say)]
+    evaluations = [_evaluate("base", MICROWORLD, folder, seed, per_kind, say)]
     for name, recipe in recipes.items():
         run = run_recipe(load_recipe(write_recipe(folder / "recipes" / f"{name}.yaml", recipe)))
         say(f"{name}: trained {recipe['max_steps']} steps in {run.seconds:.0f} s")
@@ -94,7 +92,7 @@ def quickstart(
 
 def _evaluate(name: str, model: Path, folder: Path, seed: int, per_kind: int, say: Callable[[str], None]) -> Evaluation:
     started = time.monotonic()
-    loaded, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    loaded, tokenizer = load_model(model), load_tokenizer(model)
     options = Options(model_path=str(model))
     evaluation = evaluate(
         loaded, tokenizer, name=name, decoding=Decoding(seed=seed), per_kind=per_kind, options=options

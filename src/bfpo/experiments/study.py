@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bfpo.errors import BfpoError
 from bfpo.experiments.methods import METHODS, Scale, method_recipe, sft_recipe, write_data, write_recipe
 from bfpo.generation.sampling import Decoding
-from bfpo.microworld.model import MODEL_PATH
+from bfpo.models import MICROWORLD, load_model, load_tokenizer
 from bfpo.quiet import quiet_libraries
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.records import Evaluation
@@ -76,13 +75,13 @@ def ensure_sft(seed_folder: Path, scale: Scale, seed: int) -> Path:
     if not (model / "run.json").exists() or not json.loads((model / "run.json").read_text())["finished"]:
         shutil.rmtree(model, ignore_errors=True)
         write_data(seed_folder / "data", scale, seed)
-        recipe = sft_recipe(seed_folder / "data", MODEL_PATH, model, scale, seed)
+        recipe = sft_recipe(seed_folder / "data", MICROWORLD, model, scale, seed)
         run_recipe(load_recipe(write_recipe(seed_folder / "recipes" / "SFT.yaml", recipe)))
     return model
 
 
 def _evaluate(name: str, model: Path, job: Job) -> Evaluation:
-    loaded, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    loaded, tokenizer = load_model(model), load_tokenizer(model)
     return evaluate(loaded, tokenizer, name=name, split=job.split, decoding=Decoding(seed=job.seed))
 
 

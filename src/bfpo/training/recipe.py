@@ -55,7 +55,7 @@ class Recipe(Closed):
     """Everything that a training run is made of; see docs/how-to/train.md."""
 
     stage: Literal["sft", "preference"]
-    model: str = Field(description="folder or Hub name of the model to start from")
+    model: str = Field(description="folder, .gguf file or Hub name of the model to start from")
     model_revision: str | None = Field(None, description="its revision; what it resolved to is recorded")
     tokenizer: str | None = Field(None, description="folder or Hub name of the tokenizer; by default the model's")
     data: list[SourceRecipe] = Field(min_length=1)

@@ -14,8 +14,6 @@ from accelerate.utils import gather_object
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -32,6 +30,7 @@ from bfpo.engine.selfcheck import choose_layout
 from bfpo.engine.trainable import keep_trained_weights_in_float32, select_trainable
 from bfpo.errors import BfpoError
 from bfpo.groups import GroupLogps
+from bfpo.models import load_model, load_tokenizer
 from bfpo.training.checkpoints import (
     mark_complete,
     newest_complete_checkpoint,
@@ -78,7 +77,7 @@ class BFPOTrainer(Trainer):
         if args.n_gpu > 1:
             raise BfpoError("several GPUs need one process each: start with 'accelerate launch -m bfpo train ...'")
         prepared = _prepare_model(model, args, peft_config)
-        tokenizer = processing_class or load_tokenizer(prepared.config.name_or_path)
+        tokenizer = processing_class or load_tokenizer(str(prepared.config.name_or_path))
         data = prepare(train_dataset, tokenizer, args.max_length, self.objective)
         evaluation = prepare(eval_dataset, tokenizer, args.max_length, self.objective) if eval_dataset else None
         super().__init__(
