@@ -21,10 +21,10 @@ quickstart: install ## the whole way on the microworld: SFT, four methods, SafeH
 	$(BIN)/bfpo quickstart --fresh
 
 study-quick: install ## five seeds of it, with every method's beta from one grid (half an hour, resumable)
-	$(BIN)/bfpo study quick
+	$(BIN)/python -m studies quick
 
 study-labels: install ## how few human labels suffice (two hours, resumable)
-	$(BIN)/bfpo study labels
+	$(BIN)/python -m studies labels
 
 bench: install ## the engine against TRL, fp32 and all weights (half an hour, resumable)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trl]'

@@ -16,9 +16,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from engine_report import OURS, SIDES, write_report
 from side import Case
-from tqdm import tqdm
 from workload import Workload
 
 HERE = Path(__file__).parent

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel, TrainerCallback
+
 from workload import (
     Computed,
     Passes,

@@ -14,7 +14,7 @@ from bfpo.endpoints import Endpoint, EndpointConfig, Failure, Reply, Request
 from bfpo.endpoints.client import _retry_after
 from bfpo.endpoints.messages import MalformedReplyError, parse_reply
 from bfpo.errors import BfpoError, RunError
-from endpoints.server import completion, serving
+from support.mock_server import completion, serving
 
 KEY = "sk-very-secret-4711"
 

@@ -17,8 +17,8 @@ from bfpo.judges.helpfulness import (
     load_helpfulness_judge,
     parse_pairwise,
 )
-from endpoints.server import completion, serving
 from judges.test_guards import tokenizer  # noqa: F401  (a fixture)
+from support.mock_server import completion, serving
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from bfpo.judges.cache import VerdictCache
 from bfpo.judges.served import ServedJudge
 from bfpo.judges.templates import TEMPLATES, yes_no_template
 from bfpo.judges.unjudged import EMPTY, NO_REPLY
-from endpoints.server import completion, serving
+from support.mock_server import completion, serving
 
 
 def judge_at(server, template="harmbench", **options):

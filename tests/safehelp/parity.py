@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from bfpo.safehelp.items import ChoiceItem
 from bfpo.safehelp.likelihood import Batching, run_choices
-from tinylm import load_tiny_model, load_tiny_tokenizer
+from support.tinylm import load_tiny_model, load_tiny_tokenizer
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}"

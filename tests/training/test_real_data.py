@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bfpo import BFPOConfig, BFPOTrainer, load_preferences
-from tinylm import load_tiny_model, load_tiny_tokenizer
+from support.tinylm import load_tiny_model, load_tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""``bfpo quickstart``: the whole way on the embedded microworld."""
+"""``bfpo quickstart``: from data to report on the embedded microworld."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import typer
 
 def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="An empty or new folder.")] = Path("runs/quickstart"),
-    seed: Annotated[int, typer.Option(help="Of data, training and sampling.")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Remove what an earlier quickstart left there.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed for data, training and sampling.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="First remove what an earlier quickstart left there.")] = False,
 ) -> None:
     """Train SFT, BFPO and three rivals on the microworld, evaluate them all, write the report: offline, in minutes."""
     from rich.console import Console
 
-    from bfpo.experiments.methods import Scale
-    from bfpo.experiments.quickstart import OWN_RECIPE, quickstart
+    from bfpo.quickstart import OWN_RECIPE, Scale, run_quickstart
     from bfpo.quiet import quiet_libraries
     from bfpo.reports.table import score_tables
 
@@ -27,7 +26,7 @@ def quickstart(
 
         shutil.rmtree(output)
     console = Console()
-    result = quickstart(output, seed, Scale(), lambda line: console.print(f"[dim]{line}[/dim]", highlight=False))
+    result = run_quickstart(output, seed, Scale(), lambda line: console.print(f"[dim]{line}[/dim]", highlight=False))
     for table in score_tables(result.evaluations):
         console.print(table)
     typer.echo(

@@ -1,4 +1,4 @@
-"""The label-efficiency experiment's results as Markdown, JSON and a plot, for docs/results."""
+"""The report of the label-efficiency study: Markdown, JSON and a plot for docs/results."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from bfpo.experiments.label_efficiency import PER_KIND, SCALE, Cell, result_file, undone
 from bfpo.reports.drawing import COLOURS, MARKERS
 from bfpo.statistics.intervals import Estimate, mean_interval, t_quantile
 from bfpo.versions import versions
+from studies.label_efficiency import PER_KIND, SCALE, Cell, result_file, undone
 
 FIGURES = ("helpful", "harmless", "over_refusal")
 ALL_PEOPLE = "people-100"
 TENTH = ("fitted-10-rescaled", "fitted-10-verdict", "fitted-10-posterior")
-# Points that BFPO on a tenth of the labels may lose.
+# Largest loss of a figure, as a share, that BFPO on a tenth of the labels is allowed.
 ALLOWED = 0.03
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 
 def write_label_efficiency(folder: Path, runs: Path, wanted: Sequence[Cell]) -> Path:
-    """Write ``label-efficiency.md``, ``.json`` and ``.png`` of the cells that are done; returns the Markdown file."""
+    """Write ``label-efficiency.md``, ``.json`` and ``.png`` about the finished cells; returns the Markdown file."""
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict[int, Any]] = {}
     for cell in wanted:
@@ -44,7 +44,7 @@ def write_label_efficiency(folder: Path, runs: Path, wanted: Sequence[Cell]) -> 
 
 
 def summarise(results: Results) -> dict[str, Any]:
-    """Every arm's means over seeds, its judge's error, and what it loses against people's labels alone."""
+    """Every arm's means over seeds, its judge's accuracy, and its loss against training on people's labels only."""
     return {
         "arms": {
             arm: {
@@ -64,7 +64,7 @@ def summarise(results: Results) -> dict[str, Any]:
 
 
 def paired_loss(results: Results, arm: str, name: str) -> dict[str, float] | None:
-    """What an arm loses against people's labels alone, with a one-sided 95 % upper bound; None below two seeds.
+    """An arm's loss against people's labels only, with a one-sided 95 % upper bound; None for fewer than two seeds.
 
     Outcomes are paired by seed and prompt. Seeds and prompts are crossed, and the squared standard errors of both
     are added, which counts their interaction twice and so errs on the wide side; Student's t has the seeds' degrees
@@ -83,7 +83,7 @@ def paired_loss(results: Results, arm: str, name: str) -> dict[str, float] | Non
     def bound(confidence: float) -> float:
         return float(losses.mean() + t_quantile(confidence, len(seeds) - 1) * math.sqrt(variance))
 
-    # Three kinds of flags are looked at: a bound that holds for all three together is at 1 - .05/3 each.
+    # Three kinds of flags are compared: bounds that hold for all three together are at 1 - .05/3 each.
     return {
         "loss": float(losses.mean()),
         "upper_bound": bound(0.95),
@@ -98,7 +98,7 @@ def _over_seeds(by_seed: Mapping[int, Any], name: str) -> Estimate:
 
 
 def _mean_of_judged(judged: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means over seeds of what judges got right about the answers that people left open."""
+    """Means over seeds of the judges' accuracies on the answers that people didn't label."""
     if not judged[0]:
         return {}
     means = {name: float(np.mean([one["safety"][name] for one in judged])) for name in judged[0]["safety"]}
@@ -113,14 +113,14 @@ def _markdown(summary: Mapping[str, Any]) -> str:
     lines = [
         "# How many labels must be people's?",
         "",
-        f"Made by `bfpo study labels`. BFPO on the microworld: {SCALE.safety:,} pairs of the safety set, of which a "
+        f"Made by `make study-labels`. BFPO on the microworld: {SCALE.safety:,} pairs of the safety set, of which a "
         "share keeps the labels of people (the clean oracle: two safety flags and the order of help) and judges fill "
         "in the rest. *Fitted* judges are linear in n-grams, one of safety and one of order, fitted to people's share "
         "and nothing else. *Oracle* judges are the oracle with that share of wrong verdicts, drawn at random, beside "
         "10 % of people's labels; they judge safety only. A *posterior* is P(safe | verdict, source) by Bayes, with "
         "error and base rate estimated from people's share (out of fold for fitted judges); a *verdict* is the judge's "
         "word as a flag; *rescaled* are verdicts trained on under the beta and alpha that make up for the judge's "
-        "estimated error on average (`rescaled` in `experiments/label_efficiency.py`). "
+        "estimated error on average (`rescaled` in `studies/label_efficiency.py`). "
         "The helpfulness set, the buffer, keeps its scores in all arms. "
         f"{SCALE.steps} steps of {SCALE.batch_size} groups; {PER_KIND} prompts of each kind on unseen compositions. "
         f"{summary['cells_wanted'] - summary['cells_missing']} of {summary['cells_wanted']} runs are done.",
@@ -168,12 +168,12 @@ def _markdown(summary: Mapping[str, Any]) -> str:
 
 
 def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Where an arm stands in tables: people alone, then fitted judges by share, then the oracle by error."""
+    """Sort key of an arm in tables: people only, then fitted judges by share, then the oracle by error."""
     return ("nobody", "fitted", "oracle").index(cell["judge"]), cell["share"], cell["error"], cell["flags"]
 
 
 def _tenth_lines(losses: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
-    """Whether the bound is met, by what the judged flags are and figure by figure."""
+    """Whether each figure meets the bound, for each form of the judged flags."""
     lines = [
         f"Wanted: a one-sided 95 % bound of at most {100 * ALLOWED:.0f} points on the loss of each figure. "
         "The posterior came first; verdicts and rescaled verdicts were added when two of its seeds were known. "

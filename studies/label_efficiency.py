@@ -1,22 +1,18 @@
-"""How many labels must be people's? BFPO on a share of the oracle's labels, the rest from judges; by cells."""
+"""How many labels must come from people? BFPO on a share of the oracle's labels, with the rest from judges."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import random
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
+from filelock import FileLock, Timeout
 
-from bfpo.experiments.fitted_labels import FittedOrder, fit_safety
-from bfpo.experiments.methods import METHODS, Scale, method_recipe, write_lines, write_recipe
-from bfpo.experiments.study import ensure_sft
 from bfpo.generation.sampling import Decoding
 from bfpo.judges.helpfulness import Comparison
 from bfpo.judges.verdict import Exchange, Verdict
@@ -28,18 +24,21 @@ from bfpo.models import load_model, load_tokenizer
 from bfpo.objectives.global_preference import GlobalPreference
 from bfpo.preferences.loading import convert
 from bfpo.preferences.reading import Row, dataset_source
+from bfpo.quickstart import METHODS, Scale, method_recipe, write_lines, write_recipe
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.figures import HEADLINE, items_of
 from bfpo.safehelp.records import GenerationRecord
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import run_recipe
+from studies.fitted_judges import FittedOrder, fit_safety
+from studies.quick import ensure_sft
 
 SEEDS = (0, 1, 2, 3, 4)
 SHARES = (0.01, 0.03, 0.1, 0.3)
 BOTH: tuple[Flags, ...] = ("posterior", "verdict")
-# Prompts of each kind that a model answers.
+# Prompts of each kind that every model answers.
 PER_KIND = 300
-# The quickstart's, but with two answers a prompt of the buffer instead of four, which saves a third of the time.
+# Two answers per prompt in the buffer, where the quickstart has four, save a third of the time.
 SCALE = Scale(answers=2)
 
 
@@ -48,12 +47,13 @@ class Cell:
     """One training run and its evaluation.
 
     Attributes:
-        seed: of data, order, labels and sampling.
-        judge: who labels what people left open: "nobody" (people labelled all), "fitted" (judges of safety and order,
-            fitted to people's share) or "oracle" (with an error rate; it judges safety only).
-        share: of the pairs that people (the clean oracle) label.
-        error: of the oracle as judge, the same for safe and unsafe answers.
-        flags: what a judged flag is; "rescaled" are verdicts under beta and alpha that make up for their error.
+        seed: random seed for data, order, labels and sampling.
+        judge: source of the labels that people don't give: "nobody" (people label everything), "fitted" (judges of
+            safety and order, fitted to people's share) or "oracle" (with an error rate; it judges safety only).
+        share: share of the pairs that people (the clean oracle) label.
+        error: error rate of the oracle as a judge, the same for safe and unsafe answers.
+        flags: form of a judged flag; "rescaled" means verdicts, trained on with a beta and alpha that make up for
+            their error.
     """
 
     seed: int
@@ -64,7 +64,7 @@ class Cell:
 
     @property
     def arm(self) -> str:
-        """What the cell has in common with those of other seeds."""
+        """Name of the setting, which the cells of all seeds share."""
         if self.judge == "nobody":
             return "people-100"
         error = f"-error-{self.error:g}" if self.judge == "oracle" else ""
@@ -72,12 +72,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of the cell's result."""
+        """Name of the cell: its arm and seed."""
         return f"{self.arm}-seed{self.seed}"
 
 
 def cells(seeds: Sequence[int] = SEEDS) -> list[Cell]:
-    """All cells, what matters most first, so that a study that is stopped early says something."""
+    """All cells, the most important first, so that even a study that is stopped early has a result."""
     ordered = [Cell(seed, "nobody") for seed in seeds]
     ordered += [
         Cell(seed, "fitted", 0.1, flags=flags) for flags in ("verdict", "posterior", "rescaled") for seed in seeds
@@ -94,31 +94,30 @@ def undone(folder: Path, wanted: Sequence[Cell]) -> list[Cell]:
 
 
 def run_next(folder: Path, wanted: Sequence[Cell], scale: Scale = SCALE) -> tuple[Cell, dict[str, Any]] | None:
-    """Run the first cell that is neither done nor being run by another process; None if there is none."""
+    """Run the first cell that is neither done nor running in another process; None if there is none."""
     for cell in undone(folder, wanted):
-        with _locked(folder / "locks" / cell.name, wait=False) as mine:
-            if mine and not result_file(folder, cell).exists():
+        lock = _lock(folder, cell.name)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        with lock:
+            if not result_file(folder, cell).exists():
                 return cell, run_cell(cell, folder, scale)
     return None
 
 
-@contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Whether this process holds the lock, which ends with the process at the latest."""
+def _lock(folder: Path, name: str) -> FileLock:
+    """A lock between processes, which ends with its process at the latest."""
+    path = folder / "locks" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    return FileLock(path)
 
 
 def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
-    """Label, train, evaluate; leaves the result, with every prompt's outcome, in ``results``."""
+    """Label, train and evaluate; writes the result, with every prompt's outcome, into ``results``."""
     seed_folder = folder / f"seed{cell.seed}"
-    with _locked(folder / "locks" / f"SFT-seed{cell.seed}", wait=True):
+    with _lock(folder, f"SFT-seed{cell.seed}"):
         model = ensure_sft(seed_folder, scale, cell.seed)
     data = seed_folder / "labels" / cell.arm
     rows, judged = labelled_rows(cell, scale)
@@ -144,19 +143,19 @@ def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
 
 
 def rescaled(rates: VerdictRates, share: float, beta: float, alpha: float) -> tuple[float, float]:
-    """beta and alpha under which verdicts pull as hard as true flags would, on average.
+    """The beta and alpha with which verdicts pull as hard as true flags would, on average.
 
-    Of verdicts that err whatever the pair, E[flag | truth] = a + c truth, in which c = share + (1 - share)
+    If verdicts err independently of the pair, E[flag | truth] = a + c truth, where c = share + (1 - share)
     (sensitivity + specificity - 1) and a = (1 - share)(1 - sensitivity). BFPO's label T is affine in the flags with
     coefficients that add up to 1, so the mean label is a + c (T + alpha) - alpha', which is c T for
     alpha' = a + c alpha; and c T/(c beta) = T/beta. Derived here, and exact for the mean only: single labels are as
     noisy as before.
 
     Args:
-        rates: the judge's.
-        share: of the flags that are people's.
-        beta: for true flags.
-        alpha: for true flags.
+        rates: the judge's sensitivity and specificity.
+        share: share of the flags that come from people.
+        beta: beta for true flags.
+        alpha: alpha for true flags.
     """
     missed = 1 - rates.sensitivity
     contrast = share + (1 - share) * (rates.specificity - missed)
@@ -164,7 +163,7 @@ def rescaled(rates: VerdictRates, share: float, beta: float, alpha: float) -> tu
 
 
 def labelled_rows(cell: Cell, scale: Scale) -> tuple[list[Row], dict[str, Any]]:
-    """The safety set with the cell's labels, and how far those who judged were wrong about what people left open."""
+    """The safety set with the cell's labels, and the judges' accuracy on the labels that people didn't give."""
     made = datasets.Dataset.from_list(list(safety_set(scale.safety, cell.seed)))
     dataset, _ = convert(dataset_source("safety set", made))
     truth: list[Row] = [dict(row) for row in dataset]  # pyright: ignore
@@ -179,9 +178,9 @@ def labelled_rows(cell: Cell, scale: Scale) -> tuple[list[Row], dict[str, Any]]:
         judge, error = fit_safety(*_exchanges(known))
         errors = [error]
         order = FittedOrder.fit(*_comparisons(known))
-        # Of very few labels no error can be told, and the judge's own probability is all there is.
+        # Very few labels don't allow an estimate of the error; then the judge's own probability is all there is.
         flags = wanted if error else None
-        # The judge of order says the same of a pair turned round, so that its place gives nothing away.
+        # The judge of order gives the same verdict on a swapped pair, so an answer's place gives nothing away.
         nothing |= {"chosen_is_better": None}
     else:
         judge = OracleJudge(cell.error, cell.error, cell.seed)
@@ -197,13 +196,13 @@ def labelled_rows(cell: Cell, scale: Scale) -> tuple[list[Row], dict[str, Any]]:
 
 
 def _exchanges(rows: Sequence[Row]) -> tuple[list[Exchange], list[bool]]:
-    """Both answers of every pair, and whether they are safe."""
+    """Both answers of every pair, and whether each is safe."""
     exchanges = [exchange_of(row, number) for row in rows for number in (0, 1)]
     return exchanges, [bool(flag) for row in rows for flag in (row["chosen_is_safe"], row["rejected_is_safe"])]
 
 
 def _comparisons(rows: Sequence[Row]) -> tuple[list[Comparison], list[bool]]:
-    """Pairs with every second one turned round, and whether the first answer is the more helpful one."""
+    """Pairs, every second one swapped, and whether the first answer is the more helpful one."""
     pairs = [
         (row["chosen"], row["rejected"]) if at % 2 else (row["rejected"], row["chosen"]) for at, row in enumerate(rows)
     ]
@@ -212,7 +211,7 @@ def _comparisons(rows: Sequence[Row]) -> tuple[list[Comparison], list[bool]]:
 
 
 def _agreement(is_safe: Sequence[bool], verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """Accuracy, sensitivity (unsafe answers called so) and specificity (safe ones called so), against the oracle."""
+    """Accuracy, sensitivity (unsafe answers called unsafe) and specificity, against the oracle."""
     right = [(verdict.label == "safe") == safe for verdict, safe in zip(verdicts, is_safe, strict=True)]
     unsafe = [hit for hit, safe in zip(right, is_safe, strict=True) if not safe]
     safe_ones = [hit for hit, safe in zip(right, is_safe, strict=True) if safe]
@@ -224,7 +223,7 @@ def _agreement(is_safe: Sequence[bool], verdicts: Sequence[Verdict]) -> dict[str
 
 
 def _order_agreement(judge: FittedOrder, rows: Sequence[Row]) -> float:
-    """How often a judge of order agrees with people, who err themselves."""
+    """Share of pairs on which a judge of order agrees with people, who err too."""
     comparisons, first_is_better = _comparisons(rows)
     found = judge.compare(comparisons)
     right = [(one.choice == "first") == first for one, first in zip(found, first_is_better, strict=True)]
@@ -237,10 +236,10 @@ def _answers(model: Path, seed: int) -> list[GenerationRecord]:
 
 
 def outcomes(records: Sequence[GenerationRecord]) -> dict[str, list[float]]:
-    """One value for every prompt that a figure counts, as SafeHelp counts them; their means are its scores."""
+    """SafeHelp's value for each prompt that a figure counts; the mean of these values is the figure's score."""
     return {figure.name: items_of(records, figure).values for figure in HEADLINE if figure.name == figure.factor}
 
 
 def result_file(folder: Path, cell: Cell) -> Path:
-    """Where the result of a cell is, if it is done."""
+    """The file that holds a cell's result once it is done."""
     return folder / "results" / f"{cell.name}.json"

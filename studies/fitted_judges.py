@@ -1,4 +1,4 @@
-"""Judges that are fitted to the share of labels that people gave, and how far they are wrong about the rest."""
+"""Judges of safety and order, fitted to the share of labels that people gave."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from bfpo.labeling.posterior import VerdictRates, estimate_rates
 
 
 def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[FittedJudge, VerdictRates | None]:
-    """A judge of safety, as `bfpo judge fit` makes it, and its error out of fold.
+    """A judge of safety, as `bfpo judge fit` makes it, and its error, estimated out of fold.
 
     Args:
-        exchanges: answers that people labelled.
+        exchanges: [N] answers that people labelled.
         is_safe: [N] their labels.
     """
     labelled = [LabelledAnswer(exchange, safe, None) for exchange, safe in zip(exchanges, is_safe, strict=True)]
@@ -31,12 +31,12 @@ def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[
 
 @dataclass(frozen=True)
 class FittedOrder:
-    """Which of two answers helps more: a logistic regression on the difference of their n-grams (Bradley-Terry).
+    """Judge of which answer helps more: logistic regression on the difference of their n-grams (Bradley-Terry).
 
     Attributes:
-        vectorizer: scikit-learn's, fitted.
-        model: scikit-learn's, fitted.
-        judge_id: what records call it.
+        vectorizer: scikit-learn's fitted vectorizer.
+        model: scikit-learn's fitted regression.
+        judge_id: name of the judge in records.
     """
 
     vectorizer: Any

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from bfpo import GlobalPreference
-from bfpo.experiments import label_efficiency
-from bfpo.experiments.label_efficiency import (
+from bfpo.labeling.posterior import VerdictRates
+from bfpo.microworld.oracle import judge
+from bfpo.quickstart import Scale
+from safehelp.test_scores import RECORDS
+from studies import label_efficiency
+from studies.label_efficiency import (
     Cell,
     cells,
     labelled_rows,
@@ -20,11 +24,7 @@ from bfpo.experiments.label_efficiency import (
     run_next,
     undone,
 )
-from bfpo.experiments.label_efficiency_report import ALL_PEOPLE, paired_loss, write_label_efficiency
-from bfpo.experiments.methods import Scale
-from bfpo.labeling.posterior import VerdictRates
-from bfpo.microworld.oracle import judge
-from safehelp.test_scores import RECORDS
+from studies.label_efficiency_report import ALL_PEOPLE, paired_loss, write_label_efficiency
 
 SMALL = Scale(safety=200)
 

@@ -1,4 +1,4 @@
-"""The study behind the quickstart: five seeds, every method's beta from one grid, resumable."""
+"""The study behind the quickstart: five seeds, with every method's beta chosen from one grid; resumable."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from bfpo.errors import BfpoError
-from bfpo.experiments.methods import METHODS, Scale, method_recipe, sft_recipe, write_data, write_recipe
 from bfpo.generation.sampling import Decoding
 from bfpo.models import MICROWORLD, load_model, load_tokenizer
+from bfpo.quickstart import METHODS, Scale, method_recipe, sft_recipe, write_data, write_recipe
 from bfpo.quiet import quiet_libraries
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.records import Evaluation
@@ -43,13 +43,13 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Folder of the run's results."""
+        """Name of the file with the job's result."""
         beta = "" if self.beta is None else f"-{self.beta:g}"
         return f"{self.method}{beta}-seed{self.seed}-{self.split}"
 
 
 def run_job(job: Job, folder: Path, scale: Scale) -> dict[str, float]:
-    """Do one job, or read its result if it was done before; a seed's "SFT" comes before its other jobs."""
+    """Run one job, or read its result if it was run before; a seed's "SFT" comes before its other jobs."""
     done = folder / "results" / f"{job.name}.json"
     if done.exists():
         return json.loads(done.read_text(encoding="utf-8"))
@@ -58,7 +58,7 @@ def run_job(job: Job, folder: Path, scale: Scale) -> dict[str, float]:
     if job.method != "SFT":
         assert job.beta is not None
         output = seed_folder / f"{job.method}-{job.beta:g}"
-        # Whatever a killed job left there is not worth resuming: a job takes a minute or two.
+        # A job takes a minute or two: what a killed one left behind is not worth resuming.
         shutil.rmtree(output, ignore_errors=True)
         recipe = method_recipe(METHODS[job.method], job.beta, seed_folder / "data", model, output, scale, job.seed)
         run_recipe(load_recipe(write_recipe(seed_folder / "recipes" / f"{output.name}.yaml", recipe)))
@@ -70,7 +70,7 @@ def run_job(job: Job, folder: Path, scale: Scale) -> dict[str, float]:
 
 
 def ensure_sft(seed_folder: Path, scale: Scale, seed: int) -> Path:
-    """Data and SFT model of a seed, made if they are not there."""
+    """Make a seed's data and SFT model if they are missing; returns the model's folder."""
     model = seed_folder / "SFT"
     if not (model / "run.json").exists() or not json.loads((model / "run.json").read_text())["finished"]:
         shutil.rmtree(model, ignore_errors=True)
@@ -91,7 +91,7 @@ def _figures(evaluation: Evaluation) -> dict[str, float]:
 
 
 def chosen_betas(results: Mapping[Job, Mapping[str, float]]) -> dict[str, float]:
-    """Of every method the beta with the highest U on validation compositions."""
+    """The beta of each method that reaches the highest U on validation compositions."""
     betas = {}
     for method in METHODS:
         own = {job.beta: result["U"] for job, result in results.items() if job.method == method}
@@ -100,12 +100,12 @@ def chosen_betas(results: Mapping[Job, Mapping[str, float]]) -> dict[str, float]
 
 
 def run_study(
-    folder: Path, scale: Scale, seeds: Sequence[int], workers: int, say: Callable[[str], None]
+    folder: Path, scale: Scale, seeds: Sequence[int], workers: int, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Run what is not done yet, several jobs at a time, and return everything that the report says.
+    """Run the jobs without a result, several at a time, and return the report's figures.
 
     Raises:
-        BfpoError: if the folder holds runs of another scale, whose results would be mixed with these.
+        BfpoError: if the folder holds runs of another scale, which must not be mixed with these.
     """
     _claim(folder, scale)
 
@@ -114,7 +114,7 @@ def run_study(
             results: dict[Job, dict[str, float]] = {}
             for job, result in zip(jobs, pool.map(run_job, jobs, repeat(folder), repeat(scale)), strict=True):
                 results[job] = result
-                say(f"{job.name}: " + ", ".join(f"{name} {value:.3f}" for name, value in result.items()))
+                progress(f"{job.name}: " + ", ".join(f"{name} {value:.3f}" for name, value in result.items()))
         return results
 
     sft = run([Job("SFT", None, seed, "test") for seed in seeds])
@@ -125,7 +125,7 @@ def run_study(
 
 
 def _claim(folder: Path, scale: Scale) -> None:
-    """Note the scale of the folder's runs, or check that it is this one."""
+    """Record the scale of the folder's runs, or check that it is this one."""
     note = folder / "scale.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asdict(scale):
         raise BfpoError(f"{folder}: holds runs of another scale; name another folder with --output")

@@ -1,4 +1,4 @@
-"""Make the embedded model again: tokenizer, weights and the record of how they came about."""
+"""Pretraining of the microworld's model: tokenizer, weights, and a record of how they were made."""
 
 from __future__ import annotations
 
@@ -33,17 +33,18 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Everything that decides the model.
+    """The settings that determine the model.
 
     Attributes:
-        seed: of corpus, weights and order.
+        seed: random seed for corpus, weights and order.
         conversations: size of the corpus.
         steps: optimizer steps.
-        batch_size: conversations of a step.
-        learning_rate: peak, after a linear warm-up over a twentieth of the steps, then along a cosine to 0.
-        vocabulary: tokens of the tokenizer.
+        batch_size: conversations per step.
+        learning_rate: peak learning rate, after a linear warm-up over a twentieth of the steps and before a cosine
+            decay to 0.
+        vocabulary: number of tokens.
         hidden: width of the model.
-        layers: its layers.
+        layers: number of layers.
     """
 
     seed: int = 0
@@ -57,12 +58,12 @@ class Pretraining:
 
 
 def pretrain(folder: Path, plan: Pretraining, report: Callable[[int, float], None] | None = None) -> float:
-    """Train tokenizer and model from nothing and save both with ``pretraining.json``; returns the final loss.
+    """Train tokenizer and model from scratch and save both with ``pretraining.json``; returns the final loss.
 
     Args:
-        folder: where to save.
+        folder: folder to save to.
         plan: sizes and seed.
-        report: called with step and loss now and then.
+        report: called with step and loss every 50 steps.
     """
     started = time.monotonic()
     conversations = [row["messages"] for row in pretraining_set(plan.conversations, plan.seed)]
@@ -83,7 +84,7 @@ def pretrain(folder: Path, plan: Pretraining, report: Callable[[int, float], Non
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")}
         | {"python": platform.python_version()},
-        "command": "bfpo microworld pretrain",
+        "command": "make pretrain",
     }
     (folder / "pretraining.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return final

@@ -1,4 +1,4 @@
-"""The study's results as Markdown, JSON and a plot, for docs/results."""
+"""The report on five seeds of the quickstart: Markdown, JSON and a plot for docs/results."""
 
 from __future__ import annotations
 

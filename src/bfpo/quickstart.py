@@ -1,0 +1,230 @@
+"""The quickstart: data, training, evaluation and report on the embedded microworld, offline, in minutes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from bfpo.errors import BfpoError
+from bfpo.generation.sampling import Decoding
+from bfpo.microworld.data import chat_set, helpfulness_set, safety_set
+from bfpo.models import MICROWORLD, load_model, load_tokenizer
+from bfpo.reports.page import ReportFiles, tell, write_report
+from bfpo.safehelp.evaluate import Options, evaluate
+from bfpo.safehelp.records import Evaluation
+from bfpo.training.recipe import load_recipe
+from bfpo.training.run import run_recipe
+
+OWN_RECIPE = """\
+stage: preference
+model: Qwen/Qwen2.5-0.5B-Instruct        # a folder, or a name on the Hub
+data:
+  - path: my_safety_pairs.jsonl          # prompt, chosen (more helpful), rejected, chosen_is_safe, rejected_is_safe
+  - path: my_helpful_pairs.jsonl         # prompt, chosen, rejected
+    role: buffer                         # fills half of every step
+    unknown_safety: 1.0                  # taken as all safe, as in the paper
+loss_type: bfpo
+lora: {r: 16}
+learning_rate: 5.0e-5
+output_dir: runs/my-model
+"""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to learn from a safety set and a helpfulness set.
+
+    Attributes:
+        loss_type: the objective.
+        prefer: which answer of a pair in the safety set counts as chosen.
+        buffer: whether the helpfulness set fills half of every step.
+        beta: strength of the pull towards the reference, chosen in docs/results/study-quick.md.
+        summary: one line for tables.
+    """
+
+    loss_type: str
+    prefer: Literal["helpful", "safer", "safer_then_helpful"]
+    buffer: bool
+    beta: float
+    summary: str
+
+
+METHODS = {
+    "BFPO": Method("bfpo", "helpful", True, 0.2, "both labels folded into one"),
+    "DPO-H": Method("dpo", "helpful", True, 0.8, "helpfulness order of both sets"),
+    "DPO-S": Method("dpo", "safer", False, 0.8, "the safer answer of the safety set"),
+    "DPO": Method("dpo", "safer_then_helpful", True, 0.8, "the safer where flags differ, else the more helpful"),
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of the data and budgets of training, the same for every method.
+
+    Attributes:
+        chat: conversations for SFT.
+        safety: pairs in the safety set.
+        helpful: prompts in the helpfulness set.
+        answers: answers to each of them.
+        sft_steps: optimizer steps of SFT.
+        steps: optimizer steps of every method.
+        batch_size: groups per step, in both stages.
+        sft_learning_rate: peak learning rate of SFT.
+        learning_rate: peak learning rate of every method.
+    """
+
+    chat: int = 1200
+    safety: int = 1920
+    helpful: int = 960
+    answers: int = 4
+    sft_steps: int = 40
+    steps: int = 60
+    batch_size: int = 64
+    sft_learning_rate: float = 3e-4
+    learning_rate: float = 1e-4
+
+
+@dataclass(frozen=True)
+class QuickstartResult:
+    """The evaluations of all models, and where the report and the recipe to start from are."""
+
+    evaluations: list[Evaluation]
+    report: ReportFiles
+    own_recipe: Path
+    seconds: float
+
+
+def run_quickstart(
+    folder: Path, seed: int, scale: Scale, progress: Callable[[str], None], per_kind: int = 500
+) -> QuickstartResult:
+    """Train SFT and the four methods on the microworld, evaluate all with SafeHelp, and write the report.
+
+    Args:
+        folder: where everything goes; it must be empty.
+        seed: random seed for data, training and sampling.
+        scale: sizes and budgets.
+        progress: called with a line of text after every stage.
+        per_kind: prompts of each kind that every model answers.
+
+    Raises:
+        BfpoError: if the folder is not empty.
+    """
+    started = time.monotonic()
+    if folder.exists() and any(folder.iterdir()):
+        raise BfpoError(f"{folder}: the folder is not empty; name another with --output, or remove it")
+    counts = f"{scale.chat} chats, {scale.safety} safety pairs, {scale.helpful} x {scale.answers} answers"
+    progress(f"microworld data, seed {seed}: {counts}")
+    data, models = folder / "data", folder / "models"
+    write_data(data, scale, seed)
+    recipes = {"SFT": sft_recipe(data, MICROWORLD, models / "SFT", scale, seed)} | {
+        name: method_recipe(method, method.beta, data, models / "SFT", models / name, scale, seed)
+        for name, method in METHODS.items()
+    }
+    evaluations = [_evaluate("base", MICROWORLD, folder, seed, per_kind, progress)]
+    for name, recipe in recipes.items():
+        run = run_recipe(load_recipe(write_recipe(folder / "recipes" / f"{name}.yaml", recipe)))
+        progress(f"{name}: trained {recipe['max_steps']} steps in {run.seconds:.0f} s")
+        evaluations.append(_evaluate(name, models / name, folder, seed, per_kind, progress))
+    story = tell(
+        evaluations,
+        title="Safe and helpful, on the microworld",
+        baseline="SFT",
+        context={
+            "seed": f"{seed} (data, training order and sampling)",
+            "budget": f"{scale.steps} steps of {scale.batch_size} groups a method, after {scale.sft_steps} of SFT",
+            "methods": "; ".join(f"{name}: {m.summary}, beta {m.beta:g}" for name, m in METHODS.items()),
+        },
+    )
+    report = write_report(story, folder)
+    own_recipe = folder / "your-model.yaml"
+    own_recipe.write_text(OWN_RECIPE, encoding="utf-8")
+    return QuickstartResult(evaluations, report, own_recipe, time.monotonic() - started)
+
+
+def _evaluate(
+    name: str, model: Path, folder: Path, seed: int, per_kind: int, progress: Callable[[str], None]
+) -> Evaluation:
+    started = time.monotonic()
+    loaded, tokenizer = load_model(model), load_tokenizer(model)
+    options = Options(model_path=str(model))
+    evaluation = evaluate(
+        loaded, tokenizer, name=name, decoding=Decoding(seed=seed), per_kind=per_kind, options=options
+    )
+    evaluation.save(folder / "evaluations" / name)
+    scores = ", ".join(f"{key} {evaluation.scores[key].value:.2f}" for key in ("helpful", "harmless", "over_refusal"))
+    progress(f"{name}: {scores} ({time.monotonic() - started:.0f} s)")
+    return evaluation
+
+
+def write_data(folder: Path, scale: Scale, seed: int) -> None:
+    """Write the three sets, in the shapes of the public ones: UltraChat, PKU-SafeRLHF, UltraFeedback."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_lines(folder / "chat.jsonl", chat_set(scale.chat, seed))
+    write_lines(folder / "safety.jsonl", safety_set(scale.safety, seed))
+    write_lines(folder / "helpful.jsonl", helpfulness_set(scale.helpful, seed, answers=scale.answers))
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON lines."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def sft_recipe(data: Path, model: Path, output: Path, scale: Scale, seed: int) -> dict[str, Any]:
+    """SFT on the chat data and the safer answers of the safety set, the paper's first stage."""
+    return {
+        "stage": "sft",
+        "model": str(model),
+        "data": [
+            {"name": "chat", "path": str(data / "chat.jsonl")},
+            {"name": "safety", "path": str(data / "safety.jsonl"), "fraction": 0.2, "prefer": "safer"},
+        ],
+        "output_dir": str(output),
+        "max_steps": scale.sft_steps,
+        "batch_size": scale.batch_size,
+        "learning_rate": scale.sft_learning_rate,
+        "max_length": 128,
+        "micro_batch_tokens": 2048,
+        "seed": seed,
+    }
+
+
+def method_recipe(
+    method: Method, beta: float, data: Path, model: Path, output: Path, scale: Scale, seed: int
+) -> dict[str, Any]:
+    """One method, starting from the SFT model, with as many steps and groups as every other."""
+    sources: list[dict[str, Any]] = [{"name": "safety", "path": str(data / "safety.jsonl")}]
+    if method.prefer != "helpful":
+        sources[0]["prefer"] = method.prefer
+    if method.buffer:
+        buffer = {"name": "helpful", "path": str(data / "helpful.jsonl"), "role": "buffer"}
+        sources.append(buffer | ({"unknown_safety": 1.0} if method.loss_type == "bfpo" else {}))
+    return {
+        "stage": "preference",
+        "model": str(model),
+        "data": sources,
+        "output_dir": str(output),
+        "loss_type": method.loss_type,
+        "beta": beta,
+        "max_steps": scale.steps,
+        "batch_size": scale.batch_size,
+        "learning_rate": scale.learning_rate,
+        "max_length": 128,
+        "micro_batch_tokens": 2048,
+        # All methods start from the same model, so the first one's reference serves them all.
+        "reference_cache": str(output.parent / "reference"),
+        "seed": seed,
+    }
+
+
+def write_recipe(path: Path, recipe: Mapping[str, Any]) -> Path:
+    """Write a recipe where a user can read it and run it again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
+    return path

@@ -1,0 +1,80 @@
+"""``python -m studies``: runs the studies, and makes the embedded model again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bfpo.errors import BfpoError
+from bfpo.quickstart import Scale
+from bfpo.quiet import quiet_libraries
+from studies.label_efficiency import cells, run_next, undone
+from studies.label_efficiency_report import write_label_efficiency
+from studies.pretraining import Pretraining
+from studies.pretraining import pretrain as pretrain_model
+from studies.quick import run_study
+from studies.quick_report import write_study
+
+Report = Annotated[Path, typer.Option(help="Folder for the Markdown, JSON and plot.")]
+Seeds = Annotated[int, typer.Option(min=2, help="Number of seeds, from 0.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the runs, from which a study resumes.")]
+REPORT = Path("docs/results")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def quick(
+    output: Output = Path("runs/study-quick"),
+    report: Report = REPORT,
+    seeds: Seeds = 5,
+    workers: Annotated[int, typer.Option(min=1, help="Jobs to run at a time.")] = 2,
+) -> None:
+    """Run five seeds of the quickstart, with every method's beta chosen from one grid."""
+    summary = run_study(output, Scale(), range(seeds), workers, typer.echo)
+    typer.echo(f"Wrote {write_study(report, summary)}.")
+
+
+@app.command()
+def labels(
+    output: Output = Path("runs/study-labels"),
+    report: Report = REPORT,
+    seeds: Seeds = 5,
+    only: Annotated[int | None, typer.Option(min=0, help="Run at most this many cells, then write the report.")] = None,
+) -> None:
+    """Run BFPO with 1 to 100 % of the oracle's labels, and the rest from judges.
+
+    Several processes may share one output folder: each takes the next cell that no other is working on.
+    """
+    quiet_libraries()
+    wanted = cells(range(seeds))
+    for _ in range(len(wanted) if only is None else only):
+        done = run_next(output, wanted)
+        if done is None:
+            break
+        cell, result = done
+        means = {name: sum(values) / len(values) for name, values in result["outcomes"].items()}
+        typer.echo(f"{cell.name}: " + ", ".join(f"{name} {mean:.3f}" for name, mean in means.items()))
+    typer.echo(f"Wrote {write_label_efficiency(report, output, wanted)}; {len(undone(output, wanted))} cells to go.")
+
+
+@app.command()
+def pretrain(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for model, tokenizer and record.")],
+    seed: Annotated[int, typer.Option(help="Random seed for corpus, weights and order.")] = 0,
+) -> None:
+    """Pretrain the microworld's model and its tokenizer from scratch."""
+    quiet_libraries()
+    plan = Pretraining(seed=seed)
+    final = pretrain_model(output, plan, lambda step, loss: typer.echo(f"step {step:5}  loss {loss:.4f}"))
+    typer.echo(f"Final loss {final:.4f}; the model and pretraining.json are in {output}.")
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except BfpoError as error:
+        sys.exit(f"error: {error}")
