@@ -1,15 +1,14 @@
 """Throughput and memory of judging through an OpenAI-compatible server: ``python benchmarks/judges.py``.
 
-A mock server in a process of its own gives every reply after a fixed delay. Ideal is what 64 requests in flight
-allow: rows / 64 * delay. Order is checked, verdicts go to a cache, and retries are on; a second run with errors shows
-what they cost. Memory is measured over 200,000 rows through the same client with a transport in the process. Writes
-docs/results/judges-throughput.md.
+The tests' mock server, in a process of its own, gives every reply after a fixed delay. The ideal time is that of 64
+requests in flight: rows / 64 * delay. Order is checked, verdicts go to a cache, and retries are on; a second run with
+errors shows their cost. Memory is measured over 200,000 rows through the same client, with a transport in the process.
+Writes docs/results/judges-throughput.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import math
 import multiprocessing
@@ -19,10 +18,15 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support.mock_server import Reply, completion, serving
 
 IN_FLIGHT = 64
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "judges-throughput.md"
@@ -30,11 +34,11 @@ KEPT = Path(__file__).parents[1] / "runs" / "judges"
 
 
 def main() -> None:
-    """Measure all, and write the page."""
+    """Measure everything and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=3200, help="of a timed run")
+    parser.add_argument("--rows", type=int, default=3200, help="rows of a timed run")
     parser.add_argument("--memory-rows", type=int, default=200_000)
-    parser.add_argument("--only", choices=("throughput", "memory"), help="measure one of them and end")
+    parser.add_argument("--only", choices=("throughput", "memory"), help="measure only this, and write no page")
     arguments = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
     measures: dict[str, Callable[[], Any]] = {
@@ -91,42 +95,28 @@ def mock_judge(url: str, transport: Any = None) -> Any:
     return ServedJudge(yes_no_template("Unsafe? {answer}"), Endpoint(config, transport))
 
 
-def reply_to(content: bytes) -> bytes:
+def number_of(body: Any) -> int:
+    """The number at the end of a request's only message."""
+    return int(body["messages"][0]["content"].rsplit(" ", 1)[1])
+
+
+def reply_to(body: Any) -> bytes:
     """A chat completion that calls every second answer unsafe, with the probabilities of its token."""
-    text = json.loads(content)["messages"][0]["content"]
-    word = "Yes" if int(text.rsplit(" ", 1)[1]) % 2 else "No"
-    top = [{"token": token, "logprob": math.log(0.9 if token == word else 0.1)} for token in ("Yes", "No")]
-    choice = {"message": {"role": "assistant", "content": word}, "finish_reason": "stop"}
-    choice["logprobs"] = {"content": [{"token": word, "top_logprobs": top}]}
-    return json.dumps({"model": "mock", "choices": [choice]}).encode()
+    word = "Yes" if number_of(body) % 2 else "No"
+    return completion(word, [(word, {token: math.log(0.9 if token == word else 0.1) for token in ("Yes", "No")})])
 
 
 def serve(port: Any, delay: float, errors: float) -> None:
-    """A server of keep-alive connections that replies after a delay; a share of first tries gets status 500."""
+    """Serve for ever, with a delay before every reply; a share of first attempts gets status 500."""
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            try:
-                head = await reader.readuntil(b"\r\n\r\n")
-            except asyncio.IncompleteReadError:
-                break
-            length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            content = await reader.readexactly(length)
-            await asyncio.sleep(delay)
-            number = int(json.loads(content)["messages"][0]["content"].rsplit(" ", 1)[1])
-            fails = number % 1000 < 1000 * errors and content not in seen
-            seen.add(content)
-            body = b"busy" if fails else reply_to(content)
-            status = b"500 Busy" if fails else b"200 OK"
-            writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: " + str(len(body)).encode() + b"\r\n\r\n" + body)
+    def reply(body: Any, attempt: int) -> Reply:
+        if attempt == 1 and number_of(body) % 1000 < 1000 * errors:
+            return 500, {}, b"busy"
+        return 200, {}, reply_to(body)
 
-    async def listen() -> None:
-        server = await asyncio.start_server(handle, "127.0.0.1", 0, backlog=256)
-        port.value = server.sockets[0].getsockname()[1]
-        await server.serve_forever()
-
-    seen: set[bytes] = set()
-    asyncio.run(listen())
+    with serving(reply, delay) as server:
+        port.value = int(server.url.rsplit(":", 1)[1].removesuffix("/v1"))
+        threading.Event().wait()
 
 
 def memory_run(rows: int) -> dict[str, Any]:
@@ -137,7 +127,7 @@ def memory_run(rows: int) -> dict[str, Any]:
     from bfpo.judges.cache import VerdictCache
 
     async def instant(request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, content=reply_to(await request.aread()))
+        return httpx2.Response(200, content=reply_to(json.loads(await request.aread())))
 
     def exchanges() -> Iterator[Exchange]:
         return (Exchange(f"question {n} " + "words " * 50, "words " * 100 + str(n)) for n in range(rows))

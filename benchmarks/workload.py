@@ -1,31 +1,34 @@
-"""The pairs and the model that every side of a benchmark is given, and the arithmetic that they need."""
+"""The data and the model that every side of a benchmark trains, and the count of their floating point operations."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support.word_tokenizer import tokenizer_of
 
 VOCABULARY = 32_768
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is trained on, by what model.
+    """Sizes of the data and of the model.
 
     Attributes:
         prompt: mean tokens of a prompt.
         answer: mean tokens of an answer.
-        spread: of the logarithm of these lengths, which are lognormal; 0 for equal lengths.
-        answers: answers a prompt.
+        spread: standard deviation of the logarithm of these lengths, which are lognormal; 0 for equal lengths.
+        answers: answers per prompt.
         prompts: number of prompts.
         hidden: width of the model, a multiple of 64.
         layers: its number of layers.
@@ -78,10 +81,8 @@ def as_groups(texts: Sequence[tuple[str, list[str]]]) -> datasets.Dataset:
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer whose tokens are the words, with an end of sequence and nothing else added."""
-    words = {"<pad>": 0, "</s>": 1} | {f"t{word}": word for word in range(2, VOCABULARY)}
-    model = Tokenizer(WordLevel(words, unk_token="<pad>"))
-    model.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=model, eos_token="</s>", pad_token="<pad>")
+    vocabulary = ["<pad>", "</s>", *(f"t{word}" for word in range(2, VOCABULARY))]
+    return tokenizer_of(vocabulary, unknown="<pad>", eos_token="</s>", pad_token="<pad>")
 
 
 def make_model(workload: Workload, seed: int = 0) -> PreTrainedModel:

@@ -4,14 +4,12 @@ import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.encoding import encode, encode_group, encode_prompt
+from support.word_tokenizer import tokenizer_of
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>", "\n"]
 LETTERS = [chr(code) for code in range(97, 123)] + [" ", ".", "?"]
@@ -25,15 +23,13 @@ NO_EOS = ZEPHYR.replace("eos_token", "'<|end|>'")
 
 def tokenizer(template=None, bos_by_tokenizer=False, bos_token="<s>"):
     """Every letter is a token, so what is compared is easy to read."""
-    vocabulary = {token: at for at, token in enumerate(SPECIAL + LETTERS)}
-    model = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    model.pre_tokenizer = Split("", "isolated")
-    if bos_by_tokenizer:
-        model.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=model, eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+    made = tokenizer_of(
+        SPECIAL + LETTERS, split=Split("", "isolated"), eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
         additional_special_tokens=SPECIAL[4:7], **({"bos_token": bos_token} if bos_token else {}),
     )  # fmt: skip
+    if bos_by_tokenizer:
+        bos_first = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+        made.backend_tokenizer.post_processor = bos_first
     made.chat_template = template
     return made
 
@@ -83,10 +79,8 @@ def test_messages_and_strings_are_rendered_alike_by_a_template():
 
 
 def test_a_boundary_that_depends_on_the_answer_moves_back():
-    vocabulary = {"<s>": 0, "</s>": 1, "<unk>": 2, "a": 3, "b": 4, "ab": 5}
-    model = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    model.pre_tokenizer = Split("x", "isolated")
-    merging = PreTrainedTokenizerFast(tokenizer_object=model, eos_token="</s>", unk_token="<unk>")
+    vocabulary = ["<s>", "</s>", "<unk>", "a", "b", "ab"]
+    merging = tokenizer_of(vocabulary, split=Split("x", "isolated"), eos_token="</s>", unk_token="<unk>")
     ids, endings, moved = encode_group(merging, "axa", ["b", "xb"])
     assert (ids, moved) == ([3, 2], True)
     assert endings == [[5, 1], [3, 2, 4, 1]]
@@ -140,7 +134,6 @@ def test_pairs_of_k_answers(scores, scale):
 
 
 def test_a_tokenizer_without_end_token_is_refused():
-    vocabulary = {"a": 0, "<unk>": 1}
-    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(vocabulary, unk_token="<unk>")))
+    bare = tokenizer_of(["a", "<unk>"])
     with pytest.raises(BfpoError, match="end-of-sequence"):
         encode(pairs(("a", "a", "a")), bare, 9)

@@ -1,31 +1,45 @@
-"""A small OpenAI-compatible server on this machine, which can be told to misbehave; its log holds what it was asked."""
+"""A mock of an OpenAI-compatible server on this machine, which can misbehave on purpose and logs every request."""
+
+from __future__ import annotations
 
 import asyncio
 import json
 import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
+
+Reply = tuple[int | str, Mapping[str, str], bytes]
+"""Status, headers and body. The status "hang" never answers; the header ``x-half: 1`` hangs up after half the body."""
 
 
 @dataclass
 class Server:
-    """What the server does with the n-th try of a request: `reply(body, attempt)` gives status, headers, body bytes.
+    """A running server and the requests that it has seen.
 
-    A body of None hangs up after half a reply; a delay in seconds comes first.
+    Attributes:
+        url: base address, up to ``/v1``.
+        log: path and body of every request, in order.
+        headers: their headers, with names in lower case.
+        attempts: number of requests with the same body, by that body as JSON.
+        in_flight: requests that have no answer yet.
+        most_in_flight: the largest such number so far.
     """
 
-    reply: object
     url: str = ""
-    log: list = field(default_factory=list)
-    headers: list = field(default_factory=list)
-    attempts: dict = field(default_factory=dict)
+    log: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
+    headers: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    attempts: dict[str, int] = field(default_factory=dict[str, int])
     most_in_flight: int = 0
     in_flight: int = 0
 
 
-def completion(text, tokens=None, finish="stop"):
-    """A chat completion's body; tokens are (text, {token: logprob})."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+def completion(
+    text: str, tokens: Sequence[tuple[str, Mapping[str, float]]] | None = None, finish: str = "stop"
+) -> bytes:
+    """The body of a chat completion; each of the tokens is its text and the log-probabilities at its place."""
+    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
     if tokens is not None:
         choice["logprobs"] = {
             "content": [
@@ -37,13 +51,18 @@ def completion(text, tokens=None, finish="stop"):
 
 
 @contextmanager
-def serving(reply, delay=0.0):
-    """Serve ``reply(body, attempt) -> (status, headers, content)`` until the block ends."""
-    server = Server(reply)
-    ready, stop = threading.Event(), None
+def serving(reply: Callable[[Any, int], Reply], delay: float = 0.0) -> Generator[Server]:
+    """Serve until the block ends.
+
+    Args:
+        reply: called with a request's body and the number of requests with that body so far, this one included.
+        delay: seconds before every reply.
+    """
+    server = Server()
+    ready, stop = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
 
-    async def handle(reader, writer):
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 lines = head.decode().split("\r\n")
@@ -56,7 +75,8 @@ def serving(reply, delay=0.0):
         finally:
             writer.close()
 
-    async def answer(line, headers, content, writer):
+    async def answer(line: str, headers: dict[str, str], content: bytes, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; returns whether the connection stays open."""
         body = json.loads(content)
         key = json.dumps(body, sort_keys=True)
         server.attempts[key] = server.attempts.get(key, 0) + 1
@@ -80,16 +100,14 @@ def serving(reply, delay=0.0):
         finally:
             server.in_flight -= 1
 
-    async def main():
-        nonlocal stop
-        stop = asyncio.Event()
+    async def main() -> None:
         listening = await asyncio.start_server(handle, "127.0.0.1", 0)
         server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
         ready.set()
         await stop.wait()
         listening.close()
 
-    def run():
+    def run() -> None:
         asyncio.set_event_loop(loop)
         loop.run_until_complete(main())
         for task in asyncio.all_tasks(loop):

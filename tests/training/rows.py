@@ -3,19 +3,15 @@
 import random
 
 import datasets
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast
+
+from support.word_tokenizer import tokenizer_of
 
 WORDS = [f"w{number}" for number in range(60)]
 
 
 def word_tokenizer():
-    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3} | {word: 4 + i for i, word in enumerate(WORDS)}
-    model = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    model.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=model, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    vocabulary = ["<pad>", "<s>", "</s>", "<unk>", *WORDS]
+    return tokenizer_of(vocabulary, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
 
 def words(generator, most):
