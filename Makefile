@@ -3,10 +3,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart study-quick study-labels bench bench-full bench-streaming reference test lint clean
+.PHONY: help install quickstart study-quick study-labels pretrain bench bench-full bench-streaming reference test lint clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "bfpo needs Python 3.11 or newer; try: make PYTHON=python3.12")'
@@ -15,22 +15,25 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-install: $(VENV)/installed ## make the environment (.venv) from the pinned set
+install: $(VENV)/installed ## make the environment (.venv) with the pinned versions
 
-quickstart: install ## the whole way on the microworld: SFT, four methods, SafeHelp, report
+quickstart: install ## run everything once on the microworld: SFT, four methods, SafeHelp, report
 	$(BIN)/bfpo quickstart --fresh
 
-study-quick: install ## five seeds of it, with every method's beta from one grid (half an hour, resumable)
+study-quick: install ## five seeds of the quickstart, every method's beta from one grid (half an hour, resumable)
 	$(BIN)/python -m studies quick
 
-study-labels: install ## how few human labels suffice (two hours, resumable)
+study-labels: install ## how few labels must come from people (two hours, resumable)
 	$(BIN)/python -m studies labels
+
+pretrain: install ## make the microworld's model again, in runs/microworld (six minutes)
+	$(BIN)/python -m studies pretrain --output runs/microworld
 
 bench: install ## the engine against TRL, fp32 and all weights (half an hour, resumable)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trl]'
 	$(BIN)/python benchmarks/engine.py headline
 
-bench-full: install ## every precision and choice of weights, and the sweeps (hours, resumable)
+bench-full: install ## the same with every precision and choice of weights, and sweeps (hours, resumable)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trl]'
 	$(BIN)/python benchmarks/engine.py full
 
@@ -43,10 +46,10 @@ reference: install ## write docs/cli.md and docs/api.md from the commands and do
 test: install ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-lint: install ## ruff and pyright
+lint: install ## check style, formatting and types (ruff and pyright)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-clean: ## remove the environment and what runs wrote
+clean: ## remove the environment and everything that runs wrote
 	rm -rf $(VENV) runs

@@ -86,12 +86,12 @@ def run(case: Case) -> dict[str, Any]:
 
 def measure(path: Path, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Run what is wanted and not in the file."""
-    results = json.loads(path.read_text()) if path.exists() else []
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     for one in tqdm(wanted, disable=None):
         label = one | {"case": asdict(one["case"])}
         if not any(label.items() <= result.items() for result in results):
             results.append(label | run(one["case"]))
-            path.write_text(json.dumps(results, indent=1) + "\n")
+            path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results
 
 

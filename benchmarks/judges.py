@@ -148,7 +148,7 @@ def memory_run(rows: int) -> dict[str, Any]:
 
 def resident() -> float:
     """Resident memory in MiB, as Linux has it."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

@@ -67,7 +67,7 @@ def memory(name: str = "VmHWM") -> float:
     """Largest resident set of this process so far, in MB; `ru_maxrss` would begin with the parent's."""
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith(f"{name}:"))
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(f"{name}:"))
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

@@ -32,7 +32,7 @@ def write_pairs(path: Path, count: int) -> None:
     def text(length: int) -> str:
         return " ".join(rng.choices(sorted(words), k=length))
 
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for _ in range(count):
             row = {"prompt": text(12), "chosen": text(20), "rejected": text(20)}
             file.write(json.dumps(row | {"chosen_is_safe": True, "rejected_is_safe": rng.random() < 0.5}) + "\n")
@@ -48,7 +48,7 @@ class Anonymous(threading.Thread):
     def run(self) -> None:
         """Sample it every 20 ms."""
         while True:
-            status = Path("/proc/self/status").read_text()
+            status = Path("/proc/self/status").read_text(encoding="utf-8")
             self.largest = max(self.largest, int(status.split("RssAnon:")[1].split()[0]) / 1024)
             time.sleep(0.02)
 

@@ -28,7 +28,7 @@ def build():
 
 def peak():
     # Not ru_maxrss: a process inherits that from the one that started it.
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 

@@ -113,8 +113,8 @@ def kill(kind, folder, moment, number):
 if __name__ == "__main__":
     which, place, *moments = sys.argv[1:]
     if which == "model":
-        import bfpo.engine.cache
-        import bfpo.generation.sampling
+        import bfpo.engine.cache  # noqa: F401
+        import bfpo.generation.sampling  # noqa: F401
         import bfpo.safehelp.likelihood  # noqa: F401  (once, before the forks)
     pairs = zip(moments[::2], map(int, moments[1::2]), strict=True)
     print(json.dumps([kill(which, Path(place), moment, number) for moment, number in pairs]))

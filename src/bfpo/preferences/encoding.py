@@ -120,7 +120,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """Digest of everything that token ids depend on: the tokenizer itself, its settings and its chat template."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
-    settings = {name: value for name, value in tokenizer.init_kwargs.items() if name not in ("name_or_path",)}
+    settings = {name: value for name, value in tokenizer.init_kwargs.items() if name != "name_or_path"}
     parts = [type(tokenizer).__name__, vocabulary, settings, tokenizer.special_tokens_map, tokenizer.chat_template]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

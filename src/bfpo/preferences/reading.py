@@ -232,7 +232,7 @@ def _cell(name: str | None, cell: Any) -> Any:
             return json.loads(cell)
         except json.JSONDecodeError:
             return cell
-    return cell if cell else None
+    return cell or None
 
 
 def _parquet(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:

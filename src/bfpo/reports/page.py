@@ -94,7 +94,7 @@ def write_report(story: Story, folder: Path) -> ReportFiles:
     sampled = any(subject.evaluation.generations for subject in story.subjects)
     page = environment.get_template("page.html.jinja").render(
         story=story,
-        made=datetime.now(UTC).strftime("%-d %B %Y"),
+        made=f"{(now := datetime.now(UTC)).day} {now:%B %Y}",
         version=__version__,
         verdict=verdict(story),
         scoreboard=facts.scoreboard(story),
