@@ -11,7 +11,8 @@ import pytest
 from bfpo import GlobalPreference
 from bfpo.labeling.posterior import VerdictRates
 from bfpo.microworld.oracle import judge
-from bfpo.quickstart import Scale
+from bfpo.quickstart import METHODS, Scale
+from bfpo.training.recipe import load_recipe
 from safehelp.test_scores import RECORDS
 from studies import label_efficiency
 from studies.label_efficiency import (
@@ -98,6 +99,21 @@ def test_the_bound_counts_seeds_and_prompts():
     assert by_prompt is not None
     assert by_prompt["upper_bound"] == pytest.approx(0.1 + 2.91999 * np.std([0, 0.2] * 2, ddof=1) / 2, abs=1e-5)
     assert paired_loss(results([[0.1] * 4]), "arm", "helpful") is None
+
+
+def test_a_cell_labels_trains_and_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_efficiency, "PER_KIND", 2)
+    toy = Scale(chat=12, safety=80, helpful=8, answers=2, sft_steps=1, steps=2, batch_size=8)
+    cell = Cell(0, "fitted", 0.5, flags="rescaled")
+    made, result = run_next(tmp_path, [cell], toy)
+    assert made == cell
+    assert {name: len(values) for name, values in result["outcomes"].items()} == {
+        "helpful": 4, "harmless": 2, "over_refusal": 2
+    }  # fmt: skip
+    assert json.loads(result_file(tmp_path, cell).read_text()) == json.loads(json.dumps(result))
+    trained = load_recipe(tmp_path / "seed0" / "recipes" / f"{cell.arm}.yaml").recipe
+    assert trained.beta != METHODS["BFPO"].beta
+    assert run_next(tmp_path, [cell], toy) is None
 
 
 def test_every_process_takes_a_cell_that_nobody_works_on(tmp_path, monkeypatch):

@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 
 import pytest
 
 from bfpo.errors import BfpoError
 from bfpo.quickstart import METHODS, Scale
-from studies.quick import FIGURES, Job, chosen_betas, run_study, summary
+from bfpo.training.recipe import load_recipe
+from studies import quick
+from studies.quick import FIGURES, Job, chosen_betas, run_job, run_study, summary
 from studies.quick_report import write_study
 
 TOY = Scale(chat=12, safety=24, helpful=8, sft_steps=1, steps=2, batch_size=8)
@@ -17,6 +20,16 @@ def test_a_study_does_not_mix_scales(tmp_path):
     (tmp_path / "scale.json").write_text(json.dumps(asdict(Scale())))
     with pytest.raises(BfpoError, match="runs of another scale"):
         run_study(tmp_path, TOY, [0, 1], 1, print)
+
+
+def test_a_job_trains_from_its_seed_s_sft_model_and_its_result_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(quick, "evaluate", partial(quick.evaluate, per_kind=2))
+    job = Job("BFPO", 0.4, 3, "validation")
+    result = run_job(job, tmp_path, TOY)
+    assert result["U"] == (result["helpful"] + result["harmless"]) / 2
+    assert load_recipe(tmp_path / "seed3" / "recipes" / "BFPO-0.4.yaml").recipe.model == str(tmp_path / "seed3" / "SFT")
+    monkeypatch.setattr(quick, "run_recipe", None)
+    assert run_job(job, tmp_path, TOY) == result
 
 
 def figures(helpful, harmless):
