@@ -160,7 +160,7 @@ for _name in _NAMES.values():
 @contextmanager
 def attends_by_group(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
     """Let the model attend as a stream has it, in its forward and in what its backward recomputes."""
-    before = model.config._attn_implementation or "eager"
+    before = model.config._attn_implementation or "eager"  # pyright: ignore[reportPrivateUsage]
     model.set_attn_implementation(_NAMES[attention])
     try:
         yield

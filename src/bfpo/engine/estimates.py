@@ -93,13 +93,14 @@ def kept_for_backward(model: PreTrainedModel, *, bf16: bool) -> Kept:
 
 
 def _kept_bytes(model: PreTrainedModel, groups: Sequence[TokenGroup], bf16: bool) -> int:
-    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}  # pyright: ignore[reportPrivateUsage]
     kept: dict[int, torch.UntypedStorage] = {}
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage
+        address = storage._cdata  # pyright: ignore[reportPrivateUsage]
+        if address not in weights:
+            kept[address] = storage
         return tensor
 
     engine = Engine(model, "shared", max_tokens=0)

@@ -94,7 +94,7 @@ class Engine:
 
 
 def _is_one_matrix(head: nn.Module) -> bool:
-    return type(head) is nn.Linear and head.bias is None
+    return type(head) is nn.Linear and head.bias is None  # pyright: ignore[reportUnnecessaryComparison]
 
 
 @contextmanager

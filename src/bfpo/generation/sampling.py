@@ -184,7 +184,7 @@ def _continue(
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokenizer's end of sequence and whatever else the model was made to stop at."""
     configured = getattr(model.generation_config, "eos_token_id", None)
-    ends = configured if isinstance(configured, list) else [configured]
+    ends: list[Any] = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in [*ends, tokenizer.eos_token_id] if token is not None})
 
 

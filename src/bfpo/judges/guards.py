@@ -178,7 +178,7 @@ class _WordProbabilities(LogitsProcessor):
         self._tokens = list(word_tokens.values())
         self.steps: list[torch.Tensor] = []
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> Any:
         log_total = scores.float().logsumexp(-1, keepdim=True)
         words = [(scores[:, tokens].float() - log_total).exp().sum(-1) for tokens in self._tokens]
         self.steps.append(torch.stack(words, dim=-1).cpu())

@@ -202,7 +202,7 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
             else:
                 row = {**row, "chosen_is_better": better}
         by.append(name)
-        ordered.append(row | {"labelled_by": row["labelled_by"] | {"order": name}})
+        ordered.append({**row, "labelled_by": {**row["labelled_by"], "order": name}})
     return ordered, _counts(by, (PEOPLE, "judge", "unknown")), turns
 
 

@@ -134,7 +134,7 @@ def _only_harm(row: Row) -> str | None:
 
 
 def _is_id(value: Any) -> bool:
-    return value in (0, 1) and not isinstance(value, bool)
+    return not isinstance(value, bool) and value in (0, 1)
 
 
 @shape(

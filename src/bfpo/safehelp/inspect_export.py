@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import inspect_ai  # pyright: ignore[reportMissingImports]
 
 
-def as_inspect_task(suite: Suite, task: str, judge: Judge | None = None) -> inspect_ai.Task:
+def as_inspect_task(suite: Suite, task: str, judge: Judge | None = None) -> inspect_ai.Task:  # pyright: ignore[reportUnknownParameterType]
     """One task of a suite as an ``inspect_ai.Task``.
 
     A task of prompts is answered and judged; its score is our figure of its factor (harmless, or over-refusal, 0 or 1
@@ -73,7 +73,7 @@ def _several(items: list[Any]) -> bool:
 def _scorer(judge: Judge) -> Any:
     from inspect_ai.scorer import Score, mean, scorer, stderr  # pyright: ignore[reportMissingImports]
 
-    @scorer(metrics=[mean(), stderr(cluster="cluster")], name="bfpo")
+    @scorer(metrics=[mean(), stderr(cluster="cluster")], name="bfpo")  # pyright: ignore[reportUntypedFunctionDecorator]
     def bfpo() -> Any:
         async def score(state: Any, target: Any) -> Any:
             exchange = Exchange(state.input_text, state.output.completion, state.metadata["behavior"])

@@ -255,7 +255,9 @@ class BFPOTrainer(Trainer):
         self._means.add({"clipped_steps": (float(clipped), 1.0)})
         return norm
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
+    ) -> Any:
         """Train; ``resume_from_checkpoint=True`` goes on from the newest *complete* checkpoint, if there is one."""
         if resume_from_checkpoint is True:
             folder = Path(str(self.args.output_dir))
