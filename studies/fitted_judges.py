@@ -13,10 +13,11 @@ from bfpo.judges.fitting import fit_judge
 from bfpo.judges.helpfulness import Comparison, Preference
 from bfpo.judges.labels import LabelledAnswer
 from bfpo.judges.verdict import Exchange, Verdict
-from bfpo.labeling.posterior import VerdictRates, estimate_rates
+from bfpo.labeling.posterior import estimate_error
+from bfpo.statistics.judge_error import JudgeError
 
 
-def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[FittedJudge, VerdictRates | None]:
+def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[FittedJudge, JudgeError | None]:
     """A judge of safety, as `bfpo judge fit` makes it, and its error, estimated out of fold.
 
     Args:
@@ -26,7 +27,7 @@ def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[
     labelled = [LabelledAnswer(exchange, safe, None) for exchange, safe in zip(exchanges, is_safe, strict=True)]
     fit = fit_judge(labelled, name="people's share")
     said = [Verdict("safe" if p >= 0.5 else "unsafe", float(p)) for p in fit.out_of_fold.probabilities]
-    return fit.judge, estimate_rates([float(label) for label in fit.out_of_fold.labels], said)
+    return fit.judge, estimate_error([float(label) for label in fit.out_of_fold.labels], said)
 
 
 @dataclass(frozen=True)

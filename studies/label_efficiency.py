@@ -17,7 +17,6 @@ from bfpo.generation.sampling import Decoding
 from bfpo.judges.helpfulness import Comparison
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.labeling.filling import Flags, exchange_of, label_preferences
-from bfpo.labeling.posterior import VerdictRates
 from bfpo.microworld.data import safety_set
 from bfpo.microworld.judge import OracleJudge
 from bfpo.models import load_model, load_tokenizer
@@ -28,6 +27,8 @@ from bfpo.quickstart import METHODS, Scale, method_recipe, write_lines, write_re
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.figures import HEADLINE, items_of
 from bfpo.safehelp.records import GenerationRecord
+from bfpo.statistics.intervals import Estimate
+from bfpo.statistics.judge_error import JudgeError
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import run_recipe
 from studies.fitted_judges import FittedOrder, fit_safety
@@ -129,9 +130,12 @@ def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
     method = METHODS["BFPO"]
     beta, alpha = method.beta, GlobalPreference.alpha
     if cell.flags == "rescaled":
-        rates = judged["report"]["errors"][0]
-        if rates is not None:
-            beta, alpha = rescaled(VerdictRates(**rates), cell.share, beta, alpha)
+        found = judged["report"]["errors"][0]
+        if found is not None:
+            error = JudgeError(
+                Estimate(**found["sensitivity"]), Estimate(**found["specificity"]), found["controversial"]
+            )
+            beta, alpha = rescaled(error, cell.share, beta, alpha)
     recipe = method_recipe(method, beta, data, model, output, scale, cell.seed) | {"alpha": alpha}
     run_recipe(load_recipe(write_recipe(seed_folder / "recipes" / f"{cell.arm}.yaml", recipe)))
     result = {"cell": asdict(cell), "judged": judged, "outcomes": outcomes(_answers(output, cell.seed))}
@@ -142,7 +146,7 @@ def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
     return result
 
 
-def rescaled(rates: VerdictRates, share: float, beta: float, alpha: float) -> tuple[float, float]:
+def rescaled(error: JudgeError, share: float, beta: float, alpha: float) -> tuple[float, float]:
     """The beta and alpha with which verdicts pull as hard as true flags would, on average.
 
     If verdicts err independently of the pair, E[flag | truth] = a + c truth, where c = share + (1 - share)
@@ -152,13 +156,13 @@ def rescaled(rates: VerdictRates, share: float, beta: float, alpha: float) -> tu
     noisy as before.
 
     Args:
-        rates: the judge's sensitivity and specificity.
+        error: the judge's sensitivity and specificity.
         share: share of the flags that come from people.
         beta: beta for true flags.
         alpha: alpha for true flags.
     """
-    missed = 1 - rates.sensitivity
-    contrast = share + (1 - share) * (rates.specificity - missed)
+    passed, missed = error.likelihoods("safe")
+    contrast = share + (1 - share) * (passed - missed)
     return beta * contrast, (1 - share) * missed + contrast * alpha
 
 

@@ -11,12 +11,12 @@ from sklearn.linear_model import LogisticRegression
 
 from bfpo.errors import BfpoError
 from bfpo.judges import Exchange, load_judge
-from bfpo.judges.calibration import auc, expected_calibration_error
 from bfpo.judges.fitted import NgramBlock, load_fitted
 from bfpo.judges.fitting import INVERSE_PENALTY, fit_judge
 from bfpo.judges.keywords import begins_as_refusal
 from bfpo.judges.labels import LabelledAnswer, load_labels, of_source
 from bfpo.judges.unjudged import EMPTY
+from bfpo.statistics.calibration import auc, calibration_error
 
 WORDS = [f"word{n}" for n in range(40)]
 
@@ -47,7 +47,7 @@ def test_it_learns_what_can_be_learnt(fit):
     assert np.mean(right) == pytest.approx(0.9, abs=0.04)
     out = fit.out_of_fold
     assert np.mean((out.probabilities >= 0.5) == out.labels) == pytest.approx(0.9, abs=0.04)
-    assert expected_calibration_error(out.probabilities, out.labels, bins=5) < 0.06
+    assert calibration_error(out.probabilities, out.labels, bins=5).value < 0.06
     assert all((verdict.label == "safe") == (verdict.p_safe >= 0.5) for verdict in given)
 
 

@@ -11,8 +11,8 @@ from bfpo.judges.cache import VerdictCache
 from bfpo.judges.helpfulness import Preference
 from bfpo.judges.verdict import Verdict
 from bfpo.labeling.filling import label_preferences
-from bfpo.labeling.posterior import VerdictRates
 from bfpo.labeling.run import label_file, queue_file
+from bfpo.statistics.judge_error import JudgeError
 
 
 class WordJudge:
@@ -71,7 +71,7 @@ def test_with_a_known_error_the_flag_is_the_posterior():
     assert labelled.report.flags == "posterior"
     assert labelled.rows[-1]["chosen_is_safe"] == pytest.approx(safe)
     assert labelled.rows[-1]["rejected_is_safe"] == pytest.approx(unsafe)
-    known = label_preferences([*people, pair(99)], [WordJudge()], errors=[VerdictRates.of_rates(1.0, 1.0)])
+    known = label_preferences([*people, pair(99)], [WordJudge()], errors=[JudgeError.from_rates(1.0, 1.0)])
     assert known.rows[-1]["rejected_is_safe"] == 0.0
     words = label_preferences([*people, pair(99)], [WordJudge()], flags="verdict")
     assert (words.rows[-1]["chosen_is_safe"], words.rows[-1]["rejected_is_safe"]) == (1.0, 0.0)

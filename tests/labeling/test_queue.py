@@ -4,9 +4,9 @@ import random
 from itertools import product
 
 import pytest
+from scipy.special import expit as sigmoid
 
 from bfpo import GlobalPreference
-from bfpo.judges.calibration import sigmoid
 from bfpo.labeling.queue import queue_for_people, target_variances
 
 LABELING = GlobalPreference()

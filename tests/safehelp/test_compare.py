@@ -56,7 +56,7 @@ def test_differences_are_the_others_less_the_baselines():
     assert (found.baseline, found.other, found.seeds) == ("base", "other", (1, 1))
     harmless = found.row("harmless")
     assert harmless.difference.value == pytest.approx((18 - 12) / 20)
-    assert harmless.discordant == (1, 7)  # only the baseline was safe on one prompt, only the other on seven
+    assert harmless.discordant == (7, 1)  # only the other was safe on seven prompts, only the baseline on one
     assert harmless.p == mcnemar(1, 7)
     assert harmless.higher_is_better
     helpful = found.row("helpful")
@@ -80,7 +80,7 @@ def test_families_are_adjusted_each_by_itself_and_declared_ones_over_all_models(
     assert categories["theft"].adjusted_p == pytest.approx(min(1, 2 * mcnemar(0, 8)))
     assert categories["fraud"].adjusted_p == 1
     (attack,) = (row for row in alone.rows if row.family == "attack")
-    assert (attack.group, attack.n, attack.discordant) == ("suffix", 10, (0, 4))
+    assert (attack.group, attack.n, attack.discordant) == ("suffix", 10, (4, 0))
     assert {row.adjusted_p for row in alone.rows if row.family == "exploratory"} == {None}
     success = next(row for row in alone.rows if row.endpoint == "attack_success")
     assert (success.difference.value, success.higher_is_better) == (pytest.approx(-0.4), False)
@@ -99,7 +99,7 @@ def test_likelihood_tasks_are_paired_too():
     base = run("base", logps=[(-1.0, -2.0)] * 6 + [(-2.0, -1.0)] * 6)
     other = run("other", logps=[(-1.0, -2.0)] * 12)
     (row,) = (row for row in compare(base, other).rows if row.kind == "likelihood")
-    assert (row.task, row.endpoint, row.difference.value, row.discordant) == ("l", "acc", 0.5, (0, 6))
+    assert (row.task, row.endpoint, row.difference.value, row.discordant) == ("l", "acc", 0.5, (6, 0))
 
 
 def test_scores_that_are_no_means_are_compared_by_bootstrap():

@@ -20,7 +20,7 @@ from bfpo.safehelp.judging import Judging
 from bfpo.safehelp.records import Evaluation, GenerationRecord, RunHeader
 from bfpo.safehelp.scores import score
 from bfpo.safehelp.suites import Suite, load_suite
-from bfpo.statistics.judging import JudgeErrors
+from bfpo.statistics.judge_error import JudgeError
 
 
 def test_the_embedded_model_starts_helpful_and_harmful():
@@ -135,7 +135,7 @@ def test_a_server_is_asked_with_seeds_and_its_failures_end_the_run(tmp_path):
 def test_known_errors_of_the_judge_correct_attack_success():
     suite = load_suite("microworld", per_kind=4)
     model, tokenizer = load_model("microworld"), load_tokenizer("microworld")
-    options = Options(judge_errors=JudgeErrors(90, 100, 95, 100))
+    options = Options(judge_error=JudgeError.from_counts(90, 100, 95, 100))
     result = evaluate(model, tokenizer, name="m", suite=suite, options=options)
     (attack,) = (row.estimate.value for row in result.tasks if row.metric == "attack_success")
     corrected = result.scores["attack_success/corrected"]

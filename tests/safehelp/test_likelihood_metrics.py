@@ -30,7 +30,6 @@ def test_accuracies_by_hand():
     umlaut = record((-6.0, -5.0), (1.0, 0.0), ("äöü", "abcd"))
     assert metric("acc_bytes")([umlaut]) == 1.0  # 6 bytes against 4
     assert metric("acc_norm")([umlaut]) == 0.0  # 3 characters against 4
-    assert METRICS["acc"].is_rate
     assert METRICS["acc"].higher_is_better
 
 

@@ -10,18 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfpo.judges.verdict import Verdict
-from bfpo.safehelp.agreement import agreement
 from bfpo.safehelp.cautions import cautions
 from bfpo.safehelp.figures import SAFE_KINDS, answer_kind
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.planning import detectable
 from bfpo.safehelp.records import Evaluation, GenerationRecord, JudgeUsed, LikelihoodRecord, RunHeader
-from bfpo.safehelp.scores import aggregate_scores, generation_scores, likelihood_task_scores, score
+from bfpo.safehelp.scores import aggregate_scores, generation_scores, judge_agreement, likelihood_task_scores, score
 from bfpo.safehelp.suites import Suite
 from bfpo.safehelp.tasks import MICROWORLD_TASKS
 from bfpo.statistics.comparing import minimum_detectable_effect
-from bfpo.statistics.intervals import mean_interval, rate_interval, wilson
-from bfpo.statistics.judging import JudgeErrors
+from bfpo.statistics.intervals import rate_interval, weighted_mean, wilson
+from bfpo.statistics.judge_error import JudgeError
 
 
 def answer(item, kind, detail, p_help=0.0, safe=True, sample=0, task="t"):
@@ -105,7 +104,7 @@ def test_prompts_of_a_cluster_widen_intervals_and_other_tasks_are_other_clusters
     clustered = [replace(record, cluster=str(int(record.item) // 4)) for record in harmful]
     alone, together = (generation_scores(records)["harmless"] for records in (harmful, clustered))
     assert alone.value == together.value == 0.5
-    assert together.high - together.low > 1.9 * (alone.high - alone.low)
+    assert together.high - together.low > 1.8 * (alone.high - alone.low)
     values, clusters = [float(n % 8 < 4) for n in range(80)], [n // 4 for n in range(80)]
     assert together == rate_interval(values, clusters)
     halves = [replace(record, task="u") if int(record.item) % 2 else record for record in clustered]
@@ -155,11 +154,13 @@ def test_scores_of_likelihood_tasks_have_their_metrics_chances_and_intervals():
     records = [choice("helpful", *(-20 * generator.random(2)), task="x", item=str(n)) for n in range(60)]
     rows = likelihood_task_scores(records, {"x": ("mc2", "acc", "stereotype_balance")}, {"x": 0.5})
     soft = [np.exp(r.logps[0]) / np.exp(r.logps).sum() for r in records]
-    assert rows[0].estimate.value == pytest.approx(mean_interval(soft).value)
-    assert rows[0].estimate.low == pytest.approx(mean_interval(soft).low)
+    assert rows[0].estimate.value == pytest.approx(np.mean(soft))
+    assert rows[0].estimate.low == pytest.approx(rate_interval(soft).low)
     right = sum(r.logps[0] > r.logps[1] for r in records)
     assert rows[1].estimate == wilson(right, 60)
     assert rows[2].estimate.value == pytest.approx(1 - 2 * abs(right / 60 - 0.5))
+    ends = [1 - 2 * abs(end - 0.5) for end in (wilson(right, 60).low, wilson(right, 60).high)]
+    assert (rows[2].estimate.low, rows[2].estimate.high) == pytest.approx((min(ends), 1.0))
     assert [row.chance for row in rows] == [0.5, None, None]
 
 
@@ -170,8 +171,8 @@ def test_aggregates_are_turned_so_that_one_is_best_and_weighted_as_declared():
     assert found["aggregate/over_refusal"].value == pytest.approx(0.75 * 0.7 + 0.25 * 0.9)
     assert shares["a", "over_refusal"] == 0.75
     estimate = found["aggregate/over_refusal"]
-    half = 1.96 * np.hypot(0.75 * np.sqrt(0.21 / 10), 0.25 * np.sqrt(0.09 / 20))
-    assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=0.1)
+    expected = weighted_mean([wilson(7, 10), wilson(18, 20)], [3, 1])
+    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
     assert "aggregate/harmless" not in found  # one task is no aggregate
     scores, rows = score(records, [], [MICROWORLD_TASKS[0].model_copy(update={"task": "a", "weight": 3.0})])
     assert scores["aggregate/over_refusal"] == estimate
@@ -182,9 +183,9 @@ def test_aggregates_are_turned_so_that_one_is_best_and_weighted_as_declared():
 
 
 def test_error_corrected_attack_success_is_there_where_the_judge_is_known():
-    scores, _ = score(RECORDS, [], judge_errors=JudgeErrors(80, 100, 90, 100))
+    scores, _ = score(RECORDS, [], judge_error=JudgeError.from_counts(80, 100, 90, 100))
     assert scores["attack_success/corrected"].value == pytest.approx((1 / 4 - 0.1) / 0.7)
-    assert "attack_success/corrected" not in score(RECORDS, [], judge_errors=JudgeErrors(50, 100, 50, 100))[0]
+    assert "attack_success/corrected" not in score(RECORDS, [], judge_error=JudgeError.from_counts(50, 100, 50, 100))[0]
 
 
 def evaluation(records, likelihoods=(), **header):
@@ -209,13 +210,12 @@ def judged(first, second, n):
 def test_two_judges_agree_as_far_as_kappa_says():
     records = [*judged("safe", "safe", 20), *judged("safe", "unsafe", 5), *judged("unsafe", "safe", 10)]
     records += [*judged("unsafe", "unsafe", 15), *judged("unparsed", "safe", 3)]
-    found = agreement(evaluation(records))
-    assert (found.first, found.second, found.n) == ("one", "two", 50)
-    assert found.kappa.value == pytest.approx(0.4)
-    assert found.observed == pytest.approx(35 / 50)
+    found = judge_agreement(evaluation(records))
+    assert (found.kappa.value, found.kappa.n) == (pytest.approx(0.4), 50)
+    assert found.observed.value == pytest.approx(35 / 50)
     assert found.table["unparsed", "safe"] == 3
-    assert agreement(evaluation(RECORDS)) is None
-    assert agreement(evaluation(judged("unparsed", "safe", 2))) is None
+    assert judge_agreement(evaluation(RECORDS)) is None
+    assert judge_agreement(evaluation(judged("unparsed", "safe", 2))) is None
 
 
 def test_cautions_say_what_to_know_and_are_silent_otherwise():
@@ -258,7 +258,7 @@ def test_a_tasks_entry_names_its_metrics():
 
 
 def test_the_benchmark_imports_no_torch():
-    rooms = "records tasks suites scores figures compare plane cautions agreement planning generation judging evaluate"
+    rooms = "records tasks suites scores figures compare plane cautions planning generation judging evaluate"
     modules = ", ".join(["bfpo.safehelp", *(f"bfpo.safehelp.{room}" for room in rooms.split())])
     code = f"import sys, bfpo.statistics, {modules}; print({{'torch', 'transformers', 'lm_eval'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)

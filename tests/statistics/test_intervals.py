@@ -5,18 +5,16 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bfpo.statistics.intervals import (
+    Estimate,
     cluster_codes,
     mean_interval,
-    paired_difference,
     rate_interval,
     standard_error,
-    t_distribution,
-    t_quantile,
+    weighted_mean,
     wilson,
 )
 
@@ -58,14 +56,6 @@ def test_wilson_covers_exactly_as_often_as_it_should():
             covered = mass[(low <= p) & (p <= high)].sum()
             assert covered >= 0.89, (n, p, covered)
             assert p < 0.01 - 1e-9 or 0.91 <= covered <= 0.98, (n, p, covered)
-
-
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 7, 29, 30, 499, 5000])
-def test_students_t_is_scipys(degrees):
-    for t in (-3.1, -0.4, 0.0, 1.2, 2.6, 4.0):
-        assert t_distribution(t, degrees) == pytest.approx(scipy.stats.t.cdf(t, degrees), abs=1e-12)
-    for probability in (0.025, 0.9, 0.975):
-        assert t_quantile(probability, degrees) == pytest.approx(scipy.stats.t.ppf(probability, degrees), rel=1e-9)
 
 
 def test_mean_interval_of_a_worked_example():
@@ -131,24 +121,71 @@ def test_cluster_intervals_cover_the_mean_of_beta_scores(count, sizes):
     assert naive < 0.85  # what clusters are for
 
 
-@pytest.mark.parametrize(("rate", "count"), [(0.5, 40), (0.1, 60), (0.02, 100)])
-def test_clustered_rates_are_covered(rate, count):
-    # Beta-binomial: an answer's chance is its cluster's own, with an intra-cluster correlation of 1/3.
+# Beta-binomial: an answer's chance is its cluster's own. Settings with few clusters, with alike ones and at the border.
+@pytest.mark.parametrize(
+    ("rate", "count", "correlation"),
+    [(0.5, 40, 1 / 3), (0.1, 60, 1 / 3), (0.02, 100, 1 / 3), (0.2, 6, 0.1), (0.05, 15, 1), (0.01, 50, 1), (0.3, 50, 0)],
+)
+def test_clustered_rates_are_covered(rate, count, correlation):
     def draw(generator):
         clusters = np.repeat(np.arange(count), 4)
-        chances = generator.beta(2 * rate, 2 * (1 - rate), size=count)[clusters]
-        return (generator.random(len(clusters)) < chances).astype(float).tolist(), clusters.tolist()
+        if correlation in (0, 1):
+            chances = np.full(count, rate) if correlation == 0 else (generator.random(count) < rate).astype(float)
+        else:
+            size = 1 / correlation - 1
+            chances = generator.beta(size * rate, size * (1 - rate), size=count)
+        return (generator.random(len(clusters)) < chances[clusters]).astype(float).tolist(), clusters.tolist()
 
-    assert 0.91 <= coverage(draw, rate_interval, rate, 2000, 2) <= 0.99
+    # With alike clusters it is Wilson's interval of as many items, whose own coverage is .91 for 1 % of 50.
+    assert coverage(draw, rate_interval, rate, 1000, 2) >= 0.91
+
+
+@pytest.mark.parametrize(("a", "b", "n"), [(0.6, 0.3, 200), (0.5, 0.5, 30), (2.0, 5.0, 60), (9.0, 0.2, 40)])
+def test_rates_of_soft_scores_are_covered(a, b, n):
+    def draw(generator):
+        return (generator.beta(a, b, size=n).tolist(),)
+
+    assert 0.92 <= coverage(draw, rate_interval, a / (a + b), 1000, 0) <= 0.985
 
 
 def test_none_of_a_few_clusters_is_not_none_of_many_items():
     clusters = [item // 10 for item in range(200)]
     estimate = rate_interval([0.0] * 200, clusters)
     assert (estimate.value, estimate.low, estimate.n) == (0.0, 0.0, 200)
-    assert estimate.high > wilson(0, 20).high > wilson(0, 200).high
+    assert estimate.high == pytest.approx(wilson(0, 20).high)
     assert rate_interval([1.0] * 200, clusters).low == pytest.approx(1 - estimate.high)
     assert (rate_interval([1.0, 0.0], ["a", "a"]).low, rate_interval([1.0, 0.0], ["a", "a"]).high) == (0.0, 1.0)
+
+
+def test_fifty_of_fifty_answers_to_two_prompts_are_two_of_two():
+    assert rate_interval([1.0] * 50, [0] * 25 + [1] * 25).low == pytest.approx(wilson(2, 2).low)
+
+
+def test_a_perfect_model_never_looks_worse_than_another():
+    # 0 of 1,000 in 100 clusters had an upper bound of .038, and 1 of 1,000 of .006.
+    clusters = [item // 10 for item in range(1000)]
+    highs = []
+    for hits in range(60):
+        values = [0.0] * 1000
+        for at in range(hits):
+            values[10 * at] = 1.0
+        highs.append(rate_interval(values, clusters).high)
+    assert highs == sorted(highs)
+    assert highs[0] == pytest.approx(wilson(0, 100).high)
+    together = rate_interval([1.0] * 10 + [0.0] * 990, clusters)
+    assert together.high >= rate_interval([1.0] * 5 + [0.0] * 995, clusters).high
+
+
+@given(st.integers(2, 8), st.integers(1, 6), st.data())
+def test_one_more_hit_never_lowers_a_bound(count, size, data):
+    values = data.draw(st.lists(st.sampled_from([0.0, 1.0]), min_size=count * size, max_size=count * size))
+    clusters = [at // size for at in range(count * size)]
+    at = data.draw(st.integers(0, count * size - 1))
+    fewer, more = ([*values[:at], value, *values[at + 1 :]] for value in (0.0, 1.0))
+    less, least = rate_interval(more, clusters), rate_interval(fewer, clusters)
+    # Where hits move between clusters of a handful of items the bounds agree to a few thousandths.
+    assert less.high >= least.high - 0.005
+    assert less.low >= least.low - 0.005
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=60), st.integers(1, 8))
@@ -158,14 +195,45 @@ def test_a_rates_interval_holds_it_and_stays_within_0_and_1(values, size):
     assert estimate.low < estimate.high
 
 
-def test_pairing_removes_what_both_share():
-    generator = np.random.default_rng(1)
-    shared = generator.normal(size=300)
-    first, second = shared + 0.1, shared + generator.normal(scale=0.01, size=300)
-    paired = paired_difference(first.tolist(), second.tolist())
-    alone = mean_interval(first.tolist())
-    assert paired.low <= 0.1 <= paired.high
-    assert (paired.high - paired.low) < 0.05 * (alone.high - alone.low)
+def test_equal_soft_scores_are_not_certainty():
+    estimate = rate_interval([0.5] * 20)
+    assert estimate.low == pytest.approx(1 - estimate.high)
+    assert 0.01 < estimate.high - 0.5 < 0.1
+
+
+def test_a_weighted_mean_has_the_error_of_the_weighted_mean():
+    generator = np.random.default_rng(2)
+    scores = [generator.beta(2, b, size=n) for b, n in ((2, 40), (3, 200), (5, 1000))]
+    found = weighted_mean([rate_interval(values.tolist()) for values in scores], [2, 1, 1])
+    means = [values.mean() for values in scores]
+    errors = [values.std(ddof=1) / math.sqrt(len(values)) for values in scores]
+    assert found.value == pytest.approx(means[0] / 2 + means[1] / 4 + means[2] / 4)
+    half = 1.96 * math.hypot(errors[0] / 2, errors[1] / 4, errors[2] / 4)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
+    assert found.n == 1240
+
+
+def test_a_weighted_mean_of_ones_is_not_certainty():
+    # The bootstrap's interval was [1, 1].
+    found = weighted_mean([rate_interval([1.0] * 30), rate_interval([1.0] * 50)])
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(1 - math.hypot(1 - wilson(30, 30).low, 1 - wilson(50, 50).low) / 2)
+
+
+def test_the_weighted_means_interval_covers_it():
+    generator, hits = np.random.default_rng(4), 0
+    for _ in range(1000):
+        tasks = [rate_interval(generator.beta(a, 1, size=n).tolist()) for a, n in ((1, 40), (2, 90))]
+        found = weighted_mean(tasks)
+        hits += found.low <= (1 / 2 + 2 / 3) / 2 <= found.high
+    assert 0.925 <= hits / 1000 <= 0.975
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "digits"), [(-0.004, 0.012, 3), (0.0, 0.01, 2), (0.0004, 0.5, 4), (0.2, 0.3, 2), (-1e-9, 0.5, 6)]
+)
+def test_enough_digits_show_on_which_side_of_0_an_end_lies(low, high, digits):
+    assert Estimate(0.005, low, high, 10).digits() == digits
 
 
 @pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 5), (6, 5)])
@@ -176,5 +244,7 @@ def test_impossible_figures_are_refused(successes, n):
         mean_interval([1.0])
     with pytest.raises(ValueError, match="at least 2"):
         mean_interval([1.0, 2.0], ["a", "a"])
+    with pytest.raises(ValueError, match="at least one value"):
+        rate_interval([])
     with pytest.raises(ValueError, match="2 values have 1 clusters"):
         mean_interval([1.0, 2.0], ["a"])

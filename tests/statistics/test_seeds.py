@@ -35,7 +35,7 @@ def test_a_single_seed_says_nothing_of_seeds():
     assert components(values).seed_error == 0
     other = np.array([[0.0, 0.0, 1.0, 0.0]])
     found, paired = compare_seeds(values, other), compare_pairs(values[0].tolist(), other[0].tolist())
-    assert found.difference == paired.difference
+    assert found.difference.value == paired.difference.value
     assert found.seed_error == 0
 
 
@@ -70,6 +70,7 @@ def test_identical_runs_do_not_differ():
     values = np.ones((3, 10))
     found = compare_seeds(values, values)
     assert (found.p, found.difference.value) == (1.0, 0.0)
+    assert found.difference.low < 0 < found.difference.high
 
 
 def test_items_of_a_cluster_are_one():

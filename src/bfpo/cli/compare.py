@@ -91,7 +91,7 @@ def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
                 )
     typer.echo(
         "Adj. p: by Holm over helpful and harmless of all models, by Benjamini-Hochberg over categories and over "
-        "attacks; rows without are exploratory.\nOnly one: prompts that only the baseline / only the other has. "
+        "attacks; rows without are exploratory.\nOnly one: prompts that only the model / only the baseline has. "
         "MDE: the true difference that 80 % of such comparisons find."
     )
 
@@ -102,7 +102,8 @@ def _cells(row: ComparisonRow) -> Iterator[str]:
     yield f"{place}{row.endpoint.replace('_', '-')} {'↑' if row.higher_is_better else '↓'}{group}"
     difference = row.difference
     value, low, high = (
-        f"{number:+.3f}".replace("0.", ".", 1) for number in (difference.value, difference.low, difference.high)
+        f"{number:+.{difference.digits(3)}f}".replace("0.", ".", 1)
+        for number in (difference.value, difference.low, difference.high)
     )
     yield f"{value} [{low}, {high}]"
     yield _p(row.p)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bfpo.safehelp.evaluate import Options
     from bfpo.safehelp.records import Evaluation
     from bfpo.safehelp.suites import Suite
-    from bfpo.statistics.judging import JudgeErrors
+    from bfpo.statistics.judge_error import JudgeError
 
 
 def evaluate(
@@ -69,7 +69,7 @@ def evaluate(
     options = Options(
         judges=_judges(built, judge, second_judge),
         help_judge=_help_judge(help_judge),
-        judge_errors=_judge_errors(judge_errors),
+        judge_error=_judge_error(judge_errors),
         system_prompt=system_prompt,
         labelling_judge=labelling_judge,
         model_path=f"{endpoint} {model}" if endpoint else model,
@@ -129,8 +129,8 @@ def _judges(suite: Suite, first: str | None, second: str | None) -> list[Any]:
     return [load_judge(spec) for spec in named]
 
 
-def _judge_errors(given: str | None) -> JudgeErrors | None:
-    from bfpo.statistics.judging import JudgeErrors
+def _judge_error(given: str | None) -> JudgeError | None:
+    from bfpo.statistics.judge_error import JudgeError
 
     if given is None:
         return None
@@ -140,7 +140,7 @@ def _judge_errors(given: str | None) -> JudgeErrors | None:
         raise BfpoError(f"--judge-errors {given}: write it as A/B,C/D, four counts") from None
     if not (0 <= unsafe_found <= unsafe and 0 <= safe_found <= safe and unsafe and safe):
         raise BfpoError(f"--judge-errors {given}: A of B and C of D need 0 <= A <= B, 0 <= C <= D, and B and D above 0")
-    return JudgeErrors(unsafe_found, unsafe, safe_found, safe)
+    return JudgeError.from_counts(unsafe_found, unsafe, safe_found, safe)
 
 
 def _help_judge(spec: str | None) -> Any:

@@ -12,8 +12,9 @@ import typer
 from bfpo.errors import BfpoError, did_you_mean
 
 if TYPE_CHECKING:
-    from bfpo.judges.checking import Agreement, JudgeReport, Slice
+    from bfpo.judges.checking import JudgeReport, Slice
     from bfpo.judges.verdict import Exchange, Judge, Verdict
+    from bfpo.statistics.agreement import Agreement
     from bfpo.statistics.intervals import Estimate
 
 app = typer.Typer(no_args_is_help=True, help="Judges: fit a small one, and see how far any can be trusted.")
@@ -97,7 +98,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Compare a judge with people's labels: accuracy, errors, AUC, calibration, kappa, all with 95 % intervals."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from bfpo.judges.checking import agreement_of, check_judge, probabilities_of
     from bfpo.judges.labels import load_labels
@@ -114,7 +115,7 @@ def check(
     agreement = None
     if other is not None:
         prompts = [exchange.prompt for exchange in exchanges]
-        agreement = agreement_of(prompts, given, _judged(other, exchanges, cache), chosen, seed=seed)
+        agreement = agreement_of(prompts, given, _judged(other, exchanges, cache), chosen)
     if save_verdicts:
         save(save_verdicts, zip(exchanges, given, strict=True))
     if save_scaled:
@@ -125,7 +126,7 @@ def check(
         _plot(report, plot)
     counts = dict(getattr(loaded, "counts", {}))
     if as_json:
-        shown = report.record() | {"counts": counts, "agreement": agreement and asdict(agreement)}
+        shown = report.record() | {"counts": counts, "agreement": agreement and asdict(replace(agreement, table={}))}
         typer.echo(json.dumps(shown, indent=2))
         return
     _print_report(report, report.judge_id)
@@ -231,8 +232,8 @@ def _print_extras(report: JudgeReport, counts: dict[str, int], agreement: Agreem
     for name, count in counts.items():
         typer.echo(f"{name}: {count:,} of what was asked now")
     if agreement is not None:
-        shared = f"{_shown(agreement.agreement)}, kappa {_shown(agreement.kappa)}"
-        typer.echo(f"agreement with {second} on {agreement.both:,} answers: {shared}")
+        shared = f"{_shown(agreement.observed)}, kappa {_shown(agreement.kappa)}"
+        typer.echo(f"agreement with {second} on {agreement.observed.n:,} answers: {shared}")
 
 
 def _shown(estimate: Estimate | None) -> str:

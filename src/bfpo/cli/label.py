@@ -98,7 +98,7 @@ def _flags(value: str | None) -> Literal["posterior", "probability", "verdict"] 
 
 
 def _errors(values: list[str] | None, judges: int) -> list[Any] | None:
-    from bfpo.labeling.posterior import VerdictRates
+    from bfpo.statistics.judge_error import JudgeError
 
     if not values:
         return None
@@ -106,7 +106,7 @@ def _errors(values: list[str] | None, judges: int) -> list[Any] | None:
         raise BfpoError(f"--error is given {len(values)} times for {judges} judges: give one for each, in their order")
     try:
         rates = [tuple(float(part) for part in value.split(",")) for value in values]
-        return [VerdictRates.of_rates(sensitivity, specificity) for sensitivity, specificity in rates]
+        return [JudgeError.from_rates(sensitivity, specificity) for sensitivity, specificity in rates]
     except ValueError:
         raise BfpoError(f"--error {' '.join(values)}: write sensitivity,specificity, for example 0.9,0.95") from None
 
@@ -135,12 +135,13 @@ def _report_lines(report: LabelingReport) -> list[str]:
     lines.append(f"filled flags are: {report.flags}; share of safe answers by people's labels: {prior}")
     if report.flags == "posterior":
         lines.append("a posterior is best for one answer; over many pairs --flags verdict may train a safer model")
-    for name, rates in zip(report.judges, report.errors, strict=True):
-        if rates is None:
+    for name, found in zip(report.judges, report.errors, strict=True):
+        if found is None:
             lines.append(f"{name}: people labelled too few answers of either kind to tell its error")
         else:
-            seen = f"from {rates.n_safe:,} safe and {rates.n_unsafe:,} unsafe answers" if rates.n_safe else "as given"
-            lines.append(f"{name}: sensitivity {rates.sensitivity:.3f}, specificity {rates.specificity:.3f} ({seen})")
+            safe, unsafe = found.specificity, found.sensitivity
+            seen = f"from {safe.n:,} safe and {unsafe.n:,} unsafe answers" if safe.n else "as given"
+            lines.append(f"{name}: sensitivity {unsafe.value:.3f}, specificity {safe.value:.3f} ({seen})")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""How far a judge can be trusted: its verdicts against people's labels, over all and by source and category."""
+"""Checks of a judge: its verdicts against people's labels, over all and by source and category."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from bfpo.errors import BfpoError, RunError
-from bfpo.judges.agreement import JudgeError, bootstrapped, clustered_rate, corrected_rate, judge_error, kappa
-from bfpo.judges.calibration import Bin, auc, expected_calibration_error, reliability
 from bfpo.judges.fitted import FittedJudge, Target
 from bfpo.judges.labels import LabelledAnswer
 from bfpo.judges.verdict import Exchange, Judge, Verdict
-from bfpo.statistics.intervals import Estimate
+from bfpo.statistics.agreement import UNPARSED, Agreement, agreement, cohens_kappa
+from bfpo.statistics.calibration import Bin, auc, calibration_error, reliability
+from bfpo.statistics.intervals import Estimate, rate_interval
+from bfpo.statistics.judge_error import JudgeError, corrected_rate, judge_error
 
 # Probability below this on valid words: the judge didn't mean to answer what it was asked.
 _LITTLE_MASS = 0.9
@@ -172,20 +173,20 @@ def _slice(rows: list[_Judged], target: Target, seed: int) -> Slice:
     prompts = [row.answer.exchange.prompt for row in judged]
     p, holds = _probabilities(judged, target)
 
-    def interval(statistic: Callable[[np.ndarray], float]) -> Estimate | None:
-        return bootstrapped(statistic, prompts, seed=seed)
+    def rate(hits: np.ndarray, chosen: np.ndarray) -> Estimate | None:
+        return rate_interval(hits[chosen].tolist(), list(compress(prompts, chosen))) if chosen.any() else None
 
     return Slice(
         answers=len(rows),
         judged=len(judged),
         unparsed=dict(Counter(_reason(row.verdict, target) for row in rows if not _has_verdict(row.verdict, target))),
         controversial=sum(row.verdict.label == "controversial" for row in judged),
-        accuracy=clustered_rate(truth == said, prompts),
-        sensitivity=clustered_rate(said[truth], list(compress(prompts, truth))),
-        specificity=clustered_rate(~said[~truth], list(compress(prompts, ~truth))),
-        kappa=interval(lambda at: kappa(truth[at], said[at])),
-        auc=None if p is None else interval(lambda at: auc(p[at], holds[at])),
-        ece=None if p is None else interval(lambda at: expected_calibration_error(p[at], holds[at])),
+        accuracy=rate(truth == said, np.ones_like(truth)),
+        sensitivity=rate(said, truth),
+        specificity=rate(~said, ~truth),
+        kappa=cohens_kappa(truth.tolist(), said.tolist(), prompts),
+        auc=None if p is None else auc(p, holds, prompts),
+        ece=None if p is None else calibration_error(p, holds, prompts, seed=seed),
     )
 
 
@@ -223,12 +224,15 @@ def error_of(labelled: Sequence[LabelledAnswer], verdicts: Sequence[Verdict]) ->
     Raises:
         BfpoError: if it has no verdict on answers of both kinds.
     """
-    judged = [row for row in _rows(labelled, verdicts, "safety", None) if _has_verdict(row.verdict, "safety")]
-    return judge_error(
-        np.array([_truth(row.answer, "safety") for row in judged], dtype=bool),
-        np.array([_said(row.verdict, "safety") for row in judged], dtype=bool),
-        [row.answer.exchange.prompt for row in judged],
+    rows = _rows(labelled, verdicts, "safety", None)
+    error = judge_error(
+        [float(bool(row.answer.is_safe)) for row in rows],
+        [row.verdict.label for row in rows],
+        [row.answer.exchange.prompt for row in rows],
     )
+    if error is None:
+        raise BfpoError("a judge's error needs labelled answers of both kinds: label some safe and some unsafe ones")
+    return error
 
 
 @dataclass(frozen=True)
@@ -256,41 +260,27 @@ def share_unsafe(exchanges: Sequence[Exchange], verdicts: Sequence[Verdict], err
         RunError: if it has no verdict on any of the answers.
     """
     judged = [pair for pair in zip(exchanges, verdicts, strict=True) if _has_verdict(pair[1], "safety")]
-    said = np.array([_said(verdict, "safety") for _, verdict in judged], dtype=bool)
-    observed = clustered_rate(said, [exchange.prompt for exchange, _ in judged])
-    if observed is None:
+    if not judged:
         raise RunError("the judge has no verdict on any of the answers")
-    return UnsafeShare(len(exchanges), len(judged), observed, corrected_rate(observed, error))
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Two judges on the same answers.
-
-    Attributes:
-        both: answers on which both have a verdict.
-        agreement: share of these on which they say the same.
-        kappa: Cohen's.
-    """
-
-    both: int
-    agreement: Estimate | None
-    kappa: Estimate | None
+    said = [float(_said(verdict, "safety")) for _, verdict in judged]
+    observed = rate_interval(said, [exchange.prompt for exchange, _ in judged])
+    corrected = corrected_rate(observed, error)
+    if corrected is None:
+        raise BfpoError(
+            f"sensitivity {error.sensitivity.value:.3f} and specificity {error.specificity.value:.3f} add up to no "
+            "more than 1: the judge is no better than chance, so no rate can be corrected for its error; use another"
+        )
+    return UnsafeShare(len(exchanges), len(judged), observed, corrected)
 
 
 def agreement_of(
-    prompts: Sequence[str], first: Sequence[Verdict], second: Sequence[Verdict], target: Target, *, seed: int = 0
-) -> Agreement:
-    """How far two judges agree, over the answers on which both have a verdict; controversial counts as unsafe."""
-    both = [
-        (prompt, _said(a, target), _said(b, target))
-        for prompt, a, b in zip(prompts, first, second, strict=True)
-        if _has_verdict(a, target) and _has_verdict(b, target)
-    ]
-    clusters = [prompt for prompt, _, _ in both]
-    a, b = (np.array([pair[at] for pair in both], dtype=bool) for at in (1, 2))
-    return Agreement(
-        both=len(both),
-        agreement=clustered_rate(a == b, clusters),
-        kappa=bootstrapped(lambda at: kappa(a[at], b[at]), clusters, seed=seed),
-    )
+    prompts: Sequence[str], first: Sequence[Verdict], second: Sequence[Verdict], target: Target
+) -> Agreement | None:
+    """How far two judges agree, word by word; None without an answer on which both have a verdict."""
+
+    def words(verdicts: Sequence[Verdict]) -> list[str]:
+        if target == "safety":
+            return [verdict.label for verdict in verdicts]
+        return [UNPARSED if verdict.refusal == "unknown" else verdict.refusal for verdict in verdicts]
+
+    return agreement(words(first), words(second), prompts)

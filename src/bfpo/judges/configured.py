@@ -15,10 +15,10 @@ from pydantic import Field
 from bfpo.config import Closed, validated
 from bfpo.endpoints import Endpoint, EndpointConfig, ServerConfig
 from bfpo.errors import BfpoError
-from bfpo.judges.calibration import Scaling, logit
 from bfpo.judges.streaming import BATCH, StreamingJudge
 from bfpo.judges.templates import GuardTemplate, template_named, yes_no_template
 from bfpo.judges.verdict import Exchange, Judge, Verdict
+from bfpo.statistics.calibration import Scaling, logit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

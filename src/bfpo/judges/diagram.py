@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bfpo.judges.calibration import Bin
+from bfpo.statistics.calibration import Bin
 from bfpo.statistics.intervals import wilson
 
 

@@ -16,9 +16,9 @@ from safetensors.numpy import save_file
 
 from bfpo.errors import BfpoError
 from bfpo.files import whole_file, write_text
-from bfpo.judges.calibration import Scaling
 from bfpo.judges.unjudged import around_empty
 from bfpo.judges.verdict import Exchange, Verdict
+from bfpo.statistics.calibration import Scaling
 
 Target = Literal["safety", "refusal"]
 TARGETS: tuple[str, ...] = get_args(Target)

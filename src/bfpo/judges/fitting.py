@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from bfpo.errors import BfpoError
-from bfpo.judges.calibration import Scaling, fit_scaling, logit
 from bfpo.judges.fitted import FittedJudge, NgramBlock, Target, token_options
 from bfpo.judges.labels import LabelledAnswer
 from bfpo.judges.unjudged import is_empty
+from bfpo.statistics.calibration import Scaling, fit_scaling, logit
 
 # What is read of an exchange. Words say what is spoken of, parts of words catch spellings and languages, the opening
 # is where an answer refuses.

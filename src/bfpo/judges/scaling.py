@@ -12,9 +12,9 @@ import yaml
 
 from bfpo.errors import BfpoError
 from bfpo.files import write_text
-from bfpo.judges.calibration import Scaling, expected_calibration_error, fit_scaling, logit
 from bfpo.judges.labels import LabelledAnswer
 from bfpo.judges.verdict import Verdict
+from bfpo.statistics.calibration import Scaling, calibration_error, fit_scaling, logit
 
 
 def scaling_of(labelled: Sequence[LabelledAnswer], verdicts: Sequence[Verdict]) -> tuple[Scaling, dict[str, Any]]:
@@ -38,7 +38,7 @@ def scaling_of(labelled: Sequence[LabelledAnswer], verdicts: Sequence[Verdict]) 
 
 
 def _ece(probabilities: np.ndarray, labels: list[bool]) -> float:
-    return round(expected_calibration_error(probabilities, np.array(labels)), 6)
+    return round(calibration_error(probabilities, np.array(labels)).value, 6)
 
 
 def save_scaled_judge(

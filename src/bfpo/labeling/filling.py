@@ -12,9 +12,10 @@ from bfpo.judges.cache import VerdictCache
 from bfpo.judges.helpfulness import Comparison, HelpfulnessJudge
 from bfpo.judges.streaming import verdicts
 from bfpo.judges.verdict import Exchange, Judge, Verdict
-from bfpo.labeling.posterior import VerdictRates, base_rate, estimate_rates, posterior_safe
+from bfpo.labeling.posterior import base_rate, estimate_error, posterior_safe
 from bfpo.preferences.checking import flags_of
 from bfpo.preferences.reading import Row
+from bfpo.statistics.judge_error import JudgeError
 
 Flags = Literal["posterior", "probability", "verdict"]
 PEOPLE = "people"
@@ -41,7 +42,7 @@ class LabelingReport:
     order_judge: str | None
     flags: Flags
     prior: float | None
-    errors: tuple[VerdictRates | None, ...]
+    errors: tuple[JudgeError | None, ...]
     safety: dict[str, int]
     order: dict[str, int]
     turned: int
@@ -66,7 +67,7 @@ def label_preferences(
     *,
     order_judge: HelpfulnessJudge | None = None,
     flags: Flags | None = None,
-    errors: Sequence[VerdictRates | None] | None = None,
+    errors: Sequence[JudgeError | None] | None = None,
     cache: VerdictCache | None = None,
 ) -> LabelledSet:
     """Keep people's labels and let judges fill in the others.
@@ -89,7 +90,8 @@ def label_preferences(
     known = [at for at, flag in enumerate(said) if flag is not None]
     if errors is None:
         people = [float(said[at]) for at in known]
-        errors = [estimate_rates(people, [column[at] for at in known]) if known else None for column in heard]
+        prompts = [_rendered(rows[answers[at][0]]["prompt"]) for at in known]
+        errors = [estimate_error(people, [column[at] for at in known], prompts) if known else None for column in heard]
     prior = base_rate([float(said[at]) for at in known]) if known else None
     flags = flags or ("probability" if prior is None or None in errors else "posterior")
     filled: dict[int, list[float | None]] = {at: list(flags_of(row)) for at, row in enumerate(rows)}
@@ -147,7 +149,7 @@ def _ask(
 
 
 def _flag(
-    heard: Sequence[Verdict], flags: Flags, errors: Sequence[VerdictRates | None], prior: float | None
+    heard: Sequence[Verdict], flags: Flags, errors: Sequence[JudgeError | None], prior: float | None
 ) -> float | None:
     if flags == "posterior":
         found = [error for error in errors if error is not None]

@@ -15,10 +15,10 @@ from bfpo.judges.helpfulness import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
 from bfpo.labeling.filling import Flags, LabelledSet, label_preferences
 from bfpo.labeling.people import with_answers
-from bfpo.labeling.posterior import VerdictRates
 from bfpo.labeling.queue import queue_for_people
 from bfpo.objectives.global_preference import GlobalPreference
 from bfpo.preferences.loading import inspect_preferences
+from bfpo.statistics.judge_error import JudgeError
 
 
 def label_file(
@@ -28,7 +28,7 @@ def label_file(
     *,
     order_judge: HelpfulnessJudge | None = None,
     flags: Flags | None = None,
-    errors: Sequence[VerdictRates | None] | None = None,
+    errors: Sequence[JudgeError | None] | None = None,
     labeling: GlobalPreference | None = None,
     cache: VerdictCache | None = None,
     answers: Sequence[str] = (),

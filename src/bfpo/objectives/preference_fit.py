@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from scipy.optimize import root_scalar
+from scipy.special import chdtri, expit
 from torch import Tensor
 
 from bfpo.errors import BfpoError
@@ -19,7 +21,7 @@ MINIMUM_PAIRS = 30
 CELLS: tuple[str, ...] = ("SS", "SU", "US", "UU")
 FLAGS = np.array([[1.0, 1, 1], [1, 0, 1], [0, 1, 1], [0, 0, 1]])
 PAPER_DIRECTION = np.array([[1.5], [-0.5], [-0.5]])
-CHI_SQUARE_95_ONE_DEGREE = 3.841458820694124
+CHI_SQUARE_95_ONE_DEGREE = float(chdtri(1, 0.05))
 
 
 @dataclass(frozen=True)
@@ -165,24 +167,20 @@ class Likelihood:
     def value(self, weights: Array) -> float:
         """Its value."""
         logits = FLAGS @ weights
-        yes, no = self.rows @ _sigmoid(logits), self.rows @ _sigmoid(-logits)
+        yes, no = self.rows @ expit(logits), self.rows @ expit(-logits)
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(-(self.preferred @ np.log(yes) + self.other @ np.log(no)))
 
     def derivatives(self, weights: Array) -> tuple[Array, Array]:
         """Its gradient [3] and Hessian [3, 3]."""
         logits = FLAGS @ weights
-        sigmoid, rest = _sigmoid(logits), _sigmoid(-logits)
+        sigmoid, rest = expit(logits), expit(-logits)
         yes, no = self.rows @ sigmoid, self.rows @ rest
         pull = self.preferred / yes - self.other / no
         slopes = self.rows @ ((sigmoid * rest)[:, None] * FLAGS)
         squares = self.preferred / yes**2 + self.other / no**2
         bend = (pull @ self.rows) * sigmoid * rest * (rest - sigmoid)
         return -pull @ slopes, (slopes.T * squares) @ slopes - (FLAGS.T * bend) @ FLAGS
-
-
-def _sigmoid(logits: Array) -> Array:
-    return np.exp(-np.logaddexp(0.0, -logits))
 
 
 def minimise(likelihood: Smooth, directions: Array, start: Array | None = None) -> Array:
@@ -231,9 +229,6 @@ def _profile_interval(likelihood: Likelihood, b3: float, lowest: float) -> tuple
         inside, outside = math.log(b3), math.log(b3) + direction * math.log(1e4)
         if excess(outside) < 0:
             return unbounded
-        for _ in range(40):
-            middle = (inside + outside) / 2
-            inside, outside = (middle, outside) if excess(middle) < 0 else (inside, middle)
-        return math.exp(inside)
+        return math.exp(root_scalar(excess, bracket=sorted((inside, outside))).root)
 
     return bound(-1, 0.0), bound(1, math.inf)

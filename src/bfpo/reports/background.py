@@ -18,7 +18,7 @@ from bfpo.reports.tallies import (
     rates_by,
 )
 from bfpo.reports.training_log import gaps_of
-from bfpo.safehelp.agreement import agreement
+from bfpo.safehelp.scores import judge_agreement
 from bfpo.statistics.intervals import Estimate
 
 LENGTH_CONTROLLED = "win_rate_length_controlled"
@@ -55,7 +55,7 @@ def judges(story: Story) -> Panel:
     records = [record for subject in story.subjects for record in subject.evaluation.generations]
     used = [judge.judge_id for judge in story.subjects[0].evaluation.header.judges]
     shares = certainty(records)
-    agreements = [(s, found) for s in story.subjects if (found := agreement(s.evaluation))]
+    agreements = [(s, found) for s in story.subjects if (found := judge_agreement(s.evaluation))]
     if not shares and not agreements:
         return Panel(anchor, title, absent="the judge gave no probabilities, and there was no second one")
     names = used if len(used) > 1 else [used[0] if used else "the judge", "the second judge"]
@@ -70,12 +70,12 @@ def judges(story: Story) -> Panel:
             [
                 Cell(s.name),
                 Cell(format_estimate(a.kappa) if a.kappa else "–"),
-                Cell(format_number(a.observed)),
-                Cell(f"{a.n:,}"),
+                Cell(format_estimate(a.observed)),
+                Cell(f"{a.observed.n:,}"),
             ]
             for s, a in agreements
         ]
-        tables.append(Table(f"Agreement of {agreements[0][1].first} and {agreements[0][1].second}", head, rows))
+        tables.append(Table(f"Agreement of {names[0]} and {names[1]}", head, rows))
         tables.append(_words_table([found.table for _, found in agreements]))
         lead = "Where two judges differ, a figure is as uncertain as they are. Their disagreements can be read below."
     elif plots:

@@ -145,15 +145,18 @@ def _difference_table(caption: str, compared: Sequence[ComparisonRow]) -> Table:
     head = [Cell("figure"), Cell("difference"), Cell("p"), Cell("pairs"), Cell("discordant"), Cell("detectable")]
     rows = []
     for row in compared:
-        discordant = f"{row.discordant[1]} / {row.discordant[0]}" if row.discordant else "–"
+        discordant = f"{row.discordant[0]} / {row.discordant[1]}" if row.discordant else "–"
         p = format_p(row.p if row.adjusted_p is None else row.adjusted_p)
         by_task = row.task != "all"
         name = f"{row.task}, {row.endpoint}" if by_task else row.endpoint
         family = "" if by_task or row.family == "declared" else "exploratory"
         note = ", ".join(filter(None, (family, "" if row.higher_is_better else "less is better")))
-        interval = f"[{format_signed(row.difference.low)}, {format_signed(row.difference.high)}]"
+        digits = row.difference.digits()
+        value, low, high = (
+            format_signed(end, digits) for end in (row.difference.value, row.difference.low, row.difference.high)
+        )
         rows.append([
-            Cell(name.replace("_", "-"), note=note), Cell(format_signed(row.difference.value), _tone(row), interval),
+            Cell(name.replace("_", "-"), note=note), Cell(value, _tone(row), f"[{low}, {high}]"),
             Cell(p), Cell(f"{row.n:,}"), Cell(discordant), Cell(format_number(row.mde)),
         ])  # fmt: skip
     return Table(caption, head, rows, folded=any(row.task != "all" for row in compared))

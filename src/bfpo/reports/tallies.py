@@ -63,7 +63,7 @@ def rates_by(
             if name is not None:
                 groups.setdefault(name, []).append(record)
         for name, records in groups.items():
-            estimate = items_of(records, figure).estimate(figure.is_rate)
+            estimate = items_of(records, figure).estimate()
             if estimate is not None:
                 rates.setdefault(name, {})[subject.number] = estimate
     return rates

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bfpo.safehelp.agreement import agreement
 from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.scores import judge_agreement
 
 # Shares above which something is worth a warning.
 _TRUNCATED, _EMPTY, _UNPARSED, _KAPPA = 0.05, 0.01, 0.01, 0.6
@@ -39,10 +39,10 @@ def _about_judges(evaluation: Evaluation) -> list[str]:
             f"the judge {header.labelling_judge} labelled the training data and evaluates as well: the model may have "
             "learned to please it; evaluate with another."
         )
-    both = agreement(evaluation)
+    both = judge_agreement(evaluation)
     if both and both.kappa and both.kappa.value < _KAPPA:
         found.append(
             f"the judges agree little beyond chance: kappa {both.kappa.value:.2f} "
-            f"[{both.kappa.low:.2f}, {both.kappa.high:.2f}] over {both.n:,} answers."
+            f"[{both.kappa.low:.2f}, {both.kappa.high:.2f}] over {both.kappa.n:,} answers."
         )
     return found

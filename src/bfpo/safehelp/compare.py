@@ -12,7 +12,14 @@ from bfpo.errors import BfpoError
 from bfpo.safehelp.figures import FIGURES, HEADLINE, Figure, Items, items_of
 from bfpo.safehelp.metrics import METRICS, Metric
 from bfpo.safehelp.records import Evaluation, GenerationRecord, LikelihoodRecord, RunHeader
-from bfpo.statistics.comparing import DETECTABLE_ERRORS, benjamini_hochberg, compare_pairs, holm
+from bfpo.statistics.comparing import (
+    DETECTABLE_ERRORS,
+    at_least_some,
+    benjamini_hochberg,
+    compare_pairs,
+    holm,
+    t_difference,
+)
 from bfpo.statistics.intervals import Estimate, cluster_codes
 from bfpo.statistics.resampling import REPLICATES, bootstrap_means, percentiles
 from bfpo.statistics.seeds import cluster_means, compare_seeds
@@ -38,7 +45,7 @@ class ComparisonRow:
         higher_is_better: the figure's direction.
         p: two-sided, of no difference.
         adjusted_p: within the family; None for exploratory rows.
-        discordant: prompts that only the baseline and only the other has, where every value is 0 or 1.
+        discordant: prompts that only the other and only the baseline has, where every value is 0 or 1.
         mde: the difference that this comparison finds in 80 % of the cases.
         n: prompts.
         kind: which runner's records it is about.
@@ -228,19 +235,17 @@ def _row(
 ) -> ComparisonRow:
     """Compare [S, N] values of the baseline with [S', N] of the other."""
     if len(a) == len(b) == 1:
-        # McNemar's counts are the baseline's first, differences the other's less the baseline's.
         paired = compare_pairs(b[0].tolist(), a[0].tolist(), clusters)
-        discordant = paired.discordant and (paired.discordant[1], paired.discordant[0])
         return ComparisonRow(
-            endpoint, task, group, family, paired.difference, higher_is_better, paired.p, None, discordant,
-            paired.detectable, a.shape[1], correlation=paired.correlation,
+            endpoint, task, group, family, paired.difference, higher_is_better, paired.p, None,
+            paired.discordant, paired.detectable, a.shape[1], correlation=paired.correlation,
         )  # fmt: skip
     codes = cluster_codes(clusters, a.shape[1])
     first, second = (np.array([cluster_means(run, codes) for run in side.tolist()]) for side in (a, b))
     seeds = compare_seeds(second, first)
     return ComparisonRow(
         endpoint, task, group, family, seeds.difference, higher_is_better, seeds.p, None, None,
-        DETECTABLE_ERRORS * float(np.hypot(seeds.item_error, seeds.seed_error)) or seeds.difference.high, a.shape[1],
+        DETECTABLE_ERRORS * seeds.error, a.shape[1],
         item_error=seeds.item_error, seed_error=seeds.seed_error,
     )  # fmt: skip
 
@@ -272,12 +277,16 @@ def _bootstrap_row(
 
     both = np.concatenate([a, b], axis=1)
     drawn = difference(bootstrap_means(both, clusters, 0, REPLICATES))
-    value = float(difference(both.mean(axis=0, keepdims=True))[0])
-    below, above = float((drawn <= 0).mean()), float((drawn >= 0).mean())
-    p = min(1.0, 2 * max(min(below, above), 1 / REPLICATES))
+    value, error, count = float(difference(both.mean(axis=0, keepdims=True))[0]), float(drawn.std()), len(set(clusters))
+    found = Estimate(value, *percentiles(drawn), len(a))
+    p = min(1.0, 2 * max(min(float((drawn <= 0).mean()), float((drawn >= 0).mean())), 1 / REPLICATES))
+    if found.low == found.high:
+        # Figures that are no means lie in [-1, 1], so a cluster may move their difference by up to 2.
+        error = 2 * at_least_some(0.0, count)
+        found, p = t_difference(value, error, max(1, count - 1), len(a), bounded=False)
     return ComparisonRow(
-        metric.name, task, None, "exploratory", Estimate(value, *percentiles(drawn), len(a)), metric.higher_is_better,
-        p, None, None, DETECTABLE_ERRORS * float(drawn.std()), len(a),
+        metric.name, task, None, "exploratory", found, metric.higher_is_better, p, None, None,
+        DETECTABLE_ERRORS * error, len(a),
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from bfpo.safehelp.records import (
 )
 from bfpo.safehelp.scores import score
 from bfpo.safehelp.suites import Split, Suite, load_suite
-from bfpo.statistics.judging import JudgeErrors
+from bfpo.statistics.judge_error import JudgeError
 from bfpo.versions import versions
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Options:
     Attributes:
         judges: of safety, the primary one first; a suite with an exact judge needs none.
         help_judge: compares answers with the references of pairwise tasks.
-        judge_errors: how often the primary judge was right on labelled answers, for error-corrected rates.
+        judge_error: how often the primary judge was right on labelled answers, for error-corrected rates.
         system_prompt: what stands before every prompt.
         labelling_judge: which judge labelled the model's training data, if that is known.
         model_path: folder, Hub name or address of the model, as it was given.
@@ -68,7 +68,7 @@ class Options:
 
     judges: Sequence[Judge] = ()
     help_judge: HelpJudge | None = None
-    judge_errors: JudgeErrors | None = None
+    judge_error: JudgeError | None = None
     system_prompt: str | None = None
     labelling_judge: str | None = None
     model_path: str | None = None
@@ -238,7 +238,7 @@ def _run(
             counts={**_counts(generations, likelihoods), "torn_lines": torn},
             finished=True,
         )
-        scores, tasks = score(generations, likelihoods, suite.tasks, options.judge_errors)
+        scores, tasks = score(generations, likelihoods, suite.tasks, options.judge_error)
         tasks = (*tasks, *length_controlled_scores(generations, suite.prompts))
         evaluation = Evaluation(header, scores, tasks, generations, likelihoods)
         evaluation.save_scores(place)

@@ -6,10 +6,15 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import expit
 
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.records import GenerationRecord, TaskScore
+from bfpo.statistics.calibration import fit_logistic
 from bfpo.statistics.intervals import Estimate, t_quantile, wilson
+
+# A prior as strong as one prompt that is won as often as lost keeps wins and losses that length separates finite.
+_RIDGE = 0.25
 
 
 def length_controlled_win_rate(
@@ -46,13 +51,15 @@ def length_controlled_win_rate(
     if spread > 0:
         columns.append(np.tanh(difference / spread))
     design = np.stack(columns, axis=1)
-    weights, hessian = _fit(design, target)
-    residuals = design * (target - _logistic(design @ weights))[:, None]
-    inverse = np.linalg.inv(hessian)
+    weights, _ = fit_logistic(design, target, intercept=False, ridge=_RIDGE)
+    probabilities = expit(design @ weights)
+    residuals = design * (target - probabilities)[:, None]
+    curvature = (design * (probabilities * (1 - probabilities))[:, None]).T @ design
+    inverse = np.linalg.inv(curvature + _RIDGE * np.eye(len(weights)))
     covariance = inverse @ (residuals.T @ residuals) @ inverse
     degrees = len(target) - design.shape[1]
     half = t_quantile(0.975, degrees) * math.sqrt(covariance[0, 0] * len(target) / degrees)
-    value, low, high = _logistic(np.array([weights[0], weights[0] - half, weights[0] + half])).tolist()
+    value, low, high = expit([weights[0], weights[0] - half, weights[0] + half]).tolist()
     return Estimate(value, low, high, len(target))
 
 
@@ -79,26 +86,3 @@ def length_controlled_scores(records: Sequence[GenerationRecord], prompts: Seque
         estimate = length_controlled_win_rate(wins, lengths, reference_lengths)
         rows.append(TaskScore(task, "win_rate_length_controlled", "helpful", estimate, True, 0.5, "generation"))
     return rows
-
-
-# A prior as strong as one prompt that is won as often as lost keeps wins and losses that length separates finite.
-_RIDGE = 0.25
-
-
-def _fit(design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights by Newton's method, and the Hessian of the negative log-likelihood there."""
-    weights = np.zeros(design.shape[1])
-    hessian = np.eye(design.shape[1])
-    for _ in range(100):
-        probabilities = _logistic(design @ weights)
-        gradient = design.T @ (target - probabilities) - _RIDGE * weights
-        hessian = (design * (probabilities * (1 - probabilities))[:, None]).T @ design + _RIDGE * np.eye(len(weights))
-        step = np.linalg.solve(hessian, gradient)
-        weights = weights + step
-        if np.abs(step).max() < 1e-10:
-            break
-    return weights, hessian
-
-
-def _logistic(value: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-value))

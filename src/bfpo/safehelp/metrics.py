@@ -25,14 +25,12 @@ class Metric:
         parts: some numbers of one item; a NaN leaves the item out of all means.
         combine: the score from the means over items of the parts.
         higher_is_better: its direction.
-        is_rate: whether it is the mean of values that are 0 or 1, so that Wilson's interval fits.
     """
 
     name: str
     parts: Parts
     combine: Callable[..., float]
     higher_is_better: bool
-    is_rate: bool
 
     def __call__(self, records: Sequence[LikelihoodRecord]) -> float:
         """The score.
@@ -64,11 +62,9 @@ def _itself(value: float) -> float:
     return value
 
 
-def _register(
-    name: str, higher_is_better: bool, is_rate: bool = False, combine: Callable[..., float] = _itself
-) -> Callable[[Parts], Parts]:
+def _register(name: str, higher_is_better: bool, combine: Callable[..., float] = _itself) -> Callable[[Parts], Parts]:
     def register(parts: Parts) -> Parts:
-        METRICS[name] = Metric(name, parts, combine, higher_is_better, is_rate)
+        METRICS[name] = Metric(name, parts, combine, higher_is_better)
         return parts
 
     return register
@@ -79,20 +75,20 @@ def chosen(record: LikelihoodRecord) -> int:
     return max(range(len(record.logps)), key=lambda index: record.logps[index])
 
 
-@_register("acc", higher_is_better=True, is_rate=True)
+@_register("acc", higher_is_better=True)
 def _accuracy(record: LikelihoodRecord) -> tuple[float, ...]:
     """Whether the likeliest choice is a right one."""
     return (float(record.correct[chosen(record)] > 0),)
 
 
-@_register("acc_bytes", higher_is_better=True, is_rate=True)
+@_register("acc_bytes", higher_is_better=True)
 def _accuracy_per_byte(record: LikelihoodRecord) -> tuple[float, ...]:
     """Whether the choice with the highest log-likelihood per UTF-8 byte is a right one (lm-eval's ``acc_bytes``)."""
     per_byte = [logp / size for logp, size in zip(record.logps, record.bytes, strict=True)]
     return (float(record.correct[max(range(len(per_byte)), key=per_byte.__getitem__)] > 0),)
 
 
-@_register("acc_norm", higher_is_better=True, is_rate=True)
+@_register("acc_norm", higher_is_better=True)
 def _accuracy_per_character(record: LikelihoodRecord) -> tuple[float, ...]:
     """Whether the choice with the highest log-likelihood per character is a right one (lm-eval's ``acc_norm``)."""
     per_character = [logp / len(choice) for logp, choice in zip(record.logps, record.choices, strict=True)]
@@ -108,7 +104,7 @@ def _probability_of_right(record: LikelihoodRecord) -> tuple[float, ...]:
     return (right / math.fsum(weights),)
 
 
-@_register("pct_stereotype", higher_is_better=False, is_rate=True)
+@_register("pct_stereotype", higher_is_better=False)
 def _prefers_stereotype(record: LikelihoodRecord) -> tuple[float, ...]:
     """Whether the first sentence of a pair, the more stereotyping one, is likelier (CrowS-Pairs; 1/2 is ideal)."""
     return (float(record.logps[0] > record.logps[1]),)

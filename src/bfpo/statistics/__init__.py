@@ -1,4 +1,4 @@
-"""Statistics: intervals and tests, as pure functions of numbers.
+"""Statistics: intervals, tests and judges' errors as pure functions of numbers.
 
-It knows neither models nor records, and needs nothing but numpy.
+It knows neither models nor records.
 """

@@ -5,23 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
+from scipy.special import bdtr, ndtri, stdtr
 
-from bfpo.statistics.intervals import (
-    Estimate,
-    cluster_codes,
-    paired_difference,
-    standard_error,
-    t_distribution,
-    wilson,
-)
+from bfpo.statistics.intervals import CONFIDENCE, Estimate, cluster_codes, standard_error, t_quantile, wilson
 
 POWER = 0.8
-SIGNIFICANCE = 0.05
-# Of how many standard errors an effect must be, to be found with that power.
-DETECTABLE_ERRORS = NormalDist().inv_cdf(1 - SIGNIFICANCE / 2) + NormalDist().inv_cdf(POWER)
+SIGNIFICANCE = 1 - CONFIDENCE
+# Number of standard errors that an effect must have to be found with that power.
+DETECTABLE_ERRORS = float(ndtri(1 - SIGNIFICANCE / 2) + ndtri(POWER))
 
 
 @dataclass(frozen=True)
@@ -29,7 +22,7 @@ class PairedComparison:
     """Two measurements of the same items.
 
     Attributes:
-        difference: mean of first less second, with its 95 % interval.
+        difference: mean of first less second, with its 95 % interval, which excludes 0 exactly where p < .05.
         p: two-sided, of no difference: McNemar's exact test where every value is 0 or 1 and no cluster has two
             items, Student's t otherwise.
         correlation: of the two over items; None where one of them doesn't vary.
@@ -52,29 +45,30 @@ def compare_pairs(
     Args:
         first: one value for each item.
         second: the other's values of the same items.
-        clusters: what each item shares with others; by default every item is its own.
+        clusters: what each item shares with others; by default every item is its own. At least two different ones.
 
-    Where no item differs, the interval is what the share of items that do may still be: Wilson's of 0 of C.
+    Raises:
+        ValueError: if there are fewer than two clusters.
     """
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     codes = cluster_codes(clusters, len(a))
-    difference = paired_difference(a.tolist(), b.tolist(), clusters)
-    error = standard_error(a - b, codes)
-    detectable = DETECTABLE_ERRORS * error
-    if error == 0 and difference.value == 0:
-        detectable = wilson(0, int(codes.max()) + 1).high
-        difference = Estimate(0.0, -detectable, detectable, len(a))
+    count = int(codes.max()) + 1
+    if count < 2:
+        raise ValueError(f"a paired comparison needs at least 2 independent items, not {count}")
     binary = bool(np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all())
     discordant = (int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())) if binary else None
-    alone = int(codes.max()) + 1 == len(a)
-    p = mcnemar(*discordant) if discordant and alone else t_test(difference.value, error, int(codes.max()))
+    error = at_least_some(standard_error(a - b, codes), count)
+    if discordant and count == len(a):
+        difference, p = mcnemar_interval(*discordant, len(a)), mcnemar(*discordant)
+    else:
+        difference, p = t_difference(float((a - b).mean()), error, count - 1, len(a), bounded=are_shares(a, b))
     varies = a.std() > 0 and b.std() > 0
     return PairedComparison(
         difference=difference,
         p=p,
         correlation=float(np.corrcoef(a, b)[0, 1]) if varies else None,
         discordant=discordant,
-        detectable=detectable,
+        detectable=DETECTABLE_ERRORS * error,
     )
 
 
@@ -85,15 +79,72 @@ def mcnemar(only_first: int, only_second: int) -> float:
         only_first: items that only the first has.
         only_second: items that only the second has.
     """
-    n, fewer = only_first + only_second, min(only_first, only_second)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
-def t_test(value: float, error: float, degrees: int) -> float:
-    """Two-sided p of a value that should be 0, given its standard error and degrees of freedom."""
-    if error == 0:
-        return 1.0 if value == 0 else 0.0
-    return max(0.0, min(1.0, 2 * (1 - t_distribution(abs(value / error), degrees))))
+def mcnemar_interval(only_first: int, only_second: int, n: int) -> Estimate:
+    """The difference of two paired rates with a score interval that agrees with the exact McNemar test.
+
+    Tango's interval (Statistics in Medicine 17, 1998, p. 891) holds the differences whose score statistic is within
+    the normal quantile. For no difference that statistic is McNemar's, |b - c|/sqrt(b + c), of which the exact test
+    asks somewhat more. The quantile is raised to halfway between the largest |b - c| that the exact test keeps and the
+    smallest that it rejects, so the interval excludes 0 exactly where `mcnemar` is below .05.
+
+    Args:
+        only_first: items that only the first has.
+        only_second: items that only the second has.
+        n: all items.
+    """
+    from scipy.optimize import root_scalar
+
+    discordant = only_first + only_second
+    quantile = float(ndtri(1 - SIGNIFICANCE / 2))
+    if discordant:
+        fewer = np.arange(discordant // 2 + 1)
+        rejected = int((2 * bdtr(fewer, discordant, 0.5) < SIGNIFICANCE).sum())
+        quantile = max(quantile, (discordant - 2 * rejected + 1) / math.sqrt(discordant))
+    value = (only_first - only_second) / n
+
+    def excess(difference: float) -> float:
+        # The likeliest share of items that only the second has, given the difference of the rates.
+        linear = 2 * n * difference - discordant - (only_first - only_second) * difference
+        constant = 8 * n * only_second * difference * (1 - difference)
+        share = max(0.0, (math.sqrt(max(0.0, linear**2 + constant)) - linear) / (4 * n))
+        variance = n * max(0.0, 2 * share + difference * (1 - difference))
+        return (only_first - only_second - n * difference) ** 2 - quantile**2 * variance
+
+    # At the difference found the statistic is 0/0 if no item or every item is discordant the same way.
+    low = -1.0 if excess(-1.0) <= 0 else root_scalar(excess, bracket=(-1.0, value - 1e-9)).root
+    high = 1.0 if excess(1.0) <= 0 else root_scalar(excess, bracket=(value + 1e-9, 1.0)).root
+    return Estimate(value, min(float(low), value), max(float(high), value), n)
+
+
+def t_difference(value: float, error: float, degrees: int, n: int, *, bounded: bool) -> tuple[Estimate, float]:
+    """A difference with its t interval, and the p of no difference by the same error.
+
+    Args:
+        value: the difference.
+        error: its standard error, > 0.
+        degrees: of freedom.
+        n: items.
+        bounded: whether it can't leave [-1, 1], as the difference of two shares.
+    """
+    half = t_quantile(1 - SIGNIFICANCE / 2, degrees) * error
+    low, high = (value - half, value + half) if not bounded else (max(-1.0, value - half), min(1.0, value + half))
+    return Estimate(value, low, high, n), float(2 * stdtr(degrees, -abs(value) / error))
+
+
+def at_least_some(error: float, count: int) -> float:
+    """A standard error, or what replaces it where a difference of shares is the same in all of C clusters.
+
+    Then as many clusters as Wilson's interval of 0 of C leaves open may differ from these, each by as much as 1.
+    """
+    return error if error > 1e-12 else math.sqrt(wilson(0, count).high / count)
+
+
+def are_shares(*columns: np.ndarray) -> bool:
+    """Whether all values are in [0, 1]."""
+    return all(bool(((column >= 0) & (column <= 1)).all()) for column in columns)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -107,11 +158,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values that bound the share of false discoveries (J. R. Statist. Soc. B 57, 1995, p. 289)."""
-    p = np.asarray(p_values, dtype=float)
-    order = np.argsort(-p, kind="stable")
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(len(p) / np.arange(len(p), 0, -1) * p[order]))
-    return adjusted.tolist()
+    from scipy.stats import false_discovery_control
+
+    return false_discovery_control(p_values).tolist() if len(p_values) else []
 
 
 def minimum_detectable_effect(n: int, rate: float = 0.5, correlation: float = 0.5) -> float:

@@ -1,16 +1,18 @@
-"""Intervals: Wilson for rates, Student's t for means, both clustered where items share a seed prompt or a behaviour."""
+"""Intervals: Wilson's score interval for rates and bounded scores, Student's t for means, both robust to clusters."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
+# Where values don't vary at all, their variance is 0; this keeps the number of items they are worth finite.
+_LARGE = 1e12
 
 
 @dataclass(frozen=True)
@@ -22,58 +24,103 @@ class Estimate:
     high: float
     n: int
 
+    def digits(self, least: int = 2, most: int = 6) -> int:
+        """Decimals to print, so that no end of the interval that differs from 0 is printed as 0."""
+        ends = [abs(end) for end in (self.low, self.high) if end]
+        smallest = min(ends, default=1.0)
+        return next((digits for digits in range(least, most) if round(smallest, digits)), most)
 
-def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> Estimate:
+
+def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Estimate:
     """A rate with Wilson's score interval (JASA 22, 1927, p. 209); 0 of n has an upper bound above 0.
 
     Args:
-        successes: how many, not necessarily whole (a share of ``n`` from clustered samples).
-        n: of how many independent items, > 0.
+        successes: number of successes, not necessarily whole (a share of ``n`` from clustered samples).
+        n: number of independent items, > 0.
         confidence: of the interval.
+
+    Raises:
+        ValueError: if there are no items, or successes are not between 0 and ``n``.
     """
     if not (n > 0 and 0 <= successes <= n):
         raise ValueError(f"a rate needs 0 <= successes <= n and n > 0, not {successes} of {n}")
-    return Estimate(successes / n, *_wilson_bounds(successes / n, n, _normal(confidence)), n)
+    rate = successes / n
+    center, half = map(float, _wilson(rate, n, float(ndtri((1 + confidence) / 2))))
+    return Estimate(rate, max(0.0, min(center - half, rate)), min(1.0, max(center + half, rate)), round(n))
 
 
 def rate_interval(
     values: Sequence[float], clusters: Sequence[Hashable] | None = None, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """A rate with Wilson's interval, for as many independent items as the clustered ones are worth.
+    """A mean of values in [0, 1] with Wilson's interval for as many independent items as they are worth.
 
-    The effective number is n over the design effect (clustered variance over binomial variance, between 1 and what
-    perfectly alike clusters would have), and Student's t with C - 1 degrees stands in for the normal quantile, as for
-    proportions in surveys (Korn and Graubard, Survey Methodology 24, 1998, p. 193). At 0 or 1, where the variance says
-    nothing, clusters count as perfectly alike.
+    The effective number of items is what gives a binomial rate the variance that the mean has by the cluster-robust
+    error, reduced by the squared ratio of the normal to Student's quantile with C - 1 degrees of freedom (as for
+    proportions in surveys: Korn and Graubard, Survey Methodology 24, 1998, p. 193). It is at least what the clusters
+    would be worth if the items of each were alike, n^2 over the sum of squared sizes, and for values of 0 and 1 at
+    most n. Independent zeros and ones have Wilson's interval itself.
+
+    The variance of a rate near 0 or 1 says little, so each bound is the outermost one that the items would have if
+    only some of the values were there: those of the clusters with the highest means, for the upper bound. So a count
+    never looks better than a lower one, and no interval has a width of 0.
 
     Args:
-        values: in [0, 1], one for each item.
-        clusters: what each item shares with others; by default every item is its own.
+        values: [N] values in [0, 1].
+        clusters: [N] what each item shares with others, such as its prompt; by default every item is its own.
         confidence: of the interval.
     """
-    array, codes = np.asarray(values, dtype=float), cluster_codes(clusters, len(values))
+    array, codes = np.clip(np.asarray(values, dtype=float), 0.0, 1.0), cluster_codes(clusters, len(values))
     n, count = len(array), _count(codes)
-    rate = min(1.0, max(0.0, float(array.mean()))) if n else 0.0
-    if count == n:
-        return wilson(rate * n, n, confidence)
+    if not n:
+        raise ValueError("a rate needs at least one value")
+    binary = bool(np.isin(array, (0.0, 1.0)).all())
+    rate = float(array.mean())
+    if binary and count == n:
+        return wilson(float(array.sum()), n, confidence)
     if count < 2:
         return Estimate(rate, 0.0, 1.0, n)
-    binomial = rate * (1 - rate) / n
-    alike = float((np.bincount(codes) ** 2).sum()) / n
-    effect = alike if binomial == 0 else min(alike, max(1.0, standard_error(array, codes) ** 2 / binomial))
-    quantile = t_quantile((1 + confidence) / 2, count - 1)
-    return Estimate(rate, *_wilson_bounds(rate, n / effect, quantile), n)
+    high = _upper_bound(array, codes, binary, confidence)
+    low = 1 - _upper_bound(1 - array, codes, binary, confidence)
+    return Estimate(rate, max(0.0, min(low, rate)), min(1.0, max(high, rate)), n)
+
+
+def _upper_bound(values: np.ndarray, codes: np.ndarray, binary: bool, confidence: float) -> float:
+    """The largest upper bound over beginnings of the values, those of the clusters with the highest means first."""
+    n, sizes = len(values), np.bincount(codes).astype(float)
+    means = np.bincount(codes, weights=values) / sizes
+    order = np.lexsort((-values, codes, -means[codes]))
+    values, codes = values[order], codes[order]
+    total = np.cumsum(values)
+    begins = np.concatenate([[True], codes[1:] != codes[:-1]])
+    own = total - np.maximum.accumulate(np.where(begins, total - values, 0.0))  # running sum within the cluster
+    # Sum over clusters of squared sums, and of sums times sizes, as each value is added.
+    squares, products = np.cumsum(own**2 - (own - values) ** 2), np.cumsum(values * sizes[codes])
+    rates = np.minimum(total / n, 1.0)
+    alike, count = effective_clusters(codes), len(sizes)
+    spread = np.maximum(squares - 2 * rates * products + rates**2 * float((sizes**2).sum()), 0.0)
+    variance = spread * count / (count - 1) / n**2
+    probability = (1 + confidence) / 2
+    normal, student = float(ndtri(probability)), float(stdtrit(count - 1, probability))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        worth = np.where(variance > 0, rates * (1 - rates) / variance, _LARGE)
+    worth = np.maximum(np.minimum(worth, n if binary else _LARGE) * (normal / student) ** 2, alike)
+    worth = np.where((rates <= 0) | (rates >= 1), alike, worth)
+    center, half = _wilson(np.concatenate([[0.0], rates]), np.concatenate([[alike], worth]), normal)
+    return float((center + half).max())
 
 
 def mean_interval(
     values: Sequence[float], clusters: Sequence[Hashable] | None = None, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """A mean with Student's t interval, its error robust to clusters.
+    """A mean of unbounded values with Student's t interval, its error robust to clusters.
 
     Args:
         values: one for each item.
         clusters: what each item shares with others; by default every item is its own. At least two different ones.
         confidence: of the interval.
+
+    Raises:
+        ValueError: if there are fewer than two clusters.
     """
     array, codes = np.asarray(values, dtype=float), cluster_codes(clusters, len(values))
     if _count(codes) < 2:
@@ -83,14 +130,22 @@ def mean_interval(
     return Estimate(mean, mean - half, mean + half, len(array))
 
 
-def paired_difference(
-    first: Sequence[float],
-    second: Sequence[float],
-    clusters: Sequence[Hashable] | None = None,
-    confidence: float = CONFIDENCE,
-) -> Estimate:
-    """Mean of first less second over items that both were measured on, with its t interval, robust to clusters."""
-    return mean_interval([a - b for a, b in zip(first, second, strict=True)], clusters, confidence)
+def weighted_mean(estimates: Sequence[Estimate], weights: Sequence[float] | None = None) -> Estimate:
+    """A weighted mean of independent figures, from their own intervals.
+
+    Distances from each figure to its bounds are squared and added (Zou and Donner, Statistics in Medicine 27, 2008,
+    p. 1693), so the interval stays within the range of the figures and has a width if one of theirs has.
+
+    Args:
+        estimates: the figures, of different items.
+        weights: of the figures, equal by default.
+    """
+    share = np.asarray(weights if weights is not None else [1.0] * len(estimates), dtype=float)
+    share = share / share.sum()
+    value, low, high = (np.array([getattr(e, name) for e in estimates]) for name in ("value", "low", "high"))
+    mean = float(share @ value)
+    down, up = (float(np.linalg.norm(share * side)) for side in (value - low, high - value))
+    return Estimate(mean, mean - down, mean + up, sum(estimate.n for estimate in estimates))
 
 
 def standard_error(values: np.ndarray, codes: np.ndarray) -> float:
@@ -107,6 +162,12 @@ def standard_error(values: np.ndarray, codes: np.ndarray) -> float:
     return math.sqrt(float((sums**2).sum()) * len(sums) / (len(sums) - 1)) / len(values)
 
 
+def effective_clusters(codes: np.ndarray) -> float:
+    """Number of independent items that N items are worth if those of a cluster are alike."""
+    sizes = np.bincount(codes)
+    return float(sizes.sum()) ** 2 / float((sizes.astype(float) ** 2).sum())
+
+
 def cluster_codes(clusters: Sequence[Hashable] | None, n: int) -> np.ndarray:
     """[N] numbers of clusters, in the order in which they first occur; every item's own without clusters."""
     if clusters is None:
@@ -117,45 +178,17 @@ def cluster_codes(clusters: Sequence[Hashable] | None, n: int) -> np.ndarray:
     return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=int)
 
 
-@lru_cache(maxsize=1024)
-def t_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t, by bisection of its distribution function.
-
-    Args:
-        probability: in (0, 1).
-        degrees: of freedom, >= 1.
-    """
-    low, high = -1e4, 1e4
-    for _ in range(80):
-        middle = (low + high) / 2
-        if t_distribution(middle, degrees) < probability:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
-
-
-def t_distribution(t: float, degrees: int) -> float:
-    """P(T <= t): a finite sum for whole degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
-    theta = math.atan(t / math.sqrt(degrees))
-    cosine = math.cos(theta)
-    if degrees == 1:
-        return 0.5 + theta / math.pi
-    k = np.arange(3 if degrees % 2 else 2, degrees - 1, 2)
-    total = (cosine if degrees % 2 else 1.0) * (1 + float(np.cumprod(cosine * cosine * (k - 1) / k).sum()))
-    central = 2 / math.pi * (theta + math.sin(theta) * total) if degrees % 2 else math.sin(theta) * total
-    return 0.5 + central / 2
+def t_quantile(probability: float, degrees: float) -> float:
+    """Quantile of Student's t."""
+    return float(stdtrit(degrees, probability))
 
 
 def _count(codes: np.ndarray) -> int:
     return int(codes.max()) + 1 if len(codes) else 0
 
 
-def _normal(confidence: float) -> float:
-    return NormalDist().inv_cdf((1 + confidence) / 2)
-
-
-def _wilson_bounds(rate: float, n: float, z: float) -> tuple[float, float]:
-    center = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return max(0.0, min(center - half, rate)), min(1.0, max(center + half, rate))
+def _wilson(rate: Any, n: Any, quantile: float) -> tuple[Any, Any]:
+    """Center and half width of Wilson's interval, of numbers or of arrays."""
+    share = quantile**2 / n
+    half = quantile / (1 + share) * np.sqrt(rate * (1 - rate) / n + share / (4 * n))
+    return (rate + share / 2) / (1 + share), half

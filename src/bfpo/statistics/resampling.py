@@ -1,37 +1,16 @@
-"""The cluster bootstrap, of any function of means: aggregates of several tasks, bias scores, differences."""
+"""The cluster bootstrap of any function of means: bias scores, calibration errors, their differences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from bfpo.statistics.intervals import CONFIDENCE, Estimate, cluster_codes
+from bfpo.statistics.intervals import CONFIDENCE, Estimate, cluster_codes, wilson
 
 REPLICATES = 10_000
 # Of a chunk of replicates, so that memory stays small: 64 MB.
 _DRAWS_AT_ONCE = 8_000_000
-
-
-@dataclass(frozen=True)
-class Stratum:
-    """Items that are resampled among themselves, as the prompts of one task are.
-
-    Attributes:
-        parts: [N, M] what each item contributes to each of M means.
-        clusters: what each item shares with others; None where every item is its own.
-        combine: from [R, M] means to [R] figures; the identity of one mean by default.
-    """
-
-    parts: np.ndarray
-    clusters: Sequence[Hashable] | None = None
-    combine: Callable[[np.ndarray], np.ndarray] = lambda means: means[:, 0]
-
-    @property
-    def value(self) -> float:
-        """The figure of all items."""
-        return float(self.combine(self.parts.mean(axis=0, keepdims=True))[0])
 
 
 def bootstrap_means(
@@ -59,32 +38,34 @@ def bootstrap_means(
     return means
 
 
-def aggregate(
-    strata: Sequence[Stratum],
-    weights: Sequence[float] | None = None,
+def bootstrap_interval(
+    parts: np.ndarray,
+    clusters: Sequence[Hashable] | None,
+    combine: Callable[[np.ndarray], np.ndarray],
     *,
+    bounds: tuple[float, float],
     seed: int = 0,
     replicates: int = REPLICATES,
-    confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """A weighted mean of several figures, with the percentile interval of the mean itself.
+    """A figure that is a function of means, with the percentile interval of the cluster bootstrap.
+
+    Where no replicate differs, as many clusters as Wilson's interval of 0 of C leaves open may move the figure, each by
+    its whole range.
 
     Args:
-        strata: the items behind each figure; strata are resampled independently.
-        weights: of the figures, equal by default.
+        parts: [N, M] what each item contributes to each of M means.
+        clusters: what each item shares with others; None where every item is its own.
+        combine: from [R, M] means to [R] figures.
+        bounds: the figure's range.
         seed: of the draws.
-        replicates: how many.
-        confidence: of the interval.
+        replicates: R.
     """
-    share = np.asarray(weights if weights is not None else [1.0] * len(strata), dtype=float)
-    share = share / share.sum()
-    seeds = np.random.SeedSequence(seed).spawn(len(strata))
-    drawn = np.zeros(replicates)
-    for stratum, own, part in zip(strata, seeds, share, strict=True):
-        drawn += part * stratum.combine(bootstrap_means(stratum.parts, stratum.clusters, own, replicates))
-    value = sum(part * stratum.value for stratum, part in zip(strata, share, strict=True))
-    low, high = percentiles(drawn, confidence)
-    return Estimate(float(value), low, high, sum(len(stratum.parts) for stratum in strata))
+    value = float(combine(parts.mean(axis=0, keepdims=True))[0])
+    low, high = percentiles(combine(bootstrap_means(parts, clusters, seed, replicates)))
+    if low == high:
+        reach = (bounds[1] - bounds[0]) * wilson(0, int(cluster_codes(clusters, len(parts)).max()) + 1).high
+        low, high = max(bounds[0], value - reach), min(bounds[1], value + reach)
+    return Estimate(value, min(low, value), max(high, value), len(parts))
 
 
 def percentiles(drawn: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:

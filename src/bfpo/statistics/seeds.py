@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfpo.statistics.comparing import t_test
-from bfpo.statistics.intervals import CONFIDENCE, Estimate, t_quantile, wilson
+from bfpo.statistics.comparing import are_shares, at_least_some, t_difference
+from bfpo.statistics.intervals import Estimate
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,19 @@ class SeedComparison:
     Attributes:
         difference: of the means, with the 95 % interval over new items and new seeds.
         p: two-sided, of no difference.
+        error: standard error of the difference.
         item_error: standard error from the items (and sampling) alone.
         seed_error: standard error from the training seeds alone.
     """
 
     difference: Estimate
     p: float
+    error: float
     item_error: float
     seed_error: float
 
 
-def compare_seeds(first: np.ndarray, second: np.ndarray, confidence: float = CONFIDENCE) -> SeedComparison:
+def compare_seeds(first: np.ndarray, second: np.ndarray) -> SeedComparison:
     """Compare two ways of training, each with some seeds, on the same items.
 
     Items are paired, seeds are not: variance = items' variance of the difference of means over seeds / I
@@ -88,23 +90,22 @@ def compare_seeds(first: np.ndarray, second: np.ndarray, confidence: float = CON
     Args:
         first: [S, I] a value for every seed and item.
         second: [S', I] the other's.
-        confidence: of the interval.
     """
     of_first, of_second = components(first), components(second)
     differences = np.asarray(first, dtype=float).mean(axis=0) - np.asarray(second, dtype=float).mean(axis=0)
     item = float(differences.var(ddof=1)) / len(differences)
     seed = of_first.seed_error + of_second.seed_error
-    error = math.sqrt(item + seed)
+    error = at_least_some(math.sqrt(item + seed), len(differences))
     spread = item**2 / (len(differences) - 1) + sum(
         side.raw_seed_error**2 / side.seed_degrees for side in (of_first, of_second) if side.seed_error
     )
     degrees = max(1, int((item + seed) ** 2 / spread)) if spread else len(differences) - 1
     value = of_first.mean - of_second.mean
-    # Where nothing differs, the interval is what the share of items that do may still be.
-    half = t_quantile((1 + confidence) / 2, degrees) * error if error or value else wilson(0, len(differences)).high
+    difference, p = t_difference(value, error, degrees, len(differences), bounded=are_shares(first, second))
     return SeedComparison(
-        difference=Estimate(value, value - half, value + half, len(differences)),
-        p=t_test(value, error, degrees),
+        difference=difference,
+        p=p,
+        error=error,
         item_error=math.sqrt(item),
         seed_error=math.sqrt(seed),
     )

@@ -1,0 +1,88 @@
+"""Agreement of two raters on the same answers: two judges, or a judge and people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bfpo.statistics.intervals import CONFIDENCE, Estimate, cluster_codes, rate_interval, standard_error, t_quantile
+
+UNPARSED = "unparsed"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two raters on the same answers.
+
+    Attributes:
+        observed: share of the answers that both could rate on which they say the same word.
+        kappa: Cohen's; None where both always say one and the same word.
+        table: number of answers by the first's and the second's word, unparsed ones included.
+    """
+
+    observed: Estimate
+    kappa: Estimate | None
+    table: Mapping[tuple[str, str], int]
+
+
+def agreement(
+    first: Sequence[str], second: Sequence[str], clusters: Sequence[Hashable] | None = None
+) -> Agreement | None:
+    """The agreement of two raters; None without an answer that both could rate.
+
+    Args:
+        first: [N] words of the first, "unparsed" where it has none.
+        second: [N] words of the second.
+        clusters: [N] what each answer shares with others, as a rule its prompt; by default every answer is its own.
+    """
+    clusters = range(len(first)) if clusters is None else clusters
+    rows = [row for row in zip(first, second, clusters, strict=True) if UNPARSED not in row[:2]]
+    if not rows:
+        return None
+    a, b, shared = zip(*rows, strict=True)
+    observed = rate_interval([float(x == y) for x, y in zip(a, b, strict=True)], shared)
+    return Agreement(observed, cohens_kappa(a, b, shared), dict(Counter(zip(first, second, strict=True))))
+
+
+def cohens_kappa(
+    first: Sequence[Hashable],
+    second: Sequence[Hashable],
+    clusters: Sequence[Hashable] | None = None,
+    confidence: float = CONFIDENCE,
+) -> Estimate | None:
+    """Agreement beyond chance, with an interval by the delta method that is robust to clusters.
+
+    With one answer a cluster the variance is that of Fleiss, Cohen and Everitt (Psychological Bulletin 72, 1969,
+    p. 323) times N/(N - 1), and the quantile Student's. The bounds reach at least as far as those of raters who always
+    (never) agree, so that complete agreement is not certainty.
+
+    Args:
+        first: [N] words of the first rater.
+        second: [N] words of the second.
+        clusters: [N] what each answer shares with others; by default every answer is its own.
+        confidence: of the interval.
+
+    Returns:
+        None without answers, or where both say one and the same word of all of them: chance would agree as well.
+    """
+    words = {word: at for at, word in enumerate(dict.fromkeys([*first, *second]))}
+    if len(words) < 2:
+        return None
+    a, b = (np.array([words[word] for word in rater]) for rater in (first, second))
+    codes, n = cluster_codes(clusters, len(a)), len(a)
+    shares = [np.bincount(rater, minlength=len(words)) / n for rater in (a, b)]
+    agree, chance = (a == b).astype(float), float(shares[0] @ shares[1])
+    disagreement = (1 - float(agree.mean())) / (1 - chance)
+    kappa = 1 - disagreement
+    count = int(codes.max()) + 1
+    if count < 2:
+        return Estimate(kappa, -1.0, 1.0, n)
+    influence = (agree - disagreement * (shares[1][a] + shares[0][b])) / (1 - chance)
+    half = t_quantile((1 + confidence) / 2, count - 1) * standard_error(influence, codes)
+    always, never = (rate_interval([share] * n, clusters, confidence) for share in (1.0, 0.0))
+    low = min(kappa - half, (always.low - chance) / (1 - chance))
+    high = max(kappa + half, (never.high - chance) / (1 - chance))
+    return Estimate(kappa, max(-1.0, low), min(1.0, high), n)

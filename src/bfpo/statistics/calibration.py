@@ -1,0 +1,186 @@
+"""Calibration of probabilities: how far off they are, how well they separate, and Platt's scaling of them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+
+from bfpo.errors import BfpoError
+from bfpo.statistics.intervals import (
+    CONFIDENCE,
+    Estimate,
+    cluster_codes,
+    effective_clusters,
+    standard_error,
+    t_quantile,
+    wilson,
+)
+from bfpo.statistics.resampling import bootstrap_interval
+
+# Probabilities are kept this far from 0 and 1, where their logits end.
+_EDGE = 1e-6
+Numbers = Sequence[float] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """p = sigmoid(slope * logit + offset): Platt's scaling, and temperature scaling where the offset is 0.
+
+    Attributes:
+        slope: of the logit; 1 / temperature.
+        offset: in nats.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def apply(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities of scaled logits."""
+        return expit(self.slope * np.asarray(logits, dtype=float) + self.offset)
+
+
+def fit_scaling(logits: Numbers, labels: Sequence[bool] | np.ndarray, offset: bool = True) -> Scaling:
+    """The likeliest scaling: a logistic regression on Platt's smoothed targets (Platt 1999; Guo et al. 2017).
+
+    Smoothing keeps it finite where the labels are perfectly separated.
+
+    Args:
+        logits: [N] raw scores, the higher the likelier the label is true.
+        labels: [N] the labels.
+        offset: False for temperature scaling, which has none.
+
+    Raises:
+        BfpoError: if only one of the two labels occurs, or the scores order the labels the wrong way round.
+    """
+    x, y = np.asarray(logits, dtype=float), np.asarray(labels, dtype=bool)
+    positives, negatives = int(y.sum()), int((~y).sum())
+    if not (positives and negatives):
+        raise BfpoError(f"calibration needs labels of both kinds, not {positives} true and {negatives} false ones")
+    target = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    scale = max(float(np.abs(x).max()), _EDGE)
+    slope, intercept = fit_logistic((x / scale)[:, None], target, intercept=offset)
+    if slope[0] <= 0:
+        raise BfpoError("the judge's scores order the labels the wrong way round: check what its labels mean")
+    return Scaling(float(slope[0]) / scale, intercept)
+
+
+def fit_logistic(
+    design: np.ndarray, target: np.ndarray, *, intercept: bool, ridge: float = 1e-12
+) -> tuple[np.ndarray, float]:
+    """Weights [M] and intercept of scikit-learn's logistic regression on targets that may be probabilities.
+
+    Args:
+        design: [N, M] features.
+        target: [N] probabilities, each of which counts as a share of a 1 and a share of a 0.
+        intercept: whether to fit one.
+        ridge: penalty on half of the squared weights.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=1 / ridge, fit_intercept=intercept, tol=1e-10, max_iter=1000)
+    n = len(target)
+    labels, shares = np.repeat([1, 0], n), np.concatenate([target, 1 - target])
+    model.fit(np.concatenate([design, design]), labels, sample_weight=shares)
+    return np.asarray(model.coef_)[0], float(np.atleast_1d(model.intercept_)[0])
+
+
+def logit(probabilities: Numbers) -> np.ndarray:
+    """Log-odds in nats, of probabilities kept off 0 and 1."""
+    p = np.clip(np.asarray(probabilities, dtype=float), _EDGE, 1 - _EDGE)
+    return np.log(p / (1 - p))
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One bin of a reliability diagram: mean probability, share of true labels, and number of answers."""
+
+    predicted: float
+    observed: float
+    n: int
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> list[Bin]:
+    """Bins of equal mass, by rising probability; fewer where there are fewer answers than bins.
+
+    Equal probabilities may lie in two bins; they keep their order.
+    """
+    return [
+        Bin(float(probabilities[part].mean()), float(labels[part].mean()), len(part))
+        for part in _parts(probabilities, bins)
+    ]
+
+
+def calibration_error(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    bins: int = 10,
+    seed: int = 0,
+) -> Estimate:
+    """Expected calibration error over bins of equal mass (Naeini et al. 2015; Nguyen & O'Connor 2015).
+
+    It is the sum over bins of the absolute mean of predicted less observed, so its interval is the bootstrap's over
+    clusters with the bins held fixed.
+
+    Args:
+        probabilities: [N] predictions.
+        labels: [N] the labels.
+        clusters: [N] what each answer shares with others; by default every answer is its own.
+        bins: number of bins.
+        seed: of the bootstrap.
+    """
+    gaps = np.zeros((len(probabilities), bins))
+    for at, part in enumerate(_parts(probabilities, bins)):
+        gaps[part, at] = probabilities[part] - labels[part]
+    return bootstrap_interval(
+        gaps, clusters, lambda means: np.abs(means).sum(axis=1), bounds=(0.0, 1.0), seed=seed, replicates=1000
+    )
+
+
+def auc(
+    scores: np.ndarray, labels: np.ndarray, clusters: Sequence[Hashable] | None = None, confidence: float = CONFIDENCE
+) -> Estimate | None:
+    """Chance that a true one scores above a false one, ties counting half (Mann-Whitney); None if one kind is absent.
+
+    The variance is DeLong's with clusters (Obuchowski, Biometrics 53, 1997, p. 567), the interval Wilson's for the
+    number of items that it makes the figure worth, which reaches at least as far as complete separation of the rarer
+    kind would.
+
+    Args:
+        scores: [N] scores.
+        labels: [N] the labels.
+        clusters: [N] what each answer shares with others; by default every answer is its own.
+        confidence: of the interval.
+    """
+    from scipy.stats import rankdata
+
+    y, codes = np.asarray(labels, dtype=bool), cluster_codes(clusters, len(labels))
+    positives, negatives = int(y.sum()), int((~y).sum())
+    if not (positives and negatives):
+        return None
+    # Placements: share of the other kind that a positive scores above, a negative below.
+    ranks = rankdata(scores)
+    placements = np.empty(len(y))
+    placements[y] = (ranks[y] - rankdata(scores[y])) / negatives
+    placements[~y] = 1 - (ranks[~y] - rankdata(scores[~y])) / positives
+    value, count = float(placements[y].mean()), int(codes.max()) + 1
+    if count < 2:
+        return Estimate(value, 0.0, 1.0, len(y))
+    influence = (placements - value) * np.where(y, len(y) / positives, len(y) / negatives)
+    variance = standard_error(influence, codes) ** 2
+    alike = min(effective_clusters(np.unique(codes[kind], return_inverse=True)[1]) for kind in (y, ~y))
+    ratio = t_quantile((1 + confidence) / 2, count - 1) / t_quantile((1 + confidence) / 2, np.inf)
+    worth = max(alike, value * (1 - value) / variance / ratio**2) if variance else alike
+    found = wilson(value * worth, worth, confidence)
+    low = min(found.low, wilson(alike, alike, confidence).low)
+    return Estimate(value, low, max(found.high, wilson(0, alike, confidence).high), len(y))
+
+
+def _parts(probabilities: np.ndarray, bins: int) -> list[np.ndarray]:
+    """Indices of each bin."""
+    order = np.argsort(probabilities, kind="stable")
+    return [part for part in np.array_split(order, bins) if len(part)]

@@ -1,0 +1,148 @@
+"""Calibration against scikit-learn, closed forms and simulations."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.special import expit as sigmoid
+from sklearn.metrics import roc_auc_score
+
+from bfpo.errors import BfpoError
+from bfpo.statistics.calibration import Scaling, auc, calibration_error, fit_scaling, logit, reliability
+from bfpo.statistics.intervals import wilson
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=2, max_size=60))
+def test_auc_is_scikit_learn_s_ties_included(pairs):
+    scores = np.array([score for score, _ in pairs], dtype=float)
+    labels = np.array([label for _, label in pairs])
+    if labels.all() or not labels.any():
+        assert auc(scores, labels) is None
+    else:
+        found = auc(scores, labels)
+        assert found.value == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+        assert 0 <= found.low <= found.value + 1e-12 <= found.high + 2e-12 <= 1 + 2e-12
+        assert found.low < found.high
+
+
+def test_ece_by_hand():
+    probabilities = np.array([0.1, 0.2, 0.3, 0.8, 0.9, 1.0])
+    labels = np.array([False, False, True, True, True, False])
+    # Two bins of three: |.2 - 1/3| and |.9 - 2/3|, each with half of the mass.
+    assert calibration_error(probabilities, labels, bins=2).value == pytest.approx((2 / 15 + 7 / 30) / 2)
+    # More bins than answers: every answer alone.
+    by_hand = np.mean(np.abs(probabilities - labels))
+    assert calibration_error(probabilities, labels, bins=50).value == pytest.approx(by_hand)
+
+
+def test_bins_have_equal_mass():
+    random = np.random.default_rng(0)
+    bins = reliability(random.random(1003) ** 4, random.random(1003) < 0.5)
+    assert sum(part.n for part in bins) == 1003
+    assert {part.n for part in bins} == {100, 101}
+    assert [part.predicted for part in bins] == sorted(part.predicted for part in bins)
+
+
+def test_scaling_is_the_likeliest_one():
+    random = np.random.default_rng(0)
+    logits = 3 * random.normal(size=5000)
+    labels = random.random(5000) < sigmoid(0.4 * logits - 0.7)
+    positives, negatives = labels.sum(), (~labels).sum()
+    target = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+
+    def loss(weights):
+        return (np.logaddexp(0, weights[0] * logits + weights[1]) - target * (weights[0] * logits + weights[1])).sum()
+
+    independent = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12}).x
+    fitted = fit_scaling(logits, labels)
+    assert [fitted.slope, fitted.offset] == pytest.approx(independent, rel=1e-4)
+    # The truth lies within a few standard errors of it.
+    assert fitted.slope == pytest.approx(0.4, abs=0.06)
+    assert fitted.offset == pytest.approx(-0.7, abs=0.15)
+
+
+def test_temperature_alone_has_no_offset():
+    random = np.random.default_rng(1)
+    logits = 3 * random.normal(size=2000)
+    labels = random.random(2000) < sigmoid(logits / 2)
+    fitted = fit_scaling(logits, labels, offset=False)
+    assert fitted.offset == 0
+    assert 1 / fitted.slope == pytest.approx(2, rel=0.15)
+
+
+def test_scaling_mends_a_judge_that_is_too_sure():
+    random = np.random.default_rng(2)
+    true_logits = random.normal(size=4000)
+    labels = random.random(4000) < sigmoid(true_logits)
+    sure = sigmoid(5 * true_logits + 1)
+    half = slice(0, 2000), slice(2000, None)
+    scaled = fit_scaling(logit(sure[half[0]]), labels[half[0]]).apply(logit(sure[half[1]]))
+    assert calibration_error(sure[half[1]], labels[half[1]]).value > 0.15
+    assert calibration_error(scaled, labels[half[1]]).value < 0.05
+
+
+def test_perfectly_separated_labels_have_a_finite_scaling():
+    fitted = fit_scaling([-1.0, -2.0, 1.0, 2.0], [False, False, True, True])
+    assert 0 < fitted.slope < 10
+
+
+def test_large_logits_do_not_overflow():
+    logits = np.array([-1e6, -1e5, 1e5, 1e6, 3.0, -3.0] * 5)
+    fitted = fit_scaling(logits, np.tile([False, False, True, True, False, True], 5))
+    assert np.isfinite(fitted.apply(logits)).all()
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "words"),
+    [([1.0, 2.0], [True, True], "both kinds"), ([1.0, 2.0, -1.0, -2.0], [False, False, True, True], "wrong way")],
+)
+def test_a_scaling_that_makes_no_sense_is_refused(logits, labels, words):
+    with pytest.raises(BfpoError, match=words):
+        fit_scaling(logits, labels)
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e3), st.floats(-50, 50))
+def test_scaled_probabilities_are_probabilities(x, slope, offset):
+    assert 0 <= Scaling(slope, offset).apply(np.array([x]))[0] <= 1
+
+
+def test_auc_covers_the_truth_with_few_of_one_kind_and_with_clusters():
+    random = np.random.default_rng(3)
+
+    def coverage(positives, negatives, shift, size):
+        truth, hits = scipy.stats.norm.cdf(shift / math.sqrt(2)), 0
+        for _ in range(300):
+            # A prompt's answers share half of their variance.
+            shared = np.repeat(random.normal(size=(positives + negatives) // size), size)
+            noise = random.normal(size=positives + negatives)
+            labels = np.arange(positives + negatives) < positives
+            scores = math.sqrt(0.5) * (shared + noise) + shift * labels if size > 1 else noise + shift * labels
+            found = auc(scores, labels, (np.arange(len(labels)) // size).tolist())
+            hits += found.low <= truth <= found.high
+        return hits / 300
+
+    for case in ((6, 100, 2.0, 1), (20, 20, 1.0, 1), (100, 200, 0.5, 1), (60, 90, 1.0, 3)):
+        assert 0.91 <= coverage(*case) <= 0.995, case
+
+
+def test_complete_separation_is_not_certainty():
+    found = auc(np.arange(105.0), np.arange(105) >= 100)
+    assert (found.value, found.high, found.n) == (1.0, 1.0, 105)
+    assert found.low == pytest.approx(wilson(5, 5).low)  # five true answers were all that there was to separate
+    assert (auc(np.arange(4.0), np.arange(4) > 1, [0] * 4).low, auc(np.ones(3), np.ones(3))) == (0.0, None)
+
+
+def test_the_calibration_error_s_interval_counts_prompts_and_has_a_width():
+    random = np.random.default_rng(4)
+    p = random.random(600)
+    labels = random.random(600) < p**2
+    alone = calibration_error(p, labels)
+    assert alone.low <= 1 / 6 <= alone.high  # the mean of p - p^2
+    together = calibration_error(np.repeat(p, 10), np.repeat(labels, 10), np.repeat(range(600), 10).tolist())
+    assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.25)
+    exact = calibration_error(np.ones(50), np.ones(50))
+    assert (exact.value, exact.low, exact.high) == (0.0, 0.0, wilson(0, 50).high)
