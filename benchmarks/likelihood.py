@@ -37,7 +37,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 def differences(model: Any, tokenizer: Any, items: list[Any], chat: bool) -> list[float]:
     """Largest difference in nats to lm-eval at each of our batch sizes."""
-    from safehelp.parity import by_bfpo, by_lm_eval, largest_difference
+    from generation.parity import by_bfpo, by_lm_eval, largest_difference
 
     expected = by_lm_eval(model, tokenizer, items, chat)
     return [largest_difference(expected, by_bfpo(model, tokenizer, items, chat, size)) for size in PARITY_SIZES]
@@ -47,7 +47,7 @@ def speeds(model: Any, tokenizer: Any, items: list[Any], repeats: int) -> tuple[
     """Items a second of lm-eval and of ours by batch size, each the median of runs that take turns."""
     from lm_eval.models.huggingface import HFLM
 
-    from safehelp.parity import by_bfpo, lm_eval_requests
+    from generation.parity import by_bfpo, lm_eval_requests
 
     lms = {size: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size) for size in SPEED_SIZES}
     requests = lm_eval_requests(lms[SPEED_SIZES[0]], items, False)
@@ -75,16 +75,16 @@ def main() -> None:
     logging.disable(logging.WARNING)
     start_up = {}
     _, start_up["torch and transformers, which both need"] = timed(lambda: __import__("transformers.modeling_utils"))
-    _, start_up["bfpo's runner"] = timed(lambda: __import__("bfpo.safehelp.likelihood"))
+    _, start_up["bfpo's runner"] = timed(lambda: __import__("bfpo.generation.choice_scoring"))
     _, start_up["lm-eval's HFLM"] = timed(lambda: __import__("lm_eval.models.huggingface"))
     import torch
 
-    from safehelp.parity import load_stories, sample_items
+    from generation.parity import load_stories, sample_items
 
     torch.set_num_threads(1)
     items = sample_items(DATA)
     model, tokenizer = load_stories(DATA)
-    parts = {task: [item for item in items if item.task == task] for task in TASKS}
+    parts = {task: [item for item in items if item.key.startswith(f"{task}/")] for task in TASKS}
     parity, speed = [], []
     if arguments.only != "speed":
         for chat in (False, True):

@@ -10,7 +10,7 @@ import numpy as np
 
 from bfpo.judges.fitted import FittedJudge
 from bfpo.judges.fitting import fit_judge
-from bfpo.judges.helpfulness import Comparison, Preference
+from bfpo.judges.helpfulness import AnswerPair, Preference
 from bfpo.judges.labels import LabelledAnswer
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.labeling.posterior import estimate_error
@@ -45,7 +45,7 @@ class FittedOrder:
     judge_id: str = "fitted-order"
 
     @classmethod
-    def fit(cls, comparisons: Sequence[Comparison], first_is_better: Sequence[bool]) -> FittedOrder:
+    def fit(cls, comparisons: Sequence[AnswerPair], first_is_better: Sequence[bool]) -> FittedOrder:
         """Fit to people's order; every comparison counts in both directions, so there is no intercept."""
         from scipy.sparse import vstack
         from sklearn.feature_extraction.text import CountVectorizer
@@ -58,12 +58,12 @@ class FittedOrder:
         model.fit(vstack([differences, -differences]), np.concatenate([better, ~better]))
         return cls(vectorizer, model)
 
-    def compare(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+    def compare(self, comparisons: Sequence[AnswerPair]) -> list[Preference]:
         """Which of each comparison's answers helps more."""
         chances = self.model.predict_proba(_differences(self.vectorizer, comparisons))[:, 1].tolist()
         return [Preference("first" if p >= 0.5 else "second", p, (), self.judge_id) for p in chances]
 
 
-def _differences(vectorizer: Any, comparisons: Sequence[Comparison]) -> Any:
+def _differences(vectorizer: Any, comparisons: Sequence[AnswerPair]) -> Any:
     firsts = vectorizer.transform([comparison.first for comparison in comparisons])
     return firsts - vectorizer.transform([comparison.second for comparison in comparisons])

@@ -6,20 +6,18 @@ import json
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 from filelock import FileLock, Timeout
 
-from bfpo.generation.sampling import Decoding
-from bfpo.judges.helpfulness import Comparison
+from bfpo.judges.helpfulness import AnswerPair
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.labeling.filling import Flags, exchange_of, label_preferences
 from bfpo.microworld.data import safety_set
 from bfpo.microworld.judge import OracleJudge
-from bfpo.models import load_model, load_tokenizer
 from bfpo.objectives.global_preference import GlobalPreference
 from bfpo.preferences.loading import convert
 from bfpo.preferences.reading import Row, dataset_source
@@ -27,6 +25,7 @@ from bfpo.quickstart import METHODS, Scale, method_recipe, write_lines, write_re
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.figures import HEADLINE, items_of
 from bfpo.safehelp.records import GenerationRecord
+from bfpo.safehelp.suites import load_suite
 from bfpo.statistics.intervals import Estimate
 from bfpo.statistics.judge_error import JudgeError
 from bfpo.training.recipe import load_recipe
@@ -205,12 +204,12 @@ def _exchanges(rows: Sequence[Row]) -> tuple[list[Exchange], list[bool]]:
     return exchanges, [bool(flag) for row in rows for flag in (row["chosen_is_safe"], row["rejected_is_safe"])]
 
 
-def _comparisons(rows: Sequence[Row]) -> tuple[list[Comparison], list[bool]]:
+def _comparisons(rows: Sequence[Row]) -> tuple[list[AnswerPair], list[bool]]:
     """Pairs, every second one swapped, and whether the first answer is the more helpful one."""
     pairs = [
         (row["chosen"], row["rejected"]) if at % 2 else (row["rejected"], row["chosen"]) for at, row in enumerate(rows)
     ]
-    comparisons = [Comparison(row["prompt"], *pair) for row, pair in zip(rows, pairs, strict=True)]
+    comparisons = [AnswerPair(row["prompt"], *pair) for row, pair in zip(rows, pairs, strict=True)]
     return comparisons, [bool(at % 2) for at in range(len(rows))]
 
 
@@ -235,8 +234,8 @@ def _order_agreement(judge: FittedOrder, rows: Sequence[Row]) -> float:
 
 
 def _answers(model: Path, seed: int) -> list[GenerationRecord]:
-    loaded, tokenizer = load_model(model), load_tokenizer(model)
-    return evaluate(loaded, tokenizer, name="cell", decoding=Decoding(seed=seed), per_kind=PER_KIND).generations
+    suite = load_suite("microworld", per_kind=PER_KIND)
+    return evaluate(model, suite, name="cell", decoding=replace(suite.decoding, seed=seed)).generations
 
 
 def outcomes(records: Sequence[GenerationRecord]) -> dict[str, list[float]]:

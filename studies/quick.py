@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,13 +16,12 @@ from typing import Any
 import torch
 
 from bfpo.errors import BfpoError
-from bfpo.generation.sampling import Decoding
-from bfpo.models import MICROWORLD, load_model, load_tokenizer
+from bfpo.models import MICROWORLD
 from bfpo.quickstart import METHODS, Scale, method_recipe, sft_recipe, write_data, write_recipe
 from bfpo.quiet import quiet_libraries
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.records import Evaluation
-from bfpo.safehelp.suites import Split
+from bfpo.safehelp.suites import Split, load_suite
 from bfpo.statistics.intervals import mean_interval
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import run_recipe
@@ -81,8 +80,8 @@ def ensure_sft(seed_folder: Path, scale: Scale, seed: int) -> Path:
 
 
 def _evaluate(name: str, model: Path, job: Job) -> Evaluation:
-    loaded, tokenizer = load_model(model), load_tokenizer(model)
-    return evaluate(loaded, tokenizer, name=name, split=job.split, decoding=Decoding(seed=job.seed))
+    suite = load_suite("microworld", split=job.split)
+    return evaluate(model, suite, name=name, decoding=replace(suite.decoding, seed=job.seed))
 
 
 def _figures(evaluation: Evaluation) -> dict[str, float]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from bfpo.errors import BfpoError
-from bfpo.generation.sampling import Decoding
 from bfpo.microworld.data import chat_set, helpfulness_set, safety_set
-from bfpo.models import MICROWORLD, load_model, load_tokenizer
+from bfpo.models import MICROWORLD
 from bfpo.reports.page import ReportFiles, tell, write_report
-from bfpo.safehelp.evaluate import Options, evaluate
+from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.suites import load_suite
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import run_recipe
 
@@ -151,11 +151,8 @@ def _evaluate(
     name: str, model: Path, folder: Path, seed: int, per_kind: int, progress: Callable[[str], None]
 ) -> Evaluation:
     started = time.monotonic()
-    loaded, tokenizer = load_model(model), load_tokenizer(model)
-    options = Options(model_path=str(model))
-    evaluation = evaluate(
-        loaded, tokenizer, name=name, decoding=Decoding(seed=seed), per_kind=per_kind, options=options
-    )
+    suite = load_suite("microworld", per_kind=per_kind)
+    evaluation = evaluate(model, suite, name=name, decoding=replace(suite.decoding, seed=seed))
     evaluation.save(folder / "evaluations" / name)
     scores = ", ".join(f"{key} {evaluation.scores[key].value:.2f}" for key in ("helpful", "harmless", "over_refusal"))
     progress(f"{name}: {scores} ({time.monotonic() - started:.0f} s)")

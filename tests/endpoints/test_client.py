@@ -10,7 +10,7 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from bfpo.endpoints import Endpoint, EndpointConfig, Failure, Reply, Request
+from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure, Reply
 from bfpo.endpoints.client import _retry_after
 from bfpo.endpoints.messages import MalformedReplyError, parse_reply
 from bfpo.errors import BfpoError, RunError
@@ -20,7 +20,7 @@ KEY = "sk-very-secret-4711"
 
 
 def ask(text, **options):
-    return Request(({"role": "user", "content": text},), **options)
+    return CompletionRequest(({"role": "user", "content": text},), **options)
 
 
 def said(body):
@@ -200,7 +200,7 @@ def test_a_plain_completion_goes_to_its_own_address_and_is_read_in_its_own_form(
     reply["logprobs"] = {"tokens": [" Yes"], "top_logprobs": [{" Yes": -0.1, " No": -2.4}]}
 
     with serving(lambda body, attempt: (200, {}, json.dumps({"choices": [reply]}).encode())) as server:
-        (got,) = Endpoint(config(server)).complete([Request("text", max_tokens=1, top_logprobs=2)])
+        (got,) = Endpoint(config(server)).complete([CompletionRequest("text", max_tokens=1, top_logprobs=2)])
     path, body = server.log[0]
     assert (path, body["prompt"], body["logprobs"]) == ("/v1/completions", "text", 2)
     assert got.text == " Yes"

@@ -7,14 +7,25 @@ import pytest
 import torch
 
 from bfpo.errors import BfpoError
-from bfpo.generation.protocol import Asked
-from bfpo.generation.sampling import Completion, Decoding, LocalGenerator, generate
+from bfpo.generation.local_generator import LocalGenerator
+from bfpo.generation.protocol import Completion, Decoding, SampleRequest, sample_requests
 from bfpo.preferences.encoding import encode_prompt
 from models import tiny_llama
 from training.rows import word_tokenizer
 
 PROMPTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9", "w1", "w2 w2"]
 GREEDY = Decoding(temperature=0, max_new_tokens=8)
+
+
+def generate(model, tokenizer, prompts, decoding):
+    """The answers to every prompt, as a run plans and samples them."""
+    generator = LocalGenerator(model, tokenizer)
+    requests = sample_requests({str(at): prompt for at, prompt in enumerate(prompts)}, decoding)
+    answers = [[None] * decoding.samples for _ in prompts]
+    for batch in generator.plan(requests, decoding):
+        for request, completion in zip(batch, generator.generate(batch, decoding), strict=True):
+            answers[int(request.key)][request.sample] = completion
+    return answers
 
 
 def greedy_ids(model, prompt, count):
@@ -90,16 +101,17 @@ def test_sampling_is_seeded_and_ignores_what_ran_before_and_leaves_randomness_al
 
 def test_an_answer_depends_on_its_own_seed_and_not_on_its_neighbours():
     model, tokenizer = tiny_llama(dtype=torch.float64), word_tokenizer()
-    generator = LocalGenerator(model, tokenizer, Decoding(temperature=1.0, top_p=1.0, max_new_tokens=8))
-    asked = [Asked(prompt, prompt, number) for prompt in PROMPTS for number in range(3)]
-    together = generator.answer(asked)
-    assert [generator.answer([one])[0] for one in asked] == together
-    assert generator.answer(asked[::-1]) == together[::-1]
-    assert len({completion.text for completion in together}) == len(asked)
+    generator = LocalGenerator(model, tokenizer)
+    decoding = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=8, samples=3)
+    requests = sample_requests({prompt: prompt for prompt in PROMPTS}, decoding)
+    together = generator.generate(requests, decoding)
+    assert [generator.generate([request], decoding)[0] for request in requests] == together
+    assert generator.generate(requests[::-1], decoding) == together[::-1]
+    assert len({completion.text for completion in together}) == len(requests) == 3 * len(PROMPTS)
     # The same prompt under another name, and the same name in another run, are other draws.
-    assert generator.answer([Asked("other", PROMPTS[0])])[0] != together[0]
-    again = replace(generator, decoding=replace(generator.decoding, seed=1))
-    assert again.answer(asked[:1])[0] != together[0]
+    assert generator.generate(sample_requests({"other": PROMPTS[0]}, decoding), decoding)[0] != together[0]
+    other_run = sample_requests({PROMPTS[0]: PROMPTS[0]}, replace(decoding, seed=1))
+    assert generator.generate(other_run, decoding)[0] != together[0]
 
 
 def test_batches_of_the_same_prompt_get_different_answers():
@@ -111,14 +123,16 @@ def test_batches_of_the_same_prompt_get_different_answers():
 def test_a_system_prompt_stands_before_every_prompt_in_the_template():
     tokenizer = word_tokenizer()
     with pytest.raises(BfpoError, match="no chat template"):
-        LocalGenerator(tiny_llama(), tokenizer, GREEDY, system_prompt="w1")
+        LocalGenerator(tiny_llama(), tokenizer, system_prompt="w1")
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
         "{% if add_generation_prompt %}w0{% endif %}"
     )
-    generator = LocalGenerator(tiny_llama(), tokenizer, GREEDY, system_prompt="w7")
+    generator = LocalGenerator(tiny_llama(), tokenizer, system_prompt="w7")
     assert generator.render("w3") == "system w7 user w3 w0"
-    assert generator.answer([Asked("a", "w3")]) != replace(generator, system_prompt=None).answer([Asked("a", "w3")])
+    request, without = SampleRequest("a", "w3"), replace(generator, system_prompt=None)
+    assert generator.generate([request], GREEDY) != without.generate([request], GREEDY)
+    assert generator.identity == replace(without.identity, system_prompt="w7")
 
 
 def test_the_models_own_defaults_do_not_decide_how_it_is_sampled():

@@ -12,29 +12,25 @@ import signal
 import sys
 from pathlib import Path
 
-from bfpo.generation.protocol import Completion
+from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity
 from bfpo.judges.verdict import Verdict
-from bfpo.safehelp.generation import run_prompts
+from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.journal import Journal
-from bfpo.safehelp.judging import Judging
-from bfpo.safehelp.records import GENERATIONS, read_generations
+from bfpo.safehelp.judge_panel import JudgePanel
+from bfpo.safehelp.records import GENERATIONS
 from bfpo.safehelp.suites import Suite, load_suite
 
 KINDS = ("benign", "borderline", "harmful")
 
 
-class StubGenerator:
+class StubGenerator(Generator):
     """Answers that depend on seed and prompt alone, as a model's do; no torch, so that a process starts at once."""
 
-    def render(self, prompt):
-        return f"<{prompt}>"
+    identity = ModelIdentity("stub")
 
-    def plan(self, asked):
-        return [asked[start : start + 5] for start in range(0, len(asked), 5)]
-
-    def answer(self, batch):
-        texts = [hashlib.sha256(f"{one.seed(0)} {one.prompt}".encode()).hexdigest() for one in batch]
+    def generate(self, batch, decoding):
+        texts = [hashlib.sha256(f"{one.seed} {one.prompt}".encode()).hexdigest() for one in batch]
         return [Completion(f'{text} \u2028 "quoted" ä\n' * (1 + int(text[0], 16)), text[1] == "0", 7) for text in texts]
 
 
@@ -48,24 +44,16 @@ class StubJudge:
 
 def stub_run(folder):
     items = [PromptItem("t", f"{n}", KINDS[n % 3], None, None, f"{n // 2}", f"question {n}") for n in range(60)]
-    suite = Suite("stub", items, [])
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder / GENERATIONS, read_generations)
-    run_prompts(StubGenerator(), Judging(suite, [StubJudge()]), items, 2, journal)
-    return journal.records()
+    decoding = Decoding(samples=2, batch_size=5)
+    return evaluate(StubGenerator(), Suite("stub", items, []), judges=[StubJudge()], decoding=decoding, folder=folder)
 
 
 def model_run(folder):
     """The embedded model on a few prompts of its world."""
-    from bfpo.generation.sampling import Decoding
-    from bfpo.models import load_model, load_tokenizer
-    from bfpo.safehelp.evaluate import evaluate
-
     return evaluate(
-        load_model("microworld"),
-        load_tokenizer("microworld"),
+        "microworld",
+        load_suite("microworld", per_kind=3),
         name="m",
-        suite=load_suite("microworld", per_kind=3),
         decoding=Decoding(batch_size=4, samples=2, max_new_tokens=12),
         folder=folder,
     )
@@ -81,7 +69,7 @@ def die_at(moment, number):
 
         Journal._write = torn
         return
-    owner, name = {"before an answer": (StubGenerator, "answer"), "before a verdict": (Judging, "judge"),
+    owner, name = {"before an answer": (StubGenerator, "generate"), "before a verdict": (JudgePanel, "judge"),
                    "before a record": (Journal, "append"), "after a record": (Journal, "append")}[moment]  # fmt: skip
     original, calls = getattr(owner, name), 0
 
@@ -113,8 +101,6 @@ def kill(kind, folder, moment, number):
 if __name__ == "__main__":
     which, place, *moments = sys.argv[1:]
     if which == "model":
-        import bfpo.engine.cache  # noqa: F401
-        import bfpo.generation.sampling  # noqa: F401
-        import bfpo.safehelp.likelihood  # noqa: F401  (once, before the forks)
+        import bfpo.generation.local_generator  # noqa: F401  (once, before the forks)
     pairs = zip(moments[::2], map(int, moments[1::2]), strict=True)
     print(json.dumps([kill(which, Path(place), moment, number) for moment, number in pairs]))

@@ -7,8 +7,8 @@ import pytest
 
 from bfpo.errors import BfpoError
 from bfpo.judges.verdict import Verdict
+from bfpo.safehelp.answer_kinds import answer_kind
 from bfpo.safehelp.compare import compare, compare_models, why_incomparable
-from bfpo.safehelp.figures import answer_kind
 from bfpo.safehelp.plane import joint, p_dominates
 from bfpo.safehelp.records import Evaluation, GenerationRecord, JudgeUsed, LikelihoodRecord, RunHeader
 from bfpo.safehelp.scores import score

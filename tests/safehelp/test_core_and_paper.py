@@ -7,14 +7,15 @@ from types import SimpleNamespace
 import pytest
 
 from bfpo.errors import BfpoError
-from bfpo.generation.protocol import Decoding
+from bfpo.generation.local_generator import LocalGenerator
+from bfpo.generation.protocol import ChoiceRequest, Decoding
 from bfpo.judges.verdict import Verdict
-from bfpo.safehelp.evaluate import Options, evaluate
+from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.lm_eval_tasks import run_lm_eval
 from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.suites import load_suite
+from generation.parity import byte_tokenizer
 from models import tiny_llama
-from safehelp.parity import byte_tokenizer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DECODING = Decoding(max_new_tokens=6)
@@ -48,11 +49,22 @@ def tiny():
     return model, byte_tokenizer()
 
 
-def run(suite, tmp_path):
-    options = Options(judges=[LengthJudge("first"), LengthJudge("second")], help_judge=FirstIsLonger())
+def plain():
+    """Without a chat template."""
     model, tokenizer = tiny()
+    tokenizer.chat_template = None
+    return LocalGenerator(model, tokenizer)
+
+
+def run(suite, tmp_path):
     evaluation = evaluate(
-        model, tokenizer, name="tiny", suite=suite, decoding=DECODING, folder=tmp_path / "run", options=options
+        LocalGenerator(*tiny()),
+        suite,
+        name="tiny",
+        decoding=DECODING,
+        folder=tmp_path / "run",
+        judges=[LengthJudge("first"), LengthJudge("second")],
+        helpfulness_judge=FirstIsLonger(),
     )
     assert Evaluation.load(tmp_path / "run") == evaluation
     return evaluation
@@ -92,24 +104,23 @@ def test_paper_runs_to_the_end(tmp_path, monkeypatch):
 
 def test_lm_evals_likelihoods_are_ours():
     pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
-    from bfpo.safehelp.likelihood import run_choices
-
     names = ("ethics_utilitarianism", "winogrande", "crows_pairs_english", "toxigen")
     core, paper = (load_suite(name, folder=FIXTURES / name) for name in ("core", "paper"))
     paper = replace(paper, tasks=tuple(task for task in paper.tasks if task.task in names))
-    model, tokenizer = tiny()
+    generator = plain()
     theirs = {
-        (record.task, record.item): record
-        for records in run_lm_eval(model, tokenizer, paper, chat=False)
+        f"{record.task}/{record.item}": record
+        for records in run_lm_eval(generator, paper)
         for record in records.likelihoods
     }
-    chosen = [item for item in core.choices if item.task in names]
-    ours = [record for batch in run_choices(model, tokenizer, chosen, chat=False) for record in batch]
-    assert {(record.task, record.item) for record in ours} == set(theirs)
-    for record in ours:
-        other = theirs[record.task, record.item]
-        assert record.logps == pytest.approx(other.logps, abs=1e-4)
-        assert (record.choices, record.correct, record.scored) == (other.choices, other.correct, other.scored)
+    chosen = {f"{item.task}/{item.item}": item for item in core.choices if item.task in names}
+    requests = [ChoiceRequest(key, i.prompt, i.choices, i.scored, i.delimiter) for key, i in chosen.items()]
+    ours = {scored.key: scored for batch in generator.score_choices(requests) for scored in batch}
+    assert set(ours) == set(theirs)
+    for key, other in theirs.items():
+        item = chosen[key]
+        assert ours[key].logps == pytest.approx(other.logps, abs=1e-4)
+        assert (item.choices, item.correct, item.scored) == (other.choices, other.correct, other.scored)
 
 
 def test_examples_before_the_questions_have_a_file_of_their_own(tmp_path):
@@ -118,5 +129,5 @@ def test_examples_before_the_questions_have_a_file_of_their_own(tmp_path):
     suite = load_suite("paper", folder=FIXTURES / "paper", data={"gsm8k": tmp_path / "gsm8k.jsonl"})
     suite = replace(suite, tasks=tuple(task for task in suite.tasks if task.task == "gsm8k"))
     with pytest.raises(BfpoError, match=r"5 solved examples .*gsm8k\.train\.jsonl"):
-        list(run_lm_eval(*tiny(), suite, chat=False))
-    assert list(run_lm_eval(*tiny(), suite, chat=False, done=["gsm8k"])) == []
+        list(run_lm_eval(plain(), suite))
+    assert list(run_lm_eval(plain(), suite, done=["gsm8k"])) == []

@@ -10,13 +10,15 @@ import pytest
 from typer.testing import CliRunner
 
 from bfpo.cli.main import app
+from bfpo.endpoints import EndpointConfig, Failure, Reply
 from bfpo.errors import BfpoError, RunError
-from bfpo.generation.protocol import Decoding
+from bfpo.generation.endpoint_generator import EndpointGenerator
+from bfpo.generation.protocol import ChoiceLogps, Completion, Decoding, Generator, ModelIdentity
 from bfpo.judges.verdict import Verdict
-from bfpo.models import load_model, load_tokenizer
-from bfpo.safehelp.evaluate import Options, evaluate, evaluate_endpoint
-from bfpo.safehelp.items import PromptItem
-from bfpo.safehelp.judging import Judging
+from bfpo.models import load_tokenizer
+from bfpo.safehelp.evaluate import evaluate, runnable
+from bfpo.safehelp.items import ChoiceItem, PromptItem
+from bfpo.safehelp.judge_panel import JudgePanel
 from bfpo.safehelp.records import Evaluation, GenerationRecord, RunHeader
 from bfpo.safehelp.scores import score
 from bfpo.safehelp.suites import Suite, load_suite
@@ -24,7 +26,7 @@ from bfpo.statistics.judge_error import JudgeError
 
 
 def test_the_embedded_model_starts_helpful_and_harmful():
-    result = evaluate(load_model("microworld"), load_tokenizer("microworld"), name="base", per_kind=60)
+    result = evaluate("microworld", load_suite("microworld", per_kind=60), name="base")
     assert result.scores["helpful"].value > 0.7
     assert result.scores["harmless"].value < 0.45
     assert result.scores["incoherent"].value < 0.05
@@ -39,6 +41,7 @@ def test_the_embedded_model_starts_helpful_and_harmful():
     assert record.tokens == len(load_tokenizer("microworld")(record.answer)["input_ids"])
     header = result.header
     assert [judge.judge_id for judge in header.judges] == ["microworld-oracle"]
+    assert (header.model, header.model_path) == ("base", "microworld")
     assert (header.counts["answers"], header.counts["unparsed"], header.finished) == (180, 0, True)
     assert len(header.model_digest or "") == len(header.chat_template_sha256 or "") == 64
 
@@ -60,8 +63,8 @@ class Prefers:
 
     def compare(self, comparisons):
         assert {pair.second for pair in comparisons} == {"theirs"}
-        said = [0.9 if "good" in pair.first else None if "odd" in pair.first else 0.2 for pair in comparisons]
-        return [SimpleNamespace(p_first=p_first) for p_first in said]
+        values = [0.9 if "good" in pair.first else None if "odd" in pair.first else 0.2 for pair in comparisons]
+        return [SimpleNamespace(p_first=p_first) for p_first in values]
 
 
 ITEMS = [
@@ -74,69 +77,125 @@ ITEMS = [
 
 
 def test_verdicts_help_and_behaviors_reach_their_answers():
-    judging = Judging(Suite("s", ITEMS, []), [Says("one", "safe"), Says("two", "unsafe")], Prefers())
+    judging = JudgePanel(Suite("s", ITEMS, []), [Says("one", "safe"), Says("two", "unsafe")], Prefers())
     judged = judging.judge(ITEMS, ["bad", "good", "good", "odd", "bad"])
-    assert [said.p_help for said in judged] == [None, None, 0.9, None, 0.2]
+    assert [answer.p_help for answer in judged] == [None, None, 0.9, None, 0.2]
     assert [verdict.label for verdict in judged[0].verdicts] == ["safe", "unsafe"]
     assert [(used.judge_id, used.role) for used in judging.used] == [
         ("one", "primary"), ("two", "second"), ("prefers", "helpfulness"),
     ]  # fmt: skip
     with pytest.raises(BfpoError, match="need a judge"):
-        Judging(Suite("s", ITEMS, []))
+        JudgePanel(Suite("s", ITEMS, []))
 
 
 def test_a_named_judge_takes_the_oracles_place_but_not_its_measure_of_help():
     suite = load_suite("microworld", per_kind=2)
-    judged = Judging(suite, [Says("one", "unsafe")]).judge(suite.prompts[:1], ["nonsense"])[0]
+    judged = JudgePanel(suite, [Says("one", "unsafe")]).judge(suite.prompts[:1], ["nonsense"])[0]
     assert (judged.verdicts[0].judge_id, judged.detail, judged.p_help) == ("one", "incoherent", 0.0)
 
 
 class Server:
     """Stands for `bfpo.endpoints.Endpoint`: the protocol's own replies, without a network."""
 
+    config = EndpointConfig(url="http://localhost:8000/v1/", model="org/m")
+
     def __init__(self, failing=()):
         self.requests, self.failing = [], failing
 
     def complete(self, requests):
-        endpoints = pytest.importorskip("bfpo.endpoints", reason="the endpoints' room is not on this branch")
         for request in requests:
             self.requests.append(request)
             prompt = request.prompt[-1]["content"]
             if prompt in self.failing:
-                yield endpoints.Failure("HTTP 500", 6)
+                yield Failure("HTTP 500", 6)
             else:
-                yield endpoints.Reply(f" good answer to {prompt} \ud800", "length" if prompt == "q2" else "stop")
+                yield Reply(f" good answer to {prompt} \ud800", "length" if prompt == "q2" else "stop")
 
 
 def test_a_server_is_asked_with_seeds_and_its_failures_end_the_run(tmp_path):
-    pytest.importorskip("bfpo.endpoints", reason="the endpoints' room is not on this branch")
     suite, server = Suite("s", ITEMS, []), Server()
-    options = Options(judges=[Says("one", "safe")], help_judge=Prefers(), system_prompt="brief", model_path="url m")
-    decoding = Decoding(samples=2, batch_size=3, max_new_tokens=9)
-    result = evaluate_endpoint(
-        server, name="m", suite=suite, decoding=decoding, folder=tmp_path / "run", options=options
-    )
+    settings = {"judges": [Says("one", "safe")], "helpfulness_judge": Prefers()}
+    settings["decoding"] = Decoding(samples=2, batch_size=3, max_new_tokens=9)
+    result = evaluate(EndpointGenerator(server, "brief"), suite, folder=tmp_path / "run", **settings)
     assert len({request.seed for request in server.requests}) == len(server.requests) == 10
     assert {(request.max_tokens, request.temperature, request.top_p) for request in server.requests} == {(9, 0.7, 0.95)}
-    first = result.generations[0]
+    header, first = result.header, result.generations[0]
+    assert (header.model, header.model_path) == ("m", "http://localhost:8000/v1 org/m")
+    assert (header.model_digest, header.system_prompt) == (None, "brief")
     assert first.rendered == "system: brief\nuser: q1"
     assert first.answer == "good answer to q1 ?"
     assert [record.truncated for record in result.generations if record.prompt == "q2"] == [True, True]
     assert result.scores["helpful"].value == pytest.approx(0.9)
     assert Evaluation.load(tmp_path / "run") == result
-    with pytest.raises(RunError, match=r"no answer to help/2 \(HTTP 500, 6 tries"):
-        evaluate_endpoint(
-            Server(["q4"]), name="m", suite=suite, decoding=decoding, folder=tmp_path / "b", options=options
-        )
-    with pytest.raises(BfpoError, match="only tasks of likelihood"):
-        evaluate_endpoint(server, name="m", suite=replace(suite, prompts=[]), options=options)
+    with pytest.raises(RunError, match=r"no answer to help/2 \(HTTP 500, 6 attempts\): .* resumes"):
+        evaluate(EndpointGenerator(Server(["q4"])), suite, folder=tmp_path / "b", **settings)
+    with pytest.raises(BfpoError, match="only likelihood tasks"):
+        evaluate(EndpointGenerator(server), replace(suite, prompts=[]), **settings)
+
+
+class Echo(Generator):
+    """An engine written from docs/how-to/evaluate.md, "Your own engine"; with ``batches`` it dies after that many."""
+
+    identity = ModelIdentity(path="engines/echo", digest="v1", system_prompt="Be brief.")
+
+    def __init__(self, batches=None):
+        self.batches = batches
+
+    def generate(self, batch, decoding):
+        if self.batches == 0:
+            raise KeyboardInterrupt
+        self.batches = None if self.batches is None else self.batches - 1
+        texts = [f"{request.prompt} {request.seed} {decoding.temperature}" for request in batch]
+        return [Completion(text[: decoding.max_new_tokens], truncated=False) for text in texts]
+
+
+def test_an_engine_of_ones_own_is_evaluated_and_resumed(tmp_path):
+    suite = load_suite("microworld", per_kind=4)
+    settings = {"decoding": Decoding(samples=2, batch_size=5, temperature=0.3)}
+    with pytest.warns(UserWarning, match="left out: microworld_helpful, microworld_harmless, microworld_over_refusal"):
+        whole = evaluate(Echo(), suite, folder=tmp_path / "whole", **settings)
+    suite, left_out = runnable(suite, Echo())
+    assert len(left_out) == 3
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Echo(batches=2), suite, folder=tmp_path / "killed", **settings)
+    assert len((tmp_path / "killed" / "generations.jsonl").read_text().splitlines()) == 10
+    resumed = evaluate(Echo(), suite, folder=tmp_path / "killed", **settings)
+    for name in ("generations.jsonl", "scores.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    times = {"started": "", "seconds": 0.0}
+    assert replace(resumed.header, **times) == replace(whole.header, **times)
+    assert (whole.header.model, whole.header.model_digest, whole.header.system_prompt) == ("echo", "v1", "Be brief.")
+    assert whole.header.decoding["temperature"] == 0.3
+    assert len(whole.generations) == len({record.answer for record in whole.generations}) == 24
+    assert whole.generations[0].rendered == f"system: Be brief.\nuser: {suite.prompts[0].prompt}"
+    unnamed = Echo()
+    unnamed.identity = ModelIdentity()
+    with pytest.raises(BfpoError, match="pass name="):
+        evaluate(unnamed, suite)
+
+
+def test_an_engine_that_scores_texts_runs_likelihood_tasks(tmp_path):
+    class Scorer(Echo):
+        def score_choices(self, requests, done=frozenset()):
+            for request in requests:
+                if request.key not in done:
+                    yield [ChoiceLogps(request.key, tuple(-float(len(text)) for text in request.choices), True)]
+
+    item = ChoiceItem("t", "1", "harmless", "c", "k", "the", ("tea", "Ü"), (0.0, 1.0), ("other", "biased"))
+    suite = Suite("s", [], [item, replace(item, item="2")])
+    result = evaluate(Scorer(), suite, folder=tmp_path)
+    first, second = result.likelihoods
+    assert (first.task, first.item, first.factor, first.category, first.cluster) == ("t", "1", "harmless", "c", "k")
+    assert (first.choices, first.logps, first.bytes) == (item.choices, (-3.0, -1.0), (3, 2))
+    assert (first.correct, first.labels, first.truncated) == ((0.0, 1.0), item.labels, True)
+    assert second == replace(first, item="2")
+    assert evaluate(Scorer(), suite, folder=tmp_path).likelihoods == [first, second]
 
 
 def test_known_errors_of_the_judge_correct_attack_success():
     suite = load_suite("microworld", per_kind=4)
-    model, tokenizer = load_model("microworld"), load_tokenizer("microworld")
-    options = Options(judge_error=JudgeError.from_counts(90, 100, 95, 100))
-    result = evaluate(model, tokenizer, name="m", suite=suite, options=options)
+    error = JudgeError.from_counts(90, 100, 95, 100)
+    result = evaluate("microworld", suite, judge_error=error)
     (attack,) = (row.estimate.value for row in result.tasks if row.metric == "attack_success")
     corrected = result.scores["attack_success/corrected"]
     assert corrected.value == pytest.approx(min(1.0, max(0.0, (attack - 0.05) / 0.85)))

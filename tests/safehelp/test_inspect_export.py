@@ -40,13 +40,13 @@ def run(task, answers, tmp_path):
 
 def test_answers_are_judged_and_scored_by_their_kind(tmp_path):
     suite = load_suite("core", folder=FIXTURES / "core")
-    task = as_inspect_task(suite, "jailbreakbench", KeywordJudge())
+    task = as_inspect_task(suite, "jailbreakbench", [KeywordJudge()])
     log = run(task, ["I am sorry.", "unsafe", "", "Here you are."], tmp_path)
     assert [next(iter(sample.scores.values())).answer for sample in log.samples] == [
         "safe-refusal", "unsafe", "incoherent", "safe-helpful",
     ]  # fmt: skip
     assert log.results.scores[0].metrics["mean"].value == 0.5
-    log = run(as_inspect_task(suite, "xstest_safe", KeywordJudge()), ["I am sorry.", "So."], tmp_path)
+    log = run(as_inspect_task(suite, "xstest_safe", [KeywordJudge()]), ["I am sorry.", "So."], tmp_path)
     assert log.results.scores[0].metrics["mean"].value == 0.5
 
 
@@ -61,7 +61,7 @@ def test_what_cannot_be_exported_is_said():
     for task, message in [
         ("winogrande", "can't be exported"),
         ("crows_pairs_english", "can't be exported"),
-        ("advbench", "needs a judge"),
+        ("advbench", "need a judge"),
         ("alpaca_eval", "compares answers"),
         ("advbenc", "did you mean 'advbench'"),
     ]:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from bfpo.errors import BfpoError
-from bfpo.generation.sampling import Decoding
+from bfpo.generation.local_generator import LocalGenerator
+from bfpo.generation.protocol import Decoding
 from bfpo.models import load_model, load_tokenizer
-from bfpo.safehelp.evaluate import Options, evaluate
+from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.journal import Journal
 from bfpo.safehelp.lm_eval_tasks import LmEvalRecords
 from bfpo.safehelp.records import Evaluation, LikelihoodRecord, read_generations
@@ -52,15 +53,15 @@ def test_killed_at_20_random_moments(tmp_path):
     states = killed("stub", tmp_path / "killed", moments)
     assert sum(not whole for size, whole in states if size) >= 3  # died in the middle of a line
     assert 0 < states[-1][0] < len(expected)
-    records = stub_run(tmp_path / "killed")
+    resumed = stub_run(tmp_path / "killed")
     assert (tmp_path / "killed" / "generations.jsonl").read_bytes() == expected
-    assert records == read_generations(undisturbed / "generations.jsonl")
+    assert resumed.generations == Evaluation.load(undisturbed).generations
 
 
 def test_a_killed_models_run_goes_on(tmp_path):
     whole = model_run(tmp_path / "undisturbed")
     killed("model", tmp_path / "killed", [("before a verdict", 3), ("in a record", 900), ("after a record", 2)])
-    with pytest.raises(BfpoError, match="not finished"):
+    with pytest.raises(BfpoError, match="unfinished"):
         Evaluation.load(tmp_path / "killed")
     resumed = model_run(tmp_path / "killed")
     for name in ("generations.jsonl", "likelihoods.jsonl", "scores.json"):
@@ -75,10 +76,10 @@ def test_a_killed_models_run_goes_on(tmp_path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    model, tokenizer = load_model("microworld"), load_tokenizer("microworld")
+    generator = LocalGenerator.load("microworld")
     suite = load_suite("microworld", per_kind=2)
-    evaluate(model, tokenizer, name="m", suite=suite, decoding=Decoding(max_new_tokens=4), folder=folder)
-    return folder, model, tokenizer, suite
+    evaluate(generator, suite, name="m", decoding=Decoding(max_new_tokens=4), folder=folder)
+    return folder, generator, suite
 
 
 @pytest.mark.parametrize(
@@ -87,48 +88,48 @@ def finished(tmp_path_factory):
         ({"name": "other"}, "another model"),
         ({"decoding": Decoding(max_new_tokens=4, temperature=0.1)}, "decoding .temperature 0.7, now 0.1"),
         ({"decoding": Decoding(max_new_tokens=4, batch_size=3)}, "decoding .batch_size 256, now 3"),
-        ({"options": Options(system_prompt="Be brief.")}, "another system_prompt"),
         ({"suite": load_suite("microworld", split="validation", per_kind=2)}, "another suite_digest"),
     ],
 )
 def test_a_folder_of_another_run_is_refused(finished, change, what):
-    folder, model, tokenizer, suite = finished
+    folder, generator, suite = finished
     settings = {"name": "m", "suite": suite, "decoding": Decoding(max_new_tokens=4), "folder": folder}
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(BfpoError, match=what):
-        evaluate(model, tokenizer, **(settings | change))
+        evaluate(generator, **(settings | change))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_other_weights_and_another_template_are_refused(finished):
-    folder, _, tokenizer, suite = finished
-    settings = {"name": "m", "suite": suite, "decoding": Decoding(max_new_tokens=4), "folder": folder}
-    model = load_model("microworld")
+def test_other_weights_another_template_and_another_system_prompt_are_refused(finished):
+    folder, generator, suite = finished
+    model, changed = load_model("microworld"), load_tokenizer("microworld")
     model.get_input_embeddings().weight.data[5] += 0.1
-    with pytest.raises(BfpoError, match="another model_digest"):
-        evaluate(model, tokenizer, **settings)
-    changed = load_tokenizer("microworld")
     changed.chat_template += " "
-    with pytest.raises(BfpoError, match="another chat_template_sha256"):
-        evaluate(load_model("microworld"), changed, **settings)
+    for other, what in [
+        (replace(generator, model=model), "another model_digest"),
+        (replace(generator, tokenizer=changed), "another chat_template_sha256"),
+        (replace(generator, system_prompt="Be brief."), "another system_prompt"),
+    ]:
+        with pytest.raises(BfpoError, match=what):
+            evaluate(other, suite, name="m", decoding=Decoding(max_new_tokens=4), folder=folder)
 
 
 def test_records_without_a_header_and_files_of_something_else_are_refused(finished, tmp_path):
-    folder, model, tokenizer, suite = finished
+    folder, generator, suite = finished
     settings = {"name": "m", "suite": suite, "decoding": Decoding(max_new_tokens=4), "folder": tmp_path}
     (tmp_path / "generations.jsonl").write_bytes((folder / "generations.jsonl").read_bytes())
     with pytest.raises(BfpoError, match="records without a header"):
-        evaluate(model, tokenizer, **settings)
+        evaluate(generator, **settings)
     (tmp_path / "run.json").write_text(json.dumps({"config": {}, "finished": True}))
     with pytest.raises(BfpoError, match="no RunHeader of this version"):
-        evaluate(model, tokenizer, **settings)
+        evaluate(generator, **settings)
 
 
 def test_only_the_last_of_lm_evals_tasks_is_asked_again(tmp_path, monkeypatch):
-    tasks = tuple(Task(task=name, factor="helpful", licence="", metrics=("acc",), lm_eval=name) for name in "abc")
+    tasks = tuple(Task(task=name, factor="helpful", license="", metrics=("acc",), lm_eval=name) for name in "abc")
     asked = []
 
-    def stub(model, tokenizer, suite, *, done, **_):
+    def stub(generator, suite, *, done, **_):
         asked.append(list(done))
         for name in "abc":
             if name not in done:
@@ -141,20 +142,20 @@ def test_only_the_last_of_lm_evals_tasks_is_asked_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr("bfpo.safehelp.lm_eval_tasks.run_lm_eval", stub)
     settings = {"name": "m", "suite": Suite("s", [], [], tasks), "folder": tmp_path}
-    model, tokenizer = load_model("microworld"), load_tokenizer("microworld")
+    generator = LocalGenerator.load("microworld")
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, tokenizer, **settings)
+        evaluate(generator, **settings)
     path = tmp_path / "likelihoods.jsonl"
     # A kill while b was written: half of its last line, after a whole one.
     path.write_bytes(path.read_bytes()[:-30])
-    result = evaluate(model, tokenizer, **settings)
+    result = evaluate(generator, **settings)
     assert asked == [[], ["a"]]
     assert [(record.task, record.item) for record in result.likelihoods] == [(t, n) for t in "abc" for n in "12"]
     assert result.header.counts["torn_lines"] == 1
-    assert evaluate(model, tokenizer, **settings).likelihoods == result.likelihoods
+    assert evaluate(generator, **settings).likelihoods == result.likelihoods
     assert asked[2] == ["a", "b", "c"]
     with pytest.raises(BfpoError, match="another suite_digest"):
-        evaluate(model, tokenizer, **settings, options=Options(limit=1))
+        evaluate(generator, **settings, limit=1)
 
 
 def test_a_journal_of_another_plan_is_refused(tmp_path):

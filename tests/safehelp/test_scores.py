@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfpo.judges.verdict import Verdict
+from bfpo.safehelp.answer_kinds import ANSWER_KINDS, answer_kind
 from bfpo.safehelp.cautions import cautions
-from bfpo.safehelp.figures import SAFE_KINDS, answer_kind
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.planning import detectable
 from bfpo.safehelp.records import Evaluation, GenerationRecord, JudgeUsed, LikelihoodRecord, RunHeader
@@ -74,7 +74,7 @@ def test_the_table_of_answer_kinds(said, kind):
     st.sampled_from([None, "incoherent", "vague"]),
 )  # fmt: skip
 def test_only_what_a_judge_called_safe_is_safe(text, verdict, p_help, detail):
-    if answer_kind(text, verdict, p_help, detail) in SAFE_KINDS:
+    if ANSWER_KINDS[answer_kind(text, verdict, p_help, detail)].is_safe:
         assert text.strip()
         assert verdict.label == "safe"
 

@@ -19,7 +19,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 CHOICES = {
     "task": "colours",
     "factor": "helpful",
-    "licence": "CC0-1.0",
+    "license": "CC0-1.0",
     "source": {"file": "colours.jsonl"},
     "prompt": "What colour is {{ thing }}?",
     "choices": "[right, wrong]",
@@ -29,7 +29,7 @@ CHOICES = {
 PROMPTS = {
     "task": "doors",
     "factor": "over_refusal",
-    "licence": "CC0-1.0",
+    "license": "CC0-1.0",
     "source": {"file": "doors.jsonl"},
     "kind": "borderline",
     "prompt": "{{ question }}",
@@ -201,9 +201,9 @@ def test_a_limit_draws_the_same_items_from_everywhere(tmp_path):
         (CHOICES | {"prompt": "{{ thing"}, "prompt: no Jinja template"),
         (PROMPTS | {"judge": "pairwise"}, "a pairwise judge needs 'reference'"),
         (PROMPTS | {"labels": "[]"}, "labels: has no meaning for a task with 'kind'"),
-        ({"task": "x", "factor": "helpful"}, "the key 'licence' is missing"),
+        ({"task": "x", "factor": "helpful"}, "the key 'license' is missing"),
         (
-            {"task": "g", "factor": "helpful", "licence": "MIT", "lm_eval": "gsm8k", "prompt": "q"},
+            {"task": "g", "factor": "helpful", "license": "MIT", "lm_eval": "gsm8k", "prompt": "q"},
             "prompt: lm-eval's task",
         ),
         ("core/xstest", "suite 'core' has no task 'xstest'"),
@@ -382,7 +382,7 @@ def test_the_page_of_suites_has_every_task():
     for row in list_tasks():
         section = page.partition(f"\n## {row['suite']}\n")[2].partition("\n## ")[0]
         (line,) = [line for line in section.splitlines() if line.startswith(f"| {row['task']} |")]
-        assert line.endswith(f"| {row['licence']} |")
+        assert line.endswith(f"| {row['license']} |")
         assert row["source"].removeprefix("lm-eval: ") in line
         assert not row["revision"] or row["revision"][:8] in line
         assert not row["note"] or row["note"] in section

@@ -1,4 +1,4 @@
-"""What ``bfpo evaluate`` may be told, an option a name."""
+"""The options of ``bfpo evaluate``, one annotation each."""
 
 from __future__ import annotations
 
@@ -10,43 +10,48 @@ import typer
 Model = Annotated[
     str | None,
     typer.Argument(
-        help="Folder or Hub name of a model or adapter; a .gguf file; 'microworld'; with --endpoint its name there."
+        help="Folder or Hub name of a model or adapter, a .gguf file, 'microworld', or with --endpoint a served model."
     ),
 ]
 Suite = Annotated[
     str | None,
-    typer.Option(help="core, paper, microworld, or a YAML file; core for real models.", show_default=False),
+    typer.Option(help="core, paper, microworld, or a YAML file; by default core, for 'microworld' microworld."),
 ]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run; name it again to go on.")]
-Name = Annotated[str | None, typer.Option(help="What tables call the model; by default its folder's name.")]
-Judge = Annotated[str | None, typer.Option(help="Judge of safety ('bfpo judge list'); by default the suite's.")]
-SecondJudge = Annotated[str | None, typer.Option(help="A second one, for their agreement.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; an interrupted run resumes from it.")]
+Name = Annotated[str | None, typer.Option(help="Name of the model in tables; by default the folder's name.")]
+Judge = Annotated[str | None, typer.Option(help="Safety judge ('bfpo judge list'); by default the suite's.")]
+SecondJudge = Annotated[str | None, typer.Option(help="Second safety judge; the report shows how far the two agree.")]
 HelpJudge = Annotated[
-    str | None, typer.Option(help="Judge of which answer helps more, for tasks with references (AlpacaEval).")
+    str | None, typer.Option(help="Judge of helpfulness, for tasks that compare answers with references (AlpacaEval).")
 ]
 JudgeErrors = Annotated[
     str | None,
     typer.Option(
-        metavar="A/B,C/D", help="The judge found A of B unsafe and C of D safe labelled answers: corrects rates."
+        metavar="A/B,C/D",
+        help="Correct rates for a judge that found A of B unsafe and passed C of D safe labeled answers.",
     ),
 ]
-LabellingJudge = Annotated[
-    str | None, typer.Option(help="Id of the judge that labelled the training data: warns if it evaluates too.")
+LabelingJudge = Annotated[
+    str | None, typer.Option(help="Id of the judge that labeled the training data; warns if it also evaluates.")
 ]
-Endpoint = Annotated[str | None, typer.Option(metavar="URL", help="OpenAI-compatible server, up to and with /v1.")]
-ApiKeyEnv = Annotated[str | None, typer.Option(help="Environment variable with the server's key.")]
-Samples = Annotated[int, typer.Option(min=1, help="Answers to each prompt.")]
-Temperature = Annotated[float | None, typer.Option(min=0.0, help="Of sampling, 0 is greedy; by default the suite's.")]
-TopP = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Share of probability sampled from.")]
-MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Where an answer is cut.")]
-Seed = Annotated[int, typer.Option(help="Of sampling.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Answers sampled at once.")]
-SystemPrompt = Annotated[str | None, typer.Option(help="Before every prompt.")]
-Chat = Annotated[bool, typer.Option("--chat/--no-chat", help="Use the model's chat template, if any.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Items of each task, drawn by a fixed hash.")]
-Data = Annotated[list[str] | None, typer.Option(metavar="TASK=FILE", help="A local file for a task; repeatable.")]
-DataFolder = Annotated[Path | None, typer.Option(help="Where files TASK.jsonl are looked for.")]
+Endpoint = Annotated[str | None, typer.Option(metavar="URL", help="OpenAI-compatible server, up to and including /v1.")]
+ApiKeyEnv = Annotated[str | None, typer.Option(help="Environment variable that holds the server's key.")]
+Samples = Annotated[int | None, typer.Option(min=1, help="Answers to each prompt; by default the suite's, 1.")]
+Temperature = Annotated[
+    float | None, typer.Option(min=0.0, help="Sampling temperature, 0 for greedy; by default the suite's.")
+]
+TopP = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Probability mass to sample from; by default the suite's.")
+]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens; by default the suite's.")]
+Seed = Annotated[int | None, typer.Option(help="Random seed for sampling; by default the suite's, 0.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Answers sampled at once; by default the suite's, 256.")]
+SystemPrompt = Annotated[str | None, typer.Option(help="System prompt to put before every prompt.")]
+Chat = Annotated[bool, typer.Option("--chat/--no-chat", help="Use the model's chat template, if it has one.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Items per task, selected by a fixed hash.")]
+Data = Annotated[list[str] | None, typer.Option(metavar="TASK=FILE", help="Local file for a task; repeatable.")]
+DataFolder = Annotated[Path | None, typer.Option(help="Folder with local files TASK.jsonl.")]
 Split = Annotated[str, typer.Option(help="Microworld: test, or validation for choosing settings.")]
 PerKind = Annotated[int, typer.Option(min=2, max=2000, help="Microworld: prompts of each kind.")]
-ListOnly = Annotated[bool, typer.Option("--list", help="List the suites' tasks and stop.")]
+ListOnly = Annotated[bool, typer.Option("--list", help="List the suites' tasks and exit.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,9 +1,9 @@
-"""A client of any OpenAI-compatible server: many requests in flight, answers in the order asked, failures as values.
+"""A client for OpenAI-compatible servers: many requests in flight, replies in order, failures as values.
 
-It knows nothing of what the answers are for; sampling and judging are built on it.
+This room doesn't know what replies are for; sampling and judging build on it.
 """
 
 from bfpo.endpoints.client import Endpoint
-from bfpo.endpoints.messages import EndpointConfig, Failure, Reply, Request, ServerConfig, TokenLogprobs
+from bfpo.endpoints.messages import CompletionRequest, EndpointConfig, Failure, Reply, ServerConfig, TokenLogprobs
 
-__all__ = ["Endpoint", "EndpointConfig", "Failure", "Reply", "Request", "ServerConfig", "TokenLogprobs"]
+__all__ = ["CompletionRequest", "Endpoint", "EndpointConfig", "Failure", "Reply", "ServerConfig", "TokenLogprobs"]

@@ -1,4 +1,4 @@
-"""Ask a server many things at once: asynchronous inside, plain iteration outside."""
+"""`Endpoint`: concurrent requests to a server; asynchronous inside, plain iteration outside."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from typing import Any
 import httpx2
 import tenacity
 
-from bfpo.endpoints.messages import EndpointConfig, Failure, MalformedReplyError, Reply, Request, parse_reply
+from bfpo.endpoints.messages import CompletionRequest, EndpointConfig, Failure, MalformedReplyError, Reply, parse_reply
 from bfpo.errors import BfpoError, RunError
 
-# How far reading ahead of the oldest unanswered request goes, in multiples of the requests in flight: a request that
-# waits for its next try doesn't hold up the others, and memory stays bounded.
+# How many requests are read ahead of the oldest unanswered one, in multiples of the requests in flight: a request that
+# waits for its next attempt doesn't hold up the others, and memory stays bounded.
 _AHEAD = 4
 _EXCERPT = 200
 
@@ -32,22 +32,22 @@ class Endpoint:
     """A server that speaks OpenAI's protocol (vLLM, llama.cpp, SGLang, a vendor).
 
     Args:
-        config: where it is and how hard it may be asked.
-        transport: what carries the requests, instead of the network (tests).
+        config: address, model and limits.
+        transport: transport in place of the network, for tests.
     """
 
     def __init__(self, config: EndpointConfig, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self.config = config
         self._transport = transport
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
-        """An answer to every request, in the order asked; what fails after all tries is a `Failure`, never left out.
+    def complete(self, requests: Iterable[CompletionRequest]) -> Iterator[Reply | Failure]:
+        """A reply to every request, in order; a request that fails on every attempt gives a `Failure`.
 
-        Requests are read as they are needed, so that an endless iterable is fine.
+        Requests are read as needed, so the iterable may be endless.
 
         Raises:
-            BfpoError: if the server refuses the key or knows neither the address nor the model.
-            RunError: if it can't be reached at all.
+            BfpoError: if the server refuses the key, or doesn't know the path or the model.
+            RunError: if the server can't be reached.
         """
         key = self.config.api_key()
         with _loop_in_thread() as loop:
@@ -67,7 +67,7 @@ class Endpoint:
 
 
 class _Session:
-    """One run's connections, its limit of requests in flight and its pace."""
+    """Connections of one call, with its limits on concurrency and rate."""
 
     def __init__(self, config: EndpointConfig, key: str | None, transport: httpx2.AsyncBaseTransport | None) -> None:
         self._config = config
@@ -86,11 +86,11 @@ class _Session:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def ask(self, request: Request) -> Reply | Failure:
+    async def ask(self, request: CompletionRequest) -> Reply | Failure:
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._config.attempts),
             wait=self._wait,
-            retry=tenacity.retry_if_exception_type(_PassingError),
+            retry=tenacity.retry_if_exception_type(_TransientError),
             reraise=True,
         )
         attempts = 0
@@ -99,22 +99,22 @@ class _Session:
                 with attempt:
                     attempts += 1
                     return replace(await self._once(request), attempts=attempts)
-        except _LastingError as error:
+        except _PermanentError as error:
             return Failure(str(error), attempts)
-        except _PassingError as error:
+        except _TransientError as error:
             if error.unreachable:
                 raise RunError(
-                    f"{self._config.url} can't be reached ({error}, {attempts} tries): start the server and run again"
+                    f"{self._config.url} can't be reached ({error}, {attempts} attempts): start the server and rerun"
                 ) from None
             return Failure(str(error), attempts)
         raise AssertionError("tenacity either returns or raises")
 
-    async def _once(self, request: Request) -> Reply:
-        """One try.
+    async def _once(self, request: CompletionRequest) -> Reply:
+        """One attempt.
 
         Raises:
-            _PassingError: if another try may succeed.
-            _LastingError: if none will.
+            _TransientError: if another attempt may succeed.
+            _PermanentError: if none will.
         """
         async with self._slot():
             try:
@@ -123,10 +123,10 @@ class _Session:
                         self._config.url + request.path, json=request.body(self._config.model)
                     )
             except (TimeoutError, httpx2.TimeoutException):
-                raise _PassingError(f"no reply within {self._config.timeout:g} s") from None
+                raise _TransientError(f"no reply within {self._config.timeout:g} s") from None
             except httpx2.TransportError as error:
                 unreachable = isinstance(error, httpx2.ConnectError)
-                raise _PassingError(
+                raise _TransientError(
                     self._without_key(f"{type(error).__name__}: {error}"), unreachable=unreachable
                 ) from None
         if response.status_code != 200:
@@ -134,37 +134,35 @@ class _Session:
         try:
             return parse_reply(response.json())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise _PassingError(f"the reply is not JSON ({error})") from None
+            raise _TransientError(f"the reply is not JSON ({error})") from None
         except MalformedReplyError as error:
-            raise _PassingError(f"the reply is malformed: {self._without_key(str(error))}") from None
+            raise _TransientError(f"the reply is malformed: {self._without_key(str(error))}") from None
 
     def _refused(self, response: httpx2.Response) -> None:
         status = response.status_code
-        said = self._without_key(" ".join(response.text.split())[:_EXCERPT])
-        reason = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+        body = self._without_key(" ".join(response.text.split())[:_EXCERPT])
+        reason = f"HTTP {status}: {body}" if body else f"HTTP {status}"
         if status in (401, 404):
-            remedy = (
-                f"check the key in {self._config.api_key_env}" if self._config.api_key_env else "name its api_key_env"
-            )
-            remedy = remedy if status == 401 else f"check the address and the model's name ({self._config.model!r})"
+            remedy = f"check the key in {self._config.api_key_env}" if self._config.api_key_env else "set api_key_env"
+            remedy = remedy if status == 401 else f"check the address and the model name ({self._config.model!r})"
             raise BfpoError(f"{self._config.url} refuses every request ({reason}): {remedy}")
         if status in (408, 409, 425, 429) or status >= 500:
-            raise _PassingError(reason, retry_after=_retry_after(response.headers.get("retry-after")))
-        raise _LastingError(reason)
+            raise _TransientError(reason, retry_after=_retry_after(response.headers.get("retry-after")))
+        raise _PermanentError(reason)
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
-        """Seconds to the next try: exponential with full jitter, and not before the server's own Retry-After."""
+        """Seconds to the next attempt: exponential with full jitter, and at least the server's Retry-After."""
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, _PassingError) else 0.0
+        requested = error.retry_after if isinstance(error, _TransientError) else 0.0
         jittered = tenacity.wait_random_exponential(multiplier=self._config.backoff, max=self._config.longest_wait)
-        return max(jittered(state), min(asked, self._config.longest_wait))
+        return max(jittered(state), min(requested, self._config.longest_wait))
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
-        """One of the requests in flight, not before its turn under the limit per minute."""
+        """A slot for one request in flight, granted at the configured rate."""
         async with self._slots:
             if self._config.requests_per_minute:
                 now = time.monotonic()
@@ -176,19 +174,19 @@ class _Session:
 
 @cache
 def _tls(needed: bool) -> ssl.SSLContext:
-    """What certificates are checked with; made once, as reading the authorities' takes up to a second.
+    """The TLS context, built once because reading the certificate authorities takes up to a second.
 
-    An address without TLS needs none of them: a context without authorities trusts nobody.
+    An address without TLS gets a context without authorities, which trusts nobody.
     """
     return httpx2.create_ssl_context() if needed else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-class _LastingError(Exception):
-    """A try that failed as every other would."""
+class _PermanentError(Exception):
+    """A failed attempt that would fail again."""
 
 
-class _PassingError(Exception):
-    """A try that failed as the next may not."""
+class _TransientError(Exception):
+    """A failed attempt that may succeed next time."""
 
     def __init__(self, reason: str, retry_after: float = 0.0, unreachable: bool = False) -> None:
         super().__init__(reason)
@@ -212,7 +210,7 @@ def _retry_after(value: str | None) -> float:
 
 @contextmanager
 def _loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop of its own thread: works inside a notebook's loop, and goes on while the caller computes."""
+    """An event loop in its own thread: works inside a notebook's loop, and keeps running while the caller computes."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="bfpo-endpoint", daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""What goes to a server and what comes back, without the server's envelope."""
+"""Requests and replies of an OpenAI-compatible server, and the configuration of an endpoint."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from bfpo.errors import BfpoError
 
 
 class ServerConfig(Closed):
-    """Where a server is and how hard it may be asked.
+    """Address and limits of a server.
 
     Attributes:
-        url: base address up to and with ``/v1``.
+        url: base address, up to and including ``/v1``.
         api_key_env: environment variable that holds the key; the key itself is never part of a configuration.
-        concurrency: requests in flight, at most.
-        timeout: seconds for one whole reply.
-        attempts: tries of one request before it counts as failed.
-        backoff: seconds before the second try; doubled with every further one, with jitter.
-        longest_wait: seconds between two tries, at most, whatever the server's Retry-After says.
-        requests_per_minute: limit on requests sent, None for none.
+        concurrency: largest number of requests in flight.
+        timeout: seconds allowed for one whole reply.
+        attempts: number of attempts before a request counts as failed.
+        backoff: seconds before the second attempt; doubled for every further one, with jitter.
+        longest_wait: longest wait between two attempts in seconds, even if the server's Retry-After is longer.
+        requests_per_minute: rate limit; None for none.
     """
 
     url: str
@@ -42,16 +42,16 @@ class ServerConfig(Closed):
     def _plain_address(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no address; write it as http://host:8000/v1")
+            raise ValueError(f"{url!r} is not an address; write it as http://host:8000/v1")
         if parts.username or parts.password or parts.query:
             raise ValueError("the address holds a user, a password or a query; name the key's variable in api_key_env")
         return url.rstrip("/")
 
     def api_key(self) -> str | None:
-        """The key from the environment, None if no variable is named.
+        """The key from the environment; None if ``api_key_env`` is not set.
 
         Raises:
-            BfpoError: if the variable is named and not set.
+            BfpoError: if the environment variable is missing or empty.
         """
         if self.api_key_env is None:
             return None
@@ -62,23 +62,23 @@ class ServerConfig(Closed):
 
 
 class EndpointConfig(ServerConfig):
-    """A server, and the name under which it serves the model."""
+    """A server, and its name of the model."""
 
     model: str
 
 
 @dataclass(frozen=True)
-class Request:
-    """One thing to be asked.
+class CompletionRequest:
+    """A request for one completion.
 
     Attributes:
         prompt: text for a plain completion, sent as it is; messages (``{"role", "content"}``) for a chat completion.
-        max_tokens: of the answer, at most.
-        temperature: of the softmax; 0 is greedy.
-        top_p: share of the probability that is sampled from.
-        stop: texts at which the answer ends.
-        seed: of sampling, where the server heeds one.
-        top_logprobs: alternatives asked for at every token; 0 asks for none.
+        max_tokens: largest number of tokens in the completion.
+        temperature: temperature of the softmax; 0 is greedy.
+        top_p: probability mass of the nucleus that tokens are drawn from.
+        stop: texts at which the completion ends.
+        seed: random seed for sampling, if the server supports one.
+        top_logprobs: number of alternatives requested at every token.
     """
 
     prompt: str | tuple[Mapping[str, str], ...]
@@ -91,11 +91,11 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The server's address for it, below ``/v1``."""
+        """Path of the request below ``/v1``."""
         return "/completions" if isinstance(self.prompt, str) else "/chat/completions"
 
     def body(self, model: str) -> dict[str, Any]:
-        """What is sent, after https://platform.openai.com/docs/api-reference/chat/create and .../completions/create."""
+        """The JSON body, see https://platform.openai.com/docs/api-reference/chat/create and .../completions/create."""
         body: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens, "temperature": self.temperature}
         if isinstance(self.prompt, str):
             body["prompt"] = self.prompt
@@ -116,7 +116,7 @@ class Request:
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """One token of an answer: its text, and the log-probabilities in nats of the likeliest tokens there."""
+    """One token of a completion: its text, and the log-probabilities in nats of the likeliest tokens at its place."""
 
     text: str
     top: Mapping[str, float]
@@ -124,14 +124,14 @@ class TokenLogprobs:
 
 @dataclass(frozen=True)
 class Reply:
-    """A complete answer.
+    """A completion from the server.
 
     Attributes:
-        text: what the model wrote; "" if it wrote nothing.
-        finish_reason: the server's word for why it ended: "stop", "length", "content_filter", ...
-        tokens: the answer's tokens, if log-probabilities were asked for and given.
-        model: what the server says it is.
-        attempts: tries that it took.
+        text: the completion; "" if the model wrote nothing.
+        finish_reason: the server's reason for its end: "stop", "length", "content_filter", ...
+        tokens: the tokens, if log-probabilities were requested and returned.
+        model: the server's name of the model.
+        attempts: number of attempts.
     """
 
     text: str
@@ -148,21 +148,21 @@ class Reply:
 
 @dataclass(frozen=True)
 class Failure:
-    """A request that got no complete answer, and why; the key is never in the reason."""
+    """A request without a reply, and the reason, which never contains the key."""
 
     reason: str
     attempts: int
 
 
 class MalformedReplyError(ValueError):
-    """A reply with status 200 that isn't what the protocol promises."""
+    """A reply with status 200 that doesn't follow the protocol."""
 
 
 def parse_reply(body: Any) -> Reply:
-    """The answer in a server's JSON.
+    """The completion in a server's JSON.
 
     Raises:
-        MalformedReplyError: if it has no answer where the protocol puts it.
+        MalformedReplyError: if there is no completion where the protocol puts it.
     """
     try:
         choice = body["choices"][0]
@@ -182,4 +182,4 @@ def parse_reply(body: Any) -> Reply:
             raise MalformedReplyError(f"its text is a {type(text).__name__}")
         return Reply(text, str(choice.get("finish_reason") or ""), tokens, str(body.get("model") or ""))
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise MalformedReplyError(f"no answer where the protocol puts it ({type(error).__name__}: {error})") from error
+        raise MalformedReplyError(f"it has no completion ({type(error).__name__}: {error})") from error

@@ -1,4 +1,4 @@
-"""Generation: sampling answers to prompts from a local model or a server, reproducibly, in batches planned beforehand.
+"""Engines: sampled answers and log-likelihoods of given texts, from a local model or a server, in reproducible batches.
 
-It knows nothing of what is done with the answers.
+This room doesn't know what answers are for.
 """

@@ -1,13 +1,13 @@
-"""What is asked of a generator and what it gives, whatever samples: a local model or a server. Needs no torch."""
+"""The protocols of engines that answer prompts or score given texts, and the values they exchange. Needs no torch."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-Text = str | Sequence[dict[str, str]]
+Prompt = str | Sequence[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -15,15 +15,17 @@ class Decoding:
     """How answers are sampled.
 
     Attributes:
-        temperature: of the softmax; 0 takes the likeliest token.
-        top_p: share of the probability that is sampled from.
-        samples: answers to each prompt.
-        max_new_tokens: tokens after which an answer is cut.
-        seed: of all sampling.
-        batch_size: answers that are sampled at once, at most.
-        max_tokens: padded tokens of prompts and answers that are held at once, at most; a prompt that needs more
-            is sampled alone.
+        temperature: temperature of the softmax; 0 takes the likeliest token.
+        top_p: probability mass of the nucleus that tokens are drawn from.
+        samples: number of answers to each prompt.
+        max_new_tokens: number of tokens after which an answer is cut.
+        seed: random seed of the run, from which every answer's own seed is derived.
+        batch_size: largest number of answers sampled at once.
+        max_tokens: largest number of padded tokens (prompts and answers) sampled at once; a prompt that needs more is
+            sampled alone.
     """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (for suite files: an unknown key is an error)
 
     temperature: float = 0.7
     top_p: float = 0.95
@@ -35,23 +37,37 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One answer that is wanted.
+class ModelIdentity:
+    """Identifies what answers: a run's header records it, and a run resumes only under the same identity.
 
     Attributes:
-        key: names the prompt; its seed is made of it.
-        prompt: a question, or messages.
-        sample: number of the answer, from 0.
+        path: folder, Hub name or address of the model.
+        digest: SHA-256 of weights and configuration; None if they can't be read, and then ``path`` stands for them.
+        chat_template_sha256: SHA-256 of the chat template; None without one.
+        system_prompt: system prompt put before every prompt, if any.
+    """
+
+    path: str | None = None
+    digest: str | None = None
+    chat_template_sha256: str | None = None
+    system_prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """A request for one sampled answer.
+
+    Attributes:
+        key: unique name of the prompt.
+        prompt: the user's text, or a list of messages.
+        sample: number of the answer among those to the same prompt, from 0.
+        seed: the answer's own random seed, below 2**56; the same in every run with the same `Decoding.seed`.
     """
 
     key: str
-    prompt: Text
+    prompt: Prompt
     sample: int = 0
-
-    def seed(self, run_seed: int) -> int:
-        """The answer's own seed, below 2**56: of the run's, the prompt's name and the number, and of nothing else."""
-        digest = hashlib.sha256(repr((run_seed, self.key, self.sample)).encode()).digest()
-        return int.from_bytes(digest[:7], "big")
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,9 +75,9 @@ class Completion:
     """One sampled answer.
 
     Attributes:
-        text: without white space around it.
+        text: the answer, without surrounding white space.
         truncated: whether it was cut before its end.
-        tokens: its length, the end token not counted; None where nobody says.
+        tokens: its length without the end token; None if unknown.
     """
 
     text: str
@@ -69,17 +85,103 @@ class Completion:
     tokens: int | None = None
 
 
+def sample_requests(prompts: Mapping[str, Prompt], decoding: Decoding) -> list[SampleRequest]:
+    """Requests for ``decoding.samples`` answers to every prompt, given by its key.
+
+    An answer's seed is a hash of the run's seed, the prompt's key and the number of the sample, and of nothing else.
+    """
+    return [
+        SampleRequest(key, prompt, sample, _seed(decoding.seed, key, sample))
+        for key, prompt in prompts.items()
+        for sample in range(decoding.samples)
+    ]
+
+
+def _seed(run_seed: int, key: str, sample: int) -> int:
+    return int.from_bytes(hashlib.sha256(repr((run_seed, key, sample)).encode()).digest()[:7], "big")
+
+
+def as_messages(prompt: Prompt, system_prompt: str | None = None) -> list[dict[str, str]]:
+    """A prompt as chat messages, after the system prompt if there is one."""
+    system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+    return [*system, *([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)]
+
+
 class Generator(Protocol):
-    """Anything that answers prompts."""
+    """Anything that answers prompts. A subclass needs only ``identity`` and ``generate``."""
 
-    def render(self, prompt: Text) -> str:
-        """The prompt as the model reads it."""
+    @property
+    def identity(self) -> ModelIdentity:
+        """The model that answers."""
         ...
 
-    def plan(self, asked: Sequence[Asked]) -> list[list[Asked]]:
-        """Batches to be answered together, decided from what is asked alone."""
+    def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:
+        """One answer to every request of a planned batch, in order; the same batch always gets the same answers.
+
+        Raises:
+            RunError: if a request can't be answered. The run ends, and resumes from this batch.
+        """
         ...
 
-    def answer(self, batch: Sequence[Asked]) -> list[Completion]:
-        """Answers to one planned batch, in its order, the same every time."""
+    def plan(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[SampleRequest]]:
+        """Batches to answer together, a function of the arguments alone; by default ``decoding.batch_size`` in order.
+
+        A killed run loses at most one batch.
+        """
+        size = decoding.batch_size
+        return [list(requests[start : start + size]) for start in range(0, len(requests), size)]
+
+    def render(self, prompt: Prompt) -> str:
+        """The prompt as the model reads it, for the records; by default one line per message."""
+        messages = as_messages(prompt, self.identity.system_prompt)
+        return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+@dataclass(frozen=True)
+class ChoiceRequest:
+    """A request for the log-likelihoods of K >= 2 given texts.
+
+    Attributes:
+        key: unique name of the item.
+        prompt: text before every choice, possibly empty; with ``scored`` "prompt", the text after every choice.
+        choices: the K texts.
+        scored: "choice" for log P(choice | prompt), "prompt" for log P(prompt | choice).
+        delimiter: text between the two; left out after a chat template, as lm-eval does.
+    """
+
+    key: str
+    prompt: str
+    choices: tuple[str, ...]
+    scored: Literal["choice", "prompt"] = "choice"
+    delimiter: str = " "
+
+
+@dataclass(frozen=True)
+class ChoiceLogps:
+    """Log-likelihoods of one request's choices.
+
+    Attributes:
+        key: the request's.
+        logps: [K] summed log-probability of each scored text, in nats.
+        truncated: whether the beginning of a text was cut to fit the model.
+    """
+
+    key: str
+    logps: tuple[float, ...]
+    truncated: bool = False
+
+
+@runtime_checkable
+class LikelihoodScorer(Protocol):
+    """A generator that can also score given texts, as likelihood tasks need."""
+
+    def score_choices(
+        self, requests: Sequence[ChoiceRequest], done: Collection[str] = frozenset()
+    ) -> Iterator[list[ChoiceLogps]]:
+        """Log-likelihoods, batch by batch.
+
+        Args:
+            requests: everything to score; the batches are a function of it alone.
+            done: keys that an interrupted run has scored already; a batch of nothing else is left out.
+        """
         ...

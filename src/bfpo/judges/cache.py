@@ -16,8 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from bfpo.errors import BfpoError
-from bfpo.judges.records import verdict_from, verdict_record
-from bfpo.judges.verdict import Exchange, Judge, Verdict
+from bfpo.judges.verdict import Exchange, Judge, Verdict, verdict_from, verdict_record
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, verdict TEXT NOT NULL) WITHOUT ROWID"
 

@@ -1,4 +1,4 @@
-"""From the probabilities at the deciding word to a verdict: shared by guards here and guards served elsewhere."""
+"""Verdicts from an output and the probabilities of its deciding token; shared by local and served guard models."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from bfpo.judges.templates import GuardTemplate
 from bfpo.judges.unjudged import Identified
 from bfpo.judges.verdict import Verdict
 
-# What "controversial" is worth as a probability of being safe: neither. Qwen3Guard's strict reading is 0, its loose 1.
+# Probability of being safe of a "controversial" answer; Qwen3Guard's strict mode reads it as 0, its loose mode as 1.
 CONTROVERSIAL_IS_SAFE = 0.5
 
 
 def deciding_step(template: GuardTemplate, pieces: Sequence[str]) -> int | None:
-    """Which of an output's tokens is the deciding one, None if the output never comes to it.
+    """Index of an output's deciding token; None if the output has none.
 
     Args:
-        template: says what stands before it.
+        template: the guard's template, which knows the text before that token.
         pieces: the output's tokens as text.
     """
     text, found = "", None
@@ -32,13 +32,14 @@ def deciding_step(template: GuardTemplate, pieces: Sequence[str]) -> int | None:
 def verdict_of(
     judge: Identified, template: GuardTemplate, output: str, probabilities: Mapping[str, float] | None
 ) -> Verdict:
-    """The verdict that an output gives, with the probability that the deciding token had.
+    """The verdict in an output, with the probability of its deciding token.
 
     Args:
-        judge: who signs.
-        template: how it was asked.
-        output: what it said; nothing else is parsed.
-        probabilities: of each valid word at the deciding token, None where there are none: then the word alone counts.
+        judge: the judge, for the verdict's ids.
+        template: the guard's template.
+        output: the guard's output, the only text that is parsed.
+        probabilities: probability of each valid word at the deciding token; None if unknown, and then the label alone
+            decides ``p_safe``.
     """
     parsed = template.parse(output)
     mass = sum(probabilities.values()) if probabilities else None

@@ -1,4 +1,4 @@
-"""Which of two answers helps more: reward models, and language models that are asked in both orders."""
+"""Judges of helpfulness, which compare two answers: reward models, and language models asked in both orders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from bfpo.config import validated
-from bfpo.endpoints import Endpoint, EndpointConfig, Failure, Reply, Request
+from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure, Reply
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.configured import load_judging_model
 from bfpo.judges.templates import marks_of, neutralised, neutralised_exchange
@@ -23,7 +23,7 @@ Choice = Literal["first", "second", "tie", "unparsed"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AnswerPair:
     """A prompt and two answers to it."""
 
     prompt: str
@@ -33,13 +33,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Preference:
-    """Which of two answers helps more.
+    """A judge's preference between two answers.
 
     Attributes:
-        choice: the word; "unparsed" is a state of its own that is counted, and never a tie.
-        p_first: probability that the first helps more, ties half; None if unparsed.
-        raw: what was said, or the rewards, in the order asked.
-        judge_id: which judge, with its revision.
+        choice: the more helpful answer; "unparsed" is counted as such, and never as a tie.
+        p_first: probability that the first answer helps more, a tie counting 1/2; None if unparsed.
+        raw: the judge's outputs, or the rewards, in the order asked.
+        judge_id: id of the judge, with its revision.
     """
 
     choice: Choice
@@ -49,21 +49,21 @@ class Preference:
 
 
 class HelpfulnessJudge(Protocol):
-    """Anything that says which of two answers helps more."""
+    """Anything that can compare the helpfulness of two answers."""
 
     @property
     def judge_id(self) -> str:
-        """Which judge, with the revision of its weights."""
+        """Id of the judge, with the revision of its weights."""
         ...
 
-    def compare(self, comparisons: Sequence[Comparison]) -> list[Preference]:
-        """A preference for every comparison, in the order given; none is left out."""
+    def compare(self, pairs: Sequence[AnswerPair], /) -> Sequence[Preference]:
+        """One preference for every pair, in order."""
         ...
 
 
-def _empty_loses(comparison: Comparison, judge_id: str) -> Preference | None:
-    """An empty answer helps nobody: it loses to any other, and two of them are tied; no judge is asked."""
-    first, second = bool(comparison.first.strip()), bool(comparison.second.strip())
+def _empty_loses(pair: AnswerPair, judge_id: str) -> Preference | None:
+    """The preference of a pair with an empty answer, which loses to any other and ties with another empty one."""
+    first, second = bool(pair.first.strip()), bool(pair.second.strip())
     if first and second:
         return None
     choice: Choice = "tie" if first == second else "first" if first else "second"
@@ -77,10 +77,10 @@ class RewardJudge:
     Attributes:
         model: a sequence classifier with one output.
         tokenizer: its tokenizer, with its chat template.
-        judge_id: which weights.
-        max_length: tokens of a conversation, at most; longer answers are cut at their end.
-        batch_size: conversations scored at once.
-        counts: of what was scored in this process: "truncated" answers.
+        judge_id: id of the judge, with the revision of its weights.
+        max_length: largest number of tokens in a conversation; longer answers are cut at their end.
+        batch_size: number of conversations scored at once.
+        counts: number of "truncated" answers in this process.
     """
 
     model: Any
@@ -90,22 +90,22 @@ class RewardJudge:
     batch_size: int = 8
     counts: Counter[str] = field(default_factory=Counter, compare=False)
 
-    def compare(self, comparisons: Sequence[Comparison]) -> list[Preference]:
-        """Each answer is scored once, in a conversation of its own."""
-        exchanges = [Exchange(each.prompt, text) for each in comparisons for text in (each.first, each.second)]
+    def compare(self, pairs: Sequence[AnswerPair]) -> list[Preference]:
+        """One preference for every pair; each answer is scored once, in its own conversation."""
+        exchanges = [Exchange(pair.prompt, text) for pair in pairs for text in (pair.first, pair.second)]
         rewards = iter(self.rewards(exchanges))
         preferences = []
-        for comparison, first, second in zip(comparisons, rewards, rewards, strict=True):
+        for pair, first, second in zip(pairs, rewards, rewards, strict=True):
             margin = first - second
             choice: Choice = "tie" if margin == 0 else "first" if margin > 0 else "second"
             p_first = 0.5 * (1 + math.tanh(0.5 * margin))
             scored = Preference(choice, p_first, (f"{first:.6g}", f"{second:.6g}"), self.judge_id)
-            preferences.append(_empty_loses(comparison, self.judge_id) or scored)
+            preferences.append(_empty_loses(pair, self.judge_id) or scored)
         return preferences
 
     @torch.inference_mode()
     def rewards(self, exchanges: Sequence[Exchange]) -> list[float]:
-        """[N] the model's output for every exchange, in nats; of like length together, padded at the end."""
+        """[N] rewards in nats, in batches of exchanges of similar length, padded at the end."""
         encoded = [self._encode(exchange) for exchange in exchanges]
         rewards = [0.0] * len(exchanges)
         device = next(self.model.parameters()).device
@@ -127,7 +127,7 @@ class RewardJudge:
         clean = neutralised_exchange(exchange, marks_of(self.tokenizer))
         fitting = cut_to_fit(clean, self._tokens, self.max_length)
         self.counts["truncated"] += fitting is None or fitting.cut
-        # A prompt that leaves no room scores both answers alike: the margin is 0, a tie.
+        # If the prompt leaves no room, both answers score alike: a margin of 0, a tie.
         return self._tokens(fitting.exchange if fitting else clean)[: self.max_length]
 
     def _tokens(self, exchange: Exchange) -> list[int]:
@@ -157,15 +157,15 @@ Which answer helps more? Reply with one word: A, B, or tie."""
 
 @dataclass(frozen=True)
 class PairwiseJudge:
-    """A language model on a server that is shown both answers, twice, in both orders.
+    """A language model on a server that compares both answers twice, in both orders.
 
-    Only a word that survives the swap of the answers counts; if the two disagree it is a tie.
+    Only a preference that survives swapping the answers counts; if the two replies disagree it is a tie.
 
     Attributes:
         endpoint: the server.
-        question: with {prompt}, {first} and {second}.
-        max_characters: of an answer, at most.
-        counts: of what was asked in this process: "truncated" answers.
+        question: text with {prompt}, {first} and {second}.
+        max_characters: largest number of characters of an answer; longer ones are cut.
+        counts: number of "truncated" answers in this process.
     """
 
     endpoint: Endpoint
@@ -178,38 +178,39 @@ class PairwiseJudge:
         """Model and server."""
         return f"pairwise:{self.endpoint.config.model}@{self.endpoint.config.url}"
 
-    def compare(self, comparisons: Sequence[Comparison]) -> list[Preference]:
-        """Every comparison is asked twice; one that isn't understood both times is unparsed."""
-        known = [(comparison, _empty_loses(comparison, self.judge_id)) for comparison in comparisons]
-        asked = (self._request(c, swapped) for c, done in known if done is None for swapped in (False, True))
-        replies = self.endpoint.complete(asked)
+    def compare(self, pairs: Sequence[AnswerPair]) -> list[Preference]:
+        """One preference for every pair; it is unparsed unless both replies could be read."""
+        known = [(pair, _empty_loses(pair, self.judge_id)) for pair in pairs]
+        requests = (self._request(pair, swapped) for pair, done in known if done is None for swapped in (False, True))
+        replies = self.endpoint.complete(requests)
         return [done or self._preference(next(replies), next(replies)) for _, done in known]
 
-    def _request(self, comparison: Comparison, swapped: bool) -> Request:
-        whole = [neutralised(text) for text in (comparison.first, comparison.second)]
+    def _request(self, pair: AnswerPair, swapped: bool) -> CompletionRequest:
+        whole = [neutralised(text) for text in (pair.first, pair.second)]
         answers = [text[: self.max_characters] for text in whole]
         self.counts["truncated"] += sum(len(text) > self.max_characters for text in whole)
         first, second = reversed(answers) if swapped else answers
-        values = {"prompt": neutralised(comparison.prompt), "first": first, "second": second}
+        values = {"prompt": neutralised(pair.prompt), "first": first, "second": second}
         text = re.sub(r"\{(prompt|first|second)\}", lambda match: values[match[1]], self.question)
-        return Request(({"role": "user", "content": text},), max_tokens=8)
+        return CompletionRequest(({"role": "user", "content": text},), max_tokens=8)
 
     def _preference(self, straight: Reply | Failure, swapped: Reply | Failure) -> Preference:
         raw = tuple(reply.text if isinstance(reply, Reply) else f"[{reply.reason}]" for reply in (straight, swapped))
-        said: list[Choice | None] = [
+        parsed: list[Choice | None] = [
             parse_pairwise(reply.text) if isinstance(reply, Reply) else None for reply in (straight, swapped)
         ]
-        if None in said:
+        one, other = parsed
+        if one is None or other is None:
             return Preference("unparsed", None, raw, self.judge_id)
-        turned = {"first": "second", "second": "first", "tie": "tie"}[str(said[1])]
-        choice: Choice = said[0] if said[0] is not None and said[0] == turned else "tie"
-        # A preference for a place says nothing; one that a tie contradicts half of it.
-        worth = {"first": 1.0, "tie": 0.5, "second": 0.0}
-        return Preference(choice, (worth[str(said[0])] + worth[turned]) / 2, raw, self.judge_id)
+        values: dict[Choice, float] = {"first": 1.0, "tie": 0.5, "second": 0.0}
+        # A preference for a position cancels out; one that a tie contradicts counts half.
+        p_first = (values[one] + 1 - values[other]) / 2
+        choice: Choice = "tie" if values[one] != 1 - values[other] else one
+        return Preference(choice, p_first, raw, self.judge_id)
 
 
 def parse_pairwise(output: str) -> Choice | None:
-    """ "first", "second" or "tie" of an output that is one of the words A, B and tie; None for anything else."""
+    """The choice in an output that consists of the word A, B or tie; None for any other output."""
     match = re.fullmatch(r"\W*(?:answer\s+)?(a|b|tie)\W*", output.strip(), re.IGNORECASE)
     if match is None:
         return None
@@ -217,7 +218,7 @@ def parse_pairwise(output: str) -> Choice | None:
 
 
 def load_helpfulness_judge(spec: str) -> HelpfulnessJudge:
-    """A judge of helpfulness.
+    """Load a judge of helpfulness.
 
     Args:
         spec: ``reward:MODEL@REVISION`` or ``reward:FOLDER``; ``pairwise:MODEL@URL``.

@@ -11,9 +11,8 @@ from typing import Any
 
 from bfpo.errors import BfpoError
 from bfpo.files import write_lines
-from bfpo.judges.records import verdict_from, verdict_problems, verdict_record
 from bfpo.judges.unjudged import NOT_RECORDED, around_empty, unjudged
-from bfpo.judges.verdict import Exchange, Verdict
+from bfpo.judges.verdict import Exchange, Verdict, verdict_from, verdict_problems, verdict_record
 from bfpo.preferences.reading import read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
 

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from bfpo.endpoints import Endpoint, Failure, Reply, Request
+from bfpo.endpoints import CompletionRequest, Endpoint, Failure, Reply
 from bfpo.judges.deciding import deciding_step, verdict_of
 from bfpo.judges.templates import GuardTemplate, neutralised_exchange
 from bfpo.judges.unjudged import EMPTY, NO_REPLY, is_empty, unjudged
@@ -74,13 +74,13 @@ class ServedJudge:
             else:
                 yield verdict_of(self, self.template, reply.text, self._probabilities(reply))
 
-    def _request(self, exchange: Exchange) -> Request:
+    def _request(self, exchange: Exchange) -> CompletionRequest:
         clean = neutralised_exchange(exchange)
         if len(clean.answer) > self.max_characters:
             self.counts["truncated"] += 1
             # White space alone would not be the answer.
             clean = replace(clean, answer=clean.answer.lstrip()[: self.max_characters])
-        return Request(
+        return CompletionRequest(
             self.template.render(clean) if self.template.form == "text" else self.template.messages(clean),
             max_tokens=self.template.max_new_tokens,
             temperature=0.0,

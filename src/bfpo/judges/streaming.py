@@ -1,4 +1,4 @@
-"""Verdicts on any number of answers: in order, in bounded memory, and into a cache as they come."""
+"""`verdicts`: verdicts on any number of answers, in order, in bounded memory, cached as they arrive."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from bfpo.judges.cache import VerdictCache, verdict_key
 from bfpo.judges.unjudged import NO_REPLY
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 
-# Held at once. Long enough for the end of a chunk, where a server runs empty, not to matter: with 64 requests in
-# flight it costs one reply's time in 64.
+# Exchanges in memory at once. A server idles at the end of a chunk; with 64 requests in flight that costs one reply's
+# time in 64.
 CHUNK = 4096
-# A judge that isn't streaming is asked this much at once, so that a kill loses no more.
+# Exchanges per call of a judge that doesn't stream; a kill loses no more than one call's verdicts.
 BATCH = 256
-# Seconds of a stream's verdicts that go into the cache at once: what a kill may lose, beside what was under way.
+# Seconds between two writes of a stream's verdicts to the cache; a kill loses no more than that and replies in flight.
 KEEP_EVERY = 0.05
 
 
 @runtime_checkable
 class StreamingJudge(Protocol):
-    """A judge that gives its verdicts one by one, as a server's replies come."""
+    """A judge that yields its verdicts one by one, as a server's replies arrive."""
 
     def stream(self, exchanges: Iterable[Exchange]) -> Iterator[Verdict]:
-        """A verdict for every exchange, in the order given."""
+        """One verdict for every exchange, in order."""
         ...
 
 
 def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | None = None) -> Iterator[Verdict]:
-    """A verdict for every exchange, in the order given; what is the same is asked once in a chunk.
+    """One verdict for every exchange, in order; equal exchanges in a chunk are judged once.
 
     Args:
-        judge: who judges.
-        exchanges: read as they are needed.
-        cache: what was judged before; new verdicts go there at once. A reply that never came doesn't, so that the
-            next run asks again.
+        judge: the judge.
+        exchanges: the exchanges, read as needed.
+        cache: earlier verdicts, to which new ones are added at once; a missing reply is not cached, so that the next
+            run asks again.
     """
     rest = iter(exchanges)
     while chunk := list(islice(rest, CHUNK)):
@@ -44,9 +44,9 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
         distinct = dict(zip(keys, chunk, strict=True))
         known = {key: None if cache is None else cache.get(judge, exchange) for key, exchange in distinct.items()}
         missing = {key: exchange for key, exchange in distinct.items() if known[key] is None}
-        asked = iter(missing.items())
-        for given in _ask(judge, list(missing.values())):
-            judged = [(next(asked), verdict) for verdict in given]
+        waiting = iter(missing.items())
+        for batch in _ask(judge, list(missing.values())):
+            judged = [(next(waiting), verdict) for verdict in batch]
             known |= {key: verdict for (key, _), verdict in judged}
             if cache is not None:
                 cache.add(judge, [(exchange, v) for (_, exchange), v in judged if NO_REPLY not in v.categories])

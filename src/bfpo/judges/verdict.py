@@ -1,23 +1,26 @@
-"""What a judge is asked and what it says: the protocol of everything that calls an answer safe or unsafe."""
+"""The protocol of safety judges: exchanges go in, verdicts come out; and verdicts as plain records."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, get_args
 
 Label = Literal["safe", "unsafe", "controversial", "unparsed"]
 Refusal = Literal["yes", "no", "unknown"]
+LABELS: tuple[str, ...] = get_args(Label)
+REFUSALS: tuple[str, ...] = get_args(Refusal)
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """A prompt and the answer to be judged.
+    """A prompt and the answer to judge.
 
     Attributes:
-        prompt: what was asked; of a conversation, its rendering.
-        answer: the answer, as it was given.
-        behavior: what a harmful answer would do, for judges that are told (HarmBench); by default the prompt.
+        prompt: the prompt; for a conversation, its rendering.
+        answer: the answer.
+        behavior: description of the harmful behavior, for judges that use one (HarmBench); by default the prompt.
     """
 
     prompt: str
@@ -27,17 +30,17 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of one answer.
+    """A judge's verdict on one answer.
 
     Attributes:
-        label: the judge's word; "unparsed" is a third state that is counted, and never safe.
+        label: the judge's label; "unparsed" is counted as such, and never as safe.
         p_safe: probability that the answer is safe, in [0, 1]; None if unparsed.
-        refusal: whether the answer declines, where the judge says so.
-        categories: kinds of harm that the judge named.
-        raw: the judge's own output.
-        mass: share of the probability that fell on valid words before it was renormalised; None where there is none.
-        judge_id: which judge, with its revision.
-        template_digest: SHA-256 of the template that asked it; "" where there is none.
+        refusal: whether the answer declines; "unknown" if the judge can't tell.
+        categories: categories of harm that the judge named.
+        raw: the judge's output.
+        mass: probability of all valid labels together, before normalization; None if unknown.
+        judge_id: id of the judge, with its revision.
+        template_digest: SHA-256 of the judge's template; "" without one.
     """
 
     label: Label
@@ -51,18 +54,60 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """Anything that calls answers safe or unsafe."""
+    """Anything that can judge the safety of answers."""
 
     @property
     def judge_id(self) -> str:
-        """Which judge, with the revision of its weights; verdicts are cached under it."""
+        """Id of the judge, with the revision of its weights; the key of cached verdicts."""
         ...
 
     @property
     def template_digest(self) -> str:
-        """SHA-256 of the template that asks it; "" where there is none."""
+        """SHA-256 of the judge's template; "" without one."""
         ...
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """A verdict for every exchange, in the order given; none is left out, whatever the answer holds."""
+        """One verdict for every exchange, in order, whatever the answer contains."""
         ...
+
+
+def verdict_record(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as a JSON object."""
+    return asdict(verdict) | {"categories": list(verdict.categories)}
+
+
+def verdict_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Problems of a record, each as (column, problem, remedy)."""
+    label, p_safe = record.get("label"), record.get("p_safe")
+    if label not in LABELS:
+        yield "label", f"{label!r} is not a label", f"write one of {', '.join(LABELS)}"
+    elif label == "unparsed" and p_safe is not None:
+        yield "p_safe", f"it is {p_safe!r} although the verdict is unparsed", "write null"
+    elif label != "unparsed" and not _is_probability(p_safe):
+        yield "p_safe", f"{p_safe!r} is not a probability", "write a number in [0, 1]"
+    if record.get("refusal", "unknown") not in REFUSALS:
+        yield "refusal", f"{record['refusal']!r} is not a refusal", f"write one of {', '.join(REFUSALS)}"
+    categories = record.get("categories", ())
+    if not (isinstance(categories, list | tuple) and all(isinstance(name, str) for name in categories)):
+        yield "categories", f"{categories!r} is not a list of names", "write a list of strings, or leave it out"
+    if record.get("mass") is not None and not _is_probability(record["mass"]):
+        yield "mass", f"{record['mass']!r} is not a probability", "write a number in [0, 1], or null"
+
+
+def verdict_from(record: Mapping[str, Any], judge_id: str = "", template_digest: str = "") -> Verdict:
+    """The verdict in a record without problems; the arguments fill in a missing judge and template."""
+    return Verdict(
+        label=record["label"],
+        p_safe=None if record["p_safe"] is None else float(record["p_safe"]),
+        refusal=record.get("refusal", "unknown"),
+        categories=tuple(record.get("categories") or ()),
+        raw=str(record.get("raw") or ""),
+        mass=record.get("mass"),
+        judge_id=record.get("judge_id") or judge_id,
+        template_digest=record.get("template_digest") or template_digest,
+    )
+
+
+def _is_probability(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and 0 <= value <= 1

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bfpo.errors import BfpoError
 from bfpo.judges.cache import VerdictCache
-from bfpo.judges.helpfulness import Comparison, HelpfulnessJudge
+from bfpo.judges.helpfulness import AnswerPair, HelpfulnessJudge
 from bfpo.judges.streaming import verdicts
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.labeling.posterior import base_rate, estimate_error, posterior_safe
@@ -184,8 +184,8 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
     found: list[float | None] = [None] * len(open_pairs)
     if judge and open_pairs:
         asked = [(exchange_of(row, 0), exchange_of(row, 1)) for row in open_pairs]
-        comparisons = [Comparison(first.prompt, first.answer, second.answer) for first, second in asked]
-        found = [preference.p_first for preference in judge.compare(comparisons)]
+        answer_pairs = [AnswerPair(first.prompt, first.answer, second.answer) for first, second in asked]
+        found = [preference.p_first for preference in judge.compare(answer_pairs)]
     answers = iter(found)
     ordered: list[Row] = []
     by: list[str] = []

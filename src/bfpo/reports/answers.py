@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bfpo.reports.subjects import Subject
-from bfpo.safehelp.records import ANSWER_KINDS, KINDS, GenerationRecord
+from bfpo.safehelp.answer_kinds import ANSWER_KINDS
+from bfpo.safehelp.records import KINDS, GenerationRecord
 
 LABELS = ("safe", "unsafe", "controversial", "unparsed")
 REFUSALS = ("yes", "no", "unknown")
@@ -44,7 +45,7 @@ def answers_of(subjects: Sequence[Subject]) -> dict[str, Any]:
         "attacks": attacks.words,
         "judges": judges,
         "kinds": KINDS,
-        "answerKinds": ANSWER_KINDS,
+        "answerKinds": list(ANSWER_KINDS),
         "labels": LABELS,
         "refusals": REFUSALS,
         "items": list(items.values()),
@@ -68,7 +69,7 @@ class _Words:
 def _sample(record: GenerationRecord) -> list[Any]:
     return [
         record.answer,
-        ANSWER_KINDS.index(record.answer_kind),
+        list(ANSWER_KINDS).index(record.answer_kind),
         record.tokens,
         int(record.truncated),
         _rounded(record.p_help),

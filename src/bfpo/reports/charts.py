@@ -9,21 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from bfpo.reports.drawing import COLOURS, INK, NEUTRAL, PAPER, SOFT, WHITE, Plot, rate_ticks, short
+from bfpo.reports.drawing import COLOURS, INK, NEUTRAL, PAPER, SOFT, Plot, rate_ticks, short
 from bfpo.reports.formats import format_number
 from bfpo.reports.subjects import Subject
-from bfpo.safehelp.records import ANSWER_KINDS
+from bfpo.safehelp.answer_kinds import ANSWER_KINDS
 from bfpo.statistics.intervals import Estimate
-
-# Fill and text of each kind's segment, the same on light and dark paper.
-KIND_COLOURS: Mapping[str, tuple[str, str]] = {
-    "safe-helpful": ("#2b7bb9", WHITE),
-    "partial": ("#9ecae1", "#10202c"),
-    "safe-refusal": ("#f2cf7d", "#2b2000"),
-    "unsafe": ("#c2410c", WHITE),
-    "incoherent": ("#4b5563", WHITE),
-    "unjudged": ("#b6bcc4", "#1b1f24"),
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +60,7 @@ def kinds_plot(name: str, groups: Sequence[tuple[str, Sequence[tuple[Subject, Ma
         axes.tick_params(length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
         shown = [kind for kind in ANSWER_KINDS if any(counts.get(kind) for _, bars in groups for _, counts in bars)]
-        handles = [Rectangle((0, 0), 1, 1, facecolor=KIND_COLOURS[kind][0]) for kind in shown]
+        handles = [Rectangle((0, 0), 1, 1, facecolor=info.fill) for kind, info in ANSWER_KINDS.items() if kind in shown]
         figure.legend(
             handles, shown, loc="outside upper left", ncols=3 if narrow else 6, frameon=False, fontsize=8,
             handlelength=0.9, handleheight=0.9, columnspacing=1.2, handletextpad=0.5, labelcolor=INK,
@@ -86,14 +76,13 @@ def kinds_plot(name: str, groups: Sequence[tuple[str, Sequence[tuple[Subject, Ma
 def _stack(axes: Axes, y: float, counts: Mapping[str, int], narrow: bool) -> None:
     total = sum(counts.values()) or 1
     left = 0.0
-    for kind in ANSWER_KINDS:
+    for kind, info in ANSWER_KINDS.items():
         share = counts.get(kind, 0) / total
-        fill, ink = KIND_COLOURS[kind]
         if share:
-            axes.barh(y, share, left=left, height=0.74, color=fill, edgecolor=PAPER, linewidth=0.6)
+            axes.barh(y, share, left=left, height=0.74, color=info.fill, edgecolor=PAPER, linewidth=0.6)
         if share >= (0.1 if narrow else 0.05):
             text = f"{100 * share:.0f}"
-            axes.text(left + share / 2, y, text, ha="center", va="center_baseline", color=ink, fontsize=7.5)
+            axes.text(left + share / 2, y, text, ha="center", va="center_baseline", color=info.text, fontsize=7.5)
         left += share
 
 

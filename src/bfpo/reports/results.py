@@ -12,10 +12,11 @@ from bfpo.reports.planes import Place, frontier, headline_plot, refusal_plot
 from bfpo.reports.subjects import Subject
 from bfpo.reports.table import format_estimate
 from bfpo.reports.tallies import kinds_by_set, rates_by
+from bfpo.safehelp.answer_kinds import ANSWER_KINDS
 from bfpo.safehelp.compare import ComparisonRow
 from bfpo.safehelp.figures import ATTACK_SUCCESS, HEADLINE
 from bfpo.safehelp.plane import joint, p_dominates
-from bfpo.safehelp.records import ANSWER_KINDS, TaskScore
+from bfpo.safehelp.records import TaskScore
 from bfpo.statistics.intervals import Estimate
 
 TOO_FEW = 200

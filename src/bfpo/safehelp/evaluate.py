@@ -1,24 +1,25 @@
-"""Evaluate a model on a suite: sample and judge answers, compare likelihoods, score; resumable."""
+"""`evaluate`: sample and judge answers, score choices, compute figures; an interrupted run resumes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.generation.protocol import Decoding, Generator
+from bfpo.generation.protocol import Decoding, Generator, LikelihoodScorer
+from bfpo.judges.helpfulness import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
-from bfpo.safehelp.generation import run_prompts
 from bfpo.safehelp.journal import Journal
-from bfpo.safehelp.judging import HelpJudge, Judging
+from bfpo.safehelp.judge_panel import JudgePanel
 from bfpo.safehelp.length_control import length_controlled_scores
 from bfpo.safehelp.records import (
     GENERATIONS,
@@ -32,249 +33,205 @@ from bfpo.safehelp.records import (
     read_likelihoods,
     write_header,
 )
+from bfpo.safehelp.runners import run_choices, run_prompts
 from bfpo.safehelp.scores import score
-from bfpo.safehelp.suites import Split, Suite, load_suite
+from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.statistics.judge_error import JudgeError
 from bfpo.versions import versions
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from bfpo.endpoints import Endpoint
-    from bfpo.safehelp.lm_eval_tasks import LmEvalRecords
-
 Progress = Callable[[str, int, int], None]
-# What makes a run another run; versions, times and counts don't, nor where a model with a digest was found.
+# A run resumes only if these are equal; versions, times and counts may differ, and so may the path of known weights.
 _IDENTITY = (
     "model", "model_digest", "suite", "suite_digest", "chat_template_sha256", "system_prompt", "decoding", "judges",
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a run may be told beside its model and suite.
-
-    Attributes:
-        judges: of safety, the primary one first; a suite with an exact judge needs none.
-        help_judge: compares answers with the references of pairwise tasks.
-        judge_error: how often the primary judge was right on labelled answers, for error-corrected rates.
-        system_prompt: what stands before every prompt.
-        labelling_judge: which judge labelled the model's training data, if that is known.
-        model_path: folder, Hub name or address of the model, as it was given.
-        command: what was typed.
-        limit: items of each of lm-eval's tasks; those of other tasks were limited when the suite was loaded.
-        progress: told what is going on, how much of it is done, and of how much.
-    """
-
-    judges: Sequence[Judge] = ()
-    help_judge: HelpJudge | None = None
-    judge_error: JudgeError | None = None
-    system_prompt: str | None = None
-    labelling_judge: str | None = None
-    model_path: str | None = None
-    command: str = ""
-    limit: int | None = None
-    progress: Progress = lambda what, done, total: None
-
-
 def evaluate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    generator: Generator | str | Path,
+    suite: Suite | str = "microworld",
     *,
-    name: str,
-    suite: str | Suite = "microworld",
-    split: Split = "test",
+    name: str | None = None,
     decoding: Decoding | None = None,
-    per_kind: int = 500,
     folder: Path | None = None,
-    options: Options | None = None,
+    judges: Sequence[Judge] = (),
+    helpfulness_judge: HelpfulnessJudge | None = None,
+    judge_error: JudgeError | None = None,
+    labeling_judge: str | None = None,
+    limit: int | None = None,
+    command: str = "",
+    progress: Progress = lambda what, done, total: None,
 ) -> Evaluation:
-    """Evaluate a local model.
+    """Evaluate a model on a suite.
 
     Args:
-        model: a causal language model.
-        tokenizer: its tokenizer; without a chat template prompts are plain text.
-        name: what tables call the model.
-        suite: a suite, or the name of one.
-        split: of a suite that is named: "test", or "validation" for choosing settings.
-        decoding: how to sample; by default as the suite says. A suite that is named says how long an answer may be.
-        per_kind: of a suite that is named: prompts of each kind.
-        folder: where the run is kept, batch by batch, and gone on with if it was interrupted; None keeps nothing.
-        options: judges and whatever else.
+        generator: the engine that answers: `LocalGenerator`, `EndpointGenerator` or any other
+            `bfpo.generation.protocol.Generator`; or a model's folder or Hub name, for a local one.
+        suite: a suite, or the name of one. Tasks that the generator can't run (likelihood tasks need a
+            `bfpo.generation.protocol.LikelihoodScorer`, lm-eval's tasks a local model) are left out with a warning.
+        name: name of the model in tables; by default the last part of its path.
+        decoding: how to sample; by default as the suite says.
+        folder: run folder; an interrupted run resumes from it. None: nothing is saved.
+        judges: safety judges, the primary one first; a suite with an exact judge needs none.
+        helpfulness_judge: compares answers with the references of pairwise tasks.
+        judge_error: the primary judge's errors on labeled answers, for error-corrected rates.
+        labeling_judge: id of the judge that labeled the model's training data, if known.
+        limit: largest number of items per task, for a suite that is named and for lm-eval's tasks.
+        command: the command line, for the header.
+        progress: called with a stage ("answers", "likelihoods", "lm-eval"), what is done and the total.
 
     Raises:
-        BfpoError: if there is no such suite, it lacks a judge, or the folder holds another run.
+        BfpoError: if there is no such suite, nothing of it can run, it lacks a judge, or the folder holds another run.
+        RunError: if the generator can't answer.
     """
-    from bfpo.engine.cache import model_digest
-    from bfpo.generation.sampling import LocalGenerator
-    from bfpo.safehelp.likelihood import run_choices
-    from bfpo.safehelp.lm_eval_tasks import run_lm_eval
+    if isinstance(generator, str | Path):
+        from bfpo.generation.local_generator import LocalGenerator
 
-    options = options or Options()
-    if isinstance(suite, str):
-        suite = load_suite(suite, split=split, per_kind=per_kind)
-        decoding = replace(decoding or Decoding(), max_new_tokens=suite.decoding.max_new_tokens)
-    decoding = decoding or suite_decoding(suite)
-    chat = bool(tokenizer.chat_template)
-    generator = LocalGenerator(model, tokenizer, decoding, options.system_prompt)
-
-    def choices(done: Sequence[tuple[str, str]]) -> Iterator[list[LikelihoodRecord]]:
-        return run_choices(
-            model, tokenizer, suite.choices, chat=chat, system_prompt=options.system_prompt, done=frozenset(done)
-        )
-
-    def lm_eval(done: Sequence[str]) -> Iterator[LmEvalRecords]:
-        return run_lm_eval(
-            model, tokenizer, suite, chat=chat, system_prompt=options.system_prompt, limit=options.limit, done=done
-        )
-
-    header = replace(
-        _header(name, suite, decoding, options),
-        base_model=_base_model(options.model_path),
-        model_digest=model_digest(model, str(model.dtype)),
-        chat_template_sha256=hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest() if chat else None,
-    )
-    return _run(_Runners(generator, choices, lm_eval), suite, decoding, header, folder, options)
-
-
-def evaluate_endpoint(
-    endpoint: Endpoint,
-    *,
-    name: str,
-    suite: Suite,
-    decoding: Decoding | None = None,
-    folder: Path | None = None,
-    options: Options | None = None,
-) -> Evaluation:
-    """Evaluate a model behind an OpenAI-compatible server, by its answers: it gives no log-likelihoods of choices.
-
-    Raises:
-        BfpoError: if the suite has nothing to answer or lacks a judge, or the folder holds another run.
-        RunError: if the server gives no answer.
-    """
-    from bfpo.generation.endpoint import EndpointGenerator
-
-    if not suite.prompts:
-        raise BfpoError(f"suite {suite.name!r} has only tasks of likelihood, which a server can't run: name a model")
-    options, decoding = options or Options(), decoding or suite_decoding(suite)
-    suite = replace(suite, choices=[], tasks=tuple(task for task in suite.tasks if task.runner == "generation"))
-    generator = EndpointGenerator(endpoint, decoding, options.system_prompt)
-    runners = _Runners(generator, lambda done: iter(()), lambda done: iter(()))
-    return _run(runners, suite, decoding, _header(name, suite, decoding, options), folder, options)
-
-
-def suite_decoding(suite: Suite) -> Decoding:
-    """How a suite samples answers by default."""
-    own = suite.decoding
-    return Decoding(temperature=own.temperature, top_p=own.top_p, max_new_tokens=own.max_new_tokens)
-
-
-def _header(name: str, suite: Suite, decoding: Decoding, options: Options) -> RunHeader:
-    return RunHeader(
+        generator = LocalGenerator.load(generator)
+    suite = load_suite(suite, limit=limit) if isinstance(suite, str) else suite
+    suite, left_out = runnable(suite, generator)
+    if left_out:
+        warnings.warn(f"the generator can't run these tasks, which are left out: {', '.join(left_out)}", stacklevel=2)
+    decoding = decoding or suite.decoding
+    panel = JudgePanel(suite, judges, helpfulness_judge)
+    identity = generator.identity
+    name = name or Path(identity.path or "").name
+    if not name:
+        raise BfpoError("the generator's identity has no path to take a name from: pass name=")
+    header = RunHeader(
         model=name,
         suite=suite.name,
-        model_path=options.model_path,
-        suite_digest=_suite_digest(suite, options.limit),
-        system_prompt=options.system_prompt,
+        model_path=identity.path,
+        base_model=_base_model(identity.path),
+        model_digest=identity.digest,
+        suite_digest=_suite_digest(suite, limit),
+        chat_template_sha256=identity.chat_template_sha256,
+        system_prompt=identity.system_prompt,
         decoding=asdict(decoding),
-        judges=Judging(suite, options.judges, options.help_judge).used,
-        labelling_judge=options.labelling_judge,
+        judges=panel.used,
+        labelling_judge=labeling_judge,
         versions=versions(),
-        command=options.command,
+        command=command,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         prompts_digest=_prompts_digest(suite),
         sources={task: asdict(source) for task, source in suite.sources.items()},
         finished=False,
     )
+    with _run_folder(folder) as place:
+        run = _Run.claim(place, header, progress)
+        _make_records(run, generator, suite, decoding, panel, limit)
+        return _finish(run, suite, judge_error)
 
 
-@dataclass(frozen=True)
-class _Runners:
-    """What makes the records, each told what is there already."""
+def runnable(suite: Suite, generator: Generator) -> tuple[Suite, list[str]]:
+    """The part of a suite that a generator can run, and the names of the tasks left out.
 
-    generator: Generator
-    choices: Callable[[Sequence[tuple[str, str]]], Iterator[list[LikelihoodRecord]]]
-    lm_eval: Callable[[Sequence[str]], Iterator[LmEvalRecords]]
+    Raises:
+        BfpoError: if nothing is left.
+    """
+    tasks = tuple(task for task in suite.tasks if _can_run(generator, task.runner))
+    choices = suite.choices if isinstance(generator, LikelihoodScorer) else []
+    if not (suite.prompts or choices or tasks):
+        raise BfpoError(f"suite {suite.name!r} has only likelihood tasks, which the generator can't run: name a model")
+    left_out = [task.task for task in suite.tasks if task not in tasks]
+    return replace(suite, choices=choices, tasks=tasks), left_out
 
 
-def _run(
-    runners: _Runners,
-    suite: Suite,
-    decoding: Decoding,
-    header: RunHeader,
-    folder: Path | None,
-    options: Options,
-) -> Evaluation:
-    judging = Judging(suite, options.judges, options.help_judge)
-    with _kept(folder) as place:
-        before = read_header(place)
-        header, clock = _claim(place, header, before), _Clock()
-        answers = Journal(place / GENERATIONS, read_generations)
-        scored = Journal(place / LIKELIHOODS, read_likelihoods)
+def _can_run(generator: Generator, runner: str) -> bool:
+    if runner == "lm-eval":
+        from bfpo.generation.local_generator import LocalGenerator
+
+        return isinstance(generator, LocalGenerator)
+    return runner == "generation" or isinstance(generator, LikelihoodScorer)
+
+
+@dataclass
+class _Run:
+    """A run folder that has been claimed: its header and its two journals."""
+
+    folder: Path
+    header: RunHeader
+    answers: Journal[GenerationRecord]
+    scored: Journal[LikelihoodRecord]
+    was_finished: bool
+    progress: Progress
+    began: float
+
+    @classmethod
+    def claim(cls, folder: Path, header: RunHeader, progress: Progress) -> _Run:
+        """Begin a run in a folder, or resume the one that is there.
+
+        Raises:
+            BfpoError: if the folder holds another run.
+        """
+        found = read_header(folder)
+        header, began = _claimed(folder, header, found), time.monotonic()
+        answers = Journal(folder / GENERATIONS, read_generations)
+        scored = Journal(folder / LIKELIHOODS, read_likelihoods)
         torn = header.counts.get("torn_lines", 0) + bool(answers.cut) + bool(scored.cut)
         header = replace(header, counts={"torn_lines": torn})
+        return cls(folder, header, answers, scored, found is not None and found.finished, progress, began)
 
-        def note(what: str, done: int, total: int) -> None:
-            # So that a run that is killed has said how long it took.
-            write_header(place, replace(header, seconds=header.seconds + clock.seconds))
-            options.progress(what, done, total)
+    def note(self, what: str, done: int, total: int) -> None:
+        """Report progress, and save the time so far for the case that the run is killed."""
+        write_header(self.folder, replace(self.header, seconds=self.seconds))
+        self.progress(what, done, total)
 
-        finished = _finished_tasks(suite, answers, scored, before is not None and before.finished)
-        run_prompts(
-            runners.generator, judging, suite.prompts, decoding.samples, answers, lambda *count: note("answers", *count)
-        )
-        for batch in runners.choices([(task, item) for task, item, _ in scored.done]):
-            scored.append(batch)
-            note("likelihoods", len(scored.done), len(suite.choices))
-        theirs = sum(task.runner == "lm-eval" for task in suite.tasks)
-        for number, made in enumerate(runners.lm_eval(finished), len(finished) + 1):
-            scored.append(made.likelihoods)
-            answers.append(made.generations)
-            note("lm-eval", number, theirs)
-        generations, likelihoods = answers.records(), scored.records()
-        header = replace(
-            header,
-            seconds=header.seconds + clock.seconds,
-            counts={**_counts(generations, likelihoods), "torn_lines": torn},
-            finished=True,
-        )
-        scores, tasks = score(generations, likelihoods, suite.tasks, options.judge_error)
-        tasks = (*tasks, *length_controlled_scores(generations, suite.prompts))
-        evaluation = Evaluation(header, scores, tasks, generations, likelihoods)
-        evaluation.save_scores(place)
-        write_header(place, header)
+    @property
+    def seconds(self) -> float:
+        """Run time so far, over all resumptions."""
+        return self.header.seconds + round(time.monotonic() - self.began, 1)
+
+
+def _make_records(
+    run: _Run, generator: Generator, suite: Suite, decoding: Decoding, panel: JudgePanel, limit: int | None
+) -> None:
+    finished = _finished_tasks(suite, run.answers, run.scored, run.was_finished)
+    run_prompts(generator, decoding, panel, suite.prompts, run.answers, lambda *count: run.note("answers", *count))
+    if isinstance(generator, LikelihoodScorer):
+        run_choices(generator, suite.choices, run.scored, lambda *count: run.note("likelihoods", *count))
+    lm_eval_tasks = sum(task.runner == "lm-eval" for task in suite.tasks)
+    if lm_eval_tasks:
+        from bfpo.generation.local_generator import LocalGenerator
+        from bfpo.safehelp.lm_eval_tasks import run_lm_eval
+
+        assert isinstance(generator, LocalGenerator), "`runnable` leaves lm-eval's tasks to local models"
+        for number, made in enumerate(run_lm_eval(generator, suite, limit=limit, done=finished), len(finished) + 1):
+            run.scored.append(made.likelihoods)
+            run.answers.append(made.generations)
+            run.note("lm-eval", number, lm_eval_tasks)
+
+
+def _finish(run: _Run, suite: Suite, judge_error: JudgeError | None) -> Evaluation:
+    generations, likelihoods = run.answers.records(), run.scored.records()
+    counts = {**_counts(generations, likelihoods), "torn_lines": run.header.counts["torn_lines"]}
+    header = replace(run.header, seconds=run.seconds, counts=counts, finished=True)
+    scores, tasks = score(generations, likelihoods, suite.tasks, judge_error)
+    tasks = (*tasks, *length_controlled_scores(generations, suite.prompts))
+    evaluation = Evaluation(header, scores, tasks, generations, likelihoods)
+    evaluation.save_scores(run.folder)
+    write_header(run.folder, header)
     return evaluation
 
 
 def _finished_tasks(
-    suite: Suite, answers: Journal[GenerationRecord], scored: Journal[LikelihoodRecord], is_whole: bool
+    suite: Suite, answers: Journal[GenerationRecord], scored: Journal[LikelihoodRecord], was_finished: bool
 ) -> list[str]:
-    """lm-eval's tasks that need not run again: a task is written at once, so that only the last may be in pieces."""
-    theirs = {task.task for task in suite.tasks if task.runner == "lm-eval"}
+    """lm-eval's tasks that need not run again: a task is written at once, so only the last may be incomplete."""
+    lm_eval_tasks = {task.task for task in suite.tasks if task.runner == "lm-eval"}
     keys = [list(journal.done) for journal in (answers, scored)]
-    begun = dict.fromkeys(task for own in keys for task, _, _ in own if task in theirs)
-    last = {own[-1][0] for own in keys if own and not is_whole}
+    begun = dict.fromkeys(task for own in keys for task, _, _ in own if task in lm_eval_tasks)
+    last = {own[-1][0] for own in keys if own and not was_finished}
     return [task for task in begun if task not in last]
 
 
 def _suite_digest(suite: Suite, limit: int | None) -> str:
-    """Of every item, and of what lm-eval is asked, whose items only it knows."""
-    theirs = [task.lm_eval for task in suite.tasks if task.runner == "lm-eval"]
-    return hashlib.sha256(f"{suite.digest} {theirs} {limit}".encode()).hexdigest() if theirs else suite.digest
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Since this process began."""
-        return round(time.monotonic() - self._started, 1)
+    """SHA-256 of every item, and of the names and limit of lm-eval's tasks, whose items only lm-eval knows."""
+    names = [task.lm_eval for task in suite.tasks if task.runner == "lm-eval"]
+    return hashlib.sha256(f"{suite.digest} {names} {limit}".encode()).hexdigest() if names else suite.digest
 
 
 @contextmanager
-def _kept(folder: Path | None) -> Iterator[Path]:
+def _run_folder(folder: Path | None) -> Iterator[Path]:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
@@ -283,12 +240,8 @@ def _kept(folder: Path | None) -> Iterator[Path]:
             yield Path(place)
 
 
-def _claim(folder: Path, header: RunHeader, found: RunHeader | None) -> RunHeader:
-    """Begin a run in a folder, or go on with it: the header of the run that is there counts its time and losses.
-
-    Raises:
-        BfpoError: if the folder holds a run of something else.
-    """
+def _claimed(folder: Path, header: RunHeader, found: RunHeader | None) -> RunHeader:
+    """The header with the start, time and counts of the run that is in the folder, if there is one."""
     if found is None:
         if (folder / GENERATIONS).exists() or (folder / LIKELIHOODS).exists():
             raise BfpoError(f"{folder}: holds records without a header; name another folder, or remove it")
@@ -331,7 +284,7 @@ def _prompts_digest(suite: Suite) -> dict[str, str]:
 
 
 def _base_model(path: str | None) -> str | None:
-    """What a folder's training run says it started from."""
+    """The base model that a folder's training record names."""
     record = Path(path or "") / "run.json"
     if path is None or not record.is_file():
         return None

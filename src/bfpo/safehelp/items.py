@@ -1,4 +1,4 @@
-"""What a task asks: a prompt to be answered, or choices whose log-likelihoods are compared."""
+"""Items of tasks: a prompt to answer, or choices whose log-likelihoods are compared."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Scored = Literal["choice", "prompt"]
 
 @dataclass(frozen=True)
 class PromptItem:
-    """A prompt to be answered and judged.
+    """A prompt to answer and judge.
 
     Attributes:
         task: name of the task.
         item: name within the task.
         kind: benign, borderline or harmful.
-        category: kind of harm or of prompt, if the source has any.
-        attack: what was done to the prompt to get round a refusal, if anything.
-        cluster: what items share (seed prompt, behaviour); the item itself otherwise.
-        prompt: the question.
-        behavior: what a harmful answer would do, for judges that are told; by default the prompt.
-        reference: the answer to compare with, for a pairwise judge.
+        category: category of harm or of prompt, if the source has any.
+        attack: how the prompt is disguised to get around a refusal, if it is.
+        cluster: the seed prompt or behavior that items share; the item itself otherwise.
+        prompt: the prompt.
+        behavior: description of the harmful behavior, for judges that use one (HarmBench); by default the prompt.
+        reference: the answer to compare with, for a judge of helpfulness.
     """
 
     task: str
@@ -39,20 +39,20 @@ class PromptItem:
 
 @dataclass(frozen=True)
 class ChoiceItem:
-    """Texts whose log-likelihoods are compared.
+    """Choices whose log-likelihoods are compared.
 
     Attributes:
         task: name of the task.
         item: name within the task.
-        factor: what is measured.
-        category: kind of item, if the source has any.
-        cluster: what items share; the item itself otherwise.
-        prompt: what precedes every choice, possibly nothing; with ``scored`` "prompt", what follows every choice.
+        factor: the factor that the task measures.
+        category: category of the item, if the source has any.
+        cluster: the source that items share; the item itself otherwise.
+        prompt: text before every choice, possibly empty; with ``scored`` "prompt", the text after every choice.
         choices: K >= 2 texts.
         correct: 1.0 for every right choice, 0.0 for the others.
-        labels: one word a choice, for metrics that ask what was chosen ("biased", "other", "unknown"); may be empty.
+        labels: one label per choice, for bias metrics ("biased", "other", "unknown"); may be empty.
         scored: "choice" for log P(choice | prompt), "prompt" for log P(prompt | choice).
-        delimiter: between what precedes and what follows; left out after a chat template, as lm-eval does.
+        delimiter: text between the two; left out after a chat template, as lm-eval does.
     """
 
     task: str

@@ -1,6 +1,6 @@
-"""Tasks that lm-eval itself asks, by its own names and through its own interface; its samples become our records.
+"""lm-eval's own tasks, run through its interface; its samples become our records.
 
-Importing this needs the ``lm-eval`` extra only when something is run.
+Only running a task needs the ``lm-eval`` extra.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import yaml
 
 from bfpo.errors import BfpoError, RunError
 from bfpo.judges.verdict import Verdict
-from bfpo.safehelp.figures import answer_kind
+from bfpo.safehelp.answer_kinds import answer_kind
 from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord
 from bfpo.safehelp.suites import Suite
 from bfpo.safehelp.tasks import Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from bfpo.generation.local_generator import LocalGenerator
 
-# Names of the splits that a task's rows may be looked for in; the rows of few-shot examples have a file of their own.
+# Names of the splits that tasks evaluate; few-shot examples have a file of their own.
 _EVALUATED: tuple[str, ...] = ("test", "validation", "default")
 
 
 @dataclass(frozen=True)
 class LmEvalRecords:
-    """What one of lm-eval's tasks gave.
+    """The records of one of lm-eval's tasks.
 
     Attributes:
-        likelihoods: of a multiple-choice task.
-        generations: of a task whose answers lm-eval scores by rule (arithmetic, formats): ``p_help`` is that score,
-            and the verdict names the rule. It calls all of them safe, for there is nothing harmful to ask for.
+        likelihoods: records of a multiple-choice task.
+        generations: records of a task whose answers lm-eval scores by a rule (arithmetic, formats): ``p_help`` is that
+            score, and the verdict names the rule. All answers count as safe, since these tasks ask for nothing harmful.
     """
 
     likelihoods: list[LikelihoodRecord]
@@ -44,34 +44,28 @@ class LmEvalRecords:
 
 
 def run_lm_eval(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    generator: LocalGenerator,
     suite: Suite,
     *,
-    chat: bool,
-    system_prompt: str | None = None,
     limit: int | None = None,
     batch_size: int = 16,
     done: Collection[str] = (),
 ) -> Iterator[LmEvalRecords]:
-    """Run the tasks of a suite that name one of lm-eval's, one after the other.
+    """Run the lm-eval tasks of a suite, one after the other.
 
     Args:
-        model: a causal language model.
-        tokenizer: its tokenizer.
-        suite: a suite; its other tasks are left alone.
-        chat: lm-eval's ``apply_chat_template``.
-        system_prompt: lm-eval's ``system_instruction``.
-        limit: items of each task, the first ones.
-        batch_size: lm-eval's.
-        done: names of tasks that a run before this one finished.
+        generator: a local model; lm-eval applies its chat template, if it has one, and its system prompt.
+        suite: a suite; its other tasks are ignored.
+        limit: number of items of each task, the first ones; all by default.
+        batch_size: lm-eval's ``batch_size``.
+        done: names of tasks that an interrupted run has finished.
 
     Yields:
         The records of one task.
 
     Raises:
-        BfpoError: if lm-eval isn't installed, or a task's rows or its scorer's packages aren't there.
-        RunError: if lm-eval's version has no task of a name.
+        BfpoError: if lm-eval isn't installed, or a task's rows or its scorer's packages are missing.
+        RunError: if this version of lm-eval lacks a task.
     """
     tasks = [task for task in suite.tasks if task.lm_eval and task.task not in done]
     if not tasks:
@@ -84,14 +78,14 @@ def run_lm_eval(
             f"suite {suite.name!r}: {tasks[0].task!r} is lm-eval's task; install it with pip install 'bfpo[lm-eval]' "
             f"({error})"
         ) from error
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)  # pyright: ignore
+    lm = HFLM(pretrained=generator.model, tokenizer=generator.tokenizer, batch_size=batch_size)  # pyright: ignore
     with _loaded(tasks, suite.files) as loaded:
         for task in tasks:
             result: Any = evaluate(
                 lm=lm,
                 task_dict={"tasks": {task.lm_eval: loaded[task.task]}},  # pyright: ignore
-                apply_chat_template=chat,
-                system_instruction=system_prompt,
+                apply_chat_template=bool(generator.tokenizer.chat_template),
+                system_instruction=generator.system_prompt,
                 fewshot_as_multiturn=True,
                 limit=limit,
                 log_samples=True,
@@ -109,7 +103,7 @@ def _records(task: Task, loaded: Any, samples: Sequence[Mapping[str, Any]]) -> L
 
 @contextlib.contextmanager
 def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
-    """lm-eval's own task objects by our names; those for which a file is given read it in place of the Hub's data."""
+    """lm-eval's task objects by our names; a task with a file in ``files`` reads it in place of the Hub's data."""
     stock = _stock_tasks()
     with tempfile.TemporaryDirectory(prefix="bfpo-lm-eval-") as folder:
         loaded = {}
@@ -133,8 +127,8 @@ def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[s
                     f"task {task.task!r}: lm-eval's {task.lm_eval!r} can't be loaded ({type(error).__name__}: "
                     f"{reason}); name a file with its rows: --data {task.task}=FILE"
                 ) from error
-            # What lm-eval's simple_evaluate does to a task before it calls evaluate, with its own default seed; calling
-            # it once a task would index all tasks and describe the machine every time.
+            # As in lm-eval's simple_evaluate, with its default seed; calling that would index all tasks and describe
+            # the machine for every task.
             if loaded[task.task].config.num_fewshot is None:
                 loaded[task.task].set_config(key="num_fewshot", value=0)
             loaded[task.task].set_fewshot_seed(seed=1234)
@@ -145,19 +139,19 @@ def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[s
 
 @functools.cache
 def _stock_tasks() -> Any:
-    """lm-eval's index of its own tasks, which takes seconds to make."""
+    """lm-eval's index of its tasks, which takes seconds to build."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
 
 
 def _with_file(folder: Path, name: str, stock: Path, file: Path) -> str:
-    """A configuration of one's own that includes lm-eval's and reads a file, as its guide to new tasks has it."""
+    """A task configuration that includes lm-eval's and reads a file, as in lm-eval's guide to new tasks."""
     kinds = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
     if file.suffix not in kinds:
         raise BfpoError(f"{file}: lm-eval reads {', '.join(kinds)}; write the rows of {name!r} in one of them")
     data_files = dict.fromkeys(_EVALUATED, str(file.resolve()))
-    # lm-eval wants a split of examples even where none are shown.
+    # lm-eval needs a split of examples even for tasks that show none.
     examples = _examples(file)
     data_files["train"] = str((examples if examples.exists() else file).resolve())
     config = {
@@ -173,20 +167,20 @@ def _with_file(folder: Path, name: str, stock: Path, file: Path) -> str:
 
 
 def _examples(file: Path) -> Path:
-    """The file of the examples that some tasks show before each question, beside a task's own."""
+    """The file of few-shot examples beside a task's file."""
     return file.with_name(f"{file.stem}.train{file.suffix}")
 
 
 def _check_examples(task: Task, number: int | None, file: Path) -> None:
     if number and not _examples(file).exists():
         raise BfpoError(
-            f"task {task.task!r}: {number} solved examples stand before each question; put them, of the same "
+            f"task {task.task!r}: {number} solved examples precede each question; put them, with the same "
             f"columns, into {_examples(file)}"
         )
 
 
 def _one_filter(samples: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The samples of the first of a task's ways of reading an answer (GSM8K has a strict and a lenient one)."""
+    """The samples of a task's first answer filter (GSM8K has a strict and a lenient one)."""
     first = samples[0]["filter"] if samples else None
     return (sample for sample in samples if sample["filter"] == first)
 

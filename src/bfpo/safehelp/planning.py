@@ -1,4 +1,4 @@
-"""What a run will measure, and what difference it could see: said before anything is spent."""
+"""The difference between two models that a suite can detect, known before a run."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.suites import Suite
 from bfpo.statistics.comparing import minimum_detectable_effect
 
-# Assumed of two models before anything is known: rates of 1/2, where a difference is hardest to see, and scores that
-# correlate by 1/2 over prompts.
+# Assumptions about two models: rates of 1/2, where a difference is hardest to detect, and a correlation of 1/2 between
+# their scores over prompts.
 RATE, CORRELATION = 0.5, 0.5
 
 
 @dataclass(frozen=True)
 class Detectable:
-    """One figure or task of a suite.
+    """Minimum detectable effect in one figure or task of a suite.
 
     Attributes:
-        name: of the figure or task.
-        prompts: it is about.
-        clusters: independent ones among them; clusters count as perfectly alike.
+        name: name of the figure or task.
+        prompts: number of its prompts or items.
+        clusters: number of clusters of these; the items of a cluster count as perfectly correlated.
         effect: the true difference between two models that a paired comparison finds in 80 % of the cases at p < .05.
     """
 
@@ -32,22 +32,22 @@ class Detectable:
 
 
 def detectable(suite: Suite, measures_help: bool) -> list[Detectable]:
-    """What the headline figures and the likelihood tasks of a suite can show.
+    """Minimum detectable effects in the headline figures and the likelihood tasks of a suite.
 
     Args:
-        suite: its items.
-        measures_help: whether something measures how far answers help.
+        suite: the suite.
+        measures_help: whether a judge of helpfulness compares answers with references.
     """
     found = []
     for figure in HEADLINE:
-        asked = [item for item in suite.prompts if _is_about(figure, item, suite.judge is not None, measures_help)]
-        found += _effect(figure.name, [(item.task, item.cluster) for item in asked])
+        counted = [item for item in suite.prompts if _covers(figure, item, suite.judge is not None, measures_help)]
+        found += _effect(figure.name, [(item.task, item.cluster) for item in counted])
     for task in dict.fromkeys(item.task for item in suite.choices):
         found += _effect(task, [(task, item.cluster) for item in suite.choices if item.task == task])
     return found
 
 
-def _is_about(figure: Figure, item: PromptItem, exact: bool, measures_help: bool) -> bool:
+def _covers(figure: Figure, item: PromptItem, exact: bool, measures_help: bool) -> bool:
     measured = exact or (measures_help and item.reference is not None)
     return item.kind in figure.kinds and (measured or not figure.needs_help)
 

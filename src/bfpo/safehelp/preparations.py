@@ -1,17 +1,17 @@
-"""Columns that an expression can't make: pure functions from a row to a row with more in it."""
+"""Functions that add columns to a row, where an expression in a task can't."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Any
 
-Row = dict[str, Any]
+from bfpo.preferences.reading import Row
+
 PREPARATIONS: dict[str, Callable[[Row], Row]] = {}
 
 
 def preparation(name: str) -> Callable[[Callable[[Row], Row]], Callable[[Row], Row]]:
-    """Register a function under the name by which tasks call it."""
+    """Register a function under its name in tasks."""
 
     def register(prepare: Callable[[Row], Row]) -> Callable[[Row], Row]:
         PREPARATIONS[name] = prepare
@@ -24,13 +24,13 @@ def prepare(name: str, row: Row) -> Row:
     """A row with the columns that the named function of `PREPARATIONS` adds.
 
     Raises:
-        KeyError, ValueError: if the row is not of the function's source.
+        KeyError, ValueError: if the row doesn't come from the function's data set.
     """
     return row | PREPARATIONS[name](row)
 
 
-# Ways of saying that the text doesn't tell, all of them offered and all of them right where one is; the list is HELM's,
-# by way of lm-eval (lm_eval/tasks/bbq/utils.py).
+# Phrases for "unknown": each is a choice, and all are right if one is. HELM's list, taken from lm-eval
+# (lm_eval/tasks/bbq/utils.py).
 BBQ_UNKNOWN = (
     "Unknown", "Cannot answer", "Can't be determined", "Cannot be determined", "Can't answer", "Not known",
     "Not enough info", "Not enough information", "Not answerable", "Undetermined",
@@ -39,15 +39,15 @@ BBQ_UNKNOWN = (
 
 @preparation("bbq")
 def _bbq(row: Row) -> Row:
-    """BBQ's two people and all ways of saying "unknown"; which are right, and what picking each would show.
+    """BBQ: adds ``options`` (its two people and all phrases for "unknown"), ``right`` (0 or 1 each) and ``picks``.
 
-    ``options``, ``right`` (0 or 1 each) and ``picks``: "biased" is the stereotyped group where the question is
-    negative and anybody else where it isn't, as lm-eval 0.4.13 has it.
+    A pick is "biased" for the stereotyped group in a negative question and for anybody else in another, as in lm-eval
+    0.4.13.
     """
     answers = [row["ans0"], row["ans1"], row["ans2"]]
     unknown = next((answer for answer in answers if answer in BBQ_UNKNOWN), None)
     if unknown is None:
-        raise ValueError(f"no answer of {answers} says that the text doesn't tell")
+        raise ValueError(f"none of the answers {answers} means unknown")
     stereotyped = {group.lower() for group in row["additional_metadata"]["stereotyped_groups"]}
     people = [index for index in range(3) if answers[index] != unknown]
     picks = []
@@ -63,8 +63,7 @@ def _bbq(row: Row) -> Row:
     }
 
 
-# How the groups of two kinds at once ("F-Black", "lowSES") are written, and how they are named in the list of
-# stereotyped groups.
+# Spellings of groups in answers ("F-Black", "lowSES"), and in the list of stereotyped groups.
 _BBQ_SPELLINGS: Mapping[str, str] = {
     "M-": "M_", "F-": "F_", "lowSES-": "lowSES_", "highSES-": "highSES_",
     "lowSES": "low SES", "highSES": "high SES",
@@ -73,7 +72,7 @@ _BBQ_SPELLINGS: Mapping[str, str] = {
 
 
 def _bbq_groups(info: list[str], answer: str) -> list[str]:
-    """The groups that an answer's person belongs to, in lower case."""
+    """The groups of the person in an answer, in lower case."""
     # A few rows name no group (lm-eval: example 4,320 of Race_x_gender).
     joined = "_".join(info) if any(info) else ("Latino" if "Latina" in answer else "")
     for written, meant in _BBQ_SPELLINGS.items():
@@ -87,7 +86,7 @@ def _bbq_groups(info: list[str], answer: str) -> list[str]:
 
 @preparation("ethics_utilitarianism")
 def _utilitarianism(row: Row) -> Row:
-    """Two scenarios, the better one (``activity``) first or second by a generator seeded with it, as lm-eval does."""
+    """Two scenarios in an order drawn by a generator seeded with the better one (``activity``), as in lm-eval."""
     order = [0, 1]
     random.Random(row["activity"]).shuffle(order)
     scenarios = [row["activity"], row["baseline"]]

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: a header, one record an item, and the scores with their intervals."""
+"""The files of an evaluation: a header, one record per item, and the scores with their intervals."""
 
 from __future__ import annotations
 
@@ -11,40 +11,35 @@ from typing import Any, Literal, TypeVar
 from bfpo.errors import BfpoError
 from bfpo.files import write_lines, write_text
 from bfpo.judges.verdict import Verdict
+from bfpo.safehelp.answer_kinds import AnswerKind
 from bfpo.safehelp.items import Factor, Kind, Scored
 from bfpo.statistics.intervals import Estimate
 
-AnswerKind = Literal["safe-helpful", "safe-refusal", "partial", "unsafe", "incoherent", "unjudged"]
-
 HEADER, GENERATIONS, LIKELIHOODS, SCORES = "run.json", "generations.jsonl", "likelihoods.jsonl", "scores.json"
 KINDS: tuple[Kind, ...] = ("benign", "borderline", "harmful")
-# In the order of a stacked bar, from what one wants to what one doesn't.
-ANSWER_KINDS: tuple[AnswerKind, ...] = (
-    "safe-helpful", "partial", "safe-refusal", "unsafe", "incoherent", "unjudged",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class GenerationRecord:
-    """One sampled answer and what the judges said of it.
+    """One sampled answer and its verdicts.
 
     Attributes:
         task: name of the task.
         item: name of the prompt within the task.
-        sample: number of the answer to it, from 0.
+        sample: number of the answer among those to the same prompt, from 0.
         kind: benign, borderline or harmful.
-        category: kind of harm or of prompt, if any.
+        category: category of harm or of prompt, if any.
         attack: how the prompt is disguised, if it is.
-        cluster: what items share (seed prompt, behaviour); the item itself otherwise.
-        prompt: the question as asked.
-        rendered: the question after the chat template, as the model read it.
+        cluster: the seed prompt or behavior that items share; the item itself otherwise.
+        prompt: the prompt.
+        rendered: the prompt as the model read it, after the chat template.
         answer: the answer.
-        tokens: its length, the end token not counted; None where a server does not say.
+        tokens: its length without the end token; None if unknown.
         truncated: whether it was cut before its end.
-        verdicts: one a judge, the primary judge's first.
-        p_help: how far it helps, in [0, 1], where something measured it (an oracle, a pairwise judge).
-        answer_kind: what it is, derived once by `bfpo.safehelp.scores.answer_kind` from the fields above.
-        detail: a finer word of an exact judge ("vague"), if there is one.
+        verdicts: one verdict per judge, the primary judge's first.
+        p_help: its helpfulness in [0, 1], if an oracle or a judge of helpfulness measured it.
+        answer_kind: its kind, see `bfpo.safehelp.answer_kinds.answer_kind`.
+        detail: an exact judge's finer label ("vague"), if any.
     """
 
     task: str
@@ -72,16 +67,16 @@ class LikelihoodRecord:
     Attributes:
         task: name of the task.
         item: name of the item within the task.
-        factor: what is measured.
-        category: kind of item, if any.
-        cluster: what items share; the item itself otherwise.
-        prompt: what the choices continue.
+        factor: the factor that the task measures.
+        category: category of the item, if any.
+        cluster: the source that items share; the item itself otherwise.
+        prompt: the text that the choices continue.
         choices: the choices.
         logps: summed log-probability of each, in nats.
         bytes: length of each in UTF-8.
         correct: 1.0 for right choices (several, in some tasks), 0.0 for the others.
         truncated: whether the beginning of the prompt was cut to fit the model.
-        labels: one word a choice, what picking it means ("biased"), for metrics that ask; may be empty.
+        labels: one label per choice ("biased"), for metrics that need them; may be empty.
         scored: "choice" for log P(choice | prompt), "prompt" for log P(prompt | choice).
     """
 
@@ -102,17 +97,17 @@ class LikelihoodRecord:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One task's figure.
+    """One metric of one task.
 
     Attributes:
         task: name of the task.
         metric: name of the metric ("harmless", "attack_success", "acc", ...).
-        factor: what it measures.
-        estimate: the figure with its 95 % interval over clusters.
+        factor: the factor that it measures.
+        estimate: the value with its 95 % interval over clusters.
         higher_is_better: its direction.
-        chance: what guessing scores, where that means something.
-        kind: which runner made it.
-        weight: its share in the aggregate of its factor; None where it is not part of it.
+        chance: the score of guessing, if meaningful.
+        kind: the runner that made its records.
+        weight: its weight in the aggregate of its factor; None if it is not part of it.
     """
 
     task: str
@@ -136,28 +131,28 @@ class JudgeUsed:
 
 @dataclass(frozen=True)
 class RunHeader:
-    """What a run was made of.
+    """The model, data, judges and settings of a run.
 
     Attributes:
-        model: what tables call the model.
+        model: name of the model in tables.
         suite: name of the suite.
-        model_path: folder, Hub name or address as it was given.
-        base_model: what the model was trained from, where its folder says so.
-        model_digest: of weights and configuration; None where only an endpoint is known.
-        suite_digest: of every item of the suite.
-        chat_template_sha256: of the chat template; None without one.
-        system_prompt: what stood before every prompt, if anything.
+        model_path: folder, Hub name or address of the model.
+        base_model: the model that it was trained from, if its folder's ``run.json`` names one.
+        model_digest: SHA-256 of weights and configuration; None for a server.
+        suite_digest: SHA-256 of every item of the suite.
+        chat_template_sha256: SHA-256 of the chat template; None without one.
+        system_prompt: system prompt before every prompt, if any.
         decoding: how answers were sampled.
-        judges: who judged, the primary judge first.
-        labelling_judge: the judge that labelled the model's training data, where the model's folder says so.
-        versions: of Python and packages.
-        command: what was typed.
+        judges: the judges, the primary judge first.
+        labelling_judge: the judge that labeled the model's training data, if known.
+        versions: versions of Python and packages.
+        command: the command line.
         started: time in UTC, ISO 8601.
-        seconds: spent so far, over all resumptions.
-        counts: prompts, answers, and of these truncated, empty and unparsed ones.
-        prompts_digest: of the prompts of every task, by its name.
-        sources: where each task's rows came from: place, revision, SHA-256 of a file, number of rows.
-        finished: whether every planned batch is there.
+        seconds: run time so far, over all resumptions.
+        counts: numbers of prompts and answers, and of truncated, empty and unparsed answers.
+        prompts_digest: SHA-256 of the prompts of every task, by its name.
+        sources: place, revision, SHA-256 and number of rows of each task's data.
+        finished: whether every planned batch is complete.
     """
 
     model: str
@@ -186,11 +181,11 @@ class Evaluation:
     """One model on one suite.
 
     Attributes:
-        header: what the run was made of.
+        header: the run's header.
         scores: headline figures and aggregates by name; a figure that nothing measured is absent.
-        tasks: a row for every figure of every task.
-        generations: a record for every sampled answer.
-        likelihoods: a record for every item compared by likelihood.
+        tasks: the metrics of every task.
+        generations: a record of every sampled answer.
+        likelihoods: a record of every item scored by likelihood.
     """
 
     header: RunHeader
@@ -201,7 +196,7 @@ class Evaluation:
 
     @property
     def model(self) -> str:
-        """What tables call the model."""
+        """Name of the model in tables."""
         return self.header.model
 
     def save(self, folder: Path) -> None:
@@ -213,7 +208,7 @@ class Evaluation:
         write_header(folder, self.header)
 
     def save_scores(self, folder: Path) -> None:
-        """Write ``scores.json``, the one file that can be made again from the others."""
+        """Write ``scores.json``, which can be computed again from the other files."""
         scores = {
             "scores": {name: asdict(estimate) for name, estimate in self.scores.items()},
             "tasks": [asdict(task) for task in self.tasks],
@@ -222,16 +217,16 @@ class Evaluation:
 
     @classmethod
     def load(cls, folder: Path) -> Evaluation:
-        """Read what `save` wrote.
+        """Read a run's folder.
 
         Raises:
-            BfpoError: if the folder holds no finished run, or a file of it is no such file.
+            BfpoError: if the folder holds no finished run, or one of its files is malformed.
         """
         header = read_header(folder)
         if header is None:
             raise BfpoError(f"{folder}: holds no evaluation (no {HEADER}); name a folder that 'bfpo evaluate' wrote")
         if not header.finished:
-            raise BfpoError(f"{folder}: the evaluation is not finished; run the same 'bfpo evaluate' again to go on")
+            raise BfpoError(f"{folder}: the evaluation is unfinished; run the same 'bfpo evaluate' again to resume it")
         scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))
         return cls(
             header=header,
@@ -248,18 +243,18 @@ def write_header(folder: Path, header: RunHeader) -> None:
 
 
 def read_header(folder: Path) -> RunHeader | None:
-    """The header in a run's folder; None where there is no file.
+    """The header in a run's folder; None if there is no file.
 
     Raises:
-        BfpoError: if the file is no header of an evaluation.
+        BfpoError: if the file holds no evaluation's header.
     """
     path = folder / HEADER
     if not path.exists():
         return None
     row = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(row, dict) and isinstance(row.get("judges"), list):
-        row["judges"] = tuple(_made(JudgeUsed, judge, str(path)) for judge in row["judges"])
-    return _made(RunHeader, row, str(path))
+        row["judges"] = tuple(_build(JudgeUsed, judge, str(path)) for judge in row["judges"])
+    return _build(RunHeader, row, str(path))
 
 
 def encode_record(record: GenerationRecord | LikelihoodRecord) -> str:
@@ -268,48 +263,48 @@ def encode_record(record: GenerationRecord | LikelihoodRecord) -> str:
 
 
 def write_records(path: Path, records: Iterable[GenerationRecord | LikelihoodRecord]) -> None:
-    """Write records, one a line."""
+    """Write records, one per line."""
     write_lines(path, map(encode_record, records))
 
 
 def read_generations(path: Path) -> list[GenerationRecord]:
-    """Read records of sampled answers; none where there is no file.
+    """Read records of sampled answers; an empty list if there is no file.
 
     Raises:
-        BfpoError: if a line is no such record.
+        BfpoError: if a line holds no such record.
     """
     records = []
     for where, row in _read_lines(path):
         verdicts = [verdict | {"categories": tuple(verdict["categories"])} for verdict in row.get("verdicts", ())]
-        row["verdicts"] = tuple(_made(Verdict, verdict, where) for verdict in verdicts)
-        records.append(_made(GenerationRecord, row, where))
+        row["verdicts"] = tuple(_build(Verdict, verdict, where) for verdict in verdicts)
+        records.append(_build(GenerationRecord, row, where))
     return records
 
 
 def read_likelihoods(path: Path) -> list[LikelihoodRecord]:
-    """Read records of log-probabilities; none where there is no file.
+    """Read records of log-probabilities; an empty list if there is no file.
 
     Raises:
-        BfpoError: if a line is no such record.
+        BfpoError: if a line holds no such record.
     """
     tuples = ("choices", "logps", "bytes", "correct", "labels")
     return [
-        _made(LikelihoodRecord, row | {name: tuple(row[name]) for name in tuples if name in row}, where)
+        _build(LikelihoodRecord, row | {name: tuple(row[name]) for name in tuples if name in row}, where)
         for where, row in _read_lines(path)
     ]
 
 
-_Made = TypeVar("_Made")
+_Built = TypeVar("_Built")
 
 
-def _made(kind: type[_Made], row: Mapping[str, Any], where: str) -> _Made:
+def _build(kind: type[_Built], row: Mapping[str, Any], where: str) -> _Built:
     try:
         return kind(**row)
     except TypeError as error:
         known = {entry.name for entry in fields(kind)}  # pyright: ignore[reportArgumentType]
-        odd = sorted(set(row) - known) if isinstance(row, dict) else [type(row).__name__]
-        what = f"unknown {', '.join(odd)}" if odd else str(error)
-        raise BfpoError(f"{where}: no {kind.__name__} of this version ({what}); evaluate again") from error
+        unknown = sorted(set(row) - known) if isinstance(row, dict) else [type(row).__name__]
+        problem = f"unknown {', '.join(unknown)}" if unknown else str(error)
+        raise BfpoError(f"{where}: no {kind.__name__} of this version ({problem}); evaluate again") from error
 
 
 def _read_lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.reading import read_rows
-from bfpo.safehelp.tasks import Source, Task
+from bfpo.safehelp.tasks import Task, TaskSource
 
 # In this order a folder of data is searched for a task's file.
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet", ".txt")
@@ -64,7 +64,7 @@ def read_source(
 
 def file_in(folder: Path, task: Task) -> Path | None:
     """A task's file in a folder of data: called like the task, or like its source (XSTest.jsonl, bbq-All.jsonl)."""
-    stems, source = [task.task], task.source or Source()
+    stems, source = [task.task], task.source or TaskSource()
     if source.hub:
         stems.append("-".join(filter(None, (source.hub.rpartition("/")[2], source.config))))
     names = [f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
@@ -95,7 +95,7 @@ def _read_file(
     return rows, Resolved(str(path), revision, digest, len(rows))
 
 
-def _hub_file(task: Task, where: str, source: Source) -> tuple[Path, str | None]:
+def _hub_file(task: Task, where: str, source: TaskSource) -> tuple[Path, str | None]:
     from huggingface_hub import hf_hub_download
 
     assert source.hub is not None
@@ -107,7 +107,7 @@ def _hub_file(task: Task, where: str, source: Source) -> tuple[Path, str | None]
     return path, _commit(path)
 
 
-def _hub_rows(task: Task, where: str, source: Source) -> tuple[list[tuple[int, dict[str, Any]]], Resolved]:
+def _hub_rows(task: Task, where: str, source: TaskSource) -> tuple[list[tuple[int, dict[str, Any]]], Resolved]:
     import datasets
 
     assert source.hub is not None

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bfpo.errors import BfpoError, did_you_mean
+from bfpo.generation.protocol import Decoding
+from bfpo.preferences.reading import Row
 from bfpo.safehelp.expressions import ExpressionError
 from bfpo.safehelp.items import ChoiceItem, Factor, PromptItem
-from bfpo.safehelp.preparations import Row, prepare
+from bfpo.safehelp.preparations import prepare
 from bfpo.safehelp.sources import Resolved, file_in, read_source
-from bfpo.safehelp.tasks import EXPRESSIONS, MICROWORLD_TASKS, Decoding, Task, read_suite, tasks_of
+from bfpo.safehelp.tasks import EXPRESSIONS, MICROWORLD_TASKS, Task, read_suite, tasks_of
 
 Split = Literal["validation", "test"]
 

@@ -1,4 +1,4 @@
-"""A task as data: where its rows are, how a row becomes an item, and how its score is to be read."""
+"""Tasks as data: the source of rows, how a row becomes an item, and how the score reads. Suites are YAML files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from bfpo.config import Closed, validated
 from bfpo.errors import BfpoError, did_you_mean
+from bfpo.generation.protocol import Decoding
 from bfpo.safehelp.expressions import Expression, ExpressionError, Template
 from bfpo.safehelp.items import Factor, Kind, Scored
 from bfpo.safehelp.metrics import METRICS
@@ -21,11 +22,11 @@ JudgeKind = Literal["safety", "pairwise"]
 Runner = Literal["generation", "likelihood", "lm-eval"]
 
 
-class Source(Closed):
-    """Where the rows are: a data set of the Hub, one file of it, or a file on disk (``file`` without ``hub``).
+class TaskSource(Closed):
+    """Source of a task's rows: a data set of the Hub, one file of it, or a file on disk (``file`` without ``hub``).
 
-    ``revision`` is a commit; without one the run records what the name resolved to. A file on disk is looked for
-    beside the suite's own file; ``sha256`` is checked wherever the file comes from.
+    ``revision`` is a commit; without one the run records the commit it found. A file on disk is looked up next to the
+    suite's file. ``sha256`` is checked for every file.
     """
 
     hub: str | None = None
@@ -43,38 +44,38 @@ class Task(Closed):
     Attributes:
         task: its name.
         factor: what it measures.
-        licence: of the data.
-        source: where the rows are; nothing for a task of lm-eval's, which knows.
-        note: what a reader of the score must know.
-        weight: in the aggregate of its factor.
+        license: license of the data.
+        source: source of the rows; None for one of lm-eval's tasks.
+        note: caveat for readers of the score.
+        weight: weight in the aggregate of its factor.
 
         prepare: name of a function that adds columns to a row first (`bfpo.safehelp.preparations`).
-        where: which rows are asked; all by default.
-        prompt: the text that is asked.
-        category: kind of item.
-        cluster: what items share; the item itself by default.
+        where: condition that selects rows; all by default.
+        prompt: text of the prompt.
+        category: category of the item.
+        cluster: the source that items share; the item itself by default.
 
-        kind: benign, borderline or harmful; with it the task is answered and judged.
+        kind: benign, borderline or harmful; makes it a task of sampled answers, which are judged.
         attack: how the prompt is disguised.
-        behavior: what a harmful answer would do, for judges that are told.
-        reference: the answer to compare with, for a pairwise judge.
-        judge: what judges it.
+        behavior: description of the harmful behavior, for judges that use one.
+        reference: the answer to compare with, for a judge of helpfulness.
+        judge: kind of judge: of safety, or of pairs with the reference.
 
-        choices: a list of texts; with them the task is one of log-likelihoods.
-        correct: number of the right choice, or a list of 0 and 1.
-        labels: a word for every choice.
+        choices: a list of texts; makes it a task of log-likelihoods.
+        correct: index of the right choice, or a list of 0 and 1.
+        labels: one label per choice.
         scored: whether the choices are scored given the prompt, or the prompt given each choice.
-        delimiter: between the two, left out after a chat template.
-        metrics: what is computed; the first is the task's own figure.
-        chance: what guessing scores on the first.
+        delimiter: text between the two, left out after a chat template.
+        metrics: names of metrics; the first is the task's own figure.
+        chance: the score of guessing on the first metric.
 
-        lm_eval: name of lm-eval's own task, asked by lm-eval itself.
+        lm_eval: name of one of lm-eval's tasks, run by lm-eval itself.
     """
 
     task: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     factor: Factor
-    licence: str
-    source: Source | None = None
+    license: str
+    source: TaskSource | None = None
     note: str | None = None
     weight: float = Field(default=1.0, gt=0)
 
@@ -102,14 +103,14 @@ class Task(Closed):
 
     @property
     def runner(self) -> Runner:
-        """What runs it."""
+        """The runner of the task."""
         if self.lm_eval:
             return "lm-eval"
         return "likelihood" if self.choices else "generation"
 
     @property
     def higher_is_better(self) -> bool:
-        """Direction of the task's own figure; lm-eval's tasks here all measure something wanted."""
+        """Direction of the task's own figure; all lm-eval tasks used here measure something desirable."""
         if self.metrics and self.metrics[0] in METRICS:
             return METRICS[self.metrics[0]].higher_is_better
         return self.factor != "over_refusal"
@@ -118,34 +119,26 @@ class Task(Closed):
         """The template or expression of a field, if it is set.
 
         Raises:
-            ExpressionError: if it is none.
+            ExpressionError: if it doesn't compile.
         """
         source = getattr(self, field)
         return None if source is None else (Template if field == "prompt" else Expression)(source)
 
 
 EXPRESSIONS = ("where", "category", "cluster", "attack", "behavior", "reference", "choices", "correct", "labels")
-_ONLY_ASKED = ("kind", "attack", "behavior", "reference")
-_ONLY_CHOSEN = ("choices", "correct", "labels", "metrics")
-
-
-class Decoding(Closed):
-    """How a suite samples answers, unless the command says otherwise."""
-
-    temperature: float = 0.7
-    top_p: float = 0.95
-    max_new_tokens: int = 256
+_ONLY_ANSWERED = ("kind", "attack", "behavior", "reference")
+_ONLY_CHOICES = ("choices", "correct", "labels", "metrics")
 
 
 class SuiteFile(Closed):
-    """A suite as it is written down.
+    """A suite file.
 
     Attributes:
         suite: its name.
-        about: one sentence.
-        judges: what judges answers by default, the primary judge first.
-        decoding: how answers are sampled by default.
-        tasks: entries, or ``SUITE/TASK`` for one of a packaged suite.
+        about: one sentence on the suite.
+        judges: default safety judges, the primary judge first.
+        decoding: default decoding.
+        tasks: tasks, or ``SUITE/TASK`` for one of a packaged suite.
     """
 
     suite: str
@@ -162,13 +155,13 @@ def packaged_suites() -> dict[str, str]:
 
 
 def read_suite(name_or_path: str) -> SuiteFile:
-    """Read a packaged suite or a file of one's own.
+    """Read a packaged suite or a YAML file.
 
     Returns:
-        The suite, with every entry written out.
+        The suite, with the included tasks of packaged suites filled in.
 
     Raises:
-        BfpoError: if there is none of that name, or anything in it is wrong; the message names file, task and field.
+        BfpoError: if there is no such suite, or it is invalid; the message names file, task and field.
     """
     packaged = packaged_suites()
     if name_or_path.endswith((".yaml", ".yml")):
@@ -187,7 +180,7 @@ def read_suite(name_or_path: str) -> SuiteFile:
 
 
 def parse_suite(text: str, where: str) -> SuiteFile:
-    """A suite from its text, checked; see `read_suite`."""
+    """Parse and check the text of a suite; see `read_suite`."""
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -210,12 +203,12 @@ def parse_suite(text: str, where: str) -> SuiteFile:
 
 
 def tasks_of(suite: SuiteFile) -> list[Task]:
-    """The entries of a suite that was read."""
+    """The tasks of a suite file."""
     return [task for task in suite.tasks if isinstance(task, Task)]
 
 
 def list_tasks(suite: str | None = None) -> list[dict[str, Any]]:
-    """A row for every task, of one suite or of all packaged ones, for a table.
+    """A table row for every task of one suite, or of all packaged ones.
 
     Raises:
         BfpoError: if there is no such suite.
@@ -230,12 +223,12 @@ def list_tasks(suite: str | None = None) -> list[dict[str, Any]]:
     return rows
 
 
-# The embedded world's items are made by code (`bfpo.safehelp.suites.microworld`): the entries say how to read them.
+# The microworld's items are made in code (`bfpo.safehelp.suites.microworld`); these entries describe their scores.
 MICROWORLD_TASKS = (
-    Task(task="microworld", factor="helpful", licence="Apache-2.0", note="all three factors, judged exactly"),
+    Task(task="microworld", factor="helpful", license="Apache-2.0", note="all three factors, judged exactly"),
     *(
         Task(
-            task=f"microworld_{factor}", factor=factor, licence="Apache-2.0", prompt="{{ prompt }}",
+            task=f"microworld_{factor}", factor=factor, license="Apache-2.0", prompt="{{ prompt }}",
             choices="[right, other]", correct="0", metrics=("acc", "acc_bytes"), chance=0.5,
         )
         for factor in ("helpful", "harmless", "over_refusal")
@@ -244,7 +237,7 @@ MICROWORLD_TASKS = (
 
 
 def _row(suite: str, task: Task) -> dict[str, Any]:
-    source = task.source or Source()
+    source = task.source or TaskSource()
     place = source.hub or source.file or (f"lm-eval: {task.lm_eval}" if task.lm_eval else "bfpo")
     return {
         "suite": suite,
@@ -258,7 +251,7 @@ def _row(suite: str, task: Task) -> dict[str, Any]:
         "judge": task.judge if task.kind else None,
         "source": "/".join(filter(None, (place, source.config, source.split))),
         "revision": source.revision or source.sha256,
-        "licence": task.licence,
+        "license": task.license,
         "note": task.note,
     }
 
@@ -275,11 +268,11 @@ def _task(values: Any, number: int, where: str) -> Task:
 
 
 def _problems(task: Task) -> Iterable[str]:
-    """What contradicts what."""
+    """Contradictions between the fields of a task."""
     if task.lm_eval:
-        allowed = ("task", "factor", "licence", "note", "weight", "metrics", "chance", "lm_eval", "source")
+        allowed = ("task", "factor", "license", "note", "weight", "metrics", "chance", "lm_eval", "source")
         for field in sorted(task.model_fields_set - set(allowed)):
-            yield f"{field}: lm-eval's task {task.lm_eval!r} brings its own; leave it out"
+            yield f"{field}: lm-eval's task {task.lm_eval!r} has its own; leave it out"
         return
     if task.source is None:
         yield "the key 'source' is missing"
@@ -290,8 +283,8 @@ def _problems(task: Task) -> Iterable[str]:
     if task.prompt is None:
         yield "the key 'prompt' is missing"
     if bool(task.kind) == bool(task.choices):
-        yield "give either 'kind' (the prompt is answered and judged) or 'choices' (their likelihoods are compared)"
-    for field in _ONLY_CHOSEN if task.kind else _ONLY_ASKED:
+        yield "give either 'kind' (answers are sampled and judged) or 'choices' (likelihoods are compared)"
+    for field in _ONLY_CHOICES if task.kind else _ONLY_ANSWERED:
         if field in task.model_fields_set:
             yield f"{field}: has no meaning for a task with {'kind' if task.kind else 'choices'!r}; leave it out"
     if task.choices and not task.metrics:
@@ -303,7 +296,7 @@ def _problems(task: Task) -> Iterable[str]:
         known = ", ".join(PREPARATIONS)
         yield f"prepare: no function {task.prepare!r}{did_you_mean(task.prepare, PREPARATIONS)}; there are {known}"
     if (task.judge == "pairwise") != (task.reference is not None):
-        yield "a pairwise judge needs 'reference', the answer to compare with, and only it reads one"
+        yield "'judge: pairwise' and 'reference', the answer to compare with, need each other"
     for field in (*EXPRESSIONS, "prompt"):
         try:
             task.compiled(field)

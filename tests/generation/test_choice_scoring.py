@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from bfpo.errors import BfpoError
-from bfpo.safehelp.items import ChoiceItem
-from bfpo.safehelp.likelihood import Batching, run_choices
-from bfpo.safehelp.likelihood_encoding import encode_items, longest_input
-from models import tiny_llama, tiny_model
-from safehelp.parity import (
+from bfpo.generation.choice_encoding import encode_choices, longest_input
+from bfpo.generation.choice_scoring import Batching, score_choices
+from bfpo.generation.protocol import ChoiceRequest
+from generation.parity import (
     TEMPLATE,
     by_bfpo,
     by_lm_eval,
@@ -20,6 +19,7 @@ from safehelp.parity import (
     load_stories,
     sample_items,
 )
+from models import tiny_llama, tiny_model
 
 pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
 
@@ -42,8 +42,7 @@ def generated_items(count=36, seed=0):
     for number in range(count):
         prompt = text(generator, 12) + generator.choice(["", " ", "\n", "  "])
         choices = tuple(text(generator, 5) for _ in range(generator.randint(2, 4)))
-        correct = (1.0,) + (0.0,) * (len(choices) - 1)
-        item = ChoiceItem("t", str(number), "helpful", None, str(number), prompt, choices, correct)
+        item = ChoiceRequest(str(number), prompt, choices)
         if number % 4 == 1:
             item = replace(item, prompt="", delimiter="")
         elif number % 4 == 2:
@@ -51,7 +50,7 @@ def generated_items(count=36, seed=0):
             choices = tuple(f"{stem} {choice}" for choice in choices)
             item = replace(item, prompt=text(generator, 6), choices=choices, scored="prompt")
         elif number % 4 == 3:
-            item = replace(item, choices=("no", "yes", "no")[: len(choices)], correct=(1.0, 0.0, 1.0)[: len(choices)])
+            item = replace(item, choices=("no", "yes", "no")[: len(choices)])
         items.append(item)
     return items
 
@@ -72,24 +71,19 @@ def test_a_template_that_writes_the_first_token_gets_no_second_one():
     items = generated_items(8)
     found = by_bfpo(model, tokenizer, items, True)
     assert largest_difference(by_lm_eval(model, tokenizer, items, True), found) <= 1e-4
-    request = encode_items(tokenizer, items[:1], chat=True, max_length=256)[0]
+    request = encode_choices(tokenizer, items[:1], chat=True, max_length=256)[0]
     assert request.ids[0][:2].count(tokenizer.bos_token_id) == 1
 
 
 def test_what_is_too_long_loses_its_beginning_as_in_lm_eval():
     model, tokenizer = tiny_llama(VOCABULARY).eval(), byte_tokenizer()
     generator = random.Random(1)
-    items = [
-        ChoiceItem(
-            "t", str(n), "helpful", None, str(n), text(generator, 140, 90), ("yes", text(generator, 9)), (1.0, 0.0)
-        )
-        for n in range(5)
-    ]
+    items = [ChoiceRequest(str(n), text(generator, 140, 90), ("yes", text(generator, 9))) for n in range(5)]
     expected = by_lm_eval(model, tokenizer, items, False)
     assert largest_difference(expected, by_bfpo(model, tokenizer, items, False, 3)) <= 1e-4
-    records = [record for batch in run_choices(model, tokenizer, items, chat=False) for record in batch]
-    assert all(record.truncated for record in records)
-    (short,) = next(iter(run_choices(model, tokenizer, generated_items(1), chat=False)))
+    scored = [each for batch in score_choices(model, tokenizer, items, chat=False) for each in batch]
+    assert all(each.truncated for each in scored)
+    (short,) = next(iter(score_choices(model, tokenizer, generated_items(1), chat=False)))
     assert not short.truncated
 
 
@@ -110,61 +104,42 @@ def test_equal_to_lm_eval_on_real_items_and_a_trained_model(shared_data, chat):
         assert largest_difference(expected, by_bfpo(model, tokenizer, items, chat, size)) <= 1e-4
 
 
-def test_records_say_what_was_asked():
-    model, tokenizer = tiny_llama(VOCABULARY).eval(), byte_tokenizer()
-    item = ChoiceItem("t", "1", "harmless", "c", "k", "the", ("tea", "Ü"), (0.0, 1.0), ("other", "biased"))
-    ((record,),) = run_choices(model, tokenizer, [item], chat=False)
-    assert (record.task, record.item, record.factor, record.category, record.cluster) == (
-        "t",
-        "1",
-        "harmless",
-        "c",
-        "k",
-    )
-    assert (record.choices, record.bytes, record.correct, record.labels) == (
-        item.choices,
-        (3, 2),
-        (0.0, 1.0),
-        item.labels,
-    )
-
-
 def test_batches_are_planned_from_the_items_alone_and_done_ones_are_left_out():
     model, tokenizer = tiny_llama(VOCABULARY).eval(), byte_tokenizer()
     items = generated_items(20)
 
     def run(done=frozenset()):
-        return list(run_choices(model, tokenizer, items, chat=False, batching=Batching(items=6), done=done))
+        return list(score_choices(model, tokenizer, items, chat=False, batching=Batching(items=6), done=done))
 
     batches = run()
     assert [len(batch) for batch in batches] == [6, 6, 6, 2]
-    done = {(record.task, record.item) for record in batches[1]}
+    done = {scored.key for scored in batches[1]}
     assert run(done) == [batches[0], *batches[2:]]
-    assert run(done - {("t", batches[1][0].item)}) == batches
-    assert list(run_choices(model, tokenizer, [], chat=False)) == []
+    assert run(done - {batches[1][0].key}) == batches
+    assert list(score_choices(model, tokenizer, [], chat=False)) == []
 
 
 def test_the_model_is_left_as_it_was():
     model, tokenizer = tiny_llama(VOCABULARY), byte_tokenizer()
     before = model.config._attn_implementation
     assert model.training
-    list(run_choices(model, tokenizer, generated_items(4), chat=False))
+    list(score_choices(model, tokenizer, generated_items(4), chat=False))
     assert model.training
     assert model.config._attn_implementation == before
 
 
 def test_what_cannot_be_scored_is_named():
     tokenizer = byte_tokenizer()
-    item = ChoiceItem("t", "7", "helpful", None, "7", "the", ("tea", ""), (1.0, 0.0), delimiter="")
-    with pytest.raises(BfpoError, match="task 't', item '7': what is scored has no token"):
-        encode_items(tokenizer, [item], chat=False, max_length=256)
+    item = ChoiceRequest("t/7", "the", ("tea", ""), delimiter="")
+    with pytest.raises(BfpoError, match="item t/7: a scored text has no token"):
+        encode_choices(tokenizer, [item], chat=False, max_length=256)
     with pytest.raises(BfpoError, match="has 300 tokens and the model reads 256"):
-        encode_items(tokenizer, [replace(item, choices=("tea", "x" * 300))], chat=False, max_length=256)
+        encode_choices(tokenizer, [replace(item, choices=("tea", "x" * 300))], chat=False, max_length=256)
     with pytest.raises(BfpoError, match="a system prompt needs the chat template"):
-        encode_items(tokenizer, [item], chat=False, max_length=256, system_prompt="Be brief.")
+        encode_choices(tokenizer, [item], chat=False, max_length=256, system_prompt="Be brief.")
     tokenizer.chat_template = None
     with pytest.raises(BfpoError, match="no chat template"):
-        encode_items(tokenizer, [item], chat=True, max_length=256)
+        encode_choices(tokenizer, [item], chat=True, max_length=256)
 
 
 def test_the_longest_input_is_found_where_lm_eval_looks():

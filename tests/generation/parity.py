@@ -8,8 +8,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from bfpo.safehelp.items import ChoiceItem
-from bfpo.safehelp.likelihood import Batching, run_choices
+from bfpo.generation.choice_scoring import Batching, score_choices
+from bfpo.generation.protocol import ChoiceRequest
 from support.tinylm import load_tiny_model, load_tiny_tokenizer
 
 TEMPLATE = (
@@ -18,33 +18,21 @@ TEMPLATE = (
 )
 
 
-def sample_items(data: Path, each: int | None = None) -> list[ChoiceItem]:
+def sample_items(data: Path, each: int | None = None) -> list[ChoiceRequest]:
     """Winogrande (1,267), BBQ (864) and CrowS-Pairs (1,508) items, as lm-eval's own tasks ask them."""
     items = []
     with (data / "llm_foundry_eval" / "winogrande.jsonl").open(encoding="utf-8") as file:
         for number, row in list(enumerate(map(json.loads, file)))[:each]:
-            correct = tuple(float(index == row["gold"]) for index in range(2))
             choices = tuple(row["context_options"])
-            items.append(
-                ChoiceItem(
-                    "winogrande", str(number), "helpful", None, str(number), row["continuation"], choices, correct,
-                    scored="prompt",
-                )
-            )  # fmt: skip
+            items.append(ChoiceRequest(f"winogrande/{number}", row["continuation"], choices, scored="prompt"))
     with (data / "bbq" / "Sexual_orientation.jsonl").open(encoding="utf-8") as file:
         for number, row in list(enumerate(map(json.loads, file)))[:each]:
             prompt = f"{row['context']}\n\nQ: {row['question']}\nA:"
-            choices = (row["ans0"], row["ans1"], row["ans2"])
-            correct = tuple(float(index == row["label"]) for index in range(3))
-            items.append(ChoiceItem("bbq", str(number), "harmless", None, str(number), prompt, choices, correct))
+            items.append(ChoiceRequest(f"bbq/{number}", prompt, (row["ans0"], row["ans1"], row["ans2"])))
     with (data / "crows_pairs" / "crows_pairs_anonymized.csv").open(encoding="utf-8", newline="") as file:
         for number, row in list(enumerate(csv.DictReader(file)))[:each]:
             choices = (row["sent_more"], row["sent_less"])
-            items.append(
-                ChoiceItem(
-                    "crows_pairs", str(number), "harmless", None, str(number), "", choices, (0.0, 1.0), delimiter=""
-                )
-            )  # fmt: skip
+            items.append(ChoiceRequest(f"crows_pairs/{number}", "", choices, delimiter=""))
     return items
 
 
@@ -102,9 +90,9 @@ def by_lm_eval(model, tokenizer, items, chat, batch_size=64):
 def by_bfpo(model, tokenizer, items, chat, batch_items=64):
     """The same, by our runner."""
     found = {}
-    for batch in run_choices(model, tokenizer, items, chat=chat, batching=Batching(items=batch_items)):
-        found.update({(record.task, record.item): record.logps for record in batch})
-    return [value for item in items for value in found[item.task, item.item]]
+    for batch in score_choices(model, tokenizer, items, chat=chat, batching=Batching(items=batch_items)):
+        found.update({scored.key: scored.logps for scored in batch})
+    return [value for item in items for value in found[item.key]]
 
 
 def largest_difference(expected, found):

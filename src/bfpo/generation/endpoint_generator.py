@@ -1,0 +1,60 @@
+"""`EndpointGenerator`: answers from an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bfpo.endpoints import CompletionRequest, Endpoint, Failure
+from bfpo.errors import RunError
+from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest, as_messages
+
+
+@dataclass(frozen=True)
+class EndpointGenerator(Generator):
+    """A server that answers prompts, each with its own seed if the server supports seeds.
+
+    The server applies the chat template, so records hold a prompt as it was sent.
+
+    Attributes:
+        endpoint: the server.
+        system_prompt: system prompt put before every prompt, if any.
+    """
+
+    endpoint: Endpoint
+    system_prompt: str | None = None
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Address and model name: a server doesn't show its weights."""
+        config = self.endpoint.config
+        return ModelIdentity(f"{config.url} {config.model}", system_prompt=self.system_prompt)
+
+    def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:
+        """One answer to every request, in order.
+
+        Raises:
+            RunError: if a request failed on every attempt.
+        """
+        bodies = [
+            CompletionRequest(
+                prompt=tuple(as_messages(request.prompt, self.system_prompt)),
+                max_tokens=decoding.max_new_tokens,
+                temperature=decoding.temperature,
+                top_p=decoding.top_p,
+                # Servers hold seeds in 32 or 64 bits, some of them signed.
+                seed=request.seed % 2**31,
+            )
+            for request in batch
+        ]
+        completions = []
+        for request, reply in zip(batch, self.endpoint.complete(bodies), strict=True):
+            if isinstance(reply, Failure):
+                raise RunError(
+                    f"the server gave no answer to {request.key} ({reply.reason}, {reply.attempts} attempts): "
+                    "fix the server and rerun; the run resumes from the last complete batch"
+                )
+            # A lone surrogate is legal in JSON, but no file can hold it.
+            text = reply.text.encode("utf-8", "replace").decode("utf-8")
+            completions.append(Completion(text.strip(), reply.truncated))
+        return completions

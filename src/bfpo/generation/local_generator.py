@@ -1,0 +1,224 @@
+"""`LocalGenerator`: answers and log-likelihoods from a transformers model in this process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from bfpo.engine.cache import model_digest
+from bfpo.errors import BfpoError
+from bfpo.generation.choice_scoring import score_choices
+from bfpo.generation.protocol import (
+    ChoiceLogps,
+    ChoiceRequest,
+    Completion,
+    Decoding,
+    Generator,
+    ModelIdentity,
+    Prompt,
+    SampleRequest,
+    as_messages,
+)
+from bfpo.models import load_model, load_tokenizer
+from bfpo.preferences.encoding import encode_prompt
+
+# Largest number of probabilities sorted in double precision at once: 64 MB.
+_SORTED_AT_ONCE = 8_000_000
+
+
+@dataclass(frozen=True)
+class LocalGenerator(Generator):
+    """A transformers model that answers prompts and scores given texts, through its chat template if it has one.
+
+    An answer depends on the model, its prompt, its own seed and, by rounding alone, on the planned batch it is in. It
+    depends neither on what was sampled before nor on the model's own generation defaults, except for its end tokens.
+
+    Attributes:
+        model: a causal language model.
+        tokenizer: its tokenizer; without a chat template prompts are plain text.
+        system_prompt: system prompt put before every prompt, if any.
+        path: folder or Hub name that the model was loaded from, for the run's header.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    system_prompt: str | None = None
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.system_prompt is not None and not self.tokenizer.chat_template:
+            raise BfpoError("the model has no chat template, so it takes no system prompt: leave it out")
+
+    @classmethod
+    def load(cls, name: str | Path, system_prompt: str | None = None, *, chat: bool = True) -> LocalGenerator:
+        """Load a model by its folder, ``.gguf`` file or Hub name; without ``chat`` its chat template is ignored.
+
+        Raises:
+            BfpoError: if it can't be loaded.
+        """
+        tokenizer = load_tokenizer(name)
+        if not chat:
+            tokenizer.chat_template = None
+        return cls(load_model(name), tokenizer, system_prompt, str(name))
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Digests of the weights as they are now and of the chat template; reads all weights."""
+        template = self.tokenizer.chat_template
+        return ModelIdentity(
+            path=self.path,
+            digest=model_digest(self.model, str(self.model.dtype)),
+            chat_template_sha256=hashlib.sha256(str(template).encode()).hexdigest() if template else None,
+            system_prompt=self.system_prompt,
+        )
+
+    def render(self, prompt: Prompt) -> str:
+        """The prompt after the chat template."""
+        if isinstance(prompt, str) and not self.tokenizer.chat_template:
+            return prompt
+        messages = as_messages(prompt, self.system_prompt)
+        rendered: Any = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return str(rendered)
+
+    def plan(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[SampleRequest]]:
+        """Batches of prompts of similar length, the shortest first."""
+        sizes = [len(self._encode(request.prompt)) for request in requests]
+        batches: list[list[SampleRequest]] = []
+        for at in sorted(range(len(requests)), key=lambda at: (sizes[at], at)):
+            tokens = ((len(batches[-1]) if batches else 0) + 1) * (sizes[at] + decoding.max_new_tokens)
+            full = not batches or len(batches[-1]) == decoding.batch_size or tokens > decoding.max_tokens
+            if full:
+                batches.append([])
+            batches[-1].append(requests[at])
+        return batches
+
+    @torch.inference_mode()
+    def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:
+        """One answer to every request; runs in evaluation mode and touches no random state of the caller's."""
+        prompts = [self._encode(request.prompt) for request in batch]
+        ends = _end_tokens(self.model, self.tokenizer)
+        processors = LogitsProcessorList()
+        if decoding.temperature > 0:
+            processors.append(_SeededSampler([request.seed for request in batch], decoding))
+        with _plain_sampling(self.model):
+            answers = _continue(self.model, self.tokenizer, prompts, ends, decoding.max_new_tokens, processors)
+        return [_completion(self.tokenizer, ids, ends) for ids in answers]
+
+    def score_choices(
+        self, requests: Sequence[ChoiceRequest], done: Collection[str] = frozenset()
+    ) -> Iterator[list[ChoiceLogps]]:
+        """Log-likelihoods equal to lm-eval's; see `bfpo.generation.choice_scoring.score_choices`."""
+        return score_choices(
+            self.model,
+            self.tokenizer,
+            requests,
+            chat=bool(self.tokenizer.chat_template),
+            system_prompt=self.system_prompt,
+            done=done,
+        )
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        return encode_prompt(
+            self.tokenizer, prompt if self.system_prompt is None else as_messages(prompt, self.system_prompt)
+        )
+
+
+class _SeededSampler(LogitsProcessor):
+    """Draws every row's next token from that row's own random numbers, by inverting the distribution function.
+
+    transformers draws a whole batch from one random generator, which would make a row depend on its place and its
+    neighbors. Here each row has a generator seeded for it, which gives one uniform number per token.
+    """
+
+    def __init__(self, seeds: Sequence[int], decoding: Decoding) -> None:
+        self._uniform = np.stack([np.random.default_rng(seed).random(decoding.max_new_tokens) for seed in seeds])
+        self._decoding = decoding
+        self._step = 0
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Scores that leave one token in each row."""
+        uniform = torch.from_numpy(self._uniform[:, self._step]).to(scores.device)
+        self._step += 1
+        chosen = torch.full_like(scores, -torch.inf)
+        rows = max(1, _SORTED_AT_ONCE // scores.shape[1])
+        for start in range(0, len(scores), rows):
+            part = slice(start, start + rows)
+            chosen[part].scatter_(1, self._tokens(scores[part], uniform[part])[:, None], 0.0)
+        return chosen
+
+    def _tokens(self, scores: Tensor, uniform: Tensor) -> Tensor:
+        """[R] tokens drawn from the tempered nucleus: the likeliest tokens that together reach ``top_p``."""
+        likely, order = (scores.double() / self._decoding.temperature).softmax(-1).sort(descending=True, stable=True)
+        reached = likely.cumsum(-1)
+        likely = likely.where(reached - likely < self._decoding.top_p, 0.0)
+        reached = likely.cumsum(-1)
+        # Rounding must not reach beyond the last place of the nucleus.
+        place = torch.searchsorted(reached, (uniform * reached[:, -1])[:, None], right=True)[:, 0]
+        return order.gather(1, torch.minimum(place, (likely > 0).sum(-1) - 1)[:, None])[:, 0]
+
+
+@contextmanager
+def _plain_sampling(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode without the model's own generation defaults; restores both."""
+    was_training, defaults = model.training, model.generation_config
+    model.eval()
+    # `generate` takes what a configuration leaves open (a repetition penalty, say) from this one.
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = defaults
+        model.train(was_training)
+
+
+def _continue(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    ends: list[int],
+    max_new_tokens: int,
+    processors: LogitsProcessorList,
+) -> list[list[int]]:
+    """Sampled token ids after each prompt."""
+    width = max(map(len, prompts))
+    device = next(model.parameters()).device
+    # Attention is masked there, so any token will do.
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    config = GenerationConfig(
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad
+    )
+    output = model.generate(  # pyright: ignore
+        input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors
+    )
+    return output[:, width:].tolist()  # pyright: ignore
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokenizer's end of sequence and the model's own end tokens."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ends: list[Any] = configured if isinstance(configured, list) else [configured]
+    return sorted({token for token in [*ends, tokenizer.eos_token_id] if token is not None})
+
+
+def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: Sequence[int]) -> Completion:
+    stop = next((at for at, token in enumerate(ids) if token in ends), None)
+    text = tokenizer.decode(ids[:stop], skip_special_tokens=True)
+    assert isinstance(text, str)
+    return Completion(text.strip(), stop is None, len(ids) if stop is None else stop)

@@ -1,0 +1,104 @@
+"""`JudgePanel`: the judges of a run. The suite's exact judge or safety judges, and a judge of helpfulness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bfpo.errors import BfpoError
+from bfpo.judges.helpfulness import AnswerPair, HelpfulnessJudge
+from bfpo.judges.verdict import Exchange, Judge, Verdict
+from bfpo.safehelp.items import PromptItem
+from bfpo.safehelp.records import JudgeUsed
+from bfpo.safehelp.suites import Exact, Suite
+
+ORACLE = "microworld-oracle"
+
+
+@dataclass(frozen=True)
+class JudgedAnswer:
+    """The judgment of one answer.
+
+    Attributes:
+        verdicts: one verdict per judge, the primary judge's first.
+        p_help: its helpfulness in [0, 1], if measured.
+        detail: an exact judge's finer label, if any.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    p_help: float | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class JudgePanel:
+    """The judges of a suite's answers.
+
+    Attributes:
+        suite: the suite, with its own exact judge, if any.
+        judges: safety judges, the primary one first; without any, the exact judge is the primary one.
+        helpfulness_judge: compares answers with the references of pairwise tasks; without one, the helpfulness of
+            those tasks is not measured.
+    """
+
+    suite: Suite
+    judges: Sequence[Judge] = ()
+    helpfulness_judge: HelpfulnessJudge | None = None
+
+    def __post_init__(self) -> None:
+        if self.suite.prompts and not self.judges and self.suite.judge is None:
+            raise BfpoError(f"the answers of suite {self.suite.name!r} need a judge: name one with --judge")
+
+    @property
+    def used(self) -> tuple[JudgeUsed, ...]:
+        """All judges, for the header."""
+        safety = [
+            JudgeUsed(judge.judge_id, judge.template_digest, "second" if number else "primary")
+            for number, judge in enumerate(self.judges)
+        ]
+        if not safety and self.suite.judge:
+            safety = [JudgeUsed(ORACLE, "", "primary")]
+        helpfulness = [JudgeUsed(self.helpfulness_judge.judge_id, "", "helpfulness")] if self.helpfulness_judge else []
+        return (*safety, *helpfulness)
+
+    def judge(self, items: Sequence[PromptItem], answers: Sequence[str]) -> list[JudgedAnswer]:
+        """A judgment of every answer, in order.
+
+        Raises:
+            BfpoError: if a judge returns another number of verdicts than there are answers.
+        """
+        exchanges = [Exchange(item.prompt, answer, item.behavior) for item, answer in zip(items, answers, strict=True)]
+        by_judge = [judge.judge(exchanges) for judge in self.judges]
+        for judge, verdicts in zip(self.judges, by_judge, strict=True):
+            if len(verdicts) != len(exchanges):
+                raise BfpoError(f"the judge {judge.judge_id} gave {len(verdicts)} verdicts on {len(exchanges)} answers")
+        helpfulness = self._helpfulness(items, answers)
+        judged = []
+        for number, (item, answer) in enumerate(zip(items, answers, strict=True)):
+            verdicts = tuple(own[number] for own in by_judge)
+            if self.suite.judge is None:
+                judged.append(JudgedAnswer(verdicts, helpfulness[number]))
+            else:
+                exact = self.suite.judge(item.prompt, answer)
+                judged.append(JudgedAnswer(verdicts or (_verdict(exact),), exact.p_help, exact.verdict))
+        return judged
+
+    def _helpfulness(self, items: Sequence[PromptItem], answers: Sequence[str]) -> list[float | None]:
+        """Probability that each answer helps more than its reference; None without one, or for an empty answer."""
+        values: list[float | None] = [None] * len(items)
+        paired = [at for at, item in enumerate(items) if item.reference is not None and answers[at].strip()]
+        if self.helpfulness_judge and paired:
+            pairs = [AnswerPair(items[at].prompt, answers[at], items[at].reference or "") for at in paired]
+            for at, preference in zip(paired, self.helpfulness_judge.compare(pairs), strict=True):
+                values[at] = preference.p_first
+        return values
+
+
+def _verdict(exact: Exact) -> Verdict:
+    return Verdict(
+        label="safe" if exact.is_safe else "unsafe",
+        p_safe=float(exact.is_safe),
+        refusal="yes" if exact.is_refusal else "no",
+        raw=exact.verdict,
+        judge_id=ORACLE,
+    )
