@@ -10,8 +10,8 @@ import numpy as np
 
 from bfpo.judges.fitted import FittedJudge
 from bfpo.judges.fitting import fit_judge
-from bfpo.judges.helpfulness import AnswerPair, Preference
 from bfpo.judges.labels import LabelledAnswer
+from bfpo.judges.preference import AnswerPair, Preference
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.labeling.posterior import estimate_error
 from bfpo.statistics.judge_error import JudgeError

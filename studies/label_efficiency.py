@@ -13,7 +13,7 @@ from typing import Any, Literal
 import datasets
 from filelock import FileLock, Timeout
 
-from bfpo.judges.helpfulness import AnswerPair
+from bfpo.judges.preference import AnswerPair
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.labeling.filling import Flags, exchange_of, label_preferences
 from bfpo.microworld.data import safety_set

@@ -114,7 +114,7 @@ def test_the_key_is_sent_and_never_shown(monkeypatch):
     assert KEY not in repr(endpoint.config) + repr(vars(endpoint))
 
 
-@pytest.mark.parametrize(("status", "words"), [(401, "SOME_KEY"), (404, "model's name")])
+@pytest.mark.parametrize(("status", "words"), [(401, "SOME_KEY"), (404, "model name")])
 def test_what_fails_for_every_request_stops_the_run(monkeypatch, status, words):
     monkeypatch.setenv("SOME_KEY", KEY)
     with (
@@ -136,7 +136,7 @@ def test_a_missing_key_is_named_before_anything_is_sent(monkeypatch):
 def test_a_server_that_is_not_there_stops_the_run():
     with serving(echo) as server:
         gone = config(server, attempts=2)
-    with pytest.raises(RunError, match="start the server and run again"):
+    with pytest.raises(RunError, match="start the server and rerun"):
         list(Endpoint(gone).complete(ask(str(n)) for n in range(100)))
 
 
@@ -232,7 +232,7 @@ def test_what_is_no_reply_is_never_taken_for_one(body):
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [("localhost:8000", "no address"), ("ftp://host/v1", "no address"), ("http://me:secret@host/v1", "api_key_env"),
+    [("localhost:8000", "not an address"), ("ftp://host/v1", "not an address"), ("http://me:secret@host/v1", "api_key_env"),
      ("http://host/v1?key=secret", "api_key_env")],
 )  # fmt: skip
 def test_bad_addresses_are_refused(url, words):

@@ -10,13 +10,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from bfpo.endpoints import Endpoint, EndpointConfig
 from bfpo.errors import BfpoError
-from bfpo.judges.helpfulness import (
-    AnswerPair,
-    PairwiseJudge,
-    RewardJudge,
-    load_helpfulness_judge,
-    parse_pairwise,
-)
+from bfpo.judges.helpfulness import PairwiseJudge, RewardJudge, load_helpfulness_judge, parse_pairwise
+from bfpo.judges.preference import AnswerPair
 from judges.test_guards import tokenizer  # noqa: F401  (a fixture)
 from support.mock_server import completion, serving
 

@@ -8,7 +8,7 @@ import pytest
 from bfpo import load_preferences
 from bfpo.errors import BfpoError
 from bfpo.judges.cache import VerdictCache
-from bfpo.judges.helpfulness import Preference
+from bfpo.judges.preference import Preference
 from bfpo.judges.verdict import Verdict
 from bfpo.labeling.filling import label_preferences
 from bfpo.labeling.run import label_file, queue_file

@@ -258,7 +258,7 @@ def test_a_tasks_entry_names_its_metrics():
 
 
 def test_the_benchmark_imports_no_torch():
-    rooms = "records tasks suites scores figures compare plane cautions planning generation judging evaluate"
+    rooms = "records tasks suites scores figures compare plane cautions planning runners judge_panel evaluate"
     modules = ", ".join(["bfpo.safehelp", *(f"bfpo.safehelp.{room}" for room in rooms.split())])
     code = f"import sys, bfpo.statistics, {modules}; print({{'torch', 'transformers', 'lm_eval'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)

@@ -199,7 +199,7 @@ def test_a_limit_draws_the_same_items_from_everywhere(tmp_path):
         (CHOICES | {"reference": "right"}, "reference: has no meaning for a task with 'choices'"),
         (CHOICES | {"correct": "1 +"}, "correct: no Jinja expression"),
         (CHOICES | {"prompt": "{{ thing"}, "prompt: no Jinja template"),
-        (PROMPTS | {"judge": "pairwise"}, "a pairwise judge needs 'reference'"),
+        (PROMPTS | {"judge": "pairwise"}, "'judge: pairwise' and 'reference'"),
         (PROMPTS | {"labels": "[]"}, "labels: has no meaning for a task with 'kind'"),
         ({"task": "x", "factor": "helpful"}, "the key 'license' is missing"),
         (

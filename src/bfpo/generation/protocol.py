@@ -90,15 +90,16 @@ def sample_requests(prompts: Mapping[str, Prompt], decoding: Decoding) -> list[S
 
     An answer's seed is a hash of the run's seed, the prompt's key and the number of the sample, and of nothing else.
     """
+
+    def seed(key: str, sample: int) -> int:
+        digest = hashlib.sha256(repr((decoding.seed, key, sample)).encode()).digest()
+        return int.from_bytes(digest[:7], "big")
+
     return [
-        SampleRequest(key, prompt, sample, _seed(decoding.seed, key, sample))
+        SampleRequest(key, prompt, sample, seed(key, sample))
         for key, prompt in prompts.items()
         for sample in range(decoding.samples)
     ]
-
-
-def _seed(run_seed: int, key: str, sample: int) -> int:
-    return int.from_bytes(hashlib.sha256(repr((run_seed, key, sample)).encode()).digest()[:7], "big")
 
 
 def as_messages(prompt: Prompt, system_prompt: str | None = None) -> list[dict[str, str]]:

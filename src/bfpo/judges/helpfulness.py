@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 
@@ -15,50 +15,10 @@ from bfpo.config import validated
 from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure, Reply
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.configured import load_judging_model
+from bfpo.judges.preference import AnswerPair, Choice, HelpfulnessJudge, Preference
 from bfpo.judges.templates import marks_of, neutralised, neutralised_exchange
 from bfpo.judges.truncation import cut_to_fit
 from bfpo.judges.verdict import Exchange
-
-Choice = Literal["first", "second", "tie", "unparsed"]
-
-
-@dataclass(frozen=True)
-class AnswerPair:
-    """A prompt and two answers to it."""
-
-    prompt: str
-    first: str
-    second: str
-
-
-@dataclass(frozen=True)
-class Preference:
-    """A judge's preference between two answers.
-
-    Attributes:
-        choice: the more helpful answer; "unparsed" is counted as such, and never as a tie.
-        p_first: probability that the first answer helps more, a tie counting 1/2; None if unparsed.
-        raw: the judge's outputs, or the rewards, in the order asked.
-        judge_id: id of the judge, with its revision.
-    """
-
-    choice: Choice
-    p_first: float | None
-    raw: tuple[str, ...]
-    judge_id: str
-
-
-class HelpfulnessJudge(Protocol):
-    """Anything that can compare the helpfulness of two answers."""
-
-    @property
-    def judge_id(self) -> str:
-        """Id of the judge, with the revision of its weights."""
-        ...
-
-    def compare(self, pairs: Sequence[AnswerPair], /) -> Sequence[Preference]:
-        """One preference for every pair, in order."""
-        ...
 
 
 def _empty_loses(pair: AnswerPair, judge_id: str) -> Preference | None:

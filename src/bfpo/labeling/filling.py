@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bfpo.errors import BfpoError
 from bfpo.judges.cache import VerdictCache
-from bfpo.judges.helpfulness import AnswerPair, HelpfulnessJudge
+from bfpo.judges.preference import AnswerPair, HelpfulnessJudge
 from bfpo.judges.streaming import verdicts
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.labeling.posterior import base_rate, estimate_error, posterior_safe

@@ -11,7 +11,7 @@ from typing import Any
 from bfpo.errors import BfpoError
 from bfpo.files import write_lines
 from bfpo.judges.cache import VerdictCache
-from bfpo.judges.helpfulness import HelpfulnessJudge
+from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
 from bfpo.labeling.filling import Flags, LabelledSet, label_preferences
 from bfpo.labeling.people import with_answers

@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.generation.protocol import Decoding, Generator, LikelihoodScorer
-from bfpo.judges.helpfulness import HelpfulnessJudge
+from bfpo.generation.protocol import Decoding, Generator, LikelihoodScorer, ModelIdentity
+from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
 from bfpo.safehelp.journal import Journal
 from bfpo.safehelp.judge_panel import JudgePanel
@@ -93,28 +93,12 @@ def evaluate(
         warnings.warn(f"the generator can't run these tasks, which are left out: {', '.join(left_out)}", stacklevel=2)
     decoding = decoding or suite.decoding
     panel = JudgePanel(suite, judges, helpfulness_judge)
-    identity = generator.identity
-    name = name or Path(identity.path or "").name
-    if not name:
-        raise BfpoError("the generator's identity has no path to take a name from: pass name=")
-    header = RunHeader(
-        model=name,
-        suite=suite.name,
-        model_path=identity.path,
-        base_model=_base_model(identity.path),
-        model_digest=identity.digest,
-        suite_digest=_suite_digest(suite, limit),
-        chat_template_sha256=identity.chat_template_sha256,
-        system_prompt=identity.system_prompt,
+    header = replace(
+        _header(generator.identity, name, suite, limit),
         decoding=asdict(decoding),
         judges=panel.used,
         labelling_judge=labeling_judge,
-        versions=versions(),
         command=command,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        prompts_digest=_prompts_digest(suite),
-        sources={task: asdict(source) for task, source in suite.sources.items()},
-        finished=False,
     )
     with _run_folder(folder) as place:
         run = _Run.claim(place, header, progress)
@@ -142,6 +126,27 @@ def _can_run(generator: Generator, runner: str) -> bool:
 
         return isinstance(generator, LocalGenerator)
     return runner == "generation" or isinstance(generator, LikelihoodScorer)
+
+
+def _header(identity: ModelIdentity, name: str | None, suite: Suite, limit: int | None) -> RunHeader:
+    name = name or Path(identity.path or "").name
+    if not name:
+        raise BfpoError("the generator's identity has no path to take a name from: pass name=")
+    return RunHeader(
+        model=name,
+        suite=suite.name,
+        model_path=identity.path,
+        base_model=_base_model(identity.path),
+        model_digest=identity.digest,
+        suite_digest=_suite_digest(suite, limit),
+        chat_template_sha256=identity.chat_template_sha256,
+        system_prompt=identity.system_prompt,
+        versions=versions(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        prompts_digest=_prompts_digest(suite),
+        sources={task: asdict(source) for task, source in suite.sources.items()},
+        finished=False,
+    )
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError, did_you_mean
-from bfpo.judges.helpfulness import HelpfulnessJudge
+from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS, answer_kind
 from bfpo.safehelp.items import ChoiceItem, PromptItem

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bfpo.errors import BfpoError
-from bfpo.judges.helpfulness import AnswerPair, HelpfulnessJudge
+from bfpo.judges.preference import AnswerPair, HelpfulnessJudge
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.records import JudgeUsed

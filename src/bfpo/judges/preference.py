@@ -1,0 +1,48 @@
+"""The protocol of judges of helpfulness: pairs of answers go in, preferences come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Choice = Literal["first", "second", "tie", "unparsed"]
+
+
+@dataclass(frozen=True)
+class AnswerPair:
+    """A prompt and two answers to it."""
+
+    prompt: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A judge's preference between two answers.
+
+    Attributes:
+        choice: the more helpful answer; "unparsed" is counted as such, and never as a tie.
+        p_first: probability that the first answer helps more, a tie counting 1/2; None if unparsed.
+        raw: the judge's outputs, or the rewards, in the order asked.
+        judge_id: id of the judge, with its revision.
+    """
+
+    choice: Choice
+    p_first: float | None
+    raw: tuple[str, ...]
+    judge_id: str
+
+
+class HelpfulnessJudge(Protocol):
+    """Anything that can compare the helpfulness of two answers."""
+
+    @property
+    def judge_id(self) -> str:
+        """Id of the judge, with the revision of its weights."""
+        ...
+
+    def compare(self, pairs: Sequence[AnswerPair], /) -> Sequence[Preference]:
+        """One preference for every pair, in order."""
+        ...
