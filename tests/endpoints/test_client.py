@@ -232,8 +232,8 @@ def test_what_is_no_reply_is_never_taken_for_one(body):
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [("localhost:8000", "not an address"), ("ftp://host/v1", "not an address"), ("http://me:secret@host/v1", "api_key_env"),
-     ("http://host/v1?key=secret", "api_key_env")],
+    [("localhost:8000", "not an address"), ("ftp://host/v1", "not an address"),
+     ("http://me:secret@host/v1", "api_key_env"), ("http://host/v1?key=secret", "api_key_env")],
 )  # fmt: skip
 def test_bad_addresses_are_refused(url, words):
     with pytest.raises(ValidationError, match=words) as caught:
