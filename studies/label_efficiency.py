@@ -21,7 +21,7 @@ from bfpo.labeling.posterior import VerdictRates
 from bfpo.microworld.data import safety_set
 from bfpo.microworld.judge import OracleJudge
 from bfpo.models import load_model, load_tokenizer
-from bfpo.objectives.global_preference import GlobalPreference
+from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.loading import convert
 from bfpo.preferences.reading import Row, dataset_source
 from bfpo.quickstart import METHODS, Scale, method_recipe, write_lines, write_recipe

@@ -113,7 +113,7 @@ def kill(kind, folder, moment, number):
 if __name__ == "__main__":
     which, place, *moments = sys.argv[1:]
     if which == "model":
-        import bfpo.engine.cache  # noqa: F401
+        import bfpo.engine.reference_cache  # noqa: F401
         import bfpo.generation.sampling  # noqa: F401
         import bfpo.safehelp.likelihood  # noqa: F401  (once, before the forks)
     pairs = zip(moments[::2], map(int, moments[1::2]), strict=True)

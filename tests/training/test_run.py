@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError
-from bfpo.training.planning import plan_recipe
+from bfpo.training.run_plan import plan_recipe
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import build_trainer, recipe_tokenizer, run_recipe
 from models import tiny_llama
@@ -127,7 +127,7 @@ def test_sft_stage_trains_on_the_safer_answers(folder):
     data = [{"path": str(folder / "safety.jsonl"), "prefer": "safer"}]
     run = run_recipe(load_recipe(recipe(folder, "sft", stage="sft", data=data, beta=None)))
     record = json.loads((run.folder / "run.json").read_text())
-    assert record["objective"] == {"name": "sft", "beta": None, "reduction": "sum"}
+    assert record["objective"] == {"name": "sft"}
     assert run.metrics["loss"] > 0
 
 

@@ -23,15 +23,15 @@ LEVELS = (
 
 
 def traced(function):
-    """Calls a function; also returns the pairs (calling file, called file) of the package's calls below it."""
+    """Calls a function; also returns (calling file, called file) of the package's calls, None for who called first."""
     calls = set()
 
     def profile(frame, event, _):
         if event == "call" and (called := inside(frame)):
             caller = frame.f_back
-            while caller is not None and inside(caller) is None:
+            while inside(caller) is None and caller.f_code is not traced.__code__:
                 caller = caller.f_back
-            calls.add((None if caller is None else inside(caller), called))
+            calls.add((inside(caller), called))
 
     sys.setprofile(profile)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bfpo.training.planning import Plan
+    from bfpo.training.run_plan import Plan
 
 
 def train(
@@ -30,9 +30,9 @@ def train(
     if plan:
         from dataclasses import asdict
 
-        from bfpo.training.planning import plan_recipe
+        from bfpo.training.run_plan import plan_recipe
 
-        made = plan_recipe(resolved.recipe, suites)
+        made = plan_recipe(resolved, suites)
         if as_json:
             typer.echo(json.dumps(asdict(made), indent=2))
         else:

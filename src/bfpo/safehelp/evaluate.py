@@ -105,7 +105,7 @@ def evaluate(
     Raises:
         BfpoError: if there is no such suite, it lacks a judge, or the folder holds another run.
     """
-    from bfpo.engine.cache import model_digest
+    from bfpo.engine.reference_cache import model_digest
     from bfpo.generation.sampling import LocalGenerator
     from bfpo.safehelp.likelihood import run_choices
     from bfpo.safehelp.lm_eval_tasks import run_lm_eval

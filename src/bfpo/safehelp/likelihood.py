@@ -13,8 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bfpo.engine.forward import Engine
 from bfpo.engine.head import LOGITS_AT_ONCE, LogitShape
 from bfpo.engine.layout import build_stream, stream_tokens
-from bfpo.engine.logps import TokenGroup
-from bfpo.engine.selfcheck import choose_layout
+from bfpo.engine.layout_choice import choose_layout
+from bfpo.groups import TokenGroup
 from bfpo.safehelp.items import ChoiceItem
 from bfpo.safehelp.likelihood_encoding import Request, encode_items, longest_input
 from bfpo.safehelp.records import LikelihoodRecord

@@ -11,11 +11,11 @@ from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import FittedLabeling
 from bfpo.objectives.registry import build_objective
 from bfpo.preferences.encoding import encode
-from bfpo.training.labels import as_rows, group_labels
+from bfpo.training.batches import as_rows, group_labels
 from bfpo.training.recipe import resolve
+from bfpo.training.recipe_data import load_blend
 from bfpo.training.run import training_arguments
 from bfpo.training.run_record import describe_data
-from bfpo.training.sources import load_blend
 from training.rows import word_tokenizer
 
 CELLS = [(1, 1)] * 4 + [(1, 0)] * 2 + [(0, 1)] * 2
@@ -36,7 +36,7 @@ def written(tmp_path, name, count=8, **more):
 
 def recipe(sources, **more):
     values = {"stage": "preference", "model": "m", "data": sources, "output_dir": "o", **more}
-    return resolve(values, {}, "recipe").recipe
+    return resolve(values, {}, "recipe")
 
 
 def test_weights_draw_from_each_role_and_the_record_says_what_was_repeated_or_left(tmp_path):
