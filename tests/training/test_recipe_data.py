@@ -102,8 +102,13 @@ def test_evaluation_prompts_are_refused_unless_allowed_by_name(tmp_path):
 def test_a_fitted_labeling_sets_b1_and_alpha(tmp_path):
     fitted = tmp_path / "fitted.json"
     FittedLabeling(GlobalPreference(2.5, 0.4)).save(fitted)
-    arguments = training_arguments(recipe([{"path": "a"}], labeling=str(fitted)))
+    resolved = recipe([{"path": "a"}], labeling=str(fitted))
+    # It is read when the recipe is resolved, and never again.
+    fitted.unlink()
+    arguments = training_arguments(resolved)
     assert (arguments.b1, arguments.alpha) == (2.5, 0.4)
+    with pytest.raises(BfpoError, match="there is no such labeling"):
+        recipe([{"path": "a"}], labeling=str(fitted))
 
 
 def test_pairs_of_a_category_are_regressed_to_their_own_label(tmp_path):

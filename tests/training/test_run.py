@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError
-from bfpo.training.run_plan import plan_recipe
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import build_trainer, recipe_tokenizer, run_recipe
+from bfpo.training.run_plan import plan_recipe
 from models import tiny_llama
 from training.rows import pairs, word_tokenizer
 
@@ -77,7 +77,7 @@ def test_a_plan_reads_the_tokenizer_at_the_revision_that_training_uses(folder, m
     tokenizer = word_tokenizer()
     monkeypatch.setattr("bfpo.training.run.load_tokenizer", lambda *place, **at: asked.append((place, at)) or tokenizer)
     resolved = load_recipe(recipe(folder, "planned", model_revision="v1"))
-    plan_recipe(resolved.recipe)
+    plan_recipe(resolved)
     build_trainer(resolved.recipe, {}, [])
     assert asked == [((str(folder / "model"),), {"revision": "v1"})] * 2
     recipe_tokenizer(load_recipe(recipe(folder, "planned", model_revision="v1", tokenizer="other")).recipe)

@@ -1,4 +1,4 @@
-"""``bfpo train``: run a recipe, or say what it would do and need."""
+"""``bfpo train``: run a recipe, or print its plan and estimated cost."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print steps, memory and time; train nothing.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest complete checkpoint.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the result as JSON.")] = False,
 ) -> None:
-    """Train a model as a recipe says: any objective, SFT included."""
+    """Train a model from a recipe, with any objective, SFT included."""
     from bfpo.microworld.data import held_out_prompts
     from bfpo.training.recipe import load_recipe
 

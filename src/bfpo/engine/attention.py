@@ -42,13 +42,12 @@ def _attend_by_pieces(
     outputs = []
     parts = query.split([piece.queries for piece in stream.pieces], 2)
     for piece, part, mask in zip(stream.pieces, parts, stream.masks(sliding_window), strict=True):
-        seen = _join([keys[atom] for atom in piece.atoms])
-        heard = _join([values[atom] for atom in piece.atoms])
+        part_keys = _join([keys[atom] for atom in piece.atoms])
+        part_values = _join([values[atom] for atom in piece.atoms])
         if softcap is None:
-            output = _plain(part, seen, heard, mask, scaling, dropout)
+            outputs.append(_plain(part, part_keys, part_values, mask, scaling, dropout))
         else:
-            output = _capped(part, seen, heard, mask, scaling, softcap, dropout)
-        outputs.append(output)
+            outputs.append(_capped(part, part_keys, part_values, mask, scaling, softcap, dropout))
     return _join(outputs).transpose(1, 2).contiguous(), None
 
 

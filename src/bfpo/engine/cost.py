@@ -82,7 +82,7 @@ class Kept:
 
 
 def kept_for_backward(model: PreTrainedModel, *, bf16: bool) -> Kept:
-    """Count what a forward pass keeps, on tensors without data; what is fixed are weights cast to bf16.
+    """Count the bytes that a forward pass keeps, on tensors without data; the fixed part are weights cast to bf16.
 
     Args:
         model: the causal language model, made under ``FakeTensorMode``; this runs under the same mode.

@@ -63,12 +63,14 @@ class Engine:
             groups: the groups of one micro-batch.
             inputs: the objective, and the labels and reference of these groups.
         """
-        if self.layout == "padded" or not _is_one_matrix(self._head) or not torch.is_grad_enabled():
+        head = self._head
+        is_one_matrix = type(head) is nn.Linear and head.bias is None  # pyright: ignore[reportUnnecessaryComparison]
+        if self.layout == "padded" or not is_one_matrix or not torch.is_grad_enabled():
             logps = self.logps(model, groups)
             loss, policy = group_losses(logps, inputs).sum(), logps.policy.detach()
             return loss, GroupLogps(policy, inputs.reference, logps.tokens, logps.group)
         stream = build_stream(groups, self.layout, next(model.parameters()).device)
-        hidden, weight = self.hidden(model, stream), self._head.weight
+        hidden, weight = self.hidden(model, stream), head.weight
         kind = hidden.device.type
         if torch.is_autocast_enabled(kind):
             hidden = hidden.to(torch.get_autocast_dtype(kind))
@@ -93,10 +95,6 @@ class Engine:
                 stream=stream,
             )
         return taken[0][0, stream.scored]
-
-
-def _is_one_matrix(head: nn.Module) -> bool:
-    return type(head) is nn.Linear and head.bias is None  # pyright: ignore[reportUnnecessaryComparison]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
@@ -94,7 +95,13 @@ class GlobalPreference:
     ) -> PreferenceFit:
         """Learn b1 and alpha from overall judgements of pairs, by P(overall prefers the more helpful) = sigmoid(T/t).
 
-        The arguments, the fit and the errors are those of `preference_fit.fit_preference`.
+        Args:
+            better_is_safe: [N], flag or probability that the more helpful answer is safe.
+            worse_is_safe: [N], the same of the less helpful answer.
+            overall_prefers_better: [N], flag or probability that the more helpful answer was preferred overall.
+
+        Raises:
+            BfpoError: if a value is no probability, or the judgements can't determine b1, alpha and the temperature.
         """
         from bfpo.objectives.preference_fit import fit_preference
 
@@ -221,9 +228,7 @@ def _expected_label(
 def _as_tensors(*values: Probability) -> tuple[Tensor, ...]:
     """Flags and numbers beside tensors, in the floating dtype and on the device of the tensors among them."""
     tensors = [value for value in values if isinstance(value, Tensor)]
-    floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
-    dtype = floating[0] if floating else torch.get_default_dtype()
-    for other in floating[1:]:
-        dtype = torch.promote_types(dtype, other)
+    floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()] or [torch.get_default_dtype()]
+    dtype = reduce(torch.promote_types, floating)
     device = tensors[0].device if tensors else None
     return tuple(torch.as_tensor(value, dtype=dtype, device=device) for value in values)

@@ -1,4 +1,4 @@
-"""The table of objectives, what an objective is, and building one from its name and options."""
+"""The table of objectives, their protocol, and building one from its name and options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Objective(Protocol):
     Attributes:
         reads_safety: whether the loss needs ``GroupLabels.is_safe``.
         needs_reference: whether the loss needs ``GroupLogps.reference``.
-        normalizer: what a step's summed loss is divided by: the number of groups, or of answer tokens.
+        normalizer: divisor of a step's summed loss: the number of groups, or of answer tokens.
     """
 
     reads_safety: ClassVar[bool]

@@ -30,11 +30,11 @@ class RunningMeans:
             self.weights[name] = self.weights.get(name, 0.0) + weight
 
     def merge(self, other: RunningMeans) -> None:
-        """Add what another process counted."""
+        """Add the sums and weights of another process."""
         self.add({name: (total, other.weights[name]) for name, total in other.sums.items()})
 
     def gather(self) -> None:
-        """Add what the other processes counted."""
+        """Add the sums and weights of all other processes."""
         state = PartialState()
         for process, other in enumerate(gather_object([self]) if state.num_processes > 1 else ()):
             if process != state.process_index:

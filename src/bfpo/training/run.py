@@ -128,7 +128,7 @@ def _check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
     earlier = read_record(folder)
     if not resume:
         if earlier or newest_complete_checkpoint(folder):
-            raise BfpoError(f"{folder}: holds an earlier run; go on with --resume, or choose another output_dir")
+            raise BfpoError(f"{folder}: holds an earlier run; continue it with --resume, or choose another output_dir")
         return
     if earlier and earlier["config"] != record["config"]:
         changed = [key for key, value in record["config"].items() if earlier["config"].get(key) != value]
