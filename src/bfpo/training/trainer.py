@@ -160,7 +160,8 @@ class BFPOTrainer(CheckpointingTrainer):
                 else:
                     inputs = LossInputs(self.objective, batch.labels, batch.reference, scale)
                     loss, logps = self.engine.loss(model, batch.groups, inputs)
-                    self._unlogged.append((logps, batch.labels))
+                    if self.args.logging_strategy != "no":
+                        self._unlogged.append((logps, batch.labels))
             self.accelerator.backward(loss)
         return loss.detach()
 
