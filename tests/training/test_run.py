@@ -78,7 +78,7 @@ def test_a_plan_reads_the_tokenizer_at_the_revision_that_training_uses(folder, m
     monkeypatch.setattr("bfpo.training.run.load_tokenizer", lambda *place, **at: asked.append((place, at)) or tokenizer)
     resolved = load_recipe(recipe(folder, "planned", model_revision="v1"))
     plan_recipe(resolved)
-    build_trainer(resolved.recipe, {}, [])
+    build_trainer(resolved, {}, [])
     assert asked == [((str(folder / "model"),), {"revision": "v1"})] * 2
     recipe_tokenizer(load_recipe(recipe(folder, "planned", model_revision="v1", tokenizer="other")).recipe)
     assert asked[2] == (("other",), {})
