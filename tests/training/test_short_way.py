@@ -9,7 +9,7 @@ import pytest
 import bfpo
 from bfpo import BFPOConfig, BFPOTrainer
 from bfpo.microworld.data import safety_set
-from bfpo.microworld.model import load_microworld_model, load_microworld_tokenizer
+from bfpo.models import load_model, load_tokenizer
 
 PACKAGE = Path(bfpo.__file__).parent
 # From the top down; a file may call its own row and those below it. The vocabulary, groups.py, lies below all.
@@ -61,7 +61,7 @@ def calls(tmp_path_factory):
         use_cpu=True, disable_tqdm=True, report_to="none",
     )  # fmt: skip
     rows = datasets.Dataset.from_list(safety_set(24, 0))
-    Traced(load_microworld_model(), arguments, rows, processing_class=load_microworld_tokenizer()).train()
+    Traced(load_model("microworld"), arguments, rows, processing_class=load_tokenizer("microworld")).train()
     assert len(steps) == 3
     return steps[-1]
 
