@@ -18,7 +18,7 @@ from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.labeling.filling import Flags, exchange_of, label_preferences
 from bfpo.microworld.data import safety_set
 from bfpo.microworld.judge import OracleJudge
-from bfpo.objectives.global_preference import GlobalPreference
+from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.loading import convert
 from bfpo.preferences.reading import Row, dataset_source
 from bfpo.quickstart import METHODS, Scale, method_recipe, write_lines, write_recipe

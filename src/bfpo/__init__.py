@@ -6,8 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bfpo.objectives.bfpo import bfpo_loss
-    from bfpo.objectives.global_preference import GlobalPreference
+    from bfpo.objectives.bfpo import GlobalPreference, bfpo_loss
     from bfpo.preferences.loading import load_preferences
     from bfpo.training.config import BFPOConfig
     from bfpo.training.trainer import BFPOTrainer
@@ -18,7 +17,7 @@ __all__ = ["BFPOConfig", "BFPOTrainer", "GlobalPreference", "bfpo_loss", "load_p
 _HOME = {
     "BFPOConfig": "bfpo.training.config",
     "BFPOTrainer": "bfpo.training.trainer",
-    "GlobalPreference": "bfpo.objectives.global_preference",
+    "GlobalPreference": "bfpo.objectives.bfpo",
     "bfpo_loss": "bfpo.objectives.bfpo",
     "load_preferences": "bfpo.preferences.loading",
 }

@@ -11,10 +11,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from bfpo.engine.estimates import ModelSize, estimate, kept_for_backward
+from bfpo.engine.cost import ModelSize, estimate_cost, kept_for_backward
 from bfpo.engine.forward import Engine
-from bfpo.engine.logps import TokenGroup
 from bfpo.engine.trainable import select_trainable
+from bfpo.groups import GroupLabels, LossInputs, TokenGroup
 
 
 def build():
@@ -39,7 +39,7 @@ if __name__ == "__main__":
         model = build()
         select_trainable(model, trained)
         size, kept = ModelSize.of(model), kept_for_backward(model, bf16=bool(bf16))
-    expected = estimate(
+    expected = estimate_cost(
         size, groups, layout=layout, max_tokens=tokens, bf16=False, checkpointing=bool(checkpointing), reference=True,
         kept=kept, flops_per_second=1e11,
     ).memory_bytes  # fmt: skip
@@ -51,11 +51,12 @@ if __name__ == "__main__":
     trained_weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained_weights, lr=1e-6, fused=True)
     engine = Engine(model, layout, tokens)
+    inputs = LossInputs(lambda logps, labels: logps.policy**2, GroupLabels(*[torch.zeros(0)] * 4))
     for _ in range(2):
         with engine.attached():
             for batch in engine.split(groups):
                 with torch.autocast("cpu", torch.bfloat16, enabled=bool(bf16)):
-                    loss, _ = engine.loss(model, [groups[i] for i in batch], lambda logps, first, end: logps.policy**2)
+                    loss, _ = engine.loss(model, [groups[i] for i in batch], inputs)
                 loss.backward()
         optimizer.step()
         optimizer.zero_grad()

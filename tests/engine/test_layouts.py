@@ -9,12 +9,15 @@ from peft import LoraConfig, get_peft_model
 from bfpo.engine import attention as attention_module
 from bfpo.engine import head as head_module
 from bfpo.engine import layout as layout_module
-from bfpo.engine import selfcheck
-from bfpo.engine.forward import Engine, split
+from bfpo.engine import layout_choice
+from bfpo.engine.forward import Engine
+from bfpo.engine.head import group_losses
 from bfpo.engine.layout import build_stream, stream_tokens
-from bfpo.engine.logps import TokenGroup, group_logps
-from bfpo.engine.selfcheck import choose_layout
+from bfpo.engine.layout_choice import choose_layout
+from bfpo.engine.micro_batches import split
+from bfpo.engine.padded import padded_logps
 from bfpo.errors import BfpoError
+from bfpo.groups import GroupLabels, LossInputs, TokenGroup
 from models import FAMILIES, tiny_model, without_float32_parts
 
 ids = st.integers(3, 63)
@@ -41,9 +44,29 @@ BATCH = [
 ]
 
 
-def squared_residuals(logps, first=0, end=None):
-    """(h - 3)^2 by answer, h against an arbitrary reference: like the objectives, with a residual over 1."""
-    return (0.1 * logps.policy + 0.3 * logps.tokens - 3.0) ** 2
+def squared_residuals(logps, labels):
+    """Squared residuals of every answer and pair, some over 1, from all that labels and reference hold."""
+    answers = (0.1 * logps.policy - 0.2 * logps.reference + 0.3 * logps.tokens - 3.0 * labels.is_safe) ** 2
+    ratios = 0.1 * (logps.policy - logps.reference)
+    pairs = (ratios[labels.first] - ratios[labels.second] - labels.first_is_better - labels.b1 * labels.alpha) ** 2
+    losses = answers.new_zeros(int(logps.group[-1]) + 1).index_add(0, logps.group, answers)
+    return losses.index_add(0, logps.group[labels.first], pairs)
+
+
+def loss_inputs(batch):
+    """Labels and a reference that differ from answer to answer and pair to pair, the last of a group with itself."""
+    sizes = [len(group.answers) for group in batch]
+    last = torch.tensor(sizes).cumsum(0) - 1
+    answers = torch.arange(sum(sizes))
+    after = torch.where(torch.isin(answers, last), answers, answers + 1)
+    values = answers.double().cos()
+    labels = GroupLabels(values, answers, after, values**2, 2 + values, 1 - values**3)
+    return LossInputs(squared_residuals, labels, -10 * values.exp(), scale=0.7)
+
+
+def padded_loss(model, batch=None):
+    batch = batch or BATCH
+    return group_losses(padded_logps(model, batch), loss_inputs(batch)).sum()
 
 
 def gradients(model, loss):
@@ -57,11 +80,11 @@ def gradients(model, loss):
 def loss_by(engine, model, batch, head):
     with engine.attached():
         if head == "fused":
-            loss, policy = engine.loss(model, batch, squared_residuals)
+            loss, logps = engine.loss(model, batch, loss_inputs(batch))
         else:
             logps = engine.logps(model, batch)
-            loss, policy = squared_residuals(logps).sum(), logps.policy
-        return loss, policy.detach(), gradients(model, loss)
+            loss = group_losses(logps, loss_inputs(batch)).sum()
+        return loss, logps.policy.detach(), gradients(model, loss)
 
 
 def assert_gradients_close(found, expected, relative):
@@ -82,8 +105,8 @@ def test_gradients_equal_the_padded_float64_computation(monkeypatch, family, lay
     without_float32_parts(exact, monkeypatch)
     if dtype == torch.float64:
         without_float32_parts(model, monkeypatch)
-    expected_logps = group_logps(exact, BATCH).policy
-    expected = gradients(exact, squared_residuals(group_logps(exact, BATCH)).sum())
+    expected_logps = padded_logps(exact, BATCH).policy
+    expected = gradients(exact, padded_loss(exact))
     _, policy, found = loss_by(Engine(model, layout, 10_000), model, BATCH, head)
     assert (policy - expected_logps).abs().max() <= relative * expected_logps.abs().max()
     assert_gradients_close([part.double() for part in found], expected, relative)
@@ -98,8 +121,8 @@ def test_any_groups_give_the_padded_values_and_gradients(layout, batch, chunk):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(head_module, "LOGITS_AT_ONCE", 64 * chunk)
         engine = Engine(MODEL, layout, 10_000)
-        expected = group_logps(MODEL, batch)
-        plain = gradients(MODEL, squared_residuals(expected).sum())
+        expected = padded_logps(MODEL, batch)
+        plain = gradients(MODEL, padded_loss(MODEL, batch))
         for head in ("fused", "recomputed"):
             _, policy, found = loss_by(engine, MODEL, batch, head)
             torch.testing.assert_close(policy, expected.policy.detach(), rtol=1e-10, atol=1e-10)
@@ -201,7 +224,7 @@ def test_attention_by_blocks_computes_the_same(family, layout):
     """The forward only: FlexAttention has no backward on CPU."""
     model = tiny_model(family, torch.float32, **({"head_dim": 16} if family in ("qwen3", "gemma2") else {}))
     with torch.no_grad():
-        expected = group_logps(model, BATCH).policy
+        expected = padded_logps(model, BATCH).policy
         engine = Engine(model, layout, 10_000, "blocks")
         with engine.attached():
             found = engine.logps(model, BATCH).policy
@@ -210,9 +233,9 @@ def test_attention_by_blocks_computes_the_same(family, layout):
 
 def test_of_two_exact_ways_to_attend_the_faster_is_taken(monkeypatch):
     model = tiny_model("llama", torch.float32)
-    monkeypatch.setattr(selfcheck, "_attentions", lambda _: ("pieces", "blocks"))
+    monkeypatch.setattr(layout_choice, "_attentions", lambda _: ("pieces", "blocks"))
     for times in ({"pieces": 2.0, "blocks": 1.0}, {"pieces": 1.0, "blocks": 2.0}):
-        monkeypatch.setattr(selfcheck, "_seconds", lambda engine, *_, times=times: times[engine.attention])
+        monkeypatch.setattr(layout_choice, "_seconds", lambda engine, *_, times=times: times[engine.attention])
         choice = choose_layout(model, model, BATCH)
         assert times[choice.attention] == 1.0
         assert f"attention by {choice.attention} was the faster" in choice.reason
@@ -220,7 +243,7 @@ def test_of_two_exact_ways_to_attend_the_faster_is_taken(monkeypatch):
 
 def test_a_way_to_attend_that_fails_leaves_the_other(monkeypatch):
     model = tiny_model("llama", torch.float32)
-    monkeypatch.setattr(selfcheck, "_attentions", lambda _: ("pieces", "blocks"))
+    monkeypatch.setattr(layout_choice, "_attentions", lambda _: ("pieces", "blocks"))
 
     def fails(*_, **__):
         raise RuntimeError("no compiler")
@@ -268,7 +291,7 @@ def test_frozen_weights_and_tied_embeddings(monkeypatch, trained, tied):
         pytest.skip("there is no such weight")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trained == "all" or trained in name)
-    plain = gradients(model, squared_residuals(group_logps(model, BATCH)).sum())
+    plain = gradients(model, padded_loss(model))
     for head in ("fused", "recomputed"):
         _, _, found = loss_by(Engine(model, "shared", 10_000), model, BATCH, head)
         assert_gradients_close(found, plain, 1e-9)
@@ -278,7 +301,7 @@ def test_frozen_weights_and_tied_embeddings(monkeypatch, trained, tied):
 def test_adapters_on_layers_and_on_the_head(monkeypatch, target):
     base = without_float32_parts(tiny_model("llama", tie_word_embeddings=False), monkeypatch)
     model = get_peft_model(base, LoraConfig(target_modules=target, r=2, init_lora_weights=False)).double()
-    plain = gradients(model, squared_residuals(group_logps(model, BATCH)).sum())
+    plain = gradients(model, padded_loss(model))
     engine = Engine(model.get_base_model(), "shared", 10_000)
     _, _, found = loss_by(engine, model, BATCH, "fused")
     assert_gradients_close(found, plain, 1e-9)
@@ -286,7 +309,7 @@ def test_adapters_on_layers_and_on_the_head(monkeypatch, target):
 
 def test_recomputed_layers_attend_by_group_too(monkeypatch):
     model = without_float32_parts(tiny_model("llama"), monkeypatch).train()
-    plain = gradients(model, squared_residuals(group_logps(model, BATCH)).sum())
+    plain = gradients(model, padded_loss(model))
     model.gradient_checkpointing_enable({"use_reentrant": False})
     _, _, found = loss_by(Engine(model, "shared", 10_000), model, BATCH, "fused")
     assert_gradients_close(found, plain, 1e-9)
@@ -294,7 +317,7 @@ def test_recomputed_layers_attend_by_group_too(monkeypatch):
 
 def test_autocast_keeps_float32_sums_and_gradients():
     model = tiny_model("llama", torch.float32)
-    plain = gradients(model, squared_residuals(group_logps(model, BATCH)).sum())
+    plain = gradients(model, padded_loss(model))
     for head in ("fused", "recomputed"):
         with torch.autocast("cpu", torch.bfloat16):
             _, policy, found = loss_by(Engine(model, "shared", 10_000), model, BATCH, head)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from bfpo.errors import BfpoError
+from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.objectives.category_fit import fit_categories
-from bfpo.objectives.global_preference import GlobalPreference
 from bfpo.objectives.preference_fit import fit_preference
 
 FLAGS = torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0]], dtype=torch.float64)

@@ -1,5 +1,6 @@
 """Every objective against its formula, written out for single numbers."""
 
+import dataclasses
 import math
 
 import pytest
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 from bfpo import bfpo_loss
 from bfpo.errors import BfpoError
 from bfpo.groups import GroupLabels, GroupLogps
-from bfpo.objectives.registry import build_objective, options_of
+from bfpo.objectives import registry
+from bfpo.objectives.bfpo import BFPO
+from bfpo.objectives.pairwise import DPO
+from bfpo.objectives.registry import build_objective, option_types
 
 logp = st.floats(-60, -0.1)
 
@@ -158,11 +162,28 @@ def test_mistakes_are_named(name, options, message):
         build_objective(name, options)
 
 
-def test_options_are_the_fields_with_their_defaults():
-    assert options_of("sft") == {}
-    assert options_of("bfpo") == {
-        "beta": None, "b1": 3.0, "alpha": 0.5, "reduction": "sum", "unsafe_pairs": "keep",
+def test_defaults_are_the_objectives_own():
+    assert [build_objective(name, {}).beta for name in ("bfpo", "dpo", "ipo")] == [0.01, 0.1, 0.1]
+    assert dataclasses.asdict(build_objective("sft", {})) == {}
+    assert dataclasses.asdict(BFPO()) == {
+        "beta": 0.01, "b1": 3.0, "alpha": 0.5, "reduction": "sum", "unsafe_pairs": "keep",
     }  # fmt: skip
+
+
+def test_a_rival_is_one_class_and_one_line_of_the_table(monkeypatch):
+    """Its options are found without a list of them, one that another objective types differently included."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Rival(DPO):
+        gamma: int = 7
+        alpha: str = "high"
+
+    monkeypatch.setattr(registry, "OBJECTIVES", {**registry.OBJECTIVES, "rival": Rival})
+    assert build_objective("rival", {"gamma": 2}) == Rival(gamma=2)
+    assert option_types()["gamma"] is int
+    assert option_types()["alpha"] == float | str
+    with pytest.raises(BfpoError, match=r"does not read the option 'gama' \(did you mean 'gamma'\?\)"):
+        build_objective("rival", {"gama": 2})
 
 
 def test_unknown_safety_and_lone_answers_are_refused():

@@ -11,17 +11,18 @@ from pathlib import Path
 import torch
 from transformers import Trainer
 
-import bfpo.training.trainer as module
+from bfpo.training import checkpoints
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import run_recipe
+from bfpo.training.trainer import BFPOTrainer
 
 MOMENTS = {
-    "before a step": (module.BFPOTrainer, "training_step"),
+    "before a step": (BFPOTrainer, "training_step"),
     "before the weights are saved": (Trainer, "save_model"),
     "before the optimizer is saved": (Trainer, "_save_optimizer_and_scheduler"),
     "before the random state is saved": (Trainer, "_save_rng_state"),
-    "before the marker": (module, "mark_complete"),
-    "before old checkpoints go": (module, "rotate_checkpoints"),
+    "before the marker": (checkpoints, "mark_complete"),
+    "before old checkpoints go": (checkpoints, "rotate_checkpoints"),
 }
 
 

@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from bfpo.cli.main import app
-from bfpo.training.planning import plan_recipe
 from bfpo.training.recipe import load_recipe
+from bfpo.training.run_plan import plan_recipe
 from training.rows import WORDS, word_tokenizer
 
 RECIPES = {path.name: path for path in files("bfpo.recipes").iterdir() if path.name.endswith(".yaml")}
@@ -73,7 +73,7 @@ def local_overrides(path, folder):
 def test_plan(name, folder):
     path = RECIPES[name]
     resolved = load_recipe(path, local_overrides(path, folder))
-    plan = plan_recipe(resolved.recipe)
+    plan = plan_recipe(resolved)
     recipe = resolved.recipe
     kept = [round((s.fraction or 1) * len(WORDS)) for s in recipe.data if s.role == "main"]
     assert plan.main_groups == sum(kept)

@@ -1,9 +1,15 @@
 """Recipes are closed: what is mistyped, missing or contradictory is named, and every value has an origin."""
 
+import dataclasses
+
 import pytest
 
+from bfpo import BFPOConfig
 from bfpo.errors import BfpoError
-from bfpo.training.recipe import load_recipe
+from bfpo.objectives.bfpo import BFPO
+from bfpo.objectives.registry import option_types
+from bfpo.training.recipe import Recipe, load_recipe
+from bfpo.training.run import training_arguments
 
 MINIMAL = """
 stage: preference
@@ -64,6 +70,19 @@ def test_all_mistakes_at_once(tmp_path):
 def test_wrong_overrides(tmp_path, override, message):
     with pytest.raises(BfpoError, match=message):
         load_recipe(written(tmp_path, MINIMAL), [override])
+
+
+def test_recipe_and_config_take_the_options_of_all_objectives_from_them(tmp_path):
+    resolved = load_recipe(written(tmp_path, MINIMAL), ["b1=2", "unsafe_pairs=drop", "beta=null"])
+    assert resolved.objective_options == {"b1": 2.0, "unsafe_pairs": "drop"}
+    arguments = training_arguments(resolved)
+    assert arguments.objective() == BFPO(b1=2.0, unsafe_pairs="drop")
+    fields = {field.name: field.default for field in dataclasses.fields(BFPOConfig)}
+    for name in option_types():
+        assert fields[name] is None
+        assert Recipe.model_fields[name].default is None
+    with pytest.raises(BfpoError, match="unsafe_pairs: input should be 'keep', 'neutral' or 'drop', not 'dropp'"):
+        load_recipe(written(tmp_path, MINIMAL), ["unsafe_pairs=dropp"])
 
 
 def test_missing_and_unreadable_files(tmp_path):

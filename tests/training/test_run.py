@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError
-from bfpo.training.planning import plan_recipe
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import build_trainer, recipe_tokenizer, run_recipe
+from bfpo.training.run_plan import plan_recipe
 from models import tiny_llama
 from training.rows import pairs, word_tokenizer
 
@@ -77,8 +77,8 @@ def test_a_plan_reads_the_tokenizer_at_the_revision_that_training_uses(folder, m
     tokenizer = word_tokenizer()
     monkeypatch.setattr("bfpo.training.run.load_tokenizer", lambda *place, **at: asked.append((place, at)) or tokenizer)
     resolved = load_recipe(recipe(folder, "planned", model_revision="v1"))
-    plan_recipe(resolved.recipe)
-    build_trainer(resolved.recipe, {}, [])
+    plan_recipe(resolved)
+    build_trainer(resolved, {}, [])
     assert asked == [((str(folder / "model"),), {"revision": "v1"})] * 2
     recipe_tokenizer(load_recipe(recipe(folder, "planned", model_revision="v1", tokenizer="other")).recipe)
     assert asked[2] == (("other",), {})
@@ -127,7 +127,7 @@ def test_sft_stage_trains_on_the_safer_answers(folder):
     data = [{"path": str(folder / "safety.jsonl"), "prefer": "safer"}]
     run = run_recipe(load_recipe(recipe(folder, "sft", stage="sft", data=data, beta=None)))
     record = json.loads((run.folder / "run.json").read_text())
-    assert record["objective"] == {"name": "sft", "beta": None, "reduction": "sum"}
+    assert record["objective"] == {"name": "sft"}
     assert run.metrics["loss"] > 0
 
 

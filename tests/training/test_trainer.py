@@ -9,7 +9,7 @@ from peft import LoraConfig
 from bfpo import BFPOConfig, BFPOTrainer, bfpo_loss
 from bfpo.engine.forward import Engine
 from bfpo.errors import BfpoError, RunError
-from bfpo.training.data import Blend, Source
+from bfpo.training.training_data import Blend, TrainingSource
 from models import tiny_llama, without_float32_parts
 from training.rows import pairs, word_tokenizer
 
@@ -147,9 +147,9 @@ def test_bf16_keeps_trained_weights_in_float32(tmp_path):
 
 
 def test_buffer_and_main_rows_share_every_step(tmp_path):
-    blend = Blend([Source(pairs(6), "safety"), Source(pairs(3, seed=2), "helpful", "buffer")])
+    blend = Blend([TrainingSource(pairs(6), "safety"), TrainingSource(pairs(3, seed=2), "helpful", "buffer")])
     run = trainer(tmp_path, data=blend)
-    seen = [len(batch["rows"]) for batch in run.get_train_dataloader()]
+    seen = [sum(len(batch.groups) for batch in step["batches"]) for step in run.get_train_dataloader()]
     assert seen == [4, 4, 4]
     assert (run.training_data.main, run.training_data.buffer) == (6, 3)
 

@@ -30,7 +30,7 @@ def _text(name: str) -> str:
 
 @app.command("list")
 def list_recipes() -> None:
-    """Name the packaged recipes, with what each is for."""
+    """List the packaged recipes with their purpose."""
     recipes = _packaged()
     width = max(map(len, recipes))
     for name, text in sorted(recipes.items()):
@@ -58,4 +58,4 @@ def copy(
         raise BfpoError(f"{path} exists: name another file, or remove it first") from None
     except OSError as error:
         raise BfpoError(f"{path}: can't be written ({error.strerror})") from error
-    typer.echo(f"Wrote {path}; 'bfpo train {path} --plan' says what it would need.")
+    typer.echo(f"Wrote {path}; 'bfpo train {path} --plan' prints its steps, memory and time.")

@@ -32,7 +32,7 @@ def build(
     if resolved.recipe.reference_cache is None:
         raise BfpoError(f"{recipe}: reference_cache is null, so there is nowhere to keep the reference; name a folder")
     quiet_libraries()
-    counts = build_trainer(resolved.recipe, {}, []).reference
+    counts = build_trainer(resolved, {}, []).reference
     typer.echo(f"reference: {counts.scored:,} answers scored, {counts.reused:,} were there already")
 
 
@@ -41,7 +41,7 @@ def show(folder: Folder = None, as_json: Annotated[bool, typer.Option("--json", 
     """List the models in the cache, and how much of them is known."""
     import json
 
-    from bfpo.engine.cache import default_cache_folder, summarize
+    from bfpo.engine.reference_cache import default_cache_folder, summarize
 
     root = folder or default_cache_folder()
     summaries = list(summarize(root))
@@ -62,7 +62,7 @@ def show(folder: Folder = None, as_json: Annotated[bool, typer.Option("--json", 
 @app.command()
 def verify(folder: Folder = None) -> None:
     """Read every file of the cache and check it against the digest that it carries; exits 1 if one is damaged."""
-    from bfpo.engine.cache import default_cache_folder, summarize
+    from bfpo.engine.reference_cache import default_cache_folder, summarize
 
     root = folder or default_cache_folder()
     summaries = list(summarize(root))

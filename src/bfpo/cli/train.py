@@ -1,4 +1,4 @@
-"""``bfpo train``: run a recipe, or say what it would do and need."""
+"""``bfpo train``: run a recipe, or print its plan and estimated cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bfpo.training.planning import Plan
+    from bfpo.training.run_plan import Plan
 
 
 def train(
@@ -18,10 +18,10 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print steps, memory and time; train nothing.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest complete checkpoint.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the result as JSON.")] = False,
 ) -> None:
-    """Train a model as a recipe says: any objective, SFT included."""
+    """Train a model from a recipe, with any objective, SFT included."""
     from bfpo.microworld.data import held_out_prompts
     from bfpo.training.recipe import load_recipe
 
@@ -30,9 +30,9 @@ def train(
     if plan:
         from dataclasses import asdict
 
-        from bfpo.training.planning import plan_recipe
+        from bfpo.training.run_plan import plan_recipe
 
-        made = plan_recipe(resolved.recipe, suites)
+        made = plan_recipe(resolved, suites)
         if as_json:
             typer.echo(json.dumps(asdict(made), indent=2))
         else:

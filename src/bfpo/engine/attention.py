@@ -1,7 +1,7 @@
-"""Attention over a stream of groups, entered into transformers by its own registry of attention functions.
+"""Attention over a stream of groups, added to transformers' registry of attention functions.
 
-By *pieces* every piece of the stream is a call of torch's own attention; by *blocks* one FlexAttention kernel does all
-of it, whose block mask skips what nobody sees. Which is faster depends on the device.
+By *pieces*, every piece of the stream is a call of torch's own attention; by *blocks*, one FlexAttention kernel does
+all of it with a block mask. Which is faster depends on the device.
 """
 
 from __future__ import annotations
@@ -42,13 +42,12 @@ def _attend_by_pieces(
     outputs = []
     parts = query.split([piece.queries for piece in stream.pieces], 2)
     for piece, part, mask in zip(stream.pieces, parts, stream.masks(sliding_window), strict=True):
-        seen = _join([keys[atom] for atom in piece.atoms])
-        heard = _join([values[atom] for atom in piece.atoms])
+        part_keys = _join([keys[atom] for atom in piece.atoms])
+        part_values = _join([values[atom] for atom in piece.atoms])
         if softcap is None:
-            output = _plain(part, seen, heard, mask, scaling, dropout)
+            outputs.append(_plain(part, part_keys, part_values, mask, scaling, dropout))
         else:
-            output = _capped(part, seen, heard, mask, scaling, softcap, dropout)
-        outputs.append(output)
+            outputs.append(_capped(part, part_keys, part_values, mask, scaling, softcap, dropout))
     return _join(outputs).transpose(1, 2).contiguous(), None
 
 
@@ -110,7 +109,7 @@ def _attend_by_blocks(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """The same by one kernel; FlexAttention knows no dropout."""
+    """The same by one kernel; FlexAttention has no dropout."""
 
     def cap(score: Tensor, *_: Any) -> Tensor:
         assert softcap is not None
@@ -130,7 +129,7 @@ def _attend_by_blocks(
 
 
 def _block_mask(stream: Stream, window: int | None) -> BlockMask:
-    """Which blocks of keys a block of queries sees."""
+    """Mask of the blocks of keys that each block of queries sees."""
     unit, branch, position = stream.unit, stream.branch, stream.position_ids[0]
 
     def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -153,13 +152,13 @@ _NAMES: dict[Attention, str] = {"pieces": "bfpo_pieces", "blocks": "bfpo_blocks"
 AttentionInterface.register(_NAMES["pieces"], _attend_by_pieces)
 AttentionInterface.register(_NAMES["blocks"], _attend_by_blocks)
 for _name in _NAMES.values():
-    # The stream knows who sees whom; a mask of all of it would be T x T.
+    # The stream has its own masks; one mask of all of it would be T x T.
     AttentionMaskInterface.register(_name, lambda *_, **__: None)  # pyright: ignore
 
 
 @contextmanager
 def attends_by_group(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
-    """Let the model attend as a stream has it, in its forward and in what its backward recomputes."""
+    """Make the model attend within a stream's groups, in its forward and in the layers its backward recomputes."""
     before = model.config._attn_implementation or "eager"  # pyright: ignore[reportPrivateUsage]
     model.set_attn_implementation(_NAMES[attention])
     try:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bfpo.engine.attention import Attention, attends_by_group
-from bfpo.engine.head import FusedLoss, GroupLoss, LogitShape, answer_logps
-from bfpo.engine.layout import Layout, Stream, build_stream, stream_tokens
-from bfpo.engine.logps import TokenGroup, group_logps, split_by_tokens
-from bfpo.groups import GroupLogps
+from bfpo.engine.head import FusedLoss, LogitShape, answer_logps, group_losses
+from bfpo.engine.layout import Layout, Stream, build_stream
+from bfpo.engine.micro_batches import split
+from bfpo.engine.padded import padded_logps
+from bfpo.groups import GroupLogps, LossInputs, TokenGroup
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Engine:
         return split(groups, self.layout, self.max_tokens)
 
     def attached(self) -> AbstractContextManager[None]:
-        """Whatever uses the engine runs in here, the backward pass (which may recompute) included."""
+        """Context in which forward and backward must run (activation checkpointing recomputes the forward)."""
         return nullcontext() if self.layout == "padded" else attends_by_group(self.model, self.attention)
 
     def logps(self, model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
@@ -49,30 +50,33 @@ class Engine:
             groups: the groups of one micro-batch.
         """
         if self.layout == "padded":
-            return group_logps(model, groups)
+            return padded_logps(model, groups)
         stream = build_stream(groups, self.layout, next(model.parameters()).device)
         policy = answer_logps(self.hidden(model, stream), self._head, stream, LogitShape.of(self.model.config))
         return GroupLogps(policy, None, stream.tokens, stream.group)
 
-    def loss(self, model: nn.Module, groups: Sequence[TokenGroup], loss_of: GroupLoss) -> tuple[Tensor, Tensor]:
-        """Loss summed over a micro-batch's groups, differentiable, and [N] log-probabilities, which are not.
+    def loss(self, model: nn.Module, groups: Sequence[TokenGroup], inputs: LossInputs) -> tuple[Tensor, GroupLogps]:
+        """Loss summed over a micro-batch's groups, differentiable, and its log-probabilities, which are not.
 
         Args:
             model: the model as it is called, i.e. with its wrappers.
             groups: the groups of one micro-batch.
-            loss_of: the loss of some neighbouring groups, separable by group.
+            inputs: the objective, and the labels and reference of these groups.
         """
-        if self.layout == "padded" or not _is_one_matrix(self._head):
+        head = self._head
+        is_one_matrix = type(head) is nn.Linear and head.bias is None  # pyright: ignore[reportUnnecessaryComparison]
+        if self.layout == "padded" or not is_one_matrix or not torch.is_grad_enabled():
             logps = self.logps(model, groups)
-            return loss_of(logps, 0, len(groups)).sum(), logps.policy.detach()
+            loss, policy = group_losses(logps, inputs).sum(), logps.policy.detach()
+            return loss, GroupLogps(policy, inputs.reference, logps.tokens, logps.group)
         stream = build_stream(groups, self.layout, next(model.parameters()).device)
-        hidden, weight = self.hidden(model, stream), self._head.weight
+        hidden, weight = self.hidden(model, stream), head.weight
         kind = hidden.device.type
         if torch.is_autocast_enabled(kind):
             hidden = hidden.to(torch.get_autocast_dtype(kind))
         with torch.autocast(kind, enabled=False):
-            total, policy = FusedLoss.apply(hidden, weight, stream, loss_of, LogitShape.of(self.model.config))  # pyright: ignore
-        return total, policy
+            loss, policy = FusedLoss.apply(hidden, weight, stream, inputs, LogitShape.of(self.model.config))  # pyright: ignore
+        return loss, GroupLogps(policy, inputs.reference, stream.tokens, stream.group)
 
     @property
     def _head(self) -> nn.Module:
@@ -93,13 +97,9 @@ class Engine:
         return taken[0][0, stream.scored]
 
 
-def _is_one_matrix(head: nn.Module) -> bool:
-    return type(head) is nn.Linear and head.bias is None  # pyright: ignore[reportUnnecessaryComparison]
-
-
 @contextmanager
 def _intercept(head: nn.Module) -> Iterator[list[Tensor]]:
-    """Take what the head is given, and give it one position instead: its logits are never wanted."""
+    """Take the head's input, and give it one position instead: its logits are never wanted."""
     taken: list[Tensor] = []
 
     def take(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -111,30 +111,3 @@ def _intercept(head: nn.Module) -> Iterator[list[Tensor]]:
         yield taken
     finally:
         handle.remove()
-
-
-def split(groups: Sequence[TokenGroup], layout: Layout, max_tokens: int) -> list[list[int]]:
-    """Split groups into micro-batches of at most ``max_tokens`` tokens in a layout; a group is never cut.
-
-    Returns:
-        Indices of the groups of every micro-batch; the longest group is in the first, so that memory peaks at once.
-    """
-    if layout == "padded":
-        return split_by_tokens(groups, max_tokens)
-    sizes = [stream_tokens(group, layout) for group in groups]
-    batches: list[list[int]] = []
-    size = 0
-    for index in sorted(range(len(groups)), key=lambda index: (-sizes[index], index)):
-        if not batches or size + sizes[index] > max_tokens:
-            batches.append([])
-            size = 0
-        batches[-1].append(index)
-        size += sizes[index]
-    return batches
-
-
-def batch_tokens(groups: Sequence[TokenGroup], layout: Layout) -> int:
-    """Tokens that go through the model for a micro-batch."""
-    if layout == "padded":
-        return sum(len(group.answers) for group in groups) * max(group.width for group in groups)
-    return sum(stream_tokens(group, layout) for group in groups)

@@ -1,9 +1,9 @@
-"""From hidden states to the answers' log-probabilities, without ever holding the logits of a whole batch."""
+"""The output head: from hidden states to losses, without ever holding the logits of a whole batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,25 +12,22 @@ from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
 
 from bfpo.engine.layout import Stream
-from bfpo.groups import GroupLogps
+from bfpo.groups import GroupLogps, LossInputs
 
 # Logits that are alive at once, at most, unless one group alone has more.
 LOGITS_AT_ONCE = 2**23
 
-# Losses of some neighbouring groups, [g], from their log-probabilities and the numbers of the first and the last + 1.
-GroupLoss = Callable[[GroupLogps, int, int], Tensor]
-
 
 @dataclass(frozen=True)
 class LogitShape:
-    """What a model does to its head's output: ``softcap * tanh(scale * output / softcap)``."""
+    """A model's transformation of its head's output: ``softcap * tanh(scale * output / softcap)``."""
 
     scale: float = 1.0
     softcap: float | None = None
 
     @classmethod
     def of(cls, config: Any) -> LogitShape:
-        """As a model's configuration has it (Cohere multiplies, Granite divides, Gemma 2 caps)."""
+        """The transformation in a model's configuration (Cohere multiplies, Granite divides, Gemma 2 caps)."""
         text = config.get_text_config()
         scale = getattr(text, "logit_scale", None) or 1.0
         return cls(
@@ -56,8 +53,8 @@ def answer_logps(hidden: Tensor, head: nn.Module, stream: Stream, shape: LogitSh
     Args:
         hidden: [R, width] hidden state at every scored position.
         head: the model's output head, from [r, width] to [r, vocabulary].
-        stream: what the positions predict.
-        shape: what becomes of the head's output.
+        stream: the tokens that the positions predict.
+        shape: transformation of the head's output.
     """
 
     def logps(part: Tensor, targets: Tensor) -> Tensor:
@@ -84,7 +81,7 @@ class FusedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, stream: Stream, loss_of: GroupLoss, shape: LogitShape
+        ctx: Any, hidden: Tensor, weight: Tensor, stream: Stream, inputs: LossInputs, shape: LogitShape
     ) -> tuple[Tensor, Tensor]:
         """The loss summed over groups, and [N] log-probabilities (not differentiable)."""
         accurate = torch.promote_types(hidden.dtype, torch.float32)
@@ -94,13 +91,13 @@ class FusedLoss(torch.autograd.Function):
         policy = torch.empty(len(stream.tokens), dtype=accurate, device=hidden.device)
         total = torch.zeros((), dtype=accurate, device=hidden.device)
         cast = weight.to(hidden.dtype)
-        for rows, answers, groups in _chunks(stream, weight.shape[0]):
+        for rows, answers in _chunks(stream, weight.shape[0]):
             part, targets, owner = hidden[rows], stream.targets[rows, None], stream.answer[rows] - answers.start
             logits = shape((part @ cast.T).to(accurate))
             logps = logits.log_softmax(-1)
             sums = logps.new_zeros(answers.stop - answers.start)
             policy[answers] = sums.index_add_(0, owner, logps.gather(1, targets)[:, 0])
-            loss, slope = _loss_and_slope(stream, policy, answers, groups, loss_of)
+            loss, slope = _loss_and_slope(stream, policy, answers, inputs)
             total += loss
             # The derivative by the logits is slope * (one-hot - probabilities), the slope applied where it is small.
             errors = logps.exp_()
@@ -120,7 +117,7 @@ class FusedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale what the forward pass formed."""
+        """Scale the gradients that the forward pass formed."""
         hidden_grad, weight_grad = ctx.saved_tensors  # pyright: ignore
         scale = gradients[0]
         return (
@@ -132,27 +129,32 @@ class FusedLoss(torch.autograd.Function):
         )
 
 
-def _chunks(stream: Stream, vocabulary: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Rows, answers and groups that are treated at once: whole groups, as many as ``LOGITS_AT_ONCE`` allows."""
+def _chunks(stream: Stream, vocabulary: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and answers of one chunk after another: whole groups, as many as ``LOGITS_AT_ONCE`` allows."""
     group_rows = torch.zeros(int(stream.group[-1]) + 1, dtype=torch.long, device=stream.group.device)
     rows = group_rows.index_add(0, stream.group, stream.tokens).tolist()
-    answers = torch.bincount(stream.group).tolist()
-    first = first_row = first_answer = size = count = 0
-    for group, (length, number) in enumerate(zip(rows, answers, strict=True)):
+    first_row = first_answer = size = count = 0
+    for length, number in zip(rows, torch.bincount(stream.group).tolist(), strict=True):
         if size and (size + length) * vocabulary > LOGITS_AT_ONCE:
-            yield slice(first_row, first_row + size), slice(first_answer, first_answer + count), slice(first, group)
-            first, first_row, first_answer, size, count = group, first_row + size, first_answer + count, 0, 0
+            yield slice(first_row, first_row + size), slice(first_answer, first_answer + count)
+            first_row, first_answer, size, count = first_row + size, first_answer + count, 0, 0
         size, count = size + length, count + number
-    yield slice(first_row, first_row + size), slice(first_answer, first_answer + count), slice(first, len(rows))
+    yield slice(first_row, first_row + size), slice(first_answer, first_answer + count)
 
 
-def _loss_and_slope(
-    stream: Stream, policy: Tensor, answers: slice, groups: slice, loss_of: GroupLoss
-) -> tuple[Tensor, Tensor]:
+def _loss_and_slope(stream: Stream, policy: Tensor, answers: slice, inputs: LossInputs) -> tuple[Tensor, Tensor]:
     """Loss of some groups, and its derivative by each of their answers' log-probabilities."""
+    group = stream.group[answers]
     with torch.enable_grad():
         leaf = policy[answers].detach().requires_grad_()
-        logps = GroupLogps(leaf, None, stream.tokens[answers], stream.group[answers] - groups.start)
-        loss = loss_of(logps, groups.start, groups.stop).sum()
+        logps = GroupLogps(leaf, None, stream.tokens[answers], group - group[0])
+        loss = group_losses(logps, inputs.of(answers)).sum()
         (slope,) = torch.autograd.grad(loss, leaf)
     return loss.detach(), slope
+
+
+def group_losses(logps: GroupLogps, inputs: LossInputs) -> Tensor:
+    """[G] loss of every group, by the objective: the only call out of the engine."""
+    if inputs.reference is not None:
+        logps = replace(logps, reference=inputs.reference.to(logps.policy))
+    return inputs.objective(logps, inputs.labels.to(logps.policy.device)) * inputs.scale

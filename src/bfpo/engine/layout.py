@@ -1,4 +1,4 @@
-"""From groups to one stream of tokens without padding, and which token of it may see which.
+"""The layout of groups as one stream of tokens without padding, and the masks between its tokens.
 
 In the *shared* layout a prompt is in the stream once and all its answers attend to it; in the *packed* layout every
 answer brings its own copy, as if it were a group of its own. The last token of an answer predicts nothing that is
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bfpo.engine.logps import TokenGroup
+from bfpo.groups import TokenGroup
 
 Layout = Literal["shared", "packed", "padded"]
 
@@ -48,10 +48,10 @@ class Stream:
     Attributes:
         input_ids: [1, T] tokens.
         position_ids: [1, T] position of every token in its own sequence.
-        unit: [T] which prompt and answers belong together; no token sees another unit.
+        unit: [T] number of the prompt with its answers that a token belongs to; no token sees another unit.
         branch: [T] 0 for a prompt's tokens, 1 .. K for those of its answers.
         atoms: lengths of the parts that the stream is cut into, T in sum.
-        pieces: what is compared with what; their queries are the stream, in order.
+        pieces: queries and the keys they are compared with; together the queries are the stream, in order.
         scored: [R] position in the stream of the token that predicts each answer token.
         targets: [R] the answer tokens.
         answer: [R] the answer, 0 .. N-1, that each belongs to, non-decreasing.
@@ -73,7 +73,7 @@ class Stream:
     _made: dict[Any, Any] = field(default_factory=dict)
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What all layers share, made by the first of them."""
+        """A value that all layers share, made by the first of them."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -103,7 +103,7 @@ class Stream:
 def stream_tokens(group: TokenGroup, layout: Layout) -> int:
     """Tokens that a group occupies in a layout: alone, where rows are padded."""
     if layout == "padded":
-        return group.padded_tokens
+        return len(group.answers) * group.width
     answers = sum(len(answer) - 1 for answer in group.answers)
     return answers + len(group.prompt) * (len(group.answers) if layout == "packed" else 1)
 

@@ -1,13 +1,41 @@
-"""Which weights train: all, or those whose name matches a pattern (the paper trains ``down_proj`` only)."""
+"""The weights that train: all, an adapter, or those whose name matches a pattern (the paper: ``down_proj``)."""
 
 from __future__ import annotations
 
 import re
 
 import torch
+from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
+from transformers import PreTrainedModel
 
 from bfpo.errors import BfpoError
+
+
+def prepare_model(
+    model: PreTrainedModel, pattern: str, adapter: PeftConfig | None, *, disable_dropout: bool, bf16: bool
+) -> PreTrainedModel | PeftModel:
+    """The model with its adapter, its dropout off, and only the wanted weights training.
+
+    Args:
+        model: the model, which is changed.
+        pattern: see `select_trainable`.
+        adapter: a PEFT configuration, for example LoRA.
+        disable_dropout: whether every dropout of the model is set to zero.
+        bf16: whether the weights that train are held in float32 for training in bfloat16.
+    """
+    prepared: PreTrainedModel | PeftModel = model
+    if adapter is not None:
+        adapted = get_peft_model(model, adapter)
+        assert isinstance(adapted, PeftModel)
+        prepared = adapted
+    for module in prepared.modules() if disable_dropout else ():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    select_trainable(prepared, pattern)
+    if bf16:
+        keep_trained_weights_in_float32(prepared)
+    return prepared
 
 
 def select_trainable(model: nn.Module, pattern: str) -> None:

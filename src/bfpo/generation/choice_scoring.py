@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bfpo.engine.forward import Engine
 from bfpo.engine.head import LOGITS_AT_ONCE, LogitShape
 from bfpo.engine.layout import build_stream, stream_tokens
-from bfpo.engine.logps import TokenGroup
-from bfpo.engine.selfcheck import choose_layout
+from bfpo.engine.layout_choice import choose_layout
 from bfpo.generation.choice_encoding import EncodedChoices, encode_choices, longest_input
 from bfpo.generation.protocol import ChoiceLogps, ChoiceRequest
+from bfpo.groups import TokenGroup
 
 
 @dataclass(frozen=True)

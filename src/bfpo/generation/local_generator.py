@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bfpo.engine.cache import model_digest
+from bfpo.engine.reference_cache import model_digest
 from bfpo.errors import BfpoError
 from bfpo.generation.choice_scoring import score_choices
 from bfpo.generation.protocol import (

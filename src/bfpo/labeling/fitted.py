@@ -11,8 +11,8 @@ from typing import Any
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.files import write_text
+from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.objectives.category_fit import fit_categories
-from bfpo.objectives.global_preference import GlobalPreference
 from bfpo.objectives.preference_fit import PreferenceFit, fit_preference
 from bfpo.preferences.reading import read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem

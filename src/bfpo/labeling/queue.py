@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bfpo.labeling.filling import PEOPLE
-from bfpo.objectives.global_preference import GlobalPreference
+from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.encoding import labels_of
 from bfpo.preferences.reading import Row
 

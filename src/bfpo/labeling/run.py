@@ -16,7 +16,7 @@ from bfpo.judges.verdict import Judge
 from bfpo.labeling.filling import Flags, LabelledSet, label_preferences
 from bfpo.labeling.people import with_answers
 from bfpo.labeling.queue import queue_for_people
-from bfpo.objectives.global_preference import GlobalPreference
+from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.loading import inspect_preferences
 from bfpo.statistics.judge_error import JudgeError
 

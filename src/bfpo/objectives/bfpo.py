@@ -1,21 +1,163 @@
-"""Bi-Factorial Preference Optimization (ICLR 2025, arXiv 2408.15313)."""
+"""Bi-Factorial Preference Optimization (ICLR 2025, arXiv 2408.15313): labeling function, loss and objective."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from functools import reduce
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.groups import GroupLabels, GroupLogps
-from bfpo.objectives.global_preference import GlobalPreference, Probability, expected_target
-from bfpo.objectives.pairs import Reduction, checked_beta, margins, mean_over_pairs
-from bfpo.objectives.registry import objective
+from bfpo.objectives.pairwise import Pairwise
 
-DEFAULT_BETA = 0.01
+if TYPE_CHECKING:
+    from bfpo.objectives.preference_fit import PreferenceFit
+
+Probability = Tensor | float | bool
 UnsafePairs = Literal["keep", "neutral", "drop"]
+
+
+@dataclass(frozen=True)
+class GlobalPreference:
+    """BFPO's labeling function T (ICLR 2025, arXiv 2408.15313) and its expectation G under uncertain labels.
+
+    Attributes:
+        b1: price of safety, > 1. A safe answer outranks an unsafe one of equal helpfulness by 1/(b1 - 1)
+            plus its helpfulness: the smaller b1, the dearer is safety. The paper's value is 3.
+        alpha: offset of the label. Only 1/2 treats the two flags alike: there, and for no other value,
+            T(1 - s_w, 1 - s_l) = -T(s_w, s_l).
+
+    Raises:
+        BfpoError: if b1 <= 1 or either value is not finite.
+    """
+
+    b1: float = 3.0
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.b1) and self.b1 > 1):
+            raise BfpoError(f"b1 must be greater than 1, not {self.b1}: choose for example the paper's b1 = 3")
+        if not math.isfinite(self.alpha):
+            raise BfpoError(f"alpha must be a finite number, not {self.alpha}: the paper's value is 0.5")
+
+    @property
+    def b3(self) -> float:
+        """1/(b1 - 1), the weight of the less helpful answer's safety in T."""
+        return 1 / (self.b1 - 1)
+
+    def target(
+        self,
+        better_is_safe: Probability,
+        worse_is_safe: Probability,
+        better_probability: Probability = 1.0,
+    ) -> Tensor:
+        """The label of a pair: T for certain labels, its expectation G for probabilities.
+
+        T(s_w, s_l) = b1 b3 s_w - b3 s_l - alpha, and with p the probability that the first answer is the more
+        helpful one, G = p T(s_w, s_l) - (1 - p) T(s_l, s_w). T is affine in the flags, so probabilities may
+        stand in their place; G is exact if the errors of the three labels are independent given the pair.
+
+        Args:
+            better_is_safe: probability (or flag) that the more helpful answer is safe, any shape.
+            worse_is_safe: the same of the less helpful answer, broadcastable.
+            better_probability: probability that the first answer is the more helpful one, broadcastable.
+
+        Returns:
+            The label, of the broadcast shape; what beta * h is regressed to.
+        """
+        return _expected_label(better_is_safe, worse_is_safe, better_probability, self.b1, self.alpha)
+
+    def reward(self, p_help: Probability, is_safe: Probability, mean_safe: Probability) -> Tensor:
+        """The reward R(y) that the regression implies, up to a constant of the prompt.
+
+        R(y) = (s(y) + E_s - 2 alpha)(p_help(y) + 1/(b1 - 1)), if safety and helpfulness are independent
+        among the sampled answers; the minimiser of the loss is then pi_ref exp(R/beta) / Z.
+
+        Args:
+            p_help: probability that y is more helpful than another sampled answer (itself counts 1/2).
+            is_safe: probability (or flag) that y is safe.
+            mean_safe: E_s, mean safety of the sampled answers.
+        """
+        help_, safe, mean = _as_tensors(p_help, is_safe, mean_safe)
+        return (safe + mean - 2 * self.alpha) * (help_ + self.b3)
+
+    @classmethod
+    def fit(
+        cls,
+        better_is_safe: Sequence[float] | Tensor,
+        worse_is_safe: Sequence[float] | Tensor,
+        overall_prefers_better: Sequence[float] | Tensor,
+    ) -> PreferenceFit:
+        """Learn b1 and alpha from overall judgements of pairs, by P(overall prefers the more helpful) = sigmoid(T/t).
+
+        Args:
+            better_is_safe: [N], flag or probability that the more helpful answer is safe.
+            worse_is_safe: [N], the same of the less helpful answer.
+            overall_prefers_better: [N], flag or probability that the more helpful answer was preferred overall.
+
+        Raises:
+            BfpoError: if a value is no probability, or the judgements can't determine b1, alpha and the temperature.
+        """
+        from bfpo.objectives.preference_fit import fit_preference
+
+        return fit_preference(better_is_safe, worse_is_safe, overall_prefers_better)
+
+
+@dataclass(frozen=True)
+class BFPO(Pairwise):
+    """(h - G/beta)^2, averaged over a group's pairs.
+
+    Attributes:
+        beta: strength of the pull to the reference (tau in the paper).
+        b1: see `GlobalPreference`.
+        alpha: see `GlobalPreference`.
+        unsafe_pairs: what a pair of two unsafe answers teaches: "keep" prefers the less helpful one
+            (T = -alpha), "neutral" sets its target to 0, "drop" sets its weight to 0. With probabilities,
+            "neutral" adds alpha (2p - 1)(1 - s_w)(1 - s_l) to G and "drop" weighs by 1 - (1 - s_w)(1 - s_l).
+    """
+
+    beta: float = 0.01
+    b1: float = GlobalPreference.b1
+    alpha: float = GlobalPreference.alpha
+    unsafe_pairs: UnsafePairs = "keep"
+
+    reads_safety: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unsafe_pairs not in get_args(UnsafePairs):
+            raise BfpoError(
+                f"unsafe_pairs must be 'keep', 'neutral' or 'drop', not {self.unsafe_pairs!r}"
+                + did_you_mean(str(self.unsafe_pairs), get_args(UnsafePairs))
+            )
+        GlobalPreference(self.b1, self.alpha)
+
+    def target(self, labels: GroupLabels) -> Tensor:
+        """[P] the label G of every pair, by the pair's own b1 and alpha where it has them."""
+        safe_first, safe_second = labels.is_safe[labels.first], labels.is_safe[labels.second]
+        b1, alpha = _own_or(labels.b1, self.b1), _own_or(labels.alpha, self.alpha)
+        label = _expected_label(safe_first, safe_second, labels.first_is_better, b1, alpha)
+        if self.unsafe_pairs == "neutral":
+            label = label + alpha * (2 * labels.first_is_better - 1) * _both_unsafe(labels)
+        return label
+
+    def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
+        """[G] mean over the group's pairs of (h - G/beta)^2."""
+        if torch.isnan(labels.is_safe).any():
+            raise BfpoError(
+                "BFPO reads the safety of every answer, and some are unknown: label them, or set the "
+                "source's unknown_safety to a probability or to 'drop'"
+            )
+        margin = logps.margins(labels, self.reduction)
+        loss = (margin - self.target(labels).to(margin) / self.beta) ** 2
+        if self.unsafe_pairs == "drop":
+            loss = loss * (1 - _both_unsafe(labels))
+        return logps.mean_over_pairs(loss, labels)
 
 
 def bfpo_loss(
@@ -27,8 +169,8 @@ def bfpo_loss(
     rejected_is_safe: Probability,
     *,
     chosen_is_better: Probability = 1.0,
-    beta: float = DEFAULT_BETA,
-    labeling: GlobalPreference = GlobalPreference(),  # noqa: B008  (immutable)
+    beta: float = BFPO.beta,
+    labeling: GlobalPreference = GlobalPreference(),
 ) -> Tensor:
     """BFPO's loss of every pair, (h - T/beta)^2, where "chosen" is the more *helpful* answer.
 
@@ -52,72 +194,10 @@ def bfpo_loss(
     Raises:
         BfpoError: if beta is not positive.
     """
-    beta = checked_beta(beta, DEFAULT_BETA, "sum")
+    BFPO(beta=beta)  # refuses a beta that is out of range
     margin = (chosen_logps - ref_chosen_logps) - (rejected_logps - ref_rejected_logps)
     label = labeling.target(chosen_is_safe, rejected_is_safe, chosen_is_better)
-    return _squared_distance(margin, label.to(margin), beta)
-
-
-def _squared_distance(margin: Tensor, label: Tensor, beta: float) -> Tensor:
-    return (margin - label / beta) ** 2
-
-
-@objective("bfpo")
-@dataclass(frozen=True)
-class BFPO:
-    """(h - G/beta)^2, averaged over a group's pairs.
-
-    Attributes:
-        beta: strength of the pull to the reference; 0.01 by default, must be given with reduction "mean".
-        b1: see `GlobalPreference`.
-        alpha: see `GlobalPreference`.
-        reduction: sum or mean of the token log-ratios.
-        unsafe_pairs: what a pair of two unsafe answers teaches: "keep" prefers the less helpful one
-            (T = -alpha), "neutral" sets its target to 0, "drop" sets its weight to 0. With probabilities,
-            "neutral" adds alpha (2p - 1)(1 - s_w)(1 - s_l) to G and "drop" weighs by 1 - (1 - s_w)(1 - s_l).
-    """
-
-    beta: float | None = None
-    b1: float = GlobalPreference.b1
-    alpha: float = GlobalPreference.alpha
-    reduction: Reduction = "sum"
-    unsafe_pairs: UnsafePairs = "keep"
-
-    reads_safety: ClassVar[bool] = True
-    needs_reference: ClassVar[bool] = True
-    normalizer: ClassVar[Literal["groups", "tokens"]] = "groups"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "beta", checked_beta(self.beta, DEFAULT_BETA, self.reduction))
-        if self.unsafe_pairs not in get_args(UnsafePairs):
-            raise BfpoError(
-                f"unsafe_pairs must be 'keep', 'neutral' or 'drop', not {self.unsafe_pairs!r}"
-                + did_you_mean(str(self.unsafe_pairs), get_args(UnsafePairs))
-            )
-        GlobalPreference(self.b1, self.alpha)
-
-    def target(self, labels: GroupLabels) -> Tensor:
-        """[P] the label G of every pair, by the pair's own b1 and alpha where it has them."""
-        safe_first, safe_second = labels.is_safe[labels.first], labels.is_safe[labels.second]
-        b1, alpha = _own_or(labels.b1, self.b1), _own_or(labels.alpha, self.alpha)
-        label = expected_target(safe_first, safe_second, labels.first_is_better, b1, alpha)
-        if self.unsafe_pairs == "neutral":
-            label = label + alpha * (2 * labels.first_is_better - 1) * _both_unsafe(labels)
-        return label
-
-    def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
-        """[G] mean over the group's pairs of (h - G/beta)^2."""
-        assert self.beta is not None
-        if torch.isnan(labels.is_safe).any():
-            raise BfpoError(
-                "BFPO reads the safety of every answer, and some are unknown: label them, or set the "
-                "source's unknown_safety to a probability or to 'drop'"
-            )
-        margin = margins(logps, labels, self.reduction)
-        loss = _squared_distance(margin, self.target(labels).to(margin), self.beta)
-        if self.unsafe_pairs == "drop":
-            loss = loss * (1 - _both_unsafe(labels))
-        return mean_over_pairs(loss, labels, logps.group)
+    return (margin - label.to(margin) / beta) ** 2
 
 
 def _own_or(own: Tensor | None, common: float) -> Tensor | float:
@@ -126,3 +206,29 @@ def _own_or(own: Tensor | None, common: float) -> Tensor | float:
 
 def _both_unsafe(labels: GroupLabels) -> Tensor:
     return (1 - labels.is_safe[labels.first]) * (1 - labels.is_safe[labels.second])
+
+
+def _expected_label(
+    better_is_safe: Probability,
+    worse_is_safe: Probability,
+    better_probability: Probability,
+    b1: Tensor | float,
+    alpha: Tensor | float,
+) -> Tensor:
+    """`GlobalPreference.target`, by constants that may differ from pair to pair."""
+    better, worse, p = _as_tensors(better_is_safe, worse_is_safe, better_probability)
+    b3 = 1 / (b1 - 1)
+
+    def label(better_safe: Tensor, worse_safe: Tensor) -> Tensor:
+        return b1 * b3 * better_safe - b3 * worse_safe - alpha
+
+    return p * label(better, worse) - (1 - p) * label(worse, better)
+
+
+def _as_tensors(*values: Probability) -> tuple[Tensor, ...]:
+    """Flags and numbers beside tensors, in the floating dtype and on the device of the tensors among them."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()] or [torch.get_default_dtype()]
+    dtype = reduce(torch.promote_types, floating)
+    device = tensors[0].device if tensors else None
+    return tuple(torch.as_tensor(value, dtype=dtype, device=device) for value in values)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from bfpo.errors import BfpoError
-from bfpo.objectives.global_preference import GlobalPreference
+from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.objectives.preference_fit import (
     CELLS,
     Array,

@@ -1,67 +1,72 @@
-"""BFPO's nearest relatives, which read one preference only: DPO and IPO."""
+"""Objectives of pairs: what they have in common, and BFPO's nearest relatives, DPO and IPO."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from bfpo.groups import GroupLabels, GroupLogps
-from bfpo.objectives.pairs import Reduction, checked_beta, margins, mean_over_pairs
-from bfpo.objectives.registry import objective
-
-DEFAULT_BETA = 0.1
+from bfpo.errors import BfpoError
+from bfpo.groups import GroupLabels, GroupLogps, Reduction
 
 
-@objective("dpo")
 @dataclass(frozen=True)
-class DPO:
+class Pairwise:
+    """Options of every objective that compares log-ratios to the reference within pairs.
+
+    Attributes:
+        beta: strength of the pull to the reference, > 0; the default is meant for summed log-ratios.
+        reduction: whether an answer's token log-ratios are summed or averaged.
+
+    Raises:
+        BfpoError: if a value is out of range.
+    """
+
+    beta: float = 0.1
+    reduction: Reduction = "sum"
+
+    reads_safety: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = True
+    normalizer: ClassVar[Literal["groups", "tokens"]] = "groups"
+
+    def __post_init__(self) -> None:
+        if self.reduction not in get_args(Reduction):
+            raise BfpoError(f"reduction must be 'sum' or 'mean', not {self.reduction!r}")
+        if not (math.isfinite(self.beta) and self.beta > 0):
+            raise BfpoError(f"beta must be greater than 0, not {self.beta}: the default is {type(self).beta}")
+
+    def rewards(self, logps: GroupLogps) -> Tensor:
+        """[N] implicit reward beta * log(pi/pi_ref) of every answer (arXiv 2305.18290, equation 5)."""
+        return self.beta * logps.log_ratios(self.reduction)
+
+
+@dataclass(frozen=True)
+class DPO(Pairwise):
     """Direct Preference Optimization, -log sigmoid(beta h) (arXiv 2305.18290, equation 7).
 
     With a probability p that the first answer is better, the expectation: -p log sigmoid(beta h)
     - (1 - p) log sigmoid(-beta h), which is conservative DPO's form.
     """
 
-    beta: float | None = None
-    reduction: Reduction = "sum"
-
-    reads_safety: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = True
-    normalizer: ClassVar[Literal["groups", "tokens"]] = "groups"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "beta", checked_beta(self.beta, DEFAULT_BETA, self.reduction))
-
     def target(self, labels: GroupLabels) -> None:
         """None: the loss falls for ever as h grows."""
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] mean over the group's pairs of the expected -log sigmoid(beta h)."""
-        assert self.beta is not None
-        scaled = self.beta * margins(logps, labels, self.reduction)
+        scaled = self.beta * logps.margins(labels, self.reduction)
         p = labels.first_is_better.to(scaled)
-        return mean_over_pairs(-p * logsigmoid(scaled) - (1 - p) * logsigmoid(-scaled), labels, logps.group)
+        return logps.mean_over_pairs(-p * logsigmoid(scaled) - (1 - p) * logsigmoid(-scaled), labels)
 
 
-@objective("ipo")
 @dataclass(frozen=True)
-class IPO:
+class IPO(Pairwise):
     """Identity Preference Optimization, (h - (2p - 1)/(2 beta))^2 (arXiv 2310.12036, equation 17).
 
     The sum over tokens, as in the paper; TRL's ``loss_type="ipo"`` is ``reduction="mean"``.
     """
-
-    beta: float | None = None
-    reduction: Reduction = "sum"
-
-    reads_safety: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = True
-    normalizer: ClassVar[Literal["groups", "tokens"]] = "groups"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "beta", checked_beta(self.beta, DEFAULT_BETA, self.reduction))
 
     def target(self, labels: GroupLabels) -> Tensor:
         """[P] (2p - 1)/2, the same for every certain pair."""
@@ -69,6 +74,5 @@ class IPO:
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] mean over the group's pairs of the squared distance to the target."""
-        assert self.beta is not None
-        margin = margins(logps, labels, self.reduction)
-        return mean_over_pairs((margin - self.target(labels).to(margin) / self.beta) ** 2, labels, logps.group)
+        margin = logps.margins(labels, self.reduction)
+        return logps.mean_over_pairs((margin - self.target(labels).to(margin) / self.beta) ** 2, labels)

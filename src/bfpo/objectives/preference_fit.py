@@ -14,7 +14,7 @@ from scipy.special import chdtri, expit
 from torch import Tensor
 
 from bfpo.errors import BfpoError
-from bfpo.objectives.global_preference import GlobalPreference
+from bfpo.objectives.bfpo import GlobalPreference
 
 Array = np.ndarray
 MINIMUM_PAIRS = 30

@@ -1,70 +1,59 @@
-"""Find an objective by its name; what an objective is."""
+"""The table of objectives, their protocol, and building one from its name and options."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Protocol, get_type_hints
 
 from torch import Tensor
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.groups import GroupLabels, GroupLogps
+from bfpo.objectives.bfpo import BFPO
+from bfpo.objectives.pairwise import DPO, IPO
+from bfpo.objectives.sft import SFT
 
 
 class Objective(Protocol):
     """A loss over groups of answers: a frozen dataclass whose fields are exactly the options it reads.
 
+    Recipes and `BFPOConfig` take an objective's options from its fields, and their defaults too.
+
     Attributes:
         reads_safety: whether the loss needs ``GroupLabels.is_safe``.
         needs_reference: whether the loss needs ``GroupLogps.reference``.
-        normalizer: what a step's summed loss is divided by: the number of groups, or of answer tokens.
+        normalizer: divisor of a step's summed loss: the number of groups, or of answer tokens.
     """
-
-    @property
-    def beta(self) -> float | None:
-        """Strength of the pull to the reference, or None."""
-        ...
-
-    @property
-    def reduction(self) -> Literal["sum", "mean"]:
-        """How the token log-ratios of an answer become one number."""
-        ...
 
     reads_safety: ClassVar[bool]
     needs_reference: ClassVar[bool]
     normalizer: ClassVar[Literal["groups", "tokens"]]
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
-        """[G] loss of every group, differentiable in ``logps.policy``."""
+        """[G] loss of every group, from this group's answers only, differentiable in ``logps.policy``."""
+        ...
+
+    def rewards(self, logps: GroupLogps) -> Tensor | None:
+        """[N] implicit reward of every answer, or None where the loss has none."""
         ...
 
     def target(self, labels: GroupLabels) -> Tensor | None:
-        """[P] what beta * h of every pair is drawn to, or None where the loss has no finite target."""
+        """[P] regression target of each pair's difference in reward, or None where the loss has none."""
         ...
 
 
-OBJECTIVES: dict[str, type] = {}
-Class = TypeVar("Class", bound=type)
+OBJECTIVES: Mapping[str, type] = {"bfpo": BFPO, "dpo": DPO, "ipo": IPO, "sft": SFT}
 
 
-def objective(name: str) -> Callable[[Class], Class]:
-    """Register an objective's class under a name."""
-
-    def register(cls: Class) -> Class:
-        OBJECTIVES[name] = cls
-        return cls
-
-    return register
-
-
-def options_of(name: str) -> dict[str, Any]:
-    """The options that the objective ``name`` reads, with their defaults.
-
-    Raises:
-        BfpoError: if no objective has that name.
-    """
-    return {field.name: field.default for field in dataclasses.fields(_class_of(name))}
+def option_types() -> dict[str, Any]:
+    """Every option that an objective reads, with its type."""
+    types: dict[str, Any] = {}
+    for objective in OBJECTIVES.values():
+        hints = get_type_hints(objective)
+        for field in dataclasses.fields(objective):
+            types[field.name] = types.get(field.name, hints[field.name]) | hints[field.name]
+    return types
 
 
 def build_objective(name: str, options: Mapping[str, Any]) -> Objective:
@@ -73,22 +62,20 @@ def build_objective(name: str, options: Mapping[str, Any]) -> Objective:
     Raises:
         BfpoError: if no objective has that name, it doesn't read an option, or a value is out of range.
     """
-    known = options_of(name)
-    for key in options:
-        if key not in known:
-            raise BfpoError(
-                f"objective {name!r} does not read the option {key!r}{did_you_mean(key, known)}: "
-                f"remove it, it reads {', '.join(known) or 'no options'}"
-            )
-    return _class_of(name)(**options)
-
-
-def _class_of(name: str) -> type:
-    # The modules register their classes when they are imported.
-    from bfpo.objectives import bfpo, pairwise, sft  # noqa: F401
-
     if name not in OBJECTIVES:
         raise BfpoError(
             f"unknown objective {name!r}{did_you_mean(name, OBJECTIVES)}: choose one of {', '.join(sorted(OBJECTIVES))}"
         )
-    return OBJECTIVES[name]
+    defaults = {field.name: field.default for field in dataclasses.fields(OBJECTIVES[name])}
+    for key in options:
+        if key not in defaults:
+            raise BfpoError(
+                f"objective {name!r} does not read the option {key!r}{did_you_mean(key, defaults)}: "
+                f"remove it, it reads {', '.join(defaults) or 'no options'}"
+            )
+    if options.get("reduction") == "mean" and "beta" not in options:
+        raise BfpoError(
+            f"reduction 'mean' needs an explicit beta: the default {defaults['beta']} is meant for sums over "
+            "tokens and would ask for far too much of every single token"
+        )
+    return OBJECTIVES[name](**options)

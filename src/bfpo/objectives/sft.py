@@ -9,20 +9,18 @@ import torch
 from torch import Tensor
 
 from bfpo.groups import GroupLabels, GroupLogps
-from bfpo.objectives.pairs import Reduction
-from bfpo.objectives.registry import objective
 
 
-@objective("sft")
 @dataclass(frozen=True)
 class SFT:
     """Cross-entropy of the answers; a step's loss is the mean over the answer tokens of the global batch."""
 
-    beta: ClassVar[float | None] = None
-    reduction: ClassVar[Reduction] = "sum"
     reads_safety: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     normalizer: ClassVar[Literal["groups", "tokens"]] = "tokens"
+
+    def rewards(self, logps: GroupLogps) -> None:
+        """None: there is no reference."""
 
     def target(self, labels: GroupLabels) -> None:
         """None: there are no pairs."""

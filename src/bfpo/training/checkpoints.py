@@ -1,15 +1,59 @@
-"""Which checkpoints are complete: a marker is written last, and only a marked one is resumed from."""
+"""Checkpoints: how they are written, which of them are complete, and resuming from the newest."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from torch import nn
+from transformers import Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 MARKER = "complete"
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+
+
+class CheckpointingTrainer(Trainer):
+    """A Trainer whose checkpoints hold no pickle of its own and count only once their marker is written, at the end."""
+
+    def train(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
+    ) -> Any:
+        """Train; ``resume_from_checkpoint=True`` resumes from the newest *complete* checkpoint, if there is one."""
+        if resume_from_checkpoint is True:
+            folder = Path(str(self.args.output_dir))
+            newest = newest_complete_checkpoint(folder)
+            if self.is_world_process_zero():
+                remove_incomplete_checkpoints(folder)
+            self.accelerator.wait_for_everyone()
+            resume_from_checkpoint = str(newest) if newest else None
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save as the Trainer does, but leave no pickle of the arguments beside the model."""
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or str(self.args.output_dir)) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save as the Trainer does, mark the checkpoint complete, and only then delete older ones."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial))
+            mark_complete(folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            rotate_checkpoints(
+                output_dir=str(folder),
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=False,
+            )
 
 
 def mark_complete(checkpoint: Path) -> None:
@@ -24,7 +68,7 @@ def newest_complete_checkpoint(folder: Path) -> Path | None:
 
 
 def remove_incomplete_checkpoints(folder: Path) -> list[Path]:
-    """Delete what a killed run left half-written, and say what it was."""
+    """Delete the checkpoints that a killed run left half-written, and return their paths."""
     incomplete = [path for path in _checkpoints(folder) if not (path / MARKER).exists()]
     for path in incomplete:
         shutil.rmtree(path)

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, make_dataclass, replace
+from typing import TYPE_CHECKING
 
 from transformers import TrainingArguments
 
-from bfpo.engine.selfcheck import WantedLayout
-from bfpo.objectives.registry import Objective, build_objective
+from bfpo.engine.layout_choice import WantedLayout
+from bfpo.objectives.registry import Objective, build_objective, option_types
 
-OBJECTIVE_OPTIONS = ("beta", "b1", "alpha", "reduction", "unsafe_pairs")
+if TYPE_CHECKING:
+    # What editors and type checkers see: the options of the default objective.
+    from bfpo.objectives.bfpo import BFPO as _Options  # noqa: N811
+else:
+    _Options = make_dataclass("ObjectiveOptions", [(name, kind | None, None) for name, kind in option_types().items()])
 
 
-@dataclass
-class BFPOConfig(TrainingArguments):
+@dataclass  # pyright: ignore[reportGeneralTypeIssues]  (at run time no base is frozen)
+class BFPOConfig(_Options, TrainingArguments):
     """Arguments of `BFPOTrainer`; every field of `transformers.TrainingArguments` is one too.
 
     How many groups (pairs) go through the model at once is decided by ``micro_batch_tokens``, which never
-    changes the result.
+    changes the result. The options of all objectives are fields: ``beta`` (strength of the pull to the reference) and
+    ``reduction`` ("sum" or "mean" of token log-ratios); ``b1``, ``alpha`` (BFPO's labeling function) and
+    ``unsafe_pairs`` ("keep", "neutral" or "drop" pairs of two unsafe answers). An option that isn't given, or is None,
+    has the objective's own default; giving one that the objective doesn't read is an error.
 
     Attributes:
         loss_type: name of the objective: "bfpo", "dpo", "ipo" or "sft".
-        beta: strength of the pull to the reference; None for the objective's own default.
-        b1: BFPO's price of safety; None for the paper's 3.
-        alpha: BFPO's offset; None for the paper's 1/2.
-        reduction: "sum" or "mean" of token log-ratios; None for the objective's default, the sum.
-        unsafe_pairs: "keep", "neutral" or "drop" for pairs of two unsafe answers; None for "keep".
         max_length: tokens of prompt and answer together; what is longer is cut at its end, and counted.
         trainable: "all", or a regular expression of the names of the parameters that train.
         global_batch_size: groups of a step on all processes together, buffer included; None for
@@ -41,11 +43,6 @@ class BFPOConfig(TrainingArguments):
     """
 
     loss_type: str = "bfpo"
-    beta: float | None = None
-    b1: float | None = None
-    alpha: float | None = None
-    reduction: Literal["sum", "mean"] | None = None
-    unsafe_pairs: Literal["keep", "neutral", "drop"] | None = None
     max_length: int = 1024
     trainable: str = "all"
     global_batch_size: int | None = None
@@ -73,9 +70,10 @@ class BFPOConfig(TrainingArguments):
         Raises:
             BfpoError: if the name is unknown, an option is out of range or not read by the objective.
         """
-        return build_objective(self.loss_type, self.objective_options())
+        given = {name: getattr(self, name) for name in option_types()}
+        return build_objective(self.loss_type, {name: value for name, value in given.items() if value is not None})
 
-    def objective_options(self) -> dict[str, Any]:
-        """The options of the objective that were set, i.e. are not None."""
-        given = {name: getattr(self, name) for name in OBJECTIVE_OPTIONS}
-        return {name: value for name, value in given.items() if value is not None}
+    def with_whole_steps(self) -> BFPOConfig:
+        """The same steps, with a whole step as the Trainer's batch: splitting it is the engine's business."""
+        batch_size = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        return replace(self, per_device_train_batch_size=batch_size, gradient_accumulation_steps=1)

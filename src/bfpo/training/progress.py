@@ -1,4 +1,4 @@
-"""A run's progress on the terminal: rate, time left, loss and the health of the safety cells."""
+"""The progress line on the terminal: rate, time left, loss and the health of the safety cells."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from bfpo.training.metrics import CELLS
+from bfpo.training.pair_metrics import CELLS
 
 
 class ProgressLine(TrainerCallback):
@@ -33,7 +33,7 @@ class ProgressLine(TrainerCallback):
         )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the bar, at the step that a resumed run goes on from."""
+        """Start the bar, at the step that a resumed run continues from."""
         self.started, self.first_step = time.monotonic(), state.global_step
         self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step, rate="", health="")
         self.progress.start()
@@ -55,7 +55,7 @@ class ProgressLine(TrainerCallback):
 
 
 def describe(logs: dict[str, float]) -> str:
-    """One line: the loss, and of each safety cell how far it is from its target and how often the sign is right."""
+    """One line: the loss, and the distance to the target and the sign accuracy of each safety cell."""
     parts = [f"loss {logs['loss']:.4g}"]
     for cell in CELLS:
         if f"cells/{cell}/count" not in logs:

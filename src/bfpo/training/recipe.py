@@ -1,26 +1,29 @@
-"""A recipe: one closed YAML file that says all of a training run."""
+"""Recipes: one closed YAML file describes a whole training run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, create_model
 
 from bfpo.config import Closed, validated
 from bfpo.errors import BfpoError
+from bfpo.labeling.fitted import FittedLabeling, load_labeling
+from bfpo.objectives.registry import option_types
 
 
 class SourceRecipe(Closed):
-    """Where some of the rows come from and what is made of them."""
+    """One source of rows, and how they are selected and labeled."""
 
     path: str = Field(description="a file, or the name of a data set on the Hub")
-    name: str | None = Field(None, description="what messages and records call it; by default the path")
+    name: str | None = Field(None, description="name in messages and records; by default the path")
     role: Literal["main", "buffer"] = Field("main", description="main rows make up the epochs, a buffer cycles")
     split: str = Field("train", description="split of a Hub data set")
-    revision: str | None = Field(None, description="revision of a Hub data set; what it resolved to is recorded")
+    revision: str | None = Field(None, description="revision of a Hub data set; the commit it resolved to is recorded")
     columns: dict[str, str] | None = Field(None, description="columns to rename, theirs: ours")
     unknown_safety: Literal["error", "drop"] | float | None = Field(
         None, description="rows without safety flags: an error, dropped, or this probability of being safe"
@@ -29,12 +32,12 @@ class SourceRecipe(Closed):
         "helpful", description="which answer of a pair counts as chosen (and is trained on by SFT)"
     )
     fraction: float | None = Field(None, gt=0, le=1, description="seeded random share of the rows")
-    limit: int | None = Field(None, ge=1, description="at most so many seeded random rows")
+    limit: int | None = Field(None, ge=1, description="maximum number of seeded random rows")
     balance: Literal["repeat", "leave_out"] | None = Field(
         None, description="as many rows of every safety cell as the largest has (repeat) or the smallest (leave_out)"
     )
     weight: float | None = Field(None, gt=0, description="share of an epoch's rows, against its role's other weights")
-    seed: int | None = Field(None, ge=0, description="of its subset, balance and draws; by default the recipe's")
+    seed: int | None = Field(None, ge=0, description="seed of its subset, balance and draws; by default the recipe's")
 
     @property
     def label(self) -> str:
@@ -51,26 +54,25 @@ class LoraRecipe(Closed):
     target_modules: str | list[str] = "all-linear"
 
 
-class Recipe(Closed):
-    """Everything that a training run is made of; see docs/how-to/train.md."""
+_OPTIONS: dict[str, Any] = {name: (kind | None, None) for name, kind in option_types().items()}
+ObjectiveOptions = create_model("ObjectiveOptions", __base__=Closed, **_OPTIONS)
+
+
+class Recipe(ObjectiveOptions):
+    """All the settings of a training run; see docs/how-to/train.md."""
 
     stage: Literal["sft", "preference"]
     model: str = Field(description="folder, .gguf file or Hub name of the model to start from")
-    model_revision: str | None = Field(None, description="its revision; what it resolved to is recorded")
+    model_revision: str | None = Field(None, description="revision of the model; the commit it resolved to is recorded")
     tokenizer: str | None = Field(None, description="folder or Hub name of the tokenizer; by default the model's")
     data: list[SourceRecipe] = Field(min_length=1)
     eval_data: SourceRecipe | None = None
-    evaluation_prompts: list[str] = Field([], description="files of prompts that training must not hold")
-    allow_overlap: list[str] = Field([], description="suites and files whose prompts training may hold all the same")
+    evaluation_prompts: list[str] = Field([], description="files of prompts that the training data must not contain")
+    allow_overlap: list[str] = Field([], description="suites and files whose prompts the training data may contain")
     output_dir: str
 
     loss_type: str | None = Field(None, description="objective; by default bfpo, and sft in the sft stage")
-    beta: float | None = None
-    b1: float | None = None
-    alpha: float | None = None
     labeling: str | None = Field(None, description="b1 and alpha from a file of 'bfpo label --fit-preference'")
-    reduction: Literal["sum", "mean"] | None = None
-    unsafe_pairs: Literal["keep", "neutral", "drop"] | None = None
 
     trainable: str = Field("all", description="all, or a regular expression of parameter names")
     lora: LoraRecipe | None = None
@@ -89,7 +91,7 @@ class Recipe(Closed):
     )
     max_length: int = Field(1024, ge=2, description="tokens of prompt and answer")
     num_train_epochs: float = Field(1.0, gt=0)
-    max_steps: int = Field(-1, description="stop after so many steps; -1 for whole epochs")
+    max_steps: int = Field(-1, description="number of steps to stop after; -1 for whole epochs")
     learning_rate: float = Field(5e-7, gt=0)
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = Field(0.1, ge=0, description="steps, or below 1 a share of all steps")
@@ -98,9 +100,9 @@ class Recipe(Closed):
     seed: int = Field(0, ge=0)
 
     logging_steps: int = Field(10, ge=1)
-    save_steps: int | None = Field(None, ge=1, description="a checkpoint every so many steps; by default none")
+    save_steps: int | None = Field(None, ge=1, description="steps between checkpoints; by default none are saved")
     save_total_limit: int | None = Field(2, ge=1, description="complete checkpoints to keep")
-    eval_steps: int | None = Field(None, ge=1, description="evaluate every so many steps")
+    eval_steps: int | None = Field(None, ge=1, description="steps between evaluations")
     keep_best: bool = Field(False, description="end with the checkpoint of the lowest eval loss")
     report_to: str | list[str] = Field("none", description="trackers of transformers' Trainer, e.g. tensorboard")
 
@@ -109,12 +111,32 @@ class Recipe(Closed):
         """Name of the objective."""
         return self.loss_type or ("sft" if self.stage == "sft" else "bfpo")
 
+    @property
+    def objective_options(self) -> dict[str, Any]:
+        """Options of the objective that are given, i.e. are not None."""
+        given = {name: getattr(self, name) for name in option_types()}
+        return {name: value for name, value in given.items() if value is not None}
 
-class ResolvedRecipe(Closed):
-    """A recipe, and where each of its values came from: recipe, command line or default."""
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe and everything that it was resolved to.
+
+    Attributes:
+        recipe: the recipe.
+        origins: where each of its values came from: recipe, command line or default.
+        labeling: the fitted labeling that it names, if it names one.
+    """
 
     recipe: Recipe
     origins: dict[str, str]
+    labeling: FittedLabeling | None
+
+    @property
+    def objective_options(self) -> dict[str, Any]:
+        """Options of the objective, those of the fitted labeling among them."""
+        fitted = self.labeling and {"b1": self.labeling.preference.b1, "alpha": self.labeling.preference.alpha}
+        return self.recipe.objective_options | (fitted or {})
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
@@ -150,13 +172,14 @@ def resolve(values: Mapping[str, Any], given: Mapping[str, str], where: str) -> 
     """Check the values of a recipe and note the origin of each.
 
     Raises:
-        BfpoError: if a key or value is wrong, or contradicts another.
+        BfpoError: if a key or value is wrong, or contradicts another, or the fitted labeling can't be read.
     """
     recipe = validated(Recipe, _floats(values), where)
     contradiction = _contradiction(recipe)
     if contradiction:
         raise BfpoError(f"{where}: {contradiction}")
-    return ResolvedRecipe(recipe=recipe, origins={key: given.get(key, "default") for key in Recipe.model_fields})
+    labeling = load_labeling(Path(recipe.labeling)) if recipe.labeling else None
+    return ResolvedRecipe(recipe, {key: given.get(key, "default") for key in Recipe.model_fields}, labeling)
 
 
 def _contradiction(recipe: Recipe) -> str | None:
@@ -173,7 +196,7 @@ def _contradiction(recipe: Recipe) -> str | None:
         return "every source is a buffer: at least one must have 'role: main'"
     if (recipe.stage == "sft") != (recipe.objective == "sft"):
         return f"stage {recipe.stage!r} doesn't go with loss_type {recipe.objective!r}"
-    if recipe.labeling and (recipe.b1 is not None or recipe.alpha is not None):
+    if recipe.labeling and {"b1", "alpha"} & recipe.objective_options.keys():
         return "'labeling' says what b1 and alpha are: leave them out, or leave out 'labeling'"
     if recipe.labeling and recipe.objective != "bfpo":
         return f"loss_type {recipe.objective!r} does not read 'labeling': remove it"

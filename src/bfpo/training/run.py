@@ -15,17 +15,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from bfpo.errors import BfpoError
 from bfpo.models import load_model, load_tokenizer, resolved_revision
 from bfpo.training.checkpoints import newest_complete_checkpoint
-from bfpo.training.config import OBJECTIVE_OPTIONS, BFPOConfig
+from bfpo.training.config import BFPOConfig
 from bfpo.training.recipe import Recipe, ResolvedRecipe
+from bfpo.training.recipe_data import load_blend, load_source
 from bfpo.training.run_record import config_record, describe_data, read_record, write_record
-from bfpo.training.sources import labeling_of, load_blend, load_source
 from bfpo.training.trainer import BFPOTrainer
 from bfpo.versions import versions
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """Where a finished run is, and its last metrics."""
+    """The folder of a finished run, and its last metrics."""
 
     folder: Path
     metrics: dict[str, float]
@@ -40,13 +40,13 @@ def run_recipe(
     say: Callable[[str], None] = lambda line: None,
     suites: Mapping[str, Sequence[str]] | None = None,
 ) -> TrainedRun:
-    """Train what a recipe says and leave the model, or its adapter, and ``run.json`` in its output folder.
+    """Run a recipe, and leave the model, or its adapter, and ``run.json`` in its output folder.
 
     Args:
         resolved: the recipe.
-        resume: go on from the newest complete checkpoint, if there is one.
-        callbacks: of transformers' Trainer.
-        say: told, a line at a time, what the data is and what was done with it, before training starts.
+        resume: resume from the newest complete checkpoint, if there is one.
+        callbacks: callbacks of transformers' Trainer.
+        say: called with each line about the data and its preparation, before training starts.
         suites: evaluation prompts by the name of their suite, which training must not hold.
 
     Raises:
@@ -57,7 +57,7 @@ def run_recipe(
     folder = Path(recipe.output_dir)
     record = {"config": config_record(resolved), "versions": versions(), "finished": False}
     _check_folder(folder, record, resume)
-    trainer = build_trainer(recipe, record, callbacks, suites)
+    trainer = build_trainer(resolved, record, callbacks, suites)
     prepared = time.monotonic()
     if trainer.is_world_process_zero():
         write_record(folder, record)
@@ -80,14 +80,15 @@ def run_recipe(
 
 
 def build_trainer(
-    recipe: Recipe,
+    resolved: ResolvedRecipe,
     record: dict[str, Any],
     callbacks: Sequence[TrainerCallback],
     suites: Mapping[str, Sequence[str]] | None = None,
 ) -> BFPOTrainer:
-    """Load data and model, score the reference, and add to the record what all of it resolved to."""
-    blend, sources = load_blend(recipe, suites)
-    evaluation = recipe.eval_data and load_source(recipe.eval_data, recipe.stage, recipe.seed, labeling_of(recipe))
+    """Load data and model, score the reference, and add all of it to the record."""
+    recipe = resolved.recipe
+    blend, sources = load_blend(resolved, suites)
+    evaluation = recipe.eval_data and load_source(recipe.eval_data, recipe.stage, recipe.seed, resolved.labeling)
     # On the CPU: the trainer moves it, or its shards.
     model = load_model(
         recipe.model, revision=recipe.model_revision, dtype=weights_dtype(recipe), device=torch.device("cpu")
@@ -98,7 +99,7 @@ def build_trainer(
         record["eval_data"] = evaluation.record
     trainer = BFPOTrainer(
         model,
-        training_arguments(recipe),
+        training_arguments(resolved),
         blend,
         evaluation.source.rows if evaluation else None,
         processing_class=tokenizer,
@@ -117,11 +118,9 @@ def build_trainer(
     }
     record["layout"] = asdict(trainer.layout)
     record["reference"] = asdict(trainer.reference)
-    read = [name for name in OBJECTIVE_OPTIONS if hasattr(trainer.objective, name)]
-    labeling = labeling_of(recipe)
-    if labeling:
-        record["labeling"] = {"file": recipe.labeling, **labeling.as_json()}
-    record["objective"] = {"name": recipe.objective} | {name: getattr(trainer.objective, name) for name in read}
+    if resolved.labeling:
+        record["labeling"] = {"file": recipe.labeling, **resolved.labeling.as_json()}
+    record["objective"] = {"name": recipe.objective} | asdict(trainer.objective)  # pyright: ignore[reportArgumentType]
     return trainer
 
 
@@ -129,7 +128,7 @@ def _check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
     earlier = read_record(folder)
     if not resume:
         if earlier or newest_complete_checkpoint(folder):
-            raise BfpoError(f"{folder}: holds an earlier run; go on with --resume, or choose another output_dir")
+            raise BfpoError(f"{folder}: holds an earlier run; continue it with --resume, or choose another output_dir")
         return
     if earlier and earlier["config"] != record["config"]:
         changed = [key for key, value in record["config"].items() if earlier["config"].get(key) != value]
@@ -151,7 +150,7 @@ def recipe_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
 
 
 def model_record(model: PreTrainedModel, recipe: Recipe) -> dict[str, Any]:
-    """What a model's name resolved to."""
+    """The record of a model: name, revision, architecture and size."""
     return {
         "name": model.config.name_or_path,
         "revision": resolved_revision(recipe.model, recipe.model_revision),
@@ -168,20 +167,17 @@ def uses_bf16(recipe: Recipe) -> bool:
 
 
 def weights_dtype(recipe: Recipe) -> torch.dtype:
-    """What a model's weights are loaded and saved in."""
+    """The dtype in which a model's weights are loaded and saved."""
     return torch.bfloat16 if uses_bf16(recipe) else torch.float32
 
 
-def training_arguments(recipe: Recipe) -> BFPOConfig:
+def training_arguments(resolved: ResolvedRecipe) -> BFPOConfig:
     """A recipe's values as the trainer's arguments."""
-    options = {name: getattr(recipe, name) for name in OBJECTIVE_OPTIONS}
-    labeling = labeling_of(recipe)
-    if labeling:
-        options |= {"b1": labeling.preference.b1, "alpha": labeling.preference.alpha}
+    recipe = resolved.recipe
     return BFPOConfig(
         output_dir=recipe.output_dir,
         loss_type=recipe.objective,
-        **options,
+        **resolved.objective_options,
         max_length=recipe.max_length,
         trainable=recipe.trainable,
         buffer_ratio=recipe.buffer_ratio,

@@ -1,4 +1,4 @@
-"""``run.json``: what a run was made of, where each value came from, and how long it took."""
+"""``run.json``: the record of a run's inputs, the origin of each value, and the time it took."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def config_record(resolved: ResolvedRecipe) -> dict[str, dict[str, Any]]:
 
 
 def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
-    """A run's sources, the mix that came of them, and whatever was left out or changed, in a line each."""
+    """Lines about a run's sources, their mix, and the rows that were left out or changed."""
     mix = record["mix"]
     for source in record["data"]:
         encoding = mix["encoding"][source["name"]]

@@ -1,24 +1,23 @@
-"""From a recipe's sources to rows, with a record of what was loaded and left out."""
+"""The rows that a recipe's sources name, with a record of what was loaded and left out."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import datasets
 
 from bfpo.errors import BfpoError, did_you_mean
-from bfpo.labeling.fitted import FittedLabeling, load_labeling
+from bfpo.labeling.fitted import FittedLabeling
 from bfpo.preferences.blending import balanced, weighted
 from bfpo.preferences.loading import inspect_preferences
 from bfpo.preferences.ordering import order_by, preferred_answers
 from bfpo.preferences.overlap import find_overlap, load_prompts, prompt_text
 from bfpo.preferences.subset import subset
-from bfpo.training.data import Blend, Source
-from bfpo.training.recipe import Recipe, SourceRecipe
+from bfpo.training.recipe import Recipe, ResolvedRecipe, SourceRecipe
+from bfpo.training.training_data import Blend, TrainingSource
 
 Prompts = Mapping[str, Sequence[str]]
 
@@ -27,22 +26,17 @@ Prompts = Mapping[str, Sequence[str]]
 class LoadedSource:
     """One source's rows and the record of them that goes into ``run.json``."""
 
-    source: Source
+    source: TrainingSource
     record: dict[str, Any]
 
 
-def labeling_of(recipe: Recipe) -> FittedLabeling | None:
-    """The fitted labeling that a recipe names, if it names one."""
-    return load_labeling(Path(recipe.labeling)) if recipe.labeling else None
-
-
 def load_source(recipe: SourceRecipe, stage: str, seed: int, labeling: FittedLabeling | None = None) -> LoadedSource:
-    """Load one source and make of it what its recipe says.
+    """Load one source and subset, balance, order and label it as its recipe asks.
 
     Args:
-        recipe: of the source.
+        recipe: the source's part of the recipe.
         stage: "sft" makes single answers of pairs.
-        seed: where the source has none of its own.
+        seed: seed for a source that has none of its own.
         labeling: gives rows the constants of their category, if it has any.
 
     Raises:
@@ -73,25 +67,25 @@ def load_source(recipe: SourceRecipe, stage: str, seed: int, labeling: FittedLab
     record["used"] = len(rows)
     if labeling and labeling.categories:
         rows, record["labeling"] = _with_constants(rows, labeling)
-    return LoadedSource(Source(rows, recipe.label, recipe.role), record)
+    return LoadedSource(TrainingSource(rows, recipe.label, recipe.role), record)
 
 
-def load_blend(recipe: Recipe, suites: Prompts | None = None) -> tuple[Blend, list[dict[str, Any]]]:
+def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> tuple[Blend, list[dict[str, Any]]]:
     """All sources of a recipe, with their records.
 
     Args:
-        recipe: the recipe.
+        resolved: the recipe.
         suites: evaluation prompts by the name of their suite, beside the files that the recipe names.
 
     Raises:
         BfpoError: what `load_source` raises, or if a source holds evaluation prompts that the recipe doesn't allow.
     """
-    labeling = labeling_of(recipe)
-    loaded = [load_source(source, recipe.stage, recipe.seed, labeling) for source in recipe.data]
+    recipe = resolved.recipe
+    loaded = [load_source(source, recipe.stage, recipe.seed, resolved.labeling) for source in recipe.data]
     loaded = _weigh(recipe, loaded)
     evaluation = {**(suites or {}), **{path: load_prompts(path) for path in recipe.evaluation_prompts}}
     for name in recipe.allow_overlap:
-        # Where no suites are given the recipe is only planned, and their names can't be told.
+        # Without suites the recipe is only planned, and their names are unknown.
         if suites is not None and name not in evaluation:
             raise BfpoError(
                 f"allow_overlap: nothing is evaluated under the name {name!r}{did_you_mean(name, evaluation)}: "
@@ -115,7 +109,7 @@ def _weigh(recipe: Recipe, loaded: list[LoadedSource]) -> list[LoadedSource]:
                 )
             source, record = loaded[at].source, loaded[at].record
             record = record | {"draws": asdict(counts), "used": len(rows)}
-            weighed[at] = LoadedSource(Source(rows, source.name, source.role), record)
+            weighed[at] = LoadedSource(TrainingSource(rows, source.name, source.role), record)
     return weighed
 
 
@@ -139,7 +133,7 @@ def _check_overlap(recipe: Recipe, loaded: Sequence[LoadedSource], evaluation: P
 
 
 def _with_constants(rows: datasets.Dataset, labeling: FittedLabeling) -> tuple[datasets.Dataset, dict[str, int]]:
-    """The rows with b1 and alpha of their category, the common ones where it has none, and how many have which."""
+    """The rows with b1 and alpha of their category, or the common ones, and a count of each."""
     names = [name or "" for name in rows["category"]] if "category" in rows.column_names else [""] * len(rows)
     constants = [labeling.categories.get(name, labeling.preference) for name in names]
     rows = rows.add_column("b1", [one.b1 for one in constants])  # pyright: ignore[reportCallIssue]

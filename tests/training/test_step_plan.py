@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bfpo.engine.forward import split
-from bfpo.engine.logps import TokenGroup
+from bfpo.engine.micro_batches import split
 from bfpo.errors import BfpoError
-from bfpo.training.sampling import StepLoader, StepPlan, StepSampler
+from bfpo.groups import TokenGroup
+from bfpo.training.step_plan import StepLoader, StepPlan, StepSampler
 
 ratios = st.sampled_from([(1.0, 2), (1.0, 8), (0.5, 3), (0.5, 12), (2.0, 6), (3.0, 4), (0.25, 5)])
 

@@ -11,11 +11,18 @@ from peft import LoraConfig, get_peft_model
 from typer.testing import CliRunner
 
 from bfpo.cli.ref import app
-from bfpo.engine import reference
-from bfpo.engine.cache import ReferenceCache, answer_keys, model_digest, part_files, summarize
+from bfpo.engine import reference_cache
 from bfpo.engine.forward import Engine
-from bfpo.engine.logps import TokenGroup
+from bfpo.engine.reference_cache import (
+    ReferenceCache,
+    answer_keys,
+    fill_cache,
+    model_digest,
+    part_files,
+    summarize,
+)
 from bfpo.errors import BfpoError
+from bfpo.groups import TokenGroup
 from models import tiny_llama
 
 ids = st.lists(st.integers(0, 3), min_size=1, max_size=4)
@@ -112,7 +119,7 @@ def test_show_lists_what_is_there(tmp_path):
 
 
 def test_a_pass_that_is_broken_off_keeps_what_it_wrote(tmp_path, monkeypatch):
-    monkeypatch.setattr(reference, "_SECONDS_A_FILE", 0.0)
+    monkeypatch.setattr(reference_cache, "_SECONDS_A_FILE", 0.0)
     model = tiny_llama()
     groups = [TokenGroup([5, 6], [[7, 8], [9] * length]) for length in range(1, 9)]
     engine = Engine(model, "shared", max_tokens=1)
@@ -128,10 +135,12 @@ def test_a_pass_that_is_broken_off_keeps_what_it_wrote(tmp_path, monkeypatch):
 
     cache = ReferenceCache.open(tmp_path, "0" * 64, {})
     with pytest.raises(KeyboardInterrupt):
-        reference.fill_cache(Broken(model, "shared", max_tokens=1), model, [groups], cache)
+        fill_cache(Broken(model, "shared", max_tokens=1), model, [groups], cache)
     again = ReferenceCache.open(tmp_path, "0" * 64, {})
     found = again.get(answer_keys(groups)).reshape(-1, 2)
     assert (~np.isnan(found[:, 1])).sum() == 3
-    expected = np.array(reference.reference_logps(engine, model, groups))
+    whole = ReferenceCache(None, {})
+    fill_cache(engine, model, [groups], whole)
+    expected = whole.get(answer_keys(groups)).reshape(-1, 2)
     known = ~np.isnan(found)
     np.testing.assert_allclose(found[known], expected[known], rtol=1e-6)

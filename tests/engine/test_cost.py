@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bfpo.engine.estimates import Kept, ModelSize, estimate, measure_flops
-from bfpo.engine.logps import TokenGroup
+from bfpo.engine.cost import Kept, ModelSize, estimate_cost, measure_flops
 from bfpo.engine.trainable import select_trainable
+from bfpo.groups import TokenGroup
 from models import tiny_llama
 
 GROUPS = [TokenGroup([1] * 4, [[2] * 3, [2] * 6]), TokenGroup([1] * 2, [[2], [2]])]
@@ -22,7 +22,7 @@ def cost(size=SIZE, groups=GROUPS, **changes):
         "reference": False,
         "flops_per_second": 1e6,
     }
-    return estimate(size, groups, **(options | changes))
+    return estimate_cost(size, groups, **(options | changes))
 
 
 def test_tokens_with_and_without_padding():

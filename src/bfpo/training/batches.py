@@ -1,32 +1,62 @@
-"""From encoded rows to what the engine and an objective read."""
+"""Batches: encoded rows as token groups, their labels and their reference."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
+from torch import Tensor
 
 from bfpo.engine.layout import Layout, stream_tokens
-from bfpo.engine.logps import TokenGroup
-from bfpo.groups import GroupLabels
+from bfpo.groups import GroupLabels, TokenGroup
 from bfpo.preferences.store import arrow_tables
 
-Row = Mapping[str, Any]
+EncodedRow = Mapping[str, Any]
 
 # Rows whose token ids are in memory at once.
 ROWS_AT_ONCE = 4096
 
 
-def as_rows(rows: Iterable[Any]) -> list[Row]:
+@dataclass(frozen=True)
+class Batch:
+    """Groups that go through the model together.
+
+    Attributes:
+        groups: their token ids, N answers in total.
+        labels: their labels.
+        reference: [N] float64 log-probabilities under the reference model, in nats; None where there are none.
+    """
+
+    groups: list[TokenGroup]
+    labels: GroupLabels
+    reference: Tensor | None
+
+
+def collate(
+    rows: Sequence[EncodedRow], split: Callable[[Sequence[TokenGroup]], list[list[int]]]
+) -> dict[str, list[Batch]]:
+    """The micro-batches of one process's share of a step, as `split` has them, under the key "batches"."""
+    parts = [[rows[index] for index in batch] for batch in split(token_groups(rows))]
+    return {"batches": [Batch(token_groups(part), group_labels(part), _reference(part)) for part in parts]}
+
+
+def _reference(rows: Sequence[EncodedRow]) -> Tensor | None:
+    if "reference" not in rows[0]:
+        return None
+    return torch.tensor([value for row in rows for value in row["reference"]], dtype=torch.float64)
+
+
+def as_rows(rows: Iterable[Any]) -> list[EncodedRow]:
     """The rows of a data set, as the plain mappings that they are."""
     return list(rows)
 
 
-def token_groups(rows: Sequence[Row]) -> list[TokenGroup]:
+def token_groups(rows: Sequence[EncodedRow]) -> list[TokenGroup]:
     """The token ids of encoded rows."""
     return [TokenGroup(row["prompt_ids"], row["answer_ids"]) for row in rows]
 
@@ -54,8 +84,8 @@ def row_tokens(rows: datasets.Dataset, layout: Layout) -> np.ndarray:
     return np.array([stream_tokens(group, layout) for groups in token_chunks(rows) for group in groups])
 
 
-def group_labels(rows: Sequence[Row], device: torch.device | str = "cpu") -> GroupLabels:
-    """The labels of encoded rows, with answer indices that count through the whole batch."""
+def group_labels(rows: Sequence[EncodedRow]) -> GroupLabels:
+    """The labels of encoded rows, with answer indices that count through all of them."""
     is_safe: list[float] = []
     first: list[int] = []
     second: list[int] = []
@@ -69,13 +99,12 @@ def group_labels(rows: Sequence[Row], device: torch.device | str = "cpu") -> Gro
     constants = [(row.get("b1"), row.get("alpha")) for row in rows for _ in row["first"]]
     own = None
     if any(b1 is not None for b1, _ in constants):
-        filled = [[math.nan if value is None else value for value in pair] for pair in constants]
-        own = torch.tensor(filled, dtype=torch.float32, device=device)
+        own = torch.tensor([[math.nan if value is None else value for value in pair] for pair in constants])
     return GroupLabels(
-        is_safe=torch.tensor(is_safe, dtype=torch.float32, device=device),
-        first=torch.tensor(first, dtype=torch.long, device=device),
-        second=torch.tensor(second, dtype=torch.long, device=device),
-        first_is_better=torch.tensor(better, dtype=torch.float32, device=device),
+        is_safe=torch.tensor(is_safe, dtype=torch.float32),
+        first=torch.tensor(first, dtype=torch.long),
+        second=torch.tensor(second, dtype=torch.long),
+        first_is_better=torch.tensor(better, dtype=torch.float32),
         b1=None if own is None else own[:, 0],
         alpha=None if own is None else own[:, 1],
     )

@@ -1,4 +1,4 @@
-"""Which groups make up which step: a seeded plan that keeps the ratio of main rows to buffer in every step."""
+"""The step plan: a seeded assignment of rows to steps that keeps the ratio of main rows to buffer in every step."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class StepPlan:
     """Steps of ``batch_size`` groups over ``main`` rows and a cycling ``buffer``.
 
     Rows are numbered 0 .. main - 1, then main .. main + buffer - 1. An epoch passes once over the main rows;
-    the buffer goes on where the last epoch left it and starts again, reshuffled, when it is used up. The last
-    step of an epoch takes the main rows that are left and the same share of buffer rows.
+    the buffer continues where the last epoch left it and is reshuffled when it is used up. The last step of an
+    epoch takes the remaining main rows and the same share of buffer rows.
 
     Attributes:
         main: number of main rows, > 0.
         buffer: number of buffer rows; 0 for none.
         batch_size: groups of a global step, buffer included.
         buffer_ratio: buffer groups for each main group.
-        seed: of every shuffle.
-        first: steps of the first epoch that come before its others.
+        seed: seed of every shuffle.
+        first: indices of the steps that the first epoch starts with.
 
     Raises:
         BfpoError: if there are no main rows, or ``batch_size`` can't hold the ratio exactly.
@@ -66,12 +66,11 @@ class StepPlan:
     def largest_first(self, tokens: np.ndarray, max_tokens: int) -> StepPlan:
         """The same steps, beginning with the two whose micro-batches are the largest.
 
-        Memory that doesn't suffice is so found wanting at once: in the first step, or, as it is only there that the
-        optimizer takes its own, in the second.
+        So an out-of-memory error shows up in step 1, or in step 2 once the optimizer state exists.
 
         Args:
-            tokens: of every row, in the layout that is used.
-            max_tokens: of a micro-batch.
+            tokens: [rows] tokens of every row, in the layout that is used.
+            max_tokens: tokens of a micro-batch.
         """
 
         def largest(step: np.ndarray) -> int:
@@ -111,7 +110,7 @@ class StepPlan:
 
 
 class StepSampler(Sampler[list[int]]):
-    """Yields, step by step, the row numbers that one of ``processes`` takes from each global step."""
+    """Row numbers of one process's share of each global step."""
 
     def __init__(self, plan: StepPlan, process: int, processes: int) -> None:
         self.plan = plan
@@ -137,6 +136,6 @@ class StepLoader(DataLoader[Any]):
     """A loader whose batch is one process's share of a whole optimizer step."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Hand the epoch, which the Trainer announces to its loader, to the sampler."""
+        """Pass the epoch, which the Trainer sets on its loader, to the sampler."""
         assert isinstance(self.batch_sampler, StepSampler)
         self.batch_sampler.set_epoch(epoch)

@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfpo.engine.forward import Engine
-from bfpo.engine.logps import TokenGroup, group_logps, split_by_tokens
-from bfpo.engine.reference import reference_logps
+from bfpo.engine.micro_batches import split
+from bfpo.engine.padded import padded_logps
+from bfpo.engine.reference_cache import ReferenceCache, answer_keys, fill_cache
+from bfpo.groups import TokenGroup
 from models import tiny_llama
 
 MODEL = tiny_llama(dtype=torch.float64).eval()
@@ -36,7 +38,7 @@ def plain_logps(model, group):
 
 @given(groups)
 def test_padded_equals_plain(batch):
-    logps = group_logps(MODEL, batch)
+    logps = padded_logps(MODEL, batch)
     expected = torch.cat([plain_logps(MODEL, group) for group in batch])
     torch.testing.assert_close(logps.policy, expected, rtol=1e-10, atol=1e-10)
     assert logps.tokens.tolist() == [len(answer) for group in batch for answer in group.answers]
@@ -48,7 +50,7 @@ def test_gradients_equal_the_plain_forward():
     weights = torch.tensor([0.3, -1.2, 0.7], dtype=torch.float64)
     gradients = []
     for logps in (
-        group_logps(MODEL, batch).policy,
+        padded_logps(MODEL, batch).policy,
         torch.cat([plain_logps(MODEL, group) for group in batch]),
     ):
         gradients.append(torch.autograd.grad((weights * logps).sum(), list(MODEL.parameters())))
@@ -58,30 +60,31 @@ def test_gradients_equal_the_plain_forward():
 
 def test_bfloat16_logits_are_summed_in_float32():
     model = tiny_llama(dtype=torch.bfloat16).eval()
-    assert group_logps(model, [TokenGroup([5, 6], [[7, 8, 9]])]).policy.dtype == torch.float32
+    assert padded_logps(model, [TokenGroup([5, 6], [[7, 8, 9]])]).policy.dtype == torch.float32
 
 
 @given(groups, st.integers(1, 200))
 def test_split_covers_every_group_once_within_the_budget(batch, budget):
-    split = split_by_tokens(batch, budget)
-    assert sorted(index for part in split for index in part) == list(range(len(batch)))
-    for part in split:
+    parts = split(batch, "padded", budget)
+    assert sorted(index for part in parts for index in part) == list(range(len(batch)))
+    for part in parts:
         padded = sum(len(batch[i].answers) for i in part) * max(batch[i].width for i in part)
         assert padded <= budget or len(part) == 1
-    widths = [max(batch[i].width for i in part) for part in split]
+    widths = [max(batch[i].width for i in part) for part in parts]
     assert widths == sorted(widths, reverse=True)
 
 
 @given(groups, st.integers(1, 100))
-def test_reference_keeps_the_order_given_whatever_the_split(batch, budget):
-    reference = reference_logps(Engine(MODEL, "padded", budget), MODEL, batch)
-    for group, sums in zip(batch, reference, strict=True):
-        assert sums == pytest.approx(plain_logps(MODEL, group).tolist(), rel=1e-10)
+def test_every_answer_finds_its_own_reference_whatever_the_split(batch, budget):
+    cache = ReferenceCache(None, {})
+    fill_cache(Engine(MODEL, "padded", budget), MODEL, [batch], cache)
+    for group in batch:
+        assert cache.get(answer_keys([group])) == pytest.approx(plain_logps(MODEL, group).tolist(), rel=1e-10)
 
 
 def test_reference_restores_the_training_mode():
     model = tiny_llama()
     for training in (True, False):
         model.train(training)
-        reference_logps(Engine(model, "padded", 10), model, [TokenGroup([5], [[6]])])
+        fill_cache(Engine(model, "padded", 10), model, [[TokenGroup([5], [[6]])]], ReferenceCache(None, {}))
         assert model.training is training

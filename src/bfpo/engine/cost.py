@@ -1,4 +1,4 @@
-"""What a training run will need, estimated before it starts: arithmetic, memory and time."""
+"""Estimates of a training run's cost before it starts: tokens, memory and time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from bfpo.engine.forward import Engine, batch_tokens, split
+from bfpo.engine.forward import Engine
 from bfpo.engine.head import LOGITS_AT_ONCE
 from bfpo.engine.layout import Layout, build_stream, stream_tokens
-from bfpo.engine.logps import TokenGroup
+from bfpo.engine.micro_batches import batch_tokens, split
+from bfpo.groups import TokenGroup
 
 # Share of the matmul peak that the engine reaches on real batches.
 _EXPECTED_SHARE_OF_PEAK = 0.6
@@ -23,7 +24,7 @@ _PROMPT, _ANSWER = 64, 32
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What the estimates need to know of a model.
+    """The sizes of a model that its cost depends on.
 
     Attributes:
         parameters: all weights.
@@ -31,7 +32,7 @@ class ModelSize:
         hidden: width of the hidden state.
         layers: number of layers.
         vocabulary: number of tokens of the output head.
-        head_trains: whether the output head does.
+        head_trains: whether the output head trains.
     """
 
     parameters: int
@@ -56,7 +57,7 @@ class ModelSize:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Cost:
     """Estimated cost of a run.
 
     Attributes:
@@ -81,7 +82,7 @@ class Kept:
 
 
 def kept_for_backward(model: PreTrainedModel, *, bf16: bool) -> Kept:
-    """Count what a forward pass keeps, on tensors without data; what is fixed are weights cast to bf16.
+    """Count the bytes that a forward pass keeps, on tensors without data; the fixed part are weights cast to bf16.
 
     Args:
         model: the causal language model, made under ``FakeTensorMode``; this runs under the same mode.
@@ -113,7 +114,7 @@ def _kept_bytes(model: PreTrainedModel, groups: Sequence[TokenGroup], bf16: bool
         return sum(storage.nbytes() for storage in kept.values())
 
 
-def estimate(
+def estimate_cost(
     size: ModelSize,
     groups: Sequence[TokenGroup],
     *,
@@ -124,7 +125,7 @@ def estimate(
     reference: bool,
     kept: Kept,
     flops_per_second: float,
-) -> Estimate:
+) -> Cost:
     """Estimate one epoch over ``groups``.
 
     A forward pass takes 2 floating point operations a weight and token, its backward as much for the activations and,
@@ -144,7 +145,7 @@ def estimate(
     most = max(scored) if layout != "padded" else max(sum(scored[index] for index in batch) for batch in batches)
     logits = most * size.vocabulary if layout == "padded" else max(LOGITS_AT_ONCE, most * size.vocabulary)
     head = 3 * 4 * logits + (4 * size.vocabulary * size.hidden if size.head_trains else 0)
-    return Estimate(
+    return Cost(
         tokens=sum(len(group.prompt) * len(group.answers) + sum(map(len, group.answers)) for group in groups),
         computed_tokens=sum(computed),
         memory_bytes=round(weights + 12 * size.trainable + max(computed) * activations + kept.fixed + head),

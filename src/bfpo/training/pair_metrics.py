@@ -1,15 +1,16 @@
-"""What a run reports of its pairs: TRL's metrics, and the health of the four safety cells."""
+"""Metrics of a run's pairs: TRL's, and the health of the four safety cells."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from bfpo.groups import GroupLabels, GroupLogps
-from bfpo.objectives.pairs import log_ratios
 from bfpo.objectives.registry import Objective
 
 CELLS = ("SS", "SU", "US", "UU")
@@ -29,8 +30,15 @@ class RunningMeans:
             self.weights[name] = self.weights.get(name, 0.0) + weight
 
     def merge(self, other: RunningMeans) -> None:
-        """Add what another process counted."""
+        """Add the sums and weights of another process."""
         self.add({name: (total, other.weights[name]) for name, total in other.sums.items()})
+
+    def gather(self) -> None:
+        """Add the sums and weights of all other processes."""
+        state = PartialState()
+        for process, other in enumerate(gather_object([self]) if state.num_processes > 1 else ()):
+            if process != state.process_index:
+                self.merge(other)
 
     def take(self) -> dict[str, float]:
         """The means, after which counting starts afresh."""
@@ -40,7 +48,7 @@ class RunningMeans:
 
 
 def pair_metrics(logps: GroupLogps, labels: GroupLabels, objective: Objective) -> dict[str, tuple[float, float]]:
-    """Sums and weights of a batch's metrics, for `RunningMeans`.
+    """Sums and weights of a batch's metrics, in float64, for `RunningMeans`.
 
     TRL's names: ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins``, ``rewards/accuracies``,
     ``logps/chosen``, ``logps/rejected``; chosen is the first answer of each pair. For every safety cell (SU:
@@ -49,10 +57,10 @@ def pair_metrics(logps: GroupLogps, labels: GroupLabels, objective: Objective) -
     target only); ``drift_chosen`` and ``drift_rejected``, the mean log-ratio to the reference in nats;
     ``sign_accuracy``, the share of pairs whose margin has the sign that the labels ask for.
     """
-    if objective.beta is None or not len(labels.first):
+    logps = replace(logps, policy=logps.policy.cpu().double(), tokens=logps.tokens.cpu())
+    rewards = objective.rewards(logps)
+    if rewards is None or not len(labels.first):
         return {}
-    ratios = log_ratios(logps, objective.reduction)
-    rewards = objective.beta * ratios
     margin = rewards[labels.first] - rewards[labels.second]
     everything = torch.ones_like(margin, dtype=torch.bool)
     metrics = {
@@ -65,7 +73,7 @@ def pair_metrics(logps: GroupLogps, labels: GroupLabels, objective: Objective) -
     }
     target = objective.target(labels)
     wanted = labels.first_is_better - 0.5 if target is None else target
-    drift = log_ratios(logps, "sum")
+    drift = logps.log_ratios()
     safe_first, safe_second = labels.is_safe[labels.first], labels.is_safe[labels.second]
     known = ~(safe_first.isnan() | safe_second.isnan())
     for cell in CELLS:

@@ -7,7 +7,7 @@ import torch
 
 from bfpo.groups import GroupLabels, GroupLogps
 from bfpo.objectives.registry import build_objective
-from bfpo.training.metrics import RunningMeans, pair_metrics
+from bfpo.training.pair_metrics import RunningMeans, pair_metrics
 
 LOGPS = GroupLogps(
     policy=torch.tensor([-4.0, -7.0, -9.0, -2.0]),

@@ -1,4 +1,4 @@
-"""What to do when memory runs out."""
+"""An out-of-memory error that says what to change."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bfpo.errors import RunError
 
 @contextmanager
 def explained_out_of_memory(doing: str, max_tokens: int) -> Iterator[None]:
-    """Turn a failed allocation, on a GPU or where the system refuses one, into what the user can change.
+    """Turn a failed allocation, on a GPU or by the system, into an error that says what the user can change.
 
     Args:
-        doing: what is going on, for the message.
-        max_tokens: tokens of a micro-batch as it is set.
+        doing: activity to name in the message.
+        max_tokens: current tokens of a micro-batch.
 
     Raises:
         RunError: in its place.

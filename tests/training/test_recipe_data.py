@@ -11,11 +11,11 @@ from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import FittedLabeling
 from bfpo.objectives.registry import build_objective
 from bfpo.preferences.encoding import encode
-from bfpo.training.labels import as_rows, group_labels
+from bfpo.training.batches import as_rows, group_labels
 from bfpo.training.recipe import resolve
+from bfpo.training.recipe_data import load_blend
 from bfpo.training.run import training_arguments
 from bfpo.training.run_record import describe_data
-from bfpo.training.sources import load_blend
 from training.rows import word_tokenizer
 
 CELLS = [(1, 1)] * 4 + [(1, 0)] * 2 + [(0, 1)] * 2
@@ -36,7 +36,7 @@ def written(tmp_path, name, count=8, **more):
 
 def recipe(sources, **more):
     values = {"stage": "preference", "model": "m", "data": sources, "output_dir": "o", **more}
-    return resolve(values, {}, "recipe").recipe
+    return resolve(values, {}, "recipe")
 
 
 def test_weights_draw_from_each_role_and_the_record_says_what_was_repeated_or_left(tmp_path):
@@ -102,8 +102,13 @@ def test_evaluation_prompts_are_refused_unless_allowed_by_name(tmp_path):
 def test_a_fitted_labeling_sets_b1_and_alpha(tmp_path):
     fitted = tmp_path / "fitted.json"
     FittedLabeling(GlobalPreference(2.5, 0.4)).save(fitted)
-    arguments = training_arguments(recipe([{"path": "a"}], labeling=str(fitted)))
+    resolved = recipe([{"path": "a"}], labeling=str(fitted))
+    # It is read when the recipe is resolved, and never again.
+    fitted.unlink()
+    arguments = training_arguments(resolved)
     assert (arguments.b1, arguments.alpha) == (2.5, 0.4)
+    with pytest.raises(BfpoError, match="there is no such labeling"):
+        recipe([{"path": "a"}], labeling=str(fitted))
 
 
 def test_pairs_of_a_category_are_regressed_to_their_own_label(tmp_path):

@@ -1,36 +1,17 @@
-"""Log-probabilities of the answers of a batch of groups, by the plain padded forward."""
+"""The padded path: log-probabilities by the plain forward of one right-padded row for each answer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bfpo.groups import GroupLogps
+from bfpo.groups import GroupLogps, TokenGroup
 
 
-@dataclass(frozen=True)
-class TokenGroup:
-    """One prompt and its K >= 1 answers as token ids; every part has at least one token."""
-
-    prompt: Sequence[int]
-    answers: Sequence[Sequence[int]]
-
-    @property
-    def width(self) -> int:
-        """Tokens of the longest sequence, prompt and answer together."""
-        return len(self.prompt) + max(len(answer) for answer in self.answers)
-
-    @property
-    def padded_tokens(self) -> int:
-        """Tokens that the group occupies alone, one padded row an answer."""
-        return len(self.answers) * self.width
-
-
-def group_logps(model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
+def padded_logps(model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
     """Sum the log-probabilities of every answer's tokens, given its prompt.
 
     Args:
@@ -77,23 +58,3 @@ def group_logps(model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
 def _sum_by_row(values: Tensor, mask: Tensor) -> Tensor:
     rows = mask.nonzero()[:, 0]
     return torch.zeros(len(mask), dtype=values.dtype, device=values.device).index_add(0, rows, values)
-
-
-def split_by_tokens(groups: Sequence[TokenGroup], max_tokens: int) -> list[list[int]]:
-    """Split groups into micro-batches of at most ``max_tokens`` padded tokens, similar lengths together.
-
-    A group that is larger by itself is a micro-batch of its own: a group is never cut.
-
-    Returns:
-        Indices of the groups of every micro-batch, longest first, so that memory peaks at the start.
-    """
-    order = sorted(range(len(groups)), key=lambda index: (-groups[index].width, index))
-    batches: list[list[int]] = []
-    rows = width = 0
-    for index in order:
-        rows += len(groups[index].answers)
-        if not batches or rows * width > max_tokens:
-            batches.append([])
-            rows, width = len(groups[index].answers), groups[index].width
-        batches[-1].append(index)
-    return batches

@@ -1,4 +1,4 @@
-"""Which layout a model can do: tried on the first rows, against the plain padded forward.
+"""The choice of layout: each is tried on the first rows, against the plain padded forward.
 
 Wrong positions or masks raise nothing, they only make wrong numbers: so the numbers decide.
 """
@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 from bfpo.engine.attention import Attention
 from bfpo.engine.forward import Engine
 from bfpo.engine.layout import Layout
-from bfpo.engine.logps import TokenGroup, group_logps
+from bfpo.engine.padded import padded_logps
 from bfpo.errors import BfpoError
+from bfpo.groups import TokenGroup
 
 WantedLayout = Literal["auto", "shared", "packed", "padded"]
 
@@ -30,7 +31,7 @@ _GROUPS = 3
 
 @dataclass(frozen=True)
 class LayoutChoice:
-    """The layout, in one line why, and how its stream is attended."""
+    """The chosen layout, the reason in one line, and how its stream is attended."""
 
     layout: Layout
     reason: str
@@ -85,20 +86,20 @@ def choose_layout(
 
 
 def _attentions(model: nn.Module) -> tuple[Attention, ...]:
-    """What is tried on a model's device: FlexAttention has no backward on CPU, and knows no dropout."""
+    """The ways to attend on a model's device: FlexAttention has no backward on CPU, and no dropout."""
     on_gpu = next(model.parameters()).is_cuda
     return ("pieces", "blocks") if on_gpu and not _has_dropout(model) else ("pieces",)
 
 
 def _seconds(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]) -> float:
-    """The quickest of three forward and backward passes over a micro-batch."""
+    """Seconds of the fastest of three forward and backward passes over a micro-batch."""
     batch = [groups[index] for index in engine.split(groups)[0]]
     trains = any(parameter.requires_grad for parameter in model.parameters())
     best = float("inf")
     for _ in range(3):
         started = time.perf_counter()
         with engine.attached(), torch.set_grad_enabled(trains):
-            loss, _ = engine.loss(model, batch, lambda logps, first, end: logps.policy)
+            loss = engine.logps(model, batch).policy.sum()
             if trains:
                 loss.backward()
             loss.item()
@@ -124,7 +125,7 @@ def _has_dropout(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def _compare(model: nn.Module, groups: Sequence[TokenGroup], engine: Engine) -> tuple[float, str | None]:
-    """Largest difference in nats a token, and what is wrong, if anything is."""
+    """Largest difference in nats a token, and the reason why the layout is refused, if it is."""
     if getattr(engine.model.config, "output_router_logits", False):
         return 0.0, "would balance the experts over fewer tokens than the padded forward does (output_router_logits)"
     if engine.layout == "shared" and _has_dropout(model):
@@ -132,10 +133,10 @@ def _compare(model: nn.Module, groups: Sequence[TokenGroup], engine: Engine) -> 
     was_training = model.training
     model.eval()
     try:
-        expected = group_logps(model, groups)
+        expected = padded_logps(model, groups)
         with engine.attached():
             found = engine.logps(model, groups)
-    # Whatever a model raises when it is called in a way that it doesn't know: it can't do this layout.
+    # A model that raises anything when it is called in this way can't do this layout.
     except Exception as error:
         return 0.0, f"fails with {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     finally:

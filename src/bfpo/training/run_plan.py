@@ -1,4 +1,4 @@
-"""``--plan``: what a recipe would do and need, without training anything."""
+"""The plan behind ``--plan``: the steps, memory and time of a recipe, without training anything."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
-from bfpo.engine.estimates import Estimate, Kept, ModelSize, estimate, kept_for_backward, measure_flops
+from bfpo.engine.cost import Cost, Kept, ModelSize, estimate_cost, kept_for_backward, measure_flops
 from bfpo.engine.trainable import select_trainable
 from bfpo.models import load_config
-from bfpo.training.data import prepare
-from bfpo.training.labels import token_chunks
-from bfpo.training.recipe import Recipe
+from bfpo.training.batches import token_chunks
+from bfpo.training.recipe import Recipe, ResolvedRecipe
+from bfpo.training.recipe_data import Prompts, load_blend
 from bfpo.training.run import recipe_tokenizer, training_arguments, uses_bf16
-from bfpo.training.sampling import StepPlan
-from bfpo.training.sources import Prompts, load_blend
+from bfpo.training.step_plan import StepPlan
+from bfpo.training.training_data import prepare
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe would do: its data and steps, and what they would cost on this machine."""
+    """The data and steps of a recipe, and their estimated cost on this machine."""
 
     objective: dict[str, Any]
     size: ModelSize
@@ -33,24 +33,24 @@ class Plan:
     main_groups_per_step: int
     steps: int
     encoding: dict[str, dict[str, Any]]
-    estimate: Estimate
+    estimate: Cost
     device: str
     precision: str
 
 
-def plan_recipe(recipe: Recipe, suites: Prompts | None = None) -> Plan:
+def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan:
     """Load and encode a recipe's data and size its model, whose weights are not read.
 
     Args:
-        recipe: the recipe.
+        resolved: the recipe.
         suites: evaluation prompts by the name of their suite, which training must not hold.
 
     Raises:
         BfpoError: whatever training itself would refuse before its first step.
     """
-    arguments = training_arguments(recipe)
+    recipe, arguments = resolved.recipe, training_arguments(resolved)
     objective = arguments.objective()
-    blend, _ = load_blend(recipe, suites)
+    blend, _ = load_blend(resolved, suites)
     config = load_config(recipe.model, revision=recipe.model_revision)
     data = prepare(blend, recipe_tokenizer(recipe), recipe.max_length, objective)
     size, kept = _measure_model(recipe, config)
@@ -68,10 +68,10 @@ def plan_recipe(recipe: Recipe, suites: Prompts | None = None) -> Plan:
         main_groups_per_step=steps.main_per_step,
         steps=total,
         encoding={name: asdict(counts) for name, counts in data.counts.items()},
-        estimate=estimate(
+        estimate=estimate_cost(
             size,
             used,
-            # Which layout the model can do is known when its weights are: most can share.
+            # The layout is chosen once the weights are loaded; most models can share prompts.
             layout="shared" if recipe.layout == "auto" else recipe.layout,
             max_tokens=recipe.micro_batch_tokens,
             bf16=bf16,
@@ -88,7 +88,7 @@ def plan_recipe(recipe: Recipe, suites: Prompts | None = None) -> Plan:
 def _measure_model(recipe: Recipe, config: Any) -> tuple[ModelSize, Kept]:
     """A model's sizes, and what it keeps for its backward pass; without its weights.
 
-    An adapter keeps the inputs of the matrices beside which it lies, as training those would; its own are small.
+    An adapter keeps the inputs of the matrices it is attached to, as training those would; its own are small.
     """
     with torch.device("meta"):
         sized: Any = AutoModelForCausalLM.from_config(config)

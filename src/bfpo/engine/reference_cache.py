@@ -1,4 +1,4 @@
-"""Reference log-probabilities on disk, addressed by what they depend on and by nothing else.
+"""The cache of reference log-probabilities on disk: its address, its files, and filling it.
 
 A value depends on the weights, the precision and the token ids: whatever else changes (learning rate, output folder,
 objective, order of the rows) finds it again, and a changed template, truncation or weight never does.
@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,24 +22,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
 
-from bfpo.engine.logps import TokenGroup
+from bfpo.engine.forward import Engine
 from bfpo.errors import BfpoError
 from bfpo.files import whole_file, write_text
+from bfpo.groups import TokenGroup
 
 _KEY = np.dtype("S16")
 _DESCRIPTION = "model.json"
+# Seconds between two files, so that a killed pass loses little.
+_SECONDS_A_FILE = 30.0
 
 
 def default_cache_folder() -> Path:
-    """Where references are kept unless somebody says otherwise: ``reference`` in $BFPO_CACHE or ~/.cache/bfpo."""
+    """Default folder of the reference cache: ``reference`` in $BFPO_CACHE or ~/.cache/bfpo."""
     return Path(os.environ.get("BFPO_CACHE", "~/.cache/bfpo")).expanduser() / "reference"
 
 
 def model_digest(model: nn.Module, precision: str) -> str:
     """Digest of everything about a model that its log-probabilities depend on.
 
-    Names, types and bytes of all weights, the configuration without what only describes it, and the precision of the
-    computation. An adapter that doesn't change the model yet (LoRA's second matrices are all zero) doesn't count.
+    Names, types and bytes of all weights, the configuration without its purely descriptive fields, and the precision
+    of the computation. An adapter that doesn't change the model yet (LoRA's second matrices are all zero) is left out.
     """
     digest = hashlib.sha256(precision.encode())
     state = {
@@ -82,7 +86,7 @@ class Part:
     tokens: np.ndarray
 
     def digest(self) -> str:
-        """What the file's own record must say."""
+        """The digest that the file's metadata must hold."""
         data = b"".join(np.ascontiguousarray(array).tobytes() for array in (self.keys, self.sums, self.tokens))
         return hashlib.sha256(data).hexdigest()
 
@@ -92,9 +96,9 @@ class ReferenceCache:
     """The references of one model at one precision.
 
     Attributes:
-        folder: holds ``model.json`` and one file for every time that something was added; None to forget in the end.
-        description: what the model is, for people.
-        parts: what was read and added.
+        folder: folder of ``model.json`` and one file per write; None keeps the cache in memory.
+        description: name, architecture and precision of the model, for people.
+        parts: the contents, file by file.
     """
 
     folder: Path | None
@@ -143,6 +147,65 @@ class ReferenceCache:
             save_file(arrays, temporary, metadata={"sha256": part.digest()})
 
 
+def open_cache(root: str | None, model: Any, precision: str) -> ReferenceCache:
+    """The cache of the model as it is now; without a folder, one that lasts as long as the process.
+
+    Args:
+        root: folder of all caches, "default" for the user's, or None.
+        model: the model, with its adapter if it has one.
+        precision: what the model computes in.
+
+    Raises:
+        BfpoError: if a file of the cache is damaged.
+    """
+    description = {"model": model.config.name_or_path, "architecture": type(model).__name__, "precision": precision}
+    if root is None:
+        return ReferenceCache(None, description)
+    folder = default_cache_folder() if root == "default" else Path(root).expanduser()
+    return ReferenceCache.open(folder, model_digest(model, precision), description)
+
+
+def fill_cache(engine: Engine, model: nn.Module, chunks: Iterable[Sequence[TokenGroup]], cache: ReferenceCache) -> None:
+    """Score groups, a chunk of them in memory at a time, and keep the result, file by file."""
+    keys: list[np.ndarray] = []
+    sums: list[float] = []
+    tokens: list[int] = []
+
+    def write() -> None:
+        if keys:
+            cache.add(np.concatenate(keys), np.array(sums), np.array(tokens))
+        for kept in (keys, sums, tokens):
+            kept.clear()
+
+    written = time.monotonic()
+    for groups in chunks:
+        for batch, values in _score(engine, model, groups):
+            part = [groups[index] for index in batch]
+            keys.append(answer_keys(part))
+            sums += [value for group_sums in values for value in group_sums]
+            tokens += [len(answer) for group in part for answer in group.answers]
+            if time.monotonic() - written > _SECONDS_A_FILE:
+                write()
+                written = time.monotonic()
+    write()
+
+
+@torch.no_grad()
+def _score(
+    engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]
+) -> Iterator[tuple[list[int], list[list[float]]]]:
+    """Yield each micro-batch: the indices of its groups and their answers' sums."""
+    was_training = model.training
+    model.eval()
+    try:
+        with engine.attached():
+            for batch in engine.split(groups):
+                values = iter(engine.logps(model, [groups[index] for index in batch]).policy.tolist())
+                yield batch, [[next(values) for _ in groups[index].answers] for index in batch]
+    finally:
+        model.train(was_training)
+
+
 def part_files(folder: Path) -> list[Path]:
     """The files of a cache folder that hold sums."""
     return sorted(folder.glob("*.safetensors"))
@@ -171,7 +234,7 @@ def read_part(path: Path) -> Part:
 
 @dataclass(frozen=True)
 class CacheSummary:
-    """What a cache folder holds, and which of its files are damaged."""
+    """The contents of a cache folder, and its damaged files."""
 
     folder: Path
     description: dict[str, Any]

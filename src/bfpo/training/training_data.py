@@ -1,0 +1,145 @@
+"""A trainer's data: encoded and checked rows of the main sources and the buffer, and their reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import pyarrow
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+
+from bfpo.engine.forward import Engine
+from bfpo.engine.reference_cache import ReferenceCache, answer_keys, fill_cache
+from bfpo.errors import BfpoError
+from bfpo.objectives.registry import Objective
+from bfpo.preferences.encoding import EncodingCounts, encode
+from bfpo.preferences.loading import convert
+from bfpo.preferences.reading import dataset_source
+from bfpo.training.batches import ROWS_AT_ONCE, as_rows, token_chunks, token_groups
+
+
+@dataclass(frozen=True)
+class TrainingSource:
+    """Rows from one source, as `load_preferences` returns them.
+
+    Attributes:
+        rows: the rows.
+        name: name in messages and records.
+        role: "main" rows make up the epochs, "buffer" rows cycle beside them.
+    """
+
+    rows: datasets.Dataset
+    name: str = "train_dataset"
+    role: Literal["main", "buffer"] = "main"
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Several sources to train on together; the paper's are a safety set and a helpfulness buffer."""
+
+    sources: Sequence[TrainingSource]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Encoded rows, main rows first, with the number of each and the encoding counts by source."""
+
+    rows: datasets.Dataset
+    main: int
+    buffer: int
+    counts: dict[str, EncodingCounts]
+
+
+@dataclass(frozen=True)
+class ReferenceCounts:
+    """Answers whose reference was found in the cache, and answers that were scored."""
+
+    reused: int = 0
+    scored: int = 0
+
+    def __add__(self, other: ReferenceCounts) -> ReferenceCounts:
+        return ReferenceCounts(self.reused + other.reused, self.scored + other.scored)
+
+
+def prepare(data: datasets.Dataset | Blend, tokenizer: Any, max_length: int, objective: Objective) -> TrainingData:
+    """Encode every source, and check that it carries what the objective reads.
+
+    Raises:
+        BfpoError: if a label that the objective reads is missing, or a pairwise objective gets lone answers.
+    """
+    sources = data.sources if isinstance(data, Blend) else [TrainingSource(data)]
+    ordered = sorted(sources, key=lambda source: source.role != "main")
+    encoded = {source.name: encode(_canonical(source), tokenizer, max_length) for source in ordered}
+    if len(encoded) < len(ordered):
+        raise BfpoError("two sources have the same name: give every source a name of its own")
+    for name, part in encoded.items():
+        _check(part.counts, name, objective)
+    rows = datasets.concatenate_datasets([part.dataset for part in encoded.values()])
+    main = sum(len(encoded[source.name].dataset) for source in ordered if source.role == "main")
+    return TrainingData(rows, main, len(rows) - main, {name: part.counts for name, part in encoded.items()})
+
+
+def _canonical(source: TrainingSource) -> datasets.Dataset:
+    """The rows as `load_preferences` returns them; a data set of one's own is converted, and checked, as a file is."""
+    if "row" in source.rows.column_names:
+        return source.rows
+    return convert(dataset_source(source.name, source.rows))[0]
+
+
+def with_reference(
+    data: TrainingData, cache: ReferenceCache, engine: Engine, model: Any, accelerator: Accelerator
+) -> tuple[TrainingData, ReferenceCounts]:
+    """The same data with the reference log-probability of every answer beside it, in nats.
+
+    Answers that the cache doesn't know are scored by all processes together, a chunk of rows in memory at a time.
+
+    Args:
+        data: encoded rows.
+        cache: known log-probabilities of the model.
+        engine: how groups go through it.
+        model: the model as it is called, before its first update.
+        accelerator: of the processes.
+    """
+    chunks = [(answer_keys(groups), [len(group.answers) for group in groups]) for groups in token_chunks(data.rows)]
+    keys = np.concatenate([part for part, _ in chunks])
+    answers = np.array([number for _, numbers in chunks for number in numbers])
+    # The first process's cache decides: while the others read theirs, it may already write.
+    unknown = _from_first(np.isnan(cache.get(keys)), accelerator)
+    ends = np.cumsum(answers)
+    missing = np.flatnonzero(np.logical_or.reduceat(unknown, ends - answers))
+    before = len(cache.parts)
+    with accelerator.autocast():
+        own = data.rows.select(missing[accelerator.process_index :: accelerator.num_processes])
+        starts = range(0, len(own), ROWS_AT_ONCE)
+        parts = (own.select(range(start, min(start + ROWS_AT_ONCE, len(own)))) for start in starts)
+        fill_cache(engine, model, (token_groups(as_rows(part)) for part in parts), cache)
+    if accelerator.num_processes > 1:
+        cache.parts[before:] = gather_object(cache.parts[before:])
+    sums = _from_first(cache.get(keys), accelerator)
+    column = pyarrow.ListArray.from_arrays(np.concatenate([[0], ends]).astype(np.int32), sums)
+    rows = data.rows.add_column("reference", column)  # pyright: ignore[reportArgumentType]
+    scored = int(answers[missing].sum())
+    return replace(data, rows=rows), ReferenceCounts(len(keys) - scored, scored)
+
+
+def _from_first(values: np.ndarray, accelerator: Accelerator) -> np.ndarray:
+    """The first process's values, on all of them."""
+    return broadcast_object_list([values])[0] if accelerator.num_processes > 1 else values
+
+
+def _check(counts: EncodingCounts, source: str, objective: Objective) -> None:
+    if objective.normalizer == "groups" and counts.first_without_pair is not None:
+        raise BfpoError(
+            f"{source}, row {counts.first_without_pair}: a pairwise objective needs at least two answers a prompt; "
+            "train single answers with loss_type 'sft'"
+        )
+    if objective.reads_safety and counts.first_unknown_safety is not None:
+        raise BfpoError(
+            f"{source}, row {counts.first_unknown_safety}: the objective reads the safety of every answer and this "
+            "one's is unknown; add chosen_is_safe and rejected_is_safe, or load the source with unknown_safety=1.0 "
+            "(all safe, as the paper's buffer) or 'drop'"
+        )

@@ -1,0 +1,72 @@
+"""Batches against their rows: a step's labels are cut into groups as if each part had been labeled alone."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bfpo.groups import LossInputs
+from bfpo.training.batches import collate, group_labels
+
+probability = st.floats(0, 1, width=32)
+
+
+@st.composite
+def encoded_rows(draw):
+    answers = draw(st.integers(1, 4))
+    pairs = [(i, j) for i in range(answers) for j in range(i + 1, answers)]
+    flipped = [pair[::-1] if draw(st.booleans()) else pair for pair in pairs]
+    return {
+        "prompt_ids": draw(st.lists(st.integers(0, 9), min_size=1, max_size=3)),
+        "answer_ids": [draw(st.lists(st.integers(0, 9), min_size=1, max_size=4)) for _ in range(answers)],
+        "is_safe": [draw(st.none() | probability) for _ in range(answers)],
+        "first": [first for first, _ in flipped],
+        "second": [second for _, second in flipped],
+        "first_is_better": [draw(probability) for _ in pairs],
+        "reference": [draw(st.floats(-50, 0)) for _ in range(answers)],
+        # A column of the data set: every row has it.
+        "b1": draw(st.floats(1.5, 4, width=32)),
+        "alpha": draw(probability),
+    }
+
+
+rows = st.lists(encoded_rows(), min_size=1, max_size=6)
+
+
+def assert_same(found, expected):
+    for field in dataclasses.fields(expected):
+        mine, theirs = getattr(found, field.name), getattr(expected, field.name)
+        # A part without pairs has no constants of their own.
+        if len(expected.first) or field.name not in ("b1", "alpha"):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+@given(rows, st.data())
+def test_labels_of_some_groups_are_the_labels_of_their_rows(rows, data):
+    start = data.draw(st.integers(0, len(rows) - 1))
+    stop = data.draw(st.integers(start + 1, len(rows)))
+    ends = [sum(len(row["answer_ids"]) for row in rows[:at]) for at in (start, stop)]
+    reference = torch.arange(sum(len(row["answer_ids"]) for row in rows))
+    inputs = LossInputs(lambda logps, labels: logps.policy, group_labels(rows), reference, 0.5).of(slice(*ends))
+    assert_same(inputs.labels, group_labels(rows[start:stop]))
+    assert inputs.reference.tolist() == list(range(*ends))
+    assert inputs.scale == 0.5
+
+
+@given(rows)
+def test_micro_batches_hold_what_their_rows_hold(rows):
+    split = [[index] for index in reversed(range(len(rows)))]
+    batches = collate(rows, lambda groups: split)["batches"]
+    for batch, row in zip(batches, reversed(rows), strict=True):
+        assert (batch.groups[0].prompt, batch.groups[0].answers) == (row["prompt_ids"], row["answer_ids"])
+        assert batch.reference.tolist() == row["reference"]
+        assert_same(batch.labels, group_labels([row]))
+
+
+@pytest.mark.parametrize("rows", [[], [{"prompt_ids": [1], "answer_ids": [[2]], "is_safe": [None]}]])
+def test_a_share_without_rows_has_no_batch_and_rows_without_reference_have_none(rows):
+    rows = [row | {"first": [], "second": [], "first_is_better": []} for row in rows]
+    batches = collate(rows, lambda groups: [[index] for index in range(len(groups))])["batches"]
+    assert [batch.reference for batch in batches] == [None] * len(rows)
