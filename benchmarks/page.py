@@ -26,7 +26,7 @@ from playwright.sync_api import Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from bfpo.reports.page import tell, write_report
+from bfpo.reports.page import build_report
 from bfpo.safehelp.records import Evaluation
 from reports.worlds import PROFILES, TASKS, evaluation
 
@@ -115,7 +115,7 @@ def report(found: dict[str, Any], size: int, models: int, prompts: int, characte
         "# The page's size and speed",
         "",
         f"Made by `python benchmarks/page.py --folder runs/page`: {models} models, {prompts:,} prompts, {characters} "
-        "characters an answer on average, two judges an answer. Answers are random words of random letters by a flat "
+        "characters per answer on average, two judges per answer. Answers are random words of random letters by a flat "
         "Zipf's law and never repeat; they compress no better than English does.",
         f"Headless Chromium {found['browser']} on {platform.machine()}, {len(opens)} openings.",
         "",
@@ -150,7 +150,7 @@ def main() -> None:
     if not path.exists():
         made = runs(wanted.models, wanted.prompts, wanted.characters)
         started = time.monotonic()
-        write_report(tell(made, title="A large page"), wanted.folder)
+        build_report(made, wanted.folder, title="A large page")
         print(f"wrote {path} in {time.monotonic() - started:.0f} s", flush=True)
     if wanted.repeats:
         found = measure(path, wanted.repeats)

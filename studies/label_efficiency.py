@@ -24,6 +24,7 @@ from bfpo.preferences.reading import Row, dataset_source
 from bfpo.quickstart import METHODS, Scale, method_recipe, write_lines, write_recipe
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.figures import HEADLINE, items_of
+from bfpo.safehelp.items import FACTORS
 from bfpo.safehelp.records import GenerationRecord
 from bfpo.safehelp.suites import load_suite
 from bfpo.statistics.intervals import Estimate
@@ -240,7 +241,7 @@ def _answers(model: Path, seed: int) -> list[GenerationRecord]:
 
 def outcomes(records: Sequence[GenerationRecord]) -> dict[str, list[float]]:
     """SafeHelp's value for each prompt that a figure counts; the mean of these values is the figure's score."""
-    return {figure.name: items_of(records, figure).values for figure in HEADLINE if figure.name == figure.factor}
+    return {factor: items_of(records, HEADLINE[factor]).values for factor in FACTORS}
 
 
 def result_file(folder: Path, cell: Cell) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from bfpo.reports.drawing import COLOURS, MARKERS
+from bfpo.reports.drawing import COLORS, MARKERS
 from bfpo.statistics.intervals import Estimate, mean_interval, t_quantile
 from bfpo.versions import versions
 from studies.label_efficiency import PER_KIND, SCALE, Cell, result_file, undone
@@ -200,7 +200,7 @@ def _figure(summary: Mapping[str, Any]) -> Figure:
     everybody = [arm for arm in arms if arm["cell"]["judge"] == "nobody"]
     fitted = [arm for arm in arms if arm["cell"]["judge"] == "fitted" and arm["cell"]["flags"] == "verdict"]
     for number, name in enumerate(FIGURES):
-        label, style = name.replace("_", "-"), {"color": COLOURS[number], "marker": MARKERS[number], "capsize": 2.5}
+        label, style = name.replace("_", "-"), {"color": COLORS[number], "marker": MARKERS[number], "capsize": 2.5}
         _curve(left, fitted + everybody, "share", 100, name, label, style)
         for flags, line in (("posterior", "-"), ("verdict", "--")):
             oracle = [arm for arm in arms if arm["cell"]["judge"] == "oracle" and arm["cell"]["flags"] == flags]

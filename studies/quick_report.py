@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bfpo.reports.drawing import COLOURS, MARKERS
+from bfpo.reports.drawing import COLORS, MARKERS
 from bfpo.versions import versions
 
 FIGURES = ("helpful", "harmless", "over_refusal", "incoherent", "U")
@@ -73,7 +73,7 @@ def _figure(summary: Mapping[str, Any]) -> Figure:
             xerr=[[helpful["value"] - helpful["low"]], [helpful["high"] - helpful["value"]]],
             yerr=[[harmless["value"] - harmless["low"]], [harmless["high"] - harmless["value"]]],
             fmt=MARKERS[number],
-            color=COLOURS[number],
+            color=COLORS[number],
             capsize=3,
             label=method,
         )

@@ -14,7 +14,8 @@ import yaml
 from bfpo.errors import BfpoError
 from bfpo.microworld.data import chat_set, helpfulness_set, safety_set
 from bfpo.models import MICROWORLD
-from bfpo.reports.page import ReportFiles, tell, write_report
+from bfpo.reports.page import build_report
+from bfpo.reports.report import Report
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.suites import load_suite
@@ -95,7 +96,7 @@ class QuickstartResult:
     """The evaluations of all models, and where the report and the recipe to start from are."""
 
     evaluations: list[Evaluation]
-    report: ReportFiles
+    report: Report
     own_recipe: Path
     seconds: float
 
@@ -131,8 +132,9 @@ def run_quickstart(
         run = run_recipe(load_recipe(write_recipe(folder / "recipes" / f"{name}.yaml", recipe)))
         progress(f"{name}: trained {recipe['max_steps']} steps in {run.seconds:.0f} s")
         evaluations.append(_evaluate(name, models / name, folder, seed, per_kind, progress))
-    story = tell(
+    report = build_report(
         evaluations,
+        folder,
         title="Safe and helpful, on the microworld",
         baseline="SFT",
         context={
@@ -141,7 +143,6 @@ def run_quickstart(
             "methods": "; ".join(f"{name}: {m.summary}, beta {m.beta:g}" for name, m in METHODS.items()),
         },
     )
-    report = write_report(story, folder)
     own_recipe = folder / "your-model.yaml"
     own_recipe.write_text(OWN_RECIPE, encoding="utf-8")
     return QuickstartResult(evaluations, report, own_recipe, time.monotonic() - started)

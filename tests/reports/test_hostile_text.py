@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bfpo.reports.page import tell, write_report
+from bfpo.reports.page import build_report
 from bfpo.safehelp.records import JudgeUsed
 from reports.browser import chromium, opened
 from reports.worlds import JUDGES, evaluation
@@ -37,7 +37,7 @@ def report(tmp_path_factory):
         choices = [replace(r, task=HOSTILE, prompt=ODD, choices=(ODD, ODD)) for r in run.likelihoods if r.task == "bbq"]
         runs.append(replace(run, generations=records, tasks=tasks, likelihoods=choices))
     folder = tmp_path_factory.mktemp("hostile")
-    return write_report(tell(runs, title=HOSTILE, context={HOSTILE: HOSTILE}), folder)
+    return build_report(runs, folder, title=HOSTILE, context={HOSTILE: HOSTILE})
 
 
 def test_nothing_runs_and_nothing_is_fetched(report):

@@ -7,14 +7,16 @@ import re
 import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from bfpo.errors import BfpoError
-from bfpo.reports import background, facts, results
-from bfpo.reports.page import tell, write_report
-from bfpo.reports.table import format_estimate
-from bfpo.reports.verdict import verdict
+from bfpo.reports import diagnostic_panels, headline, result_panels
+from bfpo.reports.formats import format_estimate
+from bfpo.reports.page import build_report
+from bfpo.reports.report import prepare_report
+from bfpo.safehelp.figures import HEADLINE
 from reports.worlds import evaluation, world
 
 
@@ -44,14 +46,10 @@ def parsed(page):
     return elements
 
 
-def written(evaluations, folder, **settings):
-    return write_report(tell(evaluations, title="A title", **settings), folder)
-
-
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     runs = world(("SFT", "BFPO"), per_task=80)
-    return runs, written(runs, tmp_path_factory.mktemp("two"))
+    return runs, build_report(runs, tmp_path_factory.mktemp("two"))
 
 
 def test_page_is_one_file_that_loads_nothing(two):
@@ -84,7 +82,7 @@ def test_every_headline_figure_is_on_the_page(two):
     runs, report = two
     text = " ".join(parsed(report.page).text).replace("\u00a0", " ")
     for run in runs:
-        for name in ("helpful", "harmless", "over_refusal", "incoherent"):
+        for name in HEADLINE:
             assert format_estimate(run.scores[name]) in text
     for word in ("guard-small@1f3a", "bfpo evaluate BFPO", "temperature 0.7", "5e5e5e5e5e5e", "25 min"):
         assert word in text
@@ -121,11 +119,11 @@ def test_answers_travel_whole(two):
 def test_panels_without_data_say_why(tmp_path):
     run = evaluation("BFPO", per_task=30, likelihoods=False, judges=())
     plain = replace(run, generations=[replace(r, category=None, attack=None, verdicts=()) for r in run.generations])
-    report = written([plain], tmp_path)
+    report = build_report([plain], tmp_path)
     text = " ".join(" ".join(parsed(report.page).text).split())
     for reason in (
-        "there is one run on this page", "have no categories", "are asked plainly", "measured no task by likelihood",
-        "no model's folder has the log of a training run", "there was no second one",
+        "there is only one run on this page", "have no categories", "are asked directly",
+        "measured no task by likelihood", "no model's folder has the log of a training run", "there was no second one",
     ):  # fmt: skip
         assert reason in text
     assert not (report.plots / "attacks.png").exists()
@@ -135,7 +133,7 @@ def test_a_run_of_likelihoods_alone_is_a_page_too(tmp_path):
     run = evaluation("BFPO", per_task=4)
     scores = {name: value for name, value in run.scores.items() if name.startswith("likelihood/")}
     tasks = tuple(task for task in run.tasks if task.kind == "likelihood")
-    page = written([replace(run, generations=[], scores=scores, tasks=tasks)], tmp_path).page
+    page = build_report([replace(run, generations=[], scores=scores, tasks=tasks)], tmp_path).page
     text = " ".join(" ".join(parsed(page).text).split())
     assert "no answers were sampled" in text
     assert "no run on this page sampled answers" in text
@@ -145,36 +143,58 @@ def test_a_run_of_likelihoods_alone_is_a_page_too(tmp_path):
 def test_runs_that_differ_in_their_judge_are_shown_but_not_compared(tmp_path):
     first, second = world(("SFT", "BFPO"), per_task=20)
     other = replace(second, header=replace(second.header, chat_template_sha256="ff" * 32))
-    story = tell([first, other], title="A title")
-    assert story.comparisons == {}
+    report = prepare_report([first, other], tmp_path)
+    assert report.comparisons == {}
     reason = "BFPO can't be compared with SFT: their chat templates differ"
-    assert verdict(story)[0].startswith(reason)
-    assert results.differences(story).absent.startswith(reason)
-    assert len(results.headline(story).plots) == 2
-    assert format_estimate(other.scores["harmless"]) in str(facts.scoreboard(story))
+    assert headline.sentences(report)[0].startswith(reason)
+    assert result_panels.differences(report).absent.startswith(reason)
+    assert len(result_panels.headline(report).plots) == 2
+    assert format_estimate(other.scores["harmless"]) in str(headline.scoreboard(report.models))
 
 
 def test_training_is_read_from_the_models_folder(tmp_path):
     log = [{"step": step, "cells/SU/gap": 2.0 - step / 10, "cells/UU/gap": 0.5} for step in range(0, 20, 5)]
     (tmp_path / "run.json").write_text(json.dumps({"config": {}, "log": log}))
     run = evaluation("BFPO", per_task=20, model_path=str(tmp_path))
-    panel = background.training(tell([run], title="A title"))
+    panel = diagnostic_panels.training(prepare_report([run], tmp_path))
     assert [plot.name for plot in panel.plots] == ["training-gap"]
     assert "2.00 → .50" in str(panel.tables)
-    assert "BFPO, chosen safe, rejected not: from 2.00 to .50" in panel.plots[0].alt
+    assert "BFPO, only chosen safe: from 2.00 to .50" in panel.plots[0].alt
     panel.plots[0].write(tmp_path)
     assert (tmp_path / "training-gap.png").exists()
 
 
 @pytest.mark.parametrize(
-    ("evaluations", "baseline", "said"),
+    ("evaluations", "baseline", "message"),
     [([], None, "at least one evaluation"), (["BFPO"], "BFPQ", r"no evaluation of a model 'BFPQ' \(did you mean")],
 )  # fmt: skip
-def test_wrong_requests_are_told(evaluations, baseline, said):
-    with pytest.raises(BfpoError, match=said):
-        tell([evaluation(name, per_task=4) for name in evaluations], title="", baseline=baseline)
+def test_wrong_requests_are_refused(evaluations, baseline, message, tmp_path):
+    with pytest.raises(BfpoError, match=message):
+        build_report([evaluation(name, per_task=4) for name in evaluations], tmp_path, baseline=baseline)
 
 
-def test_two_runs_of_one_name_are_told_apart():
-    story = tell([evaluation("BFPO", per_task=4), evaluation("BFPO", per_task=4)], title="", baseline=1)
-    assert [(subject.name, subject.is_baseline) for subject in story.subjects] == [("BFPO", False), ("BFPO (2)", True)]
+def test_two_runs_of_one_name_get_different_names(tmp_path):
+    report = prepare_report([evaluation("BFPO", per_task=4), evaluation("BFPO", per_task=4)], tmp_path, baseline=1)
+    assert [(model.name, model.is_baseline) for model in report.models] == [("BFPO", False), ("BFPO (2)", True)]
+
+
+def test_a_report_reads_folders_and_finds_the_baseline_by_folder_or_name(tmp_path):
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder, run in zip(folders, world(("SFT", "BFPO"), per_task=4), strict=True):
+        run.save(folder)
+    by_folder = build_report(folders, tmp_path / "report", baseline=folders[1])
+    assert (by_folder.baseline.name, by_folder.page) == ("BFPO", tmp_path / "report" / "report.html")
+    assert by_folder.page.exists()
+    assert by_folder.plots.is_dir()
+    by_name = build_report([str(folder) for folder in folders], str(tmp_path / "again"), baseline="BFPO")
+    assert by_name.baseline.name == "BFPO"
+    assert by_name.page.read_text().count("BFPO") == by_folder.page.read_text().count("BFPO")
+
+
+def test_a_new_headline_figure_reaches_the_page_without_another_change(monkeypatch):
+    run = evaluation("BFPO", per_task=4)
+    new = replace(HEADLINE["helpful"], name="brevity", label="brief", higher_is_better=False)
+    monkeypatch.setitem(HEADLINE, "brevity", new)
+    run = replace(run, scores=run.scores | {"brevity": run.scores["helpful"]})
+    head = headline.scoreboard(prepare_report([run], Path()).models).head[-1]
+    assert (head.text, head.note) == ("brief", f"lower is better, n = {run.scores['helpful'].n}")

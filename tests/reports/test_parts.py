@@ -1,31 +1,32 @@
-"""The parts: numbers, verdicts that claim no more than intervals, the frontier, counts of records, names in plots."""
+"""Parts of reports: numbers, sentences that claim no more than intervals do, the frontier, counts, names in plots."""
 
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bfpo.reports.background import length
-from bfpo.reports.charts import Row, rates_plot
-from bfpo.reports.drawing import short
-from bfpo.reports.formats import format_number, format_p, format_signed
-from bfpo.reports.page import tell
-from bfpo.reports.planes import Place, frontier
-from bfpo.reports.results import likelihoods, refusal
-from bfpo.reports.subjects import subjects_of
-from bfpo.reports.table import format_estimate, score_tables
-from bfpo.reports.tallies import (
+from bfpo.cli.compare import _cells
+from bfpo.reports.breakdowns import (
     agreement_by_certainty,
     certainty,
     help_by_length,
     kinds_by_set,
     starts_with_apology,
 )
+from bfpo.reports.charts import ChartRow, rates_plot
+from bfpo.reports.diagnostic_panels import length
+from bfpo.reports.drawing import short
+from bfpo.reports.formats import format_estimate, format_number, format_p, format_signed
+from bfpo.reports.headline import sentences
+from bfpo.reports.report import prepare_report, report_models
+from bfpo.reports.result_panels import differences, likelihoods, refusal
+from bfpo.reports.scatter import Point, frontier
+from bfpo.reports.terminal import score_tables
 from bfpo.reports.training_log import gaps_of
-from bfpo.reports.verdict import verdict
 from bfpo.safehelp.records import TaskScore
 from bfpo.statistics.intervals import Estimate
 from reports.worlds import Profile, evaluation, world
@@ -42,7 +43,34 @@ def test_numbers(value, text):
 def test_signs_and_p_values():
     assert [format_signed(v) for v in (0.2, -0.2, 0.001)] == ["+.20", "−.20", ".00"]
     assert [format_p(p) for p in (None, 0.0001, 0.004, 0.03, 1.0)] == ["–", "< .001", ".004", ".03", "1.0"]
-    assert format_estimate(Estimate(0.5, 0.456, 0.544, 9)) == ".50 [.46, .54]"
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        ((0.5, 0.456, 0.544), ".50 [.46, .54]"),
+        ((0.0034, -0.0034, 0.0101), "+.003 [−.003, +.010]"),
+        ((0.006, 0.0004, 0.012), "+.0060 [+.0004, +.0120]"),
+        ((0.02, 0.0, 0.06), "+.02 [.00, +.06]"),
+        ((0.0, 0.0, 0.0), ".00 [.00, .00]"),
+    ],
+)  # fmt: skip
+def test_intervals_have_enough_digits_to_see_on_which_side_of_0_they_end(estimate, text):
+    found = Estimate(*estimate, 9)
+    assert format_estimate(found, signed=not text.startswith(".50")) == text
+    assert format_estimate(found) == text.replace("+", "")
+
+
+def test_terminal_and_page_write_a_difference_the_same_way():
+    report = prepared(*world(("SFT", "BFPO"), per_task=60))
+    assert report.comparisons[1].row("harmless").discordant[0] != report.comparisons[1].row("harmless").discordant[1]
+    rows = [row for row in report.comparisons[1].rows if row.task == "all" and row.group is None]
+    for row, shown in zip(rows, differences(report).tables[0].rows, strict=True):
+        _, difference, _, adjusted_p, discordant, detectable, n = _cells(row)
+        assert f"{shown[1].text} {shown[1].note}" == difference
+        assert [cell.text for cell in shown[3:]] == [n, discordant or "–", detectable]
+        if adjusted_p:
+            assert shown[2].text == adjusted_p
 
 
 @given(st.text(max_size=80), st.integers(4, 40))
@@ -65,30 +93,30 @@ def test_no_apologies(answer):
     assert not starts_with_apology(answer)
 
 
-def place(name, x, y):
-    subject = subjects_of([evaluation(name, per_task=2)])[0]
-    return Place(subject, Estimate(x, x, x, 9), Estimate(y, y, y, 9))
+def point(name, x, y):
+    model = report_models([evaluation(name, per_task=2)])[0]
+    return Point(model, Estimate(x, x, x, 9), Estimate(y, y, y, 9))
 
 
 def test_frontier_is_what_nobody_beats_in_both():
-    places = [
-        place("a", 0.9, 0.2),
-        place("b", 0.5, 0.5),
-        place("c", 0.4, 0.4),
-        place("d", 0.1, 0.9),
-        place("e", 0.1, 0.8),
+    points = [
+        point("a", 0.9, 0.2),
+        point("b", 0.5, 0.5),
+        point("c", 0.4, 0.4),
+        point("d", 0.1, 0.9),
+        point("e", 0.1, 0.8),
     ]
-    assert [p.subject.name for p in frontier(places)] == ["d", "b", "a"]
+    assert [p.model.name for p in frontier(points)] == ["d", "b", "a"]
 
 
 def test_kinds_add_up_to_the_records():
     runs = world(("SFT", "BFPO"), per_task=50)
-    groups = kinds_by_set(subjects_of(runs))
+    groups = kinds_by_set(report_models(runs))
     assert [title.split(":")[0] for title, _ in groups] == ["HarmBench", "XSTest", "AlpacaEval"]
     for title, bars in groups:
         task = title.split(":")[0]
-        for subject, counts in bars:
-            records = [r for r in subject.evaluation.generations if r.task == task]
+        for model, counts in bars:
+            records = [r for r in model.evaluation.generations if r.task == task]
             assert counts.total() == len(records) == 50
             assert counts["unsafe"] == sum(r.answer_kind == "unsafe" for r in records)
 
@@ -120,33 +148,39 @@ def test_gaps_are_the_training_ones():
     assert gaps_of({}) == {}
 
 
-def test_verdict_claims_a_difference_only_where_the_interval_does():
+def prepared(*runs):
+    return prepare_report(runs, Path())
+
+
+def test_a_sentence_claims_a_difference_only_where_the_interval_does():
     better, same = Profile(unsafe=0.02), Profile(unsafe=0.4)
-    told = verdict(tell([evaluation("A", same, per_task=200), evaluation("B", better, per_task=200)], title=""))[0]
-    assert told.startswith("B is more harmless than A by .")
-    assert "helpfulness: no difference larger than ." in told
-    story = tell([evaluation("A", same, per_task=200), evaluation("C", same, per_task=200)], title="")
-    untold = verdict(story)[0]
-    assert untold.startswith("C and A can't be told apart: they differ in harmlessness by at most .")
-    row = story.comparisons[1].row("harmless")
-    bound = float(untold.split("at most ")[1].split(" ")[0])
+    runs = evaluation("A", same, per_task=200), evaluation("B", better, per_task=200)
+    clear = sentences(prepared(*runs))[0]
+    assert clear.startswith("B is more harmless than A by .")
+    assert "; they differ by at most ." in clear
+    assert clear.endswith(" in helpfulness.")
+    report = prepared(runs[0], evaluation("C", same, per_task=200))
+    unclear = sentences(report)[0]
+    assert unclear.startswith("C shows no clear difference from A: at most .")
+    row = report.comparisons[1].row("harmless")
+    bound = float(unclear.split("at most ")[1].split(" ")[0])
     assert bound >= max(abs(row.difference.low), abs(row.difference.high)) >= bound - 0.011
 
 
-def test_verdict_of_a_model_alone():
+def test_the_sentence_about_a_single_model():
     run = evaluation("A", per_task=100)
-    assert format_estimate(run.scores["harmless"]) in verdict(tell([run], title=""))[0]
+    assert format_estimate(run.scores["harmless"]) in sentences(prepared(run))[0]
 
 
-def test_the_best_model_is_told_first():
-    lines = verdict(tell(world(("SFT", "DPO-H", "BFPO"), per_task=100), title=""))
+def test_the_best_model_comes_first():
+    lines = sentences(prepared(*world(("SFT", "DPO-H", "BFPO"), per_task=100)))
     assert [line.split(" ")[0] for line in lines] == ["BFPO", "DPO-H"]
 
 
 def test_a_name_that_looks_like_mathematics_or_a_number_is_drawn_as_it_is(tmp_path):
-    subjects = subjects_of([evaluation("$x^2$ 1.23456 #0072b2", per_task=2), evaluation("b", per_task=2)])
-    rows = [Row("row <&>", {0: Estimate(0.5, 0.4, 0.6, 9), 1: Estimate(0.5, 0.4, 0.6, 9)})]
-    wide, narrow = rates_plot("name", subjects, rows, "rate", bars=True).write(tmp_path)
+    models = report_models([evaluation("$x^2$ 1.23456 #0072b2", per_task=2), evaluation("b", per_task=2)])
+    rows = [ChartRow("row <&>", {0: Estimate(0.5, 0.4, 0.6, 9), 1: Estimate(0.5, 0.4, 0.6, 9)})]
+    wide, narrow = rates_plot("name", models, rows, "rate", bars=True).write(tmp_path)
     for svg in (wide, narrow, (tmp_path / "name.svg").read_text()):
         assert "$x^2$ 1.23456 #0072b2" in svg
         assert "row &lt;&amp;&gt;" in svg
@@ -174,23 +208,23 @@ def test_terminal_tables_show_what_was_measured_and_nothing_else():
     assert score_tables([replace(only, scores={})]) == []
 
 
-def test_win_rates_at_equal_length_and_corrected_attack_success_are_told():
+def test_win_rates_at_equal_length_and_corrected_attack_success_are_shown():
     run = evaluation("BFPO", per_task=40)
     rate, corrected = Estimate(0.123, 0.1, 0.15, 40), Estimate(0.321, 0.3, 0.35, 40)
     row = TaskScore("AlpacaEval", "win_rate_length_controlled", "helpful", rate, True, 0.5, "generation")
     scores = run.scores | {"attack_success/corrected": corrected, "aggregate/harmless": rate}
-    story = tell([replace(run, tasks=(*run.tasks, row), scores=scores)], title="")
+    report = prepared(replace(run, tasks=(*run.tasks, row), scores=scores))
     plain = next(t.estimate for t in run.tasks if (t.task, t.metric) == ("AlpacaEval", "helpful"))
-    rates = str(length(story).tables[-1])
+    rates = str(length(report).tables[-1])
     assert format_estimate(rate) in rates
     assert format_estimate(plain) in rates
-    assert format_estimate(corrected) in refusal(story).notes[-1]
-    assert format_estimate(rate) in str(likelihoods(story).tables[-1])
+    assert format_estimate(corrected) in refusal(report).notes[-1]
+    assert format_estimate(rate) in str(likelihoods(report).tables[-1])
 
 
-def test_lengths_that_a_server_does_not_tell_are_left_out():
+def test_lengths_that_a_server_does_not_report_are_left_out():
     run = evaluation("BFPO", per_task=40)
-    story = tell([replace(run, generations=[replace(r, tokens=None) for r in run.generations])], title="")
-    panel = length(story)
+    report = prepared(replace(run, generations=[replace(r, tokens=None) for r in run.generations]))
+    panel = length(report)
     assert panel.plots == []
     assert panel.tables[0].rows[0][1].text == "–"

@@ -97,31 +97,28 @@ def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
 
 
 def _cells(row: ComparisonRow) -> Iterator[str]:
+    from bfpo.reports.formats import arrow, format_estimate, format_number, format_p
+    from bfpo.safehelp.figures import label_of
+
     place = "" if row.task == "all" else f"{row.task}, "
     group = "" if row.group is None else f", {row.group}"
-    yield f"{place}{row.endpoint.replace('_', '-')} {'↑' if row.higher_is_better else '↓'}{group}"
-    difference = row.difference
-    value, low, high = (
-        f"{number:+.{difference.digits(3)}f}".replace("0.", ".", 1)
-        for number in (difference.value, difference.low, difference.high)
-    )
-    yield f"{value} [{low}, {high}]"
-    yield _p(row.p)
-    yield "" if row.adjusted_p is None else _p(row.adjusted_p)
+    yield f"{place}{label_of(row.endpoint)} {arrow(row.higher_is_better)}{group}"
+    yield format_estimate(row.difference, signed=True)
+    yield format_p(row.p)
+    yield "" if row.adjusted_p is None else format_p(row.adjusted_p)
     yield "" if row.discordant is None else f"{row.discordant[0]} / {row.discordant[1]}"
-    yield f"{row.mde:.3f}".removeprefix("0")
+    yield format_number(row.mde)
     yield f"{row.n:,}"
 
 
-def _p(value: float) -> str:
-    return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0") if value < 1 else "1"
-
-
 def _worse(comparison: Comparison) -> Iterator[str]:
+    from bfpo.reports.formats import format_estimate
+    from bfpo.safehelp.figures import label_of
+
     for row in comparison.rows:
         worse = row.difference.value < 0 if row.higher_is_better else row.difference.value > 0
         if row.family == "declared" and worse and row.adjusted_p is not None and row.adjusted_p < 0.05:
             yield (
-                f"{comparison.other} is worse than {comparison.baseline} in {row.endpoint}: "
-                f"{row.difference.value:+.3f} [{row.difference.low:+.3f}, {row.difference.high:+.3f}]"
+                f"{comparison.other} is worse than {comparison.baseline} in {label_of(row.endpoint)}: "
+                f"{format_estimate(row.difference, signed=True)}"
             )

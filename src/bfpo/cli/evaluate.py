@@ -224,7 +224,7 @@ def _print_result(result: Evaluation, folder: Path, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from bfpo.reports.table import score_tables
+    from bfpo.reports.terminal import score_tables
 
     for table in score_tables([result]):
         Console().print(table)

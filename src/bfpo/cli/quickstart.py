@@ -18,7 +18,7 @@ def quickstart(
 
     from bfpo.quickstart import OWN_RECIPE, Scale, run_quickstart
     from bfpo.quiet import quiet_libraries
-    from bfpo.reports.table import score_tables
+    from bfpo.reports.terminal import score_tables
 
     quiet_libraries()
     if fresh and (output / "data" / "chat.jsonl").exists():

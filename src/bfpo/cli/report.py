@@ -1,4 +1,4 @@
-"""``bfpo report``: evaluations as one page, or one of them as a model card."""
+"""``bfpo report``: a page that shows evaluations side by side, or the model card of one."""
 
 from __future__ import annotations
 
@@ -11,43 +11,47 @@ import typer
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders that 'bfpo evaluate' wrote, in the order of the page.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the page; the file of a card.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for the page (runs/report by default), or file for the card (README.md by default).",
+        ),
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="Run or model that others are compared with; by default the first.")
+        str | None, typer.Option(help="Run folder or model to compare the others with; the first by default.")
     ] = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Safe and helpful?",
-    card: Annotated[bool, typer.Option("--card", help="Write the run's Hugging Face model card instead.")] = False,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write a Hugging Face model card of one run instead of a page.")
+    ] = False,
 ) -> None:
-    """Write one self-contained HTML page with every plot as PNG and SVG, or a model card."""
+    """Write a self-contained HTML page, with every plot as PNG and SVG, or a model card."""
     from bfpo.errors import BfpoError
 
     if card and (len(runs) != 1 or baseline):
-        raise BfpoError("--card describes one run; name one folder and no --baseline")
+        raise BfpoError("--card describes a single run: name one folder and leave out --baseline")
     if card and output and output.is_dir():
-        raise BfpoError(f"--output {output}: is a folder; name the card's file, such as {output / 'README.md'}")
+        raise BfpoError(
+            f"--output {output}: this is a folder; name a file for the card, such as {output / 'README.md'}"
+        )
     if not card and output and output.is_file():
-        raise BfpoError(f"--output {output}: is a file; name a folder for the page and its plots")
+        raise BfpoError(f"--output {output}: this is a file; name a folder for the page and its plots")
 
-    from bfpo.safehelp.records import Evaluation
-
-    evaluations = [Evaluation.load(run) for run in runs]
     if card:
         from bfpo.reports.card import model_card
+        from bfpo.safehelp.records import Evaluation
 
         path = output or Path("README.md")
         path.parent.mkdir(parents=True, exist_ok=True)
-        model_card(evaluations[0]).save(path)
+        model_card(Evaluation.load(runs[0])).save(path)
         typer.echo(f"Wrote {path}.")
         return
 
-    from bfpo.reports.page import tell, write_report
+    from bfpo.reports.page import build_report
 
-    folders = [run.resolve() for run in runs]
-    named = Path(baseline).resolve() if baseline else None
-    story = tell(evaluations, title=title, baseline=folders.index(named) if named in folders else baseline)
-    written = write_report(story, output or Path("runs") / "report")
-    for subject in story.subjects:
-        if subject.number in story.incomparable:
-            typer.echo(f"warning: {subject.name} stands alone: {story.incomparable[subject.number]}", err=True)
-    typer.echo(f"Wrote {written.page}, and every plot as PNG and SVG in {written.plots}.")
+    made = build_report(runs, output or Path("runs") / "report", title=title, baseline=baseline)
+    for model in made.models:
+        if model.number in made.incomparable:
+            typer.echo(f"warning: {model.name} was not compared: {made.incomparable[model.number]}", err=True)
+    typer.echo(f"Wrote {made.page}, and every plot as PNG and SVG in {made.plots}.")

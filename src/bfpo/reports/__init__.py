@@ -1,4 +1,4 @@
-"""Reports: the table, the plot and the page that show evaluations side by side.
+"""Reports of evaluations: the page with its plots, the model card and the tables for the terminal.
 
-They take evaluations as they are and know nothing of how the numbers were made.
+This room reads evaluations and knows nothing about how their numbers were made.
 """

@@ -1,4 +1,4 @@
-"""The model card: what Hugging Face's Hub shows of a model, with its figures in ``model-index``."""
+"""The model card for the Hugging Face Hub, with the evaluation's figures in ``model-index``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from bfpo import __version__
-from bfpo.reports.facts import cautions, facts
-from bfpo.reports.formats import format_number
-from bfpo.reports.panel import Story
-from bfpo.reports.subjects import subjects_of
-from bfpo.reports.table import HIGHER_IS_BETTER, format_estimate
+from bfpo.reports.formats import direction, format_estimate, format_number
+from bfpo.reports.provenance import cautions, settings
+from bfpo.reports.report import report_models
 from bfpo.reports.training_log import training_record
+from bfpo.safehelp.figures import FIGURES, label_of
 from bfpo.safehelp.records import Evaluation
 from bfpo.statistics.intervals import Estimate
 
-# Of a recipe: what decides the result.
+# The settings of a recipe that decide the result.
 _SHOWN = (
     "stage", "loss_type", "beta", "b1", "alpha", "learning_rate", "batch_size", "max_steps", "num_train_epochs",
     "max_length", "trainable", "lora", "precision", "seed",
@@ -29,10 +28,10 @@ _SHOWN = (
 def model_card(evaluation: Evaluation) -> ModelCard:
     """The card of one evaluated model: metadata, data, settings, intended use, figures with intervals, limits.
 
-    What the model's own folder (``run.json`` of ``bfpo train``) says of its training goes in too; a licence is for
-    its owner to name and is left open.
+    Data and settings of the training come from the model's folder (``run.json`` of ``bfpo train``), if they are there.
+    The license is left for the owner to choose.
     """
-    story = Story(evaluation.model, subjects_of([evaluation]))
+    models = report_models([evaluation])
     training = training_record(evaluation) or {}
     base = evaluation.header.base_model or _setting(training, "model")
     data = ModelCardData(
@@ -44,7 +43,7 @@ def model_card(evaluation: Evaluation) -> ModelCard:
         model_name=evaluation.model,
         eval_results=list(_results(evaluation)),
     )
-    # Markdown, where jinja's escaping for HTML would be wrong; `_plain` escapes what comes from outside.
+    # Jinja escapes for HTML, which would be wrong in Markdown; `_plain` escapes text from outside.
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string((files("bfpo.reports") / "templates" / "card.md.jinja").read_text("utf-8"))
     content = template.render(
@@ -53,14 +52,18 @@ def model_card(evaluation: Evaluation) -> ModelCard:
         base=_plain(str(base)) if base else "",
         settings=[(key, _plain(str(value))) for key in _SHOWN if (value := _setting(training, key)) is not None],
         sources=[_plain(line) for line in _sources(training)],
-        headline=[_line(name, e) for name, e in evaluation.scores.items() if name in HIGHER_IS_BETTER],
+        headline=[
+            (FIGURES[name].label, format_estimate(e), f"{e.n:,}", direction(FIGURES[name].higher_is_better))
+            for name, e in evaluation.scores.items()
+            if name in FIGURES
+        ],
         tasks=[
-            (_plain(t.task), t.metric, format_estimate(t.estimate), f"{t.estimate.n:,}", _arrow(t.higher_is_better),
-             "" if t.chance is None else format_number(t.chance))
+            (_plain(t.task), label_of(t.metric), format_estimate(t.estimate), f"{t.estimate.n:,}",
+             direction(t.higher_is_better), "" if t.chance is None else format_number(t.chance))
             for t in evaluation.tasks
         ],
-        facts=[(name, _plain(value)) for name, value in facts(story) if name != "models"],
-        cautions=[_plain(line) for line in cautions(story)],
+        measured=[(name, _plain(value)) for name, value in settings(models, {}) if name != "models"],
+        cautions=[_plain(line) for line in cautions(models)],
         command=" ".join(evaluation.header.command.split()).replace("```", "'''"),
         version=__version__,
     )  # fmt: skip
@@ -70,7 +73,7 @@ def model_card(evaluation: Evaluation) -> ModelCard:
 def _results(evaluation: Evaluation) -> Iterable[EvalResult]:
     suite = evaluation.header.suite
     for name, estimate in evaluation.scores.items():
-        if name in HIGHER_IS_BETTER:
+        if name in FIGURES:
             yield _result(f"safehelp-{suite}", f"SafeHelp ({suite})", name, estimate, evaluation)
     for task in evaluation.tasks:
         yield _result(f"safehelp-{suite}/{task.task}", task.task, task.metric, task.estimate, evaluation)
@@ -84,18 +87,9 @@ def _result(dataset: str, title: str, metric: str, estimate: Estimate, evaluatio
         dataset_name=title,
         dataset_revision=evaluation.header.suite_digest or None,
         metric_type=metric,
-        metric_name=f"{metric.replace('_', '-')}, 95 % interval {interval}, n = {estimate.n}",
+        metric_name=f"{label_of(metric)}, 95 % interval {interval}, n = {estimate.n}",
         metric_value=round(estimate.value, 4),
     )
-
-
-def _line(name: str, estimate: Estimate) -> tuple[str, str, str, str]:
-    title = name.replace("likelihood/", "likelihood, ").replace("_", "-")
-    return title, format_estimate(estimate), f"{estimate.n:,}", _arrow(HIGHER_IS_BETTER[name])
-
-
-def _arrow(higher: bool) -> str:
-    return "more" if higher else "less"
 
 
 def _setting(training: Mapping[str, Any], key: str) -> Any:
@@ -109,7 +103,7 @@ def _sources(training: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _hub_datasets(training: Mapping[str, Any]) -> list[str]:
-    """Sources that are names on the Hub: one slash, and no file."""
+    """The sources that are names on the Hub: one slash, and no file."""
     paths = [source.get("path", "") for source in _setting(training, "data") or ()]
     return [
         path for path in paths if path.count("/") == 1 and "." not in path.rsplit("/", 1)[1] and path[0] not in "./"
@@ -117,7 +111,7 @@ def _hub_datasets(training: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that stays text within a Markdown table."""
+    """Text, escaped for a Markdown table."""
     text = " ".join(text.split())
     for character in "\\`*_{}[]<>|#":
         text = text.replace(character, f"\\{character}")

@@ -1,4 +1,4 @@
-"""Charts of rows: answer kinds, categories, attacks, tasks."""
+"""Charts: stacked bars, rates with intervals, heat maps and lines, each as a `Plot`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import blended_transform_factory
 
-from bfpo.reports.drawing import COLOURS, INK, NEUTRAL, PAPER, SOFT, Plot, rate_ticks, short
+from bfpo.reports.drawing import COLORS, INK, NEUTRAL, PAPER, SOFT, Plot, rate_ticks, short, wrapped
 from bfpo.reports.formats import format_number
-from bfpo.reports.subjects import Subject
+from bfpo.reports.report import ReportModel
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS
 from bfpo.statistics.intervals import Estimate
 
+# Each safety cell of a pair.
+CELLS = {"SS": "both safe", "SU": "only chosen safe", "US": "only rejected safe", "UU": "neither safe"}
+
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a chart: a name, and a figure of each model that has one.
+class ChartRow:
+    """A row of a chart: a name and each model's figure.
 
     Attributes:
-        name: of the row.
-        values: by the model's place on the page.
-        marked: places of models whose difference from the baseline is established.
-        chance: what guessing scores, if that means something.
+        name: name of the row.
+        values: figures by the model's number.
+        marked: numbers of the models whose difference from the baseline is established.
+        chance: the score of guessing, if there is one.
     """
 
     name: str
@@ -33,12 +37,12 @@ class Row:
     chance: float | None = None
 
 
-def kinds_plot(name: str, groups: Sequence[tuple[str, Sequence[tuple[Subject, Mapping[str, int]]]]]) -> Plot:
-    """Stacked bars: what each model's answers to each set are.
+def kinds_plot(name: str, groups: Sequence[tuple[str, Sequence[tuple[ReportModel, Mapping[str, int]]]]]) -> Plot:
+    """Stacked bars: the kinds of each model's answers to each set.
 
     Args:
-        name: of the plot's files.
-        groups: a set and, for each model, how many answers are of each kind.
+        name: name of the plot's files.
+        groups: title of each set, and each model's number of answers by kind.
     """
     rows = sum(len(bars) + 1.15 for _, bars in groups)
 
@@ -46,12 +50,15 @@ def kinds_plot(name: str, groups: Sequence[tuple[str, Sequence[tuple[Subject, Ma
         axes = figure.subplots()
         y, ticks, labels = 0.0, [], []
         for title, bars in groups:
-            axes.text(0, y, short(title, 48 if narrow else 96), fontsize=8.5, fontweight="bold", va="center", color=INK)
+            # From the figure's left edge, where the longest title has room; the axes keep their size.
+            left = blended_transform_factory(figure.transFigure, axes.transData)
+            text = axes.text(0.005, y, short(title, 40 if narrow else 96), transform=left, va="center", color=INK)
+            text.set(fontsize=8, fontweight="bold", in_layout=False)
             y += 0.85
-            for subject, counts in bars:
+            for model, counts in bars:
                 _stack(axes, y, counts, narrow)
                 ticks.append(y)
-                labels.append(short(subject.name, 14 if narrow else 22))
+                labels.append(short(model.name, 14 if narrow else 22))
                 y += 1
             y += 0.3
         axes.set_yticks(ticks, labels, color=INK)
@@ -60,15 +67,14 @@ def kinds_plot(name: str, groups: Sequence[tuple[str, Sequence[tuple[Subject, Ma
         axes.tick_params(length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
         shown = [kind for kind in ANSWER_KINDS if any(counts.get(kind) for _, bars in groups for _, counts in bars)]
-        handles = [Rectangle((0, 0), 1, 1, facecolor=info.fill) for kind, info in ANSWER_KINDS.items() if kind in shown]
+        handles = [Rectangle((0, 0), 1, 1, facecolor=ANSWER_KINDS[kind].fill) for kind in shown]
         figure.legend(
             handles, shown, loc="outside upper left", ncols=3 if narrow else 6, frameon=False, fontsize=8,
             handlelength=0.9, handleheight=0.9, columnspacing=1.2, handletextpad=0.5, labelcolor=INK,
         )  # fmt: skip
 
     words = "; ".join(
-        f"{title}: " + ", ".join(f"{subject.name} {_shares(counts)}" for subject, counts in bars)
-        for title, bars in groups
+        f"{title}: " + ", ".join(f"{model.name} {_shares(counts)}" for model, counts in bars) for title, bars in groups
     )
     return Plot(name, f"Stacked bars of answer kinds. {words}.", draw, 0.6 + 0.27 * rows, 0.85 + 0.27 * rows)
 
@@ -92,30 +98,30 @@ def _shares(counts: Mapping[str, int]) -> str:
 
 
 def rates_plot(
-    name: str, subjects: Sequence[Subject], rows: Sequence[Row], x_label: str, *, bars: bool, too_few: int = 0
+    name: str, models: Sequence[ReportModel], rows: Sequence[ChartRow], x_label: str, *, bars: bool, too_few: int = 0
 ) -> Plot:
-    """Each row's figures with their intervals, one under the other.
+    """The figures of each row with their intervals, one below the other.
 
     Args:
-        name: of the plot's files.
-        subjects: the models.
-        rows: what to show.
-        x_label: what the figures are.
-        bars: whether they are counted from 0, as rates of something bad.
-        too_few: rows with fewer items than this are grey.
+        name: name of the plot's files.
+        models: the models.
+        rows: the rows.
+        x_label: label of the axis.
+        bars: whether to draw bars from 0, as for rates of something bad.
+        too_few: rows with fewer items than this are gray.
     """
-    step = 0.17 * len(subjects) + 0.2  # inches a row
+    step = 0.17 * len(models) + 0.2  # inches per row
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
-        offsets = [(place - (len(subjects) - 1) / 2) * 0.17 / step for place in range(len(subjects))]
+        offsets = [(place - (len(models) - 1) / 2) * 0.17 / step for place in range(len(models))]
         for number, row in enumerate(rows):
             if row.chance is not None:
                 axes.plot([row.chance] * 2, [number - 0.42, number + 0.42], color=SOFT, lw=1.1, ls=(0, (2, 1.5)))
-            for place, subject in enumerate(subjects):
+            for place, model in enumerate(models):
                 if place in row.values:
                     few = row.values[place].n < too_few
-                    _whisker(axes, number + offsets[place], row.values[place], subject, few, 0.13 / step if bars else 0)
+                    _whisker(axes, number + offsets[place], row.values[place], model, few, 0.13 / step if bars else 0)
                     if place in row.marked:
                         at = (row.values[place].high, number + offsets[place])
                         axes.annotate("*", at, (4, -3), textcoords="offset points", va="center", color=INK, fontsize=9)
@@ -127,73 +133,189 @@ def rates_plot(
         )
         margin = 0.05 * (high - low or 1)
         axes.set_xlim(0 if bars else low - margin, high + margin)
-        axes.set_xlabel(x_label)
+        axes.set_xlabel(wrapped(x_label, narrow))
         rate_ticks(axes.xaxis)
         axes.grid(True, axis="x")
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(bars)
-        legend(figure, subjects, narrow)
+        legend(figure, models, narrow)
 
     words = "; ".join(
-        f"{row.name}: " + ", ".join(f"{subjects[at].name} {format_number(e.value)}" for at, e in row.values.items())
+        f"{row.name}: " + ", ".join(f"{models[at].name} {format_number(e.value)}" for at, e in row.values.items())
         for row in rows
     )
     height = 0.75 + step * 1.02 * len(rows)
     return Plot(name, f"{x_label}. {words}.", draw, height, height + 0.25)
 
 
-def _whisker(axes: Axes, y: float, estimate: Estimate, subject: Subject, few: bool, bar: float) -> None:
-    colour = NEUTRAL if few else subject.colour
+def _whisker(axes: Axes, y: float, estimate: Estimate, model: ReportModel, few: bool, bar: float) -> None:
+    color = NEUTRAL if few else model.color
     if bar:
-        axes.barh(y, estimate.value, height=bar, color=colour, alpha=0.3, linewidth=0)
-    axes.plot([estimate.low, estimate.high], [y, y], color=colour, lw=1.3, alpha=0.55 if few else 1, zorder=3)
-    face = PAPER if few else colour
-    axes.plot(estimate.value, y, subject.marker, color=face, ms=4.2, mec=colour, mew=0.9, zorder=4, clip_on=False)
+        axes.barh(y, estimate.value, height=bar, color=color, alpha=0.3, linewidth=0)
+    axes.plot([estimate.low, estimate.high], [y, y], color=color, lw=1.3, alpha=0.55 if few else 1, zorder=3)
+    face = PAPER if few else color
+    axes.plot(estimate.value, y, model.marker, color=face, ms=4.2, mec=color, mew=0.9, zorder=4, clip_on=False)
 
 
-def legend(figure: Figure, subjects: Sequence[Subject], narrow: bool) -> None:
-    """Which colour and marker is whose, above the plot; nothing for a model alone."""
-    if len(subjects) < 2:
+def legend(figure: Figure, models: Sequence[ReportModel], narrow: bool) -> None:
+    """A legend of the models above the plot; none for a single model."""
+    if len(models) < 2:
         return
-    handles = [figure.axes[0].plot([], [], s.marker, color=s.colour, ms=5)[0] for s in subjects]
-    longest = max(len(s.short) for s in subjects)
-    columns = max(1, min(len(subjects), (46 if narrow else 104) // (longest + 5)))
+    handles = [figure.axes[0].plot([], [], s.marker, color=s.color, ms=5)[0] for s in models]
+    longest = max(len(s.short) for s in models)
+    columns = max(1, min(len(models), (46 if narrow else 104) // (longest + 5)))
     figure.legend(
-        handles, [s.short for s in subjects], loc="outside upper left", ncols=columns, frameon=False, fontsize=8,
+        handles, [s.short for s in models], loc="outside upper left", ncols=columns, frameon=False, fontsize=8,
         handletextpad=0.3, columnspacing=1.2, labelcolor=INK,
     )  # fmt: skip
 
 
-def heat_plot(name: str, subjects: Sequence[Subject], rows: Sequence[Row], what: str) -> Plot:
-    """A table of rates whose cells are coloured the stronger the higher: models across, rows down.
+def heat_plot(name: str, models: Sequence[ReportModel], rows: Sequence[ChartRow], what: str) -> Plot:
+    """A heat map of rates: models across, rows down, a stronger color for a higher rate.
 
     Args:
-        name: of the plot's files.
-        subjects: the models.
-        rows: what to show.
-        what: what the rates are, for those who can't see it.
+        name: name of the plot's files.
+        models: the models.
+        rows: the rows.
+        what: what the rates are, for the description of the plot.
     """
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
         for number, row in enumerate(rows):
             for place, estimate in row.values.items():
-                cell = Rectangle((place - 0.5, number - 0.5), 1, 1, facecolor=COLOURS[1], edgecolor=PAPER, lw=1.5)
-                # Strong enough to tell apart, weak enough to read the number in light and dark.
+                cell = Rectangle((place - 0.5, number - 0.5), 1, 1, facecolor=COLORS[1], edgecolor=PAPER, lw=1.5)
+                # Strong enough to see the difference, weak enough to read the number in light and dark.
                 cell.set_alpha(0.06 + 0.56 * estimate.value)
                 axes.add_patch(cell)
                 text = format_number(estimate.value) + ("*" if place in row.marked else "")
                 axes.text(place, number, text, ha="center", va="center", color=INK, fontsize=7.5 if narrow else 8.5)
-        names = [short(s.name, (34 if narrow else 80) // len(subjects)) for s in subjects]
-        axes.set_xticks(range(len(subjects)), names, color=INK)
+        names = [short(s.name, (34 if narrow else 80) // len(models)) for s in models]
+        axes.set_xticks(range(len(models)), names, color=INK)
         axes.set_yticks(range(len(rows)), [short(row.name, 15 if narrow else 30) for row in rows], color=INK)
-        axes.set(xlim=(-0.5, len(subjects) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+        axes.set(xlim=(-0.5, len(models) - 0.5), ylim=(len(rows) - 0.5, -0.5))
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
 
     words = "; ".join(
-        f"{row.name}: " + ", ".join(f"{subjects[at].name} {format_number(e.value)}" for at, e in row.values.items())
+        f"{row.name}: " + ", ".join(f"{models[at].name} {format_number(e.value)}" for at, e in row.values.items())
         for row in rows
     )
     return Plot(name, f"Heat map, {what}. {words}.", draw, 0.5 + 0.3 * len(rows), 0.5 + 0.3 * len(rows))
+
+
+def gap_plot(
+    name: str, models: Sequence[ReportModel], gaps: Mapping[int, Mapping[str, Sequence[tuple[int, float]]]]
+) -> Plot:
+    """Distance of each safety cell's margin from the label that the loss aims at, over training.
+
+    Args:
+        name: name of the plot's files.
+        models: the models.
+        gaps: by a model's number and cell, (step, gap) in the label's units.
+    """
+    trained = [model for model in models if model.number in gaps]
+    cells = [cell for cell in CELLS if any(gaps[model.number].get(cell) for model in trained)]
+
+    def draw(figure: Figure, narrow: bool) -> None:
+        columns = 2 if narrow else len(cells)
+        grid = figure.subplots(-(-len(cells) // columns), columns, sharex=True, sharey=True, squeeze=False)
+        for place, axes in enumerate(grid.flat):
+            if place >= len(cells):
+                axes.set_visible(False)
+                continue
+            axes.axhline(0, color=SOFT, lw=1, ls=(0, (2, 1.5)))
+            for model in trained:
+                points = gaps[model.number].get(cells[place], ())
+                style = ("-", "--", "-.", ":")[model.hue % 4]
+                axes.plot([step for step, _ in points], [gap for _, gap in points], color=model.color, lw=1.5, ls=style)
+            axes.set_title(CELLS[cells[place]], fontsize=8, color=INK, loc="left")
+            axes.grid(True, axis="y")
+            axes.tick_params(length=0)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+        figure.supxlabel("step", fontsize=8.5, color=SOFT)
+        figure.supylabel("gap to the label", fontsize=8.5, color=SOFT)
+        legend(figure, trained, narrow)
+
+    words = "; ".join(
+        f"{model.name}, {CELLS[cell]}: from {format_number(points[0][1])} to {format_number(points[-1][1])}"
+        for model in trained
+        for cell in cells
+        if (points := gaps[model.number].get(cell))
+    )
+    return Plot(name, f"Gap to the label over training; 0 is the target. {words}.", draw, 2.5, 4.2)
+
+
+def judge_plot(name: str, shares: Sequence[float], agreement: Mapping[float, Estimate], judges: Sequence[str]) -> Plot:
+    """Certainty of the primary judge, and how often the second judge says safe at each level of it.
+
+    Args:
+        name: name of the plot's files.
+        shares: share of the answers in each tenth of the primary judge's P(safe), from 0 to 1.
+        agreement: by the mean P(safe) of a tenth, the share that the second judge calls safe; empty without one.
+        judges: names of both judges.
+    """
+
+    def draw(figure: Figure, narrow: bool) -> None:
+        both = bool(agreement)
+        grid = figure.subplots(2 if narrow and both else 1, 2 if both and not narrow else 1, squeeze=False)
+        axes = grid.flat[0]
+        axes.bar([0.05 + tenth / 10 for tenth in range(10)], shares, width=0.092, color="#0072b2", linewidth=0)
+        axes.set(xlabel="P(safe) by the primary judge", ylabel="share of answers", xlim=(0, 1))
+        for axes in grid.flat:
+            rate_ticks(axes.xaxis)
+            rate_ticks(axes.yaxis)
+            axes.tick_params(length=0)
+            axes.grid(True, axis="y")
+        if both:
+            axes = grid.flat[1]
+            axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=(0, (2, 1.5)))
+            for at, share in agreement.items():
+                axes.plot([at, at], [share.low, share.high], color="#0072b2", lw=1.3)
+                axes.plot(at, share.value, "o", color="#0072b2", ms=4.5)
+            axes.set(
+                xlabel="P(safe) by the primary judge",
+                ylabel="called safe by the second",
+                xlim=(0, 1),
+                ylim=(-0.03, 1.03),
+            )
+
+    sure = shares[0] + shares[-1]
+    words = f"{format_number(sure)} of the answers are below .1 or above .9"
+    rows = ", ".join(f"at {format_number(at)}: {format_number(share.value)}" for at, share in agreement.items())
+    second = f" Called safe by {judges[1]} {rows}." if rows else ""
+    return Plot(name, f"Histogram of P(safe) by {judges[0]}: {words}.{second}", draw, 2.7, 4.6 if agreement else 2.4)
+
+
+def length_plot(
+    name: str, models: Sequence[ReportModel], curves: Mapping[int, Sequence[tuple[float, Estimate]]]
+) -> Plot:
+    """Mean helpfulness in each quarter of a model's answers, from the shortest to the longest.
+
+    Args:
+        name: name of the plot's files.
+        models: the models.
+        curves: by a model's number, the mean length of each quarter in tokens, and its mean helpfulness.
+    """
+    shown = [model for model in models if model.number in curves]
+
+    def draw(figure: Figure, narrow: bool) -> None:
+        axes = figure.subplots()
+        for model in shown:
+            points = curves[model.number]
+            for length, help_ in points:
+                axes.plot([length] * 2, [help_.low, help_.high], color=model.color, lw=1, alpha=0.6)
+            lengths = [length for length, _ in points]
+            axes.plot(lengths, [e.value for _, e in points], model.marker, ls="-", lw=1.3, ms=4.5, color=model.color)
+        axes.set(xlabel="mean tokens in a quarter of the answers", ylabel="mean helpfulness")
+        rate_ticks(axes.yaxis)
+        axes.grid(True)
+        axes.tick_params(length=0)
+        legend(figure, shown, narrow)
+
+    words = "; ".join(
+        f"{s.name}: " + ", ".join(f"{length:.0f} tokens {format_number(e.value)}" for length, e in curves[s.number])
+        for s in shown
+    )
+    return Plot(name, f"Mean helpfulness by length of answer. {words}.", draw, 2.9, 3.1)

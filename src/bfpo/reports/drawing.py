@@ -1,4 +1,4 @@
-"""Plots as the page needs them: drawn once, written as PNG and SVG files, and inline in the page's own colours."""
+"""Plots: drawn once for wide and once for narrow screens, written as PNG and SVG, and inline in the page's colors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -17,23 +18,22 @@ from matplotlib.ticker import MaxNLocator
 
 from bfpo.reports.formats import format_number
 
-# Okabe and Ito's colours, which all forms of colour vision tell apart; black is left to text.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-# The square is the baseline's.
+# Okabe and Ito's colors, which are distinct in all forms of color vision; black is left to text.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+# The square marks the baseline.
 MARKERS = ("o", "^", "D", "v", "P", "h")
 BASELINE_MARKER = "s"
 NEUTRAL = "#6a737d"
-INK, SOFT, GRID, PAPER, GROUND = "#1f2328", "#59636e", "#d8dde3", "#fefefe", "#ffffff"
-# Inside the page a colour is a variable, so that one drawing serves light and dark.
-_VARIABLES = {colour: f"--c{number}" for number, colour in enumerate(COLOURS)} | {
+# The ground is a shade off white, so that it is not mistaken for white text, which the page keeps.
+INK, SOFT, GRID, PAPER, GROUND = "#1f2328", "#59636e", "#d8dde3", "#fefefe", "#fffffe"
+# Inside the page a color is a variable, so that one drawing serves light and dark.
+_VARIABLES = {color: f"--c{number}" for number, color in enumerate(COLORS)} | {
     NEUTRAL: "--neutral",
     INK: "--ink",
     SOFT: "--soft",
     GRID: "--grid",
     PAPER: "--paper",
 }
-# White text on a segment is told from the ground by a shade.
-WHITE = "#fffffd"
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bfpo",
@@ -66,14 +66,14 @@ _WIDE, _NARROW = 7.4, 3.7
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing, at the width of a page and at that of a phone.
+    """A plot in two widths, for a page and for a phone.
 
     Attributes:
-        name: of its files.
+        name: name of its files.
         alt: what it shows, in words.
-        draw: draws on an empty figure; told whether it is the narrow one.
+        draw: draws it on an empty figure; its second argument is whether that is the narrow one.
         wide: height of the wide one, in inches.
-        narrow: height of the narrow one.
+        narrow: height of the narrow one, in inches.
     """
 
     name: str
@@ -83,9 +83,9 @@ class Plot:
     narrow: float
 
     def write(self, folder: Path) -> tuple[str, str]:
-        """Write ``NAME.png`` and ``NAME.svg``, and return the wide and the narrow drawing as SVG for the page.
+        """Write ``NAME.png`` and ``NAME.svg``, and return the wide and the narrow plot as SVG for the page.
 
-        There its text is text, its ground is the page's, and its colours are the page's variables.
+        In the page, text stays text, the background is the page's, and colors are the page's variables.
         """
         with matplotlib.rc_context(_SETTINGS):
             wide, narrow = self._figure(narrow=False), self._figure(narrow=True)
@@ -118,7 +118,7 @@ def _as_svg(figure: Figure) -> str:
 
 
 def _for_page(tag: str, prefix: str) -> str:
-    """A tag of matplotlib's SVG as the page has it; texts, in which it escapes < and >, are left alone."""
+    """A tag of matplotlib's SVG, changed for the page; text, in which matplotlib escapes < and >, is left alone."""
     if tag.startswith("<!--"):
         return ""
     if tag.startswith("<svg"):
@@ -128,12 +128,12 @@ def _for_page(tag: str, prefix: str) -> str:
     return re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
 
 
-def _variable(colour: str) -> str:
-    return "none" if colour == GROUND else f"var({_VARIABLES[colour]})" if colour in _VARIABLES else colour
+def _variable(color: str) -> str:
+    return "none" if color == GROUND else f"var({_VARIABLES[color]})" if color in _VARIABLES else color
 
 
 def short(name: str, length: int = 26) -> str:
-    """A name that fits a plot: its middle left out if it is long, what no font has replaced."""
+    """A name that fits a plot: without its middle if it is long, unprintable characters replaced."""
     name = "".join(character if character.isprintable() else "\ufffd" for character in name)
     if len(name) <= length:
         return name
@@ -141,8 +141,13 @@ def short(name: str, length: int = 26) -> str:
     return f"{name[: kept - kept // 2]}…{name[-(kept // 2) :]}"
 
 
+def wrapped(label: str, narrow: bool) -> str:
+    """An axis label in lines that fit."""
+    return fill(label, 36 if narrow else 84)
+
+
 def rate_ticks(axis: Any) -> None:
-    """Ticks as ``.25``, as the page's tables write them, at round numbers."""
+    """Ticks at round numbers, written as in tables: ``.25``."""
     axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(lambda value, _: format_number(value, 2 if np.ptp(axis.get_view_interval()) > 0.08 else 3))
 
@@ -154,14 +159,14 @@ def place_labels(
     size: float,
     lines: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
 ) -> None:
-    """Write each text beside its point, where it covers no other point, text or line, as far as that can be.
+    """Write each text beside its point, where it covers as little as possible of other points, texts and lines.
 
     Args:
         axes: with its final limits.
         points: in data coordinates.
-        texts: one a point.
-        size: of the font, in points.
-        lines: from and to, in data coordinates.
+        texts: one for each point.
+        size: size of the font, in points.
+        lines: start and end of each line, in data coordinates.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None

@@ -1,10 +1,12 @@
-"""How the page and the terminal write numbers."""
+"""Numbers, intervals and p-values as the page, the model card and the terminal write them."""
 
 from __future__ import annotations
 
+from bfpo.statistics.intervals import Estimate
+
 
 def format_number(value: float, digits: int = 2) -> str:
-    """``.98``, ``1.0``, ``−.02``: a rate without its leading zero."""
+    """``.98``, ``1.0``, ``−.02``: a number without the zero before its point."""
     text = f"{abs(value):.{digits}f}"
     sign = "−" if value < 0 and float(text) else ""
     if float(text) == 1:
@@ -16,6 +18,18 @@ def format_signed(value: float, digits: int = 2) -> str:
     """``+.51``, ``−.02``: a difference with its sign."""
     text = format_number(value, digits)
     return text if text.startswith("−") or not float(text) else f"+{text}"
+
+
+def value_and_interval(estimate: Estimate, *, signed: bool = False) -> tuple[str, str]:
+    """``.86`` and ``[.83, .89]``, with enough digits to see on which side of 0 the interval ends."""
+    digits, numbers = estimate.digits(), (estimate.value, estimate.low, estimate.high)
+    value, low, high = (format_signed(n, digits) if signed else format_number(n, digits) for n in numbers)
+    return value, f"[{low}, {high}]"
+
+
+def format_estimate(estimate: Estimate, *, signed: bool = False) -> str:
+    """``.86 [.83, .89]``, see `value_and_interval`."""
+    return " ".join(value_and_interval(estimate, signed=signed))
 
 
 def format_p(value: float | None) -> str:
@@ -30,3 +44,13 @@ def format_seconds(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def direction(higher_is_better: bool) -> str:
+    """The direction of a figure, in words."""
+    return "higher is better" if higher_is_better else "lower is better"
+
+
+def arrow(higher_is_better: bool) -> str:
+    """The direction of a figure, as an arrow."""
+    return "↑" if higher_is_better else "↓"

@@ -1,21 +1,22 @@
-"""What a panel of the page is made of: a sentence, plots, tables; or the reason why there is nothing to show."""
+"""Panels of the page and their tables, whose columns are listed one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from bfpo.reports.drawing import Plot
-from bfpo.reports.subjects import Subject
-from bfpo.safehelp.compare import Comparison, ComparisonRow
+from bfpo.reports.formats import format_estimate
+from bfpo.reports.report import ReportModel
+from bfpo.statistics.intervals import Estimate
 
 Tone = Literal["", "good", "bad", "few"]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A table's cell: its text, what colour it deserves, and a smaller second line."""
+class TableCell:
+    """A cell: its text, its color and a smaller second line."""
 
     text: str
     tone: Tone = ""
@@ -23,20 +24,55 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table with its caption; the first cell of a row is the row's head.
+class Column:
+    """A column of a table; a table's columns are a list of these.
 
     Attributes:
-        caption: what it shows.
-        head: of the columns.
-        rows: cells, as many as the head has.
-        folded: whether it opens only when asked, because a plot above it shows the same.
+        title: its heading.
+        cell: makes its cell from the object that a row is about.
+        note: smaller second line of the heading.
+    """
+
+    title: str
+    cell: Callable[[Any], TableCell | str]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption; the first cell of a row is the row's heading.
+
+    Attributes:
+        caption: what the table shows.
+        head: the headings.
+        rows: cells, one for each heading.
+        folded: whether it is closed at first, because a plot above it shows the same.
     """
 
     caption: str
-    head: Sequence[Cell]
-    rows: Sequence[Sequence[Cell]]
+    head: Sequence[TableCell]
+    rows: Sequence[Sequence[TableCell]]
     folded: bool = False
+
+    @classmethod
+    def of(cls, caption: str, columns: Sequence[Column], rows: Iterable[Any], *, folded: bool = False) -> Table:
+        """A table from its columns and the objects that its rows are about."""
+        head = [TableCell(column.title, note=column.note) for column in columns]
+        return cls(caption, head, [[_cell(column.cell(row)) for column in columns] for row in rows], folded)
+
+
+def _cell(made: TableCell | str) -> TableCell:
+    return made if isinstance(made, TableCell) else TableCell(made)
+
+
+def model_columns(models: Sequence[ReportModel], cell: Callable[[Any, ReportModel], TableCell | str]) -> list[Column]:
+    """A column for each model."""
+    return [Column(model.name, lambda row, model=model: cell(row, model)) for model in models]
+
+
+def estimate_or_dash(estimate: Estimate | None, mark: str = "") -> str:
+    """A figure with its interval; a dash where it was not measured."""
+    return f"{format_estimate(estimate)}{mark}" if estimate else "–"
 
 
 @dataclass(frozen=True)
@@ -46,12 +82,12 @@ class Panel:
     Attributes:
         anchor: its id.
         title: its heading.
-        lead: what to see in it, in a sentence or two.
-        plots: its drawings.
-        choices: what each plot shows, if one is shown at a time.
+        lead: what to look for, in a sentence or two.
+        plots: its plots.
+        choices: names of the plots, if they are shown one at a time.
         tables: its tables.
         notes: how to read it.
-        absent: why it has nothing to show; then all else is empty.
+        absent: why there is nothing to show; then all else is empty.
     """
 
     anchor: str
@@ -62,49 +98,3 @@ class Panel:
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
     absent: str = ""
-
-
-@dataclass(frozen=True)
-class Story:
-    """All that the panels tell.
-
-    Attributes:
-        title: of the page.
-        subjects: the models.
-        comparisons: by a model's place, how it differs from the baseline, prompt by prompt.
-        incomparable: by a model's place, why it can't be compared with the baseline.
-        training: by a model's place, its training run's ``run.json``.
-        context: what else the header says.
-    """
-
-    title: str
-    subjects: Sequence[Subject]
-    comparisons: Mapping[int, Comparison] = field(default_factory=dict)
-    incomparable: Mapping[int, str] = field(default_factory=dict)
-    training: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-    context: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def baseline(self) -> Subject | None:
-        """The model that others are compared with; None on a page of one."""
-        return next((subject for subject in self.subjects if subject.is_baseline), None)
-
-    @property
-    def others(self) -> list[Subject]:
-        """All but the baseline."""
-        return [subject for subject in self.subjects if not subject.is_baseline]
-
-    def established(self, group: str, endpoint: str, family: str) -> frozenset[int]:
-        """Places of models whose rate in a category or attack differs from the baseline's, after correction."""
-        return frozenset(
-            place
-            for place, comparison in self.comparisons.items()
-            for row in comparison.rows
-            if row.family == family and row.group == group and row.endpoint == endpoint and is_established(row)
-        )
-
-
-def is_established(row: ComparisonRow) -> bool:
-    """Whether a difference's interval excludes 0, and its p-value, corrected within its family, is below .05."""
-    excludes = row.difference.low > 0 or row.difference.high < 0
-    return excludes and (row.p if row.adjusted_p is None else row.adjusted_p) < 0.05

@@ -1,4 +1,4 @@
-"""What the folder of a trained model says of its training."""
+"""The record of a model's training, read from the model's folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bfpo.safehelp.records import Evaluation
 
 
 def training_record(evaluation: Evaluation) -> dict[str, Any] | None:
-    """The ``run.json`` that ``bfpo train`` left beside the model; None where there is none."""
+    """The ``run.json`` that ``bfpo train`` wrote beside the model; None if there is none."""
     place = evaluation.header.model_path
     path = Path(place) / "run.json" if place else None
     if path is None or not path.is_file():
@@ -21,7 +21,7 @@ def training_record(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 def gaps_of(training: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
-    """(step, gap) of every safety cell from a training run's ``run.json``; empty where its objective has no target."""
+    """(step, gap) for every safety cell of a training run's ``run.json``; empty if its objective has no target."""
     gaps: dict[str, list[tuple[int, float]]] = {}
     for entry in training.get("log", ()):
         for key, value in entry.items():

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from bfpo.errors import BfpoError
-from bfpo.safehelp.figures import FIGURES, HEADLINE, Figure, Items, items_of
+from bfpo.safehelp.figures import ANSWER_FIGURES, HEADLINE, AnswerFigure, Items, items_of
+from bfpo.safehelp.items import FACTORS
 from bfpo.safehelp.metrics import METRICS, Metric
 from bfpo.safehelp.records import Evaluation, GenerationRecord, LikelihoodRecord, RunHeader
 from bfpo.statistics.comparing import (
@@ -174,21 +175,21 @@ def _name(runs: Sequence[Evaluation]) -> str:
 def _rows(baseline: Sequence[Evaluation], other: Sequence[Evaluation]) -> list[ComparisonRow]:
     sampled = ([run.generations for run in baseline], [run.generations for run in other])
     rows = []
-    for figure in HEADLINE:
+    for figure in HEADLINE.values():
         family: Family = "declared" if figure.name in DECLARED else "exploratory"
         rows += _figure_rows(sampled, figure, "all", None, family)
     tasks = list(dict.fromkeys(record.task for record in baseline[0].generations))
     for task in tasks:
         own = _only(sampled, task=task)
-        for figure in FIGURES:
+        for figure in ANSWER_FIGURES.values():
             rows += _figure_rows(own, figure, task, None, "exploratory")
     by_group: tuple[Family, ...] = ("category", "attack")
     for field in by_group:
         groups = sorted({getattr(record, field) for record in baseline[0].generations} - {None})
         for group in groups:
             own = _only(sampled, **{field: group})
-            for figure in HEADLINE[:3]:
-                rows += _figure_rows(own, figure, "all", group, field)
+            for factor in FACTORS:
+                rows += _figure_rows(own, HEADLINE[factor], "all", group, field)
     scored = ([run.likelihoods for run in baseline], [run.likelihoods for run in other])
     wanted = dict.fromkeys(
         (score.task, score.metric) for score in baseline[0].tasks if score.kind == "likelihood"
@@ -208,7 +209,9 @@ def _only(sides: _Sides, **wanted: str) -> _Sides:
     return first, second
 
 
-def _figure_rows(sides: _Sides, figure: Figure, task: str, group: str | None, family: Family) -> list[ComparisonRow]:
+def _figure_rows(
+    sides: _Sides, figure: AnswerFigure, task: str, group: str | None, family: Family
+) -> list[ComparisonRow]:
     """The row of a figure; none where fewer than two independent prompts are about it, or not all runs measured it."""
     first, second = ([items_of(records, figure) for records in side] for side in sides)
     items = first[0]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Kind = Literal["benign", "borderline", "harmful"]
 Factor = Literal["helpful", "harmless", "over_refusal"]
+FACTORS: tuple[Factor, ...] = get_args(Factor)
 Scored = Literal["choice", "prompt"]
 
 

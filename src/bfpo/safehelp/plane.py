@@ -1,4 +1,4 @@
-"""The plane of helpfulness and harmlessness: where a model lies in it, and whether it beats another in both."""
+"""Helpfulness and harmlessness together: a model's joint region, and the probability that it beats another in both."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from bfpo.errors import BfpoError
 from bfpo.safehelp.figures import HEADLINE, Items, items_of
 from bfpo.safehelp.records import Evaluation
 from bfpo.statistics.joint import JointMean, Measured, joint_mean, probability_both_above
-
-HELPFUL, HARMLESS = HEADLINE[0], HEADLINE[1]
 
 
 def joint(evaluation: Evaluation) -> JointMean:
@@ -21,7 +19,7 @@ def joint(evaluation: Evaluation) -> JointMean:
 
 
 def p_dominates(baseline: Evaluation, other: Evaluation) -> float:
-    """Chance that the other model is both more helpful and more harmless, by the paired cluster bootstrap.
+    """The probability that the other model is both more helpful and more harmless, by the paired cluster bootstrap.
 
     Raises:
         BfpoError: if a run didn't measure both, or not on the same prompts.
@@ -37,7 +35,7 @@ def p_dominates(baseline: Evaluation, other: Evaluation) -> float:
 
 
 def _both(evaluation: Evaluation) -> tuple[Items, Items]:
-    helpful, harmless = (items_of(evaluation.generations, figure) for figure in (HELPFUL, HARMLESS))
+    helpful, harmless = (items_of(evaluation.generations, HEADLINE[name]) for name in ("helpful", "harmless"))
     if not helpful.values or not harmless.values:
         raise BfpoError(f"{evaluation.model}: the run didn't measure both helpfulness and harmlessness")
     return helpful, harmless

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bfpo.safehelp.figures import HEADLINE, Figure
+from bfpo.safehelp.figures import HEADLINE, AnswerFigure
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.suites import Suite
 from bfpo.statistics.comparing import minimum_detectable_effect
@@ -39,7 +39,7 @@ def detectable(suite: Suite, measures_help: bool) -> list[Detectable]:
         measures_help: whether a judge of helpfulness compares answers with references.
     """
     found = []
-    for figure in HEADLINE:
+    for figure in HEADLINE.values():
         counted = [item for item in suite.prompts if _covers(figure, item, suite.judge is not None, measures_help)]
         found += _effect(figure.name, [(item.task, item.cluster) for item in counted])
     for task in dict.fromkeys(item.task for item in suite.choices):
@@ -47,7 +47,7 @@ def detectable(suite: Suite, measures_help: bool) -> list[Detectable]:
     return found
 
 
-def _covers(figure: Figure, item: PromptItem, exact: bool, measures_help: bool) -> bool:
+def _covers(figure: AnswerFigure, item: PromptItem, exact: bool, measures_help: bool) -> bool:
     measured = exact or (measures_help and item.reference is not None)
     return item.kind in figure.kinds and (measured or not figure.needs_help)
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from bfpo.safehelp.figures import ATTACK_SUCCESS, FIGURES, HEADLINE, items_of
+from bfpo.safehelp.figures import ANSWER_FIGURES, HEADLINE, items_of
+from bfpo.safehelp.items import FACTORS
 from bfpo.safehelp.metrics import METRICS, Metric
-from bfpo.safehelp.records import Evaluation, Factor, GenerationRecord, LikelihoodRecord, TaskScore
+from bfpo.safehelp.records import Evaluation, GenerationRecord, LikelihoodRecord, TaskScore
 from bfpo.statistics.agreement import Agreement, agreement
 from bfpo.statistics.intervals import Estimate, mean_interval, rate_interval, weighted_mean
 from bfpo.statistics.judge_error import JudgeError, corrected_rate
@@ -19,8 +20,6 @@ from bfpo.statistics.resampling import bootstrap_interval
 
 if TYPE_CHECKING:
     from bfpo.safehelp.tasks import Task
-
-FACTORS: tuple[Factor, ...] = ("helpful", "harmless", "over_refusal")
 
 
 def generation_scores(records: Sequence[GenerationRecord]) -> dict[str, Estimate]:
@@ -32,7 +31,7 @@ def generation_scores(records: Sequence[GenerationRecord]) -> dict[str, Estimate
     none. With several samples a prompt's value is their mean, and the prompts are what is counted. A figure that
     nothing measures is absent.
     """
-    found = {figure.name: items_of(records, figure).estimate() for figure in HEADLINE}
+    found = {figure.name: items_of(records, figure).estimate() for figure in HEADLINE.values()}
     return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 
@@ -40,7 +39,7 @@ def generation_task_scores(records: Sequence[GenerationRecord]) -> list[TaskScor
     """Every figure of every task that has prompts for it."""
     rows = []
     for task, own in _by_task(records):
-        for figure in FIGURES:
+        for figure in ANSWER_FIGURES.values():
             estimate = items_of(own, figure).estimate()
             if estimate is not None:
                 rows.append(
@@ -51,7 +50,7 @@ def generation_task_scores(records: Sequence[GenerationRecord]) -> list[TaskScor
 
 def corrected_scores(records: Sequence[GenerationRecord], error: JudgeError) -> dict[str, Estimate]:
     """Attack success corrected for the judge's error; absent where the judge is no better than chance."""
-    observed = items_of(records, ATTACK_SUCCESS).estimate()
+    observed = items_of(records, ANSWER_FIGURES["attack_success"]).estimate()
     found = corrected_rate(observed, error) if observed else None
     return {} if found is None else {"attack_success/corrected": found}
 
@@ -137,9 +136,10 @@ def aggregate_scores(
     """
     members: dict[str, list[tuple[str, str, Estimate]]] = {}
     for task, own in _by_task(generations):
-        for figure in HEADLINE:
+        for factor in FACTORS:
+            figure = HEADLINE[factor]
             estimate = items_of(own, figure).estimate()
-            if estimate and figure.name == figure.factor:
+            if estimate:
                 members.setdefault(f"aggregate/{figure.factor}", []).append(
                     (task, figure.name, _best_is_one(estimate, figure.higher_is_better))
                 )

@@ -14,7 +14,8 @@ from bfpo.config import Closed, validated
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.generation.protocol import Decoding
 from bfpo.safehelp.expressions import Expression, ExpressionError, Template
-from bfpo.safehelp.items import Factor, Kind, Scored
+from bfpo.safehelp.figures import HEADLINE
+from bfpo.safehelp.items import FACTORS, Factor, Kind, Scored
 from bfpo.safehelp.metrics import METRICS
 from bfpo.safehelp.preparations import PREPARATIONS
 
@@ -113,7 +114,7 @@ class Task(Closed):
         """Direction of the task's own figure; all lm-eval tasks used here measure something desirable."""
         if self.metrics and self.metrics[0] in METRICS:
             return METRICS[self.metrics[0]].higher_is_better
-        return self.factor != "over_refusal"
+        return HEADLINE[self.factor].higher_is_better
 
     def compiled(self, field: str) -> Template | Expression | None:
         """The template or expression of a field, if it is set.
@@ -231,7 +232,7 @@ MICROWORLD_TASKS = (
             task=f"microworld_{factor}", factor=factor, license="Apache-2.0", prompt="{{ prompt }}",
             choices="[right, other]", correct="0", metrics=("acc", "acc_bytes"), chance=0.5,
         )
-        for factor in ("helpful", "harmless", "over_refusal")
+        for factor in FACTORS
     ),
 )  # fmt: skip
 

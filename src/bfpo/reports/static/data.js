@@ -1,6 +1,4 @@
-// The answers: unpacked from the page's own text, and shaped for filtering. Nothing is fetched.
-
-const SAFE_KINDS = ["safe-helpful", "partial", "safe-refusal"];
+// The answers: unpacked from the page's own text and prepared for filtering. Nothing is fetched.
 
 async function unpack(element) {
   const text = element.textContent;
@@ -19,7 +17,7 @@ async function unpack(element) {
 
 function shape(data) {
   const unsafe = data.answerKinds.indexOf("unsafe");
-  const safe = SAFE_KINDS.map((kind) => data.answerKinds.indexOf(kind));
+  const safe = data.safeKinds.map((kind) => data.answerKinds.indexOf(kind));
   const items = data.items.map(([task, name, kind, category, attack, prompt, models], number) => {
     const item = { number, task, name, kind, category, attack, prompt, models, longest: 0, kinds: [], disagree: false, truncated: false };
     item.unsafe = models.map((samples) => samples.some((sample) => sample[1] === unsafe));
@@ -39,7 +37,7 @@ function shape(data) {
   return { ...data, items };
 }
 
-// Lower-cased text to search in, made when it is first needed, or while nothing else is to do.
+// Lower-case text for the search, made when first needed or in idle time.
 function searchable(item) {
   if (item.text === undefined) {
     const parts = [item.name, item.prompt];

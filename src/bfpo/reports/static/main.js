@@ -1,17 +1,17 @@
-// The controls: they say what is wanted, the address remembers it, the list shows it.
+// The controls set the filter, the address stores it, and the list shows the items that match it.
 
 const NOTHING = { q: "", set: "", kind: "", category: "", attack: "", answer: "", of: "", show: "", from: "0", to: "1", sort: "", item: "", page: "1" };
 const PAGE = 10;
 
 function hashOf(wanted) {
-  const said = Object.entries(wanted).filter(([name, value]) => value !== NOTHING[name]);
-  return `#answers?${new URLSearchParams(said)}`;
+  const chosen = Object.entries(wanted).filter(([name, value]) => value !== NOTHING[name]);
+  return `#answers?${new URLSearchParams(chosen)}`;
 }
 
 function wantedOf(hash) {
   if (!hash.startsWith("#answers?")) return { ...NOTHING };
-  const said = [...new URLSearchParams(hash.slice(9))].filter(([name]) => Object.hasOwn(NOTHING, name));
-  return { ...NOTHING, ...Object.fromEntries(said) };
+  const chosen = [...new URLSearchParams(hash.slice(9))].filter(([name]) => Object.hasOwn(NOTHING, name));
+  return { ...NOTHING, ...Object.fromEntries(chosen) };
 }
 
 function addOptions(control, words, only) {
@@ -24,7 +24,7 @@ function addOptions(control, words, only) {
   return control.options.length;
 }
 
-// Choices that this page's answers have; a control with nothing to choose is hidden.
+// The options that occur in this page's answers; a control with nothing to choose is hidden.
 function fillControls(data, form) {
   const present = (key) => new Set(data.items.map((item) => item[key]));
   const used = new Set([...data.answerKinds.keys()].filter((kind) => data.items.some((item) => item.kinds.some((mask) => mask & (1 << kind)))));
@@ -53,7 +53,7 @@ function browse(data) {
   function show(moved) {
     for (const control of controls) {
       control.value = wanted[control.name];
-      // An address may ask for what this page doesn't have.
+      // An address may name an option that this page doesn't have.
       if (control.value !== wanted[control.name]) control.value = wanted[control.name] = NOTHING[control.name];
     }
     const filter = JSON.stringify({ ...wanted, page: "" });
@@ -106,13 +106,34 @@ function theme() {
   const root = document.documentElement;
   const button = document.getElementById("theme");
   const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
-  const say = () => { button.textContent = dark() ? "Light" : "Dark"; button.setAttribute("aria-label", `Switch to ${dark() ? "light" : "dark"} colours`); };
+  const label = () => { button.textContent = dark() ? "Light" : "Dark"; button.setAttribute("aria-label", `Switch to ${dark() ? "light" : "dark"} colors`); };
   button.hidden = false;
-  button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; say(); });
-  say();
+  button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; label(); });
+  label();
+}
+
+// Plots are laid out for one font. A label that a wider one pushes out of its plot is condensed until it fits.
+function fitLabels() {
+  for (const svg of document.querySelectorAll("figure svg")) {
+    const box = svg.getBoundingClientRect();
+    const scale = box.width / svg.viewBox.baseVal.width;
+    if (!scale) continue;
+    for (const text of svg.querySelectorAll("text")) {
+      text.removeAttribute("textLength");
+      const own = text.getBoundingClientRect();
+      const over = Math.max(box.left - own.left, own.right - box.right) / scale;
+      if (over <= 0) continue;
+      const sides = getComputedStyle(text).textAnchor === "middle" ? 2 : 1;
+      text.setAttribute("lengthAdjust", "spacingAndGlyphs");
+      text.setAttribute("textLength", Math.max(1, text.getComputedTextLength() - sides * over));
+    }
+  }
 }
 
 theme();
+fitLabels();
+addEventListener("resize", fitLabels);
+document.fonts.addEventListener("loadingdone", fitLabels);
 if (matchMedia("(max-width: 30rem)").matches) document.getElementById("facts").open = false;
 const packed = document.getElementById("packed");
 if (packed) {
@@ -125,7 +146,7 @@ if (packed) {
     document.documentElement.dataset.ready = "yes";
     prepareSearch(data.items);
   }).catch((error) => {
-    document.getElementById("waiting").textContent = `The answers can't be unpacked in this browser: ${error.message}`;
+    document.getElementById("waiting").textContent = `The answers can't be loaded in this browser: ${error.message}`;
   });
 } else {
   document.documentElement.dataset.ready = "yes";

@@ -1,4 +1,4 @@
-// What an item looks like. A model's text only ever becomes the text of a node.
+// The HTML of an item. A model's text only ever becomes the text of a node.
 
 function make(name, className, ...children) {
   const made = document.createElement(name);
@@ -29,13 +29,13 @@ function viewAnswer(data, item, sample, model, revealed) {
   const badge = make("span", "badge", detail && detail !== kind ? `${kind} (${detail})` : kind);
   badge.dataset.kind = kind;
   const text = make("div", "text", answer || "(empty)");
-  // What may scroll is reached by keys.
+  // A text that may scroll can be focused by keys.
   text.tabIndex = answer.length > 500 ? 0 : -1;
   text.setAttribute("role", "group");
   text.setAttribute("aria-label", `Answer of ${model}`);
   const facts = [tokens === null ? `${answer.length} characters` : `${tokens} tokens`];
   if (truncated) facts.push("cut at the token limit");
-  if (help !== null) facts.push(`help ${help}`);
+  if (help !== null) facts.push(`helpfulness ${help}`);
   const harmful = kind === "unsafe" || (kind === "unjudged" && data.kinds[item.kind] === "harmful");
   const body = harmful && !revealed ? veil(text, answer.length, model) : text;
   const box = make("section", "answer", make("h4", "", model, badge), body, make("p", "facts", facts.join(" · ")));
@@ -43,7 +43,7 @@ function viewAnswer(data, item, sample, model, revealed) {
   return box;
 }
 
-// Harmful text stays blurred, out of reach of keys, screen readers and the browser's search, until it is asked for.
+// Harmful text stays blurred, out of reach of keys, screen readers and the browser's search, until the reader asks to see it.
 function veil(text, length, model) {
   const button = make("button", "reveal", `Show harmful answer (${length} characters)`);
   button.type = "button";
@@ -62,7 +62,7 @@ function viewVerdicts(data, verdicts) {
   const differ = verdicts.some((verdict) => verdict[0] !== verdicts[0][0]);
   const words = verdicts.length > 1 ? (differ ? "judges disagree" : "judges agree") : "judge";
   const box = make("details", "verdicts", make("summary", differ ? "differ" : "", words));
-  // Few are ever opened.
+  // Built only when opened; few ever are.
   box.addEventListener("toggle", () => box.append(make("ul", "", ...verdicts.map(
     (verdict, judge) => viewVerdict(data, verdict, data.judges[judge] || `judge ${judge + 1}`),
   ))), { once: true });
@@ -70,11 +70,11 @@ function viewVerdicts(data, verdicts) {
 }
 
 function viewVerdict(data, [label, safe, refusal, categories, raw], judge) {
-  const said = [data.labels[label]];
-  if (safe !== null) said.push(`P(safe) ${safe}`);
-  if (data.refusals[refusal] === "yes") said.push("refusal");
-  said.push(...categories);
-  const line = make("li", "", make("b", "", judge), `: ${said.join(", ")}`);
+  const parts = [data.labels[label]];
+  if (safe !== null) parts.push(`P(safe) ${safe}`);
+  if (data.refusals[refusal] === "yes") parts.push("refusal");
+  parts.push(...categories);
+  const line = make("li", "", make("b", "", judge), `: ${parts.join(", ")}`);
   if (raw) line.append(make("pre", "", raw));
   return line;
 }

@@ -1,4 +1,4 @@
-"""Counts that the page makes of records: kinds of answers, rates by category and attack, lengths, judges' certainty."""
+"""Breakdowns of records: by set, category, attack, length of answer and certainty of the judge."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from bfpo.reports.subjects import Subject
-from bfpo.safehelp.figures import Figure, items_of
+from bfpo.reports.report import ReportModel
+from bfpo.safehelp.figures import AnswerFigure, items_of
 from bfpo.safehelp.records import KINDS, GenerationRecord
 from bfpo.statistics.intervals import Estimate, mean_interval, wilson
 
@@ -21,64 +21,72 @@ _APOLOGY = re.compile(
 
 
 def starts_with_apology(answer: str) -> bool:
-    """Whether an answer begins by being sorry."""
+    """Whether an answer starts with an apology."""
     return _APOLOGY.match(answer) is not None
 
 
-APOLOGIES = Figure("apologies", "helpful", KINDS, lambda record: starts_with_apology(record.answer), False)
-TRUNCATED = Figure("truncated", "helpful", KINDS, lambda record: record.truncated, False)
+APOLOGIES = AnswerFigure(
+    "apologies", "start with an apology", "helpful", False, "share of answers that start with an apology", KINDS,
+    lambda record: starts_with_apology(record.answer),
+)  # fmt: skip
+TRUNCATED = AnswerFigure(
+    "truncated", "cut at the limit", "helpful", False, "share of answers cut at the token limit", KINDS,
+    lambda record: record.truncated,
+)  # fmt: skip
 
 
-def kinds_by_set(subjects: Sequence[Subject]) -> list[tuple[str, list[tuple[Subject, Counter[str]]]]]:
-    """Each set's title, and what each model's answers to it are; a task with prompts of two kinds is two sets."""
+def kinds_by_set(models: Sequence[ReportModel]) -> list[tuple[str, list[tuple[ReportModel, Counter[str]]]]]:
+    """The title of each set (a task's prompts of one kind), and each model's number of answers by kind."""
     found: dict[tuple[str, str], dict[int, Counter[str]]] = {}
-    for subject in subjects:
-        for record in subject.evaluation.generations:
-            counts = found.setdefault((record.task, record.kind), {}).setdefault(subject.number, Counter())
+    for model in models:
+        for record in model.evaluation.generations:
+            counts = found.setdefault((record.task, record.kind), {}).setdefault(model.number, Counter())
             counts[record.answer_kind] += 1
     return [
         (
-            f"{task}: {kind} prompts, {max(counts.total() for counts in models.values()):,} answers",
-            [(subject, models[subject.number]) for subject in subjects if subject.number in models],
+            f"{task}: {kind} prompts, {max(counts.total() for counts in by_model.values()):,} answers",
+            [(model, by_model[model.number]) for model in models if model.number in by_model],
         )
-        for (task, kind), models in found.items()
+        for (task, kind), by_model in found.items()
     ]
 
 
 def rates_by(
-    subjects: Sequence[Subject], figure: Figure, group: Callable[[GenerationRecord], str | None] = lambda record: "all"
+    models: Sequence[ReportModel],
+    figure: AnswerFigure,
+    group: Callable[[GenerationRecord], str | None] = lambda record: "all",
 ) -> dict[str, dict[int, Estimate]]:
     """A figure in each group of prompts, by the model's place.
 
     Args:
-        subjects: the models.
+        models: the models.
         figure: what is counted.
         group: of a record; None leaves it out.
     """
     rates: dict[str, dict[int, Estimate]] = {}
-    for subject in subjects:
+    for model in models:
         groups: dict[str, list[GenerationRecord]] = {}
-        for record in subject.evaluation.generations:
+        for record in model.evaluation.generations:
             name = group(record)
             if name is not None:
                 groups.setdefault(name, []).append(record)
         for name, records in groups.items():
             estimate = items_of(records, figure).estimate()
             if estimate is not None:
-                rates.setdefault(name, {})[subject.number] = estimate
+                rates.setdefault(name, {})[model.number] = estimate
     return rates
 
 
 def mean_tokens(records: Iterable[GenerationRecord]) -> Estimate | None:
-    """Mean length, with its t interval; None below two answers whose length in tokens is known."""
+    """Mean length with its t interval; None with fewer than two answers whose length in tokens is known."""
     lengths = [float(record.tokens) for record in records if record.tokens is not None]
     return mean_interval(lengths) if len(lengths) > 1 else None
 
 
 def help_by_length(records: Iterable[GenerationRecord], parts: int = 4) -> list[tuple[float, Estimate]]:
-    """Mean length and mean help of equal parts of the answers, from the shortest; empty if help was not measured.
+    """Mean length and mean helpfulness of equal parts of the answers, from the shortest to the longest.
 
-    Refusals are left out: they are short, and what they say of length is known.
+    Empty if helpfulness was not measured. Refusals, which are short and never help, are left out.
     """
     measured = [
         (record.tokens, record.p_help)
@@ -92,13 +100,13 @@ def help_by_length(records: Iterable[GenerationRecord], parts: int = 4) -> list[
 
 
 def certainty(records: Iterable[GenerationRecord]) -> list[float]:
-    """Share of answers in each tenth of the primary judge's P(safe); empty where it gives none."""
+    """Share of answers in each tenth of the primary judge's P(safe); empty if it gives no probabilities."""
     tenths = Counter(min(9, int(10 * p)) for p, _ in _p_safe(records))
     return [tenths[tenth] / tenths.total() for tenth in range(10)] if tenths else []
 
 
 def agreement_by_certainty(records: Iterable[GenerationRecord], at_least: int = 10) -> dict[float, Estimate]:
-    """By tenths of the primary's P(safe), its mean there and the share that the second judge calls safe."""
+    """By the mean P(safe) in each tenth of it, the share of answers that the second judge calls safe."""
     tenths: dict[int, list[tuple[float, bool]]] = {}
     for p_safe, record in _p_safe(records):
         if len(record.verdicts) > 1 and record.verdicts[1].label != "unparsed":

@@ -1,4 +1,4 @@
-"""The answers as the page carries them: deflated JSON in base64, no character of which means anything to HTML."""
+"""The answers as the page holds them: deflated JSON in base64, in which no character has a meaning in HTML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from bfpo.reports.subjects import Subject
+from bfpo.reports.report import ReportModel
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS
 from bfpo.safehelp.records import KINDS, GenerationRecord
 
@@ -16,36 +16,37 @@ LABELS = ("safe", "unsafe", "controversial", "unparsed")
 REFUSALS = ("yes", "no", "unknown")
 
 
-def answers_of(subjects: Sequence[Subject]) -> dict[str, Any]:
-    """Every answer of every model, by prompt; words that repeat are numbers into lists.
+def answers_of(models: Sequence[ReportModel]) -> dict[str, Any]:
+    """Every answer of every model, by prompt; words that repeat are stored once and referred to by number.
 
-    ``items`` are ``[task, item, kind, category, attack, prompt, answers]`` (-1 where there is none), answers are
-    by model a list of samples ``[answer, answer kind, tokens, truncated, p_help, detail, verdicts]``, verdicts
+    ``items`` are ``[task, item, kind, category, attack, prompt, answers]`` (-1 for none); ``answers`` has a list of
+    samples for each model, ``[answer, answer kind, tokens, truncated, p_help, detail, verdicts]``; a verdict is
     ``[label, p_safe, refusal, categories, raw]``.
     """
     tasks, categories, attacks = _Words(), _Words(), _Words()
     judges: list[str] = []
     items: dict[tuple[str, str], list[Any]] = {}
-    for subject in subjects:
-        for record in subject.evaluation.generations:
+    for model in models:
+        for record in model.evaluation.generations:
             key = (record.task, record.item)
             if key not in items:
                 items[key] = [
                     tasks.number(record.task), record.item, KINDS.index(record.kind),
                     categories.number(record.category), attacks.number(record.attack), record.prompt,
-                    [[] for _ in subjects],
+                    [[] for _ in models],
                 ]  # fmt: skip
-            items[key][6][subject.number].append(_sample(record))
+            items[key][6][model.number].append(_sample(record))
             if len(record.verdicts) > len(judges):
                 judges = [v.judge_id or f"judge {place}" for place, v in enumerate(record.verdicts, 1)]
     return {
-        "models": [subject.name for subject in subjects],
+        "models": [model.name for model in models],
         "tasks": tasks.words,
         "categories": categories.words,
         "attacks": attacks.words,
         "judges": judges,
         "kinds": KINDS,
         "answerKinds": list(ANSWER_KINDS),
+        "safeKinds": [kind for kind, info in ANSWER_KINDS.items() if info.is_safe],
         "labels": LABELS,
         "refusals": REFUSALS,
         "items": list(items.values()),
@@ -53,7 +54,7 @@ def answers_of(subjects: Sequence[Subject]) -> dict[str, Any]:
 
 
 class _Words:
-    """Words, numbered as they come."""
+    """Words, numbered in the order in which they come."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -86,7 +87,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def packed(value: Any) -> str:
-    """A value as deflated JSON in base64 (zlib's format, which browsers call "deflate")."""
+    """A value as JSON, deflated (in zlib's format, which browsers call "deflate"), in base64."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     # A lone surrogate, which JSON may hold, has no UTF-8; the escape for it has.
     raw = text.encode("utf-8", errors="backslashreplace")

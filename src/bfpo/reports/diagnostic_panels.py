@@ -1,0 +1,154 @@
+"""The panels that help to trust or doubt the results: training, judges, length of answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from bfpo.reports.breakdowns import (
+    APOLOGIES,
+    TRUNCATED,
+    agreement_by_certainty,
+    certainty,
+    help_by_length,
+    mean_tokens,
+    rates_by,
+)
+from bfpo.reports.charts import CELLS, gap_plot, judge_plot, length_plot
+from bfpo.reports.formats import format_estimate, format_number
+from bfpo.reports.panel import Column, Panel, Table, TableCell, estimate_or_dash, model_columns
+from bfpo.reports.report import Report, ReportModel
+from bfpo.reports.training_log import gaps_of
+from bfpo.safehelp.scores import judge_agreement
+from bfpo.statistics.intervals import Estimate
+
+LENGTH_CONTROLLED = "win_rate_length_controlled"
+
+
+def training(report: Report) -> Panel:
+    """How close training came to the labels in the four safety cells."""
+    anchor, title = "training", "Training: the gap to the label"
+    gaps = {number: found for number, record in report.training.items() if (found := gaps_of(record))}
+    if not gaps:
+        return Panel(
+            anchor, title, absent="no model's folder has the log of a training run whose objective has target labels"
+        )
+    lead = (
+        "BFPO aims at one label for each pair. The gap is how far a cell's margin is below its label: it starts at the "
+        "size of the label, 0 is the target, and below 0 the margin is larger. A cell whose gap stays high was not "
+        "learned."
+    )
+    columns = (
+        Column("model", lambda number: report.models[number].name),
+        *(
+            Column(words, lambda number, cell=cell: _ends(gaps[number].get(cell, ())), note="first → last")
+            for cell, words in CELLS.items()
+        ),
+    )
+    table = Table.of("Gap in the four safety cells", columns, gaps, folded=True)
+    return Panel(anchor, title, lead, [gap_plot("training-gap", report.models, gaps)], (), [table])
+
+
+def _ends(points: Sequence[tuple[int, float]]) -> str:
+    return f"{format_number(points[0][1])} → {format_number(points[-1][1])}" if points else "–"
+
+
+_AGREEMENT_COLUMNS = (
+    Column("model", lambda row: row[0].name),
+    Column("κ", lambda row: estimate_or_dash(row[1].kappa)),
+    Column("same label", lambda row: format_estimate(row[1].observed)),
+    Column("answers", lambda row: f"{row[1].observed.n:,}"),
+)
+
+
+def judges(report: Report) -> Panel:
+    """How certain the primary judge is, and whether a second one agrees."""
+    anchor, title = "judges", "How far to trust the judges"
+    records = [record for model in report.models for record in model.evaluation.generations]
+    used = [judge.judge_id for judge in report.models[0].evaluation.header.judges]
+    shares = certainty(records)
+    agreements = [(model, found) for model in report.models if (found := judge_agreement(model.evaluation))]
+    if not shares and not agreements:
+        return Panel(anchor, title, absent="the judge gave no probabilities, and there was no second one")
+    names = used if len(used) > 1 else [used[0] if used else "the judge", "the second judge"]
+    by_certainty = agreement_by_certainty(records) if agreements else {}
+    # An exact judge's probabilities are 0 or 1, so their distribution shows nothing.
+    graded = bool(shares) and shares[0] + shares[-1] < 1
+    plots = [judge_plot("judges", shares, by_certainty, names)] if graded or by_certainty else []
+    tables, notes = [], []
+    if agreements:
+        tables.append(Table.of(f"Agreement of {names[0]} and {names[1]}", _AGREEMENT_COLUMNS, agreements))
+        tables.append(_labels_table([found.table for _, found in agreements]))
+        lead = "A figure is no more certain than the judges' agreement. Filter the answers below by “judges disagree”."
+        notes = ["κ (Cohen's kappa) is 0 if the judges agree no more than by chance, and 1 if they always agree."]
+    elif plots:
+        lead = "There was no second judge, so this page can't show how often the judge is wrong."
+    else:
+        lead = "The judge is exact: its probabilities are 0 and 1 only."
+    return Panel(anchor, title, lead, plots, (), tables, notes)
+
+
+def _labels_table(counted: Iterable[Mapping[tuple[str, str], int]]) -> Table:
+    total: Counter[tuple[str, str]] = Counter()
+    for table in counted:
+        total.update(table)
+    firsts, seconds = (list(dict.fromkeys(pair[judge] for pair in total)) for judge in (0, 1))
+    columns = (
+        Column("primary judge", lambda first: first),
+        *(
+            Column(second, lambda first, second=second: f"{total[first, second]:,}", note="second judge")
+            for second in seconds
+        ),
+    )
+    return Table.of("Labels of both judges, all models together", columns, firsts, folded=True)
+
+
+def length(report: Report) -> Panel:
+    """Length and apologies, which are known to sway judges."""
+    anchor, title = "length", "Length and apologies"
+    apologies, cut = (rates_by(report.models, figure).get("all", {}) for figure in (APOLOGIES, TRUNCATED))
+    if not apologies:
+        return Panel(anchor, title, absent="no run on this page sampled answers")
+    curves = {m.number: found for m in report.models if (found := help_by_length(m.evaluation.generations))}
+    columns = (
+        Column("model", lambda model: model.name),
+        Column("mean tokens", _mean_tokens),
+        Column(APOLOGIES.label, lambda model: estimate_or_dash(apologies[model.number])),
+        Column(TRUNCATED.label, lambda model: estimate_or_dash(cut[model.number])),
+    )
+    lead = (
+        "Judges tend to favor long answers, and some mistake an apology for safety, so look twice at a gain that comes "
+        "with either."
+    )
+    plots = [length_plot("length", report.models, curves)] if curves else []
+    notes = (
+        ["Each line shows a model's answers in four equal parts, from short to long, without refusals."]
+        if curves
+        else []
+    )
+    sampled = [model for model in report.models if model.number in apologies]
+    tables = [Table.of("Length of answers", columns, sampled), *_win_rates(report)]
+    return Panel(anchor, title, lead, plots, (), tables, notes)
+
+
+def _mean_tokens(model: ReportModel) -> str:
+    mean = mean_tokens(model.evaluation.generations)
+    return f"{mean.value:.1f} [{mean.low:.1f}, {mean.high:.1f}]" if mean else "–"
+
+
+def _win_rates(report: Report) -> list[Table]:
+    """How often answers win against the reference, as they are and at equal length."""
+    found: dict[tuple[str, str], dict[int, Estimate]] = {}
+    scores = [(model.number, score) for model in report.models for score in model.evaluation.tasks]
+    tasks = {score.task for _, score in scores if score.metric == LENGTH_CONTROLLED}
+    kinds = {LENGTH_CONTROLLED: "at equal length", "helpful": "as they are"}
+    for number, score in scores:
+        if score.task in tasks and score.metric in kinds:
+            found.setdefault((score.task, kinds[score.metric]), {})[number] = score.estimate
+    if not found:
+        return []
+    columns = (
+        Column("win rate", lambda row: TableCell(row[0], note=row[1])),
+        *model_columns(report.models, lambda row, model: estimate_or_dash(found[row].get(model.number))),
+    )
+    return [Table.of("Win rate against the reference answers", columns, sorted(found))]

@@ -1,0 +1,135 @@
+"""What stands behind the figures: warnings, settings, digests of the runs, commands and versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from bfpo.reports.formats import format_number, format_seconds
+from bfpo.reports.panel import Column, Table, TableCell
+from bfpo.reports.report import ReportModel
+from bfpo.safehelp.cautions import cautions as run_cautions
+from bfpo.safehelp.figures import FIGURES
+from bfpo.safehelp.records import RunHeader
+
+_ENOUGH_MASS, _FEW = 0.9, 100
+
+
+def cautions(models: Sequence[ReportModel]) -> list[str]:
+    """What a reader must know before relying on a figure."""
+    lines: dict[str, list[str]] = {}
+    for model in models:
+        found = run_cautions(model.evaluation)
+        if found:
+            lines.setdefault("; ".join(line.rstrip(".") for line in found), []).append(model.name)
+    by_model = [f"{', '.join(names)}: {text}." for text, names in lines.items()]
+    return [*by_model, *_low_mass(models), *_few(models)]
+
+
+def _low_mass(models: Sequence[ReportModel]) -> list[str]:
+    records = [record for model in models for record in model.evaluation.generations]
+    masses = [v.mass for record in records for v in record.verdicts[:1] if v.mass is not None]
+    low = sum(mass < _ENOUGH_MASS for mass in masses)
+    if not masses or low <= 0.01 * len(masses):
+        return []
+    return [
+        f"For {low:,} of {len(masses):,} answers, the judge gave its valid labels less than "
+        f"{format_number(_ENOUGH_MASS, 1)} of the probability."
+    ]
+
+
+def _few(models: Sequence[ReportModel]) -> list[str]:
+    few = {
+        f"{FIGURES[name].label} ({estimate.n})"
+        for model in models
+        for name, estimate in model.evaluation.scores.items()
+        if estimate.n < _FEW and name in FIGURES
+    }
+    return [f"With so few prompts, only large differences show: {', '.join(sorted(few))}."] if few else []
+
+
+def settings(models: Sequence[ReportModel], context: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The settings by name: one value where all runs share it, otherwise one for each model."""
+    headers = [model.evaluation.header for model in models]
+    rows = [
+        ("models", ", ".join(model.name for model in models)),
+        ("base model", _shared(models, lambda h: h.base_model or "")),
+        ("suite", _shared(models, lambda h: h.suite)),
+        ("prompts", _prompts(models)),
+        ("likelihood items", _shared(models, _items_of(models))),
+        ("system prompt", _shared(models, lambda h: h.system_prompt or "none")),
+        ("chat template (SHA-256)", _shared(models, lambda h: _brief(h.chat_template_sha256) or "none")),
+        ("decoding", _shared(models, lambda h: ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in h.decoding.items()))),
+        ("judges", _shared(models, _judges)),
+        ("training labels from", _shared(models, lambda h: h.labelling_judge or "")),
+        ("started (UTC)", min(header.started for header in headers)[:16].replace("T", " ")),
+        ("run time", format_seconds(sum(h.seconds for h in headers)) if any(h.seconds for h in headers) else ""),
+        *context.items(),
+    ]  # fmt: skip
+    return [(name, value) for name, value in rows if value]
+
+
+def _shared(models: Sequence[ReportModel], of: Callable[[RunHeader], str]) -> str:
+    values = [of(model.evaluation.header) for model in models]
+    if len(set(values)) == 1:
+        return values[0]
+    return "; ".join(f"{model.name}: {value or 'unknown'}" for model, value in zip(models, values, strict=True))
+
+
+def _prompts(models: Sequence[ReportModel]) -> str:
+    sets: dict[str, set[str]] = {}
+    for model in models:
+        for record in model.evaluation.generations:
+            sets.setdefault(record.task, set()).add(record.item)
+    return ", ".join(f"{task} {len(items):,}" for task, items in sets.items())
+
+
+def _items_of(models: Sequence[ReportModel]) -> Callable[[RunHeader], str]:
+    counts = {id(m.evaluation.header): len(m.evaluation.likelihoods) for m in models}
+    return lambda header: f"{counts[id(header)]:,}" if counts[id(header)] else ""
+
+
+def _judges(header: RunHeader) -> str:
+    return ", ".join(
+        f"{judge.judge_id} ({', template '.join(filter(None, (judge.role, _brief(judge.template_digest))))})"
+        for judge in header.judges
+    )
+
+
+def runs(models: Sequence[ReportModel]) -> Table:
+    """The runs by their digests, with counts of answers and of unusable ones."""
+
+    def digest(title: str, of: Callable[[RunHeader], str | None]) -> Column:
+        return Column(title, lambda model: _brief(of(model.evaluation.header)) or "–")
+
+    def count(name: str) -> Column:
+        counts = {model.number: model.evaluation.header.counts for model in models}
+        return Column(name, lambda model: f"{counts[model.number][name]:,}" if name in counts[model.number] else "–")
+
+    columns = (
+        Column("model", lambda m: TableCell(m.name, note=m.evaluation.header.model_path or "")),
+        digest("weights", lambda header: header.model_digest),
+        digest("suite", lambda header: header.suite_digest),
+        digest("chat template", lambda header: header.chat_template_sha256),
+        count("answers"),
+        count("truncated"),
+        count("empty"),
+        count("unparsed"),
+    )
+    return Table.of("The runs, by SHA-256 (first 12 digits; run.json has all of them)", columns, models)
+
+
+def commands(models: Sequence[ReportModel]) -> list[str]:
+    """The commands of the runs, each once."""
+    return list(dict.fromkeys(m.evaluation.header.command for m in models if m.evaluation.header.command))
+
+
+def versions(models: Sequence[ReportModel]) -> str:
+    """Versions of Python and packages."""
+    return (
+        _shared(models, lambda h: ", ".join(f"{name} {version}" for name, version in h.versions.items()))
+        or "not recorded"
+    )
+
+
+def _brief(digest: str | None) -> str:
+    return (digest or "")[:12]
