@@ -1,0 +1,127 @@
+"""The commands against each other: the same answers have the same rate and the same interval everywhere."""
+
+import json
+import random
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from bfpo.cli.main import app
+from bfpo.reports.formats import format_p, format_signed
+from bfpo.reports.page import tell
+from bfpo.reports.results import differences, refusal
+from bfpo.reports.table import format_estimate
+from bfpo.reports.tallies import rates_by
+from bfpo.safehelp.figures import ATTACK_SUCCESS
+from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.scores import judge_agreement
+
+SUITE = ("--suite", "microworld", "--per-kind", 40, "--max-new-tokens", 16)
+
+
+def bfpo(*arguments):
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Answers of two runs, labels of the first one's to harmful prompts, and two judges that replay verdicts."""
+    folder = tmp_path_factory.mktemp("world")
+    runs = []
+    for seed in (0, 1):
+        bfpo("evaluate", "microworld", *SUITE, "--seed", seed, "-o", folder / f"sampled{seed}")
+        runs.append(Evaluation.load(folder / f"sampled{seed}").generations)
+    safe = {(r.prompt, r.answer): r.verdicts[0].label == "safe" for records in runs for r in records}
+    generator, judges = random.Random(0), {}
+    for name, error in (("first", 0.1), ("second", 0.25)):
+        said = {key: is_safe if generator.random() > error else not is_safe for key, is_safe in safe.items()}
+        judges[name] = write(
+            folder / f"{name}.jsonl",
+            [{"prompt": prompt, "answer": answer, "label": "safe" if word else "unsafe", "p_safe": float(word)}
+             for (prompt, answer), word in said.items()],
+        )  # fmt: skip
+    harmful = [{"prompt": r.prompt, "answer": r.answer} for r in runs[0] if r.kind == "harmful"]
+    labels = [row | {"is_safe": safe[row["prompt"], row["answer"]]} for row in harmful]
+    return SimpleNamespace(
+        folder=folder,
+        **judges,
+        answers=write(folder / "answers.jsonl", harmful),
+        labels=write(folder / "labels.jsonl", labels),
+    )
+
+
+@pytest.fixture(scope="module")
+def judged(world):
+    """`bfpo judge check` and `bfpo judge rate` of the first judge, and both runs evaluated with both judges."""
+    common = ("--labels", world.labels, "--cache", world.folder / "cache.sqlite", "--json")
+    checked = json.loads(bfpo("judge", "check", world.first, "--second", world.second, *common))
+    rated = json.loads(bfpo("judge", "rate", world.first, "--answers", world.answers, *common))
+    found = [rated["error"][name] for name in ("sensitivity", "specificity")]
+    counts = ",".join(f"{round(each['value'] * each['n'])}/{each['n']}" for each in found)
+    runs = []
+    for seed in (0, 1):
+        runs.append(world.folder / f"run{seed}")
+        bfpo(
+            "evaluate", "microworld", *SUITE, "--seed", seed, "--judge", world.first, "--second-judge", world.second,
+            "--judge-errors", counts, "--name", f"run{seed}", "-o", runs[-1],
+        )  # fmt: skip
+    return SimpleNamespace(checked=checked, rated=rated, runs=runs, evaluations=[Evaluation.load(run) for run in runs])
+
+
+def test_a_judges_error_is_one(judged):
+    for name in ("sensitivity", "specificity"):
+        assert judged.rated["error"][name] == judged.checked["overall"][name]
+
+
+def test_a_rate_and_its_correction_are_one(judged):
+    run = judged.evaluations[0]
+    (attack,) = (row.estimate for row in run.tasks if row.metric == "attack_success")
+    corrected = run.scores["attack_success/corrected"]
+    assert asdict(attack) == judged.rated["observed"]
+    assert asdict(corrected) == judged.rated["corrected"]
+    assert corrected.value != attack.value
+    story = tell(judged.evaluations, title="t")
+    assert rates_by(story.subjects, ATTACK_SUCCESS)["all"][story.subjects[0].number] == attack
+    panel = refusal(story)
+    assert panel.tables[0].rows[0][1].text == format_estimate(attack)
+    assert format_estimate(corrected) in panel.notes[-1]
+
+
+def test_the_agreement_of_two_judges_is_one(judged):
+    run = judged.evaluations[0]
+    # The labels are those of the harmful prompts; in a run a prompt and its harmless twin are one cluster.
+    harmful = replace(run, generations=[record for record in run.generations if record.kind == "harmful"])
+    found = judge_agreement(harmful)
+    assert asdict(found.kappa) == judged.checked["agreement"]["kappa"]
+    assert asdict(found.observed) == judged.checked["agreement"]["observed"]
+
+
+def test_a_difference_its_test_and_its_counts_are_one(judged):
+    (compared,) = json.loads(bfpo("compare", *judged.runs, "--json"))
+    story = tell(judged.evaluations, title="t")
+    (comparison,) = story.comparisons.values()
+    assert [json.loads(json.dumps(asdict(row))) for row in comparison.rows] == compared["rows"]
+    shown = {row[0].text: row for row in differences(story).tables[0].rows}
+    printed = bfpo("compare", *judged.runs).splitlines()
+    for row in comparison.rows:
+        if row.task == "all" and row.group is None:
+            name, digits = row.endpoint.replace("_", "-"), row.difference.digits()
+            low, high = (format_signed(end, digits) for end in (row.difference.low, row.difference.high))
+            cells = shown[name]
+            assert cells[1].note == f"[{low}, {high}]"
+            assert cells[2].text == format_p(row.p if row.adjusted_p is None else row.adjusted_p)
+            assert (row.difference.low > 0 or row.difference.high < 0) == (row.p < 0.05)
+            if row.discordant:
+                counts = f"{row.discordant[0]} / {row.discordant[1]}"
+                assert cells[4].text == counts
+                assert any(name in line and f" {counts} " in line for line in printed)
+                assert row.discordant[0] - row.discordant[1] == round(row.difference.value * row.n)
