@@ -9,12 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from bfpo.cli.main import app
-from bfpo.reports.formats import format_p, format_signed
-from bfpo.reports.page import tell
-from bfpo.reports.results import differences, refusal
-from bfpo.reports.table import format_estimate
-from bfpo.reports.tallies import rates_by
-from bfpo.safehelp.figures import ATTACK_SUCCESS
+from bfpo.reports.breakdowns import rates_by
+from bfpo.reports.formats import format_estimate, format_p, value_and_interval
+from bfpo.reports.report import prepare_report
+from bfpo.reports.result_panels import differences, refusal
+from bfpo.safehelp.figures import ANSWER_FIGURES, label_of
 from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.scores import judge_agreement
 
@@ -82,16 +81,16 @@ def test_a_judges_error_is_one(judged):
         assert judged.rated["error"][name] == judged.checked["overall"][name]
 
 
-def test_a_rate_and_its_correction_are_one(judged):
+def test_a_rate_and_its_correction_are_one(judged, tmp_path):
     run = judged.evaluations[0]
     (attack,) = (row.estimate for row in run.tasks if row.metric == "attack_success")
     corrected = run.scores["attack_success/corrected"]
     assert asdict(attack) == judged.rated["observed"]
     assert asdict(corrected) == judged.rated["corrected"]
     assert corrected.value != attack.value
-    story = tell(judged.evaluations, title="t")
-    assert rates_by(story.subjects, ATTACK_SUCCESS)["all"][story.subjects[0].number] == attack
-    panel = refusal(story)
+    report = prepare_report(judged.evaluations, tmp_path, title="t")
+    assert rates_by(report.models, ANSWER_FIGURES["attack_success"])["all"][0] == attack
+    panel = refusal(report)
     assert panel.tables[0].rows[0][1].text == format_estimate(attack)
     assert format_estimate(corrected) in panel.notes[-1]
 
@@ -105,19 +104,20 @@ def test_the_agreement_of_two_judges_is_one(judged):
     assert asdict(found.observed) == judged.checked["agreement"]["observed"]
 
 
-def test_a_difference_its_test_and_its_counts_are_one(judged):
+def test_a_difference_its_test_and_its_counts_are_one(judged, tmp_path):
     (compared,) = json.loads(bfpo("compare", *judged.runs, "--json"))
-    story = tell(judged.evaluations, title="t")
-    (comparison,) = story.comparisons.values()
+    report = prepare_report(judged.evaluations, tmp_path, title="t")
+    (comparison,) = report.comparisons.values()
     assert [json.loads(json.dumps(asdict(row))) for row in comparison.rows] == compared["rows"]
-    shown = {row[0].text: row for row in differences(story).tables[0].rows}
+    shown = {row[0].text: row for row in differences(report).tables[0].rows}
     printed = bfpo("compare", *judged.runs).splitlines()
     for row in comparison.rows:
         if row.task == "all" and row.group is None:
-            name, digits = row.endpoint.replace("_", "-"), row.difference.digits()
-            low, high = (format_signed(end, digits) for end in (row.difference.low, row.difference.high))
+            name = label_of(row.endpoint)
             cells = shown[name]
-            assert cells[1].note == f"[{low}, {high}]"
+            value, interval = value_and_interval(row.difference, signed=True)
+            assert (cells[1].text, cells[1].note) == (value, interval)
+            assert any(name in line and f"{value} {interval}" in line for line in printed)
             assert cells[2].text == format_p(row.p if row.adjusted_p is None else row.adjusted_p)
             assert (row.difference.low > 0 or row.difference.high < 0) == (row.p < 0.05)
             if row.discordant:

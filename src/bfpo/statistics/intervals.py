@@ -24,11 +24,10 @@ class Estimate:
     high: float
     n: int
 
-    def digits(self, least: int = 2, most: int = 6) -> int:
-        """Decimals to print, so that no end of the interval that differs from 0 is printed as 0."""
-        ends = [abs(end) for end in (self.low, self.high) if end]
-        smallest = min(ends, default=1.0)
-        return next((digits for digits in range(least, most) if round(smallest, digits)), most)
+    def digits(self) -> int:
+        """Decimals to print, from 2 to 6, so that no end of the interval that differs from 0 is printed as 0."""
+        smallest = min((abs(end) for end in (self.low, self.high) if end), default=1.0)
+        return next((digits for digits in range(2, 6) if round(smallest, digits)), 6)
 
 
 def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Estimate:
