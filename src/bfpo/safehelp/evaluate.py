@@ -6,8 +6,8 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,7 +69,7 @@ def evaluate(
         suite: a suite, or the name of one. Tasks that the generator can't run (likelihood tasks need a
             `bfpo.generation.protocol.LikelihoodScorer`, lm-eval's tasks a local model) are left out with a warning.
         name: name of the model in tables; by default the last part of its path.
-        decoding: how to sample; by default as the suite says.
+        decoding: how to sample; by default the suite's.
         folder: run folder; an interrupted run resumes from it. None: nothing is saved.
         judges: safety judges, the primary one first; a suite with an exact judge needs none.
         helpfulness_judge: compares answers with the references of pairwise tasks.
@@ -77,7 +77,7 @@ def evaluate(
         labeling_judge: id of the judge that labeled the model's training data, if known.
         limit: largest number of items per task, for a suite that is named and for lm-eval's tasks.
         command: the command line, for the header.
-        progress: called with a stage ("answers", "likelihoods", "lm-eval"), what is done and the total.
+        progress: called with a stage ("answers", "likelihoods", "lm-eval") and its finished and total numbers of items.
 
     Raises:
         BfpoError: if there is no such suite, nothing of it can run, it lacks a judge, or the folder holds another run.
@@ -100,8 +100,8 @@ def evaluate(
         labelling_judge=labeling_judge,
         command=command,
     )
-    with _run_folder(folder) as place:
-        run = _Run.claim(place, header, progress)
+    with nullcontext(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:
+        run = _Run.claim(Path(place), header, progress)
         _make_records(run, generator, suite, decoding, panel, limit)
         return _finish(run, suite, judge_error)
 
@@ -233,16 +233,6 @@ def _suite_digest(suite: Suite, limit: int | None) -> str:
     """SHA-256 of every item, and of the names and limit of lm-eval's tasks, whose items only lm-eval knows."""
     names = [task.lm_eval for task in suite.tasks if task.runner == "lm-eval"]
     return hashlib.sha256(f"{suite.digest} {names} {limit}".encode()).hexdigest() if names else suite.digest
-
-
-@contextmanager
-def _run_folder(folder: Path | None) -> Iterator[Path]:
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
-    else:
-        with TemporaryDirectory(prefix="bfpo-evaluation-") as place:
-            yield Path(place)
 
 
 def _claimed(folder: Path, header: RunHeader, found: RunHeader | None) -> RunHeader:
