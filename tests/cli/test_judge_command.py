@@ -125,7 +125,7 @@ def test_wrong_usage_is_answered(labels, tmp_path, monkeypatch, arguments, error
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("model: m\ntemplate: harmbench\nserver: {url: 'localhost:1'}", "no address"),
+        ("model: m\ntemplate: harmbench\nserver: {url: 'localhost:1'}", "not an address"),
         ("model: m\ntemplat: harmbench", "did you mean 'template'"),
         ("model: m\ntemplate: harmbenc\nrevision: main", "did you mean 'harmbench'"),
         ("model: m", "either a template or a question"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bfpo.cli.data import renaming
 from bfpo.errors import BfpoError, did_you_mean
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def fit(
     from bfpo.judges.labels import load_labels, of_source
 
     chosen = _target(target)
-    labelled = load_labels(labels, _columns(column))
+    labelled = load_labels(labels, renaming(column))
     if source is not None:
         labelled = of_source(labelled, source)
     made = fit_judge(labelled, chosen, name=output.resolve().name, folds=folds, seed=seed)
@@ -105,7 +106,7 @@ def check(
     from bfpo.judges.replay import save_verdicts as save
 
     chosen = _target(target)
-    labelled = load_labels(labels, _columns(column))
+    labelled = load_labels(labels, renaming(column))
     exchanges = [answer.exchange for answer in labelled]
     loaded = _judge(judge)
     other = _judge(second) if second else None
@@ -148,8 +149,8 @@ def rate(
     from bfpo.judges.checking import error_of, share_unsafe
     from bfpo.judges.labels import load_answers, load_labels
 
-    labelled = load_labels(labels, _columns(column))
-    asked = load_answers(answers, _columns(column))
+    labelled = load_labels(labels, renaming(column))
+    asked = load_answers(answers, renaming(column))
     loaded = _judge(judge)
     error = error_of(labelled, _judged(loaded, [answer.exchange for answer in labelled], cache))
     share = share_unsafe(asked, _judged(loaded, asked, cache), error)
@@ -169,16 +170,6 @@ def _target(target: str) -> Any:
     if target not in TARGETS:
         raise BfpoError(f"--target {target}{did_you_mean(target, TARGETS)}: choose {' or '.join(TARGETS)}")
     return target
-
-
-def _columns(pairs: list[str] | None) -> dict[str, str]:
-    columns = {}
-    for pair in pairs or []:
-        theirs, separator, ours = pair.partition("=")
-        if not separator:
-            raise BfpoError(f"--column {pair}: write it as theirs=ours, for example --column text=answer")
-        columns[theirs] = ours
-    return columns
 
 
 def _judge(spec: str) -> Judge:

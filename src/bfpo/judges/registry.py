@@ -63,44 +63,35 @@ def _loader(module: str, function: str, *given: object) -> Callable[[str], Judge
     return lambda argument: getattr(import_module(module), function)(*given, argument)
 
 
-_GUARD = "MODEL@REVISION | MODEL@URL | FOLDER | FILE.gguf"
 KINDS: dict[str, JudgeKind] = {
     kind.name: kind
     for kind in (
         JudgeKind(
-            "configured",
-            "FILE.yaml",
-            "a judge that a YAML file describes (docs/how-to/judge.md)",
+            "configured", "FILE.yaml", "a judge that a YAML file describes (docs/how-to/judge.md)",
             # It is given load_judge because a scaled judge is made of another one.
             _loader("bfpo.judges.configured", "load_configured", load_judge),
         ),
         JudgeKind(
-            "fitted",
-            "FOLDER",
-            "a small classifier that 'bfpo judge fit' made",
+            "fitted", "FOLDER", "a small classifier that 'bfpo judge fit' made",
             _loader("bfpo.judges.fitted", "load_fitted"),
         ),
+        JudgeKind(
+            "keywords", "", "refusals by how they begin (XSTest's string match); says nothing of safety",
+            _loader("bfpo.judges.keywords", "load_keywords"),
+        ),
+        JudgeKind(
+            "microworld-oracle", "ERROR | OF_SAFE,OF_UNSAFE[,SEED]",
+            "the microworld's exact oracle, clean or with a share of wrong verdicts",
+            _loader("bfpo.microworld.judge", "load_oracle"),
+        ),
+        JudgeKind("replay", "FILE", "replays the verdicts in a file", _loader("bfpo.judges.replay", "load_replay")),
         *(
             JudgeKind(
-                template.name,
-                _GUARD,
+                template.name, "MODEL@REVISION | MODEL@URL | FOLDER | FILE.gguf",
                 f"guard model, e.g. {template.example}, here or on a server",
                 _loader("bfpo.judges.configured", "load_guard", template),
             )
             for template in TEMPLATES.values()
         ),
-        JudgeKind(
-            "keywords",
-            "",
-            "refusals by how they begin (XSTest's string match); says nothing of safety",
-            _loader("bfpo.judges.keywords", "load_keywords"),
-        ),
-        JudgeKind(
-            "microworld-oracle",
-            "ERROR | OF_SAFE,OF_UNSAFE[,SEED]",
-            "the microworld's exact oracle, clean or with a share of wrong verdicts",
-            _loader("bfpo.microworld.judge", "load_oracle"),
-        ),
-        JudgeKind("replay", "FILE", "replays the verdicts in a file", _loader("bfpo.judges.replay", "load_replay")),
     )
-}
+}  # fmt: skip

@@ -7,18 +7,6 @@ from collections.abc import Callable, Mapping
 
 from bfpo.preferences.reading import Row
 
-PREPARATIONS: dict[str, Callable[[Row], Row]] = {}
-
-
-def preparation(name: str) -> Callable[[Callable[[Row], Row]], Callable[[Row], Row]]:
-    """Register a function under its name in tasks."""
-
-    def register(prepare: Callable[[Row], Row]) -> Callable[[Row], Row]:
-        PREPARATIONS[name] = prepare
-        return prepare
-
-    return register
-
 
 def prepare(name: str, row: Row) -> Row:
     """A row with the columns that the named function of `PREPARATIONS` adds.
@@ -37,7 +25,6 @@ BBQ_UNKNOWN = (
 )  # fmt: skip
 
 
-@preparation("bbq")
 def _bbq(row: Row) -> Row:
     """BBQ: adds ``options`` (its two people and all phrases for "unknown"), ``right`` (0 or 1 each) and ``picks``.
 
@@ -84,10 +71,13 @@ def _bbq_groups(info: list[str], answer: str) -> list[str]:
     return joined.replace("girl", "F_girl").replace("boy", "M_boy").lower().split("_")
 
 
-@preparation("ethics_utilitarianism")
 def _utilitarianism(row: Row) -> Row:
     """Two scenarios in an order drawn by a generator seeded with the better one (``activity``), as in lm-eval."""
     order = [0, 1]
     random.Random(row["activity"]).shuffle(order)
     scenarios = [row["activity"], row["baseline"]]
     return {"first": scenarios[order[0]], "second": scenarios[order[1]], "first_is_better": int(order[0] == 0)}
+
+
+# By their names in tasks.
+PREPARATIONS: dict[str, Callable[[Row], Row]] = {"bbq": _bbq, "ethics_utilitarianism": _utilitarianism}
