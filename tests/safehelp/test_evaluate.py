@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bfpo.cli.main import app
+from bfpo.endpoints import Failure, Reply
 from bfpo.errors import BfpoError, RunError
 from bfpo.generation.protocol import Decoding
 from bfpo.judges.verdict import Verdict
@@ -98,18 +99,16 @@ class Server:
         self.requests, self.failing = [], failing
 
     def complete(self, requests):
-        endpoints = pytest.importorskip("bfpo.endpoints", reason="the endpoints' room is not on this branch")
         for request in requests:
             self.requests.append(request)
             prompt = request.prompt[-1]["content"]
             if prompt in self.failing:
-                yield endpoints.Failure("HTTP 500", 6)
+                yield Failure("HTTP 500", 6)
             else:
-                yield endpoints.Reply(f" good answer to {prompt} \ud800", "length" if prompt == "q2" else "stop")
+                yield Reply(f" good answer to {prompt} \ud800", "length" if prompt == "q2" else "stop")
 
 
 def test_a_server_is_asked_with_seeds_and_its_failures_end_the_run(tmp_path):
-    pytest.importorskip("bfpo.endpoints", reason="the endpoints' room is not on this branch")
     suite, server = Suite("s", ITEMS, []), Server()
     options = Options(judges=[Says("one", "safe")], help_judge=Prefers(), system_prompt="brief", model_path="url m")
     decoding = Decoding(samples=2, batch_size=3, max_new_tokens=9)
