@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
+    set_seed,
 )
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
@@ -301,6 +302,8 @@ def _prepare_model(
     assert isinstance(model, PreTrainedModel)
     prepared: PreTrainedModel | PeftModel = model
     if peft_config is not None:
+        # The adapter's first weights are random: the same in every process, and in a run that begins again.
+        set_seed(args.seed)
         adapted = get_peft_model(model, peft_config)
         assert isinstance(adapted, PeftModel)
         prepared = adapted
