@@ -78,6 +78,9 @@ class BFPOTrainer(Trainer):
         self.objective = args.objective()
         if args.n_gpu > 1:
             raise BfpoError("several GPUs need one process each: start with 'accelerate launch -m bfpo train ...'")
+        if args.fp16 and args.device.type == "cpu":
+            # Accelerate would train in float32 and say nothing.
+            raise BfpoError("fp16 needs a GPU: leave it out, or set bf16=True, which a CPU can do")
         prepared = _prepare_model(model, args, peft_config)
         tokenizer = processing_class or AutoTokenizer.from_pretrained(prepared.config.name_or_path)
         data = prepare(train_dataset, tokenizer, args.max_length, self.objective)
