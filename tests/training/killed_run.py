@@ -1,8 +1,8 @@
 """Run a recipe in processes that kill themselves (SIGKILL) at named moments; a script of test_resume.py.
 
-Usage: killed_run.py RECIPE [MOMENT NUMBER]..., where one process after another resumes the run and dies at the
-NUMBER-th time its moment comes; a last one runs to the end. Prints, as JSON, how each ended and which checkpoint
-it left to resume from.
+Usage: killed_run.py STRAIGHT KILLED [MOMENT NUMBER]..., where the first recipe runs undisturbed, and the second in one
+process after another, each of which resumes it and dies at the NUMBER-th time its moment comes; a last one runs to the
+end. Prints, as JSON, how each process ended and which checkpoint it left to resume from.
 """
 
 import json
@@ -68,6 +68,8 @@ def attempt(recipe: Path, moment: str | None, number: int) -> tuple[int, str | N
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    recipe, moments = Path(sys.argv[1]), sys.argv[2:]
-    ends = [attempt(recipe, moment, int(number)) for moment, number in zip(moments[::2], moments[1::2], strict=True)]
-    print(json.dumps([*ends, attempt(recipe, None, 0)]))
+    straight, killed, *moments = sys.argv[1:]
+    ends = [attempt(Path(straight), None, 0)]
+    for moment, number in zip(moments[::2], moments[1::2], strict=True):
+        ends.append(attempt(Path(killed), moment, int(number)))
+    print(json.dumps([*ends, attempt(Path(killed), None, 0)]))

@@ -56,16 +56,18 @@ def recipe_file(folder, name, **changes):
     return path
 
 
-def run(recipe, *moments):
-    """Run a recipe, killed at each moment in turn and resumed, to the end; the checkpoints that kills left behind."""
-    command = [sys.executable, str(SCRIPT), str(recipe), *(str(part) for moment in moments for part in moment)]
+def run(straight, killed, *moments):
+    """Run one recipe to the end, and another that is killed at each moment in turn; what each kill left to resume."""
+    command = [sys.executable, SCRIPT, straight, killed, *(part for moment in moments for part in moment)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
-    *killed, finished = json.loads(done.stdout.splitlines()[-1])
-    assert finished[0] == 0, done.stderr
-    assert [status for status, _ in killed] == [-signal.SIGKILL] * len(moments), done.stderr
-    return [checkpoint for _, checkpoint in killed]
+    undisturbed, *kills, finished = json.loads(done.stdout.splitlines()[-1])
+    assert (undisturbed[0], finished[0]) == (0, 0), done.stderr
+    assert [status for status, _ in kills] == [-signal.SIGKILL] * len(moments), done.stderr
+    return [checkpoint for _, checkpoint in kills]
 
 
 def assert_same_end(folder, straight, killed, weights="model.safetensors"):
@@ -82,8 +84,8 @@ def assert_same_end(folder, straight, killed, weights="model.safetensors"):
 
 def test_killed_run_ends_in_the_same_bits(folder):
     straight, killed = recipe_file(folder, "straight"), recipe_file(folder, "killed")
-    run(straight)
     left = run(
+        straight,
         killed,
         ("before the weights are saved", 1),
         ("before a step", 4),
@@ -101,8 +103,7 @@ def test_a_killed_run_of_lora_ends_in_the_same_bits(folder):
     """A kill before the first checkpoint included: the adapter starts from the same random weights again."""
     adapter = {"lora": {"r": 2, "target_modules": "all-linear"}, "num_train_epochs": 1}
     straight, killed = (recipe_file(folder, name, **adapter) for name in ("straight-lora", "killed-lora"))
-    run(straight)
-    left = run(killed, ("before a step", 2), ("before a step", 4), ("before the optimizer is saved", 1))
+    left = run(straight, killed, ("before a step", 2), ("before a step", 4), ("before the optimizer is saved", 1))
     assert left == [None, "checkpoint-2", "checkpoint-2"]
     assert_same_end(folder, "straight-lora", "killed-lora", "adapter_model.safetensors")
     trained = load_file(folder / "killed-lora" / "adapter_model.safetensors")
@@ -112,9 +113,8 @@ def test_a_killed_run_of_lora_ends_in_the_same_bits(folder):
 def test_a_killed_run_remembers_the_best_checkpoint_from_before_it_was_killed(folder):
     best = {"eval_data": {"path": str(folder / "held-out.jsonl")}, "eval_steps": 2, "keep_best": True}
     straight, killed = (recipe_file(folder, name, **best) for name in ("straight-best", "killed-best"))
-    run(straight)
     # The first checkpoint is the best one and stays; the run is resumed from the newest all the same.
-    left = run(killed, ("before a step", 6), ("before the marker", 1), ("before a step", 3))
+    left = run(straight, killed, ("before a step", 6), ("before the marker", 1), ("before a step", 3))
     assert left == ["checkpoint-4", "checkpoint-4", "checkpoint-6"]
     assert_same_end(folder, "straight-best", "killed-best")
     log = json.loads((folder / "killed-best" / "run.json").read_text())["log"]

@@ -236,3 +236,8 @@ def test_several_gpus_need_a_process_each(tmp_path, monkeypatch):
     monkeypatch.setattr(BFPOConfig, "n_gpu", property(lambda arguments: 2))
     with pytest.raises(BfpoError, match="several GPUs need one process each: start with 'accelerate launch"):
         trainer(tmp_path)
+
+
+def test_fp16_is_refused_where_it_would_be_ignored(tmp_path):
+    with pytest.raises(BfpoError, match="fp16 needs a GPU: leave it out, or set bf16=True"):
+        trainer(tmp_path, fp16=True)
