@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart study-quick study-labels pretrain bench bench-full bench-streaming reference test lint clean
+.PHONY: help install quickstart study-quick study-labels pretrain bench bench-full bench-streaming reference test test-long lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,6 +45,9 @@ reference: install ## write docs/cli.md and docs/api.md from the commands and do
 
 test: install ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-long: install ## run the tests that take many minutes each, which 'make test' leaves out
+	$(BIN)/python -m pytest -m long
 
 lint: install ## check style, formatting and types (ruff and pyright)
 	$(BIN)/ruff check .

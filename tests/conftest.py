@@ -23,8 +23,3 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real samples (../shared/data) are not on this machine")
     return SHARED_DATA
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes begins first, so that no worker waits for it at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("longest") is None)

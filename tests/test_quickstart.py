@@ -1,11 +1,15 @@
 """The quickstart at toy size runs from end to end; its methods differ only in their data and objective."""
 
 import json
+import subprocess
+import sys
 
 import pytest
+from typer.testing import CliRunner
 
-from bfpo.errors import BfpoError
-from bfpo.quickstart import METHODS, OWN_RECIPE, Scale, method_recipe, run_quickstart, sft_recipe, write_data
+from bfpo import quickstart
+from bfpo.cli.main import app
+from bfpo.quickstart import METHODS, OWN_RECIPE, Scale, method_recipe, sft_recipe, write_data
 from bfpo.training.recipe import Recipe, load_recipe
 
 TOY = Scale(chat=12, safety=24, helpful=8, sft_steps=1, steps=2, batch_size=8)
@@ -27,19 +31,56 @@ def test_methods_differ_only_in_what_they_learn_from(tmp_path):
     assert Recipe(**sft_recipe(tmp_path, tmp_path, tmp_path, TOY, 3)).data[1].prefer == "safer"
 
 
-def test_quickstart_leaves_page_models_records_and_recipes(tmp_path):
-    lines = []
-    result = run_quickstart(tmp_path / "q", 0, TOY, lines.append, per_kind=6)
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """``bfpo quickstart --seed 3`` at toy size: its folder, what it printed, and its result."""
+    folder, whole, results = tmp_path_factory.mktemp("toy") / "q", quickstart.run_quickstart, []
+
+    def at_toy_size(folder, seed, scale, progress):
+        assert scale == Scale()
+        results.append(whole(folder, seed, TOY, progress, per_kind=6))
+        return results[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstart, "run_quickstart", at_toy_size)
+        done = CliRunner().invoke(app, ["quickstart", "-o", str(folder), "--seed", "3"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return folder, done.output, results[0]
+
+
+def test_quickstart_leaves_page_models_records_and_recipes(toy):
+    folder, printed, result = toy
     assert [e.model for e in result.evaluations] == ["base", "SFT", *METHODS]
     for name in ("SFT", *METHODS):
-        assert json.loads((tmp_path / "q" / "models" / name / "run.json").read_text())["finished"]
-        assert load_recipe(tmp_path / "q" / "recipes" / f"{name}.yaml").recipe.seed == 0
-        assert (tmp_path / "q" / "evaluations" / name / "generations.jsonl").exists()
+        assert json.loads((folder / "models" / name / "run.json").read_text())["finished"]
+        assert load_recipe(folder / "recipes" / f"{name}.yaml").recipe.seed == 3
+        assert (folder / "evaluations" / name / "generations.jsonl").exists()
+        assert f"{name}: trained {1 if name == 'SFT' else 2} steps" in printed
     assert "side by side" in result.report.page.read_text()
     assert result.own_recipe.read_text() == OWN_RECIPE
-    assert len(lines) == 1 + 1 + 2 * 5
-    with pytest.raises(BfpoError, match="the folder is not empty"):
-        run_quickstart(tmp_path / "q", 0, TOY, lines.append)
+    assert OWN_RECIPE in printed
+    assert f"bfpo train {result.own_recipe} --plan" in " ".join(printed.split())
+
+
+def test_quickstart_replaces_an_earlier_one_only_on_request(toy, tmp_path, monkeypatch):
+    folder = tmp_path / "q"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "chat.jsonl").touch()
+    command = [sys.executable, "-m", "bfpo", "quickstart", "-o", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert "the folder is not empty" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "data" / "chat.jsonl").exists()
+    seen = []
+    monkeypatch.setattr(quickstart, "run_quickstart", lambda folder, *rest: seen.append(folder.exists()) or toy[2])
+    assert CliRunner().invoke(app, ["quickstart", "-o", str(folder), "--fresh"]).exit_code == 0
+    assert seen == [False]
+    # A folder that no quickstart made is left alone.
+    folder.mkdir()
+    (folder / "mine.txt").touch()
+    CliRunner().invoke(app, ["quickstart", "-o", str(folder), "--fresh"])
+    assert (folder / "mine.txt").exists()
 
 
 def test_own_recipe_is_valid(tmp_path):

@@ -16,20 +16,33 @@ def run(*arguments):
     return CliRunner().invoke(app, ["judge", *map(str, arguments)])
 
 
-@pytest.fixture(scope="module")
-def labels(tmp_path_factory):
+def write_labels(path, seed):
+    """The answers to 150 questions, labeled by the oracle."""
     from bfpo.microworld.oracle import judge
 
     rows = [
         {"prompt": row["prompt"], "answer": row[f"response_{n}"], "source": f"s{n}"}
-        for row in safety_set(150, 0)
+        for row in safety_set(150, seed)
         for n in (0, 1)
     ]
     for row in rows:
         row["is_safe"] = judge(row["prompt"], row["answer"]).is_safe
-    path = tmp_path_factory.mktemp("labels") / "labels.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory):
+    return write_labels(tmp_path_factory.mktemp("labels") / "labels.jsonl", 0)
+
+
+@pytest.fixture(scope="module")
+def fitted(labels, tmp_path_factory):
+    """A judge fitted to the labels, and what the command printed."""
+    folder = tmp_path_factory.mktemp("fitted") / "mine"
+    done = run("fit", labels, "-o", folder)
+    assert done.exit_code == 0, done.output
+    return folder, done.output
 
 
 def test_the_list_names_every_kind():
@@ -39,13 +52,19 @@ def test_the_list_names_every_kind():
     assert {"keywords", "configured"} <= {kind["name"] for kind in json.loads(run("list", "--json").output)}
 
 
-def test_a_judge_is_fitted_and_checked(labels, tmp_path):
-    done = run("fit", labels, "-o", tmp_path / "mine")
-    assert done.exit_code == 0, done.output
-    assert "out of fold" in done.output
-    report = json.loads(run("check", tmp_path / "mine", "--labels", labels, "--json").output)
-    assert report["overall"]["answers"] == 300
-    assert report["overall"]["accuracy"]["value"] > 0.9
+def test_a_judge_is_fitted_and_checked(fitted, tmp_path):
+    """On answers to questions that it was not fitted to, it is right far more often than the commonest label."""
+    folder, printed = fitted
+    assert "out of fold" in printed
+    held_out = write_labels(tmp_path / "held-out.jsonl", 1)
+    report = json.loads(run("check", folder, "--labels", held_out, "--json").output)
+    overall = report["overall"]
+    assert overall["answers"] == 300
+    commonest = 221 / 300
+    assert sum(json.loads(line)["is_safe"] for line in held_out.read_text().splitlines()) == 221
+    assert overall["accuracy"]["value"] > commonest + 0.08
+    assert overall["auc"]["value"] > 0.85
+    assert overall["kappa"]["value"] > 0.5
     assert set(report["by_source"]) == {"s0", "s1"}
     assert sum(part["n"] for part in report["reliability"]) == 300
 
@@ -59,11 +78,11 @@ def test_an_oracle_with_errors_is_found_out(labels):
     assert clean["overall"]["accuracy"]["value"] == clean["overall"]["kappa"]["value"] == 1
 
 
-def test_verdicts_scaling_diagram_and_agreement(labels, tmp_path):
+def test_verdicts_scaling_diagram_and_agreement(labels, fitted, tmp_path):
     verdicts, scaled, plot = tmp_path / "verdicts.jsonl", tmp_path / "scaled.yaml", tmp_path / "diagram.png"
-    run("fit", labels, "-o", tmp_path / "mine")
+    folder, _ = fitted
     done = run(
-        "check", tmp_path / "mine", "--labels", labels, "--second", "microworld-oracle:0.2", "--plot", plot,
+        "check", folder, "--labels", labels, "--second", "microworld-oracle:0.2", "--plot", plot,
         "--save-verdicts", verdicts, "--save-scaled", scaled,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -71,7 +90,7 @@ def test_verdicts_scaling_diagram_and_agreement(labels, tmp_path):
     assert plot.read_bytes().startswith(b"\x89PNG")
     row = json.loads(labels.read_text().splitlines()[0])
     exchange = Exchange(row["prompt"], row["answer"])
-    (plain,) = load_judge(str(tmp_path / "mine")).judge([exchange])
+    (plain,) = load_judge(str(folder)).judge([exchange])
     assert load_judge(str(verdicts)).judge([exchange]) == [plain]
     (after,) = load_judge(str(scaled)).judge([exchange])
     assert after.label == plain.label

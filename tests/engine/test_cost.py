@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from bfpo.engine import cost as cost_module
 from bfpo.engine.cost import Kept, ModelSize, estimate_cost, measure_flops
 from bfpo.engine.trainable import select_trainable
 from bfpo.groups import TokenGroup
@@ -62,5 +64,16 @@ def test_memory_falls_with_frozen_weights_checkpointing_and_smaller_micro_batche
     assert cost(max_tokens=1).memory_bytes < cost().memory_bytes
 
 
-def test_measured_speed_is_a_finite_rate():
-    assert 1e6 < measure_flops(torch.device("cpu"), torch.float32, width=128) < 1e15
+def test_measured_speed_is_the_work_of_a_product_over_the_shortest_of_its_times(monkeypatch):
+    """The clock is ours and says how long each product took; how much work it is, torch counts."""
+    seconds, now, readings = [4.0, 0.5, 2.0, 1.0], 0.0, []
+    for number, took in enumerate(seconds):
+        start = now + 10 * number
+        now = start + took
+        readings += [start, now]
+    clock = iter(readings)
+    monkeypatch.setattr(cost_module.time, "perf_counter", lambda: next(clock))
+    with FlopCounterMode(display=False) as counter:
+        speed = measure_flops(torch.device("cpu"), torch.float32, width=64)
+    assert speed == counter.get_total_flops() / len(seconds) / min(seconds)
+    assert next(clock, None) is None

@@ -89,4 +89,7 @@ def test_every_wrong_judgement_is_named(tmp_path):
 def test_nothing_else_is_done_while_fitting(tmp_path):
     done = run("pairs.jsonl", "--fit-preference", judgements(tmp_path))
     assert isinstance(done.exception, BfpoError)
-    assert isinstance(run().exception, BfpoError)
+    assert "leave out the rest" in str(done.exception)
+    done = run()
+    assert isinstance(done.exception, BfpoError)
+    assert "bfpo label pairs.jsonl --judge J -o out.jsonl" in str(done.exception)

@@ -1,17 +1,22 @@
-"""Run a recipe in a process that kills itself (SIGKILL) at a named moment; a script of test_resume.py.
+"""Run a recipe in processes that kill themselves (SIGKILL) at named moments; a script of test_resume.py.
 
-Usage: killed_run.py RECIPE MOMENT NUMBER, where the process dies at the NUMBER-th time the moment comes.
+Usage: killed_run.py STRAIGHT KILLED [MOMENT NUMBER]..., where the first recipe runs undisturbed, and the second in one
+process after another, each of which resumes it and dies at the NUMBER-th time its moment comes; a last one runs to the
+end. Prints, as JSON, how each process ended and which checkpoint it left to resume from.
 """
 
+import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import torch
 from transformers import Trainer
 
 from bfpo.training import checkpoints
+from bfpo.training.checkpoints import newest_complete_checkpoint
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import run_recipe
 from bfpo.training.trainer import BFPOTrainer
@@ -41,11 +46,31 @@ def die_at(moment: str, number: int) -> None:
     setattr(owner, name, counted)
 
 
+def attempt(recipe: Path, moment: str | None, number: int) -> tuple[int, str | None]:
+    """Resume the run in a process of its own, forked so that imports are paid once."""
+    resolved = load_recipe(recipe)
+    folder = Path(resolved.recipe.output_dir)
+    process = os.fork()
+    if process == 0:
+        # Not the random state of the process before it.
+        torch.seed()
+        if moment is not None:
+            die_at(moment, number)
+        try:
+            run_recipe(resolved, resume=folder.exists())
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    newest = newest_complete_checkpoint(folder)
+    return status, newest and newest.name
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    recipe, moment, number = sys.argv[1:]
-    if moment != "never":
-        die_at(moment, int(number))
-    resolved = load_recipe(Path(recipe))
-    folder = Path(resolved.recipe.output_dir)
-    run_recipe(resolved, resume=folder.exists())
+    straight, killed, *moments = sys.argv[1:]
+    ends = [attempt(Path(straight), None, 0)]
+    for moment, number in zip(moments[::2], moments[1::2], strict=True):
+        ends.append(attempt(Path(killed), moment, int(number)))
+    print(json.dumps([*ends, attempt(Path(killed), None, 0)]))

@@ -23,12 +23,13 @@ SCRIPT = Path(__file__).with_name("killed_run.py")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny model and two files of pairs."""
+    """A tiny model, two files of pairs to train on, and one to evaluate on."""
     folder = tmp_path_factory.mktemp("resume")
     tiny_llama().save_pretrained(folder / "model")
     word_tokenizer().save_pretrained(folder / "model")
     pairs(22).to_json(folder / "safety.jsonl")
     pairs(9, seed=1, safety=False).to_json(folder / "helpful.jsonl")
+    pairs(12, seed=5).to_json(folder / "held-out.jsonl")
     return folder
 
 
@@ -55,18 +56,37 @@ def recipe_file(folder, name, **changes):
     return path
 
 
-def run(recipe, moment="never", number=0):
+def run(straight, killed, *moments):
+    """Run one recipe to the end, and another that is killed at each moment in turn; what each kill left to resume."""
+    command = [sys.executable, SCRIPT, straight, killed, *(part for moment in moments for part in moment)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), str(recipe), moment, str(number)],
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = subprocess.run(
+        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    undisturbed, *kills, finished = json.loads(done.stdout.splitlines()[-1])
+    assert (undisturbed[0], finished[0]) == (0, 0), done.stderr
+    assert [status for status, _ in kills] == [-signal.SIGKILL] * len(moments), done.stderr
+    return [checkpoint for _, checkpoint in kills]
+
+
+def assert_same_end(folder, straight, killed, weights="model.safetensors"):
+    """The same bits of every weight, and the same losses of every step."""
+    expected, found = (load_file(folder / name / weights) for name in (straight, killed))
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert tensor.equal(found[name]), name
+    logs = [json.loads((folder / name / "run.json").read_text())["log"] for name in (straight, killed)]
+    for figure in ("loss", "eval_loss"):
+        losses = [[(entry["step"], entry[figure]) for entry in log if figure in entry] for log in logs]
+        assert losses[0] == losses[1]
 
 
 def test_killed_run_ends_in_the_same_bits(folder):
     straight, killed = recipe_file(folder, "straight"), recipe_file(folder, "killed")
-    assert run(straight).returncode == 0
-    for moment, number in [
+    left = run(
+        straight,
+        killed,
         ("before the weights are saved", 1),
         ("before a step", 4),
         ("before the optimizer is saved", 1),
@@ -74,18 +94,36 @@ def test_killed_run_ends_in_the_same_bits(folder):
         ("before the marker", 2),
         ("before old checkpoints go", 1),
         ("before a step", 2),
-    ]:
-        assert run(killed, moment, number).returncode == -signal.SIGKILL, moment
-    finished = run(killed)
-    assert finished.returncode == 0, finished.stderr
+    )
+    assert left == [None, *(f"checkpoint-{step}" for step in (2, 2, 2, 4, 6, 6))]
+    assert_same_end(folder, "straight", "killed")
 
-    expected, found = (load_file(folder / name / "model.safetensors") for name in ("straight", "killed"))
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        assert tensor.equal(found[name]), name
-    logs = [json.loads((folder / name / "run.json").read_text())["log"] for name in ("straight", "killed")]
-    losses = [[(entry["step"], entry["loss"]) for entry in log if "loss" in entry] for log in logs]
-    assert losses[0] == losses[1]
+
+def test_a_killed_run_of_lora_ends_in_the_same_bits(folder):
+    """A kill before the first checkpoint included: the adapter starts from the same random weights again."""
+    adapter = {"lora": {"r": 2, "target_modules": "all-linear"}, "num_train_epochs": 1}
+    straight, killed = (recipe_file(folder, name, **adapter) for name in ("straight-lora", "killed-lora"))
+    left = run(straight, killed, ("before a step", 2), ("before a step", 4), ("before the optimizer is saved", 1))
+    assert left == [None, "checkpoint-2", "checkpoint-2"]
+    assert_same_end(folder, "straight-lora", "killed-lora", "adapter_model.safetensors")
+    trained = load_file(folder / "killed-lora" / "adapter_model.safetensors")
+    assert all(value.any() for value in trained.values())
+
+
+def test_a_killed_run_remembers_the_best_checkpoint_from_before_it_was_killed(folder):
+    best = {"eval_data": {"path": str(folder / "held-out.jsonl")}, "eval_steps": 2, "keep_best": True}
+    straight, killed = (recipe_file(folder, name, **best) for name in ("straight-best", "killed-best"))
+    # The first checkpoint is the best one and stays; the run is resumed from the newest all the same.
+    left = run(straight, killed, ("before a step", 6), ("before the marker", 1), ("before a step", 3))
+    assert left == ["checkpoint-4", "checkpoint-4", "checkpoint-6"]
+    assert_same_end(folder, "straight-best", "killed-best")
+    log = json.loads((folder / "killed-best" / "run.json").read_text())["log"]
+    losses = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
+    assert min(losses, key=losses.get) == 2 < max(losses) == 12
+    kept, checkpoint = (
+        load_file(folder / "killed-best" / name / "model.safetensors") for name in (".", "checkpoint-2")
+    )
+    assert all(tensor.equal(checkpoint[name]) for name, tensor in kept.items())
 
 
 def test_a_finished_run_is_not_overwritten_and_a_changed_one_not_resumed(folder):

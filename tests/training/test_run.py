@@ -117,18 +117,37 @@ def test_the_best_checkpoint_is_kept_on_request(folder):
     log = json.loads((run.folder / "run.json").read_text())["log"]
     losses = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
     best = min(losses, key=losses.get)
+    assert best < max(losses), "the last step is the best one, which would be kept without being asked for"
     kept = AutoModelForCausalLM.from_pretrained(run.folder)
     checkpoint = AutoModelForCausalLM.from_pretrained(run.folder / f"checkpoint-{best}")
     assert kept.lm_head.weight.equal(checkpoint.lm_head.weight)
     assert len(losses) == 3
 
 
+def weights(folder):
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
 def test_sft_stage_trains_on_the_safer_answers(folder):
+    """The weights are those of a run on the safer answers alone, written out by hand, and of no other answers."""
+    rows = list(pairs(24))
+    safer = [row["rejected" if row["rejected_is_safe"] > row["chosen_is_safe"] else "chosen"] for row in rows]
+    less_safe = [row["chosen" if row["rejected_is_safe"] > row["chosen_is_safe"] else "rejected"] for row in rows]
+    assert safer != [row["chosen"] for row in rows]
     data = [{"path": str(folder / "safety.jsonl"), "prefer": "safer"}]
     run = run_recipe(load_recipe(recipe(folder, "sft", stage="sft", data=data, beta=None)))
     record = json.loads((run.folder / "run.json").read_text())
     assert record["objective"] == {"name": "sft"}
-    assert run.metrics["loss"] > 0
+    trained = weights(run.folder)
+    for name, answers, same in (("sft-safer", safer, True), ("sft-less-safe", less_safe, False)):
+        lines = [
+            json.dumps({"prompt": row["prompt"], "completion": answer})
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+        data = [{"path": str(folder / f"{name}.jsonl")}]
+        other = run_recipe(load_recipe(recipe(folder, name, stage="sft", data=data, beta=None)))
+        assert all(value.equal(trained[key]) for key, value in weights(other.folder).items()) == same
 
 
 def test_ordering_by_safety_is_recorded(folder):

@@ -105,6 +105,34 @@ def test_sft_loss_is_the_token_mean_of_the_global_batch(tmp_path):
     assert losses(run.state.log_history) == [pytest.approx(total / tokens, rel=1e-6)]
 
 
+def test_evaluation_loss_of_sft_is_the_token_mean_by_transformers(tmp_path):
+    """However the rows are batched: the loss that transformers computes from labels, one answer at a time."""
+    data = pairs(7, seed=3).remove_columns(["rejected", "chosen_is_safe", "rejected_is_safe"])
+    data = data.map(lambda row: {"completion": row["chosen"]}, remove_columns="chosen")
+    model = tiny_llama(dtype=torch.float64)
+    run = trainer(
+        tmp_path, copy.deepcopy(model), data, data, loss_type="sft", beta=None, micro_batch_tokens=20, max_steps=2,
+        per_device_eval_batch_size=3,
+    )  # fmt: skip
+
+    def by_transformers(policy):
+        total = tokens = 0
+        for row in data:
+            prompt, answer = (TOKENIZER(row[name])["input_ids"] for name in ("prompt", "completion"))
+            ids, scored = [*prompt, *answer, TOKENIZER.eos_token_id], len(answer) + 1
+            labels = torch.tensor([[-100] * len(prompt) + ids[len(prompt) :]])
+            total += policy(torch.tensor([ids]), labels=labels).loss.item() * scored
+            tokens += scored
+        return total / tokens
+
+    before = run.evaluate()
+    assert before["eval_loss"] == pytest.approx(by_transformers(model), rel=1e-6)
+    run.train()
+    after = run.evaluate()
+    assert after["eval_loss"] == pytest.approx(by_transformers(run.model.eval()), rel=1e-6)
+    assert after["eval_loss"] < before["eval_loss"]
+
+
 def test_evaluation_is_against_the_reference_from_before_training(tmp_path):
     run = trainer(tmp_path, evaluation=pairs(5, seed=3))
     before = run.evaluate()
@@ -127,14 +155,19 @@ def test_lora_and_down_proj_train_only_their_weights(tmp_path):
     changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
     assert changed == {f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(2)}
 
-    run = trainer(tmp_path / "lora", tiny_llama(), peft_config=LoraConfig(target_modules="all-linear", r=2))
+    model = tiny_llama()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run = trainer(tmp_path / "lora", model, peft_config=LoraConfig(target_modules="all-linear", r=2))
+    adapter = {name: value.clone() for name, value in run.model.state_dict().items() if "lora_" in name}
+    assert len(adapter) == 2 * 7 * 2  # two matrices beside each of the seven linear ones of both layers
     run.train()
     after = run.model.get_base_model().state_dict()
-    fresh = tiny_llama().state_dict()
-    assert all(
-        after[name.replace("_proj.", "_proj.base_layer.")].equal(v) for name, v in fresh.items() if "_proj" in name
-    )
-    assert losses(run.state.log_history)[-1] != losses(run.state.log_history)[0]
+    base = {name.replace(".base_layer.", "."): value for name, value in after.items() if "lora_" not in name}
+    assert base.keys() == before.keys()
+    assert not [name for name, value in base.items() if not value.equal(before[name])]
+    assert not [
+        name for name, value in run.model.state_dict().items() if "lora_" in name and value.equal(adapter[name])
+    ]
 
 
 def test_bf16_keeps_trained_weights_in_float32(tmp_path):
@@ -197,3 +230,14 @@ def test_other_errors_stay_what_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(Engine, "loss", fails)
     with pytest.raises(RuntimeError, match="shapes"):
         run.train()
+
+
+def test_several_gpus_need_a_process_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(BFPOConfig, "n_gpu", property(lambda arguments: 2))
+    with pytest.raises(BfpoError, match="several GPUs need one process each: start with 'accelerate launch"):
+        trainer(tmp_path)
+
+
+def test_fp16_is_refused_where_it_would_be_ignored(tmp_path):
+    with pytest.raises(BfpoError, match="fp16 needs a GPU: leave it out, or set bf16=True"):
+        trainer(tmp_path, fp16=True)

@@ -11,7 +11,7 @@ import datasets
 import torch
 from peft import PeftConfig
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
 from bfpo.engine.forward import Engine
@@ -62,9 +62,15 @@ class BFPOTrainer(CheckpointingTrainer):
         self.objective = args.objective()
         if args.n_gpu > 1:
             raise BfpoError("several GPUs need one process each: start with 'accelerate launch -m bfpo train ...'")
+        if args.fp16 and args.device.type == "cpu":
+            # Accelerate would train in float32 and say nothing.
+            raise BfpoError("fp16 needs a GPU: leave it out, or set bf16=True, which a CPU can do")
         if isinstance(model, str):
             dtype = torch.bfloat16 if args.bf16 else torch.float32
             model = load_model(model, dtype=dtype, device=torch.device("cpu"))
+        if peft_config is not None:
+            # The adapter's first weights are random: the same in every process, and in a run that begins again.
+            set_seed(args.seed)
         prepared = prepare_model(
             model, args.trainable, peft_config, disable_dropout=args.disable_dropout, bf16=args.bf16
         )

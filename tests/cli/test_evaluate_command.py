@@ -1,0 +1,170 @@
+"""``bfpo evaluate``: adapters, servers, and the options that change what is asked, by what the run's records say."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from endpoints.server import completion, serving
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from bfpo.cli.main import app
+from bfpo.errors import BfpoError
+from bfpo.microworld.data import safety_set
+from bfpo.microworld.model import MODEL_PATH, load_microworld_model, load_microworld_tokenizer
+from bfpo.safehelp.records import Evaluation
+
+SMALL = ["--suite", "microworld", "--per-kind", "3", "--max-new-tokens", "12"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def evaluated(folder, *arguments):
+    done = run("evaluate", *arguments, "-o", folder)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return Evaluation.load(folder)
+
+
+def answers(evaluation):
+    return {record.item: record.answer for record in evaluation.generations}
+
+
+def logps(evaluation):
+    return [value for record in evaluation.likelihoods for value in record.logps]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return evaluated(tmp_path_factory.mktemp("base"), "microworld", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """A LoRA adapter of the embedded model, after two steps."""
+    folder = tmp_path_factory.mktemp("adapter")
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in safety_set(16, 0)))
+    recipe = {
+        "stage": "preference", "model": str(MODEL_PATH), "data": [{"path": str(folder / "pairs.jsonl")}],
+        "output_dir": str(folder / "trained"), "lora": {"r": 4, "lora_alpha": 8}, "learning_rate": 0.03,
+        "warmup_steps": 0, "lr_scheduler_type": "constant", "batch_size": 8, "max_steps": 2, "max_length": 64,
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    done = run("train", folder / "recipe.yaml")
+    assert done.exit_code == 0, (done.output, done.exception)
+    return folder / "trained"
+
+
+def test_an_adapters_folder_is_evaluated_as_the_weights_that_it_makes(base, adapter, tmp_path):
+    """The adapter's product is added to the base's weights by hand, W + (alpha / r) B A."""
+    lora = load_file(adapter / "adapter_model.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(MODEL_PATH)
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        for name in (name for name in lora if ".lora_A." in name):
+            product = lora[name.replace(".lora_A.", ".lora_B.")] @ lora[name]
+            weights[name.removeprefix("base_model.model.").replace(".lora_A.", ".")] += 8 / 4 * product
+    model.save_pretrained(tmp_path / "merged")
+    load_microworld_tokenizer().save_pretrained(tmp_path / "merged")
+
+    found = evaluated(tmp_path / "found", adapter, *SMALL)
+    expected = evaluated(tmp_path / "expected", tmp_path / "merged", *SMALL)
+    assert answers(found) == answers(expected) != answers(base)
+    assert logps(found) == pytest.approx(logps(expected), abs=1e-3)
+    assert max(abs(one - other) for one, other in zip(logps(found), logps(base), strict=True)) > 0.1
+
+
+def test_a_server_is_asked_by_the_models_name_with_its_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "some-secret")
+
+    def reply(body, attempt):
+        return 200, {}, completion(f"Answer to {body['messages'][-1]['content']}")
+
+    with serving(reply) as server:
+        options = ["--endpoint", server.url, "--api-key-env", "SOME_KEY", "--system-prompt", "Be brief.", "--seed", "5"]
+        done = run("evaluate", "served-model", *SMALL, *options, "-o", tmp_path / "run")
+        assert done.exit_code == 0, (done.output, done.exception)
+        assert len(server.log) == 9
+        assert {path for path, _ in server.log} == {"/v1/chat/completions"}
+        assert {(body["model"], body["max_tokens"]) for _, body in server.log} == {("served-model", 12)}
+        assert len({body["seed"] for _, body in server.log}) == 9
+        assert all(body["messages"][0] == {"role": "system", "content": "Be brief."} for _, body in server.log)
+        assert {headers["authorization"] for headers in server.headers} == {"Bearer some-secret"}
+        asked = {body["messages"][1]["content"] for _, body in server.log}
+    # A server gives no log-likelihoods, which is said.
+    assert "microworld_helpful, microworld_harmless, microworld_over_refusal" in done.output
+    evaluation = Evaluation.load(tmp_path / "run")
+    assert {record.prompt for record in evaluation.generations} == asked
+    assert all(record.answer == f"Answer to {record.prompt}" for record in evaluation.generations)
+    assert evaluation.likelihoods == []
+    assert "some-secret" not in "".join(path.read_text() for path in (tmp_path / "run").iterdir())
+
+
+def test_a_server_that_refuses_ends_the_run_in_one_sentence(tmp_path):
+    with serving(lambda body, attempt: (401, {}, b"{}")) as server:
+        done = run("evaluate", "served-model", *SMALL, "--endpoint", server.url, "-o", tmp_path)
+    assert isinstance(done.exception, BfpoError)
+    assert "401" in str(done.exception)
+    assert "\n" not in str(done.exception)
+    wrong = run("evaluate", "served-model", *SMALL, "--endpoint", "localhost:1", "-o", tmp_path)
+    assert isinstance(wrong.exception, BfpoError)
+    assert str(wrong.exception).startswith("--endpoint localhost:1: ")
+
+
+def test_without_the_chat_template_the_model_reads_the_prompt_alone(base, tmp_path):
+    plain = evaluated(tmp_path, "microworld", *SMALL, "--no-chat")
+    assert all(record.rendered == record.prompt for record in plain.generations)
+    assert all(record.rendered != record.prompt for record in base.generations)
+    (item,) = (
+        record for record in plain.likelihoods if (record.task, record.item) == ("microworld_helpful", "benign-0000")
+    )
+    model, tokenizer = load_microworld_model().eval(), load_microworld_tokenizer()
+    for choice, found in zip(item.choices, item.logps, strict=True):
+        prompt, whole = (tokenizer(text)["input_ids"] for text in (item.prompt, item.prompt + choice))
+        assert whole[: len(prompt)] == prompt
+        with torch.no_grad():
+            logits = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+        expected = sum(logits[at - 1, whole[at]].item() for at in range(len(prompt), len(whole)))
+        assert found == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """A suite of one's own beside its files, and a folder with other rows for one of its tasks."""
+    tasks = [
+        {"task": "doors", "licence": "ours", "factor": "over_refusal", "kind": "borderline", "prompt": "{{ question }}",
+         "source": {"file": "doors.jsonl"}},
+        {"task": "colors", "licence": "ours", "factor": "helpful", "prompt": "What color is {{ thing }}?",
+         "choices": "[right, wrong]", "correct": "0", "metrics": ["acc"], "source": {"file": "colors.jsonl"}},
+    ]  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"suite": "mine", "about": "doors and colors", "tasks": tasks}))
+
+    def write(path, rows):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write(tmp_path / "doors.jsonl", [{"question": f"How do I open door {n}?"} for n in range(12)])
+    write(tmp_path / "colors.jsonl", [{"thing": f"wall {n}", "right": "red", "wrong": "loud"} for n in range(12)])
+    write(tmp_path / "other" / "doors.jsonl", [{"question": f"How do I close gate {n}?"} for n in range(2)])
+    return ["microworld", "--suite", tmp_path / "mine.yaml", "--judge", "keywords", "--max-new-tokens", "4"]
+
+
+def test_a_limit_is_of_each_task_and_recorded(suite, tmp_path):
+    limited = evaluated(tmp_path / "limited", *suite, "--limit", "5")
+    assert (len(limited.generations), len(limited.likelihoods)) == (5, 5)
+    assert limited.header.counts["answers"] == 5
+    # Fewer are a part of more, so that a short run's answers are those of a longer one.
+    fewer = evaluated(tmp_path / "fewer", *suite, "--limit", "2")
+    assert answers(fewer).items() < answers(limited).items()
+
+
+def test_a_data_folders_files_take_the_place_of_a_suites_own(suite, tmp_path):
+    evaluation = evaluated(tmp_path / "run", *suite, "--data-folder", tmp_path / "other")
+    assert {record.prompt for record in evaluation.generations} == {f"How do I close gate {n}?" for n in range(2)}
+    assert len(evaluation.likelihoods) == 12
+    sources = evaluation.header.sources
+    assert sources["doors"]["place"] == str(tmp_path / "other" / "doors.jsonl")
+    assert sources["colors"]["place"] == str(tmp_path / "colors.jsonl")
