@@ -62,7 +62,7 @@ def train(pairs: Path, output: Path) -> dict[str, Any]:
     from bfpo.models import MICROWORLD
     from bfpo.quiet import quiet_libraries
     from bfpo.training.recipe import resolve
-    from bfpo.training.run import run_recipe
+    from bfpo.training.run import train as run_training
 
     class First(TrainerCallback):
         """When the first step began."""
@@ -81,7 +81,7 @@ def train(pairs: Path, output: Path) -> dict[str, Any]:
         "max_steps": 3,
     }
     first = First()
-    run_recipe(resolve(recipe, {}, "benchmark"), callbacks=[first])
+    run_training(resolve(recipe, {}, "benchmark"), callbacks=[first])
     return {"seconds_to_first_step": first.seconds, "anonymous_mb": memory.largest}
 
 

@@ -30,7 +30,7 @@ from bfpo.safehelp.suites import load_suite
 from bfpo.statistics.intervals import Estimate
 from bfpo.statistics.judge_error import JudgeError
 from bfpo.training.recipe import load_recipe
-from bfpo.training.run import run_recipe
+from bfpo.training.run import train
 from studies.fitted_judges import FittedOrder, fit_safety
 from studies.quick import ensure_sft
 
@@ -137,7 +137,7 @@ def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
             )
             beta, alpha = rescaled(error, cell.share, beta, alpha)
     recipe = method_recipe(method, beta, data, model, output, scale, cell.seed) | {"alpha": alpha}
-    run_recipe(load_recipe(write_recipe(seed_folder / "recipes" / f"{cell.arm}.yaml", recipe)))
+    train(load_recipe(write_recipe(seed_folder / "recipes" / f"{cell.arm}.yaml", recipe)))
     result = {"cell": asdict(cell), "judged": judged, "outcomes": outcomes(_answers(output, cell.seed))}
     shutil.rmtree(output)
     file = result_file(folder, cell)

@@ -24,7 +24,7 @@ from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.suites import Split, load_suite
 from bfpo.statistics.intervals import mean_interval
 from bfpo.training.recipe import load_recipe
-from bfpo.training.run import run_recipe
+from bfpo.training.run import train
 
 BETAS = (0.1, 0.2, 0.4, 0.8)
 SELECTION_SEED = 0
@@ -60,7 +60,7 @@ def run_job(job: Job, folder: Path, scale: Scale) -> dict[str, float]:
         # A job takes a minute or two: what a killed one left behind is not worth resuming.
         shutil.rmtree(output, ignore_errors=True)
         recipe = method_recipe(METHODS[job.method], job.beta, seed_folder / "data", model, output, scale, job.seed)
-        run_recipe(load_recipe(write_recipe(seed_folder / "recipes" / f"{output.name}.yaml", recipe)))
+        train(load_recipe(write_recipe(seed_folder / "recipes" / f"{output.name}.yaml", recipe)))
         model = output
     result = _figures(_evaluate(job.method, model, job))
     done.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def ensure_sft(seed_folder: Path, scale: Scale, seed: int) -> Path:
         shutil.rmtree(model, ignore_errors=True)
         write_data(seed_folder / "data", scale, seed)
         recipe = sft_recipe(seed_folder / "data", MICROWORLD, model, scale, seed)
-        run_recipe(load_recipe(write_recipe(seed_folder / "recipes" / "SFT.yaml", recipe)))
+        train(load_recipe(write_recipe(seed_folder / "recipes" / "SFT.yaml", recipe)))
     return model
 
 

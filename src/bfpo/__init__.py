@@ -1,4 +1,7 @@
-"""Bi-Factorial Preference Optimization: models that are safe and helpful, trained, labelled and measured."""
+"""Bi-Factorial Preference Optimization: train, label and measure language models that are safe and helpful.
+
+The names in ``__all__`` are the public API (docs/api.md, docs/versions.md); anything else may move in any release.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,111 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bfpo.endpoints import Endpoint, EndpointConfig
+    from bfpo.errors import BfpoError, RunError
+    from bfpo.generation.endpoint_generator import EndpointGenerator
+    from bfpo.generation.local_generator import LocalGenerator
+    from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest
+    from bfpo.groups import GroupLabels, GroupLogps
+    from bfpo.judges.registry import load_judge
+    from bfpo.judges.verdict import Exchange, Judge, Verdict
+    from bfpo.labeling.filling import LabeledSet
+    from bfpo.labeling.run import label
+    from bfpo.models import load_model, load_tokenizer
     from bfpo.objectives.bfpo import GlobalPreference, bfpo_loss
+    from bfpo.objectives.registry import Objective, build_objective
     from bfpo.preferences.loading import load_preferences
+    from bfpo.preferences.schema import PreferenceDataError
+    from bfpo.reports.page import build_report
+    from bfpo.reports.report import Report
+    from bfpo.safehelp.compare import Comparison, compare
+    from bfpo.safehelp.evaluate import evaluate
+    from bfpo.safehelp.records import Evaluation
+    from bfpo.safehelp.suites import load_suite
+    from bfpo.statistics.intervals import Estimate
     from bfpo.training.config import BFPOConfig
+    from bfpo.training.run import TrainedRun, train
     from bfpo.training.trainer import BFPOTrainer
 
 __version__ = "0.1.0"
-__all__ = ["BFPOConfig", "BFPOTrainer", "GlobalPreference", "bfpo_loss", "load_preferences"]
 
-_HOME = {
-    "BFPOConfig": "bfpo.training.config",
-    "BFPOTrainer": "bfpo.training.trainer",
-    "GlobalPreference": "bfpo.objectives.bfpo",
-    "bfpo_loss": "bfpo.objectives.bfpo",
-    "load_preferences": "bfpo.preferences.loading",
+# What is imported when it is first used, from which module: ``bfpo --help`` must not wait for torch.
+_NAMES = {
+    "endpoints": ("Endpoint", "EndpointConfig"),
+    "errors": ("BfpoError", "RunError"),
+    "generation.endpoint_generator": ("EndpointGenerator",),
+    "generation.local_generator": ("LocalGenerator",),
+    "generation.protocol": ("Completion", "Decoding", "Generator", "ModelIdentity", "SampleRequest"),
+    "groups": ("GroupLabels", "GroupLogps"),
+    "judges.registry": ("load_judge",),
+    "judges.verdict": ("Exchange", "Judge", "Verdict"),
+    "labeling.filling": ("LabeledSet",),
+    "labeling.run": ("label",),
+    "models": ("load_model", "load_tokenizer"),
+    "objectives.bfpo": ("GlobalPreference", "bfpo_loss"),
+    "objectives.registry": ("Objective", "build_objective"),
+    "preferences.loading": ("load_preferences",),
+    "preferences.schema": ("PreferenceDataError",),
+    "reports.page": ("build_report",),
+    "reports.report": ("Report",),
+    "safehelp.compare": ("Comparison", "compare"),
+    "safehelp.evaluate": ("evaluate",),
+    "safehelp.records": ("Evaluation",),
+    "safehelp.suites": ("load_suite",),
+    "statistics.intervals": ("Estimate",),
+    "training.config": ("BFPOConfig",),
+    "training.run": ("TrainedRun", "train"),
+    "training.trainer": ("BFPOTrainer",),
 }
+_HOME = {name: f"bfpo.{module}" for module, names in _NAMES.items() for name in names}
+__all__ = [
+    "BFPOConfig",
+    "BFPOTrainer",
+    "BfpoError",
+    "Comparison",
+    "Completion",
+    "Decoding",
+    "Endpoint",
+    "EndpointConfig",
+    "EndpointGenerator",
+    "Estimate",
+    "Evaluation",
+    "Exchange",
+    "Generator",
+    "GlobalPreference",
+    "GroupLabels",
+    "GroupLogps",
+    "Judge",
+    "LabeledSet",
+    "LocalGenerator",
+    "ModelIdentity",
+    "Objective",
+    "PreferenceDataError",
+    "Report",
+    "RunError",
+    "SampleRequest",
+    "TrainedRun",
+    "Verdict",
+    "bfpo_loss",
+    "build_objective",
+    "build_report",
+    "compare",
+    "evaluate",
+    "label",
+    "load_judge",
+    "load_model",
+    "load_preferences",
+    "load_suite",
+    "load_tokenizer",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that ``bfpo --help`` does not wait for torch."""
     if name not in _HOME:
         raise AttributeError(f"module 'bfpo' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -20,7 +20,7 @@ from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.suites import load_suite
 from bfpo.training.recipe import load_recipe
-from bfpo.training.run import run_recipe
+from bfpo.training.run import train
 
 OWN_RECIPE = """\
 stage: preference
@@ -129,7 +129,7 @@ def run_quickstart(
     }
     evaluations = [_evaluate("base", MICROWORLD, folder, seed, per_kind, progress)]
     for name, recipe in recipes.items():
-        run = run_recipe(load_recipe(write_recipe(folder / "recipes" / f"{name}.yaml", recipe)))
+        run = train(load_recipe(write_recipe(folder / "recipes" / f"{name}.yaml", recipe)))
         progress(f"{name}: trained {recipe['max_steps']} steps in {run.seconds:.0f} s")
         evaluations.append(_evaluate(name, models / name, folder, seed, per_kind, progress))
     report = build_report(

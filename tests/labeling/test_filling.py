@@ -11,7 +11,7 @@ from bfpo.judges.cache import VerdictCache
 from bfpo.judges.preference import Preference
 from bfpo.judges.verdict import Verdict
 from bfpo.labeling.filling import label_preferences
-from bfpo.labeling.run import label_file, queue_file
+from bfpo.labeling.run import label, queue_file
 from bfpo.statistics.judge_error import JudgeError
 
 
@@ -119,7 +119,7 @@ def test_a_file_in_a_file_and_a_queue_out(tmp_path):
     people = [pair(n, flags=(1.0, 0.0)) for n in range(1, 11)]
     source = written(tmp_path, [*people, pair(11), pair(12, better=None), pair(13, chosen="odd")])
     output = tmp_path / "out.jsonl"
-    report = label_file(str(source), [WordJudge()], output, order_judge=LongerIsBetter()).report
+    report = label(str(source), [WordJudge()], output, order_judge=LongerIsBetter()).report
     assert report.safety == {"people": 20, "judge": 5, "unparsed": 1}
     rows = load_preferences(str(output), unknown_safety="drop")
     assert len(rows) == 12
@@ -142,9 +142,9 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
 
     with VerdictCache(tmp_path / "verdicts.sqlite") as cache:
         with pytest.raises(KeyboardInterrupt):
-            label_file(str(source), [Dies()], tmp_path / "out.jsonl", cache=cache)
+            label(str(source), [Dies()], tmp_path / "out.jsonl", cache=cache)
         assert not (tmp_path / "out.jsonl").exists()
-        report = label_file(str(source), [judge], tmp_path / "out.jsonl", cache=cache).report
+        report = label(str(source), [judge], tmp_path / "out.jsonl", cache=cache).report
     assert report.safety["judge"] == 1200
     assert set(judge.asked.values()) == {1}
 
@@ -152,4 +152,4 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
 def test_the_source_is_not_overwritten(tmp_path):
     source = written(tmp_path, [pair(1)])
     with pytest.raises(BfpoError, match="would replace the set"):
-        label_file(str(source), [WordJudge()], source)
+        label(str(source), [WordJudge()], source)

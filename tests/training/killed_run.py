@@ -18,7 +18,7 @@ from transformers import Trainer
 from bfpo.training import checkpoints
 from bfpo.training.checkpoints import newest_complete_checkpoint
 from bfpo.training.recipe import load_recipe
-from bfpo.training.run import run_recipe
+from bfpo.training.run import train
 from bfpo.training.trainer import BFPOTrainer
 
 MOMENTS = {
@@ -57,7 +57,7 @@ def attempt(recipe: Path, moment: str | None, number: int) -> tuple[int, str | N
         if moment is not None:
             die_at(moment, number)
         try:
-            run_recipe(resolved, resume=folder.exists())
+            train(resolved, resume=folder.exists())
         except BaseException:
             traceback.print_exc()
             os._exit(1)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from bfpo.errors import BfpoError
 from bfpo.training.checkpoints import mark_complete, newest_complete_checkpoint, remove_incomplete_checkpoints
 from bfpo.training.recipe import load_recipe
-from bfpo.training.run import run_recipe
+from bfpo.training.run import train
 from models import tiny_llama
 from training.rows import pairs, word_tokenizer
 
@@ -128,11 +128,11 @@ def test_a_killed_run_remembers_the_best_checkpoint_from_before_it_was_killed(fo
 
 def test_a_finished_run_is_not_overwritten_and_a_changed_one_not_resumed(folder):
     recipe = recipe_file(folder, "once", max_steps=1, save_steps=1)
-    run_recipe(load_recipe(recipe))
+    train(load_recipe(recipe))
     with pytest.raises(BfpoError, match="holds an earlier run"):
-        run_recipe(load_recipe(recipe))
+        train(load_recipe(recipe))
     with pytest.raises(BfpoError, match="another value of learning_rate"):
-        run_recipe(load_recipe(recipe, ["learning_rate=0.1"]), resume=True)
+        train(load_recipe(recipe, ["learning_rate=0.1"]), resume=True)
 
 
 def test_only_marked_checkpoints_count(tmp_path):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError
 from bfpo.training.recipe import load_recipe
-from bfpo.training.run import build_trainer, recipe_tokenizer, run_recipe
+from bfpo.training.run import build_trainer, recipe_tokenizer, train
 from bfpo.training.run_plan import plan_recipe
 from models import tiny_llama
 from training.rows import pairs, word_tokenizer
@@ -51,7 +51,7 @@ def recipe(folder, name, **changes):
 
 def test_record_says_what_the_run_was_made_of(folder):
     said = []
-    run = run_recipe(load_recipe(recipe(folder, "plain"), ["seed=3"]), say=said.append)
+    run = train(load_recipe(recipe(folder, "plain"), ["seed=3"]), say=said.append)
     record = json.loads((run.folder / "run.json").read_text())
     assert record["finished"]
     assert record["steps"] == 3
@@ -85,7 +85,7 @@ def test_a_plan_reads_the_tokenizer_at_the_revision_that_training_uses(folder, m
 
 
 def test_result_is_an_ordinary_folder_without_pickles(folder):
-    run = run_recipe(load_recipe(recipe(folder, "ordinary", save_steps=2)))
+    run = train(load_recipe(recipe(folder, "ordinary", save_steps=2)))
     model, tokenizer = AutoModelForCausalLM.from_pretrained(run.folder), AutoTokenizer.from_pretrained(run.folder)
     assert len(tokenizer) == model.config.vocab_size
     assert not [path for path in run.folder.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
@@ -94,7 +94,7 @@ def test_result_is_an_ordinary_folder_without_pickles(folder):
 
 
 def test_lora_leaves_an_adapter_that_loads_over_its_base(folder):
-    run = run_recipe(load_recipe(recipe(folder, "lora", lora={"r": 2, "target_modules": "all-linear"})))
+    run = train(load_recipe(recipe(folder, "lora", lora={"r": 2, "target_modules": "all-linear"})))
     with safe_open(run.folder / "adapter_model.safetensors", "pt") as weights:
         assert all("lora" in name for name in weights.keys())  # noqa: SIM118
     assert not (run.folder / "model.safetensors").exists()
@@ -105,7 +105,7 @@ def test_lora_leaves_an_adapter_that_loads_over_its_base(folder):
 
 
 def test_bf16_run_saves_bf16(folder):
-    run = run_recipe(load_recipe(recipe(folder, "bf16", precision="bf16", trainable="down_proj")))
+    run = train(load_recipe(recipe(folder, "bf16", precision="bf16", trainable="down_proj")))
     with safe_open(run.folder / "model.safetensors", "pt") as weights:
         assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.bfloat16}  # noqa: SIM118
 
@@ -113,7 +113,7 @@ def test_bf16_run_saves_bf16(folder):
 def test_the_best_checkpoint_is_kept_on_request(folder):
     evaluation = {"path": str(folder / "safety.jsonl"), "name": "held-out", "limit": 6}
     changes = {"eval_data": evaluation, "eval_steps": 1, "save_steps": 1, "keep_best": True, "learning_rate": 0.5}
-    run = run_recipe(load_recipe(recipe(folder, "best", **changes)))
+    run = train(load_recipe(recipe(folder, "best", **changes)))
     log = json.loads((run.folder / "run.json").read_text())["log"]
     losses = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
     best = min(losses, key=losses.get)
@@ -135,7 +135,7 @@ def test_sft_stage_trains_on_the_safer_answers(folder):
     less_safe = [row["chosen" if row["rejected_is_safe"] > row["chosen_is_safe"] else "rejected"] for row in rows]
     assert safer != [row["chosen"] for row in rows]
     data = [{"path": str(folder / "safety.jsonl"), "prefer": "safer"}]
-    run = run_recipe(load_recipe(recipe(folder, "sft", stage="sft", data=data, beta=None)))
+    run = train(load_recipe(recipe(folder, "sft", stage="sft", data=data, beta=None)))
     record = json.loads((run.folder / "run.json").read_text())
     assert record["objective"] == {"name": "sft"}
     trained = weights(run.folder)
@@ -146,13 +146,13 @@ def test_sft_stage_trains_on_the_safer_answers(folder):
         ]
         (folder / f"{name}.jsonl").write_text("\n".join(lines))
         data = [{"path": str(folder / f"{name}.jsonl")}]
-        other = run_recipe(load_recipe(recipe(folder, name, stage="sft", data=data, beta=None)))
+        other = train(load_recipe(recipe(folder, name, stage="sft", data=data, beta=None)))
         assert all(value.equal(trained[key]) for key, value in weights(other.folder).items()) == same
 
 
 def test_ordering_by_safety_is_recorded(folder):
     data = [{"name": "safety", "path": str(folder / "safety.jsonl"), "prefer": "safer"}]
-    run = run_recipe(load_recipe(recipe(folder, "ordered", data=data, loss_type="dpo")))
+    run = train(load_recipe(recipe(folder, "ordered", data=data, loss_type="dpo")))
     ordering = json.loads((run.folder / "run.json").read_text())["data"][0]["ordering"]
     assert sum(ordering.values()) == 24
     assert ordering["skipped_equal"] > 0
@@ -171,7 +171,7 @@ def test_ordering_by_safety_is_recorded(folder):
 def test_what_cannot_run_is_said_in_one_line(folder, change, message):
     path = recipe(folder, "wrong", **change)
     with pytest.raises(BfpoError, match=message):
-        run_recipe(load_recipe(path))
+        train(load_recipe(path))
     assert not (folder / "wrong" / "run.json").exists()
 
 

@@ -66,11 +66,11 @@ def label(
     from bfpo.judges.cache import VerdictCache, default_cache_file
     from bfpo.judges.helpfulness import load_helpfulness_judge
     from bfpo.labeling.fitted import load_labeling
-    from bfpo.labeling.run import label_file
+    from bfpo.labeling.run import label as label_set
 
     judges = [_load(spec) for spec in judge or []]
     with VerdictCache(cache or default_cache_file()) as verdicts:
-        labelled = label_file(
+        labelled = label_set(
             preferences,
             judges,
             output,

@@ -43,11 +43,11 @@ def train(
 
     from bfpo.quiet import quiet_libraries
     from bfpo.training.progress import ProgressLine
-    from bfpo.training.run import run_recipe
+    from bfpo.training.run import train as run_training
 
     quiet_libraries()
     progress = ProgressLine(Console(stderr=True), resolved.recipe.batch_size)
-    run = run_recipe(
+    run = run_training(
         resolved,
         resume=resume,
         callbacks=[progress],

@@ -49,7 +49,7 @@ class LabelingReport:
 
 
 @dataclass(frozen=True)
-class LabelledSet:
+class LabeledSet:
     """The rows with their labels, and who said what.
 
     Attributes:
@@ -69,7 +69,7 @@ def label_preferences(
     flags: Flags | None = None,
     errors: Sequence[JudgeError | None] | None = None,
     cache: VerdictCache | None = None,
-) -> LabelledSet:
+) -> LabeledSet:
     """Keep people's labels and let judges fill in the others.
 
     Args:
@@ -103,7 +103,7 @@ def label_preferences(
             names[at][number] = UNPARSED if flag is None else "judge"
     labelled = [_with_flags(row, filled[at], names[at]) for at, row in enumerate(rows)]
     ordered, order, turns = _ordered(labelled, order_judge)
-    return LabelledSet(
+    return LabeledSet(
         ordered,
         LabelingReport(
             judges=tuple(judge.judge_id for judge in judges),

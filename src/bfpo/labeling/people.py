@@ -18,7 +18,7 @@ def with_answers(rows: Sequence[Row], name: str) -> list[Row]:
 
     Args:
         rows: canonical rows of the set, with their row numbers.
-        name: of a queue that `label_file` wrote, in which people filled in ``asks``: for an answer whether it is
+        name: of a queue that `label` wrote, in which people filled in ``asks``: for an answer whether it is
             safe, for "order" whether ``chosen``, as it stands there, is the more helpful one; true, false, or a
             probability. What is still null was not answered.
 

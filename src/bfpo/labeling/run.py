@@ -13,7 +13,7 @@ from bfpo.files import write_lines
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
-from bfpo.labeling.filling import Flags, LabelledSet, label_preferences
+from bfpo.labeling.filling import Flags, LabeledSet, label_preferences
 from bfpo.labeling.people import with_answers
 from bfpo.labeling.queue import queue_for_people
 from bfpo.objectives.bfpo import GlobalPreference
@@ -21,7 +21,7 @@ from bfpo.preferences.loading import inspect_preferences
 from bfpo.statistics.judge_error import JudgeError
 
 
-def label_file(
+def label(
     source: str,
     judges: Sequence[Judge],
     output: Path,
@@ -33,7 +33,7 @@ def label_file(
     cache: VerdictCache | None = None,
     answers: Sequence[str] = (),
     reading: Mapping[str, Any] | None = None,
-) -> LabelledSet:
+) -> LabeledSet:
     """Label a file or Hub data set into ``output``, and write the rows worth a person's minute beside it.
 
     Args:

@@ -16,7 +16,7 @@ from bfpo.errors import BfpoError
 from bfpo.models import load_model, load_tokenizer, resolved_revision
 from bfpo.training.checkpoints import newest_complete_checkpoint
 from bfpo.training.config import BFPOConfig
-from bfpo.training.recipe import Recipe, ResolvedRecipe
+from bfpo.training.recipe import Recipe, ResolvedRecipe, load_recipe
 from bfpo.training.recipe_data import load_blend, load_source
 from bfpo.training.run_record import config_record, describe_data, read_record, write_record
 from bfpo.training.trainer import BFPOTrainer
@@ -32,8 +32,8 @@ class TrainedRun:
     seconds: float
 
 
-def run_recipe(
-    resolved: ResolvedRecipe,
+def train(
+    recipe: ResolvedRecipe | Path | str,
     *,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
@@ -43,7 +43,7 @@ def run_recipe(
     """Run a recipe, and leave the model, or its adapter, and ``run.json`` in its output folder.
 
     Args:
-        resolved: the recipe.
+        recipe: a recipe file, or what `load_recipe` made of one.
         resume: resume from the newest complete checkpoint, if there is one.
         callbacks: callbacks of transformers' Trainer.
         say: called with each line about the data and its preparation, before training starts.
@@ -53,8 +53,8 @@ def run_recipe(
         BfpoError: if the recipe, the data or the state of the output folder don't allow it.
     """
     started = time.monotonic()
-    recipe = resolved.recipe
-    folder = Path(recipe.output_dir)
+    resolved = recipe if isinstance(recipe, ResolvedRecipe) else load_recipe(Path(recipe))
+    folder = Path(resolved.recipe.output_dir)
     record = {"config": config_record(resolved), "versions": versions(), "finished": False}
     _check_folder(folder, record, resume)
     trainer = build_trainer(resolved, record, callbacks, suites)
@@ -65,7 +65,7 @@ def run_recipe(
             say(line)
     trainer.train(resume_from_checkpoint=resume)
     trained = time.monotonic()
-    _export(trainer, folder, weights_dtype(recipe))
+    _export(trainer, folder, weights_dtype(resolved.recipe))
     metrics = [entry for entry in trainer.state.log_history if "loss" in entry]
     record |= {
         "finished": True,
