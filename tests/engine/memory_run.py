@@ -1,6 +1,6 @@
-"""Train one step on groups of one size and print estimated and real peak memory; a script of test_memory.py.
+"""Train on groups of one size and print estimated and real peak memory; a script of test_memory.py.
 
-Usage: memory_run.py LAYOUT TOKENS TRAINED BF16 CHECKPOINTING
+Usage: memory_run.py GROUPS LAYOUT TOKENS TRAINED BF16 CHECKPOINTING
 """
 
 import json
@@ -33,8 +33,9 @@ def peak():
 
 
 if __name__ == "__main__":
-    layout, tokens, trained, bf16, checkpointing = sys.argv[1], int(sys.argv[2]), sys.argv[3], *map(int, sys.argv[4:])
-    groups = [TokenGroup([5] * 140, [[6] * 110, [7] * 110]) for _ in range(16)]
+    number, layout, tokens, trained = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+    bf16, checkpointing = map(int, sys.argv[5:])
+    groups = [TokenGroup([5] * 140, [[6] * 110, [7] * 110]) for _ in range(number)]
     with FakeTensorMode():
         model = build()
         select_trainable(model, trained)
@@ -52,11 +53,12 @@ if __name__ == "__main__":
     optimizer = torch.optim.AdamW(trained_weights, lr=1e-6, fused=True)
     engine = Engine(model, layout, tokens)
     inputs = LossInputs(lambda logps, labels: logps.policy**2, GroupLabels(*[torch.zeros(0)] * 4))
-    for _ in range(2):
+    # A step on one group makes the optimizer's moments, which then are there during a step on all.
+    for part in (groups[:1], groups):
         with engine.attached():
-            for batch in engine.split(groups):
+            for batch in engine.split(part):
                 with torch.autocast("cpu", torch.bfloat16, enabled=bool(bf16)):
-                    loss, _ = engine.loss(model, [groups[i] for i in batch], inputs)
+                    loss, _ = engine.loss(model, [part[i] for i in batch], inputs)
                 loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -12,20 +12,20 @@ SCRIPT = Path(__file__).with_name("memory_run.py")
 
 
 @pytest.mark.parametrize(
-    ("layout", "tokens", "trained", "bf16", "checkpointing"),
+    ("groups", "layout", "tokens", "trained", "bf16", "checkpointing"),
     [
-        ("shared", 16384, "all", 0, 0),
-        ("shared", 1024, "all", 0, 0),
-        ("shared", 4096, "down_proj", 0, 0),
-        ("padded", 4096, "all", 0, 0),
-        ("shared", 16384, "all", 0, 1),
-        ("shared", 16384, "all", 1, 0),
+        (6, "shared", 16384, "all", 0, 0),
+        (6, "shared", 1024, "all", 0, 0),
+        (6, "shared", 2048, "down_proj", 0, 0),
+        (6, "padded", 1024, "all", 0, 0),
+        (16, "shared", 16384, "all", 0, 1),
+        (6, "shared", 16384, "all", 1, 0),
     ],
 )
-def test_estimates_are_within_a_fifth(layout, tokens, trained, bf16, checkpointing):
+def test_estimates_are_within_a_fifth(groups, layout, tokens, trained, bf16, checkpointing):
     if not sys.platform.startswith("linux"):
         pytest.skip("peak memory is read as Linux reports it")
-    command = [sys.executable, str(SCRIPT), layout, str(tokens), trained, str(bf16), str(checkpointing)]
+    command = [sys.executable, str(SCRIPT), str(groups), layout, str(tokens), trained, str(bf16), str(checkpointing)]
     # Blocks that are freed go back to the system at once, so that the peak is what was in use.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
