@@ -13,11 +13,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bfpo.reports.drawing import COLORS, MARKERS
+from bfpo.safehelp.figures import HEADLINE
+from bfpo.safehelp.items import FACTORS
 from bfpo.statistics.intervals import Estimate, mean_interval, t_quantile
 from bfpo.versions import versions
 from studies.label_efficiency import PER_KIND, SCALE, Cell, result_file, undone
 
-FIGURES = ("helpful", "harmless", "over_refusal")
 ALL_PEOPLE = "people-100"
 TENTH = ("fitted-10-rescaled", "fitted-10-verdict", "fitted-10-posterior")
 # Largest loss of a figure, as a share, that BFPO on a tenth of the labels is allowed.
@@ -51,12 +52,12 @@ def summarise(results: Results) -> dict[str, Any]:
                 "seeds": sorted(by_seed),
                 "cell": next(iter(by_seed.values()))["cell"],
                 "judged": _mean_of_judged([result["judged"] for result in by_seed.values()]),
-                "figures": {name: asdict(_over_seeds(by_seed, name)) for name in FIGURES},
+                "figures": {name: asdict(_over_seeds(by_seed, name)) for name in FACTORS},
             }
             for arm, by_seed in results.items()
         },
         "losses": {
-            arm: {name: loss for name in FIGURES if (loss := paired_loss(results, arm, name))}
+            arm: {name: loss for name in FACTORS if (loss := paired_loss(results, arm, name))}
             for arm in results
             if arm != ALL_PEOPLE
         },
@@ -76,7 +77,7 @@ def paired_loss(results: Results, arm: str, name: str) -> dict[str, float] | Non
     own, all_people = (
         np.array([results[which][seed]["outcomes"][name] for seed in seeds], dtype=float) for which in (arm, ALL_PEOPLE)
     )
-    losses = own - all_people if name == "over_refusal" else all_people - own
+    losses = all_people - own if HEADLINE[name].higher_is_better else own - all_people
     seed_means, prompt_means = losses.mean(1), losses.mean(0)
     variance = seed_means.var(ddof=1) / len(seed_means) + prompt_means.var(ddof=1) / len(prompt_means)
 
@@ -142,11 +143,11 @@ def _markdown(summary: Mapping[str, Any]) -> str:
     lines += _tenth_lines({arm: losses[arm] for arm in TENTH if losses.get(arm)})
     lines += ["", "## All arms", "", "Means over seeds with 95 % t intervals; loss against people's labels alone, "]
     lines[-1] += "paired by seed and prompt, with its one-sided 95 % upper bound, in points."
-    lines += ["", "| labels | seeds | " + " | ".join(f"{name.replace('_', '-')} | loss" for name in FIGURES) + " |"]
-    lines += ["|---|---|" + "---|---|" * len(FIGURES)]
+    lines += ["", "| labels | seeds | " + " | ".join(f"{HEADLINE[name].label} | loss" for name in FACTORS) + " |"]
+    lines += ["|---|---|" + "---|---|" * len(FACTORS)]
     for arm, values in arms.items():
         cells = []
-        for name in FIGURES:
+        for name in FACTORS:
             figure, loss = values["figures"][name], losses.get(arm, {}).get(name)
             interval = f" [{figure['low']:.3f} {figure['high']:.3f}]" if figure["n"] > 1 else ""
             cells.append(f"{figure['value']:.3f}{interval}")
@@ -199,7 +200,7 @@ def _figure(summary: Mapping[str, Any]) -> Figure:
     arms = list(summary["arms"].values())
     everybody = [arm for arm in arms if arm["cell"]["judge"] == "nobody"]
     fitted = [arm for arm in arms if arm["cell"]["judge"] == "fitted" and arm["cell"]["flags"] == "verdict"]
-    for number, name in enumerate(FIGURES):
+    for number, name in enumerate(FACTORS):
         label, style = name.replace("_", "-"), {"color": COLORS[number], "marker": MARKERS[number], "capsize": 2.5}
         _curve(left, fitted + everybody, "share", 100, name, label, style)
         for flags, line in (("posterior", "-"), ("verdict", "--")):

@@ -20,6 +20,7 @@ from bfpo.models import MICROWORLD
 from bfpo.quickstart import METHODS, Scale, method_recipe, sft_recipe, write_data, write_recipe
 from bfpo.quiet import quiet_libraries
 from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.figures import HEADLINE
 from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.suites import Split, load_suite
 from bfpo.statistics.intervals import mean_interval
@@ -28,7 +29,6 @@ from bfpo.training.run import train
 
 BETAS = (0.1, 0.2, 0.4, 0.8)
 SELECTION_SEED = 0
-FIGURES = ("helpful", "harmless", "over_refusal", "incoherent")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _evaluate(name: str, model: Path, job: Job) -> Evaluation:
 
 
 def _figures(evaluation: Evaluation) -> dict[str, float]:
-    figures = {name: evaluation.scores[name].value for name in FIGURES}
+    figures = {name: evaluation.scores[name].value for name in HEADLINE}
     return figures | {"U": (figures["helpful"] + figures["harmless"]) / 2}
 
 
@@ -148,7 +148,7 @@ def summary(
     by_method: dict[str, dict[str, list[float]]] = {}
     for method in ("SFT", *METHODS):
         runs = [final[job] for seed in seeds for job in final if job.method == method and job.seed == seed]
-        by_method[method] = {name: [run[name] for run in runs] for name in (*FIGURES, "U")}
+        by_method[method] = {name: [run[name] for run in runs] for name in (*HEADLINE, "U")}
     rivals = [method for method in METHODS if method != "BFPO"]
     best = max(rivals, key=lambda method: sum(by_method[method]["U"]))
 

@@ -10,9 +10,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bfpo.reports.drawing import COLORS, MARKERS
+from bfpo.safehelp.figures import HEADLINE, label_of
 from bfpo.versions import versions
 
-FIGURES = ("helpful", "harmless", "over_refusal", "incoherent", "U")
+FIGURES = (*HEADLINE, "U")
 
 
 def write_study(folder: Path, summary: Mapping[str, Any]) -> Path:
@@ -40,7 +41,7 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         "",
         "![Helpful against harmless: means over seeds](study-quick.png)",
         "",
-        "| method | beta | " + " | ".join(name.replace("_", "-") for name in FIGURES) + " |",
+        "| method | beta | " + " | ".join(label_of(name) for name in FIGURES) + " |",
         "|---|---|" + "---|" * len(FIGURES),
     ]
     for method, figures in summary["means"].items():

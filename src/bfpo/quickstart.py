@@ -17,6 +17,7 @@ from bfpo.models import MICROWORLD
 from bfpo.reports.page import build_report
 from bfpo.reports.report import Report
 from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.items import FACTORS
 from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.suites import load_suite
 from bfpo.training.recipe import load_recipe
@@ -155,7 +156,7 @@ def _evaluate(
     suite = load_suite("microworld", per_kind=per_kind)
     evaluation = evaluate(model, suite, name=name, decoding=replace(suite.decoding, seed=seed))
     evaluation.save(folder / "evaluations" / name)
-    scores = ", ".join(f"{key} {evaluation.scores[key].value:.2f}" for key in ("helpful", "harmless", "over_refusal"))
+    scores = ", ".join(f"{key} {evaluation.scores[key].value:.2f}" for key in FACTORS)
     progress(f"{name}: {scores} ({time.monotonic() - started:.0f} s)")
     return evaluation
 

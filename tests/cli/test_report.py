@@ -42,15 +42,15 @@ def test_card_of_a_saved_run(folders, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["{runs}/SFT", "{runs}/BFPO", "--card"], "--card describes one run"),
-        (["{runs}/SFT", "--card", "-o", "{runs}"], "is a folder; name the card's file"),
+        (["{runs}/SFT", "{runs}/BFPO", "--card"], "--card describes a single run"),
+        (["{runs}/SFT", "--card", "-o", "{runs}"], "this is a folder; name a file for the card"),
         (["{runs}/SFT", "-o", "{runs}/SFT/run.json"], "is a file; name a folder"),
         (["{runs}/none"], "holds no evaluation"),
         (["{runs}/SFT", "--baseline", "SFY"], r"no evaluation of a model 'SFY' \(did you mean 'SFT'"),
     ],
 )
-def test_wrong_requests_are_told(folders, arguments, said):
-    with pytest.raises(BfpoError, match=said):
+def test_wrong_requests_are_refused(folders, arguments, message):
+    with pytest.raises(BfpoError, match=message):
         report(*(argument.format(runs=folders) for argument in arguments))

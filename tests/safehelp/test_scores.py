@@ -232,7 +232,7 @@ def test_cautions_say_what_to_know_and_are_silent_otherwise():
     ):
         assert text in shown
     judges = (JudgeUsed("guard", "", "primary"), JudgeUsed("labeller", "", "second"))
-    assert "labelled the training data and evaluates" in cautions(
+    assert "labeled the training data and also evaluates" in cautions(
         evaluation(RECORDS[:1], judges=judges, labelling_judge="labeller")
     )[0]  # fmt: skip
     poor = [*judged("safe", "unsafe", 9), *judged("unsafe", "safe", 9), *judged("safe", "safe", 9)]

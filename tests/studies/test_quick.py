@@ -8,9 +8,10 @@ import pytest
 
 from bfpo.errors import BfpoError
 from bfpo.quickstart import METHODS, Scale
+from bfpo.safehelp.figures import HEADLINE
 from bfpo.training.recipe import load_recipe
 from studies import quick
-from studies.quick import FIGURES, Job, chosen_betas, run_job, run_study, summary
+from studies.quick import Job, chosen_betas, run_job, run_study, summary
 from studies.quick_report import write_study
 
 TOY = Scale(chat=12, safety=24, helpful=8, sft_steps=1, steps=2, batch_size=8)
@@ -33,7 +34,7 @@ def test_a_job_trains_from_its_seed_s_sft_model_and_its_result_is_kept(tmp_path,
 
 
 def figures(helpful, harmless):
-    return dict(zip(FIGURES, (helpful, harmless, 0.0, 0.0), strict=True)) | {"U": (helpful + harmless) / 2}
+    return dict(zip(HEADLINE, (helpful, harmless, 0.0, 0.0), strict=True)) | {"U": (helpful + harmless) / 2}
 
 
 def test_betas_are_chosen_by_u_and_differences_paired(tmp_path):

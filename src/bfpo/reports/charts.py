@@ -66,10 +66,11 @@ def kinds_plot(name: str, groups: Sequence[tuple[str, Sequence[tuple[ReportModel
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
         axes.tick_params(length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
-        shown = [kind for kind in ANSWER_KINDS if any(counts.get(kind) for _, bars in groups for _, counts in bars)]
-        handles = [Rectangle((0, 0), 1, 1, facecolor=ANSWER_KINDS[kind].fill) for kind in shown]
+        used = {kind for _, bars in groups for _, counts in bars for kind, count in counts.items() if count}
+        shown = {kind: info.fill for kind, info in ANSWER_KINDS.items() if kind in used}
+        handles = [Rectangle((0, 0), 1, 1, facecolor=fill) for fill in shown.values()]
         figure.legend(
-            handles, shown, loc="outside upper left", ncols=3 if narrow else 6, frameon=False, fontsize=8,
+            handles, list(shown), loc="outside upper left", ncols=3 if narrow else 6, frameon=False, fontsize=8,
             handlelength=0.9, handleheight=0.9, columnspacing=1.2, handletextpad=0.5, labelcolor=INK,
         )  # fmt: skip
 

@@ -187,10 +187,8 @@ def kinds(report: Report) -> Panel:
     groups = kinds_by_set(report.models)
     if not groups:
         return Panel(anchor, title, absent="no run on this page sampled answers")
-    lead = (
-        "A rate of safe answers hides how a model is safe: by helping, by refusing, or by writing nonsense. Unjudged "
-        "answers, whose verdicts can't be read, count as neither safe nor unsafe."
-    )
+    lead = "A rate of safe answers hides how a model is safe: by helping, by refusing, or by writing nonsense."
+    notes = [". ".join(f"{kind.capitalize()}: {info.help}" for kind, info in ANSWER_KINDS.items()) + "."]
     bars = [(title, model, counts) for title, bars in groups for model, counts in bars]
     columns = (
         Column("set and model", lambda bar: TableCell(bar[1].name, note=bar[0])),
@@ -200,7 +198,7 @@ def kinds(report: Report) -> Panel:
         ),
     )
     table = Table.of("Number of answers of each kind", columns, bars, folded=True)
-    return Panel(anchor, title, lead, [kinds_plot("answer-kinds", groups)], (), [table])
+    return Panel(anchor, title, lead, [kinds_plot("answer-kinds", groups)], (), [table], notes)
 
 
 def categories(report: Report) -> Panel:

@@ -121,7 +121,9 @@ function fitLabels() {
     for (const text of svg.querySelectorAll("text")) {
       text.removeAttribute("textLength");
       const own = text.getBoundingClientRect();
-      const over = Math.max(box.left - own.left, own.right - box.right) / scale;
+      const turned = (text.getAttribute("transform") || "").includes("rotate(-90");
+      const ends = turned ? [box.top - own.top, own.bottom - box.bottom] : [box.left - own.left, own.right - box.right];
+      const over = Math.max(...ends) / scale;
       if (over <= 0) continue;
       const sides = getComputedStyle(text).textAnchor === "middle" ? 2 : 1;
       text.setAttribute("lengthAdjust", "spacingAndGlyphs");
