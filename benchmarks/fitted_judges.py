@@ -87,9 +87,8 @@ def refusal() -> dict[str, Any]:
     record = figures(report, made, seconds)
     record["keywords"] = asdict(check_judge(made.out_of_fold.labelled, keywords, "refusal"))
     record["full"] = full_refusal(rows)
-    record["accuracies"] = [
-        out_of_fold(fit_judge(labelled, "refusal", seed=seed)).overall.accuracy.value for seed in range(10)
-    ]
+    seeds = [out_of_fold(fit_judge(labelled, "refusal", seed=seed)).overall.accuracy for seed in range(10)]
+    record["accuracies"] = [accuracy.value for accuracy in seeds if accuracy]
     return record
 
 

@@ -49,7 +49,8 @@ def speeds(model: Any, tokenizer: Any, items: list[Any], repeats: int) -> tuple[
 
     from generation.parity import by_bfpo, lm_eval_requests
 
-    lms = {size: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size) for size in SPEED_SIZES}
+    make: Any = HFLM
+    lms = {size: make(pretrained=model, tokenizer=tokenizer, batch_size=size) for size in SPEED_SIZES}
     requests = lm_eval_requests(lms[SPEED_SIZES[0]], items, False)
     lms[SPEED_SIZES[0]].loglikelihood(requests[:64], disable_tqdm=True)
     by_bfpo(model, tokenizer, items[:64], False)

@@ -154,7 +154,8 @@ def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pass
     """Our trainer; lean is the same with micro-batches of 1,536 tokens."""
     from bfpo import BFPOConfig, BFPOTrainer
 
-    arguments = common(case) | {
+    arguments: dict[str, Any] = {
+        **common(case),
         "max_length": 8192,
         "reduction": "mean",
         "trainable": case.trained,
@@ -180,8 +181,8 @@ def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pass
 
 def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Passes]:
     """TRL's trainer: as shipped but for the precision; at its best; and with its GPU path's selection of positions."""
-    from trl import DPOConfig, DPOTrainer
-    from trl.trainer import utils
+    from trl import DPOConfig, DPOTrainer  # pyright: ignore[reportMissingImports]
+    from trl.trainer import utils  # pyright: ignore[reportMissingImports]
 
     arguments = common(case) | {"loss_type": ["ipo"]}
     shipped, compact = case.side == "shipped", case.side == "compact"
@@ -200,7 +201,7 @@ def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pa
         # The reference is a second model, which TRL loads from where the first came from.
         folder = tempfile.mkdtemp()
         model.save_pretrained(folder)
-        model.config._name_or_path = folder
+        model.config._name_or_path = folder  # pyright: ignore[reportPrivateUsage]
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(case.trained == "all" or case.trained in name)
     trainer = DPOTrainer(
@@ -227,7 +228,7 @@ def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pa
 def needed(model: PreTrainedModel, data: Any, trained: str) -> dict[str, float]:
     """FLOPs of a row on average, without padding or recomputation: the prompt once, or before every answer."""
     passes = Passes(1, 3 if trained == "all" else 2)
-    totals = dict.fromkeys(("shared", "packed"), 0.0)
+    totals: dict[str, float] = {"shared": 0.0, "packed": 0.0}
     for row in data:
         answers = row["responses"] if "responses" in row else [row["chosen"], row["rejected"]]
         lengths = [len(answer.split()) + 1 for answer in answers]
@@ -244,9 +245,9 @@ def measure(case: Case) -> dict[str, Any]:
     times = StepTimes()
     seen = Seen(times)
     if case.is_ours:
-        import bfpo.training.trainer  # noqa: F401
+        import bfpo.training.trainer  # noqa: F401  # pyright: ignore[reportUnusedImport]
     else:
-        import trl.trainer.dpo_trainer  # noqa: F401
+        import trl.trainer.dpo_trainer  # noqa: F401  # pyright: ignore
     imported = memory()
     started = time.perf_counter()
     trainer, passes = (ours if case.is_ours else theirs)(case, data, times, seen)

@@ -24,7 +24,7 @@ def test_a_study_does_not_mix_scales(tmp_path):
 
 
 def test_a_job_trains_from_its_seed_s_sft_model_and_its_result_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(quick, "evaluate", partial(quick.evaluate, per_kind=2))
+    monkeypatch.setattr(quick, "load_suite", partial(quick.load_suite, per_kind=2))
     job = Job("BFPO", 0.4, 3, "validation")
     result = run_job(job, tmp_path, TOY)
     assert result["U"] == (result["helpful"] + result["harmless"]) / 2

@@ -17,7 +17,7 @@ def load_tiny_model(checkpoint: Path) -> LlamaForCausalLM:
     values = np.frombuffer(content[28:], dtype=np.float32)
     at = 0
 
-    def take(*shape):
+    def take(*shape: int) -> torch.Tensor:
         nonlocal at
         size = int(np.prod(shape))
         part = torch.tensor(values[at : at + size].reshape(shape))
@@ -54,7 +54,7 @@ def load_tiny_model(checkpoint: Path) -> LlamaForCausalLM:
     return model
 
 
-def _halves(weight, heads):
+def _halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """llama2.c rotates neighbouring dimensions, transformers the two halves of a head."""
     rows, columns = weight.shape
     return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
@@ -63,7 +63,9 @@ def _halves(weight, heads):
 def load_tiny_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """Read tok512.bin: after the longest length, a score, a length and the bytes of every token."""
     content = path.read_bytes()
-    at, tokens, scores = 4, [], []
+    at = 4
+    tokens: list[str] = []
+    scores: list[float] = []
     while at < len(content):
         score, size = struct.unpack("fi", content[at : at + 8])
         tokens.append(content[at + 8 : at + 8 + size].decode())

@@ -202,9 +202,9 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
                 row = turned(row, better)
                 turns += 1
             else:
-                row = {**row, "chosen_is_better": better}
+                row = dict[str, Any](row, chosen_is_better=better)
         by.append(name)
-        ordered.append({**row, "labelled_by": {**row["labelled_by"], "order": name}})
+        ordered.append(row | {"labelled_by": row["labelled_by"] | {"order": name}})
     return ordered, _counts(by, (PEOPLE, "judge", "unknown")), turns
 
 
