@@ -51,7 +51,8 @@ def test_fitted_judges_know_people_s_share_only_and_are_wrong_about_some_of_the_
     assert Counter(row["labelled_by"]["order"] for row in rows) == {"people": 60, "judge": 140}
     assert 0.6 < judged["safety"]["accuracy"] < 1
     assert 0.5 < judged["order"] < 1
-    assert judged["report"]["errors"][0]["n_safe"] + judged["report"]["errors"][0]["n_unsafe"] == 120
+    error = judged["report"]["errors"][0]
+    assert error["sensitivity"]["n"] + error["specificity"]["n"] == 120
     everybody, nothing = labelled_rows(Cell(0, "nobody"), SMALL)
     assert (len(everybody), nothing) == (200, {})
 
