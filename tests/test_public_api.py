@@ -31,14 +31,20 @@ def test_import_is_light():
 
 
 def test_every_public_name_has_an_example():
-    text = (ROOT / "docs/api_examples.md").read_text(encoding="utf-8")
-    code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+    code = (ROOT / "docs/api_examples.py").read_text(encoding="utf-8")
     assert [name for name in bfpo.__all__ if not re.search(rf"\bbfpo\.{name}\b", code)] == []
+
+
+def test_examples_run(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs/api_examples.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_how_to_guides_import_public_names_only():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("how-to/*.md"), *(ROOT / "docs").glob("tutorials/*.py")]
-    pages += [ROOT / "docs/errors.md", ROOT / "docs/api_examples.md", ROOT / "docs/from-trl.md"]
+    pages += [ROOT / "docs/errors.md", ROOT / "docs/api_examples.py", ROOT / "docs/from-trl.md"]
     for page in pages:
         text = page.read_text(encoding="utf-8")
         code = text if page.suffix == ".py" else "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))

@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bfpo.endpoints import Endpoint, EndpointConfig
     from bfpo.errors import BfpoError, RunError
     from bfpo.generation.endpoint_generator import EndpointGenerator
     from bfpo.generation.local_generator import LocalGenerator
-    from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest
+    from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest, as_messages
     from bfpo.groups import GroupLabels, GroupLogps
+    from bfpo.judges.helpfulness import load_helpfulness_judge
+    from bfpo.judges.preference import AnswerPair
     from bfpo.judges.registry import load_judge
     from bfpo.judges.verdict import Exchange, Judge, Verdict
     from bfpo.labeling.filling import LabeledSet
@@ -39,12 +40,13 @@ __version__ = "0.1.0"
 
 # What is imported when it is first used, from which module: ``bfpo --help`` must not wait for torch.
 _NAMES = {
-    "endpoints": ("Endpoint", "EndpointConfig"),
     "errors": ("BfpoError", "RunError"),
     "generation.endpoint_generator": ("EndpointGenerator",),
     "generation.local_generator": ("LocalGenerator",),
-    "generation.protocol": ("Completion", "Decoding", "Generator", "ModelIdentity", "SampleRequest"),
+    "generation.protocol": ("Completion", "Decoding", "Generator", "ModelIdentity", "SampleRequest", "as_messages"),
     "groups": ("GroupLabels", "GroupLogps"),
+    "judges.helpfulness": ("load_helpfulness_judge",),
+    "judges.preference": ("AnswerPair",),
     "judges.registry": ("load_judge",),
     "judges.verdict": ("Exchange", "Judge", "Verdict"),
     "labeling.filling": ("LabeledSet",),
@@ -67,14 +69,13 @@ _NAMES = {
 }
 _HOME = {name: f"bfpo.{module}" for module, names in _NAMES.items() for name in names}
 __all__ = [
+    "AnswerPair",
     "BFPOConfig",
     "BFPOTrainer",
     "BfpoError",
     "Comparison",
     "Completion",
     "Decoding",
-    "Endpoint",
-    "EndpointConfig",
     "EndpointGenerator",
     "Estimate",
     "Evaluation",
@@ -94,12 +95,14 @@ __all__ = [
     "SampleRequest",
     "TrainedRun",
     "Verdict",
+    "as_messages",
     "bfpo_loss",
     "build_objective",
     "build_report",
     "compare",
     "evaluate",
     "label",
+    "load_helpfulness_judge",
     "load_judge",
     "load_model",
     "load_preferences",

@@ -191,12 +191,9 @@ def _local(model: str, system_prompt: str | None, *, chat: bool) -> Generator:
 
 
 def _server(url: str, model: str, key: str | None, system_prompt: str | None) -> Generator:
-    from bfpo.config import validated
-    from bfpo.endpoints import Endpoint, EndpointConfig
     from bfpo.generation.endpoint_generator import EndpointGenerator
 
-    config = validated(EndpointConfig, {"url": url, "model": model, "api_key_env": key}, f"--endpoint {url}")
-    return EndpointGenerator(Endpoint(config), system_prompt)
+    return EndpointGenerator.connect(url, model, system_prompt=system_prompt, api_key_env=key)
 
 
 @contextmanager

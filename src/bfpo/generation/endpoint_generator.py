@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from bfpo.endpoints import CompletionRequest, Endpoint, Failure
+from bfpo.config import validated
+from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure
 from bfpo.errors import RunError
 from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest, as_messages
 
@@ -23,6 +25,22 @@ class EndpointGenerator(Generator):
 
     endpoint: Endpoint
     system_prompt: str | None = None
+
+    @classmethod
+    def connect(cls, url: str, model: str, *, system_prompt: str | None = None, **limits: Any) -> EndpointGenerator:
+        """A generator for one model of a server.
+
+        Args:
+            url: base address of the server, up to and including ``/v1``.
+            model: the server's name of the model.
+            system_prompt: system prompt put before every prompt, if any.
+            limits: other fields of `bfpo.endpoints.ServerConfig`, such as ``api_key_env`` or ``concurrency``.
+
+        Raises:
+            BfpoError: if the address or a limit is wrong.
+        """
+        config = validated(EndpointConfig, {"url": url, "model": model, **limits}, f"endpoint {url}")
+        return cls(Endpoint(config), system_prompt)
 
     @property
     def identity(self) -> ModelIdentity:
