@@ -3,6 +3,7 @@
 import math
 import random
 
+import datasets
 import pytest
 
 from bfpo.errors import BfpoError
@@ -95,7 +96,6 @@ def targets(theirs, doc):
 
 
 def test_bbq_equals_lm_evals_own_functions():
-    datasets = pytest.importorskip("datasets")
     theirs = pytest.importorskip("lm_eval.tasks.bbq.utils", reason="the lm-eval extra is not installed")
     generator = random.Random(0)
     rows = [bbq_row(generator, number) for number in range(200)]
@@ -125,7 +125,6 @@ def test_bbq_equals_lm_evals_own_functions():
 def test_real_bbq_rows_equal_lm_evals(shared_data):
     import json
 
-    datasets = pytest.importorskip("datasets")
     theirs = pytest.importorskip("lm_eval.tasks.bbq.utils", reason="the lm-eval extra is not installed")
     with (shared_data / "bbq" / "Sexual_orientation.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 import yaml
 
@@ -166,7 +167,7 @@ def test_rows_of_every_kind_of_file(tmp_path, suffix):
     elif suffix == ".jsonl":
         put(tmp_path, path.name, rows)
     else:
-        frame = pytest.importorskip("pandas").DataFrame(rows)
+        frame = pandas.DataFrame(rows)
         frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_parquet(path)
     suite = load_suite(str(tmp_path / "my.yaml"), data={"doors": path})
     assert [item.prompt for item in suite.prompts] == [row["question"] for row in rows]
@@ -293,7 +294,8 @@ def test_another_file_than_the_task_was_written_for_is_refused(tmp_path):
 
 
 def test_a_hub_data_set_comes_from_a_filled_cache_offline(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     commit = "0123456789abcdef0123456789abcdef01234567"
     made = datasets.Dataset.from_list([{"question": "How do I open my door?"}])
     place = tmp_path / "cache" / "me___doors" / "default" / "0.0.0" / commit

@@ -68,7 +68,7 @@ def few_short_pairs(rows):
     ],
 )  # fmt: skip
 def test_real_pairs_start_at_their_targets_distance_and_close_it(tiny, real_pairs, tmp_path, few, settings):
-    """Beta .01. With shuffled safety flags, or a learning rate of 0, the signs are right in half the pairs at most."""
+    """Beta .01. Shuffled safety flags or a learning rate of 0 leave the signs of a cell right in half its pairs."""
     arguments = BFPOConfig(
         output_dir=str(tmp_path), beta=0.01, micro_batch_tokens=1024, save_strategy="no", use_cpu=True,
         disable_tqdm=True, report_to="none", **settings,
