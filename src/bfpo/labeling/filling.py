@@ -204,7 +204,8 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
             else:
                 row = {**row, "chosen_is_better": better}
         by.append(name)
-        ordered.append({**row, "labelled_by": {**row["labelled_by"], "order": name}})
+        sources: dict[str, Any] = row["labelled_by"]
+        ordered.append({**row, "labelled_by": {**sources, "order": name}})
     return ordered, _counts(by, (PEOPLE, "judge", "unknown")), turns
 
 
