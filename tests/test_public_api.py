@@ -24,7 +24,9 @@ def test_names_are_the_same_for_people_type_checkers_and_at_run_time():
 
 
 def test_import_is_light():
-    code = "import sys, bfpo; dir(bfpo); sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'numpy')))"
+    code = (
+        "import sys, bfpo; dir(bfpo); sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'numpy')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     with pytest.raises(AttributeError, match="no attribute 'trainer'"):
         _ = bfpo.trainer

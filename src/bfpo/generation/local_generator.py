@@ -212,9 +212,10 @@ def _continue(
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokenizer's end of sequence and the model's own end tokens."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    ends: list[Any] = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in [*ends, tokenizer.eos_token_id] if token is not None})
+    configured: Any = getattr(model.generation_config, "eos_token_id", None)
+    end: Any = tokenizer.eos_token_id
+    ends = [*configured, end] if isinstance(configured, list) else [configured, end]
+    return sorted({token for token in ends if token is not None})
 
 
 def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: Sequence[int]) -> Completion:
