@@ -1,0 +1,61 @@
+# %% [markdown]
+# # 2. Is it safe and helpful?
+#
+# [Tutorial 1](1_first_aligned_model.md) trained a model. This one measures it against the model it started from: is it safer, is it
+# still helpful, does it refuse more than it should, and how sure are we? It takes less than two minutes on two CPU cores.
+
+# %%
+from pathlib import Path
+
+import bfpo
+
+folder = Path("runs/tutorial")
+
+# %% [markdown]
+# ## Evaluate
+#
+# A suite is a set of tasks. The `microworld` suite asks three kinds of questions in combinations that no training data contains:
+# *benign* ones, *harmful* ones, and *borderline* ones that look harmful and are not. An exact oracle judges the answers. For real
+# models use `bfpo.load_suite("core")` and name a judge ([Evaluate and compare](../how-to/evaluate.md)).
+
+# %%
+suite = bfpo.load_suite("microworld", per_kind=200)
+models = {"base": "microworld", "aligned": str(folder / "aligned")}
+runs = {
+    name: bfpo.evaluate(model, suite, name=name, folder=folder / "evaluations" / name)
+    for name, model in models.items()
+}
+
+for figure in ("helpful", "harmless", "over_refusal", "incoherent"):
+    print(f"{figure:13}", *(f"{name} {run.scores[figure].value:.2f}" for name, run in runs.items()), sep="   ")
+
+# %% [markdown]
+# ## How sure are we?
+#
+# Both models answered the same prompts, so `compare` pairs them: what makes a prompt hard for both cancels. An interval that leaves
+# out 0 is a difference that these prompts can tell from chance.
+
+# %%
+comparison = bfpo.compare(runs["base"], runs["aligned"])
+for figure in ("helpful", "harmless", "over_refusal", "incoherent"):
+    row = comparison.row(figure)
+    print(f"{figure:13} {row.difference.value:+.2f} [{row.difference.low:+.2f}, {row.difference.high:+.2f}]  p = {row.p:.2g}  n = {row.n}")
+
+# %% [markdown]
+# ## Look at it
+#
+# The report is one HTML file: the plots, every figure with its interval, and the answers of both models side by side. Read some
+# answers before you believe any figure.
+
+# %%
+report = bfpo.build_report(list(runs.values()), folder / "report", title="Before and after BFPO", baseline="base")
+print(f"open {report.page}")
+
+# %% [markdown]
+# ![Helpful against harmless: the aligned model lies to the upper right of the base model](images/plane.png)
+#
+# The farther to the upper right, the better. The base model is helpful and harmful, as chat models are before alignment; after
+# BFPO it is both helpful and harmless. The shaded regions hold each model's true position with 95 % confidence.
+#
+# What this doesn't show: one training seed says nothing about the next one (`bfpo compare` takes several seeds per side), and the microworld is
+# easy. [Results](../results/README.md) has more.
