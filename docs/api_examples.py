@@ -1,4 +1,4 @@
-"""Examples of every public name, which docs/api.md shows; a test runs this file as a script, offline, in a new folder."""
+"""Examples of every public name, which docs/api.md shows; a test runs them, offline, in a new folder."""
 
 # %% BfpoError, RunError, PreferenceDataError
 import bfpo

@@ -114,7 +114,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def ask(model_folder: str, question: str) -> str:
-    model = bfpo.load_model(model_folder) if model_folder == "microworld" else AutoModelForCausalLM.from_pretrained(model_folder)
+    model = (
+        bfpo.load_model(model_folder)
+        if model_folder == "microworld"
+        else AutoModelForCausalLM.from_pretrained(model_folder)
+    )
     tokenizer = AutoTokenizer.from_pretrained(run.folder)
     messages = [{"role": "user", "content": question}]
     inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)

@@ -22,8 +22,7 @@ folder = Path("runs/tutorial")
 suite = bfpo.load_suite("microworld", per_kind=200)
 models = {"base": "microworld", "aligned": str(folder / "aligned")}
 runs = {
-    name: bfpo.evaluate(model, suite, name=name, folder=folder / "evaluations" / name)
-    for name, model in models.items()
+    name: bfpo.evaluate(model, suite, name=name, folder=folder / "evaluations" / name) for name, model in models.items()
 }
 
 for figure in ("helpful", "harmless", "over_refusal", "incoherent"):
@@ -39,7 +38,9 @@ for figure in ("helpful", "harmless", "over_refusal", "incoherent"):
 comparison = bfpo.compare(runs["base"], runs["aligned"])
 for figure in ("helpful", "harmless", "over_refusal", "incoherent"):
     row = comparison.row(figure)
-    print(f"{figure:13} {row.difference.value:+.2f} [{row.difference.low:+.2f}, {row.difference.high:+.2f}]  p = {row.p:.2g}  n = {row.n}")
+    print(
+        f"{figure:13} {row.difference.value:+.2f} [{row.difference.low:+.2f}, {row.difference.high:+.2f}]  p = {row.p:.2g}  n = {row.n}"
+    )
 
 # %% [markdown]
 # ## Look at it
