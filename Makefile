@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart study-quick study-labels pretrain bench bench-full bench-streaming reference test test-long lint clean
+.PHONY: help install quickstart study-quick study-labels pretrain bench bench-full bench-streaming reference docs tutorials test test-long lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,8 +40,15 @@ bench-full: install ## the same with every precision and choice of weights, and 
 bench-streaming: install ## memory and start of training on 100,000 pairs (ten minutes)
 	$(BIN)/python benchmarks/streaming.py
 
-reference: install ## write docs/cli.md and docs/api.md from the commands and docstrings
+reference: install ## write docs/cli.md, docs/api.md and the tutorials' pages from commands, docstrings and scripts
 	$(BIN)/python docs/make_reference.py
+
+docs: install ## build the documentation site in build/site; a broken internal link fails
+	$(BIN)/zensical build --clean --strict
+
+tutorials: install ## run the tutorials (two minutes each)
+	rm -rf runs/tutorial
+	for script in docs/tutorials/*.py; do $(BIN)/python $$script || exit 1; done
 
 test: install ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -1,16 +1,20 @@
-"""Write ``docs/cli.md`` and ``docs/api.md`` from the commands and docstrings themselves; ``make reference`` runs it."""
+"""Writes ``cli.md``, ``api.md`` and the tutorials' pages from commands, docstrings and scripts: ``make reference``."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jupytext
 import typer
 
 import bfpo
 from bfpo.cli.main import app
+
+DOCS = Path(__file__).parent
 
 
 def command_line() -> str:
@@ -32,13 +36,39 @@ def command_line() -> str:
 
 def python() -> str:
     """Every public name of the package with its signature and docstring, in Markdown."""
-    lines = ["# Python", "", "Written by `make reference` from the docstrings: what `import bfpo` offers.", ""]
-    for name in sorted(set(bfpo.__all__) - {"__version__"}):
+    lines = [
+        "# Python",
+        "",
+        "Written by `make reference` from the docstrings: everything that `import bfpo` offers. The examples are one "
+        "script, [api_examples.py](api_examples.py), which a test runs; a later example uses the names of earlier ones.",
+        "",
+    ]
+    examples = _examples()
+    for name in bfpo.__all__:
         value = getattr(bfpo, name)
         lines += [f"## {name}", "", "```python", f"{name}{_signature(value)}", "```", "", *_text(value), ""]
+        first, code = examples[name]
+        lines += ["Example:", "", "```python", code, "```", ""] if name == first else [f"[Example](#{first.lower()})", ""]
         for method, function in _methods(value):
             lines += [f"### {name}.{method}{_signature(function)}", "", *_text(function), ""]
     return "\n".join(lines)
+
+
+def tutorial(script: Path) -> str:
+    """A tutorial's page, from its script in percent format."""
+    notebook = jupytext.read(script)
+    notebook.metadata["jupytext"] = {"notebook_metadata_filter": "-all"}
+    return jupytext.writes(notebook, fmt="md")
+
+
+def _examples() -> dict[str, tuple[str, str]]:
+    """The example of every public name, and the name that it is shown under."""
+    examples = {}
+    text = (DOCS / "api_examples.py").read_text(encoding="utf-8")
+    for header, code in re.findall(r"^# %% (.+)\n((?:(?!# %% ).*\n)*)", text, flags=re.MULTILINE):
+        names = header.split(", ")
+        examples |= dict.fromkeys(names, (names[0], code.strip()))
+    return examples
 
 
 def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
@@ -64,6 +94,8 @@ def _one_line(text: str | None) -> str:
 
 
 def _signature(value: Any) -> str:
+    if inspect.isclass(value) and issubclass(value, Exception):
+        return "(message)"
     # A trainer's configuration has all of transformers' fields: its docstring names our own.
     if inspect.isclass(value) and len(inspect.signature(value).parameters) > 30:
         return "(...)"
@@ -76,7 +108,7 @@ def _text(value: Any) -> list[str]:
 
 def _methods(value: Any) -> Iterator[tuple[str, Any]]:
     """The public methods that a class of ours defines itself, of small classes."""
-    if inspect.isclass(value) and value.__module__.startswith("bfpo.objectives"):
+    if inspect.isclass(value) and not issubclass(value, bfpo.BFPOTrainer | bfpo.BFPOConfig):
         for name, method in vars(value).items():
             function = getattr(value, name) if isinstance(method, classmethod | staticmethod) else method
             if not name.startswith("_") and inspect.isroutine(function):
@@ -84,6 +116,7 @@ def _methods(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 if __name__ == "__main__":
-    folder = Path(__file__).parent
-    (folder / "cli.md").write_text(command_line(), encoding="utf-8")
-    (folder / "api.md").write_text(python(), encoding="utf-8")
+    (DOCS / "cli.md").write_text(command_line(), encoding="utf-8")
+    (DOCS / "api.md").write_text(python(), encoding="utf-8")
+    for path in DOCS.glob("tutorials/*.py"):
+        path.with_suffix(".md").write_text(tutorial(path), encoding="utf-8")
