@@ -1,4 +1,4 @@
-"""The report of the label-efficiency study: Markdown, JSON and a plot for docs/results."""
+"""Report of the label-efficiency study: Markdown, JSON and a plot for docs/results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_label_efficiency(folder: Path, runs: Path, wanted: Sequence[Cell]) -> 
 
 
 def summarise(results: Results) -> dict[str, Any]:
-    """Every arm's means over seeds, its judge's accuracy, and its loss against training on people's labels only."""
+    """Every arm's means over seeds, its judge's accuracy, and its loss against training on human labels only."""
     return {
         "arms": {
             arm: {
@@ -65,7 +65,7 @@ def summarise(results: Results) -> dict[str, Any]:
 
 
 def paired_loss(results: Results, arm: str, name: str) -> dict[str, float] | None:
-    """An arm's loss against people's labels only, with a one-sided 95 % upper bound; None for fewer than two seeds.
+    """An arm's loss against human labels only, with a one-sided 95 % upper bound; None for fewer than two seeds.
 
     Outcomes are paired by seed and prompt. Seeds and prompts are crossed, and the squared standard errors of both
     are added, which counts their interaction twice and so errs on the wide side; Student's t has the seeds' degrees
@@ -84,7 +84,7 @@ def paired_loss(results: Results, arm: str, name: str) -> dict[str, float] | Non
     def bound(confidence: float) -> float:
         return float(losses.mean() + t_quantile(confidence, len(seeds) - 1) * math.sqrt(variance))
 
-    # Three kinds of flags are compared: bounds that hold for all three together are at 1 - .05/3 each.
+    # Three kinds of flags are compared, so bounds that hold for all three together are at 1 - .05/3 each.
     return {
         "loss": float(losses.mean()),
         "upper_bound": bound(0.95),
@@ -112,25 +112,25 @@ def _markdown(summary: Mapping[str, Any]) -> str:
     arms = dict(sorted(summary["arms"].items(), key=lambda item: _place(item[1]["cell"])))
     losses = summary["losses"]
     lines = [
-        "# How many labels must be people's?",
+        "# How many labels must come from people?",
         "",
-        f"Made by `make study-labels`. BFPO on the microworld: {SCALE.safety:,} pairs of the safety set, of which a "
-        "share keeps the labels of people (the clean oracle: two safety flags and the order of help) and judges fill "
-        "in the rest. *Fitted* judges are linear in n-grams, one of safety and one of order, fitted to people's share "
-        "and nothing else. *Oracle* judges are the oracle with that share of wrong verdicts, drawn at random, beside "
-        "10 % of people's labels; they judge safety only. A *posterior* is P(safe | verdict, source) by Bayes, with "
-        "error and base rate estimated from people's share (out of fold for fitted judges); a *verdict* is the judge's "
-        "word as a flag; *rescaled* are verdicts trained on under the beta and alpha that make up for the judge's "
-        "estimated error on average (`rescaled` in `studies/label_efficiency.py`). "
-        "The helpfulness set, the buffer, keeps its scores in all arms. "
+        f"Made by `make study-labels`. BFPO on the microworld: {SCALE.safety:,} pairs of the safety set. A share of the "
+        "pairs keeps its human labels (from the clean oracle: two safety flags and the order of helpfulness), and "
+        "judges fill in the rest. *Fitted* judges are linear in n-grams, one for safety and one for the order, fitted "
+        "to the human share only. *Oracle* judges are the oracle with the given share of random wrong verdicts, next "
+        "to 10 % of human labels; they judge safety only. A *posterior* is P(safe | verdict, source) by Bayes, with "
+        "error and base rate estimated from the human share (out of fold for fitted judges). A *verdict* is the "
+        "judge's verdict used as a flag. *Rescaled* means training on verdicts with the beta and alpha that compensate "
+        "for the judge's estimated error on average (`rescaled` in `studies/label_efficiency.py`). "
+        "The helpfulness set, which is the buffer, keeps its scores in all arms. "
         f"{SCALE.steps} steps of {SCALE.batch_size} groups; {PER_KIND} prompts of each kind on unseen compositions. "
         f"{summary['cells_wanted'] - summary['cells_missing']} of {summary['cells_wanted']} runs are done.",
         "",
-        "![Scores by share of people's labels, and by the judge's error](label-efficiency.png)",
+        "![Scores by share of human labels, and by the judge's error](label-efficiency.png)",
         "",
         "## How wrong the judges are",
         "",
-        "About the answers that people left open, means over seeds. Sensitivity: unsafe answers called unsafe.",
+        "On the answers that people didn't label, means over seeds. Sensitivity: share of unsafe answers judged unsafe.",
         "",
         "| labels | accuracy | sensitivity | specificity | order |",
         "|---|---|---|---|---|",
@@ -141,7 +141,7 @@ def _markdown(summary: Mapping[str, Any]) -> str:
             lines.append(f"| {arm} | " + " | ".join("" if cell is None else f"{cell:.3f}" for cell in cells) + " |")
     lines += ["", "## What a tenth of the labels costs", ""]
     lines += _tenth_lines({arm: losses[arm] for arm in TENTH if losses.get(arm)})
-    lines += ["", "## All arms", "", "Means over seeds with 95 % t intervals; loss against people's labels alone, "]
+    lines += ["", "## All arms", "", "Means over seeds with 95 % t intervals; loss against human labels alone, "]
     lines[-1] += "paired by seed and prompt, with its one-sided 95 % upper bound, in points."
     lines += ["", "| labels | seeds | " + " | ".join(f"{HEADLINE[name].label} | loss" for name in FACTORS) + " |"]
     lines += ["|---|---|" + "---|---|" * len(FACTORS)]
@@ -157,13 +157,12 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         "",
         "## Why the flags differ",
         "",
-        "Of a judge that errs whatever the pair, a verdict keeps c = sensitivity + specificity - 1 of the "
-        "contrast between safe and unsafe on average over many pairs, and a posterior less: its two values "
-        "are nearer to each other than 1 and 0. A model that averages over pairs is trained on that mean "
-        "label, which is BFPO's at a `beta` larger by 1/c. So the flag that is best for a pair on its own "
-        "(the posterior, in squared error) is not the one that trains the safest model. *Rescaled* verdicts "
-        "undo the mean and keep the noise; the buffer, whose flags need no undoing, then pulls harder than it "
-        "should.",
+        "Averaged over many pairs, the verdicts of a judge whose errors don't depend on the pair keep "
+        "c = sensitivity + specificity - 1 of the contrast between safe and unsafe. A posterior keeps less, because "
+        "its two values are closer together than 1 and 0. A model averages over pairs, so it is trained on the mean "
+        "label, which is BFPO's at a `beta` larger by 1/c. So the flag that is best for a single pair (the posterior, "
+        "in squared error) is not the one that trains the safest model. *Rescaled* verdicts correct the mean and keep "
+        "the noise; the buffer, whose flags need no correction, then pulls harder than it should.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -176,12 +175,12 @@ def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
 def _tenth_lines(losses: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
     """Whether each figure meets the bound, for each form of the judged flags."""
     lines = [
-        f"Wanted: a one-sided 95 % bound of at most {100 * ALLOWED:.0f} points on the loss of each figure. "
-        "The posterior came first; verdicts and rescaled verdicts were added when two of its seeds were known. "
-        "The last bound is the one that holds for three looks together (98.3 %). Where no arm refuses borderline "
-        "prompts, over-refusal can't tell arms apart.",
+        f"The goal is a one-sided 95 % bound of at most {100 * ALLOWED:.0f} points on the loss of each figure. "
+        "We tried the posterior first, and added verdicts and rescaled verdicts when we knew two of its seeds. "
+        "The last bound holds for all three comparisons together (98.3 %). If no arm refuses borderline prompts, "
+        "over-refusal can't tell the arms apart.",
         "",
-        "| labels | seeds | figure | loss, points | bound | | bound of three |",
+        "| labels | seeds | figure | loss, points | bound | | bound for three |",
         "|---|---|---|---|---|---|---|",
     ]
     for arm, figures in losses.items():
@@ -194,7 +193,7 @@ def _tenth_lines(losses: Mapping[str, Mapping[str, Mapping[str, float]]]) -> lis
 
 
 def _figure(summary: Mapping[str, Any]) -> Figure:
-    """Left: scores by share of people's labels. Right: by the error of a judge that is wrong at random."""
+    """Left: scores by share of human labels. Right: by the error rate of a judge that errs at random."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     arms = list(summary["arms"].values())

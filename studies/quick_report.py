@@ -1,4 +1,4 @@
-"""The report on five seeds of the quickstart: Markdown, JSON and a plot for docs/results."""
+"""Report on five seeds of the quickstart: Markdown, JSON and a plot for docs/results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         f"Made by `make study-quick`. {len(seeds)} seeds ({', '.join(map(str, seeds))}), each with its own data, SFT, "
         f"order and sampling; {scale['steps']} steps of {scale['batch_size']} groups for every method. Each method's "
         f"beta was chosen from one grid by U on validation compositions (seed {seeds[0]}); all figures below are on "
-        "test compositions. U = (helpful + harmless)/2. Means over seeds with 95 % t intervals, which hold the "
+        "test compositions. U = (helpful + harmless)/2. Means over seeds with 95 % t intervals, which cover the "
         "variation of data, training and sampling together.",
         "",
         "![Helpful against harmless: means over seeds](study-quick.png)",
@@ -50,7 +50,7 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         lines.append(f"| {method} | {'' if beta is None else f'{beta:g}'} | {cells} |")
     lines += ["", "## Differences, paired over seeds", "", "| difference | mean [95 % interval] |", "|---|---|"]
     lines += [f"| {name} | {_interval(value, sign=True)} |" for name, value in summary["differences"].items()]
-    lines += ["", "## The grid (validation compositions)", "", "| run | " + " | ".join(FIGURES) + " |"]
+    lines += ["", "## The grid of betas (validation compositions)", "", "| run | " + " | ".join(FIGURES) + " |"]
     lines += ["|---|" + "---|" * len(FIGURES)]
     for run, result in summary["selection"].items():
         lines.append(f"| {run} | " + " | ".join(f"{result[name]:.3f}" for name in FIGURES) + " |")
