@@ -1,7 +1,7 @@
-"""Our engine against TRL's newest DPOTrainer at the same mathematics: fresh processes, in turns, on this machine.
+"""Our engine against TRL's DPOTrainer with the same mathematics: fresh processes that take turns on this machine.
 
-``engine.py headline`` is float32 with all weights (half an hour), ``engine.py full`` everything (hours). Every
-result is kept in a file, so that a benchmark that was broken off goes on; the report is made of what is there.
+``engine.py headline`` runs float32 with all weights (half an hour), ``engine.py full`` everything (hours). Results are
+saved in a file, from which an interrupted benchmark resumes and the report is written.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from side import Case
 from workload import Workload
 
 HERE = Path(__file__).parent
-# Large freed blocks stay with the process on all sides: else one mostly times how they are given back and taken again.
+# On all sides the process keeps large freed blocks; otherwise releasing and reclaiming them would dominate the timing.
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**28),
 }
 ROWS = (("fp32", "all"), ("bf16", "all"), ("fp32", "down_proj"))
-# Prompt and answer tokens, all of one length, so that only the prompt's sharing and positions differ.
+# Prompt and answer tokens, all of one length, so that only prompt sharing and scored positions differ.
 LENGTHS = ((64, 192), (128, 128), (256, 64), (512, 64), (1024, 128), (1536, 512))
 MODELS = ((192, 6), (384, 10), (768, 12))
-# Steps of all pairs of so many answers: their number grows faster than patience.
+# Steps to time when K answers are trained as all their pairs, whose number grows fast.
 PAIR_STEPS = {2: 9, 4: 5, 8: 3}
-# Short pairs on which all sides' losses must coincide.
+# Short pairs on which the losses of all sides must agree.
 SAME = Workload(prompt=24, answer=16, prompts=8)
 
 
 def headline(repeats: int) -> Iterator[dict[str, Any]]:
-    """Float32, all weights: losses once, speeds in turns."""
+    """Cases with float32 and all weights: losses once, speeds in turns."""
     for side in SIDES:
         yield {"kind": "losses", "repeat": 0, "case": Case(side, workload=SAME)}
     for repeat in range(repeats):
@@ -49,7 +49,7 @@ def headline(repeats: int) -> Iterator[dict[str, Any]]:
 
 
 def full(repeats: int) -> Iterator[dict[str, Any]]:
-    """Every row of the table with more steps of ours, and the sweeps."""
+    """Cases of all tables, with more steps for ours, and of the sweeps."""
     for repeat in range(repeats):
         for precision, trained in ROWS:
             for side in SIDES:
@@ -75,7 +75,7 @@ def full(repeats: int) -> Iterator[dict[str, Any]]:
 
 
 def run(case: Case) -> dict[str, Any]:
-    """One fresh process of one side."""
+    """Run one side in a fresh process."""
     environment = os.environ | MALLOC | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     command = [sys.executable, str(HERE / "side.py"), json.dumps(asdict(case))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -85,7 +85,7 @@ def run(case: Case) -> dict[str, Any]:
 
 
 def measure(path: Path, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Run what is wanted and not in the file."""
+    """Run the wanted cases that have no result in the file; returns all results."""
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     for one in tqdm(wanted, disable=None):
         label = one | {"case": asdict(one["case"])}
@@ -96,12 +96,12 @@ def measure(path: Path, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure what is missing and write the report."""
+    """Measure the missing cases and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["headline", "full", "report"])
-    parser.add_argument("--repeats", type=int, help="of every case; by default 3, and 5 of the full benchmark")
+    parser.add_argument("--repeats", type=int, help="runs of every case; by default 3, or 5 in the full benchmark")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    parser.add_argument("--only", help="only cases of this kind, precision, side or part of weights")
+    parser.add_argument("--only", help="run only cases of this kind, precision, side or choice of weights")
     arguments = parser.parse_args()
     wanted: list[dict[str, Any]] = []
     if arguments.what != "report":

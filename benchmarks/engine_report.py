@@ -1,4 +1,4 @@
-"""The engine benchmark's report: tables and plots of the results that are there."""
+"""Report of the engine benchmark: tables and plots of the results so far."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ SIDES = ("ours", "lean", "shipped", "best", "compact")
 MEANING = {
     "ours": "bfpo as shipped",
     "lean": "bfpo, micro-batches of 1,536 tokens",
-    "shipped": "TRL's defaults but for the precision",
+    "shipped": "TRL's defaults except for the precision",
     "best": "TRL, reference precomputed, no checkpointing, grouped by length",
-    "compact": "the same, with its GPU path's selection of positions switched on",
+    "compact": "the same, with the position selection of its GPU path switched on",
 }
 
 
 def tokens_per_second(result: Result) -> float:
-    """Tokens that had to be trained on, every prompt counted once an answer, by second."""
+    """Training tokens per second, counting a prompt once per answer."""
     return result["useful_tokens"] / sum(result["step_seconds"])
 
 
 def rows_per_second(result: Result) -> float:
-    """Pairs (groups) of average length by second: which of them fell into the timed steps doesn't matter so."""
+    """Pairs (groups) of average length per second, so that it doesn't matter which of them the timed steps got."""
     return tokens_per_second(result) / result["tokens_a_row"]
 
 
 def flops_a_token(result: Result) -> float:
-    """FLOPs that the side executes for one of those tokens."""
+    """FLOPs that the side executes per training token."""
     return result["flops_executed"] / result["useful_tokens"]
 
 
 def share_of_peak(result: Result) -> float:
-    """Of the matmul peak of the same process, what the FLOPs amount to that can't be avoided."""
+    """Unavoidable FLOPs as a share of the matmul peak of the same process."""
     layout = "shared" if result["case"]["side"] in OURS else "packed"
     return rows_per_second(result) * result["flops_needed_a_row"][layout] / result["matmul_peak"]
 
 
 def median_and_range(values: Sequence[float], digits: int) -> str:
-    """The median, with smallest and largest."""
+    """Median, with minimum and maximum."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def median(results: Sequence[Result], figure: Any) -> float:
-    """The median of a figure."""
+    """Median of a figure over results."""
     return statistics.median(figure(result) for result in results)
 
 
@@ -67,17 +67,17 @@ def by_side(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def factors(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[float, float]:
-    """How much faster ours is, and what the executed FLOPs predict."""
+    """Speedup of ours, and the speedup that the executed FLOPs predict."""
     measured = median(ours, tokens_per_second) / median(theirs, tokens_per_second)
     return measured, median(theirs, flops_a_token) / median(ours, flops_a_token)
 
 
 def table(results: Sequence[Result]) -> list[str]:
-    """All sides at one precision and one choice of weights."""
+    """Table of all sides at one precision and one choice of weights."""
     sides = by_side(results)
     ours = sides["ours"]
     lines = [
-        "| side | runs x steps | pairs/s | tokens/s | ours is faster by | FLOPs predict | net memory, MB | "
+        "| side | runs x steps | pairs/s | tokens/s | speedup of ours | FLOPs predict | net memory, MB | "
         "share of the matmul peak | reference pass, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -95,27 +95,27 @@ def table(results: Sequence[Result]) -> list[str]:
 
 
 def losses(results: Sequence[Result]) -> list[str]:
-    """Whether all sides compute the same."""
+    """Sentence on the agreement of the losses of all sides."""
     curves = {result["case"]["side"]: result["losses"] for result in results}
     if "ours" not in curves:
         return []
     apart = max(abs(a - b) / abs(a) for curve in curves.values() for a, b in zip(curves["ours"], curve, strict=True))
     return [
-        f"On the same eight short pairs a step, {len(curves['ours'])} steps in float32, the losses of "
-        f"{', '.join(curves)} coincide within a relative {apart:.0e} (mean-reduced IPO, TRL's form).",
+        f"On the same eight short pairs per step, over {len(curves['ours'])} steps in float32, the losses of "
+        f"{', '.join(curves)} agree to a relative {apart:.0e} (mean-reduced IPO, TRL's form).",
         "",
     ]
 
 
 def answers(results: Sequence[Result]) -> list[str]:
-    """K answers at once against their pairs."""
+    """Table of groups of K answers against their pairs."""
     if not results:
         return []
     lines = [
-        "## K answers a prompt",
+        "## K answers per prompt",
         "",
-        "Prompts of K answers, trained as one group each, or as all their pairs through the same engine; seconds of a "
-        "prompt of average length.",
+        "Prompts with K answers are trained as one group each, or as all their pairs through the same engine. Seconds "
+        "are for a prompt of average length.",
         "",
         "| K | pairs | seconds, as a group | seconds, as pairs | share | FLOPs predict |",
         "|---|---|---|---|---|---|",
@@ -135,7 +135,7 @@ def answers(results: Sequence[Result]) -> list[str]:
 
 
 def sweep(results: Sequence[Result], title: str, columns: str, label: Any) -> list[str]:
-    """Ours against compact over something."""
+    """Table of ours against compact over the values of one variable."""
     groups: dict[Any, list[Result]] = defaultdict(list)
     for result in results:
         groups[label(result["case"]["workload"], result)].append(result)
@@ -145,7 +145,7 @@ def sweep(results: Sequence[Result], title: str, columns: str, label: Any) -> li
     lines = [
         f"## {title}",
         "",
-        f"| {columns} | ours, pairs/s | compact, pairs/s | ours is faster by | FLOPs predict | share of the peak "
+        f"| {columns} | ours, pairs/s | compact, pairs/s | speedup of ours | FLOPs predict | share of the peak "
         "| net memory, ours | compact |",
         "|---" * (columns.count("|") + 8) + "|",
     ]
@@ -162,7 +162,7 @@ def sweep(results: Sequence[Result], title: str, columns: str, label: Any) -> li
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
-    """Loss curves over one another, and the speeds."""
+    """Plot the loss curves over each other, and the speeds."""
     figure, (curves, bars) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     same = [result for result in results if result["kind"] == "losses"]
     for width, result in zip((8, 6.5, 5, 3, 1), same, strict=False):
@@ -182,7 +182,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
 
 
 def headline_results(results: Sequence[Result], precision: str = "fp32", trained: str = "all") -> list[Result]:
-    """Speeds at one precision and one choice of weights: of every side, those of the most steps."""
+    """Speeds at one precision and one choice of weights; for each side, those with the most steps."""
     chosen = []
     for runs in by_side([result for result in results if result["kind"] == "speed"]).values():
         own = [r for r in runs if (r["case"]["precision"], r["case"]["trained"]) == (precision, trained)]
@@ -198,17 +198,18 @@ def write_report(results: Sequence[Result], folder: Path) -> None:
     lines = [
         "# The engine against TRL",
         "",
-        "Made by `make bench` (the first table) and `make bench-full`: generated pairs of 139 tokens a prompt and 110 "
-        "an answer on average (lognormal), batches of 8, a random Llama of 28.3M weights; every run a fresh process, "
-        "in turns (what was added later, with ours beside it); medians with ranges over runs. "
+        "Made by `make bench` (the first table) and `make bench-full` on generated pairs with 139 tokens per prompt "
+        "and 110 per answer on average (lognormal), batches of 8, and a random Llama with 28.3M weights. Every run is "
+        "a fresh process, and the sides take turns (cases that were added later ran alongside ours). Tables show "
+        "medians with ranges over runs. "
         f"{packages}; {platform.machine()}, {device}.",
         "",
-        "*pairs/s* are of pairs of average length. *FLOPs predict*: the FLOPs that both sides execute by count "
-        "(padding, scored positions, recomputation, and an online reference included), as a ratio. *Net memory*: peak "
-        "resident set less imports, weights, gradients and optimizer. *Share of the matmul peak*: the FLOPs that "
-        "can't be avoided (no padding or recomputation; the prompt once for ours, twice for TRL) against the best "
-        "4096-cubed product of the same process. The first step is not timed; the reference pass is counted apart, "
-        "where there is one.",
+        "*pairs/s* refers to pairs of average length. *FLOPs predict* is the ratio of the FLOPs that both sides "
+        "execute, by count (including padding, scored positions, recomputation and an online reference). *Net memory* "
+        "is the peak resident set minus imports, weights, gradients and optimizer. *Share of the matmul peak* compares "
+        "the unavoidable FLOPs (no padding or recomputation; the prompt once for ours, twice for TRL) with the best "
+        "4096-cubed product in the same process. The first step is not timed; a reference pass, if there is one, is "
+        "timed separately.",
         "",
         *losses([result for result in results if result["kind"] == "losses"]),
     ]

@@ -1,8 +1,8 @@
-"""What the fitted judge reaches on real samples: ``python benchmarks/fitted_judges.py``.
+"""Accuracy of the fitted judge on real samples: ``python benchmarks/fitted_judges.py``.
 
 Needs ../shared/data (public samples that are not part of the repository). Every part is fitted with the defaults of
-``bfpo judge fit`` and figured out of fold, folds grouped by prompt; each is a run of its own (``--only NAME``) whose
-numbers are kept in ``runs/judges``, so that a stopped run goes on. Writes docs/results/judges.md.
+``bfpo judge fit`` and evaluated out of fold, with folds grouped by prompt. The numbers of each part (``--only NAME``)
+are saved in ``runs/judges``, from which an interrupted run resumes. Writes docs/results/judges.md.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ KEPT = ROOT / "runs" / "judges"
 
 
 def main() -> None:
-    """Figure what isn't figured yet, and write the page."""
+    """Evaluate the parts without a result, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=sorted(PARTS), help="figure one part and end")
+    parser.add_argument("--only", choices=sorted(PARTS), help="evaluate one part and exit")
     only = parser.parse_args().only
     KEPT.mkdir(parents=True, exist_ok=True)
     for name in [only] if only else PARTS:
@@ -54,9 +54,9 @@ def out_of_fold(made: Fit) -> JudgeReport:
 
 
 def safety(source: str) -> Callable[[], dict[str, Any]]:
-    """A source of response_safety_dev, out of fold."""
+    """One source of response_safety_dev, out of fold."""
 
-    def figure() -> dict[str, Any]:
+    def evaluate() -> dict[str, Any]:
         labelled = of_source(load_labels(str(DERIVED / "response_safety_dev.jsonl")), source)
         started = time.perf_counter()
         made = fit_judge(labelled, name=source)
@@ -69,7 +69,7 @@ def safety(source: str) -> Callable[[], dict[str, Any]]:
             record["held_out"] = asdict(check_judge(held_out, verdicts, "safety").overall)
         return record
 
-    return figure
+    return evaluate
 
 
 def refusal() -> dict[str, Any]:
@@ -93,7 +93,7 @@ def refusal() -> dict[str, Any]:
 
 
 def full_refusal(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The same for full refusals alone, over rows that are not partial: what everybody calls a refusal."""
+    """The same for full refusals, leaving out partial ones: undisputed refusals."""
     clear = [row for row in rows if row["compliance"] != 3]
     labelled = [
         LabelledAnswer(Exchange(row["prompt"], row["response"]), None, row["compliance"] == 2, row["model"])
@@ -108,7 +108,7 @@ def full_refusal(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def answers_with_both_labels(labelled: list[LabelledAnswer]) -> float:
-    """Share of answers whose very text is labelled safe in one row and unsafe in another, to the same prompt."""
+    """Share of answers that are labeled safe in one row and unsafe in another, with the same prompt and text."""
     labels: dict[Exchange, set[bool | None]] = {}
     for answer in labelled:
         labels.setdefault(answer.exchange, set()).add(answer.is_safe)
@@ -116,7 +116,7 @@ def answers_with_both_labels(labelled: list[LabelledAnswer]) -> float:
 
 
 def figures(report: JudgeReport, made: Fit, seconds: float) -> dict[str, Any]:
-    """What the page tells of a fit."""
+    """Record of a fit for the page."""
     return report.record() | {"seconds": seconds, "made": dict(made.judge.record)}
 
 
@@ -153,29 +153,31 @@ def written(parts: dict[str, dict[str, Any]]) -> str:
     bins = "\n".join(f"| {part['predicted']:.3f} | {part['observed']:.3f} | {part['n']} |" for part in diagram)
     both = parts["pku"]["both_labels"]
     made = {name: part["made"]["questions"] for name, part in parts.items()}
-    return f"""# What the fitted judge reaches on real samples
+    return f"""# Accuracy of the fitted judge on real samples
 
-`python benchmarks/fitted_judges.py` on the public samples beside the checkout (not part of the repository), seed 0, the
-defaults of `bfpo judge fit`: which words and parts of words are in prompt, answer and the answer's opening, weighted by
-idf; logistic regression. Figures are out of fold, all answers to one prompt in one fold; probabilities are scaled with
-the other folds' scores. Intervals (95 %) count prompts: GPTFuzz has {made["gptfuzz"]:,}, DiaSafety
-{made["diasafety"]:,}, PKU {made["pku"]:,}, XSTest {made["xstest"]:,}.
-Sensitivity is about unsafe answers, of XSTest about refusals; ECE has ten bins of equal mass.
+Made by `python benchmarks/fitted_judges.py` on the public samples next to the checkout (not part of the repository),
+with seed 0 and the defaults of `bfpo judge fit`: logistic regression on the words and parts of words that occur in the
+prompt, the answer and the answer's opening, weighted by idf. Figures are out of fold, with all answers to a prompt in
+the same fold; probabilities are scaled with the other folds' scores. Intervals (95 %) count prompts: GPTFuzz
+has {made["gptfuzz"]:,}, DiaSafety {made["diasafety"]:,}, PKU {made["pku"]:,}, XSTest {made["xstest"]:,}.
+Sensitivity is for unsafe answers, on XSTest for refusals; ECE has ten bins of equal mass.
 
 | | answers | accuracy | sensitivity | specificity | AUC | ECE | kappa |
 |---|---|---|---|---|---|---|---|
 {table}
 
-Fit, folds included, on {os.cpu_count()} cores ({platform.machine()}): {seconds}.
+Time to fit, including the folds, on {os.cpu_count()} cores ({platform.machine()}): {seconds}.
 
-- Refusals, against keywords on the same rows: {gains[0]:+.4f} where partial refusals count as refusals (over seeds
-  0 to 9 of the folds: mean {np.mean(gains):+.4f}, from {min(gains):+.4f} to {max(gains):+.4f}), {full_gain:+.4f} where
-  they are left out. That words count by presence and not by number was chosen among about 25 variants on these very
-  folds (+.0497 by number over six seeds), so the figure is a little too good and the bar of .05 is met by a hair.
-- PKU: the public set labels 10 % of its answers both ways. This sample had those dropped ({both:.1%} are left), so what
-  is out of reach here is the rest of the disagreement. Judges published elsewhere reach an F1 of at most .70 on it.
-- The three sources call different things unsafe (complying with a jailbreak; offending or careless talk; risky
-  advice), so each has a judge of its own.
+- Gain in accuracy on refusals over keywords on the same rows: {gains[0]:+.4f} if partial refusals count as refusals
+  (over seeds 0 to 9 of the folds: mean {np.mean(gains):+.4f}, from {min(gains):+.4f} to {max(gains):+.4f}), and
+  {full_gain:+.4f} if they are left out. Using the presence of words
+  instead of their counts was chosen among about 25 variants on these same folds (counts gain +.0497 over six
+  seeds), so the figure is a little too good, and barely meets the bar of .05.
+- PKU: the public set labels 10 % of its answers both safe and unsafe. This sample leaves them out
+  ({both:.1%} remain), so the remaining error is due to other disagreement. Judges
+  published elsewhere reach an F1 of at most .70 on this set.
+- The three sources define unsafe differently (complying with a jailbreak; offensive or careless talk; risky advice),
+  so each has its own judge.
 
 ## Reliability on GPTFuzz
 

@@ -1,9 +1,9 @@
 """Throughput and memory of judging through an OpenAI-compatible server: ``python benchmarks/judges.py``.
 
-The tests' mock server, in a process of its own, gives every reply after a fixed delay. The ideal time is that of 64
-requests in flight: rows / 64 * delay. Order is checked, verdicts go to a cache, and retries are on; a second run with
-errors shows their cost. Memory is measured over 200,000 rows through the same client, with a transport in the process.
-Writes docs/results/judges-throughput.md.
+The tests' mock server, in a separate process, sends every reply after a fixed delay. With 64 requests in flight, the
+ideal time is rows / 64 * delay. Order is checked, verdicts are cached, and retries are on; a run with errors shows
+their cost. Memory is measured over 200,000 rows through the same client, with an in-process transport. Writes
+docs/results/judges-throughput.md.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ KEPT = Path(__file__).parents[1] / "runs" / "judges"
 def main() -> None:
     """Measure everything and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=3200, help="rows of a timed run")
-    parser.add_argument("--memory-rows", type=int, default=200_000)
+    parser.add_argument("--rows", type=int, default=3200, help="number of rows in a timed run")
+    parser.add_argument("--memory-rows", type=int, default=200_000, help="number of rows in the memory run")
     parser.add_argument("--only", choices=("throughput", "memory"), help="measure only this, and write no page")
     arguments = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def main() -> None:
         (KEPT / f"{arguments.only}.json").write_text(json.dumps(measures[arguments.only]()), encoding="utf-8")
         return
     for name in measures:
-        # In processes of their own: neither memory nor threads of one show in the other.
+        # Separate processes, so that memory and threads of one don't affect the other.
         if not (KEPT / f"{name}.json").exists():
             subprocess.run([sys.executable, __file__, "--only", name, *sys.argv[1:]], check=True)
     lines, memory = (json.loads((KEPT / f"{name}.json").read_text(encoding="utf-8")) for name in measures)
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def throughput(rows: int, delay: float, errors: float) -> dict[str, Any]:
-    """One timed run: rows judged a second, against the ideal."""
+    """One timed run, and its ideal time."""
     from bfpo.judges import Exchange, verdicts
     from bfpo.judges.cache import VerdictCache
 
@@ -78,7 +78,7 @@ def throughput(rows: int, delay: float, errors: float) -> dict[str, Any]:
         again = time.perf_counter() - again
     process.terminate()
     expected = ["unsafe" if n % 2 else "safe" for n in range(rows)]
-    assert [verdict.label for verdict in given] == expected, "a verdict is lost or out of order"
+    assert [verdict.label for verdict in given] == expected, "a verdict is missing or out of order"
     ideal = math.ceil(rows / IN_FLIGHT) * delay
     return {"delay": delay, "errors": errors, "rows": rows, "seconds": seconds, "ideal": ideal} | {
         "share": ideal / seconds, "cpu": cpu / rows, "again": again
@@ -107,7 +107,7 @@ def reply_to(body: Any) -> bytes:
 
 
 def serve(port: Any, delay: float, errors: float) -> None:
-    """Serve for ever, with a delay before every reply; a share of first attempts gets status 500."""
+    """Serve forever, with a delay before every reply; a share of first attempts gets status 500."""
 
     def reply(body: Any, attempt: int) -> Reply:
         if attempt == 1 and number_of(body) % 1000 < 1000 * errors:
@@ -120,7 +120,7 @@ def serve(port: Any, delay: float, errors: float) -> None:
 
 
 def memory_run(rows: int) -> dict[str, Any]:
-    """Resident memory in MiB after each tenth of the rows, judged without delay by a transport in the process."""
+    """Resident memory in MiB after each tenth of the rows, judged without delay by an in-process transport."""
     import httpx2
 
     from bfpo.judges import Exchange, verdicts
@@ -147,7 +147,7 @@ def memory_run(rows: int) -> dict[str, Any]:
 
 
 def resident() -> float:
-    """Resident memory in MiB, as Linux has it."""
+    """Resident memory in MiB, from Linux's /proc."""
     pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -163,23 +163,23 @@ def page(lines: list[dict[str, Any]], memory: dict[str, Any], rows: int) -> str:
     tenths = ", ".join(f"{value:.0f}" for value in memory["resident"])
     return f"""# Throughput of judging through a server
 
-`python benchmarks/judges.py`, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; a mock
-server in a process of its own on the same machine, {IN_FLIGHT} requests in flight. Every verdict's order is checked,
-each goes into the cache as it comes, retries are on.
+Made by `python benchmarks/judges.py` on {platform.machine()}, {os.cpu_count()} cores, with
+Python {platform.python_version()}, a mock server in a separate process on the same machine, and
+{IN_FLIGHT} requests in flight. The order of verdicts is checked, each verdict is cached as it arrives, and retries are on.
 
-| a reply takes | first tries that get status 500 | rows | took | ideal | share of the ideal | client's CPU a row | \
-the same again, from the cache |
+| delay of a reply | first attempts that get status 500 | rows | time | ideal | share of the ideal | \
+client's CPU per row | second run, from the cache |
 |---|---|---|---|---|---|---|---|
 {table}
 
-Ideal is rows / {IN_FLIGHT} * delay, errors not counted: with a tenth of first tries failing, a tenth more replies are
-waited for. At 50 ms the two cores, which client and server share here, are the limit and not the waiting.
+The ideal is rows / {IN_FLIGHT} * delay, without errors: if a tenth of the first attempts fail, the client waits for a
+tenth more replies. At 50 ms the limit is not the delay but the two cores, which client and server share.
 
 ## Memory
 
-{rows:,} rows of 900 characters through the same client, with a transport in the process in place of the network, in
+{rows:,} rows of 900 characters went through the same client, with an in-process transport instead of the network, in
 {memory["seconds"]:.0f} s. Resident memory after each tenth, in MiB: {tenths}; peak {memory["peak"]:.0f}.
-From the second tenth to the last it changes by {growth:+.1f} MiB.
+From the second tenth to the last it changed by {growth:+.1f} MiB.
 """
 
 

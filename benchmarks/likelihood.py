@@ -1,10 +1,10 @@
-"""The likelihood runner against lm-eval's HFLM: differences item by item, and items a second at each one's best size.
+"""The likelihood runner against lm-eval's HFLM: differences item by item, and speeds at the best batch sizes.
 
     python benchmarks/likelihood.py            # minutes; writes docs/results/likelihood.md
 
 Needs the public samples in ../shared/data (winogrande, BBQ, CrowS-Pairs, the 260K-parameter model) and the lm-eval
-extra.
-Time is that of the process on one thread, so that other work on the machine weighs less; the two take turns.
+extra. Times are CPU times of the process on one thread, so that other work on the machine matters less, and the two
+packages take turns.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ SPEED_SIZES = (8, 16, 32)  # more is slower for both on a CPU
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """A result and the seconds of the process that it took."""
+    """The result of a call, and its CPU time in seconds."""
     started = time.process_time()
     result = call()
     return result, time.process_time() - started
 
 
 def differences(model: Any, tokenizer: Any, items: list[Any], chat: bool) -> list[float]:
-    """Largest difference in nats to lm-eval at each of our batch sizes."""
+    """Largest difference from lm-eval, in nats, at each of our batch sizes."""
     from generation.parity import by_bfpo, by_lm_eval, largest_difference
 
     expected = by_lm_eval(model, tokenizer, items, chat)
@@ -44,7 +44,7 @@ def differences(model: Any, tokenizer: Any, items: list[Any], chat: bool) -> lis
 
 
 def speeds(model: Any, tokenizer: Any, items: list[Any], repeats: int) -> tuple[dict[int, float], dict[int, float]]:
-    """Items a second of lm-eval and of ours by batch size, each the median of runs that take turns."""
+    """Items per second of lm-eval and of ours by batch size, medians of runs that take turns."""
     from lm_eval.models.huggingface import HFLM
 
     from generation.parity import by_bfpo, lm_eval_requests
@@ -69,8 +69,10 @@ def speeds(model: Any, tokenizer: Any, items: list[Any], repeats: int) -> tuple[
 def main() -> None:
     """Compare, time, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=2, help="timed rounds")
-    parser.add_argument("--only", choices=("parity", "speed"), help="half of it, printed and not written")
+    parser.add_argument("--repeats", type=int, default=2, help="number of timed rounds")
+    parser.add_argument(
+        "--only", choices=("parity", "speed"), help="run only one half, and print it without writing the page"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "likelihood.md")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -116,8 +118,9 @@ def page(parity: list[Any], speed: list[Any], start_up: dict[str, float]) -> str
         "",
         f"## Differences, {count:,} items",
         "",
-        "Largest absolute difference of any choice's log-likelihood, in nats, by our batch size (lm-eval's is 64). The",
-        "log-likelihoods are sums of tens to hundreds of nats, which lm-eval adds up in float32.",
+        "Largest absolute difference between the log-likelihoods of any choice, in nats, by our batch size (lm-eval's "
+        "is 64).",
+        "The log-likelihoods are sums of tens to hundreds of nats, which lm-eval accumulates in float32.",
         "",
         "| task | items | chat template | " + " | ".join(map(str, PARITY_SIZES)) + " |",
         "|---|---|---|" + "---|" * len(PARITY_SIZES),
@@ -126,9 +129,9 @@ def page(parity: list[Any], speed: list[Any], start_up: dict[str, float]) -> str
             for task, number, chat, found in parity
         ),
         "",
-        "## Items a second, steady state",
+        "## Items per second, steady state",
         "",
-        "Without template, from texts to log-likelihoods, each at its best batch size.",
+        "Without a chat template, from texts to log-likelihoods, each package at its best batch size.",
         "",
         "| task | items | choices | lm-eval (batch) | bfpo (batch) | ratio |",
         "|---|---|---|---|---|---|",
@@ -146,17 +149,17 @@ def page(parity: list[Any], speed: list[Any], start_up: dict[str, float]) -> str
     lines += [
         f"| all | {total:,} | | {total / seconds[0]:.0f} | {total / seconds[1]:.0f} | {seconds[0] / seconds[1]:.2f} |",
         "",
-        "What is gained is what choices share: their common beginning goes through the model once, however far it",
-        "reaches into what is scored. Two CrowS sentences share little, so there is nothing to gain there: the ratio",
-        "over all items comes from the other two. Ratios are of runs that took turns.",
+        "The gain comes from the beginning that the choices share: it goes through the model once, however far",
+        "it extends into the scored text. Two CrowS sentences share little, so there is little to gain; the ratio over",
+        "all items comes from the other two tasks. The two packages took turns.",
         "",
-        "## Start-up, apart",
+        "## Start-up, timed separately",
         "",
-        "Seconds of the process to import, in this order:",
+        "Process time in seconds to import, in this order:",
         "",
         *(f"- {name}: {value:.1f}" for name, value in start_up.items()),
         "",
-        "lm-eval's default index of tasks takes about five seconds more in every process; our suites need none of it.",
+        "lm-eval's default task index takes about five more seconds in every process; our suites don't need it.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,10 +1,10 @@
-"""How large a page is, how fast it opens and filters: 5 models x 5,000 prompts, answers of 800 characters on average.
+"""Size of a large page, and its speed: 5 models x 5,000 prompts, answers of 800 characters on average.
 
     python benchmarks/page.py --folder runs/page --output docs/results/page.md
 
-The text is random words of random letters by a flat Zipf's law, which compresses no better than English does. Times
-are of headless Chromium on this machine: opening is from navigation until the first answers stand on the page; a filter
-is from the event until the list is rebuilt and the next frame is painted.
+The text is random words of random letters drawn from a flattened Zipf distribution, which compresses no better than
+English. Times are measured in headless Chromium on this machine: opening, from navigation until the page shows the
+first answers; filtering, from the event until the list is rebuilt and the next frame is painted.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def runs(models: int, prompts: int, characters: int) -> list[Evaluation]:
     """Evaluations whose answers never repeat."""
     rng = random.Random(0)
     words = ["".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 10))) for _ in range(VOCABULARY)]
-    # Zipf's law, as in any language, but flatter.
+    # Zipf's law, as in natural language, but flatter.
     chances = list(itertools.accumulate(1 / rank**0.8 for rank in range(1, VOCABULARY + 1)))
     made = []
     for name in list(PROFILES)[:models]:
@@ -81,7 +81,7 @@ FILTER = """async ([name, value]) => {
 
 
 def filtered(page: Page, name: str, value: str) -> tuple[float, float, str]:
-    """Milliseconds until the list is rebuilt and until it is painted, and what was found."""
+    """Milliseconds until the list is rebuilt and until it is painted, and the text of the result count."""
     rebuilt, painted, count = page.evaluate(FILTER, [name, value])
     page.evaluate(FILTER, [name, ""])
     return rebuilt, painted, count
@@ -97,7 +97,7 @@ def measure(path: Path, repeats: int) -> dict[str, Any]:
             context = browser.new_context(viewport={"width": 1280, "height": 900})
             page = context.new_page()
             found["opens"].append(opened(page, path))
-            # The first search may come before the text is prepared in idle time; it counts like every other.
+            # The first search may come before idle time has prepared the text; it counts like the others.
             plan = [(f"search, first: {SEARCHES[0]!r}", "q", SEARCHES[0])]
             plan += [(label, name, value) for label, (name, value) in FILTERS.items()]
             plan += [(f"search: {text!r}", "q", text) for text in SEARCHES]
@@ -115,11 +115,11 @@ def report(found: dict[str, Any], size: int, models: int, prompts: int, characte
         "# The page's size and speed",
         "",
         f"Made by `python benchmarks/page.py --folder runs/page`: {models} models, {prompts:,} prompts, {characters} "
-        "characters per answer on average, two judges per answer. Answers are random words of random letters by a flat "
-        "Zipf's law and never repeat; they compress no better than English does.",
-        f"Headless Chromium {found['browser']} on {platform.machine()}, {len(opens)} openings.",
+        "characters per answer on average, two judges per answer. Answers are random words of random letters drawn "
+        "from a flattened Zipf distribution and never repeat; they compress no better than English.",
+        f"Headless Chromium {found['browser']} on {platform.machine()}; the page was opened {len(opens)} times.",
         "",
-        "| what | median | worst | bar |",
+        "| measurement | median | worst | limit |",
         "|---|---|---|---|",
         f"| size of `report.html` | {size / 1e6:.1f} MB | | 15 MB |",
         f"| opening: first answers shown | {statistics.median(opens):.2f} s | {max(opens):.2f} s | 2 s |",
@@ -130,7 +130,7 @@ def report(found: dict[str, Any], size: int, models: int, prompts: int, characte
             f"| filter, {label} ({times[0][2].split(' prompts')[0]}) | {statistics.median(painted):.0f} ms | "
             f"{max(painted):.0f} ms | 100 ms |"
         )
-    lines += ["", "Filters are timed until the next frame is painted."]
+    lines += ["", "The time of a filter runs until the next frame is painted."]
     return "\n".join(lines) + "\n"
 
 
@@ -140,9 +140,9 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=5000)
     parser.add_argument("--characters", type=int, default=800)
-    parser.add_argument("--repeats", type=int, default=5, help="Openings; 0 only writes the page.")
+    parser.add_argument("--repeats", type=int, default=5, help="how often to open the page; 0 only writes it")
     parser.add_argument(
-        "--folder", type=Path, required=True, help="Of the page; one that is there is measured as it is."
+        "--folder", type=Path, required=True, help="folder for the page; an existing page is measured unchanged"
     )
     parser.add_argument("--output", type=Path)
     wanted = parser.parse_args()

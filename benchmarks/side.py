@@ -1,6 +1,6 @@
-"""One side of the engine's benchmark, in a process of its own: trains some steps and prints what it measured as JSON.
+"""One side of the engine benchmark, run in a process of its own: trains some steps and prints measurements as JSON.
 
-Usage: side.py CASE, a JSON object with the fields of `Case`.
+Usage: side.py CASE, where CASE is a JSON object with the fields of `Case`.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ LEARNING_RATE = 1e-5
 
 @dataclass(frozen=True)
 class Case:
-    """What one process does.
+    """Side and settings of one process.
 
     Attributes:
         side: "ours", "lean" (micro-batches of 1,536 tokens, about four pairs), "groups" (all answers of a prompt in one
-            group), or TRL's "shipped" (its defaults but for the precision), "best", "compact".
+            group), or TRL's "shipped" (its defaults except for the precision), "best" or "compact".
         precision: "fp32" or "bf16" (autocast over float32 weights).
-        trained: "all", or the part of the names of the weights that train.
+        trained: "all", or a substring of the names of the trained weights.
         workload: the data and the model.
-        steps: steps, of which the first is not timed.
-        batch: prompts a step (pairs, where every pair is a row).
+        steps: number of steps; the first is not timed.
+        batch: prompts per step (pairs, if every pair is a row).
     """
 
     side: str
@@ -59,12 +59,12 @@ class Case:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is one of ours."""
+        """Whether the side is one of ours."""
         return self.side in ("ours", "lean", "groups")
 
 
 def memory(name: str = "VmHWM") -> float:
-    """Largest resident set of this process so far, in MB; `ru_maxrss` would begin with the parent's."""
+    """Peak resident set of this process so far, in MB; `ru_maxrss` would start at the parent's."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(f"{name}:"))
@@ -73,7 +73,7 @@ def memory(name: str = "VmHWM") -> float:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating point operations a second of the best of four products of 4096-cubed."""
+    """Floating point operations per second in the best of four 4096-cubed products."""
     left, right = (torch.randn(4096, 4096, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(4):
@@ -84,7 +84,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 class StepTimes(TrainerCallback):
-    """Seconds of every step, logging and loading included."""
+    """Duration of every step in seconds, including logging and loading."""
 
     def __init__(self) -> None:
         self.marks: list[float] = []
@@ -100,26 +100,26 @@ class StepTimes(TrainerCallback):
 
     @property
     def seconds(self) -> list[float]:
-        """Of all steps but the first."""
+        """Durations of all steps but the first."""
         return [later - earlier for earlier, later in zip(self.marks, self.marks[1:], strict=False)][1:]
 
 
 @dataclass
 class Seen:
-    """What went through the model in every step: what had to, and what did."""
+    """Useful and computed tokens of every step."""
 
     times: StepTimes
     useful_tokens: dict[int, int] = field(default_factory=dict)
     computed: dict[int, Computed] = field(default_factory=dict)
 
     def add(self, useful_tokens: int, computed: Computed) -> None:
-        """Count something of the step at hand."""
+        """Add to the counts of the current step."""
         step = len(self.times.marks)
         self.useful_tokens[step] = self.useful_tokens.get(step, 0) + useful_tokens
         self.computed[step] = self.computed.get(step, Computed(0, 0, 0)) + computed
 
     def timed(self) -> tuple[int, Computed]:
-        """Of all steps but the first."""
+        """Totals over all steps but the first."""
         steps = [step for step in self.computed if step >= 2]
         total = Computed(0, 0, 0)
         for step in steps:
@@ -128,7 +128,7 @@ class Seen:
 
 
 def common(case: Case) -> dict[str, Any]:
-    """Arguments that are equal on every side."""
+    """Training arguments that are the same on every side."""
     return {
         "output_dir": tempfile.mkdtemp(),
         "learning_rate": LEARNING_RATE,
@@ -151,7 +151,7 @@ def common(case: Case) -> dict[str, Any]:
 
 
 def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Passes]:
-    """Our trainer; lean is the same with micro-batches of 1,536 tokens."""
+    """Our trainer; "lean" uses micro-batches of 1,536 tokens."""
     from bfpo import BFPOConfig, BFPOTrainer
 
     arguments: dict[str, Any] = {
@@ -180,7 +180,7 @@ def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pass
 
 
 def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Passes]:
-    """TRL's trainer: as shipped but for the precision; at its best; and with its GPU path's selection of positions."""
+    """TRL's trainer: as shipped except for the precision; at its best; or with its GPU path's position selection."""
     from trl import DPOConfig, DPOTrainer  # pyright: ignore[reportMissingImports]
     from trl.trainer import utils  # pyright: ignore[reportMissingImports]
 
@@ -198,7 +198,7 @@ def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pa
         utils._use_triton = lambda device: True
     model = make_model(case.workload)
     if shipped:
-        # The reference is a second model, which TRL loads from where the first came from.
+        # The reference is a second model, which TRL loads from the folder of the first.
         folder = tempfile.mkdtemp()
         model.save_pretrained(folder)
         model.config._name_or_path = folder  # pyright: ignore[reportPrivateUsage]
@@ -220,13 +220,13 @@ def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pa
             seen.add(int(mask.sum()), of_rows(len(mask), mask.shape[1], scored))
 
     model.register_forward_pre_hook(count, with_kwargs=True)
-    # The head is computed once more for the backward pass; where the head is frozen its gradient is not.
+    # The head is recomputed for the backward pass; a frozen head gets no gradient.
     head = 4 if case.trained == "all" else 3
     return trainer, Passes(layers_forward=1 + 2 * shipped, head=head + shipped)
 
 
 def needed(model: PreTrainedModel, data: Any, trained: str) -> dict[str, float]:
-    """FLOPs of a row on average, without padding or recomputation: the prompt once, or before every answer."""
+    """Mean FLOPs of a row, without padding or recomputation, with the prompt once or before every answer."""
     passes = Passes(1, 3 if trained == "all" else 2)
     totals: dict[str, float] = {"shared": 0.0, "packed": 0.0}
     for row in data:
@@ -239,7 +239,7 @@ def needed(model: PreTrainedModel, data: Any, trained: str) -> dict[str, float]:
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Train, and say what it took."""
+    """Train, and return the measurements."""
     texts = make_texts(case.workload)
     data = as_groups(texts) if case.side == "groups" else as_pairs(texts)
     times = StepTimes()

@@ -1,6 +1,6 @@
-"""Memory and start of training on many short pairs: 10,000 against 100,000, the first time and again.
+"""Memory and start-up time of training on 10,000 and 100,000 short pairs, in a first and a second run.
 
-What grows with the data must be on disk: anonymous resident memory (`RssAnon`) is sampled while a process encodes,
+Whatever grows with the data must be on disk: anonymous resident memory (`RssAnon`) is sampled while a process encodes,
 scores the reference and takes three steps with the embedded model of 0.9M weights.
 """
 
@@ -23,7 +23,7 @@ STARTED = time.time()
 
 
 def write_pairs(path: Path, count: int) -> None:
-    """Pairs of random words of the embedded tokenizer: 12 of a prompt, 20 of an answer."""
+    """Write pairs of random words from the embedded tokenizer: 12 per prompt, 20 per answer."""
     from bfpo.models import MICROWORLD, load_tokenizer
 
     words = [word[1:] for word in load_tokenizer(MICROWORLD).get_vocab() if word[1:].isalpha()]
@@ -54,7 +54,7 @@ class Anonymous(threading.Thread):
 
 
 def train(pairs: Path, output: Path) -> dict[str, Any]:
-    """Take three steps; what it took from the process's start to the first of them, and memory."""
+    """Take three steps; returns the time from the process's start to the first step, and the memory."""
     memory = Anonymous()
     memory.start()
     from transformers import TrainerCallback
@@ -65,7 +65,7 @@ def train(pairs: Path, output: Path) -> dict[str, Any]:
     from bfpo.training.run import train as run_training
 
     class First(TrainerCallback):
-        """When the first step began."""
+        """Records when the first step begins."""
 
         seconds = 0.0
 
@@ -86,7 +86,7 @@ def train(pairs: Path, output: Path) -> dict[str, Any]:
 
 
 def run(pairs: Path, output: Path, cache: Path) -> dict[str, Any]:
-    """One fresh process."""
+    """Train in a fresh process."""
     command = [sys.executable, __file__, "--train", str(pairs), str(output)]
     environment = os.environ | {"BFPO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -98,7 +98,9 @@ def run(pairs: Path, output: Path, cache: Path) -> dict[str, Any]:
 def main() -> None:
     """Measure, print a table and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", nargs=2, type=Path, help="pairs and output folder of one process")
+    parser.add_argument(
+        "--train", nargs=2, type=Path, help="train in this process, on this file of pairs into this output folder"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/results/streaming.md"))
     arguments = parser.parse_args()
     if arguments.train:
@@ -121,8 +123,9 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     arguments.out.write_text(
-        "# Many pairs\n\nMade by `make bench-streaming`: short pairs, the embedded model of 0.9M weights, 2 cores; the "
-        f"first run encodes and scores the reference, the second finds both.\n\n{text}\n"
+        "# Training on many pairs\n\nMade by `make bench-streaming`: short pairs, the embedded model with 0.9M "
+        "weights, 2 cores. The first run encodes the data and scores the reference; the second run finds both on disk."
+        f"\n\n{text}\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The data and the model that every side of a benchmark trains, and the count of their floating point operations."""
+"""Data and model that every side of the engine benchmark trains, and the count of floating point operations."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ VOCABULARY = 32_768
 
 @dataclass(frozen=True)
 class Workload:
-    """Sizes of the data and of the model.
+    """Sizes of data and model.
 
     Attributes:
-        prompt: mean tokens of a prompt.
-        answer: mean tokens of an answer.
-        spread: standard deviation of the logarithm of these lengths, which are lognormal; 0 for equal lengths.
+        prompt: mean length of a prompt in tokens.
+        answer: mean length of an answer in tokens.
+        spread: standard deviation of the logarithm of the lognormal lengths; 0 for equal lengths.
         answers: answers per prompt.
         prompts: number of prompts.
         hidden: width of the model, a multiple of 64.
-        layers: its number of layers.
+        layers: number of layers of the model.
     """
 
     prompt: int = 139
@@ -44,7 +44,7 @@ class Workload:
 
 
 def make_texts(workload: Workload, seed: int = 0) -> list[tuple[str, list[str]]]:
-    """A prompt and its answers, of random words; a word is a token."""
+    """Prompts and their answers, of random words; each word is one token."""
     generator = np.random.default_rng(seed)
 
     def text(mean: float) -> str:
@@ -58,7 +58,7 @@ def make_texts(workload: Workload, seed: int = 0) -> list[tuple[str, list[str]]]
 
 
 def as_pairs(texts: Sequence[tuple[str, list[str]]]) -> datasets.Dataset:
-    """Every pair of a prompt's answers as a row of its own: what all trainers take."""
+    """One row per pair of a prompt's answers, the format that all trainers accept."""
     return datasets.Dataset.from_list(
         [
             {"prompt": prompt, "chosen": answers[first], "rejected": answers[second]}
@@ -70,7 +70,7 @@ def as_pairs(texts: Sequence[tuple[str, list[str]]]) -> datasets.Dataset:
 
 
 def as_groups(texts: Sequence[tuple[str, list[str]]]) -> datasets.Dataset:
-    """A prompt with all its answers as a row: what only ours takes."""
+    """One row per prompt with all its answers, a format that only our trainer accepts."""
     return datasets.Dataset.from_list(
         [
             {"prompt": prompt, "responses": answers, "helpfulness": [float(-place) for place in range(len(answers))]}
@@ -80,13 +80,13 @@ def as_groups(texts: Sequence[tuple[str, list[str]]]) -> datasets.Dataset:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer whose tokens are the words, with an end of sequence and nothing else added."""
+    """A tokenizer with one token per word, which adds only the end-of-sequence token."""
     vocabulary = ["<pad>", "</s>", *(f"t{word}" for word in range(2, VOCABULARY))]
     return tokenizer_of(vocabulary, unknown="<pad>", eos_token="</s>", pad_token="<pad>")
 
 
 def make_model(workload: Workload, seed: int = 0) -> PreTrainedModel:
-    """A random Llama; with 384 x 10 it has 28.3M weights, 12.6M of them in the head, which is also the embedding."""
+    """A random Llama; at 384 x 10 it has 28.3M weights, 12.6M of them in the head, which is tied to the embedding."""
     config = AutoConfig.for_model(
         "llama",
         vocab_size=VOCABULARY,
@@ -108,10 +108,10 @@ def make_model(workload: Workload, seed: int = 0) -> PreTrainedModel:
 
 @dataclass(frozen=True)
 class Passes:
-    """How often a side computes the layers and the head in a step, a forward pass being 1.
+    """Number of passes through the layers and the head in a step.
 
-    ``layers_forward`` counts forward passes of the layers (recomputation and a reference among them), ``head`` all
-    products with the head's matrix. The layers' backward pass follows from what trains.
+    ``layers_forward`` counts forward passes of the layers, including recomputation and a reference; ``head`` counts all
+    products with the head's matrix. The cost of the layers' backward pass follows from the trained weights.
     """
 
     layers_forward: int
@@ -120,7 +120,7 @@ class Passes:
 
 @dataclass(frozen=True)
 class Computed:
-    """What went through a model: tokens through its layers, pairs of tokens that attention compares, head positions."""
+    """Work of a model: tokens through its layers, pairs of tokens in attention, and positions through the head."""
 
     tokens: float
     seen: float
@@ -131,7 +131,7 @@ class Computed:
 
 
 def of_group(prompt: int, answers: Sequence[int], *, shared: bool) -> Computed:
-    """A prompt and its answers without padding: the prompt once, or before every answer."""
+    """Work for a prompt and its answers without padding, with the prompt once or before every answer."""
     copies = 1 if shared else len(answers)
     return Computed(
         tokens=prompt * copies + sum(answers),
@@ -141,12 +141,12 @@ def of_group(prompt: int, answers: Sequence[int], *, shared: bool) -> Computed:
 
 
 def of_rows(rows: int, width: int, scored: int) -> Computed:
-    """Padded rows, causal attention."""
+    """Work for padded rows with causal attention."""
     return Computed(rows * width, rows * width**2 / 2, scored)
 
 
 def flops(model: PreTrainedModel, computed: Computed, passes: Passes, trained: str) -> float:
-    """Floating point operations: two a weight and token for a forward pass, and for either half of a backward pass."""
+    """FLOPs: two per weight and token for a forward pass, and for either half of a backward pass."""
     config: Any = model.config
     weights = sum(p.numel() for name, p in model.named_parameters() if "layers" in name and p.dim() == 2)
     training = sum(

@@ -114,8 +114,8 @@ def _markdown(summary: Mapping[str, Any]) -> str:
     lines = [
         "# How many labels must come from people?",
         "",
-        f"Made by `make study-labels`. BFPO on the microworld: {SCALE.safety:,} pairs of the safety set. A share of the "
-        "pairs keeps its human labels (from the clean oracle: two safety flags and the order of helpfulness), and "
+        f"Made by `make study-labels`. BFPO on the microworld: {SCALE.safety:,} pairs of the safety set. A share of "
+        "the pairs keeps its human labels (from the clean oracle: two safety flags and the order of helpfulness), and "
         "judges fill in the rest. *Fitted* judges are linear in n-grams, one for safety and one for the order, fitted "
         "to the human share only. *Oracle* judges are the oracle with the given share of random wrong verdicts, next "
         "to 10 % of human labels; they judge safety only. A *posterior* is P(safe | verdict, source) by Bayes, with "
@@ -130,7 +130,7 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         "",
         "## How wrong the judges are",
         "",
-        "On the answers that people didn't label, means over seeds. Sensitivity: share of unsafe answers judged unsafe.",
+        "On the answers that people didn't label; means over seeds. Sensitivity is the share of unsafe answers found.",
         "",
         "| labels | accuracy | sensitivity | specificity | order |",
         "|---|---|---|---|---|",
