@@ -165,7 +165,7 @@ def page(lines: list[dict[str, Any]], memory: dict[str, Any], rows: int) -> str:
 
 Made by `python benchmarks/judges.py` on {platform.machine()}, {os.cpu_count()} cores, with
 Python {platform.python_version()}, a mock server in a separate process on the same machine, and
-{IN_FLIGHT} requests in flight. The order of verdicts is checked, each verdict is cached as it arrives, and retries are on.
+{IN_FLIGHT} requests in flight. The order of verdicts is checked, each is cached as it arrives, and retries are on.
 
 | delay of a reply | first attempts that get status 500 | rows | time | ideal | share of the ideal | \
 client's CPU per row | second run, from the cache |

@@ -1,4 +1,4 @@
-"""``python -m studies``: runs the studies, and makes the embedded model again."""
+"""``python -m studies``: commands for the studies and for pretraining the embedded model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from studies.quick_report import write_study
 
 Report = Annotated[Path, typer.Option(help="Folder for the Markdown, JSON and plot.")]
 Seeds = Annotated[int, typer.Option(min=2, help="Number of seeds, from 0.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the runs, from which a study resumes.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for the runs; an interrupted study resumes from it.")
+]
 REPORT = Path("docs/results")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -45,9 +47,9 @@ def labels(
     seeds: Seeds = 5,
     only: Annotated[int | None, typer.Option(min=0, help="Run at most this many cells, then write the report.")] = None,
 ) -> None:
-    """Run BFPO with 1 to 100 % of the oracle's labels, and the rest from judges.
+    """Run BFPO with 1 to 100 % of the oracle's labels and the rest from judges.
 
-    Several processes may share one output folder: each takes the next cell that no other is working on.
+    Several processes can share one output folder: each takes the next cell that no other process is working on.
     """
     quiet_libraries()
     wanted = cells(range(seeds))

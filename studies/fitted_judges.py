@@ -1,4 +1,4 @@
-"""Judges of safety and order, fitted to the share of labels that people gave."""
+"""Judges of safety and of order, fitted to the human share of the labels."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from bfpo.statistics.judge_error import JudgeError
 
 
 def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[FittedJudge, JudgeError | None]:
-    """A judge of safety, as `bfpo judge fit` makes it, and its error, estimated out of fold.
+    """A judge of safety, fitted as in `bfpo judge fit`, and its error, estimated out of fold.
 
     Args:
-        exchanges: [N] answers that people labelled.
+        exchanges: [N] answers that people labeled.
         is_safe: [N] their labels.
     """
-    labelled = [LabelledAnswer(exchange, safe, None) for exchange, safe in zip(exchanges, is_safe, strict=True)]
-    fit = fit_judge(labelled, name="people's share")
-    said = [Verdict("safe" if p >= 0.5 else "unsafe", float(p)) for p in fit.out_of_fold.probabilities]
-    return fit.judge, estimate_error([float(label) for label in fit.out_of_fold.labels], said)
+    labeled = [LabelledAnswer(exchange, safe, None) for exchange, safe in zip(exchanges, is_safe, strict=True)]
+    fit = fit_judge(labeled, name="people's share")
+    verdicts = [Verdict("safe" if p >= 0.5 else "unsafe", float(p)) for p in fit.out_of_fold.probabilities]
+    return fit.judge, estimate_error([float(label) for label in fit.out_of_fold.labels], verdicts)
 
 
 @dataclass(frozen=True)
 class FittedOrder:
-    """Judge of which answer helps more: logistic regression on the difference of their n-grams (Bradley-Terry).
+    """Judge of the order of helpfulness: logistic regression on the difference of two answers' n-grams (Bradley-Terry).
 
     Attributes:
         vectorizer: scikit-learn's fitted vectorizer.
@@ -46,7 +46,7 @@ class FittedOrder:
 
     @classmethod
     def fit(cls, comparisons: Sequence[AnswerPair], first_is_better: Sequence[bool]) -> FittedOrder:
-        """Fit to people's order; every comparison counts in both directions, so there is no intercept."""
+        """Fit to the human order; every comparison is used in both directions, so there is no intercept."""
         from scipy.sparse import vstack
         from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
@@ -59,7 +59,7 @@ class FittedOrder:
         return cls(vectorizer, model)
 
     def compare(self, comparisons: Sequence[AnswerPair]) -> list[Preference]:
-        """Which of each comparison's answers helps more."""
+        """One preference per comparison."""
         chances = self.model.predict_proba(_differences(self.vectorizer, comparisons))[:, 1].tolist()
         return [Preference("first" if p >= 0.5 else "second", p, (), self.judge_id) for p in chances]
 

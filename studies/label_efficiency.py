@@ -1,4 +1,4 @@
-"""How many labels must come from people? BFPO on a share of the oracle's labels, with the rest from judges."""
+"""Study of how many labels must come from people: BFPO on a share of the oracle's labels, the rest from judges."""
 
 from __future__ import annotations
 
@@ -53,8 +53,7 @@ class Cell:
             safety and order, fitted to people's share) or "oracle" (with an error rate; it judges safety only).
         share: share of the pairs that people (the clean oracle) label.
         error: error rate of the oracle as a judge, the same for safe and unsafe answers.
-        flags: form of a judged flag; "rescaled" means verdicts, trained on with a beta and alpha that make up for
-            their error.
+        flags: form of a judged flag; "rescaled" means verdicts, with a beta and alpha that compensate for their error.
     """
 
     seed: int
@@ -78,7 +77,7 @@ class Cell:
 
 
 def cells(seeds: Sequence[int] = SEEDS) -> list[Cell]:
-    """All cells, the most important first, so that even a study that is stopped early has a result."""
+    """All cells, the most important first, so that a study that is stopped early still has a result."""
     ordered = [Cell(seed, "nobody") for seed in seeds]
     ordered += [
         Cell(seed, "fitted", 0.1, flags=flags) for flags in ("verdict", "posterior", "rescaled") for seed in seeds
@@ -109,19 +108,19 @@ def run_next(folder: Path, wanted: Sequence[Cell], scale: Scale = SCALE) -> tupl
 
 
 def _lock(folder: Path, name: str) -> FileLock:
-    """A lock between processes, which ends with its process at the latest."""
+    """A lock between processes, released at the latest when its process ends."""
     path = folder / "locks" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 
 
 def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
-    """Label, train and evaluate; writes the result, with every prompt's outcome, into ``results``."""
+    """Label, train and evaluate; writes the result, with the outcome of every prompt, to ``results``."""
     seed_folder = folder / f"seed{cell.seed}"
     with _lock(folder, f"SFT-seed{cell.seed}"):
         model = ensure_sft(seed_folder, scale, cell.seed)
     data = seed_folder / "labels" / cell.arm
-    rows, judged = labelled_rows(cell, scale)
+    rows, judged = labeled_rows(cell, scale)
     data.mkdir(parents=True, exist_ok=True)
     write_lines(data / "safety.jsonl", rows)
     shutil.copyfile(seed_folder / "data" / "helpful.jsonl", data / "helpful.jsonl")
@@ -147,13 +146,13 @@ def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
 
 
 def rescaled(error: JudgeError, share: float, beta: float, alpha: float) -> tuple[float, float]:
-    """The beta and alpha with which verdicts pull as hard as true flags would, on average.
+    """The beta and alpha with which training on verdicts matches training on true flags, on average.
 
     If verdicts err independently of the pair, E[flag | truth] = a + c truth, where c = share + (1 - share)
     (sensitivity + specificity - 1) and a = (1 - share)(1 - sensitivity). BFPO's label T is affine in the flags with
     coefficients that add up to 1, so the mean label is a + c (T + alpha) - alpha', which is c T for
-    alpha' = a + c alpha; and c T/(c beta) = T/beta. Derived here, and exact for the mean only: single labels are as
-    noisy as before.
+    alpha' = a + c alpha; and c T/(c beta) = T/beta. Derived here, and exact only for the mean: single labels stay
+    as noisy as before.
 
     Args:
         error: the judge's sensitivity and specificity.
@@ -166,7 +165,7 @@ def rescaled(error: JudgeError, share: float, beta: float, alpha: float) -> tupl
     return beta * contrast, (1 - share) * missed + contrast * alpha
 
 
-def labelled_rows(cell: Cell, scale: Scale) -> tuple[list[Row], dict[str, Any]]:
+def labeled_rows(cell: Cell, scale: Scale) -> tuple[list[Row], dict[str, Any]]:
     """The safety set with the cell's labels, and the judges' accuracy on the labels that people didn't give."""
     made = datasets.Dataset.from_list(list(safety_set(scale.safety, cell.seed)))
     dataset, _ = convert(dataset_source("safety set", made))
@@ -182,21 +181,21 @@ def labelled_rows(cell: Cell, scale: Scale) -> tuple[list[Row], dict[str, Any]]:
         judge, error = fit_safety(*_exchanges(known))
         errors = [error]
         order = FittedOrder.fit(*_comparisons(known))
-        # Very few labels don't allow an estimate of the error; then the judge's own probability is all there is.
+        # Very few labels don't allow an estimate of the error; the judge's own probability is used then.
         flags = wanted if error else None
-        # The judge of order gives the same verdict on a swapped pair, so an answer's place gives nothing away.
+        # The judge of order is symmetric in the two answers, so their places give nothing away.
         nothing |= {"chosen_is_better": None}
     else:
         judge = OracleJudge(cell.error, cell.error, cell.seed)
     rows = [row if at in people else row | nothing for at, row in enumerate(truth)]
-    labelled = label_preferences(rows, [judge], order_judge=order, flags=flags, errors=errors)
+    labeled = label_preferences(rows, [judge], order_judge=order, flags=flags, errors=errors)
     exchanges, is_safe = _exchanges(left)
     judged = {
         "safety": _agreement(is_safe, judge.judge(exchanges)),
         "order": None if order is None else _order_agreement(order, left),
-        "report": asdict(labelled.report),
+        "report": asdict(labeled.report),
     }
-    return labelled.rows, judged
+    return labeled.rows, judged
 
 
 def _exchanges(rows: Sequence[Row]) -> tuple[list[Exchange], list[bool]]:
@@ -215,7 +214,7 @@ def _comparisons(rows: Sequence[Row]) -> tuple[list[AnswerPair], list[bool]]:
 
 
 def _agreement(is_safe: Sequence[bool], verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """Accuracy, sensitivity (unsafe answers called unsafe) and specificity, against the oracle."""
+    """Accuracy, sensitivity (share of unsafe answers found) and specificity, against the oracle."""
     right = [(verdict.label == "safe") == safe for verdict, safe in zip(verdicts, is_safe, strict=True)]
     unsafe = [hit for hit, safe in zip(right, is_safe, strict=True) if not safe]
     safe_ones = [hit for hit, safe in zip(right, is_safe, strict=True) if safe]
@@ -227,7 +226,7 @@ def _agreement(is_safe: Sequence[bool], verdicts: Sequence[Verdict]) -> dict[str
 
 
 def _order_agreement(judge: FittedOrder, rows: Sequence[Row]) -> float:
-    """Share of pairs on which a judge of order agrees with people, who err too."""
+    """Share of pairs on which a judge of order agrees with people, who make errors too."""
     comparisons, first_is_better = _comparisons(rows)
     found = judge.compare(comparisons)
     right = [(one.choice == "first") == first for one, first in zip(found, first_is_better, strict=True)]
@@ -240,7 +239,7 @@ def _answers(model: Path, seed: int) -> list[GenerationRecord]:
 
 
 def outcomes(records: Sequence[GenerationRecord]) -> dict[str, list[float]]:
-    """SafeHelp's value for each prompt that a figure counts; the mean of these values is the figure's score."""
+    """SafeHelp's value for each prompt of a figure; the figure is the mean of these values."""
     return {factor: items_of(records, HEADLINE[factor]).values for factor in FACTORS}
 
 

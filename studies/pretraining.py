@@ -91,7 +91,7 @@ def pretrain(folder: Path, plan: Pretraining, report: Callable[[int, float], Non
 
 
 def train_tokenizer(conversations: Sequence[Sequence[dict[str, str]]], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE, so that any text has tokens, with a chat template."""
+    """Train a byte-level BPE tokenizer, which covers any text, and give it a chat template."""
     model = Tokenizer(BPE())
     model.pre_tokenizer = ByteLevel(add_prefix_space=False)
     model.decoder = ByteLevelDecoder()
@@ -136,7 +136,7 @@ def new_model(plan: Pretraining) -> LlamaForCausalLM:
 def _encode(
     tokenizer: PreTrainedTokenizerFast, conversations: Sequence[Sequence[dict[str, str]]]
 ) -> tuple[list[list[int]], list[int]]:
-    """Token ids of every conversation, and where its answer starts."""
+    """Token ids of every conversation, and the position at which its answer starts."""
     rendered: Any = tokenizer.apply_chat_template([list(turns) for turns in conversations], return_dict=False)
     sequences: list[list[int]] = rendered
     assistant = SPECIAL_TOKENS.index("<|assistant|>")

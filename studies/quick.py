@@ -1,4 +1,4 @@
-"""The study behind the quickstart: five seeds, with every method's beta chosen from one grid; resumable."""
+"""Study behind the quickstart: five seeds, with every method's beta chosen from one grid; resumable."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Job:
 
 
 def run_job(job: Job, folder: Path, scale: Scale) -> dict[str, float]:
-    """Run one job, or read its result if it was run before; a seed's "SFT" comes before its other jobs."""
+    """Run one job, or read its result if there is one; the "SFT" job of a seed must run before its other jobs."""
     done = folder / "results" / f"{job.name}.json"
     if done.exists():
         return json.loads(done.read_text(encoding="utf-8"))
@@ -57,7 +57,7 @@ def run_job(job: Job, folder: Path, scale: Scale) -> dict[str, float]:
     if job.method != "SFT":
         assert job.beta is not None
         output = seed_folder / f"{job.method}-{job.beta:g}"
-        # A job takes a minute or two: what a killed one left behind is not worth resuming.
+        # A job takes a minute or two, so an interrupted one starts over.
         shutil.rmtree(output, ignore_errors=True)
         recipe = method_recipe(METHODS[job.method], job.beta, seed_folder / "data", model, output, scale, job.seed)
         train(load_recipe(write_recipe(seed_folder / "recipes" / f"{output.name}.yaml", recipe)))
@@ -90,7 +90,7 @@ def _figures(evaluation: Evaluation) -> dict[str, float]:
 
 
 def chosen_betas(results: Mapping[Job, Mapping[str, float]]) -> dict[str, float]:
-    """The beta of each method that reaches the highest U on validation compositions."""
+    """Each method's beta with the highest U on validation compositions."""
     betas = {}
     for method in METHODS:
         own = {job.beta: result["U"] for job, result in results.items() if job.method == method}
@@ -101,10 +101,10 @@ def chosen_betas(results: Mapping[Job, Mapping[str, float]]) -> dict[str, float]
 def run_study(
     folder: Path, scale: Scale, seeds: Sequence[int], workers: int, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Run the jobs without a result, several at a time, and return the report's figures.
+    """Run the jobs without a result, several at a time, and return the figures for the report.
 
     Raises:
-        BfpoError: if the folder holds runs of another scale, which must not be mixed with these.
+        BfpoError: if the folder holds runs of another scale.
     """
     _claim(folder, scale)
 
@@ -124,7 +124,7 @@ def run_study(
 
 
 def _claim(folder: Path, scale: Scale) -> None:
-    """Record the scale of the folder's runs, or check that it is this one."""
+    """Record the scale of the folder's runs, or check that it is the given one."""
     note = folder / "scale.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asdict(scale):
         raise BfpoError(f"{folder}: holds runs of another scale; name another folder with --output")
@@ -144,7 +144,7 @@ def summary(
     selection: Mapping[Job, Mapping[str, float]],
     final: Mapping[Job, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """Means over seeds with t intervals, and the paired differences that the project holds itself to."""
+    """Means over seeds with t intervals, and the paired differences that the report shows."""
     by_method: dict[str, dict[str, list[float]]] = {}
     for method in ("SFT", *METHODS):
         runs = [final[job] for seed in seeds for job in final if job.method == method and job.seed == seed]

@@ -18,7 +18,7 @@ from studies import label_efficiency
 from studies.label_efficiency import (
     Cell,
     cells,
-    labelled_rows,
+    labeled_rows,
     outcomes,
     rescaled,
     result_file,
@@ -35,8 +35,8 @@ def is_right(row, name):
 
 
 def test_the_people_of_a_seed_label_the_same_pairs_in_every_arm():
-    verdicts, judged = labelled_rows(Cell(0, "oracle", 0.1, 0.3, "verdict"), SMALL)
-    posterior, _ = labelled_rows(Cell(0, "oracle", 0.1, 0.0, "verdict"), SMALL)
+    verdicts, judged = labeled_rows(Cell(0, "oracle", 0.1, 0.3, "verdict"), SMALL)
+    posterior, _ = labeled_rows(Cell(0, "oracle", 0.1, 0.0, "verdict"), SMALL)
     people = [row["row"] for row in verdicts if row["labelled_by"]["chosen"] == "people"]
     assert len(people) == 20
     assert people == [row["row"] for row in posterior if row["labelled_by"]["chosen"] == "people"]
@@ -47,13 +47,13 @@ def test_the_people_of_a_seed_label_the_same_pairs_in_every_arm():
 
 
 def test_fitted_judges_know_people_s_share_only_and_are_wrong_about_some_of_the_rest():
-    rows, judged = labelled_rows(Cell(0, "fitted", 0.3, flags="verdict"), SMALL)
+    rows, judged = labeled_rows(Cell(0, "fitted", 0.3, flags="verdict"), SMALL)
     assert Counter(row["labelled_by"]["order"] for row in rows) == {"people": 60, "judge": 140}
     assert 0.6 < judged["safety"]["accuracy"] < 1
     assert 0.5 < judged["order"] < 1
     error = judged["report"]["errors"][0]
     assert error["sensitivity"]["n"] + error["specificity"]["n"] == 120
-    everybody, nothing = labelled_rows(Cell(0, "nobody"), SMALL)
+    everybody, nothing = labeled_rows(Cell(0, "nobody"), SMALL)
     assert (len(everybody), nothing) == (200, {})
 
 
