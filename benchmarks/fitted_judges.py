@@ -56,7 +56,7 @@ def out_of_fold(made: Fit) -> JudgeReport:
 def safety(source: str) -> Callable[[], dict[str, Any]]:
     """One source of response_safety_dev, out of fold."""
 
-    def evaluate() -> dict[str, Any]:
+    def figure() -> dict[str, Any]:
         labelled = of_source(load_labels(str(DERIVED / "response_safety_dev.jsonl")), source)
         started = time.perf_counter()
         made = fit_judge(labelled, name=source)
@@ -69,7 +69,7 @@ def safety(source: str) -> Callable[[], dict[str, Any]]:
             record["held_out"] = asdict(check_judge(held_out, verdicts, "safety").overall)
         return record
 
-    return evaluate
+    return figure
 
 
 def refusal() -> dict[str, Any]:
@@ -108,7 +108,7 @@ def full_refusal(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def answers_with_both_labels(labelled: list[LabelledAnswer]) -> float:
-    """Share of answers that are labeled safe in one row and unsafe in another, with the same prompt and text."""
+    """Share of answers whose very text is labelled safe in one row and unsafe in another, to the same prompt."""
     labels: dict[Exchange, set[bool | None]] = {}
     for answer in labelled:
         labels.setdefault(answer.exchange, set()).add(answer.is_safe)
@@ -174,7 +174,7 @@ Time to fit, including the folds, on {os.cpu_count()} cores ({platform.machine()
   instead of their counts was chosen among about 25 variants on these same folds (counts gain +.0497 over six
   seeds), so the figure is a little too good, and barely meets the bar of .05.
 - PKU: the public set labels 10 % of its answers both safe and unsafe. This sample leaves them out
-  ({both:.1%} remain), so the remaining error is due to other disagreement. Judges
+  ({both:.1%} remain), so the rest of the disagreement limits accuracy here. Judges
   published elsewhere reach an F1 of at most .70 on this set.
 - The three sources define unsafe differently (complying with a jailbreak; offensive or careless talk; risky advice),
   so each has its own judge.

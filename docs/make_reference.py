@@ -48,7 +48,9 @@ def python() -> str:
         value = getattr(bfpo, name)
         lines += [f"## {name}", "", "```python", f"{name}{_signature(value)}", "```", "", *_text(value), ""]
         first, code = examples[name]
-        lines += ["Example:", "", "```python", code, "```", ""] if name == first else [f"[Example](#{first.lower()})", ""]
+        lines += (
+            ["Example:", "", "```python", code, "```", ""] if name == first else [f"[Example](#{first.lower()})", ""]
+        )
         for method, function in _methods(value):
             lines += [f"### {name}.{method}{_signature(function)}", "", *_text(function), ""]
     return "\n".join(lines)

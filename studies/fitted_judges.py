@@ -24,10 +24,10 @@ def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[
         exchanges: [N] answers that people labeled.
         is_safe: [N] their labels.
     """
-    labeled = [LabelledAnswer(exchange, safe, None) for exchange, safe in zip(exchanges, is_safe, strict=True)]
-    fit = fit_judge(labeled, name="people's share")
-    verdicts = [Verdict("safe" if p >= 0.5 else "unsafe", float(p)) for p in fit.out_of_fold.probabilities]
-    return fit.judge, estimate_error([float(label) for label in fit.out_of_fold.labels], verdicts)
+    labelled = [LabelledAnswer(exchange, safe, None) for exchange, safe in zip(exchanges, is_safe, strict=True)]
+    fit = fit_judge(labelled, name="people's share")
+    said = [Verdict("safe" if p >= 0.5 else "unsafe", float(p)) for p in fit.out_of_fold.probabilities]
+    return fit.judge, estimate_error([float(label) for label in fit.out_of_fold.labels], said)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def write_label_efficiency(folder: Path, runs: Path, wanted: Sequence[Cell]) -> 
         if result_file(runs, cell).exists():
             result = json.loads(result_file(runs, cell).read_text(encoding="utf-8"))
             results.setdefault(cell.arm, {})[cell.seed] = result
-    summary = summarise(results) | {"cells_wanted": len(wanted), "cells_missing": len(undone(runs, wanted))}
+    summary = summarize(results) | {"cells_wanted": len(wanted), "cells_missing": len(undone(runs, wanted))}
     (folder / "label-efficiency.json").write_text(
         json.dumps({**summary, "scale": asdict(SCALE), "versions": versions()}, indent=2) + "\n", encoding="utf-8"
     )
@@ -44,7 +44,7 @@ def write_label_efficiency(folder: Path, runs: Path, wanted: Sequence[Cell]) -> 
     return page
 
 
-def summarise(results: Results) -> dict[str, Any]:
+def summarize(results: Results) -> dict[str, Any]:
     """Every arm's means over seeds, its judge's accuracy, and its loss against training on human labels only."""
     return {
         "arms": {
