@@ -116,7 +116,7 @@ def answers_with_both_labels(labelled: list[LabelledAnswer]) -> float:
 
 
 def figures(report: JudgeReport, made: Fit, seconds: float) -> dict[str, Any]:
-    """Record of a fit for the page."""
+    """What the page tells of a fit."""
     return report.record() | {"seconds": seconds, "made": dict(made.judge.record)}
 
 
