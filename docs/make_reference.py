@@ -101,7 +101,7 @@ def _signature(value: Any) -> str:
     # A trainer's configuration has all of transformers' fields: its docstring names our own.
     if inspect.isclass(value) and len(inspect.signature(value).parameters) > 30:
         return "(...)"
-    return str(inspect.signature(value)).replace("'", "")
+    return re.sub(r"<function .*? at 0x\w+>", "...", str(inspect.signature(value)).replace("'", ""))
 
 
 def _text(value: Any) -> list[str]:

@@ -97,13 +97,16 @@ for cell in ("SS", "SU", "US", "UU"):
     points = [(entry["step"], entry[f"cells/{cell}/gap"]) for entry in log if f"cells/{cell}/gap" in entry]
     axes.plot(*zip(*points, strict=True), label=cell)
 axes.axhline(0, color="gray", linewidth=0.8)
-axes.set(xlabel="step", ylabel="gap to the label", title="Each safety cell approaches its label")
+axes.set(xlabel="step", ylabel="gap to the label", title="Gap to the label, by safety cell")
 axes.legend(title="cell")
 figure.tight_layout()
 figure.savefig(folder / "cells.png", dpi=120)
 
 # %% [markdown]
-# ![The gap of every safety cell falls from the size of its label towards zero](images/cells.png)
+# ![Over 60 steps the gaps of SU and US fall from 1 toward 0, SS from .5 to .3, and UU stays at .5 to .6](images/cells.png)
+#
+# The mixed cells move first: SU reaches its label, and US (the pairs to turn around) is on its way. SS follows slowly. UU hardly moves:
+# of two unsafe answers the label prefers the less helpful one, which is the opposite of what every other pair teaches.
 #
 # ## Ask it something
 #

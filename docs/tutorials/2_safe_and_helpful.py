@@ -53,10 +53,11 @@ report = bfpo.build_report(list(runs.values()), folder / "report", title="Before
 print(f"open {report.page}")
 
 # %% [markdown]
-# ![Helpful against harmless: the aligned model lies to the upper right of the base model](images/plane.png)
+# ![Helpful against harmless: the aligned model lies far above the base model, equally helpful](images/plane.png)
 #
 # The farther to the upper right, the better. The base model is helpful and harmful, as chat models are before alignment; after
-# BFPO it is both helpful and harmless. The shaded regions hold each model's true position with 95 % confidence.
+# BFPO it is helpful and harmless. The shaded regions hold each model's true position with 95 % confidence. Look at what it cost,
+# too: the aligned model gives a few more answers that make no sense (`incoherent`).
 #
 # What this doesn't show: one training seed says nothing about the next one (`bfpo compare` takes several seeds per side), and the microworld is
 # easy. [Results](../results/README.md) has more.

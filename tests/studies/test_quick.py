@@ -29,7 +29,7 @@ def test_a_job_trains_from_its_seed_s_sft_model_and_its_result_is_kept(tmp_path,
     result = run_job(job, tmp_path, TOY)
     assert result["U"] == (result["helpful"] + result["harmless"]) / 2
     assert load_recipe(tmp_path / "seed3" / "recipes" / "BFPO-0.4.yaml").recipe.model == str(tmp_path / "seed3" / "SFT")
-    monkeypatch.setattr(quick, "run_recipe", None)
+    monkeypatch.setattr(quick, "train", None)
     assert run_job(job, tmp_path, TOY) == result
 
 
