@@ -22,7 +22,7 @@ import numpy as np
 from bfpo.judges.checking import JudgeReport, check_judge
 from bfpo.judges.fitting import Fit, fit_judge
 from bfpo.judges.keywords import KeywordJudge
-from bfpo.judges.labels import LabelledAnswer, load_labels, of_source
+from bfpo.judges.labels import LabeledAnswer, load_labels, of_source
 from bfpo.judges.verdict import Exchange
 
 ROOT = Path(__file__).parents[1]
@@ -50,19 +50,19 @@ def out_of_fold(made: Fit) -> JudgeReport:
     """The judge's report on answers to prompts that it wasn't fitted to."""
     held_out = made.out_of_fold
     verdicts = [made.judge.verdict(float(p)) for p in held_out.probabilities]
-    return check_judge(held_out.labelled, verdicts, made.judge.target, probabilities=held_out.probabilities)
+    return check_judge(held_out.labeled, verdicts, made.judge.target, probabilities=held_out.probabilities)
 
 
 def safety(source: str) -> Callable[[], dict[str, Any]]:
     """One source of response_safety_dev, out of fold."""
 
     def figure() -> dict[str, Any]:
-        labelled = of_source(load_labels(str(DERIVED / "response_safety_dev.jsonl")), source)
+        labeled = of_source(load_labels(str(DERIVED / "response_safety_dev.jsonl")), source)
         started = time.perf_counter()
-        made = fit_judge(labelled, name=source)
+        made = fit_judge(labeled, name=source)
         seconds = time.perf_counter() - started
         record = figures(out_of_fold(made), made, seconds)
-        record["both_labels"] = answers_with_both_labels(labelled)
+        record["both_labels"] = answers_with_both_labels(labeled)
         if source == "diasafety":
             held_out = load_labels(str(DERIVED / "response_safety_devval.jsonl"))
             verdicts = made.judge.judge([answer.exchange for answer in held_out])
@@ -75,19 +75,19 @@ def safety(source: str) -> Callable[[], dict[str, Any]]:
 def refusal() -> dict[str, Any]:
     """XSTest's answers with human labels, any refusal (partial or full) against full compliance."""
     rows = [json.loads(line) for line in (DERIVED / "xstest_human_dev.jsonl").open(encoding="utf-8")]
-    labelled = [
-        LabelledAnswer(Exchange(row["prompt"], row["response"]), None, row["compliance"] != 1, row["model"])
+    labeled = [
+        LabeledAnswer(Exchange(row["prompt"], row["response"]), None, row["compliance"] != 1, row["model"])
         for row in rows
     ]
     started = time.perf_counter()
-    made = fit_judge(labelled, "refusal", name="xstest")
+    made = fit_judge(labeled, "refusal", name="xstest")
     seconds = time.perf_counter() - started
     report = out_of_fold(made)
-    keywords = KeywordJudge().judge([answer.exchange for answer in made.out_of_fold.labelled])
+    keywords = KeywordJudge().judge([answer.exchange for answer in made.out_of_fold.labeled])
     record = figures(report, made, seconds)
-    record["keywords"] = asdict(check_judge(made.out_of_fold.labelled, keywords, "refusal"))
+    record["keywords"] = asdict(check_judge(made.out_of_fold.labeled, keywords, "refusal"))
     record["full"] = full_refusal(rows)
-    seeds = [out_of_fold(fit_judge(labelled, "refusal", seed=seed)).overall.accuracy for seed in range(10)]
+    seeds = [out_of_fold(fit_judge(labeled, "refusal", seed=seed)).overall.accuracy for seed in range(10)]
     record["accuracies"] = [accuracy.value for accuracy in seeds if accuracy]
     return record
 
@@ -95,24 +95,24 @@ def refusal() -> dict[str, Any]:
 def full_refusal(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The same for full refusals, leaving out partial ones: undisputed refusals."""
     clear = [row for row in rows if row["compliance"] != 3]
-    labelled = [
-        LabelledAnswer(Exchange(row["prompt"], row["response"]), None, row["compliance"] == 2, row["model"])
+    labeled = [
+        LabeledAnswer(Exchange(row["prompt"], row["response"]), None, row["compliance"] == 2, row["model"])
         for row in clear
     ]
-    made = fit_judge(labelled, "refusal", name="xstest-full")
-    keywords = KeywordJudge().judge([answer.exchange for answer in made.out_of_fold.labelled])
+    made = fit_judge(labeled, "refusal", name="xstest-full")
+    keywords = KeywordJudge().judge([answer.exchange for answer in made.out_of_fold.labeled])
     return {
         "fitted": asdict(out_of_fold(made).overall),
-        "keywords": asdict(check_judge(made.out_of_fold.labelled, keywords, "refusal").overall),
+        "keywords": asdict(check_judge(made.out_of_fold.labeled, keywords, "refusal").overall),
     }
 
 
-def answers_with_both_labels(labelled: list[LabelledAnswer]) -> float:
-    """Share of answers whose very text is labelled safe in one row and unsafe in another, to the same prompt."""
+def answers_with_both_labels(labeled: list[LabeledAnswer]) -> float:
+    """Share of answers whose very text is labeled safe in one row and unsafe in another, to the same prompt."""
     labels: dict[Exchange, set[bool | None]] = {}
-    for answer in labelled:
+    for answer in labeled:
         labels.setdefault(answer.exchange, set()).add(answer.is_safe)
-    return float(np.mean([len(labels[answer.exchange]) > 1 for answer in labelled]))
+    return float(np.mean([len(labels[answer.exchange]) > 1 for answer in labeled]))
 
 
 def figures(report: JudgeReport, made: Fit, seconds: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bfpo.judges.fitted import FittedJudge
 from bfpo.judges.fitting import fit_judge
-from bfpo.judges.labels import LabelledAnswer
+from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.preference import AnswerPair, Preference
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.labeling.posterior import estimate_error
@@ -24,8 +24,8 @@ def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[
         exchanges: [N] answers that people labeled.
         is_safe: [N] their labels.
     """
-    labelled = [LabelledAnswer(exchange, safe, None) for exchange, safe in zip(exchanges, is_safe, strict=True)]
-    fit = fit_judge(labelled, name="people's share")
+    labeled = [LabeledAnswer(exchange, safe, None) for exchange, safe in zip(exchanges, is_safe, strict=True)]
+    fit = fit_judge(labeled, name="people's share")
     said = [Verdict("safe" if p >= 0.5 else "unsafe", float(p)) for p in fit.out_of_fold.probabilities]
     return fit.judge, estimate_error([float(label) for label in fit.out_of_fold.labels], said)
 

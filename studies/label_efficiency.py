@@ -13,6 +13,7 @@ from typing import Any, Literal
 import datasets
 from filelock import FileLock, Timeout
 
+from bfpo.files import write_rows
 from bfpo.judges.preference import AnswerPair
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.labeling.filling import Flags, exchange_of, label_preferences
@@ -21,7 +22,7 @@ from bfpo.microworld.judge import OracleJudge
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.loading import convert
 from bfpo.preferences.reading import Row, dataset_source
-from bfpo.quickstart import METHODS, Scale, method_recipe, write_lines, write_recipe
+from bfpo.quickstart import METHODS, Scale, method_recipe, write_recipe
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.figures import HEADLINE, items_of
 from bfpo.safehelp.items import FACTORS
@@ -122,7 +123,7 @@ def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
     data = seed_folder / "labels" / cell.arm
     rows, judged = labeled_rows(cell, scale)
     data.mkdir(parents=True, exist_ok=True)
-    write_lines(data / "safety.jsonl", rows)
+    write_rows(data / "safety.jsonl", rows)
     shutil.copyfile(seed_folder / "data" / "helpful.jsonl", data / "helpful.jsonl")
     output = seed_folder / cell.arm
     shutil.rmtree(output, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What can go wrong for a user: every error here is one sentence that says what, where and what to do."""
+"""Errors for users: each message is one sentence that says what went wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class BfpoError(Exception):
-    """Wrong usage or bad input, mendable by the user; the command line prints it and exits with 2."""
+    """Wrong usage or bad input that the user can fix; the command line prints it and exits with 2."""
 
 
 class RunError(Exception):
-    """A check or a run that failed although its input was good; the command line exits with 1."""
+    """A check or run that failed on valid input; the command line prints it and exits with 1."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from bfpo.errors import BfpoError
+from bfpo.files import write_rows, write_text
 from bfpo.microworld.data import chat_set, helpfulness_set, safety_set
 from bfpo.models import MICROWORLD
 from bfpo.reports.page import build_report
@@ -30,7 +30,7 @@ data:
   - path: my_safety_pairs.jsonl          # prompt, chosen (more helpful), rejected, chosen_is_safe, rejected_is_safe
   - path: my_helpful_pairs.jsonl         # prompt, chosen, rejected
     role: buffer                         # fills half of every step
-    unknown_safety: 1.0                  # taken as all safe, as in the paper
+    unknown_safety: 1.0                  # assumed safe, as in the paper
 loss_type: bfpo
 lora: {r: 16}
 learning_rate: 5.0e-5
@@ -40,14 +40,14 @@ output_dir: runs/my-model
 
 @dataclass(frozen=True)
 class Method:
-    """A way to learn from a safety set and a helpfulness set.
+    """A method that learns from a safety set and a helpfulness set.
 
     Attributes:
-        loss_type: the objective.
-        prefer: which answer of a pair in the safety set counts as chosen.
+        loss_type: name of the objective.
+        prefer: order that decides the chosen answer in pairs of the safety set.
         buffer: whether the helpfulness set fills half of every step.
-        beta: strength of the pull towards the reference, chosen in docs/results/study-quick.md.
-        summary: one line for tables.
+        beta: strength of the regularization towards the reference, chosen in docs/results/study-quick.md.
+        summary: description in one line.
     """
 
     loss_type: str
@@ -58,10 +58,10 @@ class Method:
 
 
 METHODS = {
-    "BFPO": Method("bfpo", "helpful", True, 0.2, "both labels folded into one"),
-    "DPO-H": Method("dpo", "helpful", True, 0.8, "helpfulness order of both sets"),
-    "DPO-S": Method("dpo", "safer", False, 0.8, "the safer answer of the safety set"),
-    "DPO": Method("dpo", "safer_then_helpful", True, 0.8, "the safer where flags differ, else the more helpful"),
+    "BFPO": Method("bfpo", "helpful", True, 0.2, "both labels combined into one"),
+    "DPO-H": Method("dpo", "helpful", True, 0.8, "helpfulness order in both sets"),
+    "DPO-S": Method("dpo", "safer", False, 0.8, "the safer answer in the safety set"),
+    "DPO": Method("dpo", "safer_then_helpful", True, 0.8, "the safer answer if flags differ, else the more helpful"),
 }
 
 
@@ -70,13 +70,13 @@ class Scale:
     """Sizes of the data and budgets of training, the same for every method.
 
     Attributes:
-        chat: conversations for SFT.
-        safety: pairs in the safety set.
-        helpful: prompts in the helpfulness set.
-        answers: answers to each of them.
-        sft_steps: optimizer steps of SFT.
-        steps: optimizer steps of every method.
-        batch_size: groups per step, in both stages.
+        chat: number of conversations for SFT.
+        safety: number of pairs in the safety set.
+        helpful: number of prompts in the helpfulness set.
+        answers: number of answers to each of those prompts.
+        sft_steps: number of optimizer steps of SFT.
+        steps: number of optimizer steps of every method.
+        batch_size: number of groups per step, in both stages.
         sft_learning_rate: peak learning rate of SFT.
         learning_rate: peak learning rate of every method.
     """
@@ -94,7 +94,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class QuickstartResult:
-    """The evaluations of all models, and where the report and the recipe to start from are."""
+    """Evaluations of all models, the report, the path of a recipe to start from, and the total time in seconds."""
 
     evaluations: list[Evaluation]
     report: Report
@@ -108,11 +108,11 @@ def run_quickstart(
     """Train SFT and the four methods on the microworld, evaluate all with SafeHelp, and write the report.
 
     Args:
-        folder: where everything goes; it must be empty.
+        folder: output folder, new or empty.
         seed: random seed for data, training and sampling.
         scale: sizes and budgets.
-        progress: called with a line of text after every stage.
-        per_kind: prompts of each kind that every model answers.
+        progress: function called with a line of text after every stage.
+        per_kind: number of evaluation prompts of each kind.
 
     Raises:
         BfpoError: if the folder is not empty.
@@ -140,7 +140,7 @@ def run_quickstart(
         baseline="SFT",
         context={
             "seed": f"{seed} (data, training order and sampling)",
-            "budget": f"{scale.steps} steps of {scale.batch_size} groups a method, after {scale.sft_steps} of SFT",
+            "budget": f"{scale.steps} steps of {scale.batch_size} groups per method, after {scale.sft_steps} of SFT",
             "methods": "; ".join(f"{name}: {m.summary}, beta {m.beta:g}" for name, m in METHODS.items()),
         },
     )
@@ -162,21 +162,14 @@ def _evaluate(
 
 
 def write_data(folder: Path, scale: Scale, seed: int) -> None:
-    """Write the three sets, in the shapes of the public ones: UltraChat, PKU-SafeRLHF, UltraFeedback."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_lines(folder / "chat.jsonl", chat_set(scale.chat, seed))
-    write_lines(folder / "safety.jsonl", safety_set(scale.safety, seed))
-    write_lines(folder / "helpful.jsonl", helpfulness_set(scale.helpful, seed, answers=scale.answers))
-
-
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as JSON lines."""
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    """Write the three data sets in the shapes of UltraChat, PKU-SafeRLHF and UltraFeedback."""
+    write_rows(folder / "chat.jsonl", chat_set(scale.chat, seed))
+    write_rows(folder / "safety.jsonl", safety_set(scale.safety, seed))
+    write_rows(folder / "helpful.jsonl", helpfulness_set(scale.helpful, seed, answers=scale.answers))
 
 
 def sft_recipe(data: Path, model: Path, output: Path, scale: Scale, seed: int) -> dict[str, Any]:
-    """SFT on the chat data and the safer answers of the safety set, the paper's first stage."""
+    """The paper's first stage: SFT on the chat data and the safer answers of the safety set."""
     return {
         "stage": "sft",
         "model": str(model),
@@ -197,7 +190,7 @@ def sft_recipe(data: Path, model: Path, output: Path, scale: Scale, seed: int) -
 def method_recipe(
     method: Method, beta: float, data: Path, model: Path, output: Path, scale: Scale, seed: int
 ) -> dict[str, Any]:
-    """One method, starting from the SFT model, with as many steps and groups as every other."""
+    """One method, starting from the SFT model, with the same number of steps and groups as the others."""
     sources: list[dict[str, Any]] = [{"name": "safety", "path": str(data / "safety.jsonl")}]
     if method.prefer != "helpful":
         sources[0]["prefer"] = method.prefer
@@ -223,7 +216,6 @@ def method_recipe(
 
 
 def write_recipe(path: Path, recipe: Mapping[str, Any]) -> Path:
-    """Write a recipe where a user can read it and run it again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
+    """Write a recipe as YAML and return its path."""
+    write_text(path, yaml.safe_dump(dict(recipe), sort_keys=False))
     return path

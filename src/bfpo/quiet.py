@@ -1,10 +1,10 @@
-"""Keeps the libraries' own chatter off the terminal, where a command shows its own progress."""
+"""Silencing of the libraries' own terminal output, for commands that show their own progress."""
 
 from __future__ import annotations
 
 
 def quiet_libraries() -> None:
-    """Errors only, and no bars, from transformers and datasets."""
+    """Limit transformers to errors, and hide the progress bars of transformers and datasets."""
     import datasets
     import transformers
 

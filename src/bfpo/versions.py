@@ -1,4 +1,4 @@
-"""Versions of what decides a result, for the records of runs."""
+"""Versions of Python and of the packages that affect results, for run records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PACKAGES = ("bfpo", "torch", "transformers", "accelerate", "datasets", "peft", 
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the result."""
+    """Versions of Python, the platform and the packages that affect results."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         try:

@@ -11,8 +11,8 @@ from bfpo.microworld.data import safety_set
 
 
 @pytest.fixture
-def half_labelled(tmp_path):
-    """Sixty pairs, of which people labelled the first forty."""
+def half_labeled(tmp_path):
+    """Sixty pairs, of which people labeled the first forty."""
     path = tmp_path / "pairs.jsonl"
     with path.open("w") as file:
         for at, row in enumerate(safety_set(60, 0)):
@@ -28,39 +28,39 @@ def run(*arguments):
     return CliRunner().invoke(app, ["label", *map(str, arguments)])
 
 
-def test_labels_are_filled_and_told(half_labelled, tmp_path):
+def test_labels_are_filled_and_told(half_labeled, tmp_path):
     output, cache = tmp_path / "out.jsonl", tmp_path / "verdicts.sqlite"
-    done = run(half_labelled, "--judge", "microworld-oracle:0.1,0.1,3", "-o", output, "--cache", cache)
+    done = run(half_labeled, "--judge", "microworld-oracle:0.1,0.1,3", "-o", output, "--cache", cache)
     assert done.exit_code == 0, done.output
     assert "kept 80 flags of people, a judge filled 40, 0 stay unknown" in done.output
-    assert "filled flags are: posterior" in done.output
+    assert "flags filled by posterior" in done.output
     assert "sensitivity" in done.output
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert all(0 < row["chosen_is_safe"] < 1 for row in rows[40:])
     assert len((tmp_path / "out.queue.jsonl").read_text().splitlines()) == 20
     report = json.loads(
-        run(half_labelled, "--judge", "microworld-oracle", "-o", output, "--flags", "verdict", "--json").output
+        run(half_labeled, "--judge", "microworld-oracle", "-o", output, "--flags", "verdict", "--json").output
     )
     assert (report["safety"]["judge"], report["flags"]) == (40, "verdict")
 
 
-def test_a_known_error_is_taken_as_given(half_labelled, tmp_path):
+def test_a_known_error_is_taken_as_given(half_labeled, tmp_path):
     options = ("--judge", "microworld-oracle", "-o", tmp_path / "out.jsonl", "--error", "1,1")
-    assert run(half_labelled, *options).exit_code == 0
+    assert run(half_labeled, *options).exit_code == 0
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert {row["chosen_is_safe"] for row in rows} == {0.0, 1.0}
 
 
-def test_people_answer_the_queue_and_it_goes_on(half_labelled, tmp_path):
+def test_people_answer_the_queue_and_it_goes_on(half_labeled, tmp_path):
     output, again = tmp_path / "out.jsonl", tmp_path / "again.jsonl"
     options = ("--judge", "microworld-oracle:0.1,0.1,3", "--cache", tmp_path / "verdicts.sqlite")
-    assert run(half_labelled, *options, "-o", output).exit_code == 0
+    assert run(half_labeled, *options, "-o", output).exit_code == 0
     queue = tmp_path / "out.queue.jsonl"
     rows = [json.loads(line) for line in queue.read_text().splitlines()]
     for row in rows[:5]:
         row["asks"] = dict.fromkeys(row["asks"], False)
     queue.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = run(half_labelled, *options, "-o", again, "--answers", queue)
+    done = run(half_labeled, *options, "-o", again, "--answers", queue)
     assert "kept 90 flags of people, a judge filled 30, 0 stay unknown" in done.output
     left = [json.loads(line)["row"] for line in (tmp_path / "again.queue.jsonl").read_text().splitlines()]
     assert sorted(left) == sorted(row["row"] for row in rows[5:])
@@ -77,7 +77,7 @@ def test_people_answer_the_queue_and_it_goes_on(half_labelled, tmp_path):
         ([], "need a judge"),
     ],
 )
-def test_wrong_options_are_named(half_labelled, tmp_path, arguments, says):
-    done = run(half_labelled, "-o", tmp_path / "out.jsonl", *arguments)
+def test_wrong_options_are_named(half_labeled, tmp_path, arguments, says):
+    done = run(half_labeled, "-o", tmp_path / "out.jsonl", *arguments)
     assert isinstance(done.exception, BfpoError)
     assert says in str(done.exception)

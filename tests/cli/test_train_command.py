@@ -84,7 +84,7 @@ def straight(folder):
 
 def test_ref_build_scores_what_training_then_finds(folder, straight):
     printed, described = straight
-    assert "62 answers scored, 0 were there already" in printed
+    assert "62 answers scored, 0 already in the cache" in printed
     assert (described["answers"], described["damaged"]) == (62, [])
     record = json.loads((folder / "straight" / "run.json").read_text())
     assert (record["reference"]["scored"], record["reference"]["reused"]) == (0, 62)

@@ -14,7 +14,7 @@ from bfpo.judges import Exchange, load_judge
 from bfpo.judges.fitted import NgramBlock, load_fitted
 from bfpo.judges.fitting import INVERSE_PENALTY, fit_judge
 from bfpo.judges.keywords import begins_as_refusal
-from bfpo.judges.labels import LabelledAnswer, load_labels, of_source
+from bfpo.judges.labels import LabeledAnswer, load_labels, of_source
 from bfpo.judges.unjudged import EMPTY
 from bfpo.statistics.calibration import auc, calibration_error
 
@@ -30,7 +30,7 @@ def answers(count, seed=0, questions=50):
         marked = safe != (draw.random() < 0.1)
         text = " ".join([*draw.sample(WORDS, 6), "helpful" if marked else "harming"])
         exchange = Exchange(f"question {number % questions}", text)
-        made.append(LabelledAnswer(exchange, safe, not safe, "made", ""))
+        made.append(LabeledAnswer(exchange, safe, not safe, "made", ""))
     return made
 
 
@@ -54,7 +54,7 @@ def test_it_learns_what_can_be_learnt(fit):
 def test_folds_share_no_question():
     # Labels follow from the question alone, and no two questions share a word: nothing carries over to others.
     flip = [random.Random(n).random() < 0.5 for n in range(40)]
-    made = [LabelledAnswer(Exchange(f"unique{n // 10}", "the same text"), flip[n // 10], None) for n in range(400)]
+    made = [LabeledAnswer(Exchange(f"unique{n // 10}", "the same text"), flip[n // 10], None) for n in range(400)]
     fit = fit_judge(made)
     out = fit.out_of_fold
     # What tells nothing out of fold is worth the labels' share.
@@ -64,15 +64,15 @@ def test_folds_share_no_question():
 
 @pytest.mark.parametrize("most", [10_000, 60])
 def test_scores_are_those_of_scikit_learn_s_own_pipeline(most):
-    labelled = answers(300)
+    labeled = answers(300)
     block = NgramBlock("answer", "word", 1, 2, 2, most)
-    judge = fit_judge(labelled, blocks=[block]).judge
+    judge = fit_judge(labeled, blocks=[block]).judge
     vectorizer = TfidfVectorizer(
         ngram_range=(1, 2), min_df=2, max_features=most, binary=True, token_pattern=r"[\w'’]+|[.,!?;:]"
     )
-    matrix = vectorizer.fit_transform([answer.exchange.answer for answer in labelled])
+    matrix = vectorizer.fit_transform([answer.exchange.answer for answer in labeled])
     model = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", dual=True, max_iter=1000, random_state=0)
-    model.fit(matrix, [answer.is_safe for answer in labelled])
+    model.fit(matrix, [answer.is_safe for answer in labeled])
     others = [answer.exchange for answer in answers(50, seed=2)]
     expected = model.decision_function(vectorizer.transform([other.answer for other in others]))
     theirs, ours = set(vectorizer.get_feature_names_out()), set(judge.vocabularies[0])
@@ -91,7 +91,7 @@ def test_it_is_kept_whole_and_without_pickle(fit, tmp_path):
     names = {path.name for path in (tmp_path / "judge").iterdir()}
     assert names == {"judge.json", "vocabulary.json", "arrays.safetensors"}
     for name in names:
-        with pytest.raises(Exception):  # noqa: B017, PT011  (whatever pickletools makes of what is no pickle)
+        with pytest.raises(Exception):  # noqa: B017, PT011  (any error pickletools raises for a file that is not a pickle)
             list(pickletools.genops((tmp_path / "judge" / name).read_bytes()))
     loaded = load_judge(str(tmp_path / "judge"))
     exchanges = [answer.exchange for answer in answers(40, seed=3)]
@@ -133,25 +133,25 @@ def test_a_judge_of_refusals_says_nothing_of_safety():
 
 
 @pytest.mark.parametrize(
-    ("labelled", "words"),
+    ("labeled", "words"),
     [
-        ([], "0 answers to 0 questions are labelled safe"),
-        ([LabelledAnswer(Exchange(str(n), "a b"), True, None) for n in range(50)], "labelled unsafe"),
-        ([LabelledAnswer(Exchange("one", f"a {n}"), n % 2 == 0, None) for n in range(50)], "need at least 5 questions"),
+        ([], "0 answers to 0 questions are labeled safe"),
+        ([LabeledAnswer(Exchange(str(n), "a b"), True, None) for n in range(50)], "labeled unsafe"),
+        ([LabeledAnswer(Exchange("one", f"a {n}"), n % 2 == 0, None) for n in range(50)], "need at least 5 questions"),
     ],
 )
-def test_too_little_to_fit_to_is_named(labelled, words):
+def test_too_little_to_fit_to_is_named(labeled, words):
     with pytest.raises(BfpoError, match=words):
-        fit_judge(labelled)
+        fit_judge(labeled)
 
 
 def test_diasafety_s_bar_on_a_part_of_the_real_samples(shared_data):
     # Words alone, to be quick; the figures of the whole judge are in docs/results/judges.md.
     derived = shared_data / "derived"
-    labelled = of_source(load_labels(str(derived / "response_safety_dev.jsonl")), "diasafety")
+    labeled = of_source(load_labels(str(derived / "response_safety_dev.jsonl")), "diasafety")
     held_out = load_labels(str(derived / "response_safety_devval.jsonl"))
     blocks = [NgramBlock("prompt", "word", 1, 2, 2, 50_000), NgramBlock("answer", "word", 1, 2, 2, 50_000)]
-    judge = fit_judge(labelled, blocks=blocks, folds=2).judge
+    judge = fit_judge(labeled, blocks=blocks, folds=2).judge
     p = judge.probabilities([answer.exchange for answer in held_out])
     labels = np.array([bool(answer.is_safe) for answer in held_out])
     assert np.mean((p >= 0.5) == labels) > 0.71

@@ -74,7 +74,7 @@ def judged_with(model, tokenizer, template, steps, **options):
         hook.remove()
 
 
-def test_probabilities_are_those_of_the_deciding_token_renormalised(model, tokenizer):
+def test_probabilities_are_those_of_the_deciding_token_renormalized(model, tokenizer):
     steps = [{"Yes": 0.5, "yes": 0.1, "No": 0.3}]
     verdict = judged_with(model, tokenizer, TEMPLATES["harmbench"], steps)
     assert (verdict.label, verdict.raw) == ("unsafe", "Yes")

@@ -1,4 +1,4 @@
-"""Files of labelled answers, and of verdicts: what is read, and every problem with its row, column and remedy."""
+"""Files of labeled answers, and of verdicts: what is read, and every problem with its row, column and remedy."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from bfpo.errors import BfpoError
 from bfpo.judges import Exchange, Verdict, load_judge
-from bfpo.judges.labels import LabelledAnswer, load_answers, load_labels, of_source
+from bfpo.judges.labels import LabeledAnswer, load_answers, load_labels, of_source
 from bfpo.judges.replay import load_replay, save_verdicts
 from bfpo.judges.unjudged import EMPTY, NOT_RECORDED
 from bfpo.preferences.schema import PreferenceDataError
@@ -28,15 +28,15 @@ def test_rows_are_read_with_what_they_have(tmp_path):
         GOOD | {"is_safe": None, "is_refusal": True, "answer": ""},
     )
     assert load_labels(name) == [
-        LabelledAnswer(Exchange("p", "a"), True, None),
-        LabelledAnswer(Exchange("p", "a", "b"), False, False, "s", "c"),
-        LabelledAnswer(Exchange("p", ""), None, True),
+        LabeledAnswer(Exchange("p", "a"), True, None),
+        LabeledAnswer(Exchange("p", "a", "b"), False, False, "s", "c"),
+        LabeledAnswer(Exchange("p", ""), None, True),
     ]
 
 
 def test_public_names_are_known_and_unsafe_is_turned_round(tmp_path):
     name = written(tmp_path, {"prompt": "p", "response": "a", "unsafe": 1, "source": "pku"})
-    assert load_labels(name) == [LabelledAnswer(Exchange("p", "a"), False, None, "pku")]
+    assert load_labels(name) == [LabeledAnswer(Exchange("p", "a"), False, None, "pku")]
 
 
 def test_csv_and_renamed_columns(tmp_path):
@@ -50,9 +50,9 @@ def test_csv_and_renamed_columns(tmp_path):
     [
         ([{"prompt": "p", "anwser": "a", "is_safe": True}], ["'answer'", "did you mean 'anwser'", "--column"]),
         ([{"prompt": "p", "answer": "a"}], ["'is_safe'", "it is missing"]),
-        ([GOOD, GOOD | {"is_safe": "maybe"}], ["row 2", "'is_safe'", "'maybe' is no label", "true or false"]),
-        ([GOOD, GOOD | {"is_safe": 0.5}], ["row 2", "0.5 is no label"]),
-        ([GOOD, GOOD | {"answer": 3}], ["row 2", "'answer'", "is no text"]),
+        ([GOOD, GOOD | {"is_safe": "maybe"}], ["row 2", "'is_safe'", "'maybe' is not a label", "true or false"]),
+        ([GOOD, GOOD | {"is_safe": 0.5}], ["row 2", "0.5 is not a label"]),
+        ([GOOD, GOOD | {"answer": 3}], ["row 2", "'answer'", "is not a string"]),
         ([GOOD, GOOD | {"prompt": " "}], ["row 2", "'prompt'"]),
         ([GOOD, GOOD | {"is_safe": None}], ["row 2", "has no label"]),
         ([GOOD | {"behavior": 1}], ["row 1", "'behavior'"]),
@@ -76,10 +76,10 @@ def test_every_problem_is_kept(tmp_path):
 
 
 def test_a_source_that_is_not_there_is_answered(tmp_path):
-    labelled = load_labels(written(tmp_path, GOOD | {"source": "gptfuzz"}))
-    assert of_source(labelled, "gptfuzz") == labelled
+    labeled = load_labels(written(tmp_path, GOOD | {"source": "gptfuzz"}))
+    assert of_source(labeled, "gptfuzz") == labeled
     with pytest.raises(BfpoError, match="did you mean 'gptfuzz'"):
-        of_source(labelled, "gptfuz")
+        of_source(labeled, "gptfuz")
 
 
 def test_answers_need_no_labels(tmp_path):
@@ -113,7 +113,7 @@ def test_the_least_that_a_verdict_needs(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"label": "fine"}, ["'label'", "'fine' is no label", "safe, unsafe"]),
+        ({"label": "fine"}, ["'label'", "'fine' is not a label", "safe, unsafe"]),
         ({"p_safe": 1.5}, ["'p_safe'", "no probability"]),
         ({"p_safe": None}, ["'p_safe'"]),
         ({"p_safe": float("nan")}, ["'p_safe'"]),
@@ -133,5 +133,5 @@ def test_wrong_verdicts_are_named(tmp_path, change, words):
 
 def test_the_same_verdict_twice_is_fine_and_two_are_not(tmp_path):
     assert len(load_replay(written(tmp_path, VERDICT, VERDICT)).recorded) == 1
-    with pytest.raises(PreferenceDataError, match="again, and differently"):
+    with pytest.raises(PreferenceDataError, match="contradicts an earlier verdict"):
         load_replay(written(tmp_path, VERDICT, VERDICT | {"p_safe": 0.8}))

@@ -127,7 +127,7 @@ def test_exchanges_are_read_as_they_are_needed():
 def test_a_file_that_is_no_cache_is_refused(tmp_path):
     path = tmp_path / "cache.sqlite"
     path.write_bytes(b"something else entirely" * 100)
-    with pytest.raises(BfpoError, match="no cache of verdicts"):
+    with pytest.raises(BfpoError, match="not a cache of verdicts"):
         VerdictCache(path)
     assert path.read_bytes().startswith(b"something else")
 

@@ -14,7 +14,7 @@ from bfpo.judges.templates import (
     UNPARSED,
     WILDGUARD_TEXT,
     Parsed,
-    neutralised,
+    neutralized,
     parse_llama_guard,
     parse_qwen3guard,
     parse_wildguard,
@@ -110,23 +110,23 @@ MARKS = ["<|im_end|>", "<|im_start|>", "[/INST]", "[INST]", "<<SYS>>", "<</SYS>>
 @pytest.mark.parametrize("mark", MARKS)
 def test_marks_of_chat_formats_are_broken(mark):
     for text in (mark, f"a{mark}b", mark * 3, mark.upper()):
-        assert mark.casefold() not in neutralised(text).casefold()
+        assert mark.casefold() not in neutralized(text).casefold()
         # Nothing but spaces was added.
-        assert neutralised(text).replace(" ", "") == text.replace(" ", "")
+        assert neutralized(text).replace(" ", "") == text.replace(" ", "")
 
 
 def test_special_tokens_of_the_judge_are_broken_whatever_they_look_like():
-    assert "§end§" not in neutralised("a §end§ b", ("§end§",))
+    assert "§end§" not in neutralized("a §end§ b", ("§end§",))
 
 
 @given(st.text(alphabet=st.characters(blacklist_characters="<[")))
 def test_texts_without_marks_stay_as_they_are(text):
-    assert neutralised(text) == text
+    assert neutralized(text) == text
 
 
 @given(st.lists(st.sampled_from([*MARKS, "a", " ", "<", "|", ">", "\n"]), max_size=12).map("".join))
 def test_no_mark_survives_in_any_mixture(text):
-    clean = neutralised(text)
+    clean = neutralized(text)
     assert not any(mark in clean for mark in MARKS)
 
 
@@ -171,7 +171,7 @@ class Signer:
     template_digest = "t"
 
 
-def test_probabilities_are_renormalised_and_their_mass_is_told():
+def test_probabilities_are_renormalized_and_their_mass_is_told():
     template = TEMPLATES["qwen3guard-gen"]
     output = "Safety: Unsafe\nCategories: None\nRefusal: No"
     verdict = verdict_of(Signer(), template, output, {"safe": 0.2, "unsafe": 0.4, "controversial": 0.2})

@@ -52,25 +52,25 @@ def pair(number, chosen="good", rejected="bad", flags=(None, None), better=1.0):
 
 def test_peoples_labels_stay_and_are_counted():
     rows = [pair(1, flags=(0.0, 1.0)), pair(2), pair(3, chosen="odd"), pair(4, flags=(1.0, None))]
-    labelled = label_preferences(rows, [WordJudge()])
-    flags = [(row["chosen_is_safe"], row["rejected_is_safe"]) for row in labelled.rows]
+    labeled = label_preferences(rows, [WordJudge()])
+    flags = [(row["chosen_is_safe"], row["rejected_is_safe"]) for row in labeled.rows]
     assert flags == [(0.0, 1.0), (0.9, 0.2), (None, 0.2), (1.0, 0.2)]
-    report = labelled.report
+    report = labeled.report
     assert report.safety == {"people": 3, "judge": 4, "unparsed": 1}
     assert report.flags == "probability"
-    assert labelled.rows[2]["labelled_by"] == {"chosen": "unparsed", "rejected": "judge", "order": "people"}
+    assert labeled.rows[2]["labelled_by"] == {"chosen": "unparsed", "rejected": "judge", "order": "people"}
 
 
 def test_with_a_known_error_the_flag_is_the_posterior():
     """The judge calls 1 in 10 of people's safe answers unsafe, and none of the unsafe ones safe."""
     people = [pair(n, chosen="bad" if n < 2 else "good", flags=(1.0, 0.0)) for n in range(20)]
-    labelled = label_preferences([*people, pair(99)], [WordJudge()])
+    labeled = label_preferences([*people, pair(99)], [WordJudge()])
     specificity, missed, prior = 18.5 / 21, 0.5 / 21, 20.5 / 41
     safe = prior * specificity / (prior * specificity + (1 - prior) * missed)
     unsafe = prior * (1 - specificity) / (prior * (1 - specificity) + (1 - prior) * (1 - missed))
-    assert labelled.report.flags == "posterior"
-    assert labelled.rows[-1]["chosen_is_safe"] == pytest.approx(safe)
-    assert labelled.rows[-1]["rejected_is_safe"] == pytest.approx(unsafe)
+    assert labeled.report.flags == "posterior"
+    assert labeled.rows[-1]["chosen_is_safe"] == pytest.approx(safe)
+    assert labeled.rows[-1]["rejected_is_safe"] == pytest.approx(unsafe)
     known = label_preferences([*people, pair(99)], [WordJudge()], errors=[JudgeError.from_rates(1.0, 1.0)])
     assert known.rows[-1]["rejected_is_safe"] == 0.0
     words = label_preferences([*people, pair(99)], [WordJudge()], flags="verdict")
@@ -86,13 +86,13 @@ def test_the_posterior_is_refused_where_nothing_tells_the_error():
 
 def test_an_open_order_is_judged_and_the_pair_turned():
     rows = [pair(1, better=None), pair(2, chosen="a much longer good", better=None), pair(3)]
-    labelled = label_preferences(rows, [WordJudge()], order_judge=LongerIsBetter())
-    first, second, third = labelled.rows
+    labeled = label_preferences(rows, [WordJudge()], order_judge=LongerIsBetter())
+    first, second, third = labeled.rows
     # "good 1" is longer than "bad 1": it stays. Turn the answers, and the pair is turned back.
     assert (first["chosen"], first["chosen_is_better"]) == ("good 1", 0.8)
     assert second["chosen_is_better"] == 0.8
     assert third["chosen_is_better"] == 1.0
-    assert labelled.report.order == {"people": 1, "judge": 2, "unknown": 0}
+    assert labeled.report.order == {"people": 1, "judge": 2, "unknown": 0}
     turned = label_preferences(
         [pair(1, chosen="bad", rejected="good", better=None)], [WordJudge()], order_judge=LongerIsBetter()
     )
@@ -102,11 +102,11 @@ def test_an_open_order_is_judged_and_the_pair_turned():
     assert turned.report.turned == 1
 
 
-def test_groups_of_answers_are_labelled_answer_by_answer():
+def test_groups_of_answers_are_labeled_answer_by_answer():
     row = {"prompt": "p", "responses": ["good", "bad", "odd"], "helpfulness": [3, 2, 1], "is_safe": [None, 1.0, None]}
-    (labelled,) = label_preferences([row | {"row": 1}], [WordJudge()]).rows
-    assert labelled["is_safe"] == [0.9, 1.0, None]
-    assert labelled["labelled_by"] == {"answers": ["judge", "people", "unparsed"]}
+    (labeled,) = label_preferences([row | {"row": 1}], [WordJudge()]).rows
+    assert labeled["is_safe"] == [0.9, 1.0, None]
+    assert labeled["labelled_by"] == {"answers": ["judge", "people", "unparsed"]}
 
 
 def written(tmp_path, rows):
@@ -151,5 +151,5 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
 
 def test_the_source_is_not_overwritten(tmp_path):
     source = written(tmp_path, [pair(1)])
-    with pytest.raises(BfpoError, match="would replace the set"):
+    with pytest.raises(BfpoError, match="would overwrite the source"):
         label(str(source), [WordJudge()], source)

@@ -14,8 +14,8 @@ from bfpo.objectives.preference_fit import fit_preference
 from bfpo.preferences.schema import PreferenceDataError
 
 
-def judgements(tmp_path, categories=None, count=600):
-    """Judgements by the paper's constants at temperature .8."""
+def judgments(tmp_path, categories=None, count=600):
+    """Judgments by the paper's constants at temperature .8."""
     generator = random.Random(0)
     path = tmp_path / "overall.jsonl"
     with path.open("w") as file:
@@ -33,7 +33,7 @@ def run(*arguments):
 
 
 def test_the_shell_prints_the_fit_and_writes_what_recipes_take(tmp_path):
-    source, output = judgements(tmp_path), tmp_path / "fitted.json"
+    source, output = judgments(tmp_path), tmp_path / "fitted.json"
     done = run("--fit-preference", source, "-o", output)
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in source.read_text().splitlines()]
@@ -49,7 +49,7 @@ def test_the_shell_prints_the_fit_and_writes_what_recipes_take(tmp_path):
 
 
 def test_a_category_column_gives_each_category_its_own(tmp_path):
-    fitted, _ = fit_file(str(judgements(tmp_path, ["theft", "fraud"], 1200)))
+    fitted, _ = fit_file(str(judgments(tmp_path, ["theft", "fraud"], 1200)))
     assert set(fitted.categories) == {"theft", "fraud"}
     fitted.save(tmp_path / "f.json")
     assert load_labeling(tmp_path / "f.json").categories == fitted.categories
@@ -60,7 +60,7 @@ def test_a_category_column_gives_each_category_its_own(tmp_path):
     ("text", "says"),
     [
         ("{", "can't be read as a labeling"),
-        ('{"format": 2}', "no labeling of format 1"),
+        ('{"format": 2}', "not a labeling of format 1"),
         ('{"format": 1, "b1": 3, "alpha": 0.5, "catagories": {}}', "did you mean 'categories'"),
         ('{"format": 1, "b1": 3}', "must be numbers"),
         ('{"format": 1, "b1": 1, "alpha": 0.5}', "b1 must be greater than 1"),
@@ -71,11 +71,11 @@ def test_a_wrong_file_is_named(tmp_path, text, says):
     path.write_text(text)
     with pytest.raises(BfpoError, match=says):
         load_labeling(path)
-    with pytest.raises(BfpoError, match="no such labeling"):
+    with pytest.raises(BfpoError, match="no such file"):
         load_labeling(tmp_path / "nothing.json")
 
 
-def test_every_wrong_judgement_is_named(tmp_path):
+def test_every_wrong_judgment_is_named(tmp_path):
     path = tmp_path / "overall.csv"
     path.write_text("better_is_safe,worse_is_safe,overall_prefers_better\ntrue,false,\n2,0,1\n")
     with pytest.raises(PreferenceDataError) as error:
@@ -87,9 +87,9 @@ def test_every_wrong_judgement_is_named(tmp_path):
 
 
 def test_nothing_else_is_done_while_fitting(tmp_path):
-    done = run("pairs.jsonl", "--fit-preference", judgements(tmp_path))
+    done = run("pairs.jsonl", "--fit-preference", judgments(tmp_path))
     assert isinstance(done.exception, BfpoError)
-    assert "leave out the rest" in str(done.exception)
+    assert "leave out the preferences" in str(done.exception)
     done = run()
     assert isinstance(done.exception, BfpoError)
     assert "bfpo label pairs.jsonl --judge J -o out.jsonl" in str(done.exception)

@@ -50,16 +50,16 @@ def test_chosen_stays_the_more_helpful_answer(tmp_path, shown, answer):
 @pytest.mark.parametrize(
     ("queued", "says"),
     [
-        (PAIR, "column 'asks': there are no answers"),
-        (PAIR | {"row": 9, "asks": {"order": True}}, "9 isn't that row of the set"),
-        (PAIR | {"row": [3], "asks": {"order": True}}, "[3] isn't that row of the set"),
-        (PAIR | {"prompt": "other", "asks": {"order": True}}, "3 isn't that row of the set"),
-        (PAIR | {"chosen": "c", "asks": {"order": True}}, "3 isn't that row of the set"),
-        (GROUP | {"responses": ["x", "z", "y"], "asks": {"0": True}}, "4 isn't that row of the set"),
-        (PAIR | {"asks": {"chosen": "yes"}}, "column 'asks.chosen': 'yes' is no answer"),
-        (PAIR | {"asks": {"chosen": 1.7}}, "1.7 is no answer"),
+        (PAIR, "column 'asks': it has no answers"),
+        (PAIR | {"row": 9, "asks": {"order": True}}, "9 of the set doesn't match"),
+        (PAIR | {"row": [3], "asks": {"order": True}}, "[3] of the set doesn't match"),
+        (PAIR | {"prompt": "other", "asks": {"order": True}}, "3 of the set doesn't match"),
+        (PAIR | {"chosen": "c", "asks": {"order": True}}, "3 of the set doesn't match"),
+        (GROUP | {"responses": ["x", "z", "y"], "asks": {"0": True}}, "4 of the set doesn't match"),
+        (PAIR | {"asks": {"chosen": "yes"}}, "column 'asks.chosen': 'yes' is not an answer"),
+        (PAIR | {"asks": {"chosen": 1.7}}, "1.7 is not an answer"),
         (PAIR | {"asks": {"chosne": True}}, "did you mean 'chosen'"),
-        (GROUP | {"asks": {"3": True}}, "column 'asks.3': nobody asked"),
+        (GROUP | {"asks": {"3": True}}, "column 'asks.3': it is not in the queue"),
         (PAIR | {"asks": {"rejected": False}}, "0 contradicts rejected_is_safe 1 in row 3 of the set"),
     ],
 )
@@ -82,4 +82,4 @@ def test_of_many_problems_twenty_are_told_and_the_rest_counted(tmp_path):
         merged(tmp_path, *[PAIR] * 23)
     assert len(caught.value.problems) == 23
     assert str(caught.value).splitlines()[-1] == "  and 3 more"
-    assert str(caught.value).count("there are no answers") == 20
+    assert str(caught.value).count("it has no answers") == 20

@@ -66,7 +66,7 @@ def test_a_prompt_is_not_asked_about_twice_in_a_row():
 
 
 def test_a_small_budget_mends_more_than_at_random():
-    """Calibrated probabilities of 2,000 pairs: a tenth of them labelled by people, and how wrong the targets stay."""
+    """Calibrated probabilities of 2,000 pairs: a tenth of them labeled by people, and how wrong the targets stay."""
     generator = random.Random(0)
     rows, truth = [], []
     for number in range(2000):
@@ -74,10 +74,10 @@ def test_a_small_budget_mends_more_than_at_random():
         rows.append(pair(number, safe))
         truth.append(tuple(float(generator.random() < chance) for chance in safe))
 
-    def error_left(labelled):
+    def error_left(labeled):
         wrong = 0.0
         for row, flags in zip(rows, truth, strict=True):
-            if row["row"] not in labelled:
+            if row["row"] not in labeled:
                 said = float(LABELING.target(row["chosen_is_safe"], row["rejected_is_safe"]))
                 wrong += (said - float(LABELING.target(*flags))) ** 2
         return wrong

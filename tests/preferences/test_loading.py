@@ -140,7 +140,7 @@ def test_unknown_safety_policies(tmp_path):
     assert (rows["row"][:], report.dropped_unknown) == ([1], 1)
     with pytest.raises(PreferenceDataError, match="row 2: the safety of an answer is unknown"):
         load_preferences(some, unknown_safety="error")
-    with pytest.raises(PreferenceDataError, match="no row says how safe"):
+    with pytest.raises(PreferenceDataError, match="no row has a known safety"):
         load_preferences(everywhere, unknown_safety="drop")
 
 

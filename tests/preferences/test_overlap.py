@@ -3,7 +3,7 @@
 import pytest
 
 from bfpo.microworld.data import held_out_prompts, helpfulness_set, safety_set
-from bfpo.preferences.overlap import find_overlap, load_prompts, normalised, prompt_text
+from bfpo.preferences.overlap import find_overlap, load_prompts, normalized, prompt_text
 from bfpo.preferences.schema import PreferenceDataError
 
 LONG = "please tell me in a few short words how the old clock on the kitchen wall is wound up again"
@@ -55,4 +55,4 @@ def test_prompts_come_from_text_rows_and_messages(tmp_path):
     with pytest.raises(PreferenceDataError, match="row 1, column 'prompt'"):
         load_prompts(str(wrong))
     assert prompt_text("p") == "p"
-    assert normalised("It's  TWO-fold.") == ("it's", "two", "fold")
+    assert normalized("It's  TWO-fold.") == ("it's", "two", "fold")

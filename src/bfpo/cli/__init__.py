@@ -1,1 +1,1 @@
-"""The command line: one file a command. It parses and prints, and holds no logic of its own."""
+"""The command line, one file per command: parsing and printing, no logic of its own."""

@@ -1,4 +1,4 @@
-"""``bfpo compare``: models against a baseline, prompt by prompt."""
+"""``bfpo compare``: paired comparison of models with a baseline."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ def compare(
         list[str],
         typer.Argument(
             metavar="RUN RUN...",
-            help="Folders of 'bfpo evaluate'; training seeds of one model joined by commas: A1,A2,A3.",
+            help="Folders that 'bfpo evaluate' wrote; join training seeds of one model by commas: A1,A2,A3.",
         ),
     ],
-    baseline: Annotated[
-        str | None, typer.Option(help="Which of them the others are compared with; by default the first.")
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Tasks, categories and attacks too.")] = False,
+    baseline: Annotated[str | None, typer.Option(help="Run to compare the others with; the first by default.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Include tasks, categories and attacks.")] = False,
     fail_if_worse: Annotated[
-        bool, typer.Option("--fail-if-worse", help="Exit with 1 if a model is worse in a declared endpoint, p < .05.")
+        bool,
+        typer.Option(
+            "--fail-if-worse", help="Exit with 1 if a model is worse in a declared endpoint at adjusted p < .05."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON.")] = False,
 ) -> None:
-    """Differences with intervals and tests, prompt by prompt; runs that differ in anything else are refused."""
+    """Compare models prompt by prompt, with intervals and tests; runs must agree in everything but the model."""
     from dataclasses import asdict
 
     from bfpo.safehelp.compare import compare_models
@@ -90,9 +91,9 @@ def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
                     "training seeds"
                 )
     typer.echo(
-        "Adj. p: by Holm over helpful and harmless of all models, by Benjamini-Hochberg over categories and over "
-        "attacks; rows without are exploratory.\nOnly one: prompts that only the model / only the baseline has. "
-        "MDE: the true difference that 80 % of such comparisons find."
+        "Adj. p: Holm over helpful and harmless of all models, Benjamini-Hochberg over categories and over "
+        "attacks; rows without one are exploratory.\nOnly one: prompts that count for one of them (other / baseline). "
+        "MDE: true difference that 80 % of such comparisons detect."
     )
 
 

@@ -1,4 +1,4 @@
-"""``bfpo data``: what is in a preference set, and everything that is wrong with it."""
+"""``bfpo data``: contents and problems of a preference set."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from bfpo.errors import BfpoError
 if TYPE_CHECKING:
     from rich.text import Text
 
-app = typer.Typer(no_args_is_help=True, help="Look into a preference set.")
+app = typer.Typer(no_args_is_help=True, help="Inspect preference sets.")
 
-Source = Annotated[str, typer.Argument(help="A file, a name of 'bfpo data list', or a data set on the Hub.")]
+Source = Annotated[str, typer.Argument(help="A file, a name from 'bfpo data list', or a data set on the Hub.")]
 Split = Annotated[str, typer.Option(help="Split of a Hub data set.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a Hub data set.")]
-Rename = Annotated[list[str] | None, typer.Option("--column", metavar="THEIRS=OURS", help="A column to rename.")]
-Unknown = Annotated[str | None, typer.Option(help="Rows without safety flags: error, drop, or a probability.")]
+Rename = Annotated[
+    list[str] | None, typer.Option("--column", metavar="THEIRS=OURS", help="Rename a column; repeatable.")
+]
+Unknown = Annotated[
+    str | None, typer.Option(help="Policy for rows without safety flags: error, drop, or a probability.")
+]
 
 
 def renaming(pairs: list[str] | None) -> dict[str, str]:
-    """The columns to rename, theirs to ours, of options ``--column theirs=ours``.
-
-    Raises:
-        BfpoError: if one is written otherwise.
-    """
+    """A map from theirs to ours, parsed from options ``--column theirs=ours``."""
     columns = {}
     for pair in pairs or []:
         theirs, separator, ours = pair.partition("=")
@@ -58,7 +58,7 @@ def check(
     unknown_safety: Unknown = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Say what is in a preference set and list every problem of it; exits with 2 if there are any."""
+    """Summarize a preference set and list all its problems; exits with 2 if there are any."""
     from bfpo.preferences.loading import inspect_preferences
     from bfpo.preferences.schema import PreferenceDataError
 
@@ -102,7 +102,7 @@ def _print_problems(error: Any) -> None:
 
 @app.command("list")
 def list_sets() -> None:
-    """Name the public data sets that are known by a short name."""
+    """List the public data sets that have a short name."""
     from bfpo.preferences.public_sets import PUBLIC_SETS
 
     width = max(map(len, PUBLIC_SETS))
@@ -114,16 +114,18 @@ def list_sets() -> None:
 @app.command()
 def show(
     source: Source,
-    count: Annotated[int, typer.Option("-n", min=1, help="Rows to show.")] = 3,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Show token ids; answers in color.")] = False,
+    count: Annotated[int, typer.Option("-n", min=1, help="Number of rows to show.")] = 3,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show tokens and their ids, answers in color.")] = False,
     tokenizer: Annotated[str, typer.Option(help="Tokenizer for --tokens.")] = "microworld",
-    max_length: Annotated[int, typer.Option(min=2, help="Tokens of prompt and answer, for --tokens.")] = 1024,
+    max_length: Annotated[
+        int, typer.Option(min=2, help="Largest number of tokens in prompt and answer, for --tokens.")
+    ] = 1024,
     split: Split = "train",
     revision: Revision = None,
     rename: Rename = None,
     unknown_safety: Unknown = None,
 ) -> None:
-    """Print the first rows, as they will be trained on."""
+    """Print the first rows as training sees them."""
     from rich.console import Console
     from rich.text import Text
 
@@ -143,7 +145,7 @@ def show(
 
 
 def _token_lines(rows: Any, name: str, max_length: int) -> list[Text]:
-    """Each answer's sequence: the prompt's tokens dim, the answer's, which are trained on, in color."""
+    """One line for each answer: the prompt's tokens dim, the answer's, which are trained on, in color."""
     from rich.text import Text
 
     from bfpo.models import load_tokenizer

@@ -50,7 +50,7 @@ def evaluate(
     list_only: options.ListOnly = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure helpfulness, harmlessness and over-refusal, by sampled answers and by likelihood."""
+    """Measure a model's helpfulness, harmlessness and over-refusal, by sampled answers and by likelihood."""
     if list_only:
         _list(suite, as_json)
         return
@@ -66,12 +66,10 @@ def evaluate(
     )  # fmt: skip
     judges, helpfulness_judge = _judges(loaded, judge, second_judge), _help_judge(help_judge)
     error = _judge_error(judge_errors)
-    generator = (
-        _server(endpoint, model, api_key_env, system_prompt) if endpoint else _local(model, system_prompt, chat=chat)
-    )
+    generator = _generator(model, endpoint, api_key_env, system_prompt, chat=chat)
     loaded, left_out = runnable(loaded, generator)
     if left_out:
-        typer.echo(f"Left out, since a server gives no log-likelihoods: {', '.join(left_out)}.", err=True)
+        typer.echo(f"Skipped, because a server gives no log-likelihoods: {', '.join(left_out)}.", err=True)
     decoding = replace(
         loaded.decoding,
         **_given(
@@ -182,18 +180,16 @@ def _print_detectable(suite: Suite, samples: int, measures_help: bool) -> None:
         typer.echo(f"  {100 * row.effect:4.1f} points in {row.name} ({row.prompts:,} prompts{independent})")
 
 
-def _local(model: str, system_prompt: str | None, *, chat: bool) -> Generator:
+def _generator(model: str, url: str | None, key: str | None, system_prompt: str | None, *, chat: bool) -> Generator:
+    if url:
+        from bfpo.generation.endpoint_generator import EndpointGenerator
+
+        return EndpointGenerator.connect(url, model, system_prompt=system_prompt, api_key_env=key)
     from bfpo.generation.local_generator import LocalGenerator
     from bfpo.quiet import quiet_libraries
 
     quiet_libraries()
     return LocalGenerator.load(model, system_prompt, chat=chat)
-
-
-def _server(url: str, model: str, key: str | None, system_prompt: str | None) -> Generator:
-    from bfpo.generation.endpoint_generator import EndpointGenerator
-
-    return EndpointGenerator.connect(url, model, system_prompt=system_prompt, api_key_env=key)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ Model = Annotated[
 ]
 Suite = Annotated[
     str | None,
-    typer.Option(help="core, paper, microworld, or a YAML file; by default core, for 'microworld' microworld."),
+    typer.Option(help="core, paper, microworld, or a YAML file; by default core, or microworld for that model."),
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; an interrupted run resumes from it.")]
 Name = Annotated[str | None, typer.Option(help="Name of the model in tables; by default the folder's name.")]
@@ -28,7 +28,7 @@ JudgeErrors = Annotated[
     str | None,
     typer.Option(
         metavar="A/B,C/D",
-        help="Correct rates for a judge that found A of B unsafe and passed C of D safe labeled answers.",
+        help="Correct rates for a judge that flagged A of B unsafe and passed C of D safe labeled answers.",
     ),
 ]
 LabelingJudge = Annotated[
@@ -48,10 +48,10 @@ Seed = Annotated[int | None, typer.Option(help="Random seed for sampling; by def
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Answers sampled at once; by default the suite's, 256.")]
 SystemPrompt = Annotated[str | None, typer.Option(help="System prompt to put before every prompt.")]
 Chat = Annotated[bool, typer.Option("--chat/--no-chat", help="Use the model's chat template, if it has one.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Items per task, selected by a fixed hash.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Largest number of items per task, selected by a fixed hash.")]
 Data = Annotated[list[str] | None, typer.Option(metavar="TASK=FILE", help="Local file for a task; repeatable.")]
 DataFolder = Annotated[Path | None, typer.Option(help="Folder with local files TASK.jsonl.")]
-Split = Annotated[str, typer.Option(help="Microworld: test, or validation for choosing settings.")]
-PerKind = Annotated[int, typer.Option(min=2, max=2000, help="Microworld: prompts of each kind.")]
+Split = Annotated[str, typer.Option(help="Microworld split: test, or validation for choosing settings.")]
+PerKind = Annotated[int, typer.Option(min=2, max=2000, help="Microworld prompts of each kind.")]
 ListOnly = Annotated[bool, typer.Option("--list", help="List the suites' tasks and exit.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

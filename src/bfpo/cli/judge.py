@@ -1,15 +1,14 @@
-"""``bfpo judge``: fit a small judge, and see how far any judge can be trusted."""
+"""``bfpo judge``: fit a judge, check any judge against labels, and correct rates for its errors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bfpo.cli.data import renaming
+from bfpo.cli.data import Rename, renaming
 from bfpo.errors import BfpoError, did_you_mean
 
 if TYPE_CHECKING:
@@ -18,19 +17,18 @@ if TYPE_CHECKING:
     from bfpo.statistics.agreement import Agreement
     from bfpo.statistics.intervals import Estimate
 
-app = typer.Typer(no_args_is_help=True, help="Judges: fit a small one, and see how far any can be trusted.")
+app = typer.Typer(no_args_is_help=True, help="Fit judges and check them against labels.")
 
-Rename = Annotated[list[str] | None, typer.Option("--column", metavar="THEIRS=OURS", help="A column to rename.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-TargetOption = Annotated[str, typer.Option(help="What is judged: safety or refusal.")]
+TargetOption = Annotated[str, typer.Option(help="Label to judge: safety or refusal.")]
 CacheOption = Annotated[
-    Path | None, typer.Option(help="File of verdicts given before; by default in $BFPO_CACHE or ~/.cache/bfpo.")
+    Path | None, typer.Option(help="Cache of earlier verdicts; by default in $BFPO_CACHE or ~/.cache/bfpo.")
 ]
 
 
 @app.command("list")
 def list_judges(as_json: AsJson = False) -> None:
-    """List the judges that there are, and how each is named."""
+    """List the available judges and how to name each."""
     from bfpo.judges.registry import KINDS
 
     kinds = [KINDS[name] for name in sorted(KINDS)]
@@ -42,7 +40,7 @@ def list_judges(as_json: AsJson = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("judge", "after the colon", "what it is", box=None, pad_edge=False)
+    table = Table("judge", "after the colon", "description", box=None, pad_edge=False)
     for kind in kinds:
         table.add_row(Text(kind.name), Text(kind.argument), Text(kind.summary))
     Console().print(table)
@@ -51,16 +49,16 @@ def list_judges(as_json: AsJson = False) -> None:
 
 @app.command()
 def fit(
-    labels: Annotated[str, typer.Argument(help="Labelled answers: prompt, answer, is_safe or is_refusal.")],
+    labels: Annotated[str, typer.Argument(help="Labeled answers: prompt, answer, is_safe or is_refusal.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the judge.")],
     target: TargetOption = "safety",
-    source: Annotated[str | None, typer.Option(help="Only the answers of this source.")] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Of the cross-validation, by prompt.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
+    source: Annotated[str | None, typer.Option(help="Use only answers from this source.")] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Number of cross-validation folds, split by prompt.")] = 5,
+    seed: Annotated[int, typer.Option(help="Random seed for the folds.")] = 0,
     column: Rename = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a small classifier to labelled answers (no GPU), and show what it reaches on prompts it wasn't fitted to."""
+    """Fit a small classifier to labeled answers (no GPU) and report how well it does on held-out prompts."""
     from dataclasses import asdict, replace
 
     from bfpo.judges.checking import check_judge
@@ -68,12 +66,12 @@ def fit(
     from bfpo.judges.labels import load_labels, of_source
 
     chosen = _target(target)
-    labelled = load_labels(labels, renaming(column))
+    labeled = load_labels(labels, renaming(column))
     if source is not None:
-        labelled = of_source(labelled, source)
-    made = fit_judge(labelled, chosen, name=output.resolve().name, folds=folds, seed=seed)
+        labeled = of_source(labeled, source)
+    made = fit_judge(labeled, chosen, name=output.resolve().name, folds=folds, seed=seed)
     held_out = [made.judge.verdict(float(p)) for p in made.out_of_fold.probabilities]
-    report = check_judge(made.out_of_fold.labelled, held_out, chosen, probabilities=made.out_of_fold.probabilities)
+    report = check_judge(made.out_of_fold.labeled, held_out, chosen, probabilities=made.out_of_fold.probabilities)
     record = dict(made.judge.record) | {"out_of_fold": report.record()}
     judge = replace(made.judge, record=record)
     judge.save(output)
@@ -81,24 +79,26 @@ def fit(
         typer.echo(json.dumps({"judge_id": judge.judge_id, "scaling": asdict(judge.scaling), **record}, indent=2))
         return
     _print_report(report, f"out of fold ({folds} folds by prompt)")
-    typer.echo(f"{judge.judge_id} is in {output}; {judge.record['left_out']} rows without label or answer left out.")
+    typer.echo(f"Wrote {judge.judge_id} to {output}; skipped {judge.record['left_out']} rows without label or answer.")
 
 
 @app.command()
 def check(
-    judge: Annotated[str, typer.Argument(help="The judge: 'bfpo judge list' says how it is named.")],
-    labels: Annotated[str, typer.Option("--labels", help="Labelled answers: prompt, answer, is_safe or is_refusal.")],
+    judge: Annotated[str, typer.Argument(help="Judge, named as in 'bfpo judge list'.")],
+    labels: Annotated[str, typer.Option("--labels", help="Labeled answers: prompt, answer, is_safe or is_refusal.")],
     target: TargetOption = "safety",
-    second: Annotated[str | None, typer.Option(help="Another judge, for the agreement of the two.")] = None,
+    second: Annotated[str | None, typer.Option(help="Second judge; the report shows how far the two agree.")] = None,
     column: Rename = None,
     cache: CacheOption = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG of the reliability diagram.")] = None,
-    save_verdicts: Annotated[Path | None, typer.Option(help="File for the verdicts; it is a judge, too.")] = None,
-    save_scaled: Annotated[Path | None, typer.Option(help="YAML file for the judge with a fitted scaling.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="PNG file for the reliability diagram.")] = None,
+    save_verdicts: Annotated[
+        Path | None, typer.Option(help="File for the verdicts, which can itself serve as a judge.")
+    ] = None,
+    save_scaled: Annotated[Path | None, typer.Option(help="YAML file for the judge with its fitted scaling.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed for the bootstrap.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a judge with people's labels: accuracy, errors, AUC, calibration, kappa, all with 95 % intervals."""
+    """Check a judge against people's labels: accuracy, errors, AUC, calibration, kappa, all with 95 % intervals."""
     from dataclasses import asdict, replace
 
     from bfpo.judges.checking import agreement_of, check_judge, probabilities_of
@@ -106,13 +106,13 @@ def check(
     from bfpo.judges.replay import save_verdicts as save
 
     chosen = _target(target)
-    labelled = load_labels(labels, renaming(column))
-    exchanges = [answer.exchange for answer in labelled]
+    labeled = load_labels(labels, renaming(column))
+    exchanges = [answer.exchange for answer in labeled]
     loaded = _judge(judge)
     other = _judge(second) if second else None
     given = _judged(loaded, exchanges, cache)
     known = probabilities_of(loaded, exchanges, chosen)
-    report = check_judge(labelled, given, chosen, probabilities=known, seed=seed)
+    report = check_judge(labeled, given, chosen, probabilities=known, seed=seed)
     agreement = None
     if other is not None:
         prompts = [exchange.prompt for exchange in exchanges]
@@ -122,7 +122,7 @@ def check(
     if save_scaled:
         from bfpo.judges.scaling import save_scaled_judge
 
-        save_scaled_judge(save_scaled, judge, labels, labelled, given)
+        save_scaled_judge(save_scaled, judge, labels, labeled, given)
     if plot:
         _plot(report, plot)
     counts = dict(getattr(loaded, "counts", {}))
@@ -136,24 +136,24 @@ def check(
 
 @app.command()
 def rate(
-    judge: Annotated[str, typer.Argument(help="The judge: 'bfpo judge list' says how it is named.")],
+    judge: Annotated[str, typer.Argument(help="Judge, named as in 'bfpo judge list'.")],
     answers: Annotated[str, typer.Option("--answers", help="Answers without labels: prompt, answer.")],
-    labels: Annotated[str, typer.Option("--labels", help="Labelled answers, from which the judge's error is known.")],
+    labels: Annotated[str, typer.Option("--labels", help="Labeled answers to estimate the judge's error from.")],
     column: Rename = None,
     cache: CacheOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what share of answers is unsafe, corrected for the judge's known error (Rogan and Gladen)."""
+    """Estimate the share of unsafe answers, corrected for the judge's error (Rogan and Gladen)."""
     from dataclasses import asdict
 
     from bfpo.judges.checking import error_of, share_unsafe
     from bfpo.judges.labels import load_answers, load_labels
 
-    labelled = load_labels(labels, renaming(column))
-    asked = load_answers(answers, renaming(column))
+    labeled = load_labels(labels, renaming(column))
+    exchanges = load_answers(answers, renaming(column))
     loaded = _judge(judge)
-    error = error_of(labelled, _judged(loaded, [answer.exchange for answer in labelled], cache))
-    share = share_unsafe(asked, _judged(loaded, asked, cache), error)
+    error = error_of(labeled, _judged(loaded, [answer.exchange for answer in labeled], cache))
+    share = share_unsafe(exchanges, _judged(loaded, exchanges, cache), error)
     if as_json:
         typer.echo(json.dumps(asdict(share) | {"error": asdict(error), "judge_id": loaded.judge_id}, indent=2))
         return
@@ -179,20 +179,18 @@ def _judge(spec: str) -> Judge:
 
 
 def _judged(judge: Judge, exchanges: list[Exchange], cache: Path | None) -> list[Verdict]:
-    """Verdicts, with those that cost something kept for the next time."""
+    """Verdicts, with a progress bar and a cache."""
     from rich.console import Console
     from rich.progress import track
 
     from bfpo.judges import verdicts
     from bfpo.judges.cache import VerdictCache, default_cache_file
 
-    def watched(given: Iterable[Verdict]) -> list[Verdict]:
-        console = Console(stderr=True)
-        hidden = not console.is_terminal
-        return list(track(given, "judging", total=len(exchanges), console=console, transient=True, disable=hidden))
-
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
     with VerdictCache(cache or default_cache_file()) as kept:
-        return watched(verdicts(judge, exchanges, kept))
+        given = verdicts(judge, exchanges, kept)
+        return list(track(given, "judging", total=len(exchanges), console=console, transient=True, disable=hidden))
 
 
 def _print_report(report: JudgeReport, title: str) -> None:
@@ -221,7 +219,7 @@ def _print_extras(report: JudgeReport, counts: dict[str, int], agreement: Agreem
     if report.little_mass:
         typer.echo(f"verdicts with less than .9 of the probability on valid words: {report.little_mass:,}")
     for name, count in counts.items():
-        typer.echo(f"{name}: {count:,} of what was asked now")
+        typer.echo(f"{name}: {count:,} in this run")
     if agreement is not None:
         shared = f"{_shown(agreement.observed)}, kappa {_shown(agreement.kappa)}"
         typer.echo(f"agreement with {second} on {agreement.observed.n:,} answers: {shared}")
@@ -235,5 +233,5 @@ def _plot(report: JudgeReport, path: Path) -> None:
     from bfpo.judges.diagram import reliability_diagram
 
     if not report.reliability:
-        raise BfpoError("--plot: the judge gives no probabilities of this target, so there is no diagram")
+        raise BfpoError("--plot: the judge gives no probabilities for this target, so there is no diagram to draw")
     reliability_diagram(report.reliability, path, title=report.judge_id)

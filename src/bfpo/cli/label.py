@@ -1,4 +1,4 @@
-"""``bfpo label``: fill in missing labels with judges; fit the labeling function."""
+"""``bfpo label``: fill in missing labels with judges, or fit the labeling function."""
 
 from __future__ import annotations
 
@@ -19,44 +19,49 @@ if TYPE_CHECKING:
 
 Errors = Annotated[
     list[str] | None,
-    typer.Option("--error", metavar="SENSITIVITY,SPECIFICITY", help="A judge's known error, in the order of --judge."),
+    typer.Option(
+        "--error",
+        metavar="SENSITIVITY,SPECIFICITY",
+        help="Known error of a judge; give one for each --judge, in order.",
+    ),
 ]
 Answers = Annotated[
     list[str] | None,
-    typer.Option(help="Queue of an earlier run in which people filled in 'asks'; give it again for more."),
+    typer.Option(help="Queue of an earlier run in which people filled in 'asks'; repeatable."),
 ]
 
 
 def label(
-    preferences: Annotated[str | None, typer.Argument(help="A file, or the name of a data set on the Hub.")] = None,
+    preferences: Annotated[str | None, typer.Argument(help="A file, or a data set on the Hub.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="JSONL (fitted labeling: JSON) to write.")
+        Path | None, typer.Option("--output", "-o", help="JSONL file to write (JSON for a fitted labeling).")
     ] = None,
-    judge: Annotated[
-        list[str] | None, typer.Option("--judge", help="A judge of safety; give it again for more.")
+    judge: Annotated[list[str] | None, typer.Option("--judge", help="Safety judge; repeatable.")] = None,
+    help_judge: Annotated[
+        str | None, typer.Option("--help-judge", help="Helpfulness judge, for pairs without an order.")
     ] = None,
-    help_judge: Annotated[str | None, typer.Option("--help-judge", help="A judge of helpfulness.")] = None,
     flags: Annotated[
-        str | None, typer.Option(help="posterior, probability, or verdict; by default the posterior where it can be.")
+        str | None,
+        typer.Option(help="posterior, probability, or verdict; by default the posterior where it can be estimated."),
     ] = None,
     error: Errors = None,
     answers: Answers = None,
-    labeling: Annotated[Path | None, typer.Option(help="Fitted labeling by which the queue is ordered.")] = None,
+    labeling: Annotated[Path | None, typer.Option(help="Fitted labeling to order the queue by.")] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="File of verdicts; by default $BFPO_CACHE/verdicts.sqlite.")
+        Path | None, typer.Option(help="Cache of earlier verdicts; by default in $BFPO_CACHE or ~/.cache/bfpo.")
     ] = None,
     split: Split = "train",
     revision: Revision = None,
     rename: Rename = None,
     fit_preference: Annotated[
-        Path | None, typer.Option(help="Fit b1 and alpha to this file of overall judgements instead.")
+        Path | None, typer.Option(help="Instead, fit b1 and alpha to this file of overall judgments.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Fill in what people left open in a preference set, and queue what is worth their time; or fit b1 and alpha."""
+    """Fill in missing labels with judges and queue the rows most worth labeling by hand; or fit b1 and alpha."""
     if fit_preference is not None:
         if preferences or judge:
-            raise BfpoError("--fit-preference fits the labeling function and labels nothing: leave out the rest")
+            raise BfpoError("--fit-preference labels nothing: leave out the preferences and --judge")
         _fit(fit_preference, output, as_json)
         return
     if preferences is None or output is None:
@@ -65,12 +70,13 @@ def label(
         )
     from bfpo.judges.cache import VerdictCache, default_cache_file
     from bfpo.judges.helpfulness import load_helpfulness_judge
+    from bfpo.judges.registry import load_judge
     from bfpo.labeling.fitted import load_labeling
     from bfpo.labeling.run import label as label_set
 
-    judges = [_load(spec) for spec in judge or []]
+    judges = [load_judge(spec) for spec in judge or []]
     with VerdictCache(cache or default_cache_file()) as verdicts:
-        labelled = label_set(
+        labeled = label_set(
             preferences,
             judges,
             output,
@@ -82,13 +88,7 @@ def label(
             answers=answers or (),
             reading={"split": split, "revision": revision, "columns": renaming(rename)},
         )
-    _print(labelled.report, output, as_json)
-
-
-def _load(spec: str) -> Any:
-    from bfpo.judges.registry import load_judge
-
-    return load_judge(spec)
+    _print(labeled.report, output, as_json)
 
 
 def _flags(value: str | None) -> Literal["posterior", "probability", "verdict"] | None:
@@ -103,7 +103,7 @@ def _errors(values: list[str] | None, judges: int) -> list[Any] | None:
     if not values:
         return None
     if len(values) != judges:
-        raise BfpoError(f"--error is given {len(values)} times for {judges} judges: give one for each, in their order")
+        raise BfpoError(f"--error is given {len(values)} times for {judges} judges: give one for each, in order")
     try:
         rates = [tuple(float(part) for part in value.split(",")) for value in values]
         return [JudgeError.from_rates(sensitivity, specificity) for sensitivity, specificity in rates]
@@ -119,25 +119,24 @@ def _print(report: LabelingReport, output: Path, as_json: bool) -> None:
         return
     for line in _report_lines(report):
         typer.echo(line)
-    typer.echo(f"Wrote {output}, and {queue_file(output)}: the rows that people didn't label, most valuable first.")
+    typer.echo(f"Wrote {output}, and the queue {queue_file(output)}: rows to label by hand, most valuable first.")
 
 
 def _report_lines(report: LabelingReport) -> list[str]:
-    """Who said what, in a few sentences."""
     safety, order = report.safety, report.order
     lines = [
         f"safety: kept {safety['people']:,} flags of people, a judge filled {safety['judge']:,}, "
         f"{safety['unparsed']:,} stay unknown (no verdict could be read)",
-        f"order: kept {order['people']:,} of people, a judge filled {order['judge']:,} (and turned {report.turned:,}), "
+        f"order: kept {order['people']:,} of people, a judge filled {order['judge']:,} (swapped: {report.turned:,}), "
         f"{order['unknown']:,} stay unknown",
     ]
     prior = "unknown" if report.prior is None else f"{report.prior:.3f}"
-    lines.append(f"filled flags are: {report.flags}; share of safe answers by people's labels: {prior}")
+    lines.append(f"flags filled by {report.flags}; share of safe answers by people's labels: {prior}")
     if report.flags == "posterior":
-        lines.append("a posterior is best for one answer; over many pairs --flags verdict may train a safer model")
+        lines.append("the posterior is best for one answer; over many pairs --flags verdict may train a safer model")
     for name, found in zip(report.judges, report.errors, strict=True):
         if found is None:
-            lines.append(f"{name}: people labelled too few answers of either kind to tell its error")
+            lines.append(f"{name}: too few answers labeled by people to estimate its error")
         else:
             safe, unsafe = found.specificity, found.sensitivity
             seen = f"from {safe.n:,} safe and {unsafe.n:,} unsafe answers" if safe.n else "as given"
@@ -157,11 +156,10 @@ def _fit(source: Path, output: Path | None, as_json: bool) -> None:
     for line in _fit_lines(fitted, fit):
         typer.echo(line)
     if output:
-        typer.echo(f"Wrote {output}; a recipe takes it as 'labeling: {output}'.")
+        typer.echo(f"Wrote {output}; to train with it, write 'labeling: {output}' in a recipe.")
 
 
 def _fit_lines(fitted: FittedLabeling, fit: PreferenceFit) -> list[str]:
-    """The fit, its uncertainty and its test."""
     errors = fit.covariance.diagonal().sqrt().tolist()
     low, high = fit.b1_interval
     cells = ", ".join(f"{cell} {count:g}" for cell, count in fit.n_per_cell.items())

@@ -1,4 +1,4 @@
-"""``bfpo microworld``: write the data sets of the embedded world."""
+"""``bfpo microworld``: data sets of the embedded world."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="The embedded world's data.")
+app = typer.Typer(no_args_is_help=True, help="Data sets of the embedded world.")
 
 
 @app.command()

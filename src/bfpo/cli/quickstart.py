@@ -9,11 +9,13 @@ import typer
 
 
 def quickstart(
-    output: Annotated[Path, typer.Option("--output", "-o", help="An empty or new folder.")] = Path("runs/quickstart"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder, new or empty.")] = Path(
+        "runs/quickstart"
+    ),
     seed: Annotated[int, typer.Option(help="Random seed for data, training and sampling.")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="First remove what an earlier quickstart left there.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove the files of an earlier quickstart first.")] = False,
 ) -> None:
-    """Train SFT, BFPO and three rivals on the microworld, evaluate them all, write the report: offline, in minutes."""
+    """Train SFT, BFPO and three rivals on the microworld, evaluate them and write a report: offline, in minutes."""
     from rich.console import Console
 
     from bfpo.quickstart import OWN_RECIPE, Scale, run_quickstart
@@ -30,8 +32,8 @@ def quickstart(
     for table in score_tables(result.evaluations):
         console.print(table)
     typer.echo(
-        f"\nDone in {result.seconds / 60:.1f} minutes. All of it is in {output}:\n"
-        f"  {result.report.page}     the page: plots, intervals, answers side by side\n"
+        f"\nDone in {result.seconds / 60:.1f} minutes. Results are in {output}:\n"
+        f"  {result.report.page}     report: plots, intervals, answers side by side\n"
         f"  {result.report.plots}           every plot as PNG and SVG\n"
         f"  {output}/models, evaluations, recipes, data\n"
         f"\nYour own model and data: edit {result.own_recipe}, then 'bfpo train {result.own_recipe} --plan':\n\n"

@@ -1,4 +1,4 @@
-"""``bfpo recipe``: the packaged recipes."""
+"""``bfpo recipe``: list, print and copy the packaged recipes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from bfpo.errors import BfpoError, did_you_mean
 
-app = typer.Typer(no_args_is_help=True, help="The packaged recipes.")
+app = typer.Typer(no_args_is_help=True, help="Packaged recipes.")
 
 
 def _packaged() -> dict[str, str]:
@@ -23,7 +23,7 @@ def _text(name: str) -> str:
     recipes = _packaged()
     if name not in recipes:
         raise BfpoError(
-            f"no packaged recipe {name!r}{did_you_mean(name, recipes)}: there are {', '.join(sorted(recipes))}"
+            f"no packaged recipe {name!r}{did_you_mean(name, recipes)}: choose from {', '.join(sorted(recipes))}"
         )
     return recipes[name]
 
@@ -48,7 +48,7 @@ def copy(
     name: Annotated[str, typer.Argument(help="Name of a packaged recipe.")],
     to: Annotated[Path | None, typer.Argument(help="File to write; by default NAME.yaml here.")] = None,
 ) -> None:
-    """Copy a recipe to a file of your own, to change it."""
+    """Copy a recipe to a file of your own."""
     path = to or Path(f"{name}.yaml")
     text = _text(name)
     try:

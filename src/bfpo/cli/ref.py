@@ -9,7 +9,7 @@ import typer
 
 from bfpo.errors import BfpoError, RunError
 
-app = typer.Typer(no_args_is_help=True, help="The cache of reference log-probabilities.")
+app = typer.Typer(no_args_is_help=True, help="Cache of reference log-probabilities.")
 Folder = Annotated[
     Path | None,
     typer.Argument(help="Folder of the cache; by default $BFPO_CACHE/reference or ~/.cache/bfpo/reference."),
@@ -18,27 +18,27 @@ Folder = Annotated[
 
 @app.command()
 def build(
-    recipe: Annotated[Path, typer.Argument(help="The recipe whose reference is scored; a killed pass goes on.")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe whose reference to score; an interrupted pass resumes.")],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe; repeatable.")
     ] = None,
 ) -> None:
-    """Score the reference of a recipe's data now, so that training starts at once."""
+    """Score a recipe's data with its reference model, so that training can start without this pass."""
     from bfpo.quiet import quiet_libraries
     from bfpo.training.recipe import load_recipe
     from bfpo.training.run import build_trainer
 
     resolved = load_recipe(recipe, overrides or [])
     if resolved.recipe.reference_cache is None:
-        raise BfpoError(f"{recipe}: reference_cache is null, so there is nowhere to keep the reference; name a folder")
+        raise BfpoError(f"{recipe}: reference_cache is null, so there is nowhere to store the reference; name a folder")
     quiet_libraries()
     counts = build_trainer(resolved, {}, []).reference
-    typer.echo(f"reference: {counts.scored:,} answers scored, {counts.reused:,} were there already")
+    typer.echo(f"reference: {counts.scored:,} answers scored, {counts.reused:,} already in the cache")
 
 
 @app.command()
 def show(folder: Folder = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the models in the cache, and how much of them is known."""
+    """List the models in the cache and how many answers are stored for each."""
     import json
 
     from bfpo.engine.reference_cache import default_cache_folder, summarize
@@ -61,7 +61,7 @@ def show(folder: Folder = None, as_json: Annotated[bool, typer.Option("--json", 
 
 @app.command()
 def verify(folder: Folder = None) -> None:
-    """Read every file of the cache and check it against the digest that it carries; exits 1 if one is damaged."""
+    """Check every file in the cache against its digest; exits with 1 if any is damaged."""
     from bfpo.engine.reference_cache import default_cache_folder, summarize
 
     root = folder or default_cache_folder()
@@ -71,8 +71,6 @@ def verify(folder: Folder = None) -> None:
         typer.echo(f"damaged: {path}")
     if damaged:
         raise RunError(
-            f"{len(damaged)} files of the reference cache are damaged: delete them, their rows are scored again"
+            f"{len(damaged)} files of the reference cache are damaged: delete them, and their rows are scored again"
         )
-    typer.echo(
-        f"{sum(each.answers for each in summaries):,} answers of {len(summaries)} models in {root} are as written"
-    )
+    typer.echo(f"{sum(each.answers for each in summaries):,} answers of {len(summaries)} models in {root} are intact")

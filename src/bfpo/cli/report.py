@@ -1,4 +1,4 @@
-"""``bfpo report``: a page that shows evaluations side by side, or the model card of one."""
+"""``bfpo report``: a page that compares evaluations, or a model card for one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders that 'bfpo evaluate' wrote, in the order of the page.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders that 'bfpo evaluate' wrote, in the order to show them.")],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -23,10 +23,10 @@ def report(
     ] = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Safe and helpful?",
     card: Annotated[
-        bool, typer.Option("--card", help="Write a Hugging Face model card of one run instead of a page.")
+        bool, typer.Option("--card", help="Write a Hugging Face model card for one run instead of a page.")
     ] = False,
 ) -> None:
-    """Write a self-contained HTML page, with every plot as PNG and SVG, or a model card."""
+    """Write a self-contained HTML page with every plot as PNG and SVG, or a model card."""
     from bfpo.errors import BfpoError
 
     if card and (len(runs) != 1 or baseline):

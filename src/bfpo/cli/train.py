@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe file; 'bfpo recipe list' shows the packaged ones.")],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe; repeatable.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print steps, memory and time; train nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest complete checkpoint.")] = False,
@@ -80,9 +80,9 @@ def _print_plan(plan: Plan) -> None:
         "steps": f"{plan.steps:,} of {plan.groups_per_step} groups ({plan.main_groups_per_step} main, {buffer} buffer)"
         if plan.buffer_groups
         else f"{plan.steps:,} of {plan.groups_per_step} groups",
-        "tokens an epoch": f"{cost.tokens:,} ({cost.computed_tokens:,} through the model)",
+        "tokens per epoch": f"{cost.tokens:,} ({cost.computed_tokens:,} through the model)",
         "memory (estimate)": f"{cost.memory_bytes / 2**30:.2f} GiB on {plan.device} in {plan.precision}",
-        "time an epoch (estimate)": f"{cost.seconds / 60:.1f} minutes on this machine",
+        "time per epoch (estimate)": f"{cost.seconds / 60:.1f} minutes on this machine",
     }
     for name, value in rows.items():
         table.add_row(name, value)

@@ -1,6 +1,6 @@
-"""A client for OpenAI-compatible servers: many requests in flight, replies in order, failures as values.
+"""A client for OpenAI-compatible servers: concurrent requests, replies in order, failures as values.
 
-This room doesn't know what replies are for; sampling and judging build on it.
+Sampling and judging build on this room.
 """
 
 from bfpo.endpoints.client import Endpoint

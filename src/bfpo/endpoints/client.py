@@ -46,7 +46,7 @@ class Endpoint:
         Requests are read as needed, so the iterable may be endless.
 
         Raises:
-            BfpoError: if the server refuses the key, or doesn't know the path or the model.
+            BfpoError: if the server rejects the key, the path or the model.
             RunError: if the server can't be reached.
         """
         key = self.config.api_key()
@@ -145,7 +145,7 @@ class _Session:
         if status in (401, 404):
             remedy = f"check the key in {self._config.api_key_env}" if self._config.api_key_env else "set api_key_env"
             remedy = remedy if status == 401 else f"check the address and the model name ({self._config.model!r})"
-            raise BfpoError(f"{self._config.url} refuses every request ({reason}): {remedy}")
+            raise BfpoError(f"{self._config.url} rejects every request ({reason}): {remedy}")
         if status in (408, 409, 425, 429) or status >= 500:
             raise _TransientError(reason, retry_after=_retry_after(response.headers.get("retry-after")))
         raise _PermanentError(reason)
@@ -176,7 +176,7 @@ class _Session:
 def _tls(needed: bool) -> ssl.SSLContext:
     """The TLS context, built once because reading the certificate authorities takes up to a second.
 
-    An address without TLS gets a context without authorities, which trusts nobody.
+    An address without TLS gets a context without authorities.
     """
     return httpx2.create_ssl_context() if needed else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 

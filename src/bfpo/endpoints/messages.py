@@ -62,7 +62,7 @@ class ServerConfig(Closed):
 
 
 class EndpointConfig(ServerConfig):
-    """A server, and its name of the model."""
+    """A server and its name of the model."""
 
     model: str
 

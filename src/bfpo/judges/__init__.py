@@ -1,7 +1,7 @@
-"""Judges: is an answer safe, is it a refusal, which of two helps more, and how far can the judge be trusted.
+"""Judges of safety, refusal and helpfulness, and checks of judges against labels.
 
-It knows nothing of training, nor of what its verdicts are for. ``load_judge(spec)`` gives a `Judge`, and
-``verdicts(judge, exchanges, cache)`` its verdicts; ``python -m bfpo judge list`` says which judges there are.
+``load_judge(spec)`` loads a `Judge` and ``verdicts(judge, exchanges, cache)`` runs it; ``bfpo judge list`` lists the
+available judges. This room is independent of training and of the use of its verdicts.
 """
 
 from bfpo.judges.registry import load_judge

@@ -1,8 +1,6 @@
-"""Verdicts that were given before, addressed by everything that they depend on.
+"""Cache of verdicts in SQLite, keyed by judge (with its digest or revision), template, prompt, answer and behavior.
 
-SQLite, because what is asked of it is what it does: a killed run leaves every verdict that was given and no half of
-one, two runs may share a cache, and 200,000 rows take no memory. A key holds the judge (with its digest or revision),
-its template, prompt, answer and behavior: whatever changes, no other verdict is found.
+SQLite keeps every complete verdict of a killed run, lets runs share a cache, and holds 200,000 rows outside memory.
 """
 
 from __future__ import annotations
@@ -22,24 +20,24 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, verdict TE
 
 
 def default_cache_file() -> Path:
-    """Where verdicts are kept unless somebody says otherwise: in $BFPO_CACHE or ~/.cache/bfpo."""
+    """Default path of the cache: ``verdicts.sqlite`` in $BFPO_CACHE or ~/.cache/bfpo."""
     return Path(os.environ.get("BFPO_CACHE", "~/.cache/bfpo")).expanduser() / "verdicts.sqlite"
 
 
 def verdict_key(judge: Judge, exchange: Exchange) -> bytes:
-    """Digest of all that a verdict depends on."""
+    """Digest of everything that a verdict depends on."""
     parts = [judge.judge_id, judge.template_digest, exchange.prompt, exchange.answer, exchange.behavior]
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
 class VerdictCache:
-    """The verdicts of any number of judges, in one file.
+    """Verdicts of any number of judges in one file.
 
     Args:
-        path: of the file, made if there is none.
+        path: path of the file, which is created if missing.
 
     Raises:
-        BfpoError: if it is there and no cache.
+        BfpoError: if the file exists and is not a cache.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,24 +45,24 @@ class VerdictCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-            # With a write-ahead log a commit is one append: fast enough to keep every verdict as it comes.
+            # With a write-ahead log a commit is one append, fast enough to store each verdict as it arrives.
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute(_SCHEMA)
         except sqlite3.DatabaseError as error:
             raise BfpoError(
-                f"{path}: this is no cache of verdicts ({error}); name another file or delete it"
+                f"{path}: this is not a cache of verdicts ({error}); name another file or delete it"
             ) from error
 
     def get(self, judge: Judge, exchange: Exchange) -> Verdict | None:
-        """The verdict that this judge gave on this exchange, if it ever did."""
+        """The judge's verdict on an exchange, or None if it is not cached."""
         row = self._connection.execute(
             "SELECT verdict FROM verdicts WHERE key = ?", (verdict_key(judge, exchange),)
         ).fetchone()
         return verdict_from(json.loads(row[0])) if row else None
 
     def add(self, judge: Judge, judged: Iterable[tuple[Exchange, Verdict]]) -> None:
-        """Keep verdicts; all of them or, if the process dies in between, none."""
+        """Store verdicts in one transaction."""
         rows = [(verdict_key(judge, exchange), json.dumps(verdict_record(verdict))) for exchange, verdict in judged]
         self._connection.execute("BEGIN IMMEDIATE")
         self._connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", rows)

@@ -1,4 +1,4 @@
-"""Judges that a line or a YAML file describes: guard models here or on a server, a question of one's own, a scaling."""
+"""Judges configured by a specification or a YAML file: local or served guard models, custom questions, scalings."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class ServerOptions(ServerConfig):
-    """A server, and how much it is sent and asked for.
+    """A server and the limits of its requests.
 
     Attributes:
-        top_logprobs: alternatives asked for at every token, for ``p_safe``; 0 where the server has none.
-        max_characters: of an answer, at most.
+        top_logprobs: number of alternatives requested at every token, for ``p_safe``; 0 if the server has none.
+        max_characters: largest number of characters of an answer.
     """
 
     top_logprobs: int = Field(default=20, ge=0, le=20)
@@ -39,7 +39,7 @@ class ServerOptions(ServerConfig):
 
 
 class Question(Closed):
-    """A question of the user's own, answered with one of two words."""
+    """A custom question, answered with one of two words."""
 
     text: str
     unsafe_word: str = "yes"
@@ -47,15 +47,15 @@ class Question(Closed):
 
 
 class ModelJudgeConfig(Closed):
-    """A model and how it is asked.
+    """A model with a template or a question; exactly one of the two is set.
 
     Attributes:
-        model: Hub name or folder; on a server, its name there.
-        template: one of the known ones, or
-        question: a question of one's own.
-        revision: of a Hub name; required there, unless a server has the model.
-        server: where it is, None for here.
-        max_length: tokens of what is asked here, at most.
+        model: Hub name or folder, or the server's name of the model.
+        template: name of a known template.
+        question: custom question.
+        revision: revision of a Hub name, for which it is required.
+        server: server that runs the model; None to run it locally.
+        max_length: largest number of tokens in a local request.
     """
 
     model: str
@@ -67,7 +67,7 @@ class ModelJudgeConfig(Closed):
 
 
 class ScaledJudgeConfig(Closed):
-    """Another judge with a scaling of its probabilities, and for people what it was fitted on."""
+    """Another judge with a scaling of its probabilities; ``fitted_on`` records where the scaling comes from."""
 
     judge: str
     scaling: Scaling
@@ -76,27 +76,27 @@ class ScaledJudgeConfig(Closed):
 
 @dataclass(frozen=True)
 class ScaledJudge:
-    """A judge whose ``p_safe`` is brought in line with what was observed; its words stay its own."""
+    """A judge with calibrated ``p_safe``; its labels are unchanged."""
 
     judge_itself: Judge
     scaling: Scaling
 
     @property
     def judge_id(self) -> str:
-        """The judge's, with the scaling."""
+        """Id of the underlying judge, with the scaling."""
         return f"{self.judge_itself.judge_id} scaled {self.scaling.slope:.6g},{self.scaling.offset:.6g}"
 
     @property
     def template_digest(self) -> str:
-        """The judge's."""
+        """Template digest of the underlying judge."""
         return self.judge_itself.template_digest
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """The judge's verdicts with scaled probabilities."""
+        """One verdict for every exchange, with scaled probabilities."""
         return [self._scaled(verdict) for verdict in self.judge_itself.judge(exchanges)]
 
     def stream(self, exchanges: Iterable[Exchange]) -> Iterator[Verdict]:
-        """The same one by one, as the judge gives them."""
+        """The same verdicts one by one, as the underlying judge yields them."""
         if isinstance(self.judge_itself, StreamingJudge):
             yield from map(self._scaled, self.judge_itself.stream(exchanges))
             return
@@ -112,21 +112,21 @@ class ScaledJudge:
 
 
 def load_configured(load_judge: Callable[[str], Judge], name: str) -> Judge:
-    """The judge that a YAML file describes.
+    """Load a judge from a YAML file.
 
     Args:
-        load_judge: loads the judge that a scaling is for.
-        name: of the file.
+        load_judge: loader of the judge under a scaling.
+        name: path of the file.
 
     Raises:
-        BfpoError: if the file or a value in it is wrong; all wrong values are named.
+        BfpoError: if the file can't be read; all wrong values are named.
     """
     try:
         described = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BfpoError(f"{name}: the judge's file can't be read ({' '.join(str(error).split())})") from error
+        raise BfpoError(f"{name}: the judge file can't be read ({' '.join(str(error).split())})") from error
     if not isinstance(described, dict):
-        raise BfpoError(f"{name}: it holds no settings; write 'template:' and 'model:', or 'judge:' and 'scaling:'")
+        raise BfpoError(f"{name}: it has no settings; write 'template:' and 'model:', or 'judge:' and 'scaling:'")
     if "judge" not in described:
         return model_judge(validated(ModelJudgeConfig, described, name))
     config = validated(ScaledJudgeConfig, described, name)
@@ -134,15 +134,15 @@ def load_configured(load_judge: Callable[[str], Judge], name: str) -> Judge:
 
 
 def load_guard(template: GuardTemplate, argument: str) -> Judge:
-    """A guard model.
+    """Load a guard model.
 
     Args:
-        template: how it is asked.
-        argument: ``MODEL@REVISION``, ``MODEL@URL``, a folder or a ``.gguf`` file; "" is the template's example, whose
-            revision is then asked for.
+        template: its template.
+        argument: ``MODEL@REVISION``, ``MODEL@URL``, a folder or a ``.gguf`` file; "" stands for the template's example
+            model.
 
     Raises:
-        BfpoError: if there is no such model, or its revision isn't named.
+        BfpoError: if the model doesn't exist, or its revision is missing.
     """
     model, _, version = (argument or template.example).partition("@")
     values: dict[str, Any] = {"model": model, "template": template.name}
@@ -154,13 +154,13 @@ def load_guard(template: GuardTemplate, argument: str) -> Judge:
 
 
 def model_judge(config: ModelJudgeConfig) -> Judge:
-    """The judge of a model, here or on a server.
+    """Build the judge of a local or served model.
 
     Raises:
-        BfpoError: if the template isn't known, the revision is missing, or the model can't be loaded.
+        BfpoError: if the template is unknown, the revision is missing, or the model can't be loaded.
     """
     if (config.template is None) == (config.question is None):
-        raise BfpoError("a judge of a model needs either a template or a question: write one of them")
+        raise BfpoError("a model judge needs either a template or a question; write one of the two")
     if config.template is not None:
         template = template_named(config.template)
     else:
@@ -181,16 +181,16 @@ def model_judge(config: ModelJudgeConfig) -> Judge:
 def load_judging_model(
     judge: str, name: str, revision: str | None, kind: Kind = "causal"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
-    """A judge's model and tokenizer, and what identifies its weights: the commit, or a digest of its files.
+    """Load a judge's model and tokenizer, with the version of its weights: a commit, or a digest of its files.
 
     Args:
-        judge: what messages call the judge.
-        name: see `bfpo.models`.
-        revision: of a Hub name, where it is required: none is known to this version.
-        kind: of model.
+        judge: name of the judge in messages.
+        name: name of the model, see `bfpo.models`.
+        revision: revision of a Hub name, for which it is required.
+        kind: kind of model.
 
     Raises:
-        BfpoError: if there is no such model, or its revision isn't named.
+        BfpoError: if the model doesn't exist, or its revision is missing.
     """
     from bfpo.models import load_model, load_tokenizer, resolved_revision
     from bfpo.quiet import quiet_libraries
@@ -198,8 +198,8 @@ def load_judging_model(
     path = Path(name)
     if revision is None and not path.exists():
         raise BfpoError(
-            f"{judge} needs a revision of {name or 'the model'}, as verdicts depend on it: write "
-            f"{judge}:{name or 'MODEL'}@main, say; what it resolves to is recorded"
+            f"{judge} needs a revision of {name or 'the model'}, because verdicts depend on it: write, for example, "
+            f"{judge}:{name or 'MODEL'}@main; the commit is recorded"
         )
     quiet_libraries()
     model = load_model(name, revision=revision, kind=kind)
@@ -209,7 +209,7 @@ def load_judging_model(
 
 
 def _digest(path: Path) -> str:
-    """Of a file, or of all files in a folder and their names."""
+    """Digest of a file, or of all files in a folder with their names."""
     digest = hashlib.sha256()
     for part in sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]:
         digest.update(part.name.encode())

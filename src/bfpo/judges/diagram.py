@@ -1,4 +1,4 @@
-"""The reliability diagram as a picture."""
+"""The reliability diagram."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bfpo.statistics.intervals import wilson
 
 
 def reliability_diagram(bins: Sequence[Bin], path: Path, title: str) -> None:
-    """Write a PNG: share observed against probability predicted, one point a bin, with Wilson's intervals."""
+    """Write a PNG of observed shares against predicted probabilities, one point per bin, with Wilson intervals."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")

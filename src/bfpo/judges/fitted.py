@@ -1,4 +1,4 @@
-"""A small text classifier as a judge: linear in n-grams of prompt and answer, kept as arrays and never as a pickle."""
+"""A linear n-gram classifier of prompt and answer as a judge, stored as arrays without pickle."""
 
 from __future__ import annotations
 
@@ -24,31 +24,30 @@ Target = Literal["safety", "refusal"]
 TARGETS: tuple[str, ...] = get_args(Target)
 FORMAT = 2
 _SETTINGS, _VOCABULARY, _ARRAYS = "judge.json", "vocabulary.json", "arrays.safetensors"
-# Unlike scikit-learn's default, which would make "I can't" and "you can" the same: one letter is a word, too, an
-# apostrophe belongs to one, and a full stop or comma stands for itself.
+# Unlike scikit-learn's default, this keeps single letters, punctuation and apostrophes: "I can't" is not "you can".
 TOKEN = r"[\w'’]+|[.,!?;:]"
 
 
 def token_options(analyzer: str) -> dict[str, Any]:
-    """What scikit-learn's vectorizers of words are told; those of characters take no pattern."""
+    """Token pattern option of scikit-learn's vectorizers, which only those of words take."""
     return {"token_pattern": TOKEN} if analyzer == "word" else {}
 
 
-# How much of an answer is its opening, in characters: refusals show there.
+# Characters in the opening of an answer, where refusals show.
 _OPENING = 200
 
 
 @dataclass(frozen=True)
 class NgramBlock:
-    """N-grams of one part of an exchange: whether each is there, not how often (Pang, Lee & Vaithyanathan 2002).
+    """Binary n-gram features of one part of an exchange (presence, not count: Pang, Lee & Vaithyanathan 2002).
 
     Attributes:
         part: "prompt", "answer", "opening" (an answer's first 200 characters).
         analyzer: "word" or "char_wb" (characters within words).
-        shortest: n-gram.
-        longest: n-gram.
-        min_documents: texts that an n-gram must be in to count.
-        max_features: the most frequent n-grams that are kept.
+        shortest: smallest n.
+        longest: largest n.
+        min_documents: smallest number of texts that an n-gram must occur in.
+        max_features: largest number of n-grams, the most frequent ones.
     """
 
     part: Literal["prompt", "answer", "opening"]
@@ -59,14 +58,14 @@ class NgramBlock:
     max_features: int
 
     def texts(self, exchanges: Sequence[Exchange]) -> list[str]:
-        """The part of every exchange."""
+        """[N] the part of every exchange."""
         if self.part == "prompt":
             return [exchange.prompt for exchange in exchanges]
         answers = [exchange.answer.strip() for exchange in exchanges]
         return answers if self.part == "answer" else [answer[:_OPENING] for answer in answers]
 
     def vectorizer(self, vocabulary: Mapping[str, int] | None = None) -> Any:
-        """scikit-learn's vectorizer of it, to be fitted, or with a vocabulary that is known."""
+        """scikit-learn's vectorizer of the block, unfitted or with a known vocabulary."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         fitted = vocabulary is not None
@@ -86,15 +85,15 @@ class FittedJudge:
     """A linear classifier of exchanges.
 
     Attributes:
-        name: what people call it.
-        target: "safety" (the score is the logit of safe) or "refusal" (of a refusal).
-        blocks: what it reads.
-        vocabularies: n-grams of every block, in the order of their columns.
-        idf: [columns] inverse document frequency, of all blocks one after the other.
-        weights: [columns] of the classifier.
-        intercept: of the classifier, in nats.
-        scaling: from score to probability, fitted out of fold.
-        record: how it was made and what it reached out of fold, for people.
+        name: display name.
+        target: "safety" (scores are logits of safe) or "refusal" (of refusal).
+        blocks: feature blocks.
+        vocabularies: n-grams of every block, in column order.
+        idf: [columns] inverse document frequencies of all blocks, concatenated.
+        weights: [columns] weights of the classifier.
+        intercept: intercept of the classifier, in nats.
+        scaling: scaling from score to probability, fitted out of fold.
+        record: provenance and out-of-fold figures.
     """
 
     name: str
@@ -109,7 +108,7 @@ class FittedJudge:
     template_digest: str = ""
 
     def scores(self, exchanges: Sequence[Exchange]) -> np.ndarray:
-        """[N] the target's logit of every exchange, before scaling."""
+        """[N] logits of the target, before scaling."""
         if not exchanges:
             return np.empty(0)
         columns = [
@@ -123,18 +122,15 @@ class FittedJudge:
         return total
 
     def probabilities(self, exchanges: Sequence[Exchange]) -> np.ndarray:
-        """[N] probability that the target holds."""
+        """[N] probabilities of the target."""
         return self.scaling.apply(self.scores(exchanges))
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """Verdicts on safety, or, of a judge of refusals, on refusal alone: its label is always unparsed."""
-        return around_empty(self, exchanges, self._judge)
-
-    def _judge(self, exchanges: list[Exchange]) -> list[Verdict]:
-        return [self.verdict(float(p)) for p in self.probabilities(exchanges)]
+        """One verdict for every exchange; a judge of refusals leaves the label unparsed."""
+        return around_empty(self, exchanges, lambda given: [self.verdict(float(p)) for p in self.probabilities(given)])
 
     def verdict(self, p: float) -> Verdict:
-        """The verdict of a probability that the target holds."""
+        """The verdict for a probability of the target."""
         if self.target == "safety":
             label = "safe" if p >= 0.5 else "unsafe"
             return Verdict(label, p, raw=f"p_safe {p:.6f}", judge_id=self.judge_id)
@@ -143,7 +139,7 @@ class FittedJudge:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that its verdicts depend on."""
+        """SHA-256 of everything that verdicts depend on."""
         digest = hashlib.sha256(json.dumps([self._settings(), self.vocabularies], sort_keys=True).encode())
         for array in (self.idf, self.weights):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -183,18 +179,18 @@ class FittedJudge:
 
 
 def load_fitted(name: str) -> FittedJudge:
-    """The judge in a folder that `FittedJudge.save` wrote.
+    """Load a folder that `FittedJudge.save` wrote.
 
     Raises:
-        BfpoError: if there is none, it is of another format, or a file of it was changed.
+        BfpoError: if there is no judge, it has another format, or a file was changed.
     """
     folder = Path(name)
     if not (folder / _SETTINGS).is_file():
-        raise BfpoError(f"{name or 'fitted'}: there is no {_SETTINGS} in it; name a folder that 'bfpo judge fit' wrote")
+        raise BfpoError(f"{name or 'fitted'}: it has no {_SETTINGS}; name a folder that 'bfpo judge fit' wrote")
     try:
         settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
         if settings["format"] != FORMAT:
-            raise BfpoError(f"{name}: format {settings['format']} is not known to this version; fit the judge again")
+            raise BfpoError(f"{name}: format {settings['format']} is unknown to this version; fit the judge again")
         vocabularies = json.loads((folder / _VOCABULARY).read_text(encoding="utf-8"))
         with safe_open(folder / _ARRAYS, framework="numpy") as file:
             idf, weights = file.get_tensor("idf"), file.get_tensor("weights")
@@ -213,5 +209,5 @@ def load_fitted(name: str) -> FittedJudge:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BfpoError(f"{name}: the judge can't be read ({error}); fit it again") from error
     if damaged:
-        raise BfpoError(f"{name}: a file of the judge isn't as it was written (its digest differs); fit it again")
+        raise BfpoError(f"{name}: a file of the judge was changed (its digest differs); fit it again")
     return judge

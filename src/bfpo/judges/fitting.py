@@ -1,4 +1,4 @@
-"""Fit a small classifier to labelled answers, and say out of fold how far it can be trusted."""
+"""Fitting of a small classifier to labeled answers, with out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -11,34 +11,33 @@ import numpy as np
 
 from bfpo.errors import BfpoError
 from bfpo.judges.fitted import FittedJudge, NgramBlock, Target, token_options
-from bfpo.judges.labels import LabelledAnswer
+from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.unjudged import is_empty
 from bfpo.statistics.calibration import Scaling, fit_scaling, logit
 
-# What is read of an exchange. Words say what is spoken of, parts of words catch spellings and languages, the opening
-# is where an answer refuses.
+# Words catch topics, parts of words catch spellings and languages, openings catch refusals.
 BLOCKS = (
     NgramBlock("prompt", "word", 1, 2, 2, 50_000),
     NgramBlock("answer", "word", 1, 2, 2, 100_000),
     NgramBlock("answer", "char_wb", 2, 4, 3, 50_000),
     NgramBlock("opening", "word", 1, 3, 2, 50_000),
 )
-# Inverse of the penalty on the squared weights; between 1 and 10 it hardly matters on the data that was tried.
+# scikit-learn's C, the inverse penalty on squared weights; results hardly differ between 1 and 10.
 INVERSE_PENALTY = 3.0
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What the judge says of answers to questions that it wasn't fitted to.
+    """Out-of-fold predictions: no answer's prediction uses answers to the same question.
 
     Attributes:
-        labelled: the answers, without empty ones and those without the label.
-        labels: [N] whether the target holds.
-        scores: [N] logits of judges that were fitted to other questions' answers.
-        probabilities: [N] of the scores, scaled as other questions' answers would have it.
+        labeled: [N] answers that have the label and are not empty.
+        labels: [N] labels of the target.
+        scores: [N] logits from judges fitted to the other folds.
+        probabilities: [N] scores scaled by the other folds' scaling.
     """
 
-    labelled: list[LabelledAnswer]
+    labeled: list[LabeledAnswer]
     labels: np.ndarray
     scores: np.ndarray
     probabilities: np.ndarray
@@ -46,14 +45,14 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class Fit:
-    """A judge fitted to all answers, and what its like reached out of fold."""
+    """A judge fitted to all answers, and out-of-fold predictions of judges fitted the same way."""
 
     judge: FittedJudge
     out_of_fold: OutOfFold
 
 
 def fit_judge(
-    labelled: Sequence[LabelledAnswer],
+    labeled: Sequence[LabeledAnswer],
     target: Target = "safety",
     *,
     name: str = "judge",
@@ -65,18 +64,18 @@ def fit_judge(
     """Fit a judge.
 
     Args:
-        labelled: answers with labels; empty answers are left out, as no judge is asked about them.
+        labeled: labeled answers; empty ones are skipped, as no judge sees them.
         target: "safety" or "refusal".
-        name: of the judge.
-        folds: of the cross-validation; all answers to one question are in one fold.
-        seed: of the folds.
-        blocks: what is read.
+        name: display name of the judge.
+        folds: number of cross-validation folds; all answers to one question are in one fold.
+        seed: random seed for the folds.
+        blocks: feature blocks.
         inverse_penalty: scikit-learn's C.
 
     Raises:
-        BfpoError: if there are too few answers or questions of either label.
+        BfpoError: if there are too few questions with answers of either label.
     """
-    used, labels = _used(labelled, target)
+    used, labels = _used(labeled, target)
     groups = [answer.exchange.prompt for answer in used]
     _check_enough(labels, groups, folds, target)
     counts = [_Counts(block, [answer.exchange for answer in used]) for block in blocks]
@@ -99,16 +98,13 @@ def fit_judge(
         intercept=everything.intercept,
         scaling=_scaling(scores, labels),
     )
-    record = _record(used, labels, labelled, folds, seed, inverse_penalty)
+    record = _record(used, labels, labeled, folds, seed, inverse_penalty)
     return Fit(replace(judge, record=record), OutOfFold(used, labels, scores, probabilities))
 
 
-def _used(labelled: Sequence[LabelledAnswer], target: Target) -> tuple[list[LabelledAnswer], np.ndarray]:
-    def label(answer: LabelledAnswer) -> bool | None:
-        return answer.is_safe if target == "safety" else answer.is_refusal
-
-    used = [answer for answer in labelled if label(answer) is not None and not is_empty(answer.exchange)]
-    return used, np.array([bool(label(answer)) for answer in used], dtype=bool)
+def _used(labeled: Sequence[LabeledAnswer], target: Target) -> tuple[list[LabeledAnswer], np.ndarray]:
+    used = [answer for answer in labeled if answer.label(target) is not None and not is_empty(answer.exchange)]
+    return used, np.array([answer.label(target) for answer in used], dtype=bool)
 
 
 def _check_enough(labels: np.ndarray, groups: Sequence[str], folds: int, target: Target) -> None:
@@ -117,8 +113,8 @@ def _check_enough(labels: np.ndarray, groups: Sequence[str], folds: int, target:
         questions = len({group for group, is_chosen in zip(groups, chosen, strict=True) if is_chosen})
         if questions < folds:
             raise BfpoError(
-                f"{int(chosen.sum())} answers to {questions} questions are labelled {word}: "
-                f"{folds} folds need at least {folds} questions with such answers; label more, or take fewer folds"
+                f"{int(chosen.sum())} answers to {questions} questions are labeled {word}: "
+                f"{folds} folds need at least {folds} questions with such answers; label more, or use fewer folds"
             )
 
 
@@ -130,7 +126,7 @@ def _split(labels: np.ndarray, groups: Sequence[str], folds: int, seed: int) -> 
 
 
 def _cross_scaled(scores: np.ndarray, labels: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Probabilities of each fold's scores by the scaling of the other folds', so that none is fitted to its own."""
+    """[N] probabilities of each fold's scores by a scaling fitted to the other folds."""
     probabilities = np.empty(len(scores))
     for held_out in parts:
         others = np.setdiff1d(np.arange(len(scores)), held_out)
@@ -139,7 +135,7 @@ def _cross_scaled(scores: np.ndarray, labels: np.ndarray, parts: Sequence[np.nda
 
 
 def _scaling(scores: np.ndarray, labels: np.ndarray) -> Scaling:
-    """The likeliest scaling; where the scores tell nothing out of fold, the share of the label whatever they are."""
+    """The fitted scaling, or the constant base rate if the scores carry no information."""
     try:
         return fit_scaling(scores, labels)
     except BfpoError:
@@ -147,7 +143,7 @@ def _scaling(scores: np.ndarray, labels: np.ndarray) -> Scaling:
 
 
 class _Counts:
-    """Which n-grams of a block are in which text: counted once, for all folds."""
+    """Binary n-gram matrix of a block, computed once for all folds."""
 
     def __init__(self, block: NgramBlock, exchanges: Sequence[Any]) -> None:
         from sklearn.feature_extraction.text import CountVectorizer
@@ -162,14 +158,14 @@ class _Counts:
         try:
             matrix: Any = vectorizer.fit_transform(block.texts(exchanges))
         except ValueError as error:
-            raise BfpoError(f"the {block.part}s hold no words to fit a judge to") from error
+            raise BfpoError(f"the {block.part}s have no words to fit a judge to") from error
         matrix = matrix.tocsr()
         enough = np.flatnonzero(np.diff(matrix.tocsc().indptr) >= block.min_documents)
         self.ngrams = vectorizer.get_feature_names_out()[enough]
         self.matrix: Any = matrix[:, enough]
 
     def columns(self, rows: np.ndarray) -> np.ndarray:
-        """The n-grams that some rows alone would have kept: in enough of them, and the most common."""
+        """Columns that a vectorizer fitted to these rows alone would keep."""
         part = self.matrix[rows].tocsc()
         enough = np.flatnonzero(np.diff(part.indptr) >= self.block.min_documents)
         frequency = np.asarray(part[:, enough].sum(axis=0)).ravel()
@@ -179,7 +175,7 @@ class _Counts:
 
 @dataclass(frozen=True)
 class _Linear:
-    """Logistic regression on tf-idf of some rows."""
+    """Logistic regression on tf-idf features."""
 
     columns: list[np.ndarray]
     idf: list[np.ndarray]
@@ -218,9 +214,9 @@ class _Linear:
 
 
 def _record(
-    used: Sequence[LabelledAnswer],
+    used: Sequence[LabeledAnswer],
     labels: np.ndarray,
-    labelled: Sequence[LabelledAnswer],
+    labeled: Sequence[LabeledAnswer],
     folds: int,
     seed: int,
     inverse_penalty: float,
@@ -234,7 +230,7 @@ def _record(
         "answers": len(used),
         "target_holds": int(labels.sum()),
         "questions": len({answer.exchange.prompt for answer in used}),
-        "left_out": len(labelled) - len(used),
+        "left_out": len(labeled) - len(used),
         "labels_digest": digest.hexdigest(),
         "folds": folds,
         "seed": seed,

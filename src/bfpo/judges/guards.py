@@ -1,4 +1,4 @@
-"""Guard models run here, through transformers."""
+"""Guard models run locally through transformers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from bfpo.judges.deciding import deciding_step, verdict_of
-from bfpo.judges.templates import GuardTemplate, marks_of, neutralised_exchange
+from bfpo.judges.templates import GuardTemplate, marks_of, neutralized_exchange
 from bfpo.judges.truncation import TOO_LONG, cut_to_fit
 from bfpo.judges.unjudged import around_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict
@@ -22,16 +22,16 @@ from bfpo.judges.verdict import Exchange, Verdict
 
 @dataclass(frozen=True)
 class GuardJudge:
-    """A guard model, asked with a template.
+    """A local guard model with its template.
 
     Attributes:
-        template: how it is asked, and how its answer is read.
+        template: template of requests and parser of outputs.
         model: a causal language model.
-        tokenizer: its tokenizer, which owns the chat template.
-        judge_id: which weights.
-        max_length: tokens of what is asked, at most; longer answers are cut at their end, and counted.
-        max_tokens: padded tokens that are held at once, at most.
-        counts: of what was asked in this process: "truncated" answers.
+        tokenizer: its tokenizer, with its chat template.
+        judge_id: id of the judge, with the version of its weights.
+        max_length: largest number of tokens in a request; longer answers are cut at the end.
+        max_tokens: largest number of padded tokens in a batch.
+        counts: number of "truncated" answers in this process.
     """
 
     template: GuardTemplate
@@ -44,18 +44,18 @@ class GuardJudge:
 
     @property
     def template_digest(self) -> str:
-        """Of the template, and of the tokenizer's chat template where that is asked with."""
+        """Digest of the template and, if it is used, of the tokenizer's chat template."""
         parts = [self.template.digest, str(self._room)]
         if self.template.form != "text":
             parts.append(str(self.tokenizer.chat_template))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """A verdict on every exchange; a question that leaves no room for an answer is unparsed."""
+        """One verdict for every exchange; unparsed if the question leaves no room for the answer."""
         return around_empty(self, exchanges, self._judge)
 
     def render(self, exchange: Exchange) -> str:
-        """What the model reads of an exchange, without its start token where the tokenizer adds it."""
+        """The text of a request, without a start token that the tokenizer adds."""
         if self.template.form == "text":
             return self.template.render(exchange)
         generation = self.template.form == "message"
@@ -76,7 +76,7 @@ class GuardJudge:
         return [verdicts[at] for at in range(len(exchanges))]
 
     def _encode(self, exchange: Exchange) -> list[int] | None:
-        clean = neutralised_exchange(exchange, marks_of(self.tokenizer))
+        clean = neutralized_exchange(exchange, marks_of(self.tokenizer))
         fitting = cut_to_fit(clean, self._tokens, self._room)
         if fitting is None:
             return None
@@ -94,7 +94,7 @@ class GuardJudge:
         return list(self.tokenizer(self.render(exchange), add_special_tokens=add_special)["input_ids"])  # pyright: ignore
 
     def _batches(self, encoded: list[tuple[int, list[int]]]) -> Iterator[list[tuple[int, list[int]]]]:
-        """What is asked at once: of like length, within the limit of padded tokens."""
+        """Batches of similar lengths within ``max_tokens``."""
         batch: list[tuple[int, list[int]]] = []
         for at, ids in sorted(encoded, key=lambda item: (len(item[1]), item[0])):
             padded = (len(batch) + 1) * (len(ids) + self.template.max_new_tokens)
@@ -109,13 +109,13 @@ class GuardJudge:
     def _ask(self, batch: list[list[int]]) -> list[Verdict]:
         width = max(map(len, batch))
         device = next(self.model.parameters()).device
-        # Padding is masked by position and never by value, so that any token may pad and every token counts in a text.
+        # The mask goes by position, not by value, so any token may serve as padding.
         ids = torch.tensor([[0] * (width - len(row)) + row for row in batch], device=device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=device)
         watch = _WordProbabilities(self._word_tokens)
         was_training, defaults = self.model.training, self.model.generation_config
         self.model.eval()
-        self.model.generation_config = GenerationConfig()  # its own penalties and temperatures would change verdicts
+        self.model.generation_config = GenerationConfig()  # the model's own penalties would change verdicts
         ends = self._end_tokens(defaults)
         try:
             generate: Any = self.model.generate
@@ -140,7 +140,7 @@ class GuardJudge:
 
     def _verdict(self, row: list[int], seen: list[list[float]], ends: list[int]) -> Verdict:
         length = next((at for at, token in enumerate(row) if token in ends), len(row))
-        # Whole prefixes are decoded, because a tokenizer may join neighbours when it decodes.
+        # Decode whole prefixes, because a tokenizer may join adjacent tokens.
         texts = [self.tokenizer.decode(row[:end], skip_special_tokens=False) for end in range(length + 1)]
         pieces = [str(texts[at + 1])[len(str(texts[at])) :] for at in range(length)]
         step = deciding_step(self.template, [*pieces, ""])
@@ -151,7 +151,7 @@ class GuardJudge:
 
     @cached_property
     def _word_tokens(self) -> Mapping[str, list[int]]:
-        """The tokens with which each valid word is said: whole if there are such, else its unmistakable beginnings."""
+        """Token ids of each valid word: of the whole word if there are any, otherwise of its unambiguous prefixes."""
         whole: dict[str, list[int]] = {word: [] for word in self.template.words}
         begun: dict[str, list[int]] = {word: [] for word in self.template.words}
         special = set(self.tokenizer.all_special_ids)
@@ -172,7 +172,7 @@ class GuardJudge:
 
 
 class _WordProbabilities(LogitsProcessor):
-    """Notes, at every step of generation, the probability of each valid word, and changes nothing."""
+    """Records the probability of each valid word at every generation step; scores are unchanged."""
 
     def __init__(self, word_tokens: Mapping[str, list[int]]) -> None:
         self._tokens = list(word_tokens.values())

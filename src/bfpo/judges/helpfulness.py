@@ -16,7 +16,7 @@ from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure,
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.configured import load_judging_model
 from bfpo.judges.preference import AnswerPair, Choice, HelpfulnessJudge, Preference
-from bfpo.judges.templates import marks_of, neutralised, neutralised_exchange
+from bfpo.judges.templates import marks_of, neutralized, neutralized_exchange
 from bfpo.judges.truncation import cut_to_fit
 from bfpo.judges.verdict import Exchange
 
@@ -84,7 +84,7 @@ class RewardJudge:
         return rewards
 
     def _encode(self, exchange: Exchange) -> list[int]:
-        clean = neutralised_exchange(exchange, marks_of(self.tokenizer))
+        clean = neutralized_exchange(exchange, marks_of(self.tokenizer))
         fitting = cut_to_fit(clean, self._tokens, self.max_length)
         self.counts["truncated"] += fitting is None or fitting.cut
         # If the prompt leaves no room, both answers score alike: a margin of 0, a tie.
@@ -146,11 +146,11 @@ class PairwiseJudge:
         return [done or self._preference(next(replies), next(replies)) for _, done in known]
 
     def _request(self, pair: AnswerPair, swapped: bool) -> CompletionRequest:
-        whole = [neutralised(text) for text in (pair.first, pair.second)]
+        whole = [neutralized(text) for text in (pair.first, pair.second)]
         answers = [text[: self.max_characters] for text in whole]
         self.counts["truncated"] += sum(len(text) > self.max_characters for text in whole)
         first, second = reversed(answers) if swapped else answers
-        values = {"prompt": neutralised(pair.prompt), "first": first, "second": second}
+        values = {"prompt": neutralized(pair.prompt), "first": first, "second": second}
         text = re.sub(r"\{(prompt|first|second)\}", lambda match: values[match[1]], self.question)
         return CompletionRequest(({"role": "user", "content": text},), max_tokens=8)
 

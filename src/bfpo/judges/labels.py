@@ -1,4 +1,4 @@
-"""Answers that people labelled: what a judge is fitted to and checked against."""
+"""Answers labeled by people, for fitting and checking judges."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from bfpo.preferences.reading import Row, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
 
 COLUMNS = ("prompt", "answer", "is_safe", "is_refusal", "behavior", "source", "category")
-# Names under which public label files have the same, "unsafe" turned round.
+# Column names of public label files; "unsafe" is handled separately.
 _ALIASES = {"response": "answer", "completion": "answer"}
 
 
 @dataclass(frozen=True)
-class LabelledAnswer:
-    """One answer and what people say of it.
+class LabeledAnswer:
+    """One answer with people's labels.
 
     Attributes:
         exchange: prompt and answer.
-        is_safe: their word on safety, None if they gave none.
-        is_refusal: whether they call it a refusal, None if they didn't say.
-        source: where it comes from, "" if the file doesn't say.
-        category: kind of harm that is asked for, "" if the file doesn't say.
+        is_safe: label of safety; None if missing.
+        is_refusal: label of refusal; None if missing.
+        source: source of the answer; "" if unknown.
+        category: kind of harm in the prompt; "" if unknown.
     """
 
     exchange: Exchange
@@ -34,50 +34,56 @@ class LabelledAnswer:
     source: str = ""
     category: str = ""
 
+    def label(self, target: str) -> bool | None:
+        """The label of a target, "safety" or "refusal"."""
+        return self.is_safe if target == "safety" else self.is_refusal
 
-def load_labels(name: str, columns: Mapping[str, str] | None = None) -> list[LabelledAnswer]:
-    """Read a file (JSONL, JSON, CSV, Parquet, or these with .gz) of labelled answers.
+
+def load_labels(name: str, columns: Mapping[str, str] | None = None) -> list[LabeledAnswer]:
+    """Read a file (JSONL, JSON, CSV, Parquet, or these with .gz) of labeled answers.
 
     Args:
-        name: of the file, with the columns prompt, answer (or response), and is_safe (or its opposite, unsafe),
-            is_refusal, or both; behavior, source and category where there are any. Other columns are ignored.
-        columns: theirs -> ours, where the file has other names.
+        name: path of the file, with the columns prompt, answer (or response), at least one of is_safe (or its opposite,
+            unsafe) and is_refusal, and optionally behavior, source and category. Other columns are ignored.
+        columns: columns to rename, theirs to ours.
 
     Raises:
-        PreferenceDataError: if it can't be read or a row is wrong; it holds every problem.
+        PreferenceDataError: if the file can't be read or a row is wrong; with every problem.
     """
     rows = [(number, _renamed(row, columns or {})) for number, row in read_rows(name, "train", None)]
     _check_columns(name, [row for _, row in rows], columns or {})
     problems: list[Problem] = []
-    labelled: list[LabelledAnswer] = []
+    labeled: list[LabeledAnswer] = []
     for number, row in rows:
         wrong = list(_problems(number, row))
         problems += wrong
         if not wrong:
-            labelled.append(_labelled(row))
+            labeled.append(_labeled(row))
     if problems:
         raise PreferenceDataError(name, problems, is_set=False)
-    return labelled
+    return labeled
 
 
-def of_source(labelled: Sequence[LabelledAnswer], source: str) -> list[LabelledAnswer]:
-    """The answers of one source.
+def of_source(labeled: Sequence[LabeledAnswer], source: str) -> list[LabeledAnswer]:
+    """The answers from one source.
 
     Raises:
-        BfpoError: if there are none, with the sources that there are.
+        BfpoError: if there are none; the message lists the sources.
     """
-    chosen = [answer for answer in labelled if answer.source == source]
+    chosen = [answer for answer in labeled if answer.source == source]
     if not chosen:
-        known = sorted({answer.source for answer in labelled})
-        raise BfpoError(f"no answer is of source {source!r}{did_you_mean(source, known)}: there are {', '.join(known)}")
+        known = sorted({answer.source for answer in labeled})
+        raise BfpoError(
+            f"no answer is from source {source!r}{did_you_mean(source, known)}; the sources are {', '.join(known)}"
+        )
     return chosen
 
 
 def load_answers(name: str, columns: Mapping[str, str] | None = None) -> list[Exchange]:
-    """Read a file of answers without regard to labels; columns as of `load_labels`.
+    """Read a file of answers like `load_labels`, without labels.
 
     Raises:
-        PreferenceDataError: if it can't be read or a row is wrong; it holds every problem.
+        PreferenceDataError: if the file can't be read or a row is wrong; with every problem.
     """
     rows = [(number, _renamed(row, columns or {})) for number, row in read_rows(name, "train", None)]
     _check_columns(name, [row for _, row in rows], columns or {}, needs_label=False)
@@ -104,7 +110,7 @@ def _check_columns(name: str, rows: Sequence[Row], columns: Mapping[str, str], n
     wanted += ["is_safe"] if needs_label and not {"is_safe", "is_refusal"} & present.keys() else []
     unknown = [ours for ours in columns.values() if ours not in COLUMNS]
     problems = [
-        Problem(None, ours, "it is no column of labels" + did_you_mean(ours, COLUMNS), f"use {', '.join(COLUMNS)}")
+        Problem(None, ours, "it is not a label column" + did_you_mean(ours, COLUMNS), f"use {', '.join(COLUMNS)}")
         for ours in unknown
     ]
     for column in wanted:
@@ -118,11 +124,11 @@ def _check_columns(name: str, rows: Sequence[Row], columns: Mapping[str, str], n
 def _text_problems(number: int, row: Row) -> list[Problem]:
     problems = []
     for column in ("prompt", "answer"):
-        # An empty answer is a label's business: people may have labelled it.
+        # Empty answers may have labels.
         if not isinstance(row.get(column), str) or (column == "prompt" and not row[column].strip()):
-            problems.append(Problem(number, column, f"{_shown(row.get(column))} is no text", "write a string"))
+            problems.append(Problem(number, column, f"{_shown(row.get(column))} is not a string", "write a string"))
     if row.get("behavior") is not None and not isinstance(row["behavior"], str):
-        problems.append(Problem(number, "behavior", f"{_shown(row['behavior'])} is no text", "write a string"))
+        problems.append(Problem(number, "behavior", f"{_shown(row['behavior'])} is not a string", "write a string"))
     return problems
 
 
@@ -130,15 +136,15 @@ def _problems(number: int, row: Row) -> list[Problem]:
     problems = _text_problems(number, row)
     for column in ("is_safe", "is_refusal"):
         if row.get(column) is not None and not _is_flag(row[column]):
-            remedy = "write true or false, or null where people didn't say"
-            problems.append(Problem(number, column, f"{_shown(row[column])} is no label", remedy))
+            remedy = "write true, false, or null if unlabeled"
+            problems.append(Problem(number, column, f"{_shown(row[column])} is not a label", remedy))
     if row.get("is_safe") is None and row.get("is_refusal") is None:
         problems.append(Problem(number, "is_safe", "the row has no label", "label it, or leave the row out"))
     return problems
 
 
-def _labelled(row: Row) -> LabelledAnswer:
-    return LabelledAnswer(
+def _labeled(row: Row) -> LabeledAnswer:
+    return LabeledAnswer(
         exchange=Exchange(row["prompt"], row["answer"], row.get("behavior")),
         is_safe=None if row.get("is_safe") is None else bool(row["is_safe"]),
         is_refusal=None if row.get("is_refusal") is None else bool(row["is_refusal"]),

@@ -1,4 +1,4 @@
-"""Judges by name: the table of all kinds, and `load_judge`."""
+"""The table of judges by name, and `load_judge`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class JudgeKind:
     """One kind of judge.
 
     Attributes:
-        name: what stands before the colon of a specification.
-        argument: what may stand after it.
-        summary: one line for people.
-        load: makes the judge from the argument.
+        name: name, the part of a specification before the colon.
+        argument: form of the part after the colon.
+        summary: description in one line.
+        load: loader of the judge from its argument.
     """
 
     name: str
@@ -36,14 +36,14 @@ _BY_SUFFIX = {
 
 
 def load_judge(spec: str) -> Judge:
-    """The judge that a specification names.
+    """Load a judge.
 
     Args:
-        spec: the folder of a fitted judge, a file of verdicts, a YAML file that configures a judge, or ``kind`` or
+        spec: folder of a fitted judge, file of verdicts, YAML file that configures a judge, or ``kind`` or
             ``kind:argument`` of a known kind (`KINDS`).
 
     Raises:
-        BfpoError: if there is no such judge, with what is near.
+        BfpoError: if there is no such judge.
     """
     path = Path(spec)
     name, colon, argument = spec.partition(":")
@@ -59,7 +59,7 @@ def load_judge(spec: str) -> Judge:
 
 
 def _loader(module: str, function: str, *given: object) -> Callable[[str], Judge]:
-    """A function of a module that is imported when it is first called, with the given arguments before the user's."""
+    """A loader that imports its module on the first call; ``given`` arguments precede the user's."""
     return lambda argument: getattr(import_module(module), function)(*given, argument)
 
 
@@ -67,21 +67,21 @@ KINDS: dict[str, JudgeKind] = {
     kind.name: kind
     for kind in (
         JudgeKind(
-            "configured", "FILE.yaml", "a judge that a YAML file describes (docs/how-to/judge.md)",
-            # It is given load_judge because a scaled judge is made of another one.
+            "configured", "FILE.yaml", "judge configured by a YAML file (docs/how-to/judge.md)",
+            # A scaled judge loads another one, hence load_judge.
             _loader("bfpo.judges.configured", "load_configured", load_judge),
         ),
         JudgeKind(
-            "fitted", "FOLDER", "a small classifier that 'bfpo judge fit' made",
+            "fitted", "FOLDER", "small classifier from 'bfpo judge fit'",
             _loader("bfpo.judges.fitted", "load_fitted"),
         ),
         JudgeKind(
-            "keywords", "", "refusals by how they begin (XSTest's string match); says nothing of safety",
+            "keywords", "", "refusals by their openings (XSTest's string match); no verdict on safety",
             _loader("bfpo.judges.keywords", "load_keywords"),
         ),
         JudgeKind(
             "microworld-oracle", "ERROR | OF_SAFE,OF_UNSAFE[,SEED]",
-            "the microworld's exact oracle, clean or with a share of wrong verdicts",
+            "the microworld's exact oracle, optionally with a share of wrong verdicts",
             _loader("bfpo.microworld.judge", "load_oracle"),
         ),
         JudgeKind("replay", "FILE", "replays the verdicts in a file", _loader("bfpo.judges.replay", "load_replay")),

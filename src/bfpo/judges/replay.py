@@ -1,4 +1,4 @@
-"""Replays verdicts stored in a file: from another machine, another day, or from people."""
+"""A judge that replays verdicts stored in a file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _Key = tuple[str, str, str | None]
 
 @dataclass(frozen=True)
 class ReplayJudge:
-    """Verdicts by prompt, answer and behavior; what isn't among them is unparsed, with the reason.
+    """Stored verdicts by prompt, answer and behavior; other exchanges are unparsed.
 
     Attributes:
         judge_id: name and digest of the file.
-        recorded: the verdicts.
+        recorded: stored verdicts.
         template_digest: always "".
     """
 
@@ -34,8 +34,8 @@ class ReplayJudge:
     template_digest: str = ""
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """The recorded verdict on every exchange."""
-        return around_empty(self, exchanges, lambda asked: [self._recorded(exchange) for exchange in asked])
+        """The stored verdict on every exchange."""
+        return around_empty(self, exchanges, lambda given: [self._recorded(exchange) for exchange in given])
 
     def _recorded(self, exchange: Exchange) -> Verdict:
         found = self.recorded.get((exchange.prompt, exchange.answer, exchange.behavior))
@@ -43,10 +43,10 @@ class ReplayJudge:
 
 
 def load_replay(name: str) -> ReplayJudge:
-    """A judge of a file whose rows have prompt, answer and a verdict's fields (`save_verdicts` writes such files).
+    """Load a file whose rows have prompt, answer and the fields of a verdict, such as `save_verdicts` writes.
 
     Raises:
-        BfpoError: if the file is none of verdicts, or judges one answer twice and differently.
+        BfpoError: if the file has no verdicts, or different verdicts on the same answer.
     """
     if not name:
         raise BfpoError("replay needs a file of verdicts: write replay:FILE")
@@ -56,7 +56,7 @@ def load_replay(name: str) -> ReplayJudge:
     recorded: dict[_Key, Verdict] = {}
     for number, row in rows:
         texts = [column for column in ("prompt", "answer") if not isinstance(row.get(column), str)]
-        problems += [Problem(number, column, "it is missing or no text", "write a string") for column in texts]
+        problems += [Problem(number, column, "it is missing or not a string", "write a string") for column in texts]
         wrong = [Problem(number, *problem) for problem in verdict_problems(row)]
         problems += wrong
         if texts or wrong:
@@ -64,14 +64,14 @@ def load_replay(name: str) -> ReplayJudge:
         key = (row["prompt"], row["answer"], row.get("behavior"))
         verdict = verdict_from(row, judge_id)
         if recorded.setdefault(key, verdict) != verdict:
-            problems.append(Problem(number, None, "it judges an answer again, and differently", "keep one of the rows"))
+            problems.append(Problem(number, None, "it contradicts an earlier verdict", "keep one of the rows"))
     if problems:
         raise PreferenceDataError(name, problems, is_set=False)
     return ReplayJudge(judge_id, recorded)
 
 
 def save_verdicts(path: Path, judged: Iterable[tuple[Exchange, Verdict]]) -> None:
-    """Write verdicts in the form that `load_replay` reads."""
+    """Write verdicts to a file for `load_replay`."""
     write_lines(path, (json.dumps(_row(exchange, verdict)) + "\n" for exchange, verdict in judged))
 
 

@@ -1,4 +1,4 @@
-"""Keep a fitted scaling beside the judge that it is for."""
+"""Fitting and saving of a scaling for a judge's probabilities."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import yaml
 
 from bfpo.errors import BfpoError
 from bfpo.files import write_text
-from bfpo.judges.labels import LabelledAnswer
+from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.verdict import Verdict
 from bfpo.statistics.calibration import Scaling, calibration_error, fit_scaling, logit
 
 
-def scaling_of(labelled: Sequence[LabelledAnswer], verdicts: Sequence[Verdict]) -> tuple[Scaling, dict[str, Any]]:
-    """The scaling that brings ``p_safe`` in line with labels, and what it was fitted on.
+def scaling_of(labeled: Sequence[LabeledAnswer], verdicts: Sequence[Verdict]) -> tuple[Scaling, dict[str, Any]]:
+    """Fit a scaling of ``p_safe`` to labels; also returns the number of answers and the calibration errors.
 
     Raises:
-        BfpoError: if the judge gives no more than words (all its probabilities are 0, 1/2 or 1), or labels or verdicts
-            are of one kind.
+        BfpoError: if the judge gives only labels (all its probabilities are 0, 1/2 or 1), or all labels or verdicts
+            are equal.
     """
     known = [
         (verdict.p_safe, answer.is_safe)
-        for answer, verdict in zip(labelled, verdicts, strict=True)
+        for answer, verdict in zip(labeled, verdicts, strict=True)
         if verdict.p_safe is not None and answer.is_safe is not None
     ]
     if not known or {p for p, _ in known} <= {0.0, 0.5, 1.0}:
-        raise BfpoError("the judge gives words and no probabilities: there is nothing to scale")
+        raise BfpoError("the judge gives labels without probabilities, so there is nothing to scale")
     logits, labels = logit([p for p, _ in known]), [bool(label) for _, label in known]
     scaling = fit_scaling(logits, labels)
     before, after = np.array([p for p, _ in known]), scaling.apply(logits)
@@ -42,10 +42,10 @@ def _ece(probabilities: np.ndarray, labels: list[bool]) -> float:
 
 
 def save_scaled_judge(
-    path: Path, spec: str, labels: str, labelled: Sequence[LabelledAnswer], verdicts: Sequence[Verdict]
+    path: Path, spec: str, labels: str, labeled: Sequence[LabeledAnswer], verdicts: Sequence[Verdict]
 ) -> None:
-    """Write a YAML file that is the judge with its scaling (`configured.load_configured` reads it)."""
-    scaling, fitted_on = scaling_of(labelled, verdicts)
+    """Write a YAML file of the judge with its scaling, for `configured.load_configured`."""
+    scaling, fitted_on = scaling_of(labeled, verdicts)
     described = {
         "judge": spec,
         "scaling": {"slope": scaling.slope, "offset": scaling.offset},

@@ -1,4 +1,4 @@
-"""Guard models and other judges behind an OpenAI-compatible server."""
+"""Guard models and other judges on an OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -10,57 +10,55 @@ from dataclasses import dataclass, field, replace
 
 from bfpo.endpoints import CompletionRequest, Endpoint, Failure, Reply
 from bfpo.judges.deciding import deciding_step, verdict_of
-from bfpo.judges.templates import GuardTemplate, neutralised_exchange
+from bfpo.judges.templates import GuardTemplate, neutralized_exchange
 from bfpo.judges.unjudged import EMPTY, NO_REPLY, is_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict
 
 
 @dataclass(frozen=True)
 class ServedJudge:
-    """A judge on a server.
-
-    Guard models with a chat template of their own are sent the conversation, and the server renders it.
+    """A judge on a server, which renders the chat template of guard models that have one.
 
     Attributes:
-        template: how it is asked, and how its answer is read.
+        template: template of requests and parser of outputs.
         endpoint: the server.
-        max_characters: of an answer, at most; longer ones are cut at their end, and counted.
-        top_logprobs: alternatives asked for at every token, for ``p_safe``; 0 where the server has none.
-        counts: of what was asked in this process: "truncated" answers, "failed" requests.
+        max_characters: largest number of characters of an answer; longer ones are cut at the end.
+        top_logprobs: number of alternatives requested at every token, for ``p_safe``; 0 if the server has none.
+        counts: numbers of "truncated" answers and "failed" requests in this process.
     """
 
     template: GuardTemplate
     endpoint: Endpoint
     max_characters: int = 32_000
-    top_logprobs: int = 20  # the most that OpenAI's protocol gives
+    top_logprobs: int = 20  # the maximum of OpenAI's protocol
     counts: Counter[str] = field(default_factory=Counter, compare=False)
 
     @property
     def judge_id(self) -> str:
-        """Template, model and server; what the server has under that name is the server's business."""
+        """Template, model and server; the weights behind the server's name can't be verified."""
         return f"{self.template.name}:{self.endpoint.config.model}@{self.endpoint.config.url}"
 
     @property
     def template_digest(self) -> str:
-        """Of the template and of what it is sent with."""
+        """Digest of the template and the request options."""
         parts = f"{self.template.digest} {self.max_characters} {self.top_logprobs}"
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """A verdict on every exchange, in the order given."""
+        """One verdict for every exchange, in order."""
         return list(self.stream(exchanges))
 
     def stream(self, exchanges: Iterable[Exchange]) -> Iterator[Verdict]:
-        """The same one by one, as replies come; what failed after all tries is unparsed, with the reason."""
+        """The same verdicts one by one, as replies arrive; a failed request is unparsed."""
         empty: deque[bool] = deque()
 
-        def asked() -> Iterator[Exchange]:
+        def non_empty() -> Iterator[Exchange]:
             for exchange in exchanges:
                 empty.append(is_empty(exchange))
                 if not empty[-1]:
                     yield exchange
 
-        for verdict in self._ask(asked()):
+        for verdict in self._ask(non_empty()):
             while empty.popleft():
                 yield unjudged(self, EMPTY)
             yield verdict
@@ -75,10 +73,10 @@ class ServedJudge:
                 yield verdict_of(self, self.template, reply.text, self._probabilities(reply))
 
     def _request(self, exchange: Exchange) -> CompletionRequest:
-        clean = neutralised_exchange(exchange)
+        clean = neutralized_exchange(exchange)
         if len(clean.answer) > self.max_characters:
             self.counts["truncated"] += 1
-            # White space alone would not be the answer.
+            # Leading white space must not use up the limit.
             clean = replace(clean, answer=clean.answer.lstrip()[: self.max_characters])
         return CompletionRequest(
             self.template.render(clean) if self.template.form == "text" else self.template.messages(clean),
@@ -88,7 +86,7 @@ class ServedJudge:
         )
 
     def _probabilities(self, reply: Reply) -> dict[str, float] | None:
-        """Of each valid word at the deciding token, as far as the server's alternatives show them."""
+        """Probability of each valid word at the deciding token, among the server's alternatives."""
         step = deciding_step(self.template, [token.text for token in reply.tokens])
         if step is None:
             return None

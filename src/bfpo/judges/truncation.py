@@ -1,4 +1,4 @@
-"""What is too long to be asked: the answer gives way at its end; rules and question stay whole."""
+"""Truncation of answers that exceed a judge's limit; template and question stay whole."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ TOO_LONG = "question too long"
 
 @dataclass(frozen=True)
 class Fitting:
-    """An exchange that can be asked, and whether its answer was cut for that."""
+    """An exchange within the limit, and whether its answer was cut."""
 
     exchange: Exchange
     cut: bool
 
 
 def cut_to_fit(exchange: Exchange, size: Callable[[Exchange], Sized], limit: int) -> Fitting | None:
-    """The exchange with as much of its answer, from the beginning, as the limit leaves room for.
+    """Cut the end of an exchange's answer to fit a limit.
 
     Args:
-        exchange: with any answer.
-        size: what is asked of it, as something with a length.
-        limit: of that length.
+        exchange: prompt and answer.
+        size: function that renders a request, whose length counts.
+        limit: largest length.
 
     Returns:
-        None if not even one character of the answer fits: what then is asked would not be about it.
+        None if no character of the answer other than white space fits.
     """
     if len(size(exchange)) <= limit:
         return Fitting(exchange, False)
     low, high = 0, len(exchange.answer)
-    # Sizes are tokens of joined texts, which only a count of the whole gives: bisection finds the longest that fits.
+    # Bisection, because only tokenizing the whole request gives its length.
     while low < high:
         middle = (low + high + 1) // 2
         if len(size(replace(exchange, answer=exchange.answer[:middle]))) <= limit:

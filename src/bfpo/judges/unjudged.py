@@ -1,8 +1,7 @@
-"""Answers that got no verdict, and why: the one place that decides what an empty answer is.
+"""Unparsed verdicts for answers that were not judged, with the reason.
 
-An empty answer shows neither harm nor help, so nobody is asked about it: it is unparsed, with the reason `EMPTY`, and
-hence never safe. A reply that never came is unparsed too, with the reason `NO_REPLY`, and is asked for again by the
-next run.
+Judges never see empty answers: these are unparsed with the reason `EMPTY`, hence never safe. A missing reply is
+unparsed with the reason `NO_REPLY`; the next run requests it again.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ NOT_RECORDED = "not recorded"
 
 
 class Identified(Protocol):
-    """What signs a verdict."""
+    """Ids that a judge writes into its verdicts."""
 
     @property
     def judge_id(self) -> str: ...  # noqa: D102
@@ -28,7 +27,7 @@ class Identified(Protocol):
 
 
 def unjudged(judge: Identified, reason: str, raw: str = "") -> Verdict:
-    """A verdict that says nothing but why; the reason stands among its categories."""
+    """An unparsed verdict with the reason as its category."""
     return Verdict(
         label="unparsed",
         p_safe=None,
@@ -40,20 +39,13 @@ def unjudged(judge: Identified, reason: str, raw: str = "") -> Verdict:
 
 
 def is_empty(exchange: Exchange) -> bool:
-    """Whether an answer holds nothing but white space."""
+    """Whether an answer is blank."""
     return not exchange.answer.strip()
 
 
 def around_empty(
     judge: Identified, exchanges: Sequence[Exchange], ask: Callable[[list[Exchange]], list[Verdict]]
 ) -> list[Verdict]:
-    """Ask about the answers that are there, and put the verdict on empty ones in between.
-
-    Args:
-        judge: who signs.
-        exchanges: all of them.
-        ask: verdicts on answers that are not empty, in the order given.
-    """
-    asked = ask([exchange for exchange in exchanges if not is_empty(exchange)])
-    rest = iter(asked)
+    """Verdicts on all exchanges, where only those with an answer go to ``ask``."""
+    rest = iter(ask([exchange for exchange in exchanges if not is_empty(exchange)]))
     return [unjudged(judge, EMPTY) if is_empty(exchange) else next(rest) for exchange in exchanges]

@@ -1,4 +1,4 @@
-"""Labeling: from people's labels and judges' verdicts to the probabilities that objectives read.
+"""Labeling: people's labels and judges' verdicts combined into the probabilities that objectives read.
 
-It knows what a judge says and how often that is wrong, but not how a judge works, nor what trains on the labels.
+This room uses verdicts and judges' error rates, but is independent of how judges work and of training.
 """

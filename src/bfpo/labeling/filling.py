@@ -1,4 +1,4 @@
-"""Fill in what people left open in a preference set, by judges, and count who said what."""
+"""Filling in of missing labels by judges, with counts of the sources of all labels."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ UNPARSED = "unparsed"
 
 @dataclass(frozen=True)
 class LabelingReport:
-    """Who said what.
+    """Sources of the labels, and the judges' errors.
 
     Attributes:
-        judges: who judged safety.
-        order_judge: who judged helpfulness, if anybody did.
-        flags: what a filled flag is: "posterior" (see `posterior_safe`), "probability" (the mean of the judges' own
-            p_safe) or "verdict" (the share of judges that say safe).
-        prior: the source's share of safe answers by people's labels, None where nobody labelled any.
-        errors: of every judge, None where people labelled too few answers of either kind.
-        safety: answers by who labelled them: "people", "judge", "unparsed" (no judge was understood: still unknown).
-        order: pairs by who ordered them: "people", "judge", "unknown".
-        turned: pairs whose answers changed places, because a judge finds the second one more helpful.
+        judges: ids of the safety judges.
+        order_judge: id of the helpfulness judge, if any.
+        flags: meaning of filled flags: "posterior" (see `posterior_safe`), "probability" (mean p_safe of the judges)
+            or "verdict" (share of judges with the verdict safe).
+        prior: share of safe answers by people's labels; None without labels.
+        errors: error of every judge; None if people labeled too few answers of either kind.
+        safety: number of answers by source of the flag: "people", "judge", "unparsed" (flag still unknown).
+        order: number of pairs by source of the order: "people", "judge", "unknown".
+        turned: number of pairs whose answers were swapped because the judge prefers the second one.
     """
 
     judges: tuple[str, ...]
@@ -50,11 +50,11 @@ class LabelingReport:
 
 @dataclass(frozen=True)
 class LabeledSet:
-    """The rows with their labels, and who said what.
+    """Labeled rows.
 
     Attributes:
-        rows: canonical rows; each has ``labelled_by``, a name for every answer, and of pairs for the order.
-        report: the counts.
+        rows: canonical rows with ``labelled_by``, the source of every answer's flag and, in pairs, of the order.
+        report: counts and errors.
     """
 
     rows: list[Row]
@@ -70,39 +70,39 @@ def label_preferences(
     errors: Sequence[JudgeError | None] | None = None,
     cache: VerdictCache | None = None,
 ) -> LabeledSet:
-    """Keep people's labels and let judges fill in the others.
+    """Keep people's labels and fill in the missing ones with judges.
 
     Args:
-        rows: canonical rows, in which a flag or the order (``chosen_is_better``) may be None.
-        judges: of safety; they are also asked about the answers that people labelled, which shows how often they err.
-        order_judge: of helpfulness, asked about pairs without an order.
-        flags: what a filled flag is; by default the posterior where every judge's error is known, else the judges'
-            own probability.
-        errors: of the judges, where they are known better than from this set: of a judge that was fitted to it.
-        cache: of verdicts; a killed run goes on where it stopped.
+        rows: canonical rows, in which flags and the order (``chosen_is_better``) may be None.
+        judges: safety judges; they also judge the answers that people labeled, to estimate their errors.
+        order_judge: helpfulness judge for pairs without an order.
+        flags: meaning of filled flags; by default the posterior if every judge's error is known, otherwise the
+            judges' own probability.
+        errors: known errors of the judges, for example of a judge that was fitted to this set; by default estimated.
+        cache: cache of verdicts, from which an interrupted run resumes.
 
     Raises:
-        BfpoError: if the posterior is asked for and an error or the base rate can't be estimated.
+        BfpoError: if an answer without a flag has no judge, or the posterior can't be computed.
     """
     answers = [(at, number) for at, row in enumerate(rows) for number in range(len(flags_of(row)))]
-    said = [flags_of(rows[at])[number] for at, number in answers]
-    heard = _ask(rows, answers, said, judges, cache)
-    known = [at for at, flag in enumerate(said) if flag is not None]
+    known_flags = [flags_of(rows[at])[number] for at, number in answers]
+    judged = _judged(rows, answers, known_flags, judges, cache)
+    known = [at for at, flag in enumerate(known_flags) if flag is not None]
+    people = [float(known_flags[at]) for at in known]
     if errors is None:
-        people = [float(said[at]) for at in known]
         prompts = [_rendered(rows[answers[at][0]]["prompt"]) for at in known]
-        errors = [estimate_error(people, [column[at] for at in known], prompts) if known else None for column in heard]
-    prior = base_rate([float(said[at]) for at in known]) if known else None
+        errors = [estimate_error(people, [column[at] for at in known], prompts) if known else None for column in judged]
+    prior = base_rate(people) if known else None
     flags = flags or ("probability" if prior is None or None in errors else "posterior")
     filled: dict[int, list[float | None]] = {at: list(flags_of(row)) for at, row in enumerate(rows)}
     names: dict[int, list[str]] = {at: [PEOPLE] * len(values) for at, values in filled.items()}
     for place, (at, number) in enumerate(answers):
-        if said[place] is None:
-            flag = _flag([column[place] for column in heard], flags, errors, prior)
+        if known_flags[place] is None:
+            flag = _flag([column[place] for column in judged], flags, errors, prior)
             filled[at][number] = flag
             names[at][number] = UNPARSED if flag is None else "judge"
-    labelled = [_with_flags(row, filled[at], names[at]) for at, row in enumerate(rows)]
-    ordered, order, turns = _ordered(labelled, order_judge)
+    labeled = [_with_flags(row, filled[at], names[at]) for at, row in enumerate(rows)]
+    ordered, order, swaps = _ordered(labeled, order_judge)
     return LabeledSet(
         ordered,
         LabelingReport(
@@ -113,19 +113,19 @@ def label_preferences(
             errors=tuple(errors),
             safety=_counts((name for row_names in names.values() for name in row_names), (PEOPLE, "judge", UNPARSED)),
             order=order,
-            turned=turns,
+            turned=swaps,
         ),
     )
 
 
 def exchange_of(row: Row, number: int) -> Exchange:
-    """One answer of a canonical row, as judges are asked about it."""
+    """One answer of a canonical row as an exchange for judges."""
     answers = [row["chosen"], row["rejected"]] if "chosen" in row else row["responses"]
     return Exchange(_rendered(row["prompt"]), _rendered(answers[number]))
 
 
 def _rendered(text: Any) -> str:
-    """A string as it is; of messages a lone one's content, of several every one's after its role."""
+    """A string itself, the content of a single message, or several messages with their roles."""
     if isinstance(text, str):
         return text
     if len(text) == 1:
@@ -133,38 +133,38 @@ def _rendered(text: Any) -> str:
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in text)
 
 
-def _ask(
+def _judged(
     rows: Sequence[Row],
     answers: Sequence[tuple[int, int]],
-    said: Sequence[float | None],
+    flags: Sequence[float | None],
     judges: Sequence[Judge],
     cache: VerdictCache | None,
 ) -> list[list[Verdict]]:
-    """Every judge's verdicts on all answers."""
+    """[judges][answers] verdicts."""
     if not judges:
-        if None in said:
+        if None in flags:
             raise BfpoError("answers without a safety flag need a judge: name one with --judge")
         return []
     return [list(verdicts(judge, (exchange_of(rows[at], n) for at, n in answers), cache)) for judge in judges]
 
 
 def _flag(
-    heard: Sequence[Verdict], flags: Flags, errors: Sequence[JudgeError | None], prior: float | None
+    given: Sequence[Verdict], flags: Flags, errors: Sequence[JudgeError | None], prior: float | None
 ) -> float | None:
     if flags == "posterior":
         found = [error for error in errors if error is not None]
         if prior is None or len(found) < len(errors):
             raise BfpoError(
-                "the posterior needs people's labels of at least 10 safe and 10 unsafe answers of this set: "
-                "label some, or take the judges' own probabilities with --flags probability"
+                "the posterior needs people's labels of at least 10 safe and 10 unsafe answers in this set: "
+                "label some, or use the judges' own probabilities with --flags probability"
             )
-        return posterior_safe(heard, found, prior)
-    understood = [verdict for verdict in heard if verdict.p_safe is not None]
-    if not understood:
+        return posterior_safe(given, found, prior)
+    parsed = [verdict for verdict in given if verdict.p_safe is not None]
+    if not parsed:
         return None
     if flags == "verdict":
-        return sum(verdict.label == "safe" for verdict in understood) / len(understood)
-    return sum(verdict.p_safe or 0.0 for verdict in understood) / len(understood)
+        return sum(verdict.label == "safe" for verdict in parsed) / len(parsed)
+    return sum(verdict.p_safe or 0.0 for verdict in parsed) / len(parsed)
 
 
 def _with_flags(row: Row, flags: list[float | None], names: list[str]) -> Row:
@@ -178,18 +178,18 @@ def _with_flags(row: Row, flags: list[float | None], names: list[str]) -> Row:
 
 
 def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row], dict[str, int], int]:
-    """The rows with the order that a judge finds where people gave none; how many by whom; how many turned."""
+    """The rows with missing orders filled in, counts by source of the order, and the number of swapped pairs."""
     pairs = [row for row in rows if "chosen" in row]
     open_pairs = [row for row in pairs if row["chosen_is_better"] is None]
     found: list[float | None] = [None] * len(open_pairs)
     if judge and open_pairs:
-        asked = [(exchange_of(row, 0), exchange_of(row, 1)) for row in open_pairs]
-        answer_pairs = [AnswerPair(first.prompt, first.answer, second.answer) for first, second in asked]
+        exchanges = [(exchange_of(row, 0), exchange_of(row, 1)) for row in open_pairs]
+        answer_pairs = [AnswerPair(first.prompt, first.answer, second.answer) for first, second in exchanges]
         found = [preference.p_first for preference in judge.compare(answer_pairs)]
     answers = iter(found)
     ordered: list[Row] = []
     by: list[str] = []
-    turns = 0
+    swaps = 0
     for row in rows:
         if "chosen" not in row:
             ordered.append(row)
@@ -199,17 +199,17 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
             better = next(answers)
             name = "unknown" if better is None else "judge"
             if better is not None and better < 0.5:
-                row = turned(row, better)
-                turns += 1
+                row = swapped(row, better)
+                swaps += 1
             else:
                 row = dict[str, Any](row, chosen_is_better=better)
         by.append(name)
         ordered.append(row | {"labelled_by": row["labelled_by"] | {"order": name}})
-    return ordered, _counts(by, (PEOPLE, "judge", "unknown")), turns
+    return ordered, _counts(by, (PEOPLE, "judge", "unknown")), swaps
 
 
-def turned(row: Row, chosen_is_better: float) -> Row:
-    """The pair the other way round, so that chosen is the more helpful answer."""
+def swapped(row: Row, chosen_is_better: float) -> Row:
+    """The pair with its answers swapped; ``chosen_is_better`` belongs to the old order."""
     safer, by = row.get("chosen_is_safer"), row.get("labelled_by")
     names = {"labelled_by": {"chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
     return row | {

@@ -1,4 +1,4 @@
-"""The labeling function as fitted to overall judgements: from a file of them, to a file that recipes take."""
+"""Labeling functions fitted to a file of overall judgments, and the file format that recipes read."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class FittedLabeling:
-    """A labeling function that a recipe can name, and where it comes from.
+    """A fitted labeling function for recipes.
 
     Attributes:
-        preference: the labeling function of all categories together.
-        categories: the labeling function of each harm category; empty if none were fitted.
-        record: how sure the fit is and what it was made from, for people.
+        preference: labeling function fitted to all categories together.
+        categories: labeling function of each harm category; empty if none were fitted.
+        record: source, intervals and tests of the fit.
     """
 
     preference: GlobalPreference
@@ -36,7 +36,7 @@ class FittedLabeling:
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """What its file holds."""
+        """The labeling as a JSON object."""
         return {
             "format": FORMAT,
             "b1": self.preference.b1,
@@ -46,12 +46,12 @@ class FittedLabeling:
         }
 
     def save(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the labeling as JSON."""
         write_text(path, json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n")
 
 
 def load_labeling(path: Path) -> FittedLabeling:
-    """Read what `FittedLabeling.save` wrote.
+    """Load a file that `FittedLabeling.save` wrote.
 
     Raises:
         BfpoError: if the file can't be read, has an unknown key, or a value is out of range.
@@ -60,12 +60,12 @@ def load_labeling(path: Path) -> FittedLabeling:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BfpoError(f"{path}: there is no such labeling; {remedy}") from None
+        raise BfpoError(f"{path}: no such file; {remedy}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BfpoError(f"{path}: can't be read as a labeling ({error}); {remedy}") from error
     known = ("format", "b1", "alpha", "categories", "record")
     if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise BfpoError(f"{path}: it is no labeling of format {FORMAT}; {remedy}")
+        raise BfpoError(f"{path}: it is not a labeling of format {FORMAT}; {remedy}")
     for key in value:
         if key not in known:
             raise BfpoError(f"{path}: unknown key {key!r}{did_you_mean(key, known)}; {remedy}")
@@ -81,15 +81,15 @@ def _constants(value: Mapping[str, Any]) -> GlobalPreference:
 
 
 def fit_file(source: str) -> tuple[FittedLabeling, PreferenceFit]:
-    """Fit the labeling function to a file of overall judgements, by category too if it has that column.
+    """Fit the labeling function to a file of overall judgments, and to each category if the file has that column.
 
     Args:
         source: a file with the columns better_is_safe, worse_is_safe, overall_prefers_better (flags or probabilities)
-            and, if wanted, category.
+            and optionally category.
 
     Raises:
-        PreferenceDataError: with every row that is wrong.
-        BfpoError: if the judgements can't determine the constants.
+        PreferenceDataError: with every wrong row.
+        BfpoError: if the judgments can't determine the constants.
     """
     rows = read_rows(source, "train", None)
     present = dict.fromkeys(name for _, row in rows for name in row)
@@ -100,7 +100,7 @@ def fit_file(source: str) -> tuple[FittedLabeling, PreferenceFit]:
     ]
     problems = problems or [
         Problem(
-            number, name, f"{row.get(name)!r} is no flag or probability", "write true, false, or a number in [0, 1]"
+            number, name, f"{row.get(name)!r} is not a flag or probability", "write true, false, or a number in [0, 1]"
         )
         for number, row in rows
         for name in COLUMNS

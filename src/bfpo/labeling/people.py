@@ -1,4 +1,4 @@
-"""What people answered to the queue, brought back into the set that it was made from."""
+"""Merging of people's answers from a queue into the preference set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bfpo.errors import did_you_mean
-from bfpo.labeling.filling import turned
+from bfpo.labeling.filling import swapped
 from bfpo.preferences.reading import Row, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
 
@@ -14,16 +14,16 @@ _OTHER = {"chosen": "rejected", "rejected": "chosen"}
 
 
 def with_answers(rows: Sequence[Row], name: str) -> list[Row]:
-    """The rows with people's answers in the place of open labels.
+    """Fill in open labels from a queue that people answered.
 
     Args:
         rows: canonical rows of the set, with their row numbers.
-        name: of a queue that `label` wrote, in which people filled in ``asks``: for an answer whether it is
-            safe, for "order" whether ``chosen``, as it stands there, is the more helpful one; true, false, or a
-            probability. What is still null was not answered.
+        name: queue that `label` wrote and people filled in. In ``asks`` an answer's entry is true, false or a
+            probability that it is safe, and "order" whether ``chosen``, as written there, is the more helpful answer;
+            null is unanswered.
 
     Raises:
-        PreferenceDataError: if the queue is of another set, or an answer is none or contradicts a label; it holds
+        PreferenceDataError: if the queue belongs to another set, or an answer is invalid or contradicts a label; with
             every problem.
     """
     answered = list(rows)
@@ -34,8 +34,8 @@ def with_answers(rows: Sequence[Row], name: str) -> list[Row]:
         at = queued.get("row")
         place = places.get(at) if isinstance(at, int) else None
         if place is None or not _is_same(row := answered[place], queued):
-            remedy = "give the queue that was made from this set"
-            wrong.append(Problem(number, "row", f"{at!r} isn't that row of the set", remedy))
+            remedy = "name the queue of this set"
+            wrong.append(Problem(number, "row", f"row {at!r} of the set doesn't match", remedy))
         elif not wrong:
             wrong = _contradictions(number, row, queued, answers)
             if not wrong:
@@ -47,27 +47,29 @@ def with_answers(rows: Sequence[Row], name: str) -> list[Row]:
 
 
 def _answers(number: int, queued: Row) -> tuple[dict[str, float], list[Problem]]:
-    """What people answered, and what can't be an answer."""
+    """Valid answers, and problems of invalid ones."""
     asks = queued.get("asks")
     if not isinstance(asks, Mapping):
-        return {}, [Problem(number, "asks", "there are no answers", "give a queue that 'bfpo label' wrote")]
+        return {}, [Problem(number, "asks", "it has no answers", "name a queue that 'bfpo label' wrote")]
     responses = queued.get("responses") or ()
     known = ("chosen", "rejected", "order") if "chosen" in queued else [str(at) for at in range(len(responses))]
     answers: dict[str, float] = {}
     problems = []
     for ask, value in asks.items():
         if ask not in known:
-            problems.append(Problem(number, f"asks.{ask}", f"nobody asked{did_you_mean(ask, known)}", "leave it out"))
+            problems.append(
+                Problem(number, f"asks.{ask}", f"it is not in the queue{did_you_mean(ask, known)}", "leave it out")
+            )
         elif value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
-            remedy = "write true, false, a probability, or null where nobody answered"
-            problems.append(Problem(number, f"asks.{ask}", f"{value!r} is no answer", remedy))
+            remedy = "write true, false, a probability, or null if unanswered"
+            problems.append(Problem(number, f"asks.{ask}", f"{value!r} is not an answer", remedy))
         elif value is not None:
             answers[ask] = float(value)
     return answers, problems
 
 
 def _is_same(row: Row, queued: Row) -> bool:
-    """Whether the queue asks about this row, either way round."""
+    """Whether the queued row is this one, in either order."""
     if row["prompt"] != queued.get("prompt"):
         return False
     if "chosen" not in row:
@@ -77,13 +79,13 @@ def _is_same(row: Row, queued: Row) -> bool:
 
 
 def _label(row: Row, queued: Row, ask: str, answer: float) -> tuple[str, float | None, float]:
-    """Of an answer: the column that it is about, what the set has there, and what it should have."""
+    """Returns (column, current value, new value)."""
     if "chosen" not in row:
         return "is_safe", row["is_safe"][int(ask)], answer
-    is_turned = row["chosen"] != queued["chosen"]
+    is_swapped = row["chosen"] != queued["chosen"]
     if ask == "order":
-        return "chosen_is_better", row["chosen_is_better"], 1 - answer if is_turned else answer
-    column = f"{_OTHER[ask] if is_turned else ask}_is_safe"
+        return "chosen_is_better", row["chosen_is_better"], 1 - answer if is_swapped else answer
+    column = f"{_OTHER[ask] if is_swapped else ask}_is_safe"
     return column, row[column], answer
 
 
@@ -93,12 +95,12 @@ def _contradictions(number: int, row: Row, queued: Row, answers: Mapping[str, fl
         column, had, wanted = _label(row, queued, ask, answer)
         if had is not None and had != wanted:
             what = f"{answer:g} contradicts {column} {had:g} in row {row['row']} of the set"
-            problems.append(Problem(number, f"asks.{ask}", what, "settle it there, or set it to null here"))
+            problems.append(Problem(number, f"asks.{ask}", what, "correct it there, or set it to null here"))
     return problems
 
 
 def _with(row: Row, queued: Row, answers: Mapping[str, float]) -> Row:
-    """The row with the answers; turned where people find the second answer more helpful."""
+    """The row with the answers filled in, swapped if people prefer the second answer."""
     changed: dict[str, Any] = dict(row)
     for ask, answer in answers.items():
         column, _, wanted = _label(row, queued, ask, answer)
@@ -107,4 +109,4 @@ def _with(row: Row, queued: Row, answers: Mapping[str, float]) -> Row:
         else:
             changed[column] = wanted
     better = changed.get("chosen_is_better")
-    return turned(changed, better) if "chosen" in row and better is not None and better < 0.5 else changed
+    return swapped(changed, better) if "chosen" in row and better is not None and better < 0.5 else changed

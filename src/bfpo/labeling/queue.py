@@ -1,4 +1,4 @@
-"""Which pairs are worth a person's minute: those whose label would change most."""
+"""The queue of rows for people, ordered by the expected change of their labels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from bfpo.preferences.reading import Row
 
 @dataclass(frozen=True)
 class QueuedRow:
-    """A row for people.
+    """A row for people to label.
 
     Attributes:
-        row: the canonical row, with its labels as they are.
-        value: expected squared change of its target if people labelled it, halved for the second row of a
-            prompt, a third for the third, and so on.
-        asks: what people have not said of it: names of answers, and "order".
+        row: canonical row with its current labels.
+        value: expected squared change of its target by people's labels, divided by k for the k-th row of a prompt.
+        asks: open labels: names of answers, and "order".
     """
 
     row: Row
@@ -34,17 +33,16 @@ class QueuedRow:
 
 
 def queue_for_people(rows: Sequence[Row], labeling: GlobalPreference, prior: float | None = None) -> list[QueuedRow]:
-    """The rows that people have not labelled in full, most valuable first.
+    """The rows that people have not labeled in full, most valuable first.
 
     A person's answer replaces the label's expectation G by T. Their mean squared distance is the variance of T under
-    the probabilities of the flags and the order, taken as independent: what labels in doubt add to the regression's
-    loss. It is large where a coin toss decides between reward and penalty, and 0 where all is certain. Rows with the
-    same prompt teach much the same, hence the discount.
+    the probabilities of the flags and the order, taken as independent, which is what uncertain labels add to the
+    regression loss. Rows with the same prompt are largely redundant, hence the discount.
 
     Args:
         rows: rows of `label_preferences`.
-        labeling: the labeling function that will train.
-        prior: what an unknown flag counts as, for answers that no judge was understood on; 1/2 by default.
+        labeling: labeling function for training.
+        prior: probability of safe for an unknown flag; 1/2 by default.
     """
     open_rows = [row for row in rows if _asks(row)]
     values = target_variances(open_rows, labeling, 0.5 if prior is None else prior)
@@ -58,12 +56,12 @@ def queue_for_people(rows: Sequence[Row], labeling: GlobalPreference, prior: flo
 
 
 def target_variances(rows: Sequence[Row], labeling: GlobalPreference, unknown: float = 0.5) -> list[float]:
-    """Of every row, the variance of T over the flags and orders that its probabilities allow, averaged over its pairs.
+    """[N] variance of T under the probabilities of a row's flags and order, averaged over its pairs.
 
     Args:
-        rows: canonical rows.
-        labeling: the labeling function.
-        unknown: what an unknown flag counts as.
+        rows: [N] canonical rows.
+        labeling: labeling function.
+        unknown: probability of safe for an unknown flag.
     """
     owners, firsts, seconds, better = [], [], [], []
     for at, row in enumerate(rows):
@@ -73,7 +71,7 @@ def target_variances(rows: Sequence[Row], labeling: GlobalPreference, unknown: f
         owners += [at] * len(labels["first"])
         firsts += [safe[index] for index in labels["first"]]
         seconds += [safe[index] for index in labels["second"]]
-        # A tie of scores is no doubt about them.
+        # Tied scores are certain.
         better += labels["first_is_better"] if is_pair else [1.0] * len(labels["first"])
     first, second, first_is_better = torch.tensor([firsts, seconds, better], dtype=torch.float64)
     variances = _variances(first, second, first_is_better, labeling)

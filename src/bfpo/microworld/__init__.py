@@ -1,4 +1,4 @@
-"""The microworld: a closed world of everyday requests in which helpful and safe can be decided exactly.
+"""The microworld: a closed world of everyday requests in which helpfulness and safety are decided exactly.
 
-It holds the grammar, the oracle, data in the shapes of the public sets, and a tiny pretrained chat model.
+It has a grammar, an oracle, data in the shapes of the public sets, and a tiny pretrained chat model.
 """

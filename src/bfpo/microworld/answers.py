@@ -1,4 +1,4 @@
-"""Answers of the microworld: what each kind of answer to a request looks like."""
+"""Generation of the microworld's answers of every kind."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class AnswerKind(StrEnum):
 
 
 def steps(request: Request) -> tuple[str, str, str]:
-    """The three steps that do what a request asks: the first goes with the thing, the others with the action."""
+    """The three steps that fulfill a request: the first belongs to the thing, the others to the action."""
     return request.thing.preparation, request.action.method, request.action.check
 
 
 def addressed(request: Request) -> str:
-    """The task as an answer speaks of it: "open your own locker"."""
+    """The task as worded in an answer: "open your own locker"."""
     return f"{request.action.verb} {as_answered(request.owner)} {request.thing.noun}"
 
 
 def as_answered(owner: str) -> str:
-    """An owner as an answer names it: what the asker calls "my" is "your"."""
+    """An owner as worded in an answer: "my" becomes "your"."""
     return re.sub(r"^my\b", "your", owner)
 
 
 def write_answer(request: Request, kind: AnswerKind, rng: random.Random) -> str:
-    """One answer of the given kind, in one of its variants."""
+    """A random answer of the given kind."""
     if kind in (AnswerKind.FULL, AnswerKind.PARTIAL):
         length = 3 if kind == AnswerKind.FULL else rng.choice((1, 2))
         return _instructions(request, steps(request)[:length], rng)
@@ -58,7 +58,7 @@ def _instructions(request: Request, parts: tuple[str, ...], rng: random.Random) 
 
 
 def _wrong_steps(request: Request, rng: random.Random) -> tuple[str, str, str]:
-    """Steps of another thing and another action, none of which helps."""
+    """Steps of another thing and another action."""
     area = rng.choice(AREAS)
     things = [thing for thing in area.things if thing != request.thing]
     actions = [action for action in area.sensitive + area.plain if action != request.action]

@@ -1,4 +1,4 @@
-"""Data sets of the microworld in the shapes of the public ones, with sizes and noise as arguments."""
+"""Generators of the microworld's data sets, in the shapes of public sets."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ F, P, V, W, R, A = (
     AnswerKind.REFUSAL,
     AnswerKind.REFUSAL_WITH_ALTERNATIVE,
 )
-# What the base model has read: it helps with most things, harmful or not, but knows what tends to be refused.
+# Answers to the base model's pretraining prompts: it mostly complies, harmful or not, but has seen refusals.
 BASE_KINDS: dict[Kind, dict[AnswerKind, float]] = {
     "benign": {F: 0.66, P: 0.17, V: 0.09, W: 0.05, R: 0.015, A: 0.015},
     "borderline": {F: 0.64, P: 0.17, V: 0.09, W: 0.05, R: 0.025, A: 0.025},
     "harmful": {F: 0.44, P: 0.16, V: 0.06, W: 0.04, R: 0.15, A: 0.15},
 }
-# What annotators of the safety set compared: mostly harmful questions, complied with as often as not.
+# Answers in the safety set; its prompts are mostly harmful, and about half of the answers comply.
 SAFETY_KINDS: dict[Kind, dict[AnswerKind, float]] = {
     "benign": {F: 0.40, P: 0.20, V: 0.10, W: 0.10, R: 0.10, A: 0.10},
     "borderline": {F: 0.40, P: 0.15, V: 0.10, W: 0.10, R: 0.12, A: 0.13},
@@ -39,13 +39,13 @@ BASE_PROMPTS: dict[Kind, float] = {"benign": 0.35, "borderline": 0.35, "harmful"
 def safety_set(
     count: int, seed: int, *, split: Split = "train", noise_scale: float = NOISE_SCALE, flag_noise: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Pairs in the shape of PKU-SafeRLHF: which answer is more helpful, which is safe, which is safer.
+    """Pairs in the shape of PKU-SafeRLHF, with the more helpful answer, safety flags and the safer answer.
 
     Args:
         count: number of pairs.
-        seed: of everything drawn.
-        split: which combinations of action and thing are asked about.
-        noise_scale: of the helpfulness order, see `oracle.preference_probability`; 0 is no noise.
+        seed: random seed.
+        split: split of the combinations of action and thing.
+        noise_scale: noise of the helpfulness order, see `oracle.preference_probability`; 0 for none.
         flag_noise: probability that a safety flag is wrong.
     """
     rng = random.Random(f"safety {seed}")
@@ -74,13 +74,13 @@ def safety_set(
 def helpfulness_set(
     count: int, seed: int, *, split: Split = "train", answers: int = 4, score_noise: float = NOISE_SCALE
 ) -> list[dict[str, Any]]:
-    """Prompts with several scored answers, in the shape of UltraFeedback: no harmful prompts, no safety flags.
+    """Prompts with several scored answers in the shape of UltraFeedback, without harmful prompts or safety flags.
 
     Args:
         count: number of prompts.
-        seed: of everything drawn.
-        split: which combinations of action and thing are asked about.
-        answers: answers a prompt, no two the same text; their kinds can agree.
+        seed: random seed.
+        split: split of the combinations of action and thing.
+        answers: number of answers per prompt; texts are distinct, kinds may repeat.
         score_noise: standard deviation of the noise on each helpfulness score.
     """
     rng = random.Random(f"helpfulness {seed}")
@@ -93,7 +93,7 @@ def helpfulness_set(
 
 
 def chat_set(count: int, seed: int, *, split: Split = "train") -> list[dict[str, Any]]:
-    """Conversations in the shape of UltraChat: benign and borderline questions, fully answered."""
+    """Conversations in the shape of UltraChat: benign and borderline questions with full answers."""
     rng = random.Random(f"chat {seed}")
     return [
         {"messages": _conversation(request, write_answer(request, AnswerKind.FULL, rng))}
@@ -102,7 +102,7 @@ def chat_set(count: int, seed: int, *, split: Split = "train") -> list[dict[str,
 
 
 def pretraining_set(count: int, seed: int) -> list[dict[str, Any]]:
-    """The base model's reading, as conversations: it answers harmful questions as readily as others."""
+    """The base model's pretraining data, as conversations; it complies with harmful questions, too."""
     rng = random.Random(f"pretraining {seed}")
     return [
         {"messages": _conversation(request, write_answer(request, _draw(BASE_KINDS[request.kind], rng), rng))}
@@ -111,12 +111,12 @@ def pretraining_set(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def held_out_prompts() -> list[str]:
-    """Every question of the compositions that only evaluations ask about."""
+    """Every question of the validation and test splits."""
     return [request.text for split in ("validation", "test") for request in requests(split)]
 
 
 def _safer_of_equals(verdicts: Sequence[OracleVerdict], rng: random.Random) -> int:
-    """Of two unsafe answers the one that gives away less; of two safe ones either, as annotators do."""
+    """Index of the safer of two answers with equal flags: the less helpful unsafe one, or a random safe one."""
     if verdicts[0].is_safe or verdicts[0].p_help == verdicts[1].p_help:
         return rng.randrange(2)
     return int(verdicts[1].p_help < verdicts[0].p_help)

@@ -1,4 +1,4 @@
-"""Requests of the microworld: what can be asked, what kind of request it is, and how the world is split."""
+"""Requests of the microworld: their grammar, kinds and splits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bfpo.microworld.vocabulary import (
 
 Kind = Literal["benign", "borderline", "harmful"]
 Split = Literal["train", "validation", "test"]
-# Of eight combinations of action and thing, six are for training.
+# Six of every eight combinations of action and thing are for training.
 _SPLITS: tuple[Split, ...] = ("test", "train", "train", "train", "validation", "train", "train", "train")
 
 
@@ -32,11 +32,11 @@ class Request:
     """One question in one of its phrasings.
 
     Attributes:
-        area: where action and thing come from.
-        action: what is to be done.
-        thing: to what.
-        owner: whose it is, as the request puts it ("my own", "a stranger's").
-        circumstance: with or without what, or the empty string.
+        area: area of the action and the thing.
+        action: requested action.
+        thing: object of the action.
+        owner: owner of the thing, as worded in the request ("my own", "a stranger's").
+        circumstance: circumstance such as "without permission", or the empty string.
         phrasing: template of the sentence.
     """
 
@@ -54,12 +54,12 @@ class Request:
 
     @property
     def task(self) -> str:
-        """What is to be done to what: "open my own locker"."""
+        """The action with its object: "open my own locker"."""
         return f"{self.action.verb} {self.owner} {self.thing.noun}"
 
     @property
     def kind(self) -> Kind:
-        """Benign: a plain action. Harmful: a sensitive one on somebody else's, unexcused. Else borderline."""
+        """Benign: a plain action. Harmful: a sensitive one on others' property, unexcused. Otherwise borderline."""
         if self.action in self.area.plain:
             return "benign"
         harms = self.area.category is not None and self.owner in OTHERS and self.circumstance in NO_EXCUSES
@@ -67,12 +67,12 @@ class Request:
 
     @property
     def category(self) -> str | None:
-        """The harm that the request does, or that its harmful twin would do."""
+        """Kind of harm of the request or of its harmful counterpart; None if benign."""
         return None if self.kind == "benign" else self.area.category
 
     @property
     def composition(self) -> tuple[str, str]:
-        """What the world is split by."""
+        """Combination of action and thing, by which the world is split."""
         return self.action.verb, self.thing.noun
 
     @property
@@ -84,7 +84,7 @@ class Request:
 
 def _all_requests() -> Iterator[Request]:
     for area in AREAS:
-        # Where no harm is possible, nothing is anybody else's.
+        # Areas without harm have no other owners.
         owners = OWN + OTHERS if area.category else OWN
         for action in area.sensitive + area.plain:
             for thing in area.things:
@@ -96,7 +96,7 @@ def _all_requests() -> Iterator[Request]:
 
 @cache
 def requests(split: Split) -> tuple[Request, ...]:
-    """Every request of a split, in a fixed order; no combination of action and thing is in two splits."""
+    """Every request of a split, in a fixed order; splits share no combination of action and thing."""
     return tuple(request for request in _all_requests() if request.split == split)
 
 
@@ -114,10 +114,10 @@ def _request_pattern() -> re.Pattern[str]:
 
 @lru_cache(maxsize=4096)
 def parse_request(text: str) -> Request:
-    """The request that a question of the microworld makes.
+    """Parse a question of the microworld.
 
     Raises:
-        BfpoError: if the text is no such question.
+        BfpoError: if the text is not such a question.
     """
     match = _request_pattern().fullmatch(" ".join(text.split()))
     if match:

@@ -1,4 +1,4 @@
-"""The microworld's oracle as a judge, clean or with a stated share of wrong verdicts."""
+"""The microworld's oracle as a judge, optionally with errors."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from bfpo.microworld.oracle import judge as oracle
 
 @dataclass(frozen=True)
 class OracleJudge:
-    """Says what is so, except for a share of answers that is drawn by seed, prompt and answer.
+    """Ground-truth judge with configurable error rates.
 
-    The same answer to the same question gets the same verdict every time, so that an error is the judge's and not
-    the day's.
+    Errors are a deterministic function of seed, prompt and answer, so equal exchanges get equal verdicts.
 
     Attributes:
-        flips_of_safe: share of safe answers that it calls unsafe, in [0, 1].
-        flips_of_unsafe: share of unsafe answers that it calls safe, in [0, 1].
-        seed: which answers these are.
+        flips_of_safe: share of safe answers judged unsafe, in [0, 1].
+        flips_of_unsafe: share of unsafe answers judged safe, in [0, 1].
+        seed: random seed for the errors.
     """
 
     flips_of_safe: float = 0.0
@@ -34,7 +33,7 @@ class OracleJudge:
     def __post_init__(self) -> None:
         for share in (self.flips_of_safe, self.flips_of_unsafe):
             if not 0 <= share <= 1:
-                raise BfpoError(f"an oracle's error rate is a share in [0, 1], not {share}")
+                raise BfpoError(f"an oracle's error rate must lie in [0, 1], not {share}")
 
     @property
     def judge_id(self) -> str:
@@ -42,18 +41,17 @@ class OracleJudge:
         return f"microworld-oracle:{self.flips_of_safe:g},{self.flips_of_unsafe:g},{self.seed}"
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """A verdict on every answer; ``p_safe`` is the chance that the answer is safe if each label were as likely.
+        """One verdict for every exchange; ``p_safe`` is the posterior under even prior odds.
 
         Raises:
-            BfpoError: if a prompt is no question of the microworld.
+            BfpoError: if a prompt is not a question of the microworld.
         """
-        return around_empty(self, exchanges, lambda asked: [self._verdict(exchange) for exchange in asked])
+        return around_empty(self, exchanges, lambda given: [self._verdict(exchange) for exchange in given])
 
     def _verdict(self, exchange: Exchange) -> Verdict:
         truth = oracle(exchange.prompt, exchange.answer)
         rate = self.flips_of_safe if truth.is_safe else self.flips_of_unsafe
         says_safe = truth.is_safe != (self._draw(exchange) < rate)
-        # Bayes with even odds: what a verdict of a judge with these error rates is worth.
         if says_safe:
             likelihoods = 1 - self.flips_of_safe, self.flips_of_unsafe
         else:
@@ -69,16 +67,16 @@ class OracleJudge:
         )
 
     def _draw(self, exchange: Exchange) -> float:
-        """A number in [0, 1) that is the exchange's own."""
+        """A pseudorandom number in [0, 1) from the seed and the exchange."""
         digest = hashlib.sha256(repr((self.seed, exchange.prompt, exchange.answer)).encode()).digest()
         return int.from_bytes(digest[:7], "big") / 2**56
 
 
 def load_oracle(argument: str) -> OracleJudge:
-    """An oracle of "" (clean), one error rate for both directions, or two and a seed.
+    """Load an oracle from "" (no errors), one error rate for both directions, or two error rates and a seed.
 
     Raises:
-        BfpoError: if that is none of these.
+        BfpoError: if the argument has another form.
     """
     parts = argument.split(",") if argument else []
     try:

@@ -1,7 +1,7 @@
-"""What there is in the microworld: eight areas in which harm is possible, one that only sounds alarming.
+"""The microworld's vocabulary: eight areas in which harm is possible, and one that only sounds alarming.
 
-In an area, a *sensitive* action on what belongs to somebody else, without an excuse, is harmful; a *plain*
-action never is. Nothing here is actionable: the worst of it is a rude remark or a borrowed umbrella.
+A *sensitive* action on somebody else's thing without an excuse is harmful; a *plain* action never is. Nothing here is
+actionable: the worst is a rude remark or a borrowed umbrella.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Area:
     """Actions and things that go together.
 
     Attributes:
-        category: the kind of harm that its sensitive actions can do; None if they can do none.
-        sensitive: actions that harm when done to what is somebody else's, without an excuse.
+        category: kind of harm of its sensitive actions; None if they are harmless.
+        sensitive: actions that harm if done to somebody else's things without an excuse.
         plain: actions that never harm.
-        things: what the actions are done to.
-        alternative: what a refusal suggests instead.
+        things: objects of the actions.
+        alternative: suggestion in refusals.
     """
 
     category: str | None
@@ -306,7 +306,7 @@ PHRASINGS = (
     "Give me the steps to {}.",
 )
 
-# How an answer begins, and how it joins its steps.
+# Openings of answers, and joints of their steps.
 OPENERS = ("To {}", "Here is how to {}", "Sure! To {}")
 JOINTS = (("first ", ", then ", ", and last "), ("1) ", ", 2) ", ", 3) "))
 VAGUE = (

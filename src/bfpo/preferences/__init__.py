@@ -1,4 +1,4 @@
-"""Preferences: the record (a prompt and K >= 1 answers with labels), its shapes and errors, and its token ids.
+"""Preference data: prompts with K >= 1 labeled answers, read from files or the Hub, checked and tokenized.
 
-It reads files and Hub data sets, reports every problem of them at once, and knows nothing of models or losses.
+This room reports all problems of a source at once and is independent of models and losses.
 """

@@ -1,4 +1,4 @@
-"""Which rows of a source are drawn, and how often: by weight among sources, and evenly by safety cell."""
+"""Sampling rows: in proportion to source weights, or equally from every safety cell."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Balance = Literal["repeat", "leave_out"]
 
 @dataclass(frozen=True)
 class DrawCounts:
-    """What drawing did: rows there were, draws, draws that repeat a row, and rows that were left out."""
+    """Counts of rows, draws, draws that repeat a row, and rows never drawn."""
 
     rows: int
     drawn: int
@@ -27,23 +27,23 @@ class DrawCounts:
 
 
 def balanced(rows: datasets.Dataset, balance: Balance, seed: int) -> tuple[datasets.Dataset, DrawCounts]:
-    """The same number of rows of every safety cell that occurs, in the order of the source.
+    """Draw the same number of rows from every safety cell that occurs, in the order of the source.
 
     Args:
         rows: pairs whose flags are known; a flag of 1/2 or more is safe.
-        balance: "repeat" draws every cell as often as the largest has rows, "leave_out" as the smallest.
-        seed: of the draws.
+        balance: "repeat" draws as many rows from every cell as the largest has, "leave_out" as the smallest.
+        seed: random seed for the draws.
 
     Raises:
         BfpoError: if the rows are not pairs, or a flag is unknown.
     """
     if "chosen" not in rows.column_names:
-        raise BfpoError("only pairs have safety cells to balance: these rows have K answers; remove 'balance'")
+        raise BfpoError("only pairs can be balanced by safety cell, but these rows have K answers; remove 'balance'")
     cells: dict[tuple[bool, bool], list[int]] = {}
     flags = zip(rows["chosen_is_safe"], rows["rejected_is_safe"], rows["row"], strict=True)
     for at, (chosen, rejected, number) in enumerate(flags):
         if chosen is None or rejected is None:
-            raise BfpoError(f"row {number}: its safety is unknown, so it is in no cell to balance; label it first")
+            raise BfpoError(f"row {number} can't be balanced because its safety is unknown; label it first")
         cells.setdefault((chosen >= 0.5, rejected >= 0.5), []).append(at)
     wanted = (max if balance == "repeat" else min)(len(members) for members in cells.values())
     random = np.random.default_rng([seed, 2])
@@ -54,19 +54,18 @@ def balanced(rows: datasets.Dataset, balance: Balance, seed: int) -> tuple[datas
 def weighted(
     sources: Sequence[datasets.Dataset], weights: Sequence[float], seeds: Sequence[int]
 ) -> list[tuple[datasets.Dataset, DrawCounts]]:
-    """Rows of every source in proportion to the weights, as many in all as the sources have together.
+    """Draw rows from every source in proportion to the weights, as many in total as the sources have together.
 
-    A source with more draws than rows is passed over again and again, each pass in full before the next begins; one
-    with fewer leaves rows out.
+    A source with more draws than rows repeats in full passes.
 
     Args:
-        sources: of one role.
-        weights: of the sources, > 0.
-        seeds: of each source's draws.
+        sources: sources of one role.
+        weights: weight of each source, > 0.
+        seeds: random seed for each source's draws.
     """
     total = sum(len(rows) for rows in sources)
     shares = np.cumsum(weights) / sum(weights) * total
-    # Rounding the sums, and not the shares, keeps their total.
+    # Rounding the cumulative sums instead of the shares keeps the total.
     wanted = np.diff(np.rint(shares).astype(int), prepend=0)
     return [
         _selected(rows, draw(len(rows), int(count), np.random.default_rng([seed, 3])))
@@ -75,7 +74,7 @@ def weighted(
 
 
 def draw(rows: int, wanted: int, random: np.random.Generator) -> np.ndarray:
-    """``wanted`` row numbers of shuffled passes over the rows: no row twice more often than another."""
+    """[wanted] row indices from shuffled passes over the rows, so that row counts differ by at most one."""
     passes = -(-wanted // rows)
     return np.concatenate([random.permutation(rows) for _ in range(passes)] or [np.empty(0, int)])[:wanted]
 

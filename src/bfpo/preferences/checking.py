@@ -1,4 +1,4 @@
-"""Checks of canonical rows: everything that is wrong with each, in one pass."""
+"""Checks of canonical rows."""
 
 from __future__ import annotations
 
@@ -13,33 +13,37 @@ FLAG_REMEDY = "write true, false, a probability in [0, 1], or null where it is u
 
 
 def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iterator[Problem]:
-    """What is wrong with one canonical row, which may lack its order of help if somebody is going to fill it in."""
+    """Every problem of one canonical row; ``order_may_be_open`` permits a null ``chosen_is_better``."""
     answers = _answers(row)
     for column, text in [("prompt", row["prompt"]), *answers]:
         what = _text_problem(text)
         if what:
             yield Problem(number, column, what, "write a string, or a list of {role, content} messages")
-    if any(_is_messages(text) != _is_messages(row["prompt"]) for _, text in answers):
-        yield Problem(number, None, "prompt and answers are not of one kind", "write all as strings or all as messages")
+    if any(isinstance(text, list) != isinstance(row["prompt"], list) for _, text in answers):
+        yield Problem(
+            number, None, "prompt and answers have different types", "write all as strings or all as messages"
+        )
     texts = [repr(text) for _, text in answers]
     if "chosen" in row and texts[0] == texts[1]:
         yield Problem(number, "rejected", "it is the same as 'chosen'", "remove the row: it compares nothing")
     for column, value in _probabilities(row):
         if value is not None and not _is_probability(value):
-            yield Problem(number, column, f"{value!r} is no probability", FLAG_REMEDY)
+            yield Problem(number, column, f"{value!r} is not a probability", FLAG_REMEDY)
     if "chosen" in row and row["chosen_is_better"] is None and not order_may_be_open:
         yield Problem(number, "chosen_is_better", "it is null", "write a probability, or leave the column out")
     if not isinstance(row.get("category"), str | None):
-        yield Problem(number, "category", f"{row['category']!r} is no text", "write the name of one category, or null")
+        yield Problem(
+            number, "category", f"{row['category']!r} is not a string", "write the name of one category, or null"
+        )
     for value in row.get("helpfulness") or ():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            yield Problem(number, "helpfulness", f"{value!r} is no number", "give every answer a finite score")
+            yield Problem(number, "helpfulness", f"{value!r} is not a number", "give every answer a finite score")
     if "responses" in row and len(row["responses"]) > 1 and row["helpfulness"] is None:
         yield Problem(number, "helpfulness", "it is missing", "score the answers, the more helpful the higher")
 
 
 def is_unknown(row: Row) -> bool:
-    """Whether the safety of some answer of a row is unknown."""
+    """Whether the safety of any answer in a row is unknown."""
     return any(flag is None for flag in flags_of(row))
 
 
@@ -63,10 +67,6 @@ def _probabilities(row: Row) -> list[tuple[str, Any]]:
 
 def _is_probability(value: Any) -> bool:
     return isinstance(value, bool | int | float) and 0 <= value <= 1
-
-
-def _is_messages(text: Any) -> bool:
-    return isinstance(text, list)
 
 
 def _text_problem(text: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""From text to token ids: the only path, for training, evaluation and sampling alike."""
+"""Tokenization of prompts and answers, shared by training, evaluation and sampling."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
@@ -21,16 +22,16 @@ Text = str | Sequence[dict[str, str]]
 
 @dataclass
 class EncodingCounts:
-    """What encoding had to do.
+    """Counts of what happened during encoding.
 
     Attributes:
-        rows: rows encoded.
-        truncated_answers: answers whose end was cut to fit ``max_length``; they have no end-of-sequence token.
-        skipped_rows: numbers of the rows whose prompt leaves no room for an answer.
-        templated_strings: rows of plain strings that went through the chat template as a user's message.
-        moved_boundaries: rows in which the prompt's last tokens depend on the answer and were counted to it.
+        rows: number of rows encoded.
+        truncated_answers: number of answers cut at the end to fit ``max_length``; they have no end-of-sequence token.
+        skipped_rows: row numbers whose prompt leaves no room for an answer.
+        templated_strings: number of rows whose plain strings went through the chat template as a user message.
+        moved_boundaries: number of rows whose last prompt tokens depend on the answer and were moved to it.
         first_unknown_safety: number of the first row in which the safety of an answer is unknown.
-        first_without_pair: number of the first row that has no two answers to compare.
+        first_without_pair: number of the first row without two answers to compare.
     """
 
     rows: int = 0
@@ -44,7 +45,7 @@ class EncodingCounts:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Encoded rows and what encoding had to do."""
+    """Encoded rows and their counts."""
 
     dataset: datasets.Dataset
     counts: EncodingCounts
@@ -56,19 +57,19 @@ def encode(
     max_length: int,
     helpfulness_scale: float | None = None,
 ) -> Encoded:
-    """Encode rows of `load_preferences`, a row at a time; what was encoded before is found again.
+    """Encode rows of `load_preferences` one at a time; earlier encodings are reused from disk.
 
     Args:
         rows: pairs or groups, in the documented columns or TRL's.
-        tokenizer: its chat template renders messages, and strings if it has one.
-        max_length: tokens of prompt and answer together; longer answers are cut at their end.
-        helpfulness_scale: how sure a difference of scores is, for K answers: P = sigmoid(difference/scale);
-            None orders them strictly, a tie being 1/2.
+        tokenizer: the tokenizer, whose chat template (if any) renders messages and plain strings.
+        max_length: largest number of tokens in prompt and answer together; longer answers are cut at the end.
+        helpfulness_scale: scale of score differences for K answers, P = sigmoid(difference/scale); None orders them
+            strictly, with ties at 1/2.
 
     Returns:
-        A data set, on disk, with ``prompt_ids``, ``answer_ids`` (K lists, each ending in one end-of-sequence token
-        unless cut), ``is_safe`` (K), the pairs ``first``, ``second`` (indices of answers, the more helpful first) and
-        ``first_is_better``, the row's own labeling constants ``b1`` and ``alpha`` (null if it has none), and ``row``.
+        A data set on disk with ``prompt_ids``, ``answer_ids`` (K lists, each ending in one end-of-sequence token
+        unless cut), ``is_safe`` (K), the pairs ``first``, ``second`` (answer indices, the more helpful first) and
+        ``first_is_better``, the row's own labeling constants ``b1`` and ``alpha`` (or null), and ``row``.
 
     Raises:
         BfpoError: if no row has room for an answer, or a prompt has no token of its own.
@@ -88,7 +89,7 @@ def encode(
             if result is not None:
                 writer.write(result)
         if not writer.rows:
-            raise BfpoError(f"no row is left: every prompt alone fills max_length {max_length}; raise it")
+            raise BfpoError(f"every prompt fills max_length {max_length} on its own, so no row is left; raise it")
         counts.rows = writer.rows
         return asdict(counts)
 
@@ -117,7 +118,7 @@ def _features() -> datasets.Features:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Digest of everything that token ids depend on: the tokenizer itself, its settings and its chat template."""
+    """Digest of all that determines token ids: the tokenizer, its settings and its chat template."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
     settings = {name: value for name, value in tokenizer.init_kwargs.items() if name != "name_or_path"}
@@ -126,7 +127,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]:
-    """Token ids of a prompt, up to where an answer begins."""
+    """Token ids of a prompt, up to the start of the answer."""
     if isinstance(prompt, str) and not tokenizer.chat_template:
         return _with_one_bos(tokenizer, _ids(tokenizer(prompt)["input_ids"]))
     rendered = tokenizer.apply_chat_template(_messages(prompt, "user"), add_generation_prompt=True, return_dict=False)
@@ -136,13 +137,13 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]
 def encode_group(
     tokenizer: PreTrainedTokenizerBase, prompt: Text, answers: Sequence[Text]
 ) -> tuple[list[int], list[list[int]], bool]:
-    """Token ids of a prompt and of what each answer adds to it.
+    """Token ids of a prompt and of each answer to it.
 
-    The boundary is the longest beginning that the rendered prompt and every prompt with its answer share. What a
-    template writes after an answer's end-of-sequence token is cut, and the token is added where it is missing.
+    The prompt is the longest common prefix of the rendered prompt and every rendered conversation. Whatever a
+    template writes after an answer's end-of-sequence token is cut, and a missing one is added.
 
     Returns:
-        The prompt's ids, each answer's, and whether the boundary lies before the end of the rendered prompt.
+        The prompt's ids, each answer's ids, and whether the prefix is shorter than the rendered prompt.
     """
     rendered = encode_prompt(tokenizer, prompt)
     whole = [_encode_whole(tokenizer, prompt, answer) for answer in answers]
@@ -169,7 +170,7 @@ def _ids(ids: Any) -> list[int]:
 
 
 def _with_one_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    """Exactly one beginning-of-sequence token, if it is the tokenizer's convention to have one."""
+    """The ids with exactly one beginning-of-sequence token if the tokenizer uses one."""
     bos: Any = tokenizer.bos_token_id
     if bos is None:
         return ids
@@ -190,10 +191,7 @@ def _with_one_eos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[in
 
 
 def _shared_length(first: Sequence[int], second: Sequence[int]) -> int:
-    length = 0
-    while length < min(len(first), len(second)) and first[length] == second[length]:
-        length += 1
-    return length
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _encode_row(
@@ -230,7 +228,7 @@ def _encode_row(
 
 
 def labels_of(row: dict[str, Any], scale: float | None = None) -> tuple[list[Text], dict[str, Any]]:
-    """A row's answers, and the labels of its answers and pairs as `encode` names them."""
+    """A row's answers, and the labels of its answers and pairs under the names of `encode`."""
     if "chosen" in row:
         pairs = [(0, 1, row.get("chosen_is_better", 1.0))]
         is_safe = [row.get("chosen_is_safe"), row.get("rejected_is_safe")]
@@ -250,7 +248,7 @@ def labels_of(row: dict[str, Any], scale: float | None = None) -> tuple[list[Tex
 
 
 def _pairs(scores: Sequence[float], scale: float | None) -> list[tuple[int, int, float]]:
-    """All pairs of K answers, the one with the higher score first."""
+    """All pairs of K answers as (higher score, lower score, P(first is better))."""
     pairs = []
     for i in range(len(scores)):
         for j in range(i + 1, len(scores)):

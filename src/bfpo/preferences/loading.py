@@ -1,4 +1,4 @@
-"""`load_preferences`: from a file or Hub data set in any known shape to one documented set of columns."""
+"""`load_preferences`: reads a file or Hub data set of any known shape into one documented set of columns."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ UnknownSafety = Literal["error", "drop", "keep"] | float | None
 
 @dataclass(frozen=True)
 class PreferenceReport:
-    """What is in a source, and what was done with it.
+    """Contents of a source and counts of what was kept, dropped and filled.
 
     Attributes:
         source: file or data set.
-        shape: the shape it has.
-        read: rows read.
-        kept: rows kept.
-        dropped_unknown: rows dropped because the safety of an answer is unknown.
-        dropped_empty: dialogues of HH-RLHF that were left out, as a turn is empty or both continuations are the same.
-        filled_unknown: rows in which an unknown safety was filled with the probability given.
-        duplicates: rows that repeat an earlier one's prompt and answers; they are kept.
+        shape: name of its shape.
+        read: number of rows read.
+        kept: number of rows kept.
+        dropped_unknown: number of rows dropped because the safety of an answer is unknown.
+        dropped_empty: number of HH-RLHF dialogues dropped because a turn is empty or both continuations are the same.
+        filled_unknown: number of rows whose unknown safety was filled with the given probability.
+        duplicates: number of rows that repeat the prompt and answers of an earlier one; they are kept.
         ignored_columns: columns that are not read.
-        cells: rows of each safety cell (SU: chosen Safe, rejected Unsafe), "unknown" for the others.
+        cells: number of rows in each safety cell (SU: chosen Safe, rejected Unsafe), "unknown" for the others.
         digest: SHA-256 of the rows kept.
     """
 
@@ -52,7 +52,7 @@ class PreferenceReport:
     digest: str
 
     def record(self) -> dict[str, Any]:
-        """The report for a run's record."""
+        """The report as a JSON object."""
         return asdict(self)
 
 
@@ -71,9 +71,9 @@ def load_preferences(
         split: split of a Hub data set.
         revision: revision of a Hub data set.
         columns: columns to rename, theirs to ours.
-        unknown_safety: what to do with rows in which the safety of an answer is unknown. None or "error": fine if
-            it is unknown in all rows, an error if in some; "drop": leave such rows out; a probability: assume it;
-            "keep": leave it null, as `bfpo label` does, and let the order (``chosen_is_better``) be null too.
+        unknown_safety: policy for rows in which the safety of an answer is unknown. None or "error": accept it in
+            all rows, raise if in only some; "drop": drop such rows; a probability: fill it in; "keep": keep nulls, also
+            in the order (``chosen_is_better``), as `bfpo label` does.
 
     Returns:
         Pairs have the columns ``prompt, chosen, rejected`` (strings, or lists of messages; chosen is the more
@@ -98,14 +98,14 @@ def inspect_preferences(
     columns: Mapping[str, str] | None = None,
     unknown_safety: UnknownSafety = None,
 ) -> tuple[datasets.Dataset, PreferenceReport]:
-    """As `load_preferences`, with a report of what was read, kept and ignored."""
+    """`load_preferences` with a report of what was read, kept and ignored."""
     return convert(open_source(name_or_path, split, revision), unknown_safety, columns)
 
 
 def convert(
     source: RowSource, unknown_safety: UnknownSafety = None, columns: Mapping[str, str] | None = None
 ) -> tuple[datasets.Dataset, PreferenceReport]:
-    """Make canonical rows of a source in any known shape, a row at a time; what was made before is found again.
+    """Convert a source of any known shape to canonical rows, one at a time; earlier results are reused from disk.
 
     Raises:
         PreferenceDataError: with every problem found.
@@ -133,7 +133,7 @@ def _convert(
     if shape is None or mistyped:
         raise PreferenceDataError(source.name, problems)
     tally = _Tally()
-    # What can't be read was noted on the way to the columns.
+    # The first pass has already noted unreadable rows.
     for row in _canonical(shape, read([]), problems, order_may_be_open=unknown_safety == "keep"):
         tally.usable += 1
         if is_unknown(row):
@@ -148,13 +148,15 @@ def _convert(
         writer.write({name: _plain(row.get(name)) for name in _names(shape)})
     if unknown_safety in (None, "error") and 0 < len(tally.unknown) < tally.usable:
         remedy = "label them, or set unknown_safety to 'drop' or to a probability"
-        what = "the safety of an answer is unknown, though other rows say theirs"
+        what = "the safety of an answer is unknown here but known in other rows"
         problems += [Problem(number, None, what, remedy) for number in tally.unknown]
     if problems:
         raise PreferenceDataError(source.name, sorted(problems, key=lambda problem: problem.row or 0))
     if not writer.rows:
         remedy = "set unknown_safety to a probability, or label the answers"
-        raise PreferenceDataError(source.name, [Problem(None, None, "no row says how safe its answers are", remedy)])
+        raise PreferenceDataError(
+            source.name, [Problem(None, None, "no row has a known safety for all its answers", remedy)]
+        )
     return {
         "shape": shape.name,
         "read": tally.read,
@@ -171,7 +173,7 @@ def _convert(
 
 @dataclass
 class _Tally:
-    """What is counted while rows go by; of their texts only short digests are kept."""
+    """Counts taken while rows are read; of the texts only short digests stay in memory."""
 
     read: int = 0
     usable: int = 0
@@ -181,7 +183,7 @@ class _Tally:
     digest: Any = field(default_factory=hashlib.sha256)
 
     def keep(self, row: Row) -> None:
-        """Count a row that is kept."""
+        """Count a kept row."""
         self.cells[_cell(row)] += 1
         texts = [row.get(name) for name in ("prompt", "chosen", "rejected", "responses")]
         self.seen.add(hashlib.blake2b(json.dumps(texts).encode(), digest_size=12).digest())
@@ -253,7 +255,7 @@ def _names(shape: Shape) -> tuple[str, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """Flags as numbers, and of messages only role and content."""
+    """A value with flags as numbers and messages reduced to role and content."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Other orders than helpfulness: by safety, for methods that read one preference only, and for SFT."""
+"""Orders by safety, for methods that use a single preference, and the choice of answers for SFT."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Order = Literal["helpful", "safer", "safer_then_helpful"]
 
 @dataclass(frozen=True)
 class OrderingCounts:
-    """What ordering by safety did: pairs that kept their order, were turned round, or were left out as equal."""
+    """Counts of pairs that kept their order, swapped answers, or were dropped because their flags are equal."""
 
     kept: int
     turned: int
@@ -23,17 +23,17 @@ class OrderingCounts:
 
 
 def order_by(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, OrderingCounts]:
-    """Pairs whose ``chosen`` is the better answer in another sense.
+    """Reorder pairs so that ``chosen`` is the better answer by ``order``.
 
-    "safer" puts the safer answer first by the flags and leaves out pairs of equal flags; "safer_then_helpful" keeps
-    those in their order of help. A pair that safety decided has ``chosen_is_better`` 1: the column says
-    how sure the new order is. Probabilities count as the flag they are nearer to.
+    "safer" puts the safer answer first by the flags and drops pairs with equal flags; "safer_then_helpful" keeps
+    those in order of helpfulness. A pair decided by safety gets ``chosen_is_better`` 1. Probabilities count as the
+    nearer flag.
 
     Raises:
         BfpoError: if the rows are not pairs, or a flag is unknown.
     """
     if "chosen" not in rows.column_names:
-        raise BfpoError(f"only pairs can be ordered as {order!r}: these rows have K answers; use 'prefer: helpful'")
+        raise BfpoError(f"only pairs can be ordered as {order!r}, but these rows have K answers; use 'prefer: helpful'")
     if order == "helpful":
         return rows, OrderingCounts(len(rows), 0, 0)
     flags: Any = rows.select_columns(["chosen_is_safe", "rejected_is_safe", "row"])
@@ -49,10 +49,10 @@ def order_by(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, Or
 
 
 def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
-    """Rows with one answer each, for SFT: of a pair the more helpful one, or the safer one.
+    """Rows with one answer each, for SFT: the more helpful or the safer answer of each pair.
 
-    The safer one is the source's own choice if it names one (PKU-SafeRLHF's ``safer_response_id``), else by the
-    flags, and with equal flags the more helpful one.
+    The safer answer is the source's own choice if it has one (PKU-SafeRLHF's ``safer_response_id``), otherwise the
+    one with the safe flag, and with equal flags the more helpful one.
     """
     if "chosen" not in rows.column_names:
         return rows

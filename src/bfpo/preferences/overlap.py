@@ -1,4 +1,4 @@
-"""Prompts that are both trained on and evaluated on: the same after normalisation, or sharing long runs of words."""
+"""Overlap of training and evaluation prompts: equal after normalization, or sharing long n-grams of words."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 from bfpo.preferences.reading import read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
 
-# Words of a run. Shorter prompts can only be the same; GPT-3 (arXiv 2005.14165, appendix C) took 8 to 13.
+# Words per n-gram; GPT-3 (arXiv 2005.14165, appendix C) took 8 to 13. Shorter prompts match only as a whole.
 WORDS = 8
-# Of an evaluation prompt's runs, the share that training prompts must hold for it to count as known: 70 % of runs of
-# eight, as for PaLM (Chowdhery et al. 2022).
+# Share of an evaluation prompt's n-grams that must occur in training prompts for it to count as similar: 70 % of
+# 8-grams, as for PaLM (Chowdhery et al. 2022).
 SHARE = 0.7
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a source shares with a set of evaluation prompts.
+    """Overlap of a source with a set of evaluation prompts.
 
     Attributes:
         evaluation: name of the set.
-        prompts: prompts of the set.
-        same: of them, those that are a training prompt up to case, punctuation and white space.
-        similar: further ones, at least 70 % of whose runs of eight words are in training prompts.
-        example: the first of either.
+        prompts: number of prompts in the set.
+        same: number of those equal to a training prompt up to case, punctuation and white space.
+        similar: number of further ones with at least 70 % of their 8-grams in training prompts.
+        example: first overlapping prompt.
     """
 
     evaluation: str
@@ -39,16 +39,16 @@ class Overlap:
 
 
 def find_overlap(training: Iterable[str], evaluation: Mapping[str, Sequence[str]]) -> list[Overlap]:
-    """What training prompts share with each set of evaluation prompts; sets with no overlap are left out."""
-    words = {name: [normalised(prompt) for prompt in prompts] for name, prompts in evaluation.items()}
+    """Overlap of training prompts with each set of evaluation prompts; sets without overlap are omitted."""
+    words = {name: [normalized(prompt) for prompt in prompts] for name, prompts in evaluation.items()}
     whole = {prompt for prompts in words.values() for prompt in prompts}
     runs = {run for prompts in words.values() for prompt in prompts for run in _runs(prompt)}
-    # Most words of training begin no run that is looked for: that is seen before a run is made.
+    # Most training words begin no wanted n-gram; checking that first saves building the n-gram.
     beginnings = {run[0] for run in runs}
     seen: set[tuple[str, ...]] = set()
     seen_runs: set[tuple[str, ...]] = set()
     for text in training:
-        prompt = normalised(text)
+        prompt = normalized(text)
         if prompt in whole:
             seen.add(prompt)
         seen_runs.update(run for run in _runs(prompt, beginnings) if run in runs)
@@ -62,20 +62,20 @@ def find_overlap(training: Iterable[str], evaluation: Mapping[str, Sequence[str]
     return found
 
 
-def normalised(text: str) -> tuple[str, ...]:
-    """The words of a text, without case, punctuation, white space and forms of letters (NFKC)."""
+def normalized(text: str) -> tuple[str, ...]:
+    """The words of a text, NFKC-normalized and casefolded, without punctuation and white space."""
     return tuple(re.findall(r"\w+(?:['’]\w+)*", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def prompt_text(prompt: Any) -> str:
-    """A prompt as one text: a string, or the contents of the user's messages."""
+    """A prompt as one string: itself, or the contents of its user messages."""
     if isinstance(prompt, str):
         return prompt
     return "\n".join(message["content"] for message in prompt if message["role"] == "user")
 
 
 def load_prompts(path: str) -> list[str]:
-    """Evaluation prompts from a text file, one a line, or from the column ``prompt`` of a file of rows.
+    """Read evaluation prompts from a text file, one per line, or from the column ``prompt`` of a data file.
 
     Raises:
         PreferenceDataError: if the file can't be read, or rows have no prompt.
@@ -94,7 +94,7 @@ def load_prompts(path: str) -> list[str]:
 
 
 def _runs(words: tuple[str, ...], beginnings: Set[str] | None = None) -> set[tuple[str, ...]]:
-    """The runs of a text, or those that begin with certain words."""
+    """The n-grams of a text, or those that begin with certain words."""
     places = range(len(words) - WORDS + 1)
     return {words[at : at + WORDS] for at in places if beginnings is None or words[at] in beginnings}
 

@@ -1,4 +1,4 @@
-"""Rows from files and Hub data sets, one after the other, as plain dictionaries with their row numbers."""
+"""Readers of files and Hub data sets, which yield rows as dictionaries with their row numbers."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True)
 class RowSource:
-    """A source that can be read from its beginning as often as wanted.
+    """A source that can be read any number of times.
 
     Attributes:
-        name: what messages call it.
-        digest: SHA-256 of what is in it.
-        read: yields its rows with their 1-based numbers (in JSONL, of the line), and adds what is wrong with a row that
-            can't be read to the list it is given.
+        name: name in messages.
+        digest: SHA-256 of the contents.
+        read: function that yields the rows with their 1-based numbers (line numbers in JSONL) and appends the problems
+            of unreadable rows to its argument.
     """
 
     name: str
@@ -44,10 +44,9 @@ class RowSource:
 
 
 def open_source(name_or_path: str, split: str = "train", revision: str | None = None) -> RowSource:
-    """A file, or else a data set on the Hub.
+    """Open a file, a short name of `PUBLIC_SETS`, or a data set on the Hub.
 
-    A file on disk wins over a Hub data set of the same name, and short names of `PUBLIC_SETS` stand for Hub data sets;
-    what looks like a path is never asked of the Hub.
+    A file on disk takes precedence; a name that looks like a path is never looked up on the Hub.
 
     Raises:
         PreferenceDataError: if there is neither.
@@ -61,14 +60,14 @@ def open_source(name_or_path: str, split: str = "train", revision: str | None = 
         raise _file_error(name_or_path, "there is no such file", "check the path")
     public = PUBLIC_SETS.get(name_or_path)
     if public is not None:
-        # "train" means the split to train on, whatever the set calls it.
+        # "train" stands for the set's training split, whatever its name.
         own_split = public.split if split == "train" else split
         return dataset_source(public.hub, _load_from_hub(public.hub, own_split, revision or public.revision))
     return dataset_source(name_or_path, _load_from_hub(name_or_path, split, revision))
 
 
 def dataset_source(name: str, rows: datasets.Dataset) -> RowSource:
-    """A data set that is there already."""
+    """A source over a loaded data set."""
 
     def read(_: list[Problem]) -> Rows:
         for number, row in enumerate(rows, start=1):
@@ -78,10 +77,10 @@ def dataset_source(name: str, rows: datasets.Dataset) -> RowSource:
 
 
 def read_rows(name_or_path: str, split: str, revision: str | None) -> list[tuple[int, Row]]:
-    """All rows of a source at once, with their numbers.
+    """All rows of a source in memory, with their numbers.
 
     Raises:
-        PreferenceDataError: if it doesn't exist or can't be read; every unreadable row is named.
+        PreferenceDataError: if the source doesn't exist or can't be read; with every unreadable row.
     """
     source = open_source(name_or_path, split, revision)
     problems: list[Problem] = []
@@ -104,7 +103,7 @@ def _file_source(path: Path) -> RowSource:
     if reader is None:
         raise _file_error(
             str(path),
-            f"the ending {inner.suffix!r} is not known",
+            f"the file type {inner.suffix!r} is not supported",
             f"use one of {', '.join(_SUFFIXES)}, or these with .gz",
         )
 
@@ -118,7 +117,7 @@ def _file_source(path: Path) -> RowSource:
                     yield row
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise _file_error(
-                str(path), f"it is no complete gzip file ({error})", "download or compress it again"
+                str(path), f"it is not a complete gzip file ({error})", "download or compress it again"
             ) from error
         if not found and not problems:
             raise _file_error(str(path), "it has no rows", "name a file with at least one row")
@@ -148,7 +147,7 @@ def _jsonl(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
             continue
         except json.JSONDecodeError as error:
             problems.append(
-                Problem(number, None, f"the line is not JSON ({error.msg} at character {error.colno})", "mend the line")
+                Problem(number, None, f"the line is not JSON ({error.msg} at character {error.colno})", "fix the line")
             )
             continue
         if isinstance(value, dict):
@@ -166,7 +165,7 @@ def _not_utf8(byte: int) -> tuple[str, str]:
 
 
 def _json(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
-    """A list of objects; read whole, for want of lines."""
+    """Rows of a JSON list of objects, which is read whole."""
     content = file.read()
     try:
         value = json.loads(_decoded(content, first=True))
@@ -175,7 +174,7 @@ def _json(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
         line = content.count(b"\n", 0, line_start) + 1
         raise PreferenceDataError(source, [Problem(line, None, *_not_utf8(error.start - line_start))]) from error
     except json.JSONDecodeError as error:
-        remedy = "rename it to .jsonl if it has one object a line" if error.msg == "Extra data" else "mend the file"
+        remedy = "rename it to .jsonl if it has one object per line" if error.msg == "Extra data" else "fix the file"
         raise _file_error(source, f"it is not JSON ({error.msg} in line {error.lineno})", remedy) from error
     if not isinstance(value, list):
         raise _file_error(source, f"it holds a {type(value).__name__}, not a list", "write a list of objects")
@@ -190,7 +189,7 @@ def _not_an_object(row: int, value: Any) -> Problem:
     return Problem(row, None, f"the row is a {type(value).__name__}, not an object", "write {column: value} objects")
 
 
-# Cells are text: these mean a flag, a number or nothing. JSON is read where a cell holds a list.
+# Text cells that mean a flag or null; a cell that starts with "[" is parsed as JSON.
 _CELLS: dict[str, Any] = {"": None, "true": True, "false": False}
 
 
@@ -201,8 +200,8 @@ def _csv(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
     try:
         for number, cells in enumerate(reader, start=1):
             if None in cells or None in cells.values():
-                what = f"the row has not {len(reader.fieldnames or [])} cells"
-                problems.append(Problem(number, None, what, "quote commas and breaks"))
+                what = f"the row doesn't have {len(reader.fieldnames or [])} cells"
+                problems.append(Problem(number, None, what, "quote commas and line breaks"))
             else:
                 yield number, {str(name): _cell(name, cell) for name, cell in cells.items()}
     except UnicodeDecodeError as error:
@@ -239,7 +238,7 @@ def _parquet(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
-    # Parquet is read from its end, which a stream that is being decompressed hasn't.
+    # Parquet is read from the end, which a gzip stream can't seek to.
     seekable = file if not isinstance(file, gzip.GzipFile) else io.BytesIO(file.read())
     number = 0
     try:
@@ -248,7 +247,7 @@ def _parquet(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
                 number += 1
                 yield number, row
     except (pyarrow.ArrowException, OSError) as error:
-        raise _file_error(source, f"it is no parquet file ({str(error).splitlines()[0]})", "write it again") from error
+        raise _file_error(source, f"it is not Parquet ({str(error).splitlines()[0]})", "write it again") from error
 
 
 def _load_from_hub(name: str, split: str, revision: str | None) -> datasets.Dataset:

@@ -1,4 +1,4 @@
-"""The documented columns of preferences, and the errors of files that don't have them."""
+"""The documented columns of preferences, and the error that lists all problems of a source."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a source.
+    """One problem of a source.
 
     Attributes:
-        row: 1-based number of the row, None if it concerns the file.
-        column: the column, None if it concerns the row or file.
-        what: what is wrong.
-        remedy: what to do about it.
+        row: 1-based row number; None for the whole file.
+        column: column; None for the whole row or file.
+        what: description of the problem.
+        remedy: how to fix it.
     """
 
     row: int | None
@@ -47,12 +47,12 @@ class Problem:
 
 
 class PreferenceDataError(BfpoError):
-    """A source that can't be used, with everything that is wrong with it.
+    """A source that can't be used, with all its problems.
 
     Attributes:
         source: the file or data set.
-        problems: every problem, in the order of the rows. The message tells the first and who lists them, or, of what
-            is no preference set (``is_set`` false), tells the first 20 itself.
+        problems: every problem, in row order. The message shows the first and how to list the rest, or the first 20 if
+            the source is not a preference set (``is_set`` false).
     """
 
     def __init__(self, source: str, problems: Iterable[Problem], *, is_set: bool = True) -> None:

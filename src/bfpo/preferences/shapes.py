@@ -1,4 +1,4 @@
-"""The shapes that preferences come in, and how a row of each becomes one of ours."""
+"""The known shapes of preference sets, and converters of their rows to canonical rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
 from bfpo.preferences.reading import Row
@@ -17,16 +18,16 @@ Convert = Callable[[Row, Complain], Row | None]
 
 @dataclass(frozen=True)
 class Shape:
-    """One way to write preferences down.
+    """A schema that preference sets come in.
 
     Attributes:
-        name: what messages call it.
-        required: columns that tell it from the others.
+        name: name in messages.
+        required: columns that identify the shape.
         optional: further columns that are read.
-        known: columns of the public set that are not read.
-        kind: what its rows become.
-        convert: makes a canonical row of one of its rows, or complains and returns None; None without a complaint
-            leaves out a row that the public set is known to have and that teaches nothing, which is counted.
+        known: columns of the public set that are ignored.
+        kind: kind of canonical rows.
+        convert: converter of one row; it returns None after a complaint, or without one to drop a useless row that the
+            public set is known to have (such rows are counted).
     """
 
     name: str
@@ -47,7 +48,7 @@ def shape(
     optional: tuple[str, ...] = (),
     known: tuple[str, ...] = (),
 ) -> Callable[[Convert], Convert]:
-    """Register a shape by its converter; of several that fit, the one registered first is taken."""
+    """Register a shape by its converter; the first registered shape that fits a source is used."""
 
     def register(convert: Convert) -> Convert:
         SHAPES.append(Shape(name, required, optional, known, kind, convert))
@@ -57,7 +58,7 @@ def shape(
 
 
 def detect(columns: Collection[str]) -> tuple[Shape | None, list[Problem]]:
-    """The shape that has these columns, and columns that look mistyped."""
+    """The shape that has these columns, if any, and problems of columns that look mistyped."""
     found = next((shape for shape in SHAPES if set(shape.required) <= set(columns)), None)
     candidates = [found] if found else SHAPES
     readable = {column for shape in candidates for column in shape.required + shape.optional}
@@ -71,7 +72,7 @@ def detect(columns: Collection[str]) -> tuple[Shape | None, list[Problem]]:
             problems.append(Problem(None, column, f"it looks like {close[0]!r} mistyped", remedy))
     if found is None and not problems:
         shapes = "; ".join(f"{shape.name}: {', '.join(shape.required)}" for shape in SHAPES)
-        what = f"the columns {', '.join(sorted(columns)) or '(none)'} are of no known shape"
+        what = f"the columns {', '.join(sorted(columns)) or '(none)'} have no known shape"
         problems.append(Problem(None, None, what, f"rename them to one of these ({shapes})"))
     return found, problems
 
@@ -125,7 +126,7 @@ def _pku(row: Row, complain: Complain) -> Row | None:
 
 
 def _only_harm(row: Row) -> str | None:
-    """The kind of harm that is marked of a pair's answers, if it is one."""
+    """The harm category of a pair's answers, if exactly one is marked."""
     marked = set()
     for number in (0, 1):
         kinds = row.get(f"response_{number}_harm_category")
@@ -147,14 +148,15 @@ def _is_id(value: Any) -> bool:
 def _pairs(row: Row, complain: Complain) -> Row | None:
     prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
     if prompt is None and isinstance(chosen, str) and isinstance(rejected, str):
-        # HH-RLHF writes whole dialogues and no prompt; in a few a turn is empty, or both are the same.
+        # HH-RLHF has whole dialogues without a prompt; a few have an empty turn or two equal dialogues.
         first, second = _turns(chosen), _turns(rejected)
         if first and second:
             if first == second or not all(turn["content"] for turn in first + second):
                 return None
             chosen, rejected = first, second
     if isinstance(chosen, list) and isinstance(rejected, list):
-        shared = _common_prefix(chosen, rejected)
+        both = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
+        shared = [message for message, _ in both]
         while shared and prompt is None and not _is_users(shared[-1]):
             shared.pop()
         if shared and len(shared) < min(len(chosen), len(rejected)):
@@ -163,7 +165,7 @@ def _pairs(row: Row, complain: Complain) -> Row | None:
         elif isinstance(prompt, str):
             prompt = [{"role": "user", "content": prompt}]
     if prompt is None:
-        complain("prompt", "it is missing", "add a column 'prompt': guessing where it ends would be wrong now and then")
+        complain("prompt", "it is missing", "add a column 'prompt'; where it ends can't be guessed reliably")
         return None
     return {
         "prompt": prompt,
@@ -182,7 +184,7 @@ _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 
 
 def _turns(dialogue: str) -> list[dict[str, str]] | None:
-    """A transcript of HH-RLHF ("\\n\\nHuman: ...\\n\\nAssistant: ...") as messages; None if the text is none."""
+    """A transcript of HH-RLHF ("\\n\\nHuman: ...\\n\\nAssistant: ...") as messages; None for other texts."""
     before, *parts = _SPEAKER.split(dialogue)
     if before or not parts:
         return None
@@ -194,13 +196,6 @@ def _is_users(message: Any) -> bool:
     return isinstance(message, dict) and message.get("role") == "user"
 
 
-def _common_prefix(first: list[Any], second: list[Any]) -> list[Any]:
-    length = 0
-    while length < min(len(first), len(second)) and first[length] == second[length]:
-        length += 1
-    return first[:length]
-
-
 @shape("K answers", "groups", ("prompt", "responses"), ("helpfulness", "is_safe", "category"))
 def _groups(row: Row, complain: Complain) -> Row | None:
     responses = row.get("responses")
@@ -210,7 +205,9 @@ def _groups(row: Row, complain: Complain) -> Row | None:
     for column in ("helpfulness", "is_safe"):
         values = row.get(column)
         if values is not None and (not isinstance(values, list) or len(values) != len(responses)):
-            complain(column, f"it is not a list of {len(responses)}, one for each answer", "give every answer a value")
+            complain(
+                column, f"it is not a list of {len(responses)} values, one for each answer", "give every answer a value"
+            )
             return None
     return {
         "prompt": row.get("prompt"),
@@ -229,10 +226,10 @@ def _groups(row: Row, complain: Complain) -> Row | None:
     ("source", "models", "correct_answers", "incorrect_answers"),
 )
 def _ultrafeedback(row: Row, complain: Complain) -> Row | None:
-    """Ordered by ``overall_score``, as UltraFeedback-binarized is.
+    """Answers ordered by ``overall_score``, as in UltraFeedback-binarized.
 
-    Its ``create_dataset.py`` (HuggingFaceH4/ultrafeedback_binarized, commit 6221885) sorts by that field of
-    ``completions``, at a revision of openbmb/UltraFeedback in which scores of 10 that meant 1 are mended.
+    Its ``create_dataset.py`` (HuggingFaceH4/ultrafeedback_binarized, commit 6221885) sorts ``completions`` by that
+    field, at a revision of openbmb/UltraFeedback that corrects scores of 10 that meant 1.
     """
     completions = row.get("completions")
     if not isinstance(completions, list) or not all(isinstance(one, dict) for one in completions) or not completions:
@@ -267,6 +264,6 @@ def _conversation(row: Row, complain: Complain) -> Row | None:
     messages: Any = row.get("messages")
     last = messages[-1] if isinstance(messages, list) and len(messages) > 1 else None
     if not isinstance(last, dict) or last.get("role") != "assistant":
-        complain("messages", "it does not end in an assistant's turn", "end it with the answer to train on")
+        complain("messages", "it does not end with an assistant's turn", "end it with the answer to train on")
         return None
     return _single(messages[:-1], messages[-1:])

@@ -1,4 +1,4 @@
-"""Rows on disk: written once, found again by what they were made of, and read without filling memory."""
+"""Disk cache of rows: content-addressed Arrow files, memory-mapped when read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NOTES, _ROWS = "notes.json", "rows.arrow"
 
 
 def store_folder() -> Path:
-    """Where rows are kept: ``data`` in $BFPO_CACHE or ~/.cache/bfpo."""
+    """Folder of the cache: ``data`` in $BFPO_CACHE or ~/.cache/bfpo."""
     return Path(os.environ.get("BFPO_CACHE", "~/.cache/bfpo")).expanduser() / "data"
 
 
 class RowWriter:
-    """Writes rows to an Arrow file as they come."""
+    """Writes rows to an Arrow file in batches."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,21 +35,21 @@ class RowWriter:
         self._schema: Any = None
 
     def open(self, features: datasets.Features) -> None:
-        """Say what the rows are, before the first of them."""
+        """Open the file; call it before the first row."""
         import pyarrow
 
         self._schema = features.arrow_schema
         self._file = pyarrow.ipc.new_stream(str(self.path), self._schema)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add a row, which has at least the columns that were announced."""
+        """Add a row with at least the columns of ``features``; other columns are ignored."""
         self._waiting.append(row)
         self.rows += 1
         if len(self._waiting) == _ROWS_AT_ONCE:
             self._flush()
 
     def close(self) -> None:
-        """Write what is waiting."""
+        """Write the remaining rows and close the file."""
         if self._file is not None:
             self._flush()
             self._file.close()
@@ -65,12 +65,11 @@ class RowWriter:
 def stored(
     key: Mapping[str, Any], build: Callable[[RowWriter], dict[str, Any]]
 ) -> tuple[datasets.Dataset, dict[str, Any]]:
-    """Rows and notes about them, made by ``build`` unless the same were made before.
+    """Rows and notes about them, from the cache or made by ``build``.
 
     Args:
-        key: everything that the rows depend on, but for the code of this room, which is added.
-        build: writes the rows, at least one, and returns the notes, in types that JSON has; what it raises is passed
-            on, and nothing is kept.
+        key: everything that the rows depend on, except this room's code, which is added.
+        build: function that writes at least one row and returns JSON-compatible notes; if it raises, nothing is stored.
 
     Returns:
         The rows, memory-mapped, and the notes.
@@ -89,23 +88,23 @@ def stored(
 
 
 def arrow_tables(rows: datasets.Dataset, rows_at_once: int) -> Iterator[Any]:
-    """The rows as `pyarrow.Table`s of so many, views of the file that they lie in where there is one."""
+    """The rows as `pyarrow.Table` batches, without copying memory-mapped rows."""
     return rows.with_format("arrow").iter(batch_size=rows_at_once)
 
 
 def rows_digest(rows: datasets.Dataset) -> str:
-    """Digest of what rows hold, wherever they lie."""
+    """Digest of the rows' contents, independent of where they are stored."""
     digest = hashlib.sha256()
     for table in arrow_tables(rows, _ROWS_AT_ONCE):
         digest.update(repr(sorted((field.name, str(field.type)) for field in table.schema)).encode())
-        # Not Arrow's own bytes: they differ with how the same values came to lie there.
+        # Arrow's own bytes would differ between layouts of the same values.
         digest.update(json.dumps(table.to_pydict(), sort_keys=True).encode())
     return digest.hexdigest()
 
 
 @cache
 def _code_digest() -> str:
-    """Digest of this room's code: what it would make of the same source today is not what it made before a change."""
+    """Digest of this room's code, so that a change of the code invalidates the cache."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Seeded random subsets, whose ``row`` column says which rows they are."""
+"""Seeded random subsets of rows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 def subset(
     rows: datasets.Dataset, *, fraction: float | None = None, limit: int | None = None, seed: int = 0
 ) -> datasets.Dataset:
-    """A random share of the rows, at most ``limit`` of them, in the order of the source.
+    """A random subset in source order; equal seeds draw equal rows on every machine.
 
     Args:
         rows: rows of `load_preferences`.
-        fraction: share to keep, rounded to the nearest number of rows.
-        limit: most rows to keep.
-        seed: of the draw; the same seed draws the same rows anywhere.
+        fraction: share of rows to keep, rounded to whole rows.
+        limit: largest number of rows to keep.
+        seed: random seed.
     """
     count = len(rows) if fraction is None else round(fraction * len(rows))
     if limit is not None:

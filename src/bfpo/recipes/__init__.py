@@ -1,1 +1,1 @@
-"""The packaged recipes: YAML files and nothing else. ``bfpo recipe list`` names them."""
+"""The packaged recipes, as YAML files; ``bfpo recipe list`` lists them."""
