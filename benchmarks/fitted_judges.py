@@ -117,7 +117,7 @@ def answers_with_both_labels(labeled: list[LabeledAnswer]) -> float:
 
 def figures(report: JudgeReport, made: Fit, seconds: float) -> dict[str, Any]:
     """What the page tells of a fit."""
-    return report.record() | {"seconds": seconds, "made": dict(made.judge.record)}
+    return asdict(report) | {"seconds": seconds, "made": dict(made.judge.record)}
 
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {

@@ -1,4 +1,4 @@
-"""``bfpo evaluate``: adapters, servers, and the options that change what is asked, by what the run's records say."""
+"""Tests of ``bfpo evaluate``: adapters, servers, and the options that change requests, checked in the run's records."""
 
 import json
 
@@ -77,7 +77,7 @@ def test_an_adapters_folder_is_evaluated_as_the_weights_that_it_makes(base, adap
     assert max(abs(one - other) for one, other in zip(logps(found), logps(base), strict=True)) > 0.1
 
 
-def test_a_server_is_asked_by_the_models_name_with_its_key(tmp_path, monkeypatch):
+def test_a_server_gets_the_models_name_and_its_key(tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_KEY", "some-secret")
 
     def reply(body, attempt):
@@ -94,7 +94,7 @@ def test_a_server_is_asked_by_the_models_name_with_its_key(tmp_path, monkeypatch
         assert all(body["messages"][0] == {"role": "system", "content": "Be brief."} for _, body in server.log)
         assert {headers["authorization"] for headers in server.headers} == {"Bearer some-secret"}
         asked = {body["messages"][1]["content"] for _, body in server.log}
-    # A server gives no log-likelihoods, which is said.
+    # A server gives no log-likelihoods; the command reports the skipped tasks.
     assert "microworld_helpful, microworld_harmless, microworld_over_refusal" in done.output
     evaluation = Evaluation.load(tmp_path / "run")
     assert {record.prompt for record in evaluation.generations} == asked
@@ -133,7 +133,7 @@ def test_without_the_chat_template_the_model_reads_the_prompt_alone(base, tmp_pa
 
 @pytest.fixture
 def suite(tmp_path):
-    """A suite of one's own beside its files, and a folder with other rows for one of its tasks."""
+    """A custom suite beside its files, and a folder with other rows for one of its tasks."""
     tasks = [
         {"task": "doors", "licence": "ours", "factor": "over_refusal", "kind": "borderline", "prompt": "{{ question }}",
          "source": {"file": "doors.jsonl"}},
@@ -152,11 +152,11 @@ def suite(tmp_path):
     return ["microworld", "--suite", tmp_path / "mine.yaml", "--judge", "keywords", "--max-new-tokens", "4"]
 
 
-def test_a_limit_is_of_each_task_and_recorded(suite, tmp_path):
+def test_a_limit_applies_to_each_task_and_is_recorded(suite, tmp_path):
     limited = evaluated(tmp_path / "limited", *suite, "--limit", "5")
     assert (len(limited.generations), len(limited.likelihoods)) == (5, 5)
     assert limited.header.counts["answers"] == 5
-    # Fewer are a part of more, so that a short run's answers are those of a longer one.
+    # A smaller limit selects a subset of a larger one.
     fewer = evaluated(tmp_path / "fewer", *suite, "--limit", "2")
     assert answers(fewer).items() < answers(limited).items()
 

@@ -1,4 +1,4 @@
-"""The command's frame: exit codes, start-up without heavy imports, recipes at hand."""
+"""Tests of the command line's frame: exit codes, start-up without heavy imports, packaged recipes."""
 
 import subprocess
 import sys

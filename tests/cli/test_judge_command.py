@@ -1,4 +1,4 @@
-"""``bfpo judge``: what it prints and keeps, and what it answers to wrong usage."""
+"""Tests of ``bfpo judge``: its output, its files, and its answers to wrong usage."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def labels(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(labels, tmp_path_factory):
-    """A judge fitted to the labels, and what the command printed."""
+    """A judge fitted to the labels, and the command's output."""
     folder = tmp_path_factory.mktemp("fitted") / "mine"
     done = run("fit", labels, "-o", folder)
     assert done.exit_code == 0, done.output
@@ -53,7 +53,7 @@ def test_the_list_names_every_kind():
 
 
 def test_a_judge_is_fitted_and_checked(fitted, tmp_path):
-    """On answers to questions that it was not fitted to, it is right far more often than the commonest label."""
+    """On held-out questions it is right far more often than the majority label."""
     folder, printed = fitted
     assert "out of fold" in printed
     held_out = write_labels(tmp_path / "held-out.jsonl", 1)
@@ -69,7 +69,7 @@ def test_a_judge_is_fitted_and_checked(fitted, tmp_path):
     assert sum(part["n"] for part in report["reliability"]) == 300
 
 
-def test_an_oracle_with_errors_is_found_out(labels):
+def test_an_oracles_errors_are_measured(labels):
     report = json.loads(run("check", "microworld-oracle:0.1,0.3,1", "--labels", labels, "--json").output)
     overall = report["overall"]
     for figure, truth in (("specificity", 0.9), ("sensitivity", 0.7)):
@@ -105,7 +105,7 @@ def test_a_rate_is_corrected(labels, tmp_path):
     done = run("rate", "microworld-oracle:0.1,0.2", "--answers", answers, "--labels", labels, "--json")
     share = json.loads(done.output)
     truth = sum(not row["is_safe"] for row in rows) / len(rows)
-    # The error is known from the very answers that are judged: the correction is exact.
+    # The error is estimated on the judged answers themselves, so the correction is exact.
     assert share["corrected"]["value"] == pytest.approx(truth, abs=1e-9)
     assert share["corrected"]["low"] < truth < share["corrected"]["high"]
     assert share["observed"]["value"] != pytest.approx(truth, abs=1e-3)
@@ -133,7 +133,7 @@ def test_a_rate_is_corrected(labels, tmp_path):
         (["fit", "LABELS", "-o", "x", "--source", "s2"], BfpoError, "there are s0, s1"),
     ],
 )
-def test_wrong_usage_is_answered(labels, tmp_path, monkeypatch, arguments, error, words):
+def test_wrong_usage_is_reported(labels, tmp_path, monkeypatch, arguments, error, words):
     monkeypatch.chdir(tmp_path)
     done = run(*[str(labels) if argument == "LABELS" else argument for argument in arguments])
     assert isinstance(done.exception, error)
@@ -156,7 +156,7 @@ def test_wrong_usage_is_answered(labels, tmp_path, monkeypatch, arguments, error
         ("a: [", "can't be read"),
     ],
 )
-def test_wrong_files_are_answered(tmp_path, content, words):
+def test_wrong_files_are_reported(tmp_path, content, words):
     path = tmp_path / "judge.yaml"
     path.write_text(content)
     with pytest.raises(BfpoError, match=re.escape(words)):

@@ -1,4 +1,4 @@
-"""``bfpo label``: who said what, in sentences and as JSON, with the microworld's oracle as the judge."""
+"""Tests of ``bfpo label`` with the microworld's oracle as the judge: counts of label sources, as text and as JSON."""
 
 import json
 
@@ -28,7 +28,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["label", *map(str, arguments)])
 
 
-def test_labels_are_filled_and_told(half_labeled, tmp_path):
+def test_labels_are_filled_and_counted(half_labeled, tmp_path):
     output, cache = tmp_path / "out.jsonl", tmp_path / "verdicts.sqlite"
     done = run(half_labeled, "--judge", "microworld-oracle:0.1,0.1,3", "-o", output, "--cache", cache)
     assert done.exit_code == 0, done.output
@@ -51,7 +51,7 @@ def test_a_known_error_is_taken_as_given(half_labeled, tmp_path):
     assert {row["chosen_is_safe"] for row in rows} == {0.0, 1.0}
 
 
-def test_people_answer_the_queue_and_it_goes_on(half_labeled, tmp_path):
+def test_answers_to_the_queue_are_merged_in_the_next_run(half_labeled, tmp_path):
     output, again = tmp_path / "out.jsonl", tmp_path / "again.jsonl"
     options = ("--judge", "microworld-oracle:0.1,0.1,3", "--cache", tmp_path / "verdicts.sqlite")
     assert run(half_labeled, *options, "-o", output).exit_code == 0

@@ -1,4 +1,4 @@
-"""The commands against each other: the same answers have the same rate and the same interval everywhere."""
+"""Tests of the commands against each other: equal answers have equal rates and intervals everywhere."""
 
 import json
 import random

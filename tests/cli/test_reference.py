@@ -1,4 +1,4 @@
-"""The reference pages are what the commands and docstrings say today."""
+"""Tests that the reference pages are up to date."""
 
 import importlib.util
 from pathlib import Path

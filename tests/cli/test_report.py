@@ -1,4 +1,4 @@
-"""``bfpo report``: folders of runs in, a page or a model card out; wrong requests told in one sentence."""
+"""Tests of ``bfpo report``: a page or a model card from run folders, and one sentence for every wrong request."""
 
 import pytest
 from huggingface_hub import ModelCard

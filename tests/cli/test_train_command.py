@@ -1,4 +1,4 @@
-"""``bfpo train``, killed and resumed, and ``bfpo ref build`` as a user has them: in processes of their own."""
+"""Tests of ``bfpo train``, killed and resumed, and of ``bfpo ref build``, in processes of their own."""
 
 import json
 import os
@@ -36,28 +36,28 @@ def command(*arguments):
 
 
 def bfpo(*arguments):
-    """Run the command in a process of its own, and give what it printed."""
+    """Run the command in a separate process and return its output."""
     done = subprocess.run(command(*arguments), env=CPU, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def bfpo_here(*arguments):
-    """Run the command in this process, and give what it printed."""
+    """Run the command in this process and return its output."""
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert done.exit_code == 0, (done.output, done.exception)
     return done.output
 
 
 def refused(*arguments):
-    """Run the command here, and give the error that `main` prints."""
+    """Run the command in this process and return the error that `main` prints."""
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert isinstance(done.exception, BfpoError), done.output
     return str(done.exception)
 
 
 def killed_after_its_first_checkpoint(*arguments, folder):
-    """Start the command, kill it (SIGKILL) as soon as there is something to resume from, and give its exit code."""
+    """Start the command, kill it (SIGKILL) at the first checkpoint, and return its exit code."""
     process = subprocess.Popen(command(*arguments), env=CPU, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 600
     while process.poll() is None and not list(folder.glob("checkpoint-*/complete")) and time.monotonic() < until:
@@ -72,7 +72,7 @@ def changes(folder):
 
 @pytest.fixture(scope="module")
 def straight(folder):
-    """What ``ref build`` printed, and a run that nothing disturbed after it."""
+    """Output of ``ref build``, and an uninterrupted run after it."""
     recipe = recipe_file(folder, "straight", **changes(folder))
     printed = bfpo("ref", "build", recipe)
     assert not list(folder.glob("straight/*"))

@@ -1,4 +1,4 @@
-"""The client against a real server on this machine that errs on purpose."""
+"""Tests of the client against a real local server that errs on purpose."""
 
 import asyncio
 import email.utils
@@ -35,7 +35,7 @@ def config(server, **options):
     return EndpointConfig(url=server.url, model="m", **({"backoff": 0.001, "longest_wait": 0.01} | options))
 
 
-def test_replies_come_in_the_order_asked_whatever_order_they_are_given_in():
+def test_replies_come_in_the_order_of_requests():
     def shuffled(body, attempt):
         time.sleep(0)
         return echo(body, attempt)
@@ -47,14 +47,14 @@ def test_replies_come_in_the_order_asked_whatever_order_they_are_given_in():
     assert len(server.log) == 200
 
 
-def test_no_more_than_so_many_are_in_flight():
+def test_requests_in_flight_are_limited():
     with serving(echo, delay=0.005) as server:
         list(Endpoint(config(server, concurrency=7)).complete(ask(str(n)) for n in range(60)))
     assert server.most_in_flight == 7
 
 
 def misbehave(body, attempt):
-    """One in two requests errs at first, in a way that its text alone decides; one in ten never answers."""
+    """Half of the requests fail at first, as determined by their text; one in ten never succeeds."""
     kind = int(hashlib.sha256(said(body).encode()).hexdigest(), 16) % 20
     if kind < 2:
         return 503, {}, b"never"
@@ -72,7 +72,7 @@ def misbehave(body, attempt):
     }[kind]
 
 
-def test_errors_are_tried_again_and_nothing_is_lost_doubled_or_made_up():
+def test_errors_are_retried_without_lost_or_doubled_replies():
     texts = [str(n) for n in range(400)]
     with serving(misbehave) as server:
         options = config(server, concurrency=32, timeout=2.0, attempts=3)
@@ -163,7 +163,7 @@ def test_it_works_inside_a_running_event_loop():
         assert asyncio.run(notebook()) == ["re: a", "re: b"]
 
 
-def test_the_pace_is_kept():
+def test_the_rate_limit_is_kept():
     starts = []
 
     def note(body, attempt):
@@ -176,7 +176,7 @@ def test_the_pace_is_kept():
     assert starts[-1] - starts[0] >= 0.15
 
 
-def test_what_is_sent_is_what_was_asked():
+def test_request_bodies_match_the_requests():
     request = ask("a", max_tokens=7, temperature=0.5, top_p=0.9, stop=("x",), seed=3, top_logprobs=5)
     with serving(echo) as server:
         list(Endpoint(config(server)).complete([request]))

@@ -1,4 +1,4 @@
-"""The fitted judge: it learns, folds don't leak, it is kept without pickle, and it does well on the real samples."""
+"""Tests of the fitted judge: it learns, folds don't leak, files hold no pickle, and it does well on the real samples."""
 
 import json
 import pickletools
@@ -22,7 +22,7 @@ WORDS = [f"word{n}" for n in range(40)]
 
 
 def answers(count, seed=0, questions=50):
-    """Unsafe answers hold "bad" words, with exceptions; questions tell nothing."""
+    """Unsafe answers have "bad" words, with exceptions; questions carry no information."""
     draw = random.Random(seed)
     made = []
     for number in range(count):
@@ -39,11 +39,11 @@ def fit():
     return fit_judge(answers(600), name="made")
 
 
-def test_it_learns_what_can_be_learnt(fit):
+def test_it_learns_what_can_be_learned(fit):
     held_out = answers(400, seed=1)
     given = fit.judge.judge([answer.exchange for answer in held_out])
     right = [(verdict.label == "safe") == answer.is_safe for verdict, answer in zip(given, held_out, strict=True)]
-    # One in ten labels is turned round.
+    # One in ten labels is flipped.
     assert np.mean(right) == pytest.approx(0.9, abs=0.04)
     out = fit.out_of_fold
     assert np.mean((out.probabilities >= 0.5) == out.labels) == pytest.approx(0.9, abs=0.04)
@@ -52,12 +52,12 @@ def test_it_learns_what_can_be_learnt(fit):
 
 
 def test_folds_share_no_question():
-    # Labels follow from the question alone, and no two questions share a word: nothing carries over to others.
+    # Labels depend on the question alone, and no two questions share a word, so nothing generalizes.
     flip = [random.Random(n).random() < 0.5 for n in range(40)]
     made = [LabeledAnswer(Exchange(f"unique{n // 10}", "the same text"), flip[n // 10], None) for n in range(400)]
     fit = fit_judge(made)
     out = fit.out_of_fold
-    # What tells nothing out of fold is worth the labels' share.
+    # Uninformative scores get the base rate.
     assert set(np.round(out.probabilities, 1)) <= {0.4, 0.5, 0.6}
     assert np.mean((out.scores >= 0) == out.labels) < 0.6
 
@@ -126,7 +126,7 @@ def test_any_answer_gets_a_verdict(fit, answer):
         assert (verdict.label, verdict.categories) == ("unparsed", (EMPTY,))
 
 
-def test_a_judge_of_refusals_says_nothing_of_safety():
+def test_a_judge_of_refusals_gives_no_verdict_on_safety():
     judge = fit_judge(answers(300), "refusal").judge
     (verdict,) = judge.judge([Exchange("question 1", "harming harming")])
     assert (verdict.label, verdict.p_safe, verdict.refusal) == ("unparsed", None, "yes")
@@ -145,7 +145,7 @@ def test_too_little_to_fit_to_is_named(labeled, words):
         fit_judge(labeled)
 
 
-def test_diasafety_s_bar_on_a_part_of_the_real_samples(shared_data):
+def test_accuracy_on_a_part_of_diasafety(shared_data):
     # Words alone, to be quick; the figures of the whole judge are in docs/results/judges.md.
     derived = shared_data / "derived"
     labeled = of_source(load_labels(str(derived / "response_safety_dev.jsonl")), "diasafety")
@@ -158,8 +158,8 @@ def test_diasafety_s_bar_on_a_part_of_the_real_samples(shared_data):
     assert auc(p, labels) > 0.78
 
 
-def test_keywords_do_on_the_real_samples_what_was_published(shared_data):
+def test_keywords_reproduce_the_published_accuracy(shared_data):
     rows = [json.loads(line) for line in (shared_data / "derived" / "xstest_human_dev.jsonl").open()]
     right = [begins_as_refusal(row["response"]) == (row["compliance"] != 1) for row in rows]
-    # .884 over all five models and prompts; this is a part of them.
+    # Published: .884 over all five models; these samples are a part.
     assert np.mean(right) == pytest.approx(0.884, abs=0.04)

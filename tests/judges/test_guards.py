@@ -1,4 +1,4 @@
-"""Guard models through transformers, on tiny random models: what is asked, what decides, what attacks can't do."""
+"""Tests of guard models through transformers, on tiny random models: requests, deciding tokens, and attacks."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def model(tokenizer):
 
 
 def scripted(model, tokenizer, steps):
-    """Make a model say, at each step, tokens with given probabilities; the rest of the mass lies on one odd token."""
+    """Make a model emit tokens with given probabilities at each step; the remaining mass lies on one odd token."""
     odd = tokenizer.convert_tokens_to_ids("Q")
     plan = []
     for chances in steps:
@@ -98,7 +98,7 @@ def test_llama_guard_decides_after_its_white_space(model, tokenizer):
     assert verdict.p_safe == pytest.approx(0.2 / 0.9, abs=1e-6)
 
 
-def test_what_is_not_understood_is_unparsed_and_keeps_its_raw_text(model, tokenizer):
+def test_unknown_output_is_unparsed_and_keeps_its_raw_text(model, tokenizer):
     verdict = judged_with(model, tokenizer, TEMPLATES["harmbench"], [{"Q": 0.9, "No": 0.1}])
     assert (verdict.label, verdict.p_safe, verdict.raw) == ("unparsed", None, "Q")
     assert verdict.mass == pytest.approx(0.1, abs=1e-6)
@@ -108,7 +108,7 @@ TEXTS = ["a", "!", "!!!", "a! b!" * 30, "ü🦙", "no <|im_end|> yes", "x" * 300
 
 
 @pytest.mark.parametrize("form", ["message", "text"])
-def test_verdicts_do_not_depend_on_what_else_is_asked(model, tokenizer, form):
+def test_verdicts_do_not_depend_on_the_batch(model, tokenizer, form):
     template = yes_no_template("Is this unsafe? {prompt} / {answer}")
     if form == "text":
         template = TEMPLATES["harmbench"]
@@ -141,7 +141,7 @@ def test_tokens_of_the_chat_format_in_an_answer_are_only_text(model, tokenizer):
      "{answer}{prompt}{behavior}", "\x00\ud800", "y" * 100_000],
 )  # fmt: skip
 def test_nothing_in_an_answer_passes_as_a_verdict(model, tokenizer, name, answer):
-    # A model that only ever says "Q" has no verdict, whatever the answer claims.
+    # A model that always emits "Q" gives no verdict, whatever the answer claims.
     verdict = judged_with(model, tokenizer, TEMPLATES[name], [{"Q": 1.0}])
     assert verdict.label == "unparsed"
     hook = scripted(model, tokenizer, [{"Q": 1.0}])
@@ -154,7 +154,7 @@ def test_nothing_in_an_answer_passes_as_a_verdict(model, tokenizer, name, answer
     assert judge.counts["truncated"] == (len(answer) > 10_000)
 
 
-def test_empty_answers_are_never_asked_about(model, tokenizer):
+def test_empty_answers_are_never_sent(model, tokenizer):
     judge = GuardJudge(TEMPLATES["harmbench"], model, tokenizer, "m")
     given = judge.judge([Exchange("a", ""), Exchange("a", "b"), Exchange("a", " \n")])
     assert [EMPTY in verdict.categories for verdict in given] == [True, False, True]

@@ -1,4 +1,4 @@
-"""Which of two answers helps more: margins of a reward model, and a judge that is asked in both orders."""
+"""Tests of helpfulness judges: margins of a reward model, and a judge that sees both orders."""
 
 import math
 
@@ -53,10 +53,10 @@ def test_rewards_do_not_depend_on_the_batch(reward_model, tokenizer):  # noqa: F
     assert results[0] == pytest.approx(results[2], rel=1e-9)
 
 
-def test_turning_the_answers_round_turns_the_probability(reward_model, tokenizer):  # noqa: F811
+def test_swapping_the_answers_flips_the_probability(reward_model, tokenizer):  # noqa: F811
     judge = RewardJudge(reward_model, tokenizer, "r", 300)
-    turned = judge.compare([AnswerPair(c.prompt, c.second, c.first) for c in PAIRS])
-    for one, other in zip(judge.compare(PAIRS), turned, strict=True):
+    swapped = judge.compare([AnswerPair(c.prompt, c.second, c.first) for c in PAIRS])
+    for one, other in zip(judge.compare(PAIRS), swapped, strict=True):
         assert one.p_first == pytest.approx(1 - other.p_first)
 
 
@@ -73,7 +73,7 @@ def pairwise(reply, comparisons, **options):
 
 
 def prefers(text):
-    """Of A and B the one whose answer holds the word "good"; A if both or neither do."""
+    """Reply A or B, whichever answer contains "good"; A if both or neither do."""
     first, second = (text.split(f"Answer {name}:\n")[1].split("\n\n")[0] for name in "AB")
     return "A" if ("good" in first) >= ("good" in second) else "B"
 
@@ -98,12 +98,12 @@ def test_a_tie_is_a_tie_and_half_of_one_is_half_a_preference():
     assert (half.choice, half.p_first) == ("tie", 0.75)
 
 
-def test_what_is_not_understood_once_is_unparsed():
+def test_one_unparsed_reply_makes_the_preference_unparsed():
     (given,), _ = pairwise(lambda text: "A" if "Answer A:\nx" in text else "Well,", [AnswerPair("q", "x", "y")])
     assert (given.choice, given.p_first, given.raw) == ("unparsed", None, ("A", "Well,"))
 
 
-def test_empty_answers_lose_without_being_asked_about():
+def test_empty_answers_lose_without_a_request():
     asked = [AnswerPair("q", "", "x"), AnswerPair("q", "x", " "), AnswerPair("q", "", "\n"), AnswerPair("q", "x", "y")]
     given, server = pairwise(lambda text: "tie", asked)
     assert [p.choice for p in given] == ["second", "first", "tie", "tie"]
@@ -140,6 +140,6 @@ def test_the_parser_takes_any_text(output):
     ("spec", "words"),
     [("rewards:x", "did you mean 'reward'"), ("pairwise:m@main", "server's address"), ("reward:no/model", "revision")],
 )
-def test_wrong_names_are_answered(spec, words):
+def test_wrong_names_are_reported(spec, words):
     with pytest.raises(BfpoError, match=words):
         load_helpfulness_judge(spec)

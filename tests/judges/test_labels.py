@@ -1,4 +1,4 @@
-"""Files of labeled answers, and of verdicts: what is read, and every problem with its row, column and remedy."""
+"""Tests of files of labeled answers and of verdicts: contents, and every problem with row, column and remedy."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_rows_are_read_with_what_they_have(tmp_path):
     ]
 
 
-def test_public_names_are_known_and_unsafe_is_turned_round(tmp_path):
+def test_public_names_are_known_and_unsafe_is_negated(tmp_path):
     name = written(tmp_path, {"prompt": "p", "response": "a", "unsafe": 1, "source": "pku"})
     assert load_labels(name) == [LabeledAnswer(Exchange("p", "a"), False, None, "pku")]
 
@@ -75,7 +75,7 @@ def test_every_problem_is_kept(tmp_path):
     ]
 
 
-def test_a_source_that_is_not_there_is_answered(tmp_path):
+def test_a_missing_source_is_reported(tmp_path):
     labeled = load_labels(written(tmp_path, GOOD | {"source": "gptfuzz"}))
     assert of_source(labeled, "gptfuzz") == labeled
     with pytest.raises(BfpoError, match="did you mean 'gptfuzz'"):
@@ -89,7 +89,7 @@ def test_answers_need_no_labels(tmp_path):
 FULL = Verdict("controversial", 0.4, "no", ("S1",), "raw \ud800", 0.9, "other@1", "digest")
 
 
-def test_verdicts_are_written_and_said_again(tmp_path):
+def test_verdicts_are_written_and_replayed(tmp_path):
     asked = [Exchange("p", "a"), Exchange("p", "b", "x"), Exchange("p", "\ud800")]
     given = [FULL, Verdict("unparsed", None, judge_id="other@1"), Verdict("safe", 1.0, judge_id="other@1")]
     path = tmp_path / "verdicts.jsonl"

@@ -1,4 +1,4 @@
-"""Judges by name, from Python and from nothing but the package: every kind in a process of its own."""
+"""Tests of judges by name: every kind loads in a fresh process."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SERVED = "a-model@http://localhost:1/v1"
 
 @pytest.fixture(scope="module")
 def argument(tmp_path_factory):
-    """What stands after the colon, by kind; guards are only named here, and asked nowhere."""
+    """Arguments by kind; guards are only named here, not run."""
     folder = tmp_path_factory.mktemp("judges")
     block = NgramBlock("answer", "word", 1, 1, 1, 10)
     FittedJudge("mine", "safety", (block,), (("gladly",),), np.ones(1), np.ones(1), 0.0).save(folder / "mine")
@@ -58,6 +58,6 @@ def test_judges_here_go_where_models_go(monkeypatch, tmp_path):
         load_helpfulness_judge(f"reward:{MICROWORLD}")
 
 
-def test_a_wrong_address_is_answered():
+def test_a_wrong_address_is_reported():
     with pytest.raises(BfpoError, match=r"pairwise:m@http://u:p@h/v1: url: the address holds a user"):
         load_helpfulness_judge("pairwise:m@http://u:p@h/v1")

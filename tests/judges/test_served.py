@@ -1,4 +1,4 @@
-"""Judges on a server: what is sent, what decides, and that nothing is lost, doubled or made up when the server errs."""
+"""Tests of judges on a server: requests, deciding tokens, and that server errors lose or double no verdict."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def test_probabilities_come_from_the_deciding_token():
     assert verdict.mass == pytest.approx(0.9)
 
 
-def test_a_conversation_is_sent_as_one_and_three_words_are_told_apart():
+def test_a_conversation_is_sent_as_one_and_three_words_are_distinguished():
     top = {" Safe": math.log(0.2), " Uns": math.log(0.4), " Controversial": math.log(0.2)}
     tokens = [("Safety", {}), (":", {}), (" Uns", top), ("afe", {}), ("\n", {})]
     output = "Safety: Unsafe\nCategories: Violent\nRefusal: No"
@@ -66,7 +66,7 @@ def fate(text):
 
 
 def misbehaving(body, attempt):
-    """Of a hundred answers, ten err at every first try, two for ever, and five get a refusal in place of a verdict."""
+    """Of a hundred answers, ten fail on the first attempt, two always, and five get a refusal instead of a verdict."""
     answer = body["messages"][-1]["content"].removeprefix("Unsafe? ")
     number = fate(answer)
     if number < 2:
@@ -101,7 +101,7 @@ def test_no_verdict_is_lost_doubled_or_made_up(tmp_path):
         again = judge_at(server, yes_no_template("Unsafe? {answer}"), concurrency=32)
         before = len(server.log)
         assert list(verdicts(again, asked, cache)) == given
-        # Only what never got a reply is asked for again.
+        # Only requests without a reply are sent again.
         assert len(server.log) - before == 3 * sum(fate(text) < 2 for text in texts[:500])
     assert len(given) == len(texts)
     for text, verdict in zip(texts, given, strict=True):

@@ -1,4 +1,4 @@
-"""Verdicts in order, in bounded memory, cached as they come; a killed run goes on."""
+"""Tests of streamed verdicts: order, bounded memory, the cache, and resumption of a killed run."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from bfpo.judges.unjudged import EMPTY, NO_REPLY, around_empty, unjudged
 
 @dataclass
 class Counting:
-    """Calls an answer safe if it ends in an even digit, and remembers what it was asked."""
+    """Judges an answer safe if it ends in an even digit, and records its requests."""
 
     judge_id: str = "counting"
     template_digest: str = ""
@@ -61,7 +61,7 @@ def test_every_exchange_gets_its_verdict_in_order_with_and_without_a_cache(tmp_p
         assert second.asked == []
 
 
-def test_what_is_the_same_is_asked_once():
+def test_equal_exchanges_are_judged_once():
     judge = Counting()
     given = list(verdicts(judge, [Exchange("q", "1"), Exchange("q", "2"), Exchange("q", "1")]))
     assert judge.asked == ["1", "2"]
@@ -101,7 +101,7 @@ def test_a_verdict_comes_back_as_it_was(tmp_path):
         assert cache.get(Counting(), Exchange("q", "1")) == full
 
 
-def test_a_reply_that_never_came_is_asked_for_again(tmp_path):
+def test_a_missing_reply_is_requested_again(tmp_path):
     asked = exchanges(4)
     with VerdictCache(tmp_path / "cache.sqlite") as cache:
         given = list(verdicts(Counting(failing=frozenset({"2"})), asked, cache))
@@ -153,7 +153,7 @@ with VerdictCache(Path({cache!r})) as cache:
 """
 
 
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
+def test_a_killed_run_resumes_where_it_stopped(tmp_path):
     log, cache = tmp_path / "log", tmp_path / "cache.sqlite"
     code = KILLED.format(tests=os.path.dirname(os.path.dirname(__file__)), log=str(log), cache=str(cache))
     for wanted in (300, 900):
@@ -169,7 +169,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
     assert done.stdout == "1000\n"
     asked = log.read_text().split()
     assert set(asked) == {str(n) for n in range(2000)}
-    # Only what came within a moment before the process died may have been asked twice: 0.5 ms each, 50 ms a time.
+    # Only verdicts from the last write interval (50 ms, at 0.5 ms each) may be requested twice.
     assert len(asked) - 2000 <= 2 * 110
     with sqlite3.connect(cache) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1,4 +1,4 @@
-"""Templates and parsers: fixtures of each format, and whatever else anybody may write."""
+"""Tests of templates and parsers: fixtures of each format, and arbitrary texts."""
 
 import hashlib
 
@@ -71,7 +71,7 @@ def test_parsers_take_any_text(name, output):
 
 
 # Both texts by their digests. WildGuard's was computed from the file named beside it, without the leading "<s>". The
-# card of HarmBench's classifier couldn't be read: its digest is of copies that agree, UNVERIFIED at the source.
+# card of HarmBench's classifier was not accessible: its digest is of copies that agree, UNVERIFIED at the source.
 def test_texts_are_as_they_were_read():
     harmbench = hashlib.sha256(HARMBENCH_TEXT.encode()).hexdigest()
     wildguard = hashlib.sha256(WILDGUARD_TEXT.encode()).hexdigest()
@@ -135,7 +135,7 @@ def test_a_template_is_known_by_name_and_a_near_one_is_suggested():
         template_named("qwen3guard")
 
 
-def test_digests_tell_templates_apart():
+def test_digests_distinguish_templates():
     texts = [yes_no_template("{answer}?"), yes_no_template("{answer}!"), yes_no_template("{answer}?", "no", "yes")]
     digests = {template.digest for template in [*TEMPLATES.values(), *texts]}
     assert len(digests) == len(TEMPLATES) + 3
@@ -145,7 +145,7 @@ def test_digests_tell_templates_apart():
     ("arguments", "words"),
     [(("no place",), "no {answer}"), (("{answer}", "yes", "Yes"), "two different"), (("{answer}", "a b"), "two diff")],
 )
-def test_questions_that_ask_nothing_are_refused(arguments, words):
+def test_invalid_questions_are_refused(arguments, words):
     with pytest.raises(BfpoError, match=words):
         yes_no_template(*arguments)
 
@@ -171,7 +171,7 @@ class Signer:
     template_digest = "t"
 
 
-def test_probabilities_are_renormalized_and_their_mass_is_told():
+def test_probabilities_are_renormalized_and_their_mass_is_recorded():
     template = TEMPLATES["qwen3guard-gen"]
     output = "Safety: Unsafe\nCategories: None\nRefusal: No"
     verdict = verdict_of(Signer(), template, output, {"safe": 0.2, "unsafe": 0.4, "controversial": 0.2})
@@ -188,12 +188,12 @@ def test_without_probabilities_the_word_counts_alone():
     assert verdict_of(Signer(), template, "No", None).mass is None
 
 
-def test_what_is_not_understood_has_no_probability_however_sure_the_token_was():
+def test_unparsed_output_has_no_probability():
     verdict = verdict_of(Signer(), TEMPLATES["harmbench"], "Perhaps", {"yes": 0.1, "no": 0.8})
     assert (verdict.label, verdict.p_safe) == ("unparsed", None)
 
 
-def test_llama_guard_and_wildguard_ignore_what_stands_after():
+def test_llama_guard_and_wildguard_ignore_later_output():
     assert parse_llama_guard("safe\nunsafe\nS1").label == "safe"
     assert parse_wildguard("Harmful request: no\nResponse refusal: no\nHarmful response: no, but").label == "unparsed"
     assert parse_qwen3guard("Safety: Safe\nSafety: Unsafe").label == "safe"

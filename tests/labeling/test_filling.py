@@ -1,4 +1,4 @@
-"""People's labels are kept, judges fill in the rest, and what nobody understood stays unknown."""
+"""Tests of filling in labels: people's labels are kept, judges fill in the rest, and unparsed answers stay unknown."""
 
 import json
 from collections import Counter
@@ -16,7 +16,7 @@ from bfpo.statistics.judge_error import JudgeError
 
 
 class WordJudge:
-    """Unsafe is what says "bad"; what says "odd" it does not understand."""
+    """Judges answers with "bad" unsafe, and can't parse answers with "odd"."""
 
     judge_id = "words"
     template_digest = ""
@@ -77,18 +77,18 @@ def test_with_a_known_error_the_flag_is_the_posterior():
     assert (words.rows[-1]["chosen_is_safe"], words.rows[-1]["rejected_is_safe"]) == (1.0, 0.0)
 
 
-def test_the_posterior_is_refused_where_nothing_tells_the_error():
+def test_the_posterior_needs_an_estimate_of_the_error():
     with pytest.raises(BfpoError, match="at least 10 safe and 10 unsafe"):
         label_preferences([pair(1)], [WordJudge()], flags="posterior")
     with pytest.raises(BfpoError, match="need a judge"):
         label_preferences([pair(1)], [])
 
 
-def test_an_open_order_is_judged_and_the_pair_turned():
+def test_an_open_order_is_judged_and_the_pair_swapped():
     rows = [pair(1, better=None), pair(2, chosen="a much longer good", better=None), pair(3)]
     labeled = label_preferences(rows, [WordJudge()], order_judge=LongerIsBetter())
     first, second, third = labeled.rows
-    # "good 1" is longer than "bad 1": it stays. Turn the answers, and the pair is turned back.
+    # "good 1" is longer than "bad 1" and stays first; with swapped answers the pair is swapped back.
     assert (first["chosen"], first["chosen_is_better"]) == ("good 1", 0.8)
     assert second["chosen_is_better"] == 0.8
     assert third["chosen_is_better"] == 1.0
@@ -130,7 +130,7 @@ def test_a_file_in_a_file_and_a_queue_out(tmp_path):
     assert queue[1]["asks"] == {"chosen": None, "rejected": None, "order": None}
 
 
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
+def test_a_killed_run_resumes_where_it_stopped(tmp_path):
     source = written(tmp_path, [pair(n) for n in range(1, 601)])
     judge = WordJudge()
 

@@ -1,4 +1,4 @@
-"""The labeling function from the shell: fitted to a file, written, read again, and refused where it is wrong."""
+"""Tests of fitted labelings on the command line: fitting, writing, loading, and errors."""
 
 import json
 import random

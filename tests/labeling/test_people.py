@@ -1,4 +1,4 @@
-"""People's answers to the queue come back into the set that it was made from, whichever way round it asked."""
+"""Tests of merging people's answers from a queue into its set, in either order of a pair."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_a_queue_with_nothing_answered_changes_nothing(tmp_path):
     assert merged(tmp_path, PAIR | {"asks": {"chosen": None, "order": None}}) == [PAIR, GROUP]
 
 
-def test_a_pair_that_a_judge_turned_is_answered_as_it_was_shown(tmp_path):
+def test_answers_to_a_swapped_pair_refer_to_the_order_shown(tmp_path):
     pair, _ = merged(tmp_path, TURNED | {"asks": {"rejected": False, "order": False}})
     assert pair == PAIR | {"chosen_is_safe": 0.0, "chosen_is_better": 1.0}
 
@@ -63,13 +63,13 @@ def test_chosen_stays_the_more_helpful_answer(tmp_path, shown, answer):
         (PAIR | {"asks": {"rejected": False}}, "0 contradicts rejected_is_safe 1 in row 3 of the set"),
     ],
 )
-def test_what_is_no_answer_to_this_set_is_named(tmp_path, queued, says):
+def test_invalid_answers_are_named(tmp_path, queued, says):
     with pytest.raises(PreferenceDataError, match=r"row 1.*") as caught:
         merged(tmp_path, queued)
     assert says in str(caught.value)
 
 
-def test_every_problem_is_told(tmp_path):
+def test_every_problem_is_reported(tmp_path):
     with pytest.raises(PreferenceDataError) as caught:
         merged(tmp_path, PAIR | {"asks": {"chosen": "yes"}}, GROUP | {"row": 7, "asks": {"0": True}})
     first, second = str(caught.value).splitlines()
@@ -77,7 +77,7 @@ def test_every_problem_is_told(tmp_path):
     assert "row 2, column 'row'" in second
 
 
-def test_of_many_problems_twenty_are_told_and_the_rest_counted(tmp_path):
+def test_twenty_of_many_problems_are_shown_and_the_rest_counted(tmp_path):
     with pytest.raises(PreferenceDataError) as caught:
         merged(tmp_path, *[PAIR] * 23)
     assert len(caught.value.problems) == 23

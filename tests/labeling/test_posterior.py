@@ -1,4 +1,4 @@
-"""What a verdict is worth, against Bayes by counting, and never outside [0, 1]."""
+"""Tests of the posterior against Bayes by counting, and of its range."""
 
 import pytest
 from hypothesis import given
@@ -19,18 +19,18 @@ def test_posterior_is_the_share_found_by_counting():
     rates = JudgeError.from_rates(sensitivity=0.8, specificity=0.9)
     assert posterior_safe([SAFE], [rates], 0.7) == pytest.approx(630 / (630 + 60))
     assert posterior_safe([UNSAFE], [rates], 0.7) == pytest.approx(70 / (70 + 240))
-    # Of two such judges, independent given the truth, both say safe.
+    # Two such judges, independent given the truth, both say safe.
     both = 700 * 0.9 * 0.9, 300 * 0.2 * 0.2
     assert posterior_safe([SAFE, SAFE], [rates, rates], 0.7) == pytest.approx(both[0] / sum(both))
 
 
-def test_the_word_between_counts_for_what_it_is_seen_with():
+def test_controversial_counts_by_its_own_likelihoods():
     rates = JudgeError(Estimate(0.9, 0.9, 0.9, 0), Estimate(0.8, 0.8, 0.8, 0), controversial=(0.1, 0.3))
     assert posterior_safe([UNSURE], [rates], 0.5) == pytest.approx(0.25)
     assert posterior_safe([UNSAFE], [rates], 0.5) == pytest.approx(1 / 7)
 
 
-def test_a_verdict_that_was_not_understood_is_no_evidence_and_never_safe():
+def test_an_unparsed_verdict_is_no_evidence_and_never_safe():
     rates = JudgeError.from_rates(0.8, 0.9)
     assert posterior_safe([UNPARSED], [rates], 0.99) is None
     assert posterior_safe([UNPARSED, SAFE], [rates, rates], 0.7) == posterior_safe([SAFE], [rates], 0.7)
@@ -51,7 +51,7 @@ def test_a_judge_better_than_chance_moves_towards_its_word_and_keeps_the_mean(se
     assert safe is not None
     assert unsafe is not None
     assert unsafe <= prior + 1e-12 <= safe + 2e-12
-    # What is said safe, times what that is worth, and the same of unsafe, adds up to the share of safe answers.
+    # The expected posterior is the prior.
     says_safe = prior * specificity + (1 - prior) * (1 - sensitivity)
     assert says_safe * safe + (1 - says_safe) * unsafe == pytest.approx(prior)
 
@@ -64,7 +64,7 @@ def test_an_error_is_estimated_from_peoples_labels():
     assert found.likelihoods("unsafe") == pytest.approx((2.5 / 21, 7.5 / 11))
 
 
-def test_too_few_answers_say_nothing_of_a_judge():
+def test_too_few_answers_give_no_estimate():
     assert estimate_error([1.0] * 20 + [0.0] * 9, [SAFE] * 29) is None
     assert estimate_error([1.0] * 20 + [0.0] * 10, [SAFE] * 20 + [UNPARSED] * 10) is None
     assert base_rate([]) == 0.5

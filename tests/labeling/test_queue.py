@@ -1,4 +1,4 @@
-"""What is worth a person's minute: the variance by enumeration, diversity, and better labels than at random."""
+"""Tests of the queue: values by enumeration, the discount for repeated prompts, and the gain over a random order."""
 
 import random
 from itertools import product
@@ -59,14 +59,14 @@ def test_certain_rows_come_last_and_peoples_not_at_all():
     assert queue[0].asks == ("chosen", "rejected")
 
 
-def test_a_prompt_is_not_asked_about_twice_in_a_row():
+def test_a_prompt_is_not_queued_twice_in_a_row():
     rows = [pair(n, (0.5, 0.5), prompt="same") for n in range(3)] + [pair(9, (0.6, 0.9))]
     queue = queue_for_people(rows, LABELING)
     assert [one.row["row"] for one in queue] == [0, 9, 1, 2]
 
 
-def test_a_small_budget_mends_more_than_at_random():
-    """Calibrated probabilities of 2,000 pairs: a tenth of them labeled by people, and how wrong the targets stay."""
+def test_a_small_budget_corrects_more_than_a_random_order():
+    """2,000 pairs with calibrated probabilities, a tenth of them labeled by people; compares the remaining error."""
     generator = random.Random(0)
     rows, truth = [], []
     for number in range(2000):

@@ -1,4 +1,4 @@
-"""Data in the public sets' shapes, with the cells and noise that were asked for; the shipped model."""
+"""Tests of the data sets' cells and noise, and of the packaged model."""
 
 import json
 import random
@@ -18,7 +18,7 @@ from bfpo.models import MICROWORLD, load_model, load_tokenizer
 from bfpo.safehelp.suites import load_suite
 
 
-def test_safety_set_is_labelled_by_the_oracle():
+def test_safety_set_is_labeled_by_the_oracle():
     rows = safety_set(1500, 3)
     cells = Counter()
     for row in rows:
@@ -67,7 +67,7 @@ def test_sets_depend_on_size_and_seed_only(make):
     assert make(20, 7) != make(20, 8)
 
 
-def test_pretraining_reads_no_composition_of_another_split():
+def test_pretraining_has_no_composition_of_another_split():
     for row in pretraining_set(500, 0):
         assert parse_request(row["messages"][0]["content"]).split == "train"
 

@@ -1,4 +1,4 @@
-"""The oracle gives every generated answer its own verdict and is not fooled by damage to it."""
+"""Tests that the oracle gives every generated answer its own verdict, and that damage doesn't fool it."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The oracle as a judge: right where it is clean, and wrong as often and as steadily as it says."""
+"""Tests of the oracle as a judge: exact without errors, and with deterministic errors at the configured rates."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def truth(exchanges):
     return np.array([oracle(exchange.prompt, exchange.answer).is_safe for exchange in exchanges])
 
 
-def test_clean_it_says_what_is_so(exchanges):
+def test_without_errors_it_is_the_oracle(exchanges):
     given = OracleJudge().judge(exchanges)
     assert [verdict.label == "safe" for verdict in given] == truth(exchanges).tolist()
     assert {verdict.p_safe for verdict in given} == {0.0, 1.0}
@@ -29,17 +29,17 @@ def test_clean_it_says_what_is_so(exchanges):
     assert all(bool(verdict.categories) == (verdict.label == "unsafe") for verdict in given)
 
 
-def test_it_errs_as_often_as_told_in_each_direction(exchanges):
+def test_it_errs_at_the_configured_rate_in_each_direction(exchanges):
     safe = truth(exchanges)
     said = np.array([verdict.label == "safe" for verdict in OracleJudge(0.1, 0.3).judge(exchanges)])
     for kind, rate in ((safe, 0.1), (~safe, 0.3)):
-        # Answers repeat, and the same answer is judged alike: count each once.
+        # Answers repeat and equal answers get equal verdicts, so count each once.
         distinct = {exchange: wrong for exchange, wrong, of in zip(exchanges, said != safe, kind, strict=True) if of}
         error = np.mean(list(distinct.values()))
         assert error == pytest.approx(rate, abs=4 * np.sqrt(rate * (1 - rate) / len(distinct)))
 
 
-def test_its_errors_are_its_own_and_not_the_day_s(exchanges):
+def test_its_errors_are_deterministic(exchanges):
     judge = OracleJudge(0.2, 0.2, seed=3)
     assert judge.judge(exchanges[::-1])[::-1] == judge.judge(exchanges)
     other = OracleJudge(0.2, 0.2, seed=4)
@@ -47,7 +47,7 @@ def test_its_errors_are_its_own_and_not_the_day_s(exchanges):
     assert [v.label for v in judge.judge(exchanges)] != [v.label for v in other.judge(exchanges)]
 
 
-def test_its_probability_is_what_its_word_is_worth():
+def test_its_probability_is_the_posterior_at_even_odds():
     judge = OracleJudge(0.1, 0.3)
     row = safety_set(200, 1)
     given = judge.judge([Exchange(r["prompt"], r["response_0"]) for r in row])

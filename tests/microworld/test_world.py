@@ -1,4 +1,4 @@
-"""The world is as rich as promised, its splits share no composition, and no keyword decides what is harmful."""
+"""Tests that the world is rich, its splits share no composition, and no keyword decides what is harmful."""
 
 import random
 from collections import Counter
@@ -27,7 +27,7 @@ def test_richness():
 
 
 def test_every_harmful_request_has_a_borderline_twin():
-    """The same words but for whose it is, or with what excuse."""
+    """The same words except the owner or the excuse."""
     by_words = {(r.task, r.circumstance, r.phrasing): r.kind for r in requests("test")}
     for request in random.Random(0).sample([r for r in requests("test") if r.kind == "harmful"], 300):
         own = request.task.replace(request.owner, "my own")
@@ -67,8 +67,8 @@ def words_and_kinds(split, count):
     return [set(r.text.lower().strip("?.").split()) for r in chosen], np.array([r.kind == "harmful" for r in chosen])
 
 
-def test_no_rule_of_one_or_two_keywords_tells_harmful_from_borderline():
-    """Every word, and every pair of words (one there, the other there or not there), as a rule."""
+def test_no_rule_of_one_or_two_keywords_separates_harmful_from_borderline():
+    """Rules are every word, and every pair of words (one present, the other present or absent)."""
     texts, harmful = words_and_kinds("test", 2000)
     base = max(harmful.mean(), 1 - harmful.mean())
     has = {word: np.array([word in text for text in texts]) for word in sorted(set().union(*texts))}
@@ -80,7 +80,7 @@ def test_no_rule_of_one_or_two_keywords_tells_harmful_from_borderline():
 
 
 def test_harm_words_occur_in_harmless_requests_too():
-    """Whatever word a harmful request has, some benign or borderline request has it as well."""
+    """Every word of a harmful request also occurs in some benign or borderline request."""
     everything = requests("train") + requests("test")
     words = {kind: set() for kind in ("benign", "borderline", "harmful")}
     for request in everything:

@@ -1,4 +1,4 @@
-"""Preference files that can't be used, and what the message must name: (name, content, words of the message)."""
+"""Malformed preference files, as (name, content, words that the message must contain)."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Draws: whole passes, exact shares, every cell alike, and nothing lost without being counted."""
+"""Tests of draws: full passes, exact shares, equal cells, and complete counts."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Encoding under every convention of tokenizers: the template's own ids, one BOS, one EOS, the right boundary."""
+"""Tests of encoding under every convention of tokenizers: the template's own ids, one BOS, one EOS, the boundary."""
 
 import datasets
 import pytest
@@ -22,7 +22,7 @@ NO_EOS = ZEPHYR.replace("eos_token", "'<|end|>'")
 
 
 def tokenizer(template=None, bos_by_tokenizer=False, bos_token="<s>"):
-    """Every letter is a token, so what is compared is easy to read."""
+    """Every letter is a token, so expected ids are easy to read."""
     made = tokenizer_of(
         SPECIAL + LETTERS, split=Split("", "isolated"), eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
         additional_special_tokens=SPECIAL[4:7], **({"bos_token": bos_token} if bos_token else {}),

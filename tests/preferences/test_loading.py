@@ -1,4 +1,4 @@
-"""Every shape in every format becomes the documented columns; policies and counts do what they say."""
+"""Tests that every shape in every format becomes the documented columns, and of policies and counts."""
 
 import gzip
 import json
@@ -182,7 +182,7 @@ def test_subset_is_seeded_and_keeps_row_numbers(tmp_path):
 
 
 def test_real_samples_load_with_the_right_labels(shared_data):
-    """Against a plain reading of the same files."""
+    """Compare with a plain reading of the same files."""
     for name in ("pku_saferlhf_sample/preference_train.json", "derived/xstest_pairs_safety_helpfulness_dev.jsonl"):
         text = (shared_data / name).read_text()
         plain = json.loads(text) if text[0] == "[" else [json.loads(line) for line in text.splitlines()]

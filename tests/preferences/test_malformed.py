@@ -1,4 +1,4 @@
-"""Every file that can't be used ends in exit code 2 and one message that names file, place and remedy."""
+"""Tests that every malformed file ends in exit code 2 and one message with file, place and remedy."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ def test_command_exits_with_two_without_traceback_or_trace(tmp_path, name, conte
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "./nothing", "/no/such/file.json", "."])
-def test_paths_are_never_asked_of_the_hub(tmp_path, name):
+def test_paths_are_never_looked_up_on_the_hub(tmp_path, name):
     done = check(name, cwd=tmp_path)
     assert done.returncode == 2
     assert ("no such file" in done.stderr) or ("it is a directory" in done.stderr)

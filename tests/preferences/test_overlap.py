@@ -1,4 +1,4 @@
-"""Evaluation prompts among training prompts: the same but for form, or sharing long runs of words."""
+"""Tests of overlap between evaluation and training prompts: equal up to form, or sharing long n-grams."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A fixture in the true schema of every public set that has a short name, and what becomes of it."""
+"""Tests of a fixture in the true schema of every public set that has a short name."""
 
 import json
 
@@ -66,7 +66,7 @@ def loaded(tmp_path, row, **options):
 
 
 @pytest.mark.parametrize("name", PUBLIC_SETS)
-def test_every_set_has_a_fixture_that_its_shape_reads_without_a_word(tmp_path, name):
+def test_every_set_has_a_fixture_that_its_shape_reads_without_a_complaint(tmp_path, name):
     rows, report = loaded(tmp_path, ROWS[name])
     assert report.shape == SHAPES.get(name, "pairs (ours, TRL's, UltraFeedback-binarized, HH-RLHF)")
     assert (report.kept, report.dropped_empty) == (1, 0)
@@ -86,7 +86,7 @@ def test_every_set_has_a_fixture_that_its_shape_reads_without_a_word(tmp_path, n
         assert row["chosen_is_safe"] is None
 
 
-def test_hub_sets_are_asked_for_by_their_name_split_and_revision(monkeypatch):
+def test_hub_sets_load_by_name_split_and_revision(monkeypatch):
     asked = []
 
     def load_dataset(name, *, split, revision):
@@ -104,7 +104,7 @@ def test_hub_sets_are_asked_for_by_their_name_split_and_revision(monkeypatch):
     ]
 
 
-def test_a_mistyped_name_is_put_right(monkeypatch):
+def test_a_mistyped_name_gets_a_suggestion(monkeypatch):
     def offline(name, **options):
         raise ConnectionError("no network")
 
@@ -124,7 +124,7 @@ def test_dialogues_that_part_before_their_last_turn_keep_the_rest_as_the_answer(
     assert first["rejected"] == [BAD]
 
 
-def test_dialogues_that_teach_nothing_are_counted(tmp_path):
+def test_useless_dialogues_are_dropped_and_counted(tmp_path):
     path = tmp_path / "hh.jsonl"
     empty = {"chosen": "\n\nHuman: q\n\nAssistant:", "rejected": "\n\nHuman: q\n\nAssistant: n"}
     same = {"chosen": empty["rejected"], "rejected": empty["rejected"]}

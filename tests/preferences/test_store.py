@@ -1,4 +1,4 @@
-"""Rows on disk: found again by what they depend on, by nothing else, and never half."""
+"""Tests of the row cache: entries depend on exactly their key, and are complete or missing."""
 
 import json
 

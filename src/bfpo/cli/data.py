@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,14 +74,14 @@ def check(
             _print_problems(error)
         raise
     if as_json:
-        typer.echo(json.dumps({**report.record(), "problems": []}, indent=2))
+        typer.echo(json.dumps({**asdict(report), "problems": []}, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in report.record().items():
+    for name, value in asdict(report).items():
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         shown = ", ".join(value) if isinstance(value, tuple) else shown
         table.add_row(name.replace("_", " "), Text(str(shown if shown not in ("", None) else "none")))

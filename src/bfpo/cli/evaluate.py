@@ -134,15 +134,12 @@ def _files(data: Sequence[str] | None) -> dict[str, Path]:
 
 
 def _judges(suite: Suite, first: str | None, second: str | None) -> list[Any]:
+    from bfpo.judges.registry import load_judge
+
     if second and not first and suite.judge is not None:
         raise BfpoError("--second-judge: the suite's own judge is exact; name a first one with --judge to compare two")
     specs = [first or next(iter(suite.judges), None), second or next(iter(suite.judges[1:]), None)]
-    named = [spec for spec in specs if spec] if suite.prompts else []
-    if not named:
-        return []
-    from bfpo.judges.registry import load_judge
-
-    return [load_judge(spec) for spec in named]
+    return [load_judge(spec) for spec in specs if spec and suite.prompts]
 
 
 def _judge_error(given: str | None) -> JudgeError | None:

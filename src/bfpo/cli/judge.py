@@ -72,7 +72,7 @@ def fit(
     made = fit_judge(labeled, chosen, name=output.resolve().name, folds=folds, seed=seed)
     held_out = [made.judge.verdict(float(p)) for p in made.out_of_fold.probabilities]
     report = check_judge(made.out_of_fold.labeled, held_out, chosen, probabilities=made.out_of_fold.probabilities)
-    record = dict(made.judge.record) | {"out_of_fold": report.record()}
+    record = dict(made.judge.record) | {"out_of_fold": asdict(report)}
     judge = replace(made.judge, record=record)
     judge.save(output)
     if as_json:
@@ -101,6 +101,7 @@ def check(
     """Check a judge against people's labels: accuracy, errors, AUC, calibration, kappa, all with 95 % intervals."""
     from dataclasses import asdict, replace
 
+    from bfpo.judges import load_judge
     from bfpo.judges.checking import agreement_of, check_judge, probabilities_of
     from bfpo.judges.labels import load_labels
     from bfpo.judges.replay import save_verdicts as save
@@ -108,8 +109,8 @@ def check(
     chosen = _target(target)
     labeled = load_labels(labels, renaming(column))
     exchanges = [answer.exchange for answer in labeled]
-    loaded = _judge(judge)
-    other = _judge(second) if second else None
+    loaded = load_judge(judge)
+    other = load_judge(second) if second else None
     given = _judged(loaded, exchanges, cache)
     known = probabilities_of(loaded, exchanges, chosen)
     report = check_judge(labeled, given, chosen, probabilities=known, seed=seed)
@@ -127,7 +128,7 @@ def check(
         _plot(report, plot)
     counts = dict(getattr(loaded, "counts", {}))
     if as_json:
-        shown = report.record() | {"counts": counts, "agreement": agreement and asdict(replace(agreement, table={}))}
+        shown = asdict(report) | {"counts": counts, "agreement": agreement and asdict(replace(agreement, table={}))}
         typer.echo(json.dumps(shown, indent=2))
         return
     _print_report(report, report.judge_id)
@@ -146,12 +147,13 @@ def rate(
     """Estimate the share of unsafe answers, corrected for the judge's error (Rogan and Gladen)."""
     from dataclasses import asdict
 
+    from bfpo.judges import load_judge
     from bfpo.judges.checking import error_of, share_unsafe
     from bfpo.judges.labels import load_answers, load_labels
 
     labeled = load_labels(labels, renaming(column))
     exchanges = load_answers(answers, renaming(column))
-    loaded = _judge(judge)
+    loaded = load_judge(judge)
     error = error_of(labeled, _judged(loaded, [answer.exchange for answer in labeled], cache))
     share = share_unsafe(exchanges, _judged(loaded, exchanges, cache), error)
     if as_json:
@@ -170,12 +172,6 @@ def _target(target: str) -> Any:
     if target not in TARGETS:
         raise BfpoError(f"--target {target}{did_you_mean(target, TARGETS)}: choose {' or '.join(TARGETS)}")
     return target
-
-
-def _judge(spec: str) -> Judge:
-    from bfpo.judges import load_judge
-
-    return load_judge(spec)
 
 
 def _judged(judge: Judge, exchanges: list[Exchange], cache: Path | None) -> list[Verdict]:

@@ -58,7 +58,7 @@ def label(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Fill in missing labels with judges and queue the rows most worth labeling by hand; or fit b1 and alpha."""
+    """Fill in missing labels with judges and queue the rows most worth labeling by hand, or fit b1 and alpha."""
     if fit_preference is not None:
         if preferences or judge:
             raise BfpoError("--fit-preference labels nothing: leave out the preferences and --judge")

@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="Data sets of the embedded world.")
 @app.command()
 def data(
     output: Annotated[Path, typer.Argument(help="Folder for chat.jsonl, safety.jsonl and helpful.jsonl.")],
-    seed: Annotated[int, typer.Option(help="Random seed for everything drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for the data.")] = 0,
 ) -> None:
     """Write the microworld's data sets, in the shapes of UltraChat, PKU-SafeRLHF and UltraFeedback."""
     from bfpo.quickstart import Scale, write_data

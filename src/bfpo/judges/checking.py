@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import compress
-from typing import Any
 
 import numpy as np
 
@@ -75,10 +74,6 @@ class JudgeReport:
     by_category: dict[str, Slice]
     reliability: list[Bin]
     little_mass: int
-
-    def record(self) -> dict[str, Any]:
-        """The report as a JSON object."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bfpo.judges.templates import GuardTemplate
-from bfpo.judges.unjudged import Identified
-from bfpo.judges.verdict import Verdict
+from bfpo.judges.verdict import Judge, Verdict
 
 # Probability of being safe of a "controversial" answer; Qwen3Guard's strict mode reads it as 0, its loose mode as 1.
 CONTROVERSIAL_IS_SAFE = 0.5
@@ -30,7 +29,7 @@ def deciding_step(template: GuardTemplate, pieces: Sequence[str]) -> int | None:
 
 
 def verdict_of(
-    judge: Identified, template: GuardTemplate, output: str, probabilities: Mapping[str, float] | None
+    judge: Judge, template: GuardTemplate, output: str, probabilities: Mapping[str, float] | None
 ) -> Verdict:
     """The verdict in an output, with the probability of its deciding token.
 

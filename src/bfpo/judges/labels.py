@@ -50,18 +50,16 @@ def load_labels(name: str, columns: Mapping[str, str] | None = None) -> list[Lab
     Raises:
         PreferenceDataError: if the file can't be read or a row is wrong; with every problem.
     """
-    rows = [(number, _renamed(row, columns or {})) for number, row in read_rows(name, "train", None)]
-    _check_columns(name, [row for _, row in rows], columns or {})
-    problems: list[Problem] = []
-    labeled: list[LabeledAnswer] = []
-    for number, row in rows:
-        wrong = list(_problems(number, row))
-        problems += wrong
-        if not wrong:
-            labeled.append(_labeled(row))
-    if problems:
-        raise PreferenceDataError(name, problems, is_set=False)
-    return labeled
+    return [
+        LabeledAnswer(
+            exchange=Exchange(row["prompt"], row["answer"], row.get("behavior")),
+            is_safe=None if row.get("is_safe") is None else bool(row["is_safe"]),
+            is_refusal=None if row.get("is_refusal") is None else bool(row["is_refusal"]),
+            source=str(row.get("source") or ""),
+            category=str(row.get("category") or ""),
+        )
+        for row in _checked_rows(name, columns or {}, needs_label=True)
+    ]
 
 
 def of_source(labeled: Sequence[LabeledAnswer], source: str) -> list[LabeledAnswer]:
@@ -85,12 +83,18 @@ def load_answers(name: str, columns: Mapping[str, str] | None = None) -> list[Ex
     Raises:
         PreferenceDataError: if the file can't be read or a row is wrong; with every problem.
     """
-    rows = [(number, _renamed(row, columns or {})) for number, row in read_rows(name, "train", None)]
-    _check_columns(name, [row for _, row in rows], columns or {}, needs_label=False)
-    problems = [problem for number, row in rows for problem in _text_problems(number, row)]
+    rows = _checked_rows(name, columns or {}, needs_label=False)
+    return [Exchange(row["prompt"], row["answer"], row.get("behavior")) for row in rows]
+
+
+def _checked_rows(name: str, columns: Mapping[str, str], needs_label: bool) -> list[Row]:
+    rows = [(number, _renamed(row, columns)) for number, row in read_rows(name, "train", None)]
+    _check_columns(name, [row for _, row in rows], columns, needs_label)
+    find = _problems if needs_label else _text_problems
+    problems = [problem for number, row in rows for problem in find(number, row)]
     if problems:
         raise PreferenceDataError(name, problems, is_set=False)
-    return [Exchange(row["prompt"], row["answer"], row.get("behavior")) for _, row in rows]
+    return [row for _, row in rows]
 
 
 def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
@@ -104,7 +108,7 @@ def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
     return renamed
 
 
-def _check_columns(name: str, rows: Sequence[Row], columns: Mapping[str, str], needs_label: bool = True) -> None:
+def _check_columns(name: str, rows: Sequence[Row], columns: Mapping[str, str], needs_label: bool) -> None:
     present = dict.fromkeys(column for row in rows for column in row)
     wanted = [column for column in ("prompt", "answer") if column not in present]
     wanted += ["is_safe"] if needs_label and not {"is_safe", "is_refusal"} & present.keys() else []
@@ -141,16 +145,6 @@ def _problems(number: int, row: Row) -> list[Problem]:
     if row.get("is_safe") is None and row.get("is_refusal") is None:
         problems.append(Problem(number, "is_safe", "the row has no label", "label it, or leave the row out"))
     return problems
-
-
-def _labeled(row: Row) -> LabeledAnswer:
-    return LabeledAnswer(
-        exchange=Exchange(row["prompt"], row["answer"], row.get("behavior")),
-        is_safe=None if row.get("is_safe") is None else bool(row["is_safe"]),
-        is_refusal=None if row.get("is_refusal") is None else bool(row["is_refusal"]),
-        source=str(row.get("source") or ""),
-        category=str(row.get("category") or ""),
-    )
 
 
 def _is_flag(value: Any) -> bool:

@@ -41,7 +41,6 @@ class GuardTemplate:
         parse: parser of label, refusal and categories from an output.
         max_new_tokens: largest number of tokens in an output.
         example: name of a model with this template.
-        source: source of the template and output format.
     """
 
     name: str
@@ -52,7 +51,6 @@ class GuardTemplate:
     parse: Callable[[str], Parsed]
     max_new_tokens: int
     example: str = ""
-    source: str = ""
 
     @property
     def digest(self) -> str:
@@ -236,23 +234,20 @@ TEMPLATES: dict[str, GuardTemplate] = {
         GuardTemplate(
             "qwen3guard-gen", "conversation", "", "Safety:", _LABELS, parse_qwen3guard, 64,
             example="Qwen/Qwen3Guard-Gen-0.6B",
-            source="github.com/QwenLM/Qwen3Guard README.md",
         ),
         GuardTemplate(
             "harmbench", "text", HARMBENCH_TEXT, "", _HARMFUL, parse_first_word(_HARMFUL), 1,
             example="cais/HarmBench-Llama-2-13b-cls",
-            source="card of cais/HarmBench-Llama-2-13b-cls, in copies",
         ),
         GuardTemplate(
             "wildguard", "text", WILDGUARD_TEXT, "Harmful response:", _HARMFUL, parse_wildguard, 32,
             example="allenai/wildguard",
-            source="github.com/allenai/wildguard wildguard/utils.py",
         ),
-        # The output begins with "\n\n": huggingface.co/meta-llama/Llama-Guard-3-8B, discussion 21.
+        # The output begins with "\n\n": huggingface.co/meta-llama/Llama-Guard-3-8B, discussion 21;
+        # ollama.com/library/llama-guard3.
         GuardTemplate(
             "llama-guard-3", "conversation", "", "", {"safe": "safe", "unsafe": "unsafe"}, parse_llama_guard, 24,
             example="meta-llama/Llama-Guard-3-8B",
-            source="huggingface.co/meta-llama/Llama-Guard-3-8B, discussion 21; ollama.com/library/llama-guard3",
         ),
     )
 }  # fmt: skip

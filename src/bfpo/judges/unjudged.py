@@ -7,26 +7,15 @@ unparsed with the reason `NO_REPLY`; the next run requests it again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
-from bfpo.judges.verdict import Exchange, Verdict
+from bfpo.judges.verdict import Exchange, Judge, Verdict
 
 EMPTY = "empty answer"
 NO_REPLY = "no reply"
 NOT_RECORDED = "not recorded"
 
 
-class Identified(Protocol):
-    """Ids that a judge writes into its verdicts."""
-
-    @property
-    def judge_id(self) -> str: ...  # noqa: D102
-
-    @property
-    def template_digest(self) -> str: ...  # noqa: D102
-
-
-def unjudged(judge: Identified, reason: str, raw: str = "") -> Verdict:
+def unjudged(judge: Judge, reason: str, raw: str = "") -> Verdict:
     """An unparsed verdict with the reason as its category."""
     return Verdict(
         label="unparsed",
@@ -44,7 +33,7 @@ def is_empty(exchange: Exchange) -> bool:
 
 
 def around_empty(
-    judge: Identified, exchanges: Sequence[Exchange], ask: Callable[[list[Exchange]], list[Verdict]]
+    judge: Judge, exchanges: Sequence[Exchange], ask: Callable[[list[Exchange]], list[Verdict]]
 ) -> list[Verdict]:
     """Verdicts on all exchanges, where only those with an answer go to ``ask``."""
     rest = iter(ask([exchange for exchange in exchanges if not is_empty(exchange)]))

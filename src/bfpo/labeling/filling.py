@@ -86,11 +86,14 @@ def label_preferences(
     """
     answers = [(at, number) for at, row in enumerate(rows) for number in range(len(flags_of(row)))]
     known_flags = [flags_of(rows[at])[number] for at, number in answers]
-    judged = _judged(rows, answers, known_flags, judges, cache)
+    if None in known_flags and not judges:
+        raise BfpoError("answers without a safety flag need a judge: name one with --judge")
+    exchanges = [exchange_of(rows[at], number) for at, number in answers]
+    judged = [list(verdicts(judge, exchanges, cache)) for judge in judges]
     known = [at for at, flag in enumerate(known_flags) if flag is not None]
     people = [float(known_flags[at]) for at in known]
     if errors is None:
-        prompts = [_rendered(rows[answers[at][0]]["prompt"]) for at in known]
+        prompts = [exchanges[at].prompt for at in known]
         errors = [estimate_error(people, [column[at] for at in known], prompts) if known else None for column in judged]
     prior = base_rate(people) if known else None
     flags = flags or ("probability" if prior is None or None in errors else "posterior")
@@ -131,21 +134,6 @@ def _rendered(text: Any) -> str:
     if len(text) == 1:
         return text[0]["content"]
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in text)
-
-
-def _judged(
-    rows: Sequence[Row],
-    answers: Sequence[tuple[int, int]],
-    flags: Sequence[float | None],
-    judges: Sequence[Judge],
-    cache: VerdictCache | None,
-) -> list[list[Verdict]]:
-    """[judges][answers] verdicts."""
-    if not judges:
-        if None in flags:
-            raise BfpoError("answers without a safety flag need a judge: name one with --judge")
-        return []
-    return [list(verdicts(judge, (exchange_of(rows[at], n) for at, n in answers), cache)) for judge in judges]
 
 
 def _flag(

@@ -54,7 +54,7 @@ def judge(prompt: str, answer: str) -> OracleVerdict:
     request = parse_request(prompt)
     text = " ".join(answer.split()).casefold()
     kind = _kind(request, text)
-    serves = any(_contains(text, step) for step in steps(request))
+    serves = any(re.search(rf"\b{re.escape(step.casefold())}\b", text) for step in steps(request))
     return OracleVerdict(
         kind=kind,
         p_help=P_HELP[kind],
@@ -79,7 +79,7 @@ def preference_probability(p_help_first: float, p_help_second: float, noise_scal
 
 
 def _kind(request: Request, text: str) -> AnswerKind | None:
-    if text in _folded(VAGUE):
+    if text in map(str.casefold, VAGUE):
         return AnswerKind.VAGUE
     refusal = _refusal_pattern().fullmatch(text)
     if refusal:
@@ -112,15 +112,6 @@ def _split_steps(body: str) -> list[str] | None:
         if match:
             return [part for part in match.groups() if part is not None]
     return None
-
-
-def _contains(text: str, step: str) -> bool:
-    return re.search(rf"\b{re.escape(step.casefold())}\b", text) is not None
-
-
-@cache
-def _folded(texts: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(text.casefold() for text in texts)
 
 
 @cache

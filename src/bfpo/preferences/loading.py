@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.preferences.checking import flags_of, is_unknown, row_problems
@@ -50,10 +50,6 @@ class PreferenceReport:
     ignored_columns: tuple[str, ...]
     cells: dict[str, int]
     digest: str
-
-    def record(self) -> dict[str, Any]:
-        """The report as a JSON object."""
-        return asdict(self)
 
 
 def load_preferences(

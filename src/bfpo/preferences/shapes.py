@@ -157,7 +157,7 @@ def _pairs(row: Row, complain: Complain) -> Row | None:
     if isinstance(chosen, list) and isinstance(rejected, list):
         both = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
         shared = [message for message, _ in both]
-        while shared and prompt is None and not _is_users(shared[-1]):
+        while shared and prompt is None and not (isinstance(shared[-1], dict) and shared[-1].get("role") == "user"):
             shared.pop()
         if shared and len(shared) < min(len(chosen), len(rejected)):
             # Conversations repeat the prompt before each answer.
@@ -190,10 +190,6 @@ def _turns(dialogue: str) -> list[dict[str, str]] | None:
         return None
     turns = zip(parts[::2], parts[1::2], strict=True)
     return [{"role": _SPEAKERS[speaker], "content": text.strip()} for speaker, text in turns]
-
-
-def _is_users(message: Any) -> bool:
-    return isinstance(message, dict) and message.get("role") == "user"
 
 
 @shape("K answers", "groups", ("prompt", "responses"), ("helpfulness", "is_safe", "category"))
