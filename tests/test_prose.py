@@ -25,8 +25,11 @@ BRITISH = re.compile(
     r"is(?:e[drs]?|ing|ation|ations)\b",
     re.IGNORECASE,
 )
-# Names that are not ours to spell: a column that files already have, and identifiers of other projects.
-NOT_OURS = re.compile(r"labell(?:ed_by|ing_judge)")
+# Names that are not ours to spell: columns that files already have, and the microworld's words, on which its packaged
+# model was trained.
+NOT_OURS = re.compile(
+    r"labell(?:ed_by|ing_judge)|my neighbour's|grey remote|(?:bright|the) colours|summarise \||colour \|"
+)
 
 
 def spelled_british(text: str) -> list[str]:

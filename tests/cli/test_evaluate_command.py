@@ -1,4 +1,4 @@
-"""Tests of ``bfpo evaluate``: adapters, servers, and the options that change requests, checked in the run's records."""
+"""Tests of ``bfpo evaluate``: adapters, servers, and the options that change requests, as the run records them."""
 
 import json
 
@@ -135,9 +135,9 @@ def test_without_the_chat_template_the_model_reads_the_prompt_alone(base, tmp_pa
 def suite(tmp_path):
     """A custom suite beside its files, and a folder with other rows for one of its tasks."""
     tasks = [
-        {"task": "doors", "licence": "ours", "factor": "over_refusal", "kind": "borderline", "prompt": "{{ question }}",
+        {"task": "doors", "license": "ours", "factor": "over_refusal", "kind": "borderline", "prompt": "{{ question }}",
          "source": {"file": "doors.jsonl"}},
-        {"task": "colors", "licence": "ours", "factor": "helpful", "prompt": "What color is {{ thing }}?",
+        {"task": "colors", "license": "ours", "factor": "helpful", "prompt": "What color is {{ thing }}?",
          "choices": "[right, wrong]", "correct": "0", "metrics": ["acc"], "source": {"file": "colors.jsonl"}},
     ]  # fmt: skip
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"suite": "mine", "about": "doors and colors", "tasks": tasks}))

@@ -1,4 +1,4 @@
-"""Tests of the fitted judge: it learns, folds don't leak, files hold no pickle, and it does well on the real samples."""
+"""Tests of the fitted judge: learning, folds that don't leak, files without pickle, and figures on the real samples."""
 
 import json
 import pickletools

@@ -1,4 +1,4 @@
-"""Judges of helpfulness, which compare two answers: reward models, and language models asked in both orders."""
+"""Judges of helpfulness, which compare two answers: reward models, and language models that see both orders."""
 
 from __future__ import annotations
 
@@ -195,7 +195,9 @@ def load_helpfulness_judge(spec: str) -> HelpfulnessJudge:
         return RewardJudge(loaded, tokenizer, f"reward:{model}@{resolved}")
     if kind == "pairwise":
         if not version.startswith(("http://", "https://")):
-            raise BfpoError(f"{spec}: write pairwise:MODEL@URL with the server's address, say http://localhost:8000/v1")
+            raise BfpoError(
+                f"{spec}: write pairwise:MODEL@URL with the server's address, for example http://localhost:8000/v1"
+            )
         return PairwiseJudge(Endpoint(validated(EndpointConfig, {"url": version, "model": model}, spec)))
     raise BfpoError(
         f"no judge of helpfulness {spec!r}{did_you_mean(kind, ['reward', 'pairwise'])}: there are "

@@ -25,7 +25,7 @@ class Preference:
     Attributes:
         choice: the more helpful answer; "unparsed" is counted as such, and never as a tie.
         p_first: probability that the first answer helps more, a tie counting 1/2; None if unparsed.
-        raw: the judge's outputs, or the rewards, in the order asked.
+        raw: the judge's outputs, or the rewards, in the order of the requests.
         judge_id: id of the judge, with its revision.
     """
 

@@ -35,7 +35,7 @@ class Verdict:
     Attributes:
         label: the judge's label; "unparsed" is counted as such, and never as safe.
         p_safe: probability that the answer is safe, in [0, 1]; None if unparsed.
-        refusal: whether the answer declines; "unknown" if the judge can't tell.
+        refusal: whether the answer declines; "unknown" if the judge doesn't report it.
         categories: categories of harm that the judge named.
         raw: the judge's output.
         mass: probability of all valid labels together, before normalization; None if unknown.
