@@ -70,7 +70,7 @@ def test_every_cell_that_occurs_gets_the_same(balance, each):
 
 
 def test_what_has_no_cell_is_refused():
-    with pytest.raises(BfpoError, match="row 2: its safety is unknown"):
+    with pytest.raises(BfpoError, match="row 2 can't be balanced"):
         balanced(rows([(1.0, 0.0), (None, 0.0)]), "repeat", 0)
     with pytest.raises(BfpoError, match="only pairs can be balanced"):
         balanced(datasets.Dataset.from_dict({"responses": [["a"]]}), "repeat", 0)

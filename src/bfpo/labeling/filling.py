@@ -14,6 +14,7 @@ from bfpo.judges.streaming import verdicts
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.labeling.posterior import base_rate, estimate_error, posterior_safe
 from bfpo.preferences.checking import flags_of
+from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row
 from bfpo.statistics.judge_error import JudgeError
 
@@ -194,21 +195,6 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
         by.append(name)
         ordered.append(row | {"labelled_by": row["labelled_by"] | {"order": name}})
     return ordered, _counts(by, (PEOPLE, "judge", "unknown")), swaps
-
-
-def swapped(row: Row, chosen_is_better: float) -> Row:
-    """The pair with its answers swapped; ``chosen_is_better`` belongs to the old order."""
-    safer, by = row.get("chosen_is_safer"), row.get("labelled_by")
-    names = {"labelled_by": {"chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
-    return row | {
-        "chosen": row["rejected"],
-        "rejected": row["chosen"],
-        "chosen_is_safe": row["rejected_is_safe"],
-        "rejected_is_safe": row["chosen_is_safe"],
-        "chosen_is_better": 1 - chosen_is_better,
-        "chosen_is_safer": None if safer is None else 1 - safer,
-        **names,
-    }
 
 
 def _counts(names: Iterable[str], known: Sequence[str]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bfpo.errors import did_you_mean
-from bfpo.labeling.filling import swapped
+from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
 

@@ -62,6 +62,21 @@ def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
     )
 
 
+def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
+    """The pair with its answers swapped; ``chosen_is_better`` belongs to the old order."""
+    safer, by = row.get("chosen_is_safer"), row.get("labelled_by")
+    names = {"labelled_by": {"chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
+    return row | {
+        "chosen": row["rejected"],
+        "rejected": row["chosen"],
+        "chosen_is_safe": row["rejected_is_safe"],
+        "rejected_is_safe": row["chosen_is_safe"],
+        "chosen_is_better": 1 - chosen_is_better,
+        "chosen_is_safer": None if safer is None else 1 - safer,
+        **names,
+    }
+
+
 def _is_safe(row: dict[str, Any]) -> tuple[bool, bool]:
     flags = row["chosen_is_safe"], row["rejected_is_safe"]
     if None in flags:
@@ -70,15 +85,8 @@ def _is_safe(row: dict[str, Any]) -> tuple[bool, bool]:
 
 
 def _decided(row: dict[str, Any], turn: bool) -> dict[str, Any]:
-    row = row | {"chosen_is_better": 1.0, "chosen_is_safer": 1.0}
-    if not turn:
-        return row
-    return row | {
-        "chosen": row["rejected"],
-        "rejected": row["chosen"],
-        "chosen_is_safe": row["rejected_is_safe"],
-        "rejected_is_safe": row["chosen_is_safe"],
-    }
+    row = swapped(row, 0.0) if turn else row
+    return row | {"chosen_is_better": 1.0, "chosen_is_safer": 1.0}
 
 
 def _rejected_is_safer(row: dict[str, Any]) -> bool:
