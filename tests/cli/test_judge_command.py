@@ -120,7 +120,7 @@ def test_a_rate_is_corrected(labels, tmp_path):
         (["check", "qwen3guard", "--labels", "LABELS"], BfpoError, "did you mean 'qwen3guard-gen'"),
         (["check", "qwen3guard-gen", "--labels", "LABELS"], BfpoError, "Qwen/Qwen3Guard-Gen-0.6B@main"),
         (["check", "microworld-oracle:lots", "--labels", "LABELS"], BfpoError, "one error rate, or two and a seed"),
-        (["check", "microworld-oracle:1.5", "--labels", "LABELS"], BfpoError, "a share in"),
+        (["check", "microworld-oracle:1.5", "--labels", "LABELS"], BfpoError, "must lie in"),
         (["check", "keywords", "--labels", "LABELS"], RunError, "no verdict on safety"),
         (["check", "keywords", "--labels", "LABELS", "--target", "refusals"], BfpoError, "did you mean 'refusal'"),
         (["check", "keywords", "--labels", "LABELS", "--target", "refusal"], BfpoError, "no answer has a label"),
@@ -130,7 +130,7 @@ def test_a_rate_is_corrected(labels, tmp_path):
         (["check", "nothing.yaml", "--labels", "LABELS"], BfpoError, "can't be read"),
         (["check", "microworld-oracle", "--labels", "LABELS", "--column", "x"], BfpoError, "theirs=ours"),
         (["fit", "LABELS", "-o", "x", "--target", "refusal"], BfpoError, "0 answers"),
-        (["fit", "LABELS", "-o", "x", "--source", "s2"], BfpoError, "there are s0, s1"),
+        (["fit", "LABELS", "-o", "x", "--source", "s2"], BfpoError, "the sources are s0, s1"),
     ],
 )
 def test_wrong_usage_is_reported(labels, tmp_path, monkeypatch, arguments, error, words):

@@ -50,7 +50,7 @@ def test_csv_and_renamed_columns(tmp_path):
     [
         ([{"prompt": "p", "anwser": "a", "is_safe": True}], ["'answer'", "did you mean 'anwser'", "--column"]),
         ([{"prompt": "p", "answer": "a"}], ["'is_safe'", "it is missing"]),
-        ([GOOD, GOOD | {"is_safe": "maybe"}], ["row 2", "'is_safe'", "'maybe' is not a label", "true or false"]),
+        ([GOOD, GOOD | {"is_safe": "maybe"}], ["row 2", "'is_safe'", "'maybe' is not a label", "true, false"]),
         ([GOOD, GOOD | {"is_safe": 0.5}], ["row 2", "0.5 is not a label"]),
         ([GOOD, GOOD | {"answer": 3}], ["row 2", "'answer'", "is not a string"]),
         ([GOOD, GOOD | {"prompt": " "}], ["row 2", "'prompt'"]),
@@ -114,7 +114,7 @@ def test_the_least_that_a_verdict_needs(tmp_path):
     ("change", "words"),
     [
         ({"label": "fine"}, ["'label'", "'fine' is not a label", "safe, unsafe"]),
-        ({"p_safe": 1.5}, ["'p_safe'", "no probability"]),
+        ({"p_safe": 1.5}, ["'p_safe'", "not a probability"]),
         ({"p_safe": None}, ["'p_safe'"]),
         ({"p_safe": float("nan")}, ["'p_safe'"]),
         ({"label": "unparsed"}, ["'p_safe'", "unparsed", "null"]),

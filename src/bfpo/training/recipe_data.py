@@ -50,7 +50,7 @@ def load_source(recipe: SourceRecipe, stage: str, seed: int, labeling: FittedLab
         unknown_safety=recipe.unknown_safety,
     )
     seed = _seed(recipe, seed)
-    record: dict[str, Any] = {"name": recipe.label, "role": recipe.role, **report.record()}
+    record: dict[str, Any] = {"name": recipe.label, "role": recipe.role, **asdict(report)}
     if recipe.fraction is not None or recipe.limit is not None:
         rows = subset(rows, fraction=recipe.fraction, limit=recipe.limit, seed=seed)
         record["subset_rows"] = list(rows["row"])
