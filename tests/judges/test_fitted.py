@@ -155,7 +155,9 @@ def test_accuracy_on_a_part_of_diasafety(shared_data):
     p = judge.probabilities([answer.exchange for answer in held_out])
     labels = np.array([bool(answer.is_safe) for answer in held_out])
     assert np.mean((p >= 0.5) == labels) > 0.71
-    assert auc(p, labels, [answer.exchange.prompt for answer in held_out]).value > 0.78
+    area = auc(p, labels)
+    assert area is not None
+    assert area.value > 0.78
 
 
 def test_keywords_reproduce_the_published_accuracy(shared_data):
