@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 import yaml
-from endpoints.server import completion, serving
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -13,8 +12,9 @@ from typer.testing import CliRunner
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError
 from bfpo.microworld.data import safety_set
-from bfpo.microworld.model import MODEL_PATH, load_microworld_model, load_microworld_tokenizer
+from bfpo.models import MICROWORLD, load_model, load_tokenizer
 from bfpo.safehelp.records import Evaluation
+from support.mock_server import completion, serving
 
 SMALL = ["--suite", "microworld", "--per-kind", "3", "--max-new-tokens", "12"]
 
@@ -48,7 +48,7 @@ def adapter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapter")
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in safety_set(16, 0)))
     recipe = {
-        "stage": "preference", "model": str(MODEL_PATH), "data": [{"path": str(folder / "pairs.jsonl")}],
+        "stage": "preference", "model": str(MICROWORLD), "data": [{"path": str(folder / "pairs.jsonl")}],
         "output_dir": str(folder / "trained"), "lora": {"r": 4, "lora_alpha": 8}, "learning_rate": 0.03,
         "warmup_steps": 0, "lr_scheduler_type": "constant", "batch_size": 8, "max_steps": 2, "max_length": 64,
     }  # fmt: skip
@@ -61,14 +61,14 @@ def adapter(tmp_path_factory):
 def test_an_adapters_folder_is_evaluated_as_the_weights_that_it_makes(base, adapter, tmp_path):
     """The adapter's product is added to the base's weights by hand, W + (alpha / r) B A."""
     lora = load_file(adapter / "adapter_model.safetensors")
-    model = AutoModelForCausalLM.from_pretrained(MODEL_PATH)
+    model = AutoModelForCausalLM.from_pretrained(MICROWORLD)
     weights = dict(model.named_parameters())
     with torch.no_grad():
         for name in (name for name in lora if ".lora_A." in name):
             product = lora[name.replace(".lora_A.", ".lora_B.")] @ lora[name]
             weights[name.removeprefix("base_model.model.").replace(".lora_A.", ".")] += 8 / 4 * product
     model.save_pretrained(tmp_path / "merged")
-    load_microworld_tokenizer().save_pretrained(tmp_path / "merged")
+    load_tokenizer("microworld").save_pretrained(tmp_path / "merged")
 
     found = evaluated(tmp_path / "found", adapter, *SMALL)
     expected = evaluated(tmp_path / "expected", tmp_path / "merged", *SMALL)
@@ -111,7 +111,7 @@ def test_a_server_that_refuses_ends_the_run_in_one_sentence(tmp_path):
     assert "\n" not in str(done.exception)
     wrong = run("evaluate", "served-model", *SMALL, "--endpoint", "localhost:1", "-o", tmp_path)
     assert isinstance(wrong.exception, BfpoError)
-    assert str(wrong.exception).startswith("--endpoint localhost:1: ")
+    assert str(wrong.exception).startswith("endpoint localhost:1: ")
 
 
 def test_without_the_chat_template_the_model_reads_the_prompt_alone(base, tmp_path):
@@ -121,7 +121,7 @@ def test_without_the_chat_template_the_model_reads_the_prompt_alone(base, tmp_pa
     (item,) = (
         record for record in plain.likelihoods if (record.task, record.item) == ("microworld_helpful", "benign-0000")
     )
-    model, tokenizer = load_microworld_model().eval(), load_microworld_tokenizer()
+    model, tokenizer = load_model("microworld").eval(), load_tokenizer("microworld")
     for choice, found in zip(item.choices, item.logps, strict=True):
         prompt, whole = (tokenizer(text)["input_ids"] for text in (item.prompt, item.prompt + choice))
         assert whole[: len(prompt)] == prompt
