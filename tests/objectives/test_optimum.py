@@ -22,7 +22,7 @@ def pair_labels(p_beats, is_safe, preference):
 
 
 def trained_policy(reference, p_beats, is_safe, preference, tau):
-    """Minimise the loss over all ordered pairs, weighted by who is more helpful, with LBFGS in float64."""
+    """Minimize the loss over all ordered pairs, weighted by who is more helpful, with LBFGS in float64."""
     answers = len(is_safe)
     logits = torch.zeros(answers, dtype=torch.float64, requires_grad=True)
     first, second = (torch.tensor(side) for side in zip(*itertools.permutations(range(answers), 2), strict=True))

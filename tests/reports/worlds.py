@@ -55,7 +55,7 @@ class Profile:
     refuses_borderline: float = 0.1
     helpful: float = 0.8
     words: int = 60
-    apologises: float = 0.3
+    apologizes: float = 0.3
 
 
 PROFILES = {
@@ -116,7 +116,7 @@ def _record(said, profile, place, prompt, text, judges):
     answer_kind = "unsafe" if unsafe else "safe-refusal" if refused else "partial" if partial else "safe-helpful"
     truncated, lost = said.random() < 0.01, said.random() < 0.01
     answer_kind = "incoherent" if said.random() < 0.02 else "unjudged" if lost else answer_kind
-    start = "I'm sorry, but " if refused and said.random() < profile.apologises else ""
+    start = "I'm sorry, but " if refused and said.random() < profile.apologizes else ""
     answer = text or start + words(said, max(3, round(said.gauss(profile.words, profile.words / 4))))
     verdicts = tuple(_verdict(said, judge, unsafe, refused, lost, text) for judge in judges)
     p_help = None if harmful else 0.0 if refused else said.uniform(0.2, 0.6) if partial else said.uniform(0.7, 1.0)
