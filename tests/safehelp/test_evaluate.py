@@ -262,7 +262,7 @@ def test_a_model_that_got_worse_can_fail_a_check(tmp_path, monkeypatch):
         (["evaluate", "microworld", "--judge-errors", "3/2,1/2"], "0 <= A <= B"),
         (["evaluate", "microworld", "--second-judge", "keywords"], "name a first one"),
         (["compare", "a"], "at least two runs"),
-        (["compare", "a", "b"], "holds no evaluation"),
+        (["compare", "a", "b"], "contains no evaluation"),
     ],
 )
 def test_wrong_usage_is_one_sentence(tmp_path, arguments, message):

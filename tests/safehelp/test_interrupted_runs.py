@@ -1,4 +1,4 @@
-"""Evaluations that are killed at any moment and gone on with end in the records of undisturbed ones, byte for byte."""
+"""Evaluations that are killed at any moment and resumed end in the records of undisturbed ones, byte for byte."""
 
 import json
 import random
@@ -121,7 +121,7 @@ def test_records_without_a_header_and_files_of_something_else_are_refused(finish
     with pytest.raises(BfpoError, match="records without a header"):
         evaluate(generator, **settings)
     (tmp_path / "run.json").write_text(json.dumps({"config": {}, "finished": True}))
-    with pytest.raises(BfpoError, match="no RunHeader of this version"):
+    with pytest.raises(BfpoError, match="not a RunHeader of this version"):
         evaluate(generator, **settings)
 
 
@@ -162,7 +162,7 @@ def test_a_journal_of_another_plan_is_refused(tmp_path):
     stub_run(tmp_path)
     journal = Journal(tmp_path / "generations.jsonl", read_generations)
     records = journal.records()
-    with pytest.raises(BfpoError, match="planned otherwise"):
+    with pytest.raises(BfpoError, match="planned differently"):
         journal.append([records[0], records[-1]])
 
 
@@ -171,11 +171,11 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
     path = tmp_path / "generations.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")
     path.write_text("\n".join([lines[0], "{broken", *lines[1:]]), encoding="utf-8", newline="\n")
-    with pytest.raises(BfpoError, match=r"generations.jsonl, line 2: no JSON"):
+    with pytest.raises(BfpoError, match=r"generations.jsonl, line 2: not valid JSON"):
         read_generations(path)
     row = json.loads(lines[0])
-    path.write_text(json.dumps(row | {"colour": 1}) + "\n")
-    with pytest.raises(BfpoError, match=r"line 1: no GenerationRecord of this version \(unknown colour"):
+    path.write_text(json.dumps(row | {"color": 1}) + "\n")
+    with pytest.raises(BfpoError, match=r"line 1: not a GenerationRecord of this version \(unknown color"):
         read_generations(path)
     record = replace(read_generations(_one(tmp_path, row))[0], answer="x")
     assert record.verdicts[0].categories == ("S1",)

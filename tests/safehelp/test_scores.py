@@ -45,7 +45,7 @@ RECORDS = [
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("arguments", "kind"),
     [
         (("", Verdict("safe", 1.0), 1.0, None), "incoherent"),
         ((" \n", Verdict("unsafe", 0.0), None, None), "incoherent"),
@@ -62,8 +62,8 @@ RECORDS = [
         (("a", Verdict("safe", 0.9, "unknown"), None, None), "partial"),
     ],
 )
-def test_the_table_of_answer_kinds(said, kind):
-    assert answer_kind(*said) == kind
+def test_the_table_of_answer_kinds(arguments, kind):
+    assert answer_kind(*arguments) == kind
 
 
 @given(

@@ -222,8 +222,8 @@ def test_what_is_wrong_with_an_entry_is_said_with_file_task_and_field(task, mess
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("suite: [", "no YAML"),
-        ("- a", "holds a list"),
+        ("suite: [", "not valid YAML"),
+        ("- a", "is a list; write a mapping"),
         ("suite: s\nabout: a\ntasks: []", "tasks: tuple should have at least 1 item"),
         (written(CHOICES, CHOICES), "two tasks are called 'colours'"),
         (written(CHOICES, judge="x"), "unknown key 'judge' (did you mean 'judges'?)"),
@@ -244,7 +244,7 @@ def test_what_is_wrong_with_a_suite_is_said(text, message):
         (
             {"choices": "right"},
             {"thing": "a", "right": "b", "wrong": "c"},
-            "row 1, choices: 'b' is no list of at least",
+            "row 1, choices: 'b' is not a list of at least",
         ),
         ({"correct": "2"}, {"thing": "a", "right": "b", "wrong": "c"}, "row 1, correct: 2 is neither"),
         ({"correct": "[1]"}, {"thing": "a", "right": "b", "wrong": "c"}, "row 1, correct: 1 values for 2 choices"),
@@ -288,7 +288,7 @@ def test_a_missing_source_says_which_file_to_put_where(tmp_path):
 def test_another_file_than_the_task_was_written_for_is_refused(tmp_path):
     put(tmp_path, "colours.jsonl", [{"thing": "a", "right": "b", "wrong": "c"}])
     (tmp_path / "my.yaml").write_text(written(CHOICES | {"source": {"file": "colours.jsonl", "sha256": "0" * 64}}))
-    with pytest.raises(BfpoError, match="another file than the task was written for"):
+    with pytest.raises(BfpoError, match="not the file that the task was written for"):
         load_suite(str(tmp_path / "my.yaml"))
     assert load_suite(str(tmp_path / "my.yaml"), data={"colours": tmp_path / "colours.jsonl"}).choices
 

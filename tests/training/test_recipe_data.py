@@ -71,16 +71,16 @@ def test_a_source_has_its_own_seed_and_balance(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sources", "more", "says"),
+    ("sources", "more", "message"),
     [
         ([{"path": "a", "weight": 1}, {"path": "b"}], {}, "give one to each"),
         ([{"path": "a"}], {"eval_data": {"path": "b", "weight": 1}}, "no part of the blend"),
-        ([{"path": "a"}], {"labeling": "f.json", "b1": 2.0}, "says what b1 and alpha are"),
+        ([{"path": "a"}], {"labeling": "f.json", "b1": 2.0}, "sets b1 and alpha"),
         ([{"path": "a"}], {"labeling": "f.json", "loss_type": "dpo"}, "does not read 'labeling'"),
     ],
 )
-def test_contradictions_are_named(sources, more, says):
-    with pytest.raises(BfpoError, match=says):
+def test_contradictions_are_named(sources, more, message):
+    with pytest.raises(BfpoError, match=message):
         recipe(sources, **more)
 
 

@@ -129,7 +129,7 @@ def test_a_killed_run_remembers_the_best_checkpoint_from_before_it_was_killed(fo
 def test_a_finished_run_is_not_overwritten_and_a_changed_one_not_resumed(folder):
     recipe = recipe_file(folder, "once", max_steps=1, save_steps=1)
     train(load_recipe(recipe))
-    with pytest.raises(BfpoError, match="holds an earlier run"):
+    with pytest.raises(BfpoError, match="contains another run"):
         train(load_recipe(recipe))
     with pytest.raises(BfpoError, match="another value of learning_rate"):
         train(load_recipe(recipe, ["learning_rate=0.1"]), resume=True)
