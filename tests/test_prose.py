@@ -25,8 +25,8 @@ BRITISH = re.compile(
     r"is(?:e[drs]?|ing|ation|ations)\b",
     re.IGNORECASE,
 )
-# Names that are not ours to spell: a column that files already have, and identifiers of other projects.
-NOT_OURS = re.compile(r"labell(?:ed_by|ing_judge)")
+# Names with a fixed spelling: a column and a header field of existing files, and the HTML attribute aria-labelledby.
+NOT_OURS = re.compile(r"labell(?:ed_?by|ing_judge)")
 
 
 def spelled_british(text: str) -> list[str]:
