@@ -1,4 +1,4 @@
-"""Loading models: every kind of place, one sentence for whatever is wrong, one rule for revision, device and dtype."""
+"""Loading models: every kind of name, one sentence per error, one rule for revision, device and dtype."""
 
 import json
 import os

@@ -45,7 +45,7 @@ BATCH = [
 
 
 def squared_residuals(logps, labels):
-    """Squared residuals of every answer and pair, some over 1, from all that labels and reference hold."""
+    """Squared residuals of every answer and pair, some over 1, that depend on all labels and the reference."""
     answers = (0.1 * logps.policy - 0.2 * logps.reference + 0.3 * logps.tokens - 3.0 * labels.is_safe) ** 2
     ratios = 0.1 * (logps.policy - logps.reference)
     pairs = (ratios[labels.first] - ratios[labels.second] - labels.first_is_better - labels.b1 * labels.alpha) ** 2

@@ -1,4 +1,4 @@
-"""Sampling against a plain loop over forwards, exact probabilities, and what must not matter."""
+"""Sampling against a plain loop over forwards and exact probabilities, and its invariances."""
 
 from collections import Counter
 from dataclasses import replace

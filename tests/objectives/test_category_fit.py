@@ -1,4 +1,4 @@
-"""Labeling constants by category: better than one for all, and better than each on its own."""
+"""Labeling constants by category: better than common ones, and better than separate fits."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The fitted labeling function against what made the data, and against closed forms."""
+"""The fitted labeling function against the data's true constants and closed forms."""
 
 import math
 
@@ -71,7 +71,7 @@ def test_three_cells_are_fitted_exactly_with_the_variances_of_their_logits():
 
 
 def test_probable_flags_enter_by_their_likelihood():
-    """Flags known with 85 % certainty: their likelihood finds b3 where thresholding them does not."""
+    """Flags known with 85 % certainty: their likelihood recovers b3, thresholding them doesn't."""
     better, worse, judged = draw(2.0, 5, pairs=40_000)
     generator = torch.Generator().manual_seed(1)
 

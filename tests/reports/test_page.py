@@ -107,13 +107,13 @@ def test_answers_travel_whole(two):
     blob = re.search(r'id="packed">([^<]*)</script>', report.page.read_text())[1]
     data = json.loads(zlib.decompress(base64.b64decode(blob)))
     assert data["models"] == ["SFT", "BFPO"]
-    said = {
+    unpacked = {
         (data["models"][at], item[1], sample[0], data["answerKinds"][sample[1]])
         for item in data["items"]
         for at, samples in enumerate(item[6])
         for sample in samples
     }
-    assert said == {(run.model, r.item, r.answer, r.answer_kind) for run in runs for r in run.generations}
+    assert unpacked == {(run.model, r.item, r.answer, r.answer_kind) for run in runs for r in run.generations}
 
 
 def test_panels_without_data_say_why(tmp_path):
@@ -123,7 +123,8 @@ def test_panels_without_data_say_why(tmp_path):
     text = " ".join(" ".join(parsed(report.page).text).split())
     for reason in (
         "there is only one run on this page", "have no categories", "use no attacks",
-        "have no tasks measured by likelihood", "no model's folder contains the log of a training run", "there was no second judge",
+        "have no tasks measured by likelihood", "no model's folder contains the log of a training run",
+        "there was no second judge",
     ):  # fmt: skip
         assert reason in text
     assert not (report.plots / "attacks.png").exists()

@@ -127,13 +127,13 @@ def test_records_without_a_header_and_files_of_something_else_are_refused(finish
 
 def test_only_the_last_of_lm_evals_tasks_is_asked_again(tmp_path, monkeypatch):
     tasks = tuple(Task(task=name, factor="helpful", license="", metrics=("acc",), lm_eval=name) for name in "abc")
-    asked = []
+    skipped = []
 
     def stub(generator, suite, *, done, **_):
-        asked.append(list(done))
+        skipped.append(list(done))
         for name in "abc":
             if name not in done:
-                if name == "c" and len(asked) == 1:
+                if name == "c" and len(skipped) == 1:
                     raise KeyboardInterrupt
                 pairs = [("x", "y"), (-1.0, -2.0), (1, 1), (1.0, 0.0)]
                 yield LmEvalRecords(
@@ -149,11 +149,11 @@ def test_only_the_last_of_lm_evals_tasks_is_asked_again(tmp_path, monkeypatch):
     # A kill while b was written: half of its last line, after a whole one.
     path.write_bytes(path.read_bytes()[:-30])
     result = evaluate(generator, **settings)
-    assert asked == [[], ["a"]]
+    assert skipped == [[], ["a"]]
     assert [(record.task, record.item) for record in result.likelihoods] == [(t, n) for t in "abc" for n in "12"]
     assert result.header.counts["torn_lines"] == 1
     assert evaluate(generator, **settings).likelihoods == result.likelihoods
-    assert asked[2] == ["a", "b", "c"]
+    assert skipped[2] == ["a", "b", "c"]
     with pytest.raises(BfpoError, match="another suite_digest"):
         evaluate(generator, **settings, limit=1)
 

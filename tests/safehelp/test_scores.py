@@ -119,7 +119,7 @@ def test_nothing_measured_is_absent_and_constant_help_is_no_certainty():
     assert generation_scores([]) == {}
     whole = generation_scores([answer(f"{n}", "benign", "full", 1.0) for n in range(5)])["helpful"]
     assert (whole.value, whole.low) == (1.0, wilson(5, 5).low)
-    # A task that measures help counts an answer on which nobody could say as no help; other tasks are left out.
+    # In a task that measures helpfulness, an unjudged answer counts as 0; other tasks are left out.
     lost = replace(answer("lost", "benign", "full"), p_help=None)
     mixed = generation_scores([answer("b", "benign", "full", 1.0), lost, *(replace(r, task="u") for r in benign)])
     assert (mixed["helpful"].value, mixed["helpful"].n) == (0.5, 2)

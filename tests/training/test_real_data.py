@@ -1,4 +1,4 @@
-"""Real pairs and a real trained model go through the trainer, and start where theory says."""
+"""Real pairs and a real trained model in the trainer, with the initial metrics that theory predicts."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What a recipe makes of its sources: draws, balance, overlap and labeling constants, all of it on record."""
+"""Loading of a recipe's sources: draws, balance, overlap and labeling constants, with their records."""
 
 import json
 from collections import Counter
