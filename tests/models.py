@@ -86,5 +86,5 @@ def _rms_norm(module, offset, hidden):
 
 
 def _layer_norm(module, hidden):
-    centred = hidden - hidden.mean(-1, keepdim=True)
-    return centred * torch.rsqrt(centred.pow(2).mean(-1, keepdim=True) + 1e-5) * module.weight
+    centered = hidden - hidden.mean(-1, keepdim=True)
+    return centered * torch.rsqrt(centered.pow(2).mean(-1, keepdim=True) + 1e-5) * module.weight

@@ -25,8 +25,8 @@ BRITISH = re.compile(
     r"is(?:e[drs]?|ing|ation|ations)\b",
     re.IGNORECASE,
 )
-# Names with a fixed spelling: a column and a header field of existing files, and the HTML attribute aria-labelledby.
-NOT_OURS = re.compile(r"labell(?:ed_?by|ing_judge)")
+# Names with a fixed spelling: a column and a header field of existing files, aria-labelledby of HTML, asyncio's error.
+NOT_OURS = re.compile(r"labell(?:ed_?by|ing_judge)|CancelledError")
 
 
 def spelled_british(text: str) -> list[str]:

@@ -279,8 +279,8 @@ def test_a_missing_source_says_which_file_to_put_where(tmp_path):
     (tmp_path / "my.yaml").write_text(written(CHOICES))
     with pytest.raises(BfpoError, match=r"no file .*colors.jsonl; name a file with --data colors=FILE, or put it as"):
         load_suite(str(tmp_path / "my.yaml"))
-    with pytest.raises(BfpoError, match=r"--data colour: suite 'own' has no such task .did you mean 'colors'"):
-        load_suite(str(tmp_path / "my.yaml"), data={"colour": tmp_path / "x"})
+    with pytest.raises(BfpoError, match=r"--data color: suite 'own' has no such task .did you mean 'colors'"):
+        load_suite(str(tmp_path / "my.yaml"), data={"color": tmp_path / "x"})
     with pytest.raises(BfpoError, match=r"the rows of truthfulqa/truthful_qa with --data truthfulqa_mc2=FILE"):
         load_suite("core")  # offline, and nothing cached
 
