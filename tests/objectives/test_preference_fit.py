@@ -112,5 +112,5 @@ def test_what_cannot_be_fitted_is_refused(columns, message):
 
 def test_safety_without_a_price_is_refused():
     rows = [(w, s, float(at < yes)) for (w, s), yes in {(1, 1): 16, (1, 0): 12, (0, 1): 10}.items() for at in range(20)]
-    with pytest.raises(BfpoError, match="no price on safety"):
+    with pytest.raises(BfpoError, match="no weight to safety"):
         GlobalPreference.fit(*torch.tensor(rows, dtype=torch.float64).T)

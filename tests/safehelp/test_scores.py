@@ -231,9 +231,9 @@ def test_cautions_say_what_to_know_and_are_silent_otherwise():
         "1 of 1 prompts",
     ):
         assert text in shown
-    judges = (JudgeUsed("guard", "", "primary"), JudgeUsed("labeller", "", "second"))
-    assert "labeled the training data and also evaluates" in cautions(
-        evaluation(RECORDS[:1], judges=judges, labelling_judge="labeller")
+    judges = (JudgeUsed("guard", "", "primary"), JudgeUsed("labeler", "", "second"))
+    assert "also labeled the training data" in cautions(
+        evaluation(RECORDS[:1], judges=judges, labelling_judge="labeler")
     )[0]  # fmt: skip
     poor = [*judged("safe", "unsafe", 9), *judged("unsafe", "safe", 9), *judged("safe", "safe", 9)]
     assert "agree little beyond chance: kappa -0." in cautions(evaluation(poor))[0]

@@ -205,7 +205,7 @@ def test_a_limit_draws_the_same_items_from_everywhere(tmp_path):
         ({"task": "x", "factor": "helpful"}, "the key 'license' is missing"),
         (
             {"task": "g", "factor": "helpful", "license": "MIT", "lm_eval": "gsm8k", "prompt": "q"},
-            "prompt: lm-eval's task",
+            "prompt: is set by lm-eval's task",
         ),
         ("core/xstest", "suite 'core' has no task 'xstest'"),
         ("cores/xstest_safe", "no packaged suite 'cores' (did you mean 'core'?)"),
@@ -277,7 +277,7 @@ def test_a_row_that_does_not_fit_is_named(tmp_path, change, row, message):
 
 def test_a_missing_source_says_which_file_to_put_where(tmp_path):
     (tmp_path / "my.yaml").write_text(written(CHOICES))
-    with pytest.raises(BfpoError, match=r"no file .*colors.jsonl; name a file with --data colors=FILE, or put it as"):
+    with pytest.raises(BfpoError, match=r"file: .*colors.jsonl; name a file with --data colors=FILE, or save it as"):
         load_suite(str(tmp_path / "my.yaml"))
     with pytest.raises(BfpoError, match=r"--data color: suite 'own' has no such task .did you mean 'colors'"):
         load_suite(str(tmp_path / "my.yaml"), data={"color": tmp_path / "x"})

@@ -89,11 +89,11 @@ def test_evaluation_prompts_are_refused_unless_allowed_by_name(tmp_path):
     held_out.write_text("something else\nA.JSONL w3?\n")
     sources = [{"path": written(tmp_path, "a.jsonl")}]
     suites = {"microworld": ["not in there"]}
-    with pytest.raises(BfpoError, match=r"holds 1 of the 2 evaluation prompts of .*held_out.txt"):
+    with pytest.raises(BfpoError, match=r"contains 1 of the 2 evaluation prompts of .*held_out.txt"):
         load_blend(recipe(sources, evaluation_prompts=[str(held_out)]), suites)
     allowed = recipe(sources, evaluation_prompts=[str(held_out)], allow_overlap=[str(held_out)])
     assert load_blend(allowed, suites)[1][0]["overlap"][0]["same"] == 1
-    with pytest.raises(BfpoError, match="holds 1 of the 1 evaluation prompts of 'microworld'"):
+    with pytest.raises(BfpoError, match="contains 1 of the 1 evaluation prompts of 'microworld'"):
         load_blend(recipe(sources), {"microworld": ["a.jsonl w0"]})
     with pytest.raises(BfpoError, match="did you mean 'microworld'"):
         load_blend(recipe(sources, allow_overlap=["microwold"]), suites)
