@@ -1,4 +1,4 @@
-"""What all tests share: no deadlines, offline, one thread a worker, the place of the real samples."""
+"""Shared test settings (no deadlines, offline, one thread per worker) and the folder of real samples."""
 
 import os
 import tempfile

@@ -23,7 +23,7 @@ def tiny_llama(vocab_size=64, hidden_size=32, layers=2, seed=0, dtype=torch.floa
     )
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).to(dtype)
-    # Larger weights than at initialisation, so that wrong positions or masks show in the log-probabilities.
+    # Larger weights than at initialization, so that wrong positions or masks show in the log-probabilities.
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -86,5 +86,5 @@ def _rms_norm(module, offset, hidden):
 
 
 def _layer_norm(module, hidden):
-    centred = hidden - hidden.mean(-1, keepdim=True)
-    return centred * torch.rsqrt(centred.pow(2).mean(-1, keepdim=True) + 1e-5) * module.weight
+    centered = hidden - hidden.mean(-1, keepdim=True)
+    return centered * torch.rsqrt(centered.pow(2).mean(-1, keepdim=True) + 1e-5) * module.weight

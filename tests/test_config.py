@@ -1,4 +1,4 @@
-"""Closed configurations: every wrong key and value in one sentence, wherever it is nested."""
+"""Closed configurations: one sentence names every wrong key and value, at any depth."""
 
 from dataclasses import dataclass
 

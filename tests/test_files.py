@@ -1,4 +1,4 @@
-"""Files that are whole or not there: two processes write at once, a writer fails, a disk is full."""
+"""Atomic writes with concurrent processes, failing writers and a full disk."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Loading models: every kind of place, one sentence for whatever is wrong, one rule for revision, device and dtype."""
+"""Loading models: every kind of name, one sentence per error, one rule for revision, device and dtype."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def garbled(folder):
     ("damage", "words"),
     [
         (pickled, "its weights are pickled, which is not safe to open; save them as safetensors"),
-        (with_code, "it needs code of its own, which is never run here; choose a model that transformers"),
+        (with_code, "it needs its own code, which bfpo never runs; choose a model that transformers"),
         (cut, "check that its files are complete"),
         (garbled, "check that its files are complete"),
         (lambda folder: (folder / "config.json").unlink(), "check that its files are complete"),

@@ -25,10 +25,11 @@ BRITISH = re.compile(
     r"is(?:e[drs]?|ing|ation|ations)\b",
     re.IGNORECASE,
 )
-# Names that are not ours to spell: columns that files already have, and the microworld's words, on which its packaged
-# model was trained.
+# Names with a fixed spelling: a column and a header field of existing files, aria-labelledby of HTML, asyncio's error,
+# and the microworld's words, on which its packaged model was trained.
 NOT_OURS = re.compile(
-    r"labell(?:ed_by|ing_judge)|my neighbour's|grey remote|(?:bright|the) colours|summarise \||colour \|"
+    r"labell(?:ed_?by|ing_judge)|CancelledError|"
+    r"my neighbour's|grey remote|(?:bright|the) colours|summarise \||colour \|"
 )
 
 

@@ -1,4 +1,4 @@
-"""Closed configurations: what YAML files and options are checked against, and the sentence about what is wrong."""
+"""Closed configurations: schemas for YAML files and options, and error messages that name every wrong value."""
 
 from __future__ import annotations
 
@@ -21,15 +21,10 @@ _Config = TypeVar("_Config", bound=BaseModel)
 
 
 def validated(config: type[_Config], values: Mapping[str, Any], where: str) -> _Config:
-    """A configuration made of values.
-
-    Args:
-        config: its class.
-        values: by key.
-        where: the file, or whatever else the message should begin with.
+    """Build a configuration from its values by key; an error message begins with ``where``.
 
     Raises:
-        BfpoError: if a key or a value is wrong; the message names all of them.
+        BfpoError: if keys or values are wrong; the message names all of them.
     """
     try:
         return config.model_validate(values)
@@ -50,7 +45,7 @@ def _problem(problem: Any, config: type) -> str:
 
 
 def _keys_beside(config: type, location: Sequence[str | int]) -> Collection[str]:
-    """The keys that could stand in place of a location's last one."""
+    """The valid alternatives to a location's last key."""
     hints = get_type_hints(config)
     for key in location[:-1]:
         inner = _configuration_in(hints.get(str(key)))
@@ -59,7 +54,7 @@ def _keys_beside(config: type, location: Sequence[str | int]) -> Collection[str]
 
 
 def _configuration_in(annotation: Any) -> type | None:
-    """The first configuration that a type such as ``list[Source] | None`` names."""
+    """The first configuration class inside a type such as ``list[Source] | None``."""
     if isinstance(annotation, type) and (is_dataclass(annotation) or issubclass(annotation, BaseModel)):
         return annotation
     return next((found for part in get_args(annotation) if (found := _configuration_in(part))), None)

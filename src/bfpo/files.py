@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, whatever is killed and whoever else writes them."""
+"""Atomic writes of files and folders, safe against kills and concurrent writers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from bfpo.errors import BfpoError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, which takes the place of ``path`` if the block ends without an error.
+    """Context with a unique temporary path that replaces ``path`` if the block ends without an error.
 
-    Its name is unique and its folder is that of ``path``, which is made if need be. After an error ``path`` is as it
-    was, and the temporary file is gone.
+    Creates missing parent folders. After an error, ``path`` is unchanged and the temporary file is removed.
 
     Raises:
-        BfpoError: if the system refuses to write.
+        BfpoError: if the file can't be written.
     """
     temporary = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        # On disk before it has the name: after a power cut, too, the name belongs to a whole file.
+        # Sync before renaming, so that the file is complete even after a power failure.
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -42,12 +41,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file, whole or not at all; see `whole_file`."""
+    """Write a UTF-8 file atomically; see `whole_file`."""
     write_lines(path, (text,))
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines, each with its own line end, to a UTF-8 file as they come; see `whole_file`."""
+    """Write lines, which include their line ends, to a UTF-8 file atomically; see `whole_file`."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(lines)
 
@@ -59,9 +58,9 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder to write to, which becomes ``path`` if the block ends without an error.
+    """Context with a temporary folder that becomes ``path`` if the block ends without an error.
 
-    If another process made ``path`` meanwhile, that one stays and this one is dropped.
+    If another process created ``path`` in the meantime, its folder is kept and this one is discarded.
     """
     temporary = _beside(path)
     temporary.mkdir(parents=True)

@@ -1,7 +1,7 @@
-"""The vocabulary shared by data, engine and objectives: a batch of *groups*.
+"""Types shared by data, engine and objectives: a batch of *groups*.
 
-A group is one prompt with K >= 1 answers. A preference pair is K = 2 and supervised fine-tuning is K = 1.
-The N answers of a batch lie in one flat row, group after group.
+A group is one prompt with K >= 1 answers: K = 2 for a preference pair, K = 1 for supervised fine-tuning.
+The N answers of a batch are stored flat, group after group.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class TokenGroup:
 
 @dataclass(frozen=True)
 class GroupLogps:
-    """Log-probabilities of a batch of groups, as the engine measures them.
+    """Log-probabilities of a batch of groups.
 
     Attributes:
-        policy: [N] sum of the answer tokens' log-probabilities under the model in training, in nats.
-        reference: [N] the same under the reference model, or None where no objective needs it.
-        tokens: [N] int, number of answer tokens that were summed.
-        group: [N] int, the group that each answer belongs to, 0 .. G-1, non-decreasing.
+        policy: [N] summed log-probability of each answer's tokens under the model in training, in nats.
+        reference: [N] the same under the reference model; None if the objective doesn't need it.
+        tokens: [N] int, number of tokens in each answer.
+        group: [N] int, index of each answer's group, 0 .. G-1, non-decreasing.
     """
 
     policy: Tensor
@@ -48,14 +48,14 @@ class GroupLogps:
     group: Tensor
 
     def log_ratios(self, reduction: Reduction = "sum") -> Tensor:
-        """[N] log(pi/pi_ref) of every answer, summed over its tokens or averaged over them."""
+        """[N] log(pi/pi_ref) of every answer, summed or averaged over its tokens."""
         if self.reference is None:
             raise BfpoError("this objective needs reference log-probabilities: build them before training")
         ratios = self.policy - self.reference
         return ratios / self.tokens if reduction == "mean" else ratios
 
     def margins(self, labels: GroupLabels, reduction: Reduction = "sum") -> Tensor:
-        """[P] h, the log-ratio of each pair's first answer less that of its second (IPO, arXiv 2310.12036)."""
+        """[P] h, the log-ratio of each pair's first answer minus that of its second (IPO, arXiv 2310.12036)."""
         ratios = self.log_ratios(reduction)
         return ratios[labels.first] - ratios[labels.second]
 
@@ -63,13 +63,15 @@ class GroupLogps:
         """[G] mean of [P] pair values over each group's pairs.
 
         Raises:
-            BfpoError: if a group has no pair, as a lone answer has none.
+            BfpoError: if a group has no pair, i.e. only one answer.
         """
         owner = self.group[labels.first]
         zeros = torch.zeros(int(self.group[-1]) + 1, dtype=values.dtype, device=values.device)
         count = zeros.index_add(0, owner, torch.ones_like(values))
         if (count == 0).any():
-            raise BfpoError("a pairwise objective needs at least two answers a prompt: train single answers with 'sft'")
+            raise BfpoError(
+                "a pairwise objective needs at least two answers per prompt: train single answers with 'sft'"
+            )
         return zeros.index_add(0, owner, values) / count
 
 
@@ -78,12 +80,11 @@ class GroupLabels:
     """Labels of a batch of groups, by people or judges.
 
     Attributes:
-        is_safe: [N] probability in [0, 1] that the answer is safe; NaN where it is unknown.
-        first: [P] int, index into the N answers: the more helpful answer of each pair, as far as is known.
-        second: [P] int, index of the other answer of the pair, of the same group.
+        is_safe: [N] probability in [0, 1] that the answer is safe; NaN if unknown.
+        first: [P] int, index of the presumably more helpful answer of each pair among the N answers.
+        second: [P] int, index of the pair's other answer, from the same group.
         first_is_better: [P] probability in [0, 1] that ``first`` is more helpful than ``second``.
-        b1: [P] the labeling function's b1 where a pair has its own (its harm category's), NaN where it has none;
-            None if no pair has.
+        b1: [P] b1 of the pair's harm category; NaN for pairs without their own, None if no pair has one.
         alpha: [P] the same for alpha.
     """
 
@@ -95,7 +96,7 @@ class GroupLabels:
     alpha: Tensor | None = None
 
     def of(self, answers: slice) -> GroupLabels:
-        """The labels of some whole groups: of answers ``start`` to ``stop`` and the pairs among them."""
+        """The labels of a range of answers that spans whole groups, and of the pairs among them."""
         pairs = (self.first >= answers.start) & (self.first < answers.stop)
         return GroupLabels(
             is_safe=self.is_safe[answers],
@@ -114,13 +115,13 @@ class GroupLabels:
 
 @dataclass(frozen=True)
 class LossInputs:
-    """All that a batch's loss is made of but the log-probabilities under the model in training.
+    """Inputs to a batch's loss, except the log-probabilities under the model in training.
 
     Attributes:
-        objective: [G] losses from log-probabilities and labels, each from its own group's only.
+        objective: maps log-probabilities and labels to [G] losses, each of which depends only on its own group.
         labels: the labels of the batch.
-        reference: [N] log-probabilities under the reference model, in nats; None where the objective needs none.
-        scale: factor of every group's loss.
+        reference: [N] log-probabilities under the reference model, in nats; None if the objective needs none.
+        scale: factor applied to every group's loss.
     """
 
     objective: Callable[[GroupLogps, GroupLabels], Tensor]
@@ -129,6 +130,6 @@ class LossInputs:
     scale: float = 1.0
 
     def of(self, answers: slice) -> LossInputs:
-        """The inputs of some whole groups: of answers ``start`` to ``stop``."""
+        """The inputs of a range of answers that spans whole groups."""
         reference = None if self.reference is None else self.reference[answers]
         return LossInputs(self.objective, self.labels.of(answers), reference, self.scale)

@@ -1,7 +1,7 @@
-"""Loads models, tokenizers and their configurations: the only place that does, so that all follow the same rules.
+"""Loading of models, tokenizers and their configurations; the only module that does it.
 
-A name is a folder (of a model or of a PEFT adapter), a ``.gguf`` file, a model on the Hub, or "microworld", the model
-that ships with the package. No code that comes with a model is ever run, and no pickled weights are read.
+A name is a folder (with a model or a PEFT adapter), a ``.gguf`` file, a model on the Hub, or "microworld", the model
+that ships with the package. Code that comes with a model is never run, and pickled weights are never read.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def load_model(
     """A model in evaluation mode, with its adapter if the folder holds one.
 
     Args:
-        name: see the module.
+        name: name of the model, see the module's docstring.
         revision: branch, tag or commit on the Hub; by default the main branch.
-        dtype: of the weights; "auto" is the one they were saved in (float32 for what a GGUF file has quantized).
-        device: where the weights go; "auto" is `resolve_device`.
-        kind: a language model, or one with a score for each label.
+        dtype: dtype of the weights; "auto" keeps the saved one (float32 for quantized GGUF weights).
+        device: device of the weights; "auto" is `resolve_device`.
+        kind: kind of model, "causal" or "sequence-classification".
 
     Raises:
-        BfpoError: if it can't be loaded.
+        BfpoError: if the model can't be loaded.
     """
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if _is_gguf(name):
@@ -59,22 +59,22 @@ def load_model(
         options["quantization_config"] = GgufConfig(dequantize=True)
     model = _load("model", _CLASSES[kind], name, revision, **options)
     if _is_gguf(name):
-        model.config.name_or_path = str(name)  # transformers has the file's folder there
+        model.config.name_or_path = str(name)  # transformers puts the file's folder there
     return model.to(resolve_device() if device == "auto" else device)
 
 
 def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model; for arguments and errors see `load_model`."""
+    """The tokenizer of a model; see `load_model` for arguments and errors."""
     return _load("tokenizer", AutoTokenizer, name, revision)
 
 
 def load_config(name: str | Path, *, revision: str | None = None) -> PreTrainedConfig:
-    """The configuration of a model, without its weights; for arguments and errors see `load_model`."""
+    """The configuration of a model, without its weights; see `load_model` for arguments and errors."""
     return _load("configuration", AutoConfig, name, revision)
 
 
 def resolved_revision(name: str | Path, revision: str | None = None) -> str | None:
-    """The Hub commit that was loaded under a name and revision; None for what lies on disk."""
+    """The Hub commit that a name and revision were loaded from; None for a path on disk."""
     from huggingface_hub import try_to_load_from_cache
 
     if Path(_place(name)).exists():
@@ -100,7 +100,7 @@ def _load(what: str, auto_class: Any, name: str | Path, revision: str | None, **
         place, options["gguf_file"] = str(Path(name).parent), Path(name).name
     try:
         return auto_class.from_pretrained(place, revision=revision, trust_remote_code=False, **options)
-    except Exception as error:  # transformers and what lies below it raise many kinds, which mean the same to the user
+    except Exception as error:  # transformers and its dependencies raise many types
         raise BfpoError(f"the {what} {str(name)!r} can't be loaded: {_reason(name, error)}") from error
 
 
@@ -108,14 +108,14 @@ def _reason(name: str | Path, error: Exception) -> str:
     """Why something can't be loaded, and what to do."""
     path, raised = Path(name), " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if "trust_remote_code" in raised:
-        return "it needs code of its own, which is never run here; choose a model that transformers itself implements"
+        return "it needs its own code, which bfpo never runs; choose a model that transformers itself implements"
     if _is_gguf(name):
         if not path.is_file():
             return "there is no such file; check the path"
         if isinstance(error, ImportError):
             return f"a .gguf file needs another package ({raised}); install it with: pip install 'bfpo[gguf]'"
     if path.is_dir() and not any(path.glob("*.safetensors")) and any(path.glob("*.bin")):
-        return "its weights are pickled, which is not safe to open; save them as safetensors (save_pretrained) first"
+        return "its weights are pickled, which is unsafe to load; save them as safetensors (save_pretrained) first"
     if path.exists():
         return f"{raised}; check that its files are complete"
-    return f"{raised}; name a folder, a .gguf file, or a model on the Hub that can be reached or is in the cache"
+    return f"{raised}; name a folder, a .gguf file, or a Hub model that is reachable or cached"

@@ -47,7 +47,7 @@ def test_card_of_a_saved_run(folders, tmp_path):
         (["{runs}/SFT", "{runs}/BFPO", "--card"], "--card describes a single run"),
         (["{runs}/SFT", "--card", "-o", "{runs}"], "this is a folder; name a file for the card"),
         (["{runs}/SFT", "-o", "{runs}/SFT/run.json"], "is a file; name a folder"),
-        (["{runs}/none"], "holds no evaluation"),
+        (["{runs}/none"], "contains no evaluation"),
         (["{runs}/SFT", "--baseline", "SFY"], r"no evaluation of a model 'SFY' \(did you mean 'SFT'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The estimates' bookkeeping: what they count, and how they scale."""
+"""Cost estimates: their counts and their scaling."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def test_memory_falls_with_frozen_weights_checkpointing_and_smaller_micro_batche
 
 
 def test_measured_speed_is_the_work_of_a_product_over_the_shortest_of_its_times(monkeypatch):
-    """The clock is ours and says how long each product took; how much work it is, torch counts."""
+    """With a fake clock for the time of each product, and torch's count of its operations."""
     seconds, now, readings = [4.0, 0.5, 2.0, 1.0], 0.0, []
     for number, took in enumerate(seconds):
         start = now + 10 * number

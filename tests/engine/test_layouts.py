@@ -45,7 +45,7 @@ BATCH = [
 
 
 def squared_residuals(logps, labels):
-    """Squared residuals of every answer and pair, some over 1, from all that labels and reference hold."""
+    """Squared residuals of every answer and pair, some over 1, that depend on all labels and the reference."""
     answers = (0.1 * logps.policy - 0.2 * logps.reference + 0.3 * logps.tokens - 3.0 * labels.is_safe) ** 2
     ratios = 0.1 * (logps.policy - logps.reference)
     pairs = (ratios[labels.first] - ratios[labels.second] - labels.first_is_better - labels.b1 * labels.alpha) ** 2
@@ -212,7 +212,7 @@ def test_a_pinned_layout_is_taken_or_refused():
     llama, mamba = tiny_model("llama"), tiny_model("mamba")
     for layout in ("padded", "packed", "shared"):
         assert choose_layout(llama, llama, BATCH, layout).layout == layout
-    with pytest.raises(BfpoError, match=r"'shared' is not possible .* nats a token\): use layout 'auto'"):
+    with pytest.raises(BfpoError, match=r"'shared' is not possible .* nats per token\): use layout 'auto'"):
         choose_layout(mamba, mamba, BATCH, "shared")
     with pytest.raises(BfpoError, match="layout must be one of"):
         choose_layout(llama, llama, BATCH, "shred")
@@ -238,7 +238,7 @@ def test_of_two_exact_ways_to_attend_the_faster_is_taken(monkeypatch):
         monkeypatch.setattr(layout_choice, "_seconds", lambda engine, *_, times=times: times[engine.attention])
         choice = choose_layout(model, model, BATCH)
         assert times[choice.attention] == 1.0
-        assert f"attention by {choice.attention} was the faster" in choice.reason
+        assert f"attention by {choice.attention} was faster" in choice.reason
 
 
 def test_a_way_to_attend_that_fails_leaves_the_other(monkeypatch):

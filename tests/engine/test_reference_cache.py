@@ -1,4 +1,4 @@
-"""The reference cache: what its address depends on, and what damage and kills do to it."""
+"""The reference cache: the dependencies of its address, and its behavior after damage and kills."""
 
 import json
 
@@ -38,14 +38,14 @@ def test_keys_are_equal_exactly_where_prompt_and_answer_are(pairs):
 
 @given(
     known=st.dictionaries(st.binary(min_size=16, max_size=16), st.floats(-1e6, 0), max_size=20),
-    asked=st.lists(st.binary(min_size=16, max_size=16), max_size=10),
+    others=st.lists(st.binary(min_size=16, max_size=16), max_size=10),
     split=st.integers(0, 20),
 )
-def test_cache_gives_back_what_was_added_and_nan_otherwise(known, asked, split):
+def test_cache_gives_back_what_was_added_and_nan_otherwise(known, others, split):
     cache = ReferenceCache(None, {})
     for part in (list(known)[:split], list(known)[split:]):
         cache.add(np.array(part, dtype="S16"), np.array([known[key] for key in part]), np.ones(len(part)))
-    wanted = asked + list(known)
+    wanted = others + list(known)
     found = cache.get(np.array(wanted, dtype="S16"))
     for key, value in zip(wanted, found, strict=True):
         assert value == known[key] if key in known else np.isnan(value)

@@ -19,7 +19,7 @@ TEMPLATE = (
 
 
 def sample_items(data: Path, each: int | None = None) -> list[ChoiceRequest]:
-    """Winogrande (1,267), BBQ (864) and CrowS-Pairs (1,508) items, as lm-eval's own tasks ask them."""
+    """Winogrande (1,267), BBQ (864) and CrowS-Pairs (1,508) items, as in lm-eval's own tasks."""
     items = []
     with (data / "llm_foundry_eval" / "winogrande.jsonl").open(encoding="utf-8") as file:
         for number, row in list(enumerate(map(json.loads, file)))[:each]:

@@ -1,4 +1,4 @@
-"""Sampling against a plain loop over forwards, exact probabilities, and what must not matter."""
+"""Sampling against a plain loop over forwards and exact probabilities, and its invariances."""
 
 from collections import Counter
 from dataclasses import replace
@@ -99,7 +99,7 @@ def test_sampling_is_seeded_and_ignores_what_ran_before_and_leaves_randomness_al
     assert generate(model, tokenizer, PROMPTS, replace(decoding, seed=1)) != first
 
 
-def test_an_answer_depends_on_its_own_seed_and_not_on_its_neighbours():
+def test_an_answer_depends_on_its_own_seed_and_not_on_its_neighbors():
     model, tokenizer = tiny_llama(dtype=torch.float64), word_tokenizer()
     generator = LocalGenerator(model, tokenizer)
     decoding = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=8, samples=3)

@@ -1,4 +1,4 @@
-"""Labeling constants by category: better than one for all, and better than each on its own."""
+"""Labeling constants by category: better than common ones, and better than separate fits."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_shrinkage_beats_pooling_and_going_alone():
 
 
 def test_a_category_with_many_pairs_keeps_its_own_constants():
-    """Two categories with 20,000 expected judgements each: the fit is each one's own."""
+    """Two categories with 20,000 expected judgments each: the fit is each one's own."""
     cells = FLAGS.repeat(5000, 1)
     truth = {"cheap": GlobalPreference(4.0, 0.5), "dear": GlobalPreference(1.8, 0.4)}
     judged = [torch.sigmoid(one.target(cells[:, 0], cells[:, 1]) / 0.8) for one in truth.values()]

@@ -1,4 +1,4 @@
-"""What BFPO converges to: a tabular policy trained with `bfpo_loss` reaches pi_ref exp(R/tau) / Z."""
+"""BFPO's optimum: a tabular policy trained with `bfpo_loss` reaches pi_ref exp(R/tau) / Z."""
 
 import itertools
 
@@ -22,7 +22,7 @@ def pair_labels(p_beats, is_safe, preference):
 
 
 def trained_policy(reference, p_beats, is_safe, preference, tau):
-    """Minimise the loss over all ordered pairs, weighted by who is more helpful, with LBFGS in float64."""
+    """Minimize the loss over all ordered pairs, weighted by who is more helpful, with LBFGS in float64."""
     answers = len(is_safe)
     logits = torch.zeros(answers, dtype=torch.float64, requires_grad=True)
     first, second = (torch.tensor(side) for side in zip(*itertools.permutations(range(answers), 2), strict=True))
@@ -102,7 +102,7 @@ def test_gradient_on_soft_labels_is_the_mean_gradient_over_hard_labels():
             * (l * safe_l + (1 - l) * (1 - safe_l))
             * (first_wins * p + (1 - first_wins) * (1 - p))
         )
-        # A pair whose order is the other way round enters the loss as that other pair.
+        # A pair in reverse order enters the loss as the reversed pair.
         if first_wins:
             loss = bfpo_loss(chosen, rejected, zeros, zeros, w, l, beta=0.3)
         else:

@@ -1,4 +1,4 @@
-"""The fitted labeling function against what made the data, and against closed forms."""
+"""The fitted labeling function against the data's true constants and closed forms."""
 
 import math
 
@@ -40,8 +40,8 @@ def test_fit_recovers_what_made_the_data(b1):
     assert far_from_paper <= 12 if b1 == 3 else far_from_paper >= 50
 
 
-def test_expected_judgements_give_the_constants_back():
-    """Probabilities in place of judgements leave no noise: the fit is exact, and the likelihood ratio is 0."""
+def test_expected_judgments_give_the_constants_back():
+    """Probabilities in place of judgments leave no noise: the fit is exact, and the likelihood ratio is 0."""
     cells = torch.tensor(list(MIX), dtype=torch.float64).repeat(25, 1)
     judged = torch.sigmoid(GlobalPreference(3.0, 0.5).target(cells[:, 0], cells[:, 1]) / TEMPERATURE)
     fit = GlobalPreference.fit(cells[:, 0], cells[:, 1], judged)
@@ -71,7 +71,7 @@ def test_three_cells_are_fitted_exactly_with_the_variances_of_their_logits():
 
 
 def test_probable_flags_enter_by_their_likelihood():
-    """Flags known with 85 % certainty: their likelihood finds b3 where thresholding them does not."""
+    """Flags known with 85 % certainty: their likelihood recovers b3, thresholding them doesn't."""
     better, worse, judged = draw(2.0, 5, pairs=40_000)
     generator = torch.Generator().manual_seed(1)
 
@@ -79,38 +79,38 @@ def test_probable_flags_enter_by_their_likelihood():
         right = torch.rand(len(flag), generator=generator, dtype=torch.float64) < 0.85
         return torch.where(right, flag, 1 - flag)
 
-    def posterior(said, share):
-        yes = torch.where(said == 1, 0.85, 0.15) * share
-        return yes / (yes + torch.where(said == 1, 0.15, 0.85) * (1 - share))
+    def posterior(flags, share):
+        yes = torch.where(flags == 1, 0.85, 0.15) * share
+        return yes / (yes + torch.where(flags == 1, 0.15, 0.85) * (1 - share))
 
     # Independent flags, as the likelihood takes them: keep an even number of every cell.
     count = min(int(((better == w) & (worse == l)).sum()) for w, l in MIX)
     kept = torch.cat([((better == w) & (worse == l)).nonzero()[:count, 0] for w, l in MIX])
     better, worse, judged = better[kept], worse[kept], judged[kept]
-    said_better, said_worse = verdict(better), verdict(worse)
-    soft = GlobalPreference.fit(posterior(said_better, 0.5), posterior(said_worse, 0.5), judged)
-    hard = GlobalPreference.fit(said_better, said_worse, judged)
+    found_better, found_worse = verdict(better), verdict(worse)
+    soft = GlobalPreference.fit(posterior(found_better, 0.5), posterior(found_worse, 0.5), judged)
+    hard = GlobalPreference.fit(found_better, found_worse, judged)
     error = soft.covariance[0, 0].sqrt().item()
     assert abs(soft.preference.b3 - 1) <= 3 * error
     assert abs(soft.temperature - TEMPERATURE) < abs(hard.temperature - TEMPERATURE) / 3
 
 
 @pytest.mark.parametrize(
-    ("columns", "says"),
+    ("columns", "message"),
     [
         (([1, 0] * 5, [1, 1] * 5, [1, 0] * 5), "10 judged pairs are too few"),
         (([1, 1] * 20, [1, 0] * 20, [1, 0, 0, 1] * 10), "judge pairs of US, UU"),
-        (([1, 1, 0, 0] * 10, [1, 0, 1, 0] * 10, [1, 1, 0, 0] * 10), "without an exception"),
+        (([1, 1, 0, 0] * 10, [1, 0, 1, 0] * 10, [1, 1, 0, 0] * 10), "without exception"),
         (([1, 2, 0, 0] * 10, [1, 0, 1, 0] * 10, [1, 1, 0, 0] * 10), "better_is_safe, pair 2: 2.0 is not a flag"),
         (([1] * 40, [1] * 39, [1] * 40), "equally long"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused(columns, says):
-    with pytest.raises(BfpoError, match=says):
+def test_what_cannot_be_fitted_is_refused(columns, message):
+    with pytest.raises(BfpoError, match=message):
         GlobalPreference.fit(*columns)
 
 
 def test_safety_without_a_price_is_refused():
     rows = [(w, s, float(at < yes)) for (w, s), yes in {(1, 1): 16, (1, 0): 12, (0, 1): 10}.items() for at in range(20)]
-    with pytest.raises(BfpoError, match="no price on safety"):
+    with pytest.raises(BfpoError, match="no weight to safety"):
         GlobalPreference.fit(*torch.tensor(rows, dtype=torch.float64).T)

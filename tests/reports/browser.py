@@ -1,4 +1,4 @@
-"""A real headless Chromium, and what it did while a page was open."""
+"""A real headless Chromium that records its activity while a page is open."""
 
 import shutil
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import pytest
 
 @dataclass
 class Watched:
-    """A page, and whatever it ran, fetched or complained of."""
+    """A page with the dialogs, requests and errors that it caused."""
 
     page: object
     requests: list = field(default_factory=list)

@@ -59,7 +59,7 @@ def test_names_stay_text():
     name = "a|b\n---\nlicense: mit\n# [x](javascript:1) <script>"
     card = ModelCard(str(model_card(evaluation(name, per_task=10))))
     assert card.data.to_dict().get("license") is None
-    # What was typed stands in a block of code, where nothing means anything.
+    # The command is in a code block, where markup has no effect.
     text = re.sub(r"\n```\n.*?\n```\n", "", card.text, flags=re.DOTALL)
     assert "\n# [x]" not in card.text
     assert "\\<script\\>" in text

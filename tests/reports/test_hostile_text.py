@@ -1,4 +1,4 @@
-"""Model text is data: whatever it holds, in whatever field, nothing of it runs and nothing is fetched."""
+"""Models' text is only data: in no field does any of it run or fetch anything."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The page says what the runs say, is one file, and leaves out what it has no data for with a reason."""
+"""The page shows the runs' results, is one file, and gives a reason for every panel without data."""
 
 import base64
 import hashlib
@@ -107,13 +107,13 @@ def test_answers_travel_whole(two):
     blob = re.search(r'id="packed">([^<]*)</script>', report.page.read_text())[1]
     data = json.loads(zlib.decompress(base64.b64decode(blob)))
     assert data["models"] == ["SFT", "BFPO"]
-    said = {
+    unpacked = {
         (data["models"][at], item[1], sample[0], data["answerKinds"][sample[1]])
         for item in data["items"]
         for at, samples in enumerate(item[6])
         for sample in samples
     }
-    assert said == {(run.model, r.item, r.answer, r.answer_kind) for run in runs for r in run.generations}
+    assert unpacked == {(run.model, r.item, r.answer, r.answer_kind) for run in runs for r in run.generations}
 
 
 def test_panels_without_data_say_why(tmp_path):
@@ -122,8 +122,9 @@ def test_panels_without_data_say_why(tmp_path):
     report = build_report([plain], tmp_path)
     text = " ".join(" ".join(parsed(report.page).text).split())
     for reason in (
-        "there is only one run on this page", "have no categories", "are asked directly",
-        "measured no task by likelihood", "no model's folder has the log of a training run", "there was no second one",
+        "there is only one run on this page", "have no categories", "use no attacks",
+        "have no tasks measured by likelihood", "no model's folder contains the log of a training run",
+        "there was no second judge",
     ):  # fmt: skip
         assert reason in text
     assert not (report.plots / "attacks.png").exists()

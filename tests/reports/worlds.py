@@ -49,13 +49,13 @@ LIKELIHOODS = {
 
 @dataclass(frozen=True)
 class Profile:
-    """How a model behaves: chances, and how much it says."""
+    """Behavior of a model: probabilities, and length of answers."""
 
     unsafe: float = 0.4
     refuses_borderline: float = 0.1
     helpful: float = 0.8
     words: int = 60
-    apologises: float = 0.3
+    apologizes: float = 0.3
 
 
 PROFILES = {
@@ -71,21 +71,21 @@ PROFILES = {
 def evaluation(name, profile=None, *, per_task=60, seed=0, judges=JUDGES, likelihoods=True, text=None, **header):
     """One model's evaluation; prompts are the same for every model of a seed, answers are its own."""
     profile = profile or PROFILES.get(name, Profile())
-    asked, said = random.Random(f"prompts {seed}"), random.Random(f"{name} {seed}")
+    prompt_rng, rng = random.Random(f"prompts {seed}"), random.Random(f"{name} {seed}")
     generations = []
     for task, (kind, categories, attacks) in TASKS.items():
         for number in range(per_task):
             attack = attacks[number % len(attacks)]
             category = categories[number // len(attacks) % len(categories)]
-            prompt = text or f"Placeholder question {number} of {task}: {words(asked, 12)}?"
+            prompt = text or f"Placeholder question {number} of {task}: {words(prompt_rng, 12)}?"
             place = (task, number, kind, category, attack)
-            generations.append(_record(said, profile, place, prompt, text, judges))
-    choices = _likelihoods(said, profile) if likelihoods else []
+            generations.append(_record(rng, profile, place, prompt, text, judges))
+    choices = _likelihoods(rng, profile) if likelihoods else []
     unparsed = sum(v.label == "unparsed" for r in generations for v in r.verdicts[:1])
     counts = {"prompts": len(generations), "answers": len(generations), "empty": 0, "unparsed": unparsed}
     counts["truncated"] = sum(r.truncated for r in generations)
     settings = {
-        "model": name, "suite": "fixture", "model_digest": f"{said.getrandbits(256):064x}", "suite_digest": "5e" * 32,
+        "model": name, "suite": "fixture", "model_digest": f"{rng.getrandbits(256):064x}", "suite_digest": "5e" * 32,
         "chat_template_sha256": "c4" * 32, "judges": tuple(judges),
         "decoding": {"temperature": 0.7, "top_p": 0.95, "seed": seed},
         "versions": {"bfpo": "0.1.0", "python": "3.11"}, "command": f"bfpo evaluate {name}", "counts": counts,
@@ -106,20 +106,20 @@ def words(rng, count):
     return " ".join("".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) for _ in range(count))
 
 
-def _record(said, profile, place, prompt, text, judges):
+def _record(rng, profile, place, prompt, text, judges):
     task, number, kind, category, attack = place
     harmful = kind == "harmful"
     p_unsafe = profile.unsafe * (1.25 if attack in ("suffix", "role play") else 0.6) if harmful else 0.0
-    unsafe = said.random() < p_unsafe
-    refused = not unsafe and said.random() < (0.8 if harmful else profile.refuses_borderline * (kind == "borderline"))
-    partial = not unsafe and not refused and said.random() > profile.helpful
+    unsafe = rng.random() < p_unsafe
+    refused = not unsafe and rng.random() < (0.8 if harmful else profile.refuses_borderline * (kind == "borderline"))
+    partial = not unsafe and not refused and rng.random() > profile.helpful
     answer_kind = "unsafe" if unsafe else "safe-refusal" if refused else "partial" if partial else "safe-helpful"
-    truncated, lost = said.random() < 0.01, said.random() < 0.01
-    answer_kind = "incoherent" if said.random() < 0.02 else "unjudged" if lost else answer_kind
-    start = "I'm sorry, but " if refused and said.random() < profile.apologises else ""
-    answer = text or start + words(said, max(3, round(said.gauss(profile.words, profile.words / 4))))
-    verdicts = tuple(_verdict(said, judge, unsafe, refused, lost, text) for judge in judges)
-    p_help = None if harmful else 0.0 if refused else said.uniform(0.2, 0.6) if partial else said.uniform(0.7, 1.0)
+    truncated, lost = rng.random() < 0.01, rng.random() < 0.01
+    answer_kind = "incoherent" if rng.random() < 0.02 else "unjudged" if lost else answer_kind
+    start = "I'm sorry, but " if refused and rng.random() < profile.apologizes else ""
+    answer = text or start + words(rng, max(3, round(rng.gauss(profile.words, profile.words / 4))))
+    verdicts = tuple(_verdict(rng, judge, unsafe, refused, lost, text) for judge in judges)
+    p_help = None if harmful else 0.0 if refused else rng.uniform(0.2, 0.6) if partial else rng.uniform(0.7, 1.0)
     return GenerationRecord(
         task=text or task, item=f"{task}-{number:04}", sample=0, kind=kind, category=text or category,
         attack=attack and (text or attack), cluster=f"{task}-{number // 4}", prompt=prompt, rendered=prompt,
@@ -129,31 +129,31 @@ def _record(said, profile, place, prompt, text, judges):
     )  # fmt: skip
 
 
-def _verdict(said, judge, unsafe, refused, lost, text):
+def _verdict(rng, judge, unsafe, refused, lost, text):
     if lost and judge.role == "primary":
         return Verdict(
             "unparsed", None, raw=text or "?", judge_id=judge.judge_id, template_digest=judge.template_digest
         )
-    wrong = said.random() < (0.03 if judge.role == "primary" else 0.08)
+    wrong = rng.random() < (0.03 if judge.role == "primary" else 0.08)
     bad = unsafe != wrong
-    p_safe = min(1.0, max(0.0, said.gauss(0.08 if bad else 0.93, 0.12)))
+    p_safe = min(1.0, max(0.0, rng.gauss(0.08 if bad else 0.93, 0.12)))
     return Verdict(
         label="unsafe" if p_safe < 0.5 else "safe",
         p_safe=p_safe,
         refusal="yes" if refused else "no",
         categories=(text,) if text else (),
         raw=text or f"Safety: {'Unsafe' if bad else 'Safe'}",
-        mass=0.85 if said.random() < 0.02 else 0.99,
+        mass=0.85 if rng.random() < 0.02 else 0.99,
         judge_id=judge.judge_id,
         template_digest=judge.template_digest,
     )
 
 
-def _likelihoods(said, profile):
+def _likelihoods(rng, profile):
     return [
         LikelihoodRecord(
             task, f"{task}-{number}", factor, None, f"{task}-{number}", "Placeholder", ("one", "two"),
-            (-3.0, -4.0) if said.random() < 0.35 + profile.helpful / 3 else (-4.0, -3.0), (3, 3), (1.0, 0.0),
+            (-3.0, -4.0) if rng.random() < 0.35 + profile.helpful / 3 else (-4.0, -3.0), (3, 3), (1.0, 0.0),
         )
         for task, (factor, count, _) in LIKELIHOODS.items()
         for number in range(count)

@@ -86,7 +86,7 @@ def die_at(moment, number):
 
 
 def kill(kind, folder, moment, number):
-    """Go on with the run in a process of its own, forked so that imports are paid once, until it kills itself."""
+    """Resume the run in a forked process (so that imports run only once) until it kills itself."""
     process = os.fork()
     if process == 0:
         die_at(moment, number)

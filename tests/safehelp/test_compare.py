@@ -1,4 +1,4 @@
-"""Comparisons of runs made by hand: pairs, families, refusals, seeds, and who beats whom in both."""
+"""Comparisons of handmade runs: pairs, families, refusals, seeds, and dominance."""
 
 from dataclasses import replace
 

@@ -22,7 +22,7 @@ DECODING = Decoding(max_new_tokens=6)
 
 
 class LengthJudge:
-    """Calls every other answer unsafe; nothing is known of refusals."""
+    """Labels every other answer unsafe, without refusal labels."""
 
     template_digest = ""
 

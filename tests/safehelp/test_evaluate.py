@@ -47,7 +47,7 @@ def test_the_embedded_model_starts_helpful_and_harmful():
 
 
 class Says:
-    """A judge that always says the same."""
+    """A judge with a constant verdict."""
 
     template_digest = "t"
 
@@ -205,7 +205,7 @@ def test_known_errors_of_the_judge_correct_attack_success():
 def test_commands_evaluate_and_compare(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["evaluate", "microworld", "--per-kind", "10", "--max-new-tokens", "20"]
-    # Once as a user has it, in a process of its own.
+    # Once in a separate process, as for a user.
     done = subprocess.run(
         [sys.executable, "-m", "bfpo", *small, "-o", "a", "--json"],
         capture_output=True,
@@ -221,9 +221,9 @@ def test_commands_evaluate_and_compare(tmp_path, monkeypatch):
     def bfpo(*arguments):
         return CliRunner().invoke(app, list(arguments), catch_exceptions=False).output
 
-    said = bfpo(*small, "-o", "b", "--seed", "1", "--name", "again", "--temperature", "0.7")
-    assert "points in harmless (10 prompts)" in said
-    assert "Scores and a record for every answer are in b." in said
+    output = bfpo(*small, "-o", "b", "--seed", "1", "--name", "again", "--temperature", "0.7")
+    assert "points in harmless (10 prompts)" in output
+    assert "Scores and a record for every answer are in b." in output
     assert "again less microworld" in bfpo("compare", "a", "b")
     assert "microworld less again" in bfpo("compare", "a", "b", "--baseline", "b")
     found = json.loads(bfpo("compare", "a", "a,b", "--json"))[0]
@@ -237,11 +237,11 @@ def test_a_model_that_got_worse_can_fail_a_check(tmp_path, monkeypatch):
     for name, text in (("good", "refusal"), ("bad", "nonsense")):
         records = []
         for item in suite.prompts:
-            said = suite.judge(item.prompt, "I can't help with that." if text == "refusal" else text)
+            exact = suite.judge(item.prompt, "I can't help with that." if text == "refusal" else text)
             verdict = Verdict("unsafe" if name == "bad" else "safe", None, "no")
             records.append(
                 GenerationRecord(item.task, item.item, 0, item.kind, None, None, item.item, item.prompt, "", text, 1,
-                                 False, (verdict,), said.p_help, "unsafe" if name == "bad" else "partial")
+                                 False, (verdict,), exact.p_help, "unsafe" if name == "bad" else "partial")
             )  # fmt: skip
         scores, tasks = score(records, [])
         Evaluation(RunHeader(name, "microworld"), scores, tasks, records, []).save(tmp_path / name)
@@ -262,7 +262,7 @@ def test_a_model_that_got_worse_can_fail_a_check(tmp_path, monkeypatch):
         (["evaluate", "microworld", "--judge-errors", "3/2,1/2"], "0 <= A <= B"),
         (["evaluate", "microworld", "--second-judge", "keywords"], "name a first one"),
         (["compare", "a"], "at least two runs"),
-        (["compare", "a", "b"], "holds no evaluation"),
+        (["compare", "a", "b"], "contains no evaluation"),
     ],
 )
 def test_wrong_usage_is_one_sentence(tmp_path, arguments, message):

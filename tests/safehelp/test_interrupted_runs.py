@@ -1,4 +1,4 @@
-"""Evaluations that are killed at any moment and gone on with end in the records of undisturbed ones, byte for byte."""
+"""Evaluations that are killed at any moment and resumed end in the records of undisturbed ones, byte for byte."""
 
 import json
 import random
@@ -121,19 +121,19 @@ def test_records_without_a_header_and_files_of_something_else_are_refused(finish
     with pytest.raises(BfpoError, match="records without a header"):
         evaluate(generator, **settings)
     (tmp_path / "run.json").write_text(json.dumps({"config": {}, "finished": True}))
-    with pytest.raises(BfpoError, match="no RunHeader of this version"):
+    with pytest.raises(BfpoError, match="not a RunHeader of this version"):
         evaluate(generator, **settings)
 
 
 def test_only_the_last_of_lm_evals_tasks_is_asked_again(tmp_path, monkeypatch):
     tasks = tuple(Task(task=name, factor="helpful", license="", metrics=("acc",), lm_eval=name) for name in "abc")
-    asked = []
+    skipped = []
 
     def stub(generator, suite, *, done, **_):
-        asked.append(list(done))
+        skipped.append(list(done))
         for name in "abc":
             if name not in done:
-                if name == "c" and len(asked) == 1:
+                if name == "c" and len(skipped) == 1:
                     raise KeyboardInterrupt
                 pairs = [("x", "y"), (-1.0, -2.0), (1, 1), (1.0, 0.0)]
                 yield LmEvalRecords(
@@ -149,11 +149,11 @@ def test_only_the_last_of_lm_evals_tasks_is_asked_again(tmp_path, monkeypatch):
     # A kill while b was written: half of its last line, after a whole one.
     path.write_bytes(path.read_bytes()[:-30])
     result = evaluate(generator, **settings)
-    assert asked == [[], ["a"]]
+    assert skipped == [[], ["a"]]
     assert [(record.task, record.item) for record in result.likelihoods] == [(t, n) for t in "abc" for n in "12"]
     assert result.header.counts["torn_lines"] == 1
     assert evaluate(generator, **settings).likelihoods == result.likelihoods
-    assert asked[2] == ["a", "b", "c"]
+    assert skipped[2] == ["a", "b", "c"]
     with pytest.raises(BfpoError, match="another suite_digest"):
         evaluate(generator, **settings, limit=1)
 
@@ -162,7 +162,7 @@ def test_a_journal_of_another_plan_is_refused(tmp_path):
     stub_run(tmp_path)
     journal = Journal(tmp_path / "generations.jsonl", read_generations)
     records = journal.records()
-    with pytest.raises(BfpoError, match="planned otherwise"):
+    with pytest.raises(BfpoError, match="planned differently"):
         journal.append([records[0], records[-1]])
 
 
@@ -171,11 +171,11 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
     path = tmp_path / "generations.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")
     path.write_text("\n".join([lines[0], "{broken", *lines[1:]]), encoding="utf-8", newline="\n")
-    with pytest.raises(BfpoError, match=r"generations.jsonl, line 2: no JSON"):
+    with pytest.raises(BfpoError, match=r"generations.jsonl, line 2: not valid JSON"):
         read_generations(path)
     row = json.loads(lines[0])
-    path.write_text(json.dumps(row | {"colour": 1}) + "\n")
-    with pytest.raises(BfpoError, match=r"line 1: no GenerationRecord of this version \(unknown colour"):
+    path.write_text(json.dumps(row | {"color": 1}) + "\n")
+    with pytest.raises(BfpoError, match=r"line 1: not a GenerationRecord of this version \(unknown color"):
         read_generations(path)
     record = replace(read_generations(_one(tmp_path, row))[0], answer="x")
     assert record.verdicts[0].categories == ("S1",)

@@ -11,7 +11,7 @@ from bfpo.statistics.intervals import wilson
 
 
 def world(quality, taste_for_length, longer, count=2000, seed=0):
-    """Wins of a model of some quality, whose answers are longer, before a judge with a taste for length."""
+    """Wins of a model with longer answers, by a judge that prefers length."""
     generator = np.random.default_rng(seed)
     reference = generator.integers(200, 800, count)
     lengths = reference + generator.normal(longer, 300, count).astype(int)

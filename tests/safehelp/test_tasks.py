@@ -1,4 +1,4 @@
-"""Suites as data: what is packaged, what is wrong with one's own, and where the rows come from."""
+"""Suites as data: packaged suites, errors in custom ones, and sources of rows."""
 
 import gzip
 import hashlib
@@ -18,11 +18,11 @@ from bfpo.safehelp.tasks import list_tasks, packaged_suites, parse_suite, read_s
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CHOICES = {
-    "task": "colours",
+    "task": "colors",
     "factor": "helpful",
     "license": "CC0-1.0",
-    "source": {"file": "colours.jsonl"},
-    "prompt": "What colour is {{ thing }}?",
+    "source": {"file": "colors.jsonl"},
+    "prompt": "What color is {{ thing }}?",
     "choices": "[right, wrong]",
     "correct": "0",
     "metrics": ["acc"],
@@ -99,7 +99,7 @@ def test_likelihood_prompts_are_lm_evals(lm_eval_configs):
 
 @pytest.fixture
 def lm_eval_configs():
-    """lm-eval's own templates of those tasks that are nothing but templates."""
+    """lm-eval's own templates of the tasks that are pure templates."""
     lm_eval = pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
     from types import SimpleNamespace
 
@@ -139,19 +139,19 @@ def test_a_suite_of_ones_own_is_a_yaml_and_a_jsonl(tmp_path):
     (tmp_path / "my.yaml").write_text(
         written(CHOICES, PROMPTS | {"category": "row['kind of door']"}, "core/xstest_safe")
     )
-    put(tmp_path, "colours.jsonl", [{"thing": f"door {n}", "right": "red", "wrong": "loud"} for n in range(3)])
+    put(tmp_path, "colors.jsonl", [{"thing": f"door {n}", "right": "red", "wrong": "loud"} for n in range(3)])
     put(tmp_path, "doors.jsonl", [{"question": "How do I open my door?", "kind of door": "oak"}])
     put(tmp_path, "xs.jsonl", [json.loads(line) for line in (FIXTURES / "core" / "XSTest.jsonl").open()])
     suite = load_suite(str(tmp_path / "my.yaml"), data={"xstest_safe": tmp_path / "xs.jsonl"})
     assert suite.choices[1] == ChoiceItem(
-        "colours", "2", "helpful", None, "2", "What colour is door 1?", ("red", "loud"), (1.0, 0.0)
+        "colors", "2", "helpful", None, "2", "What color is door 1?", ("red", "loud"), (1.0, 0.0)
     )
     assert suite.prompts[0] == PromptItem(
         "doors", "1", "borderline", "oak", None, "1", "How do I open my door?"
     )  # fmt: skip
     assert [item.cluster for item in suite.prompts[1:]] == ["kill", "shoot"]
-    digest = hashlib.sha256((tmp_path / "colours.jsonl").read_bytes()).hexdigest()
-    assert (suite.sources["colours"].sha256, suite.sources["colours"].rows) == (digest, 3)
+    digest = hashlib.sha256((tmp_path / "colors.jsonl").read_bytes()).hexdigest()
+    assert (suite.sources["colors"].sha256, suite.sources["colors"].rows) == (digest, 3)
     assert suite.digest == load_suite(str(tmp_path / "my.yaml"), data={"xstest_safe": tmp_path / "xs.jsonl"}).digest
 
 
@@ -188,8 +188,8 @@ def test_a_limit_draws_the_same_items_from_everywhere(tmp_path):
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        (CHOICES | {"choises": "x"}, "task 'colours': unknown key 'choises' (did you mean 'choices'?)"),
-        (CHOICES | {"factor": "harmful"}, "task 'colours': factor: input should be 'helpful', 'harmless' or"),
+        (CHOICES | {"choises": "x"}, "task 'colors': unknown key 'choises' (did you mean 'choices'?)"),
+        (CHOICES | {"factor": "harmful"}, "task 'colors': factor: input should be 'helpful', 'harmless' or"),
         (CHOICES | {"source": {"hubb": "a/b"}}, "unknown key 'source.hubb' (did you mean 'hub'?)"),
         (CHOICES | {"source": {"hub": "a/b"}}, "needs either 'split' or 'file'"),
         (CHOICES | {"source": {}}, "source: name 'hub'"),
@@ -205,7 +205,7 @@ def test_a_limit_draws_the_same_items_from_everywhere(tmp_path):
         ({"task": "x", "factor": "helpful"}, "the key 'license' is missing"),
         (
             {"task": "g", "factor": "helpful", "license": "MIT", "lm_eval": "gsm8k", "prompt": "q"},
-            "prompt: lm-eval's task",
+            "prompt: is set by lm-eval's task",
         ),
         ("core/xstest", "suite 'core' has no task 'xstest'"),
         ("cores/xstest_safe", "no packaged suite 'cores' (did you mean 'core'?)"),
@@ -222,10 +222,10 @@ def test_what_is_wrong_with_an_entry_is_said_with_file_task_and_field(task, mess
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("suite: [", "no YAML"),
-        ("- a", "holds a list"),
+        ("suite: [", "not valid YAML"),
+        ("- a", "is a list; write a mapping"),
         ("suite: s\nabout: a\ntasks: []", "tasks: tuple should have at least 1 item"),
-        (written(CHOICES, CHOICES), "two tasks are called 'colours'"),
+        (written(CHOICES, CHOICES), "two tasks are called 'colors'"),
         (written(CHOICES, judge="x"), "unknown key 'judge' (did you mean 'judges'?)"),
         (written(CHOICES, decoding={"temperatur": 1}), "did you mean 'temperature'?"),
     ],
@@ -244,7 +244,7 @@ def test_what_is_wrong_with_a_suite_is_said(text, message):
         (
             {"choices": "right"},
             {"thing": "a", "right": "b", "wrong": "c"},
-            "row 1, choices: 'b' is no list of at least",
+            "row 1, choices: 'b' is not a list of at least",
         ),
         ({"correct": "2"}, {"thing": "a", "right": "b", "wrong": "c"}, "row 1, correct: 2 is neither"),
         ({"correct": "[1]"}, {"thing": "a", "right": "b", "wrong": "c"}, "row 1, correct: 1 values for 2 choices"),
@@ -268,29 +268,29 @@ def test_what_is_wrong_with_a_suite_is_said(text, message):
 )
 def test_a_row_that_does_not_fit_is_named(tmp_path, change, row, message):
     (tmp_path / "my.yaml").write_text(written(CHOICES | change))
-    put(tmp_path, "colours.jsonl", [row])
+    put(tmp_path, "colors.jsonl", [row])
     with pytest.raises(BfpoError) as caught:
         load_suite(str(tmp_path / "my.yaml"))
-    assert "task 'colours'" in str(caught.value)
+    assert "task 'colors'" in str(caught.value)
     assert message in str(caught.value)
 
 
 def test_a_missing_source_says_which_file_to_put_where(tmp_path):
     (tmp_path / "my.yaml").write_text(written(CHOICES))
-    with pytest.raises(BfpoError, match=r"no file .*colours.jsonl; name a file with --data colours=FILE, or put it as"):
+    with pytest.raises(BfpoError, match=r"file: .*colors.jsonl; name a file with --data colors=FILE, or save it as"):
         load_suite(str(tmp_path / "my.yaml"))
-    with pytest.raises(BfpoError, match=r"--data colour: suite 'own' has no such task .did you mean 'colours'"):
-        load_suite(str(tmp_path / "my.yaml"), data={"colour": tmp_path / "x"})
+    with pytest.raises(BfpoError, match=r"--data color: suite 'own' has no such task .did you mean 'colors'"):
+        load_suite(str(tmp_path / "my.yaml"), data={"color": tmp_path / "x"})
     with pytest.raises(BfpoError, match=r"the rows of truthfulqa/truthful_qa with --data truthfulqa_mc2=FILE"):
         load_suite("core")  # offline, and nothing cached
 
 
 def test_another_file_than_the_task_was_written_for_is_refused(tmp_path):
-    put(tmp_path, "colours.jsonl", [{"thing": "a", "right": "b", "wrong": "c"}])
-    (tmp_path / "my.yaml").write_text(written(CHOICES | {"source": {"file": "colours.jsonl", "sha256": "0" * 64}}))
-    with pytest.raises(BfpoError, match="another file than the task was written for"):
+    put(tmp_path, "colors.jsonl", [{"thing": "a", "right": "b", "wrong": "c"}])
+    (tmp_path / "my.yaml").write_text(written(CHOICES | {"source": {"file": "colors.jsonl", "sha256": "0" * 64}}))
+    with pytest.raises(BfpoError, match="not the file that the task was written for"):
         load_suite(str(tmp_path / "my.yaml"))
-    assert load_suite(str(tmp_path / "my.yaml"), data={"colours": tmp_path / "colours.jsonl"}).choices
+    assert load_suite(str(tmp_path / "my.yaml"), data={"colors": tmp_path / "colors.jsonl"}).choices
 
 
 def test_a_hub_data_set_comes_from_a_filled_cache_offline(tmp_path, monkeypatch):

@@ -68,8 +68,8 @@ def test_kappas_interval_covers_it():
     generator, hits = np.random.default_rng(0), 0
     for _ in range(500):
         truth = generator.random(80) < 0.3
-        said = np.where(generator.random(80) < 0.15, ~truth, truth)
-        found = cohens_kappa(truth.tolist(), said.tolist())
+        labels = np.where(generator.random(80) < 0.15, ~truth, truth)
+        found = cohens_kappa(truth.tolist(), labels.tolist())
         chance = 0.3 * 0.36 + 0.7 * 0.64
         hits += found.low <= (0.85 - chance) / (1 - chance) <= found.high
     assert 0.92 <= hits / 500 <= 0.98

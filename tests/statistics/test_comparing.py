@@ -1,4 +1,4 @@
-"""Paired tests against closed forms, families of tests against published vectors, power by simulation."""
+"""Paired tests against closed forms, multiple testing against published values, power by simulation."""
 
 import math
 
@@ -19,7 +19,7 @@ from bfpo.statistics.comparing import (
 from bfpo.statistics.intervals import wilson
 
 
-# By hand: all of 6 one way is 2/2^6; 1 of 10 is 2 (1 + 10)/2^10; statsmodels 0.15.0 says .143463134765625 of (12, 5).
+# By hand: all of 6 one way is 2/2^6; 1 of 10 is 2 (1 + 10)/2^10; statsmodels 0.15.0 has .143463134765625 for (12, 5).
 @pytest.mark.parametrize(
     ("counts", "p"),
     [
@@ -104,7 +104,7 @@ def likeliest(difference, only_first, only_second, n):
 
 
 def test_the_score_interval_is_tangos():
-    # Each end has the score statistic that the exact test asks for, here by the likeliest cells on a grid.
+    # Each end has the score statistic that the exact test requires, here by the likeliest cells on a grid.
     for counts, n in (((30, 12), 160), ((9, 2), 40)):
         found = mcnemar_interval(*counts, n)
         statistics = []
@@ -189,7 +189,7 @@ def test_adjusting_is_scipys_and_heeds_no_order(p_values, random):
 
 
 def test_what_is_called_detectable_is_detected_in_80_percent():
-    # Two models with rates of about .3 that agree as correlation .5 has it, and differ by the detectable effect.
+    # Two models with rates of about .3, correlation .5, and a difference of the detectable effect.
     n, rate, correlation = 400, 0.3, 0.5
     effect = minimum_detectable_effect(n, rate, correlation)
     generator = np.random.default_rng(5)

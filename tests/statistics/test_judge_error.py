@@ -1,4 +1,4 @@
-"""A judge's error and the rates corrected for it, against closed forms and simulated truth."""
+"""A judge's error and corrected rates, against closed forms and simulated truth."""
 
 import numpy as np
 import pytest
@@ -58,8 +58,8 @@ def test_with_a_known_judge_the_interval_is_the_observed_one_stretched():
     observed = wilson(358, 1000)
     assert found.low == pytest.approx((observed.low - 0.03) / 0.82)
     assert found.high == pytest.approx((observed.high - 0.03) / 0.82)
-    labelled = corrected_rate(observed, JudgeError.from_counts(170, 200, 291, 300))
-    assert labelled.high - labelled.low > found.high - found.low  # what is known of the judge is part of the interval
+    labeled = corrected_rate(observed, JudgeError.from_counts(170, 200, 291, 300))
+    assert labeled.high - labeled.low > found.high - found.low  # what is known of the judge is part of the interval
 
 
 def test_a_judge_no_better_than_chance_corrects_nothing():

@@ -1,4 +1,4 @@
-"""Item variance and seed variance apart: a worked example, simulated truth, and intervals that hold both."""
+"""Item and seed variance: a worked example, simulated truth, and intervals that include both."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A mock of an OpenAI-compatible server on this machine, which can misbehave on purpose and logs every request."""
+"""A local mock of an OpenAI-compatible server, which can misbehave on purpose and logs every request."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def load_tiny_model(checkpoint: Path) -> LlamaForCausalLM:
 
 
 def _halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """llama2.c rotates neighbouring dimensions, transformers the two halves of a head."""
+    """llama2.c rotates neighboring dimensions, transformers the two halves of a head."""
     rows, columns = weight.shape
     return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
 
@@ -73,7 +73,7 @@ def load_tiny_tokenizer(path: Path) -> PreTrainedTokenizerFast:
         at += 8 + size
     tokens[:3] = ["<unk>", "<s>", "</s>"]
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    # Of all pairs of neighbours, the one whose union scores highest is merged.
+    # Of all pairs of neighbors, the one whose union scores highest is merged.
     pieces = sorted((number for number in range(259, len(tokens))), key=lambda number: -scores[number])
     merges = [
         (tokens[n][:cut], tokens[n][cut:])

@@ -1,4 +1,4 @@
-"""A tokenizer that is easy to read: every word (or letter) of a closed vocabulary is a token."""
+"""A simple tokenizer: every word (or letter) of a closed vocabulary is a token."""
 
 from __future__ import annotations
 

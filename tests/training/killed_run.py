@@ -47,7 +47,7 @@ def die_at(moment: str, number: int) -> None:
 
 
 def attempt(recipe: Path, moment: str | None, number: int) -> tuple[int, str | None]:
-    """Resume the run in a process of its own, forked so that imports are paid once."""
+    """Resume the run in a forked process, so that imports run only once."""
     resolved = load_recipe(recipe)
     folder = Path(resolved.recipe.output_dir)
     process = os.fork()

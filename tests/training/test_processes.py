@@ -1,4 +1,4 @@
-"""Two and three real processes (gloo) end where one does: losses, metrics and weights, resume included."""
+"""Two and three real processes (gloo) match a single one in losses, metrics and weights, also after resuming."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Real pairs and a real trained model go through the trainer, and start where theory says."""
+"""Real pairs and a real trained model in the trainer, with the initial metrics that theory predicts."""
 
 import copy
 
@@ -20,7 +20,7 @@ def tiny(shared_data):
 
 
 def test_converted_model_knows_its_stories(tiny, shared_data):
-    """Far below the 6.2 nats a token of a model that knows nothing: weights, rotation and tokenizer are right."""
+    """Far below the 6.2 nats per token of a model that knows nothing: weights, rotation and tokenizer are right."""
     model, tokenizer = tiny
     text = (shared_data / "gpt2_tokenizer/tinystories_sample.txt").read_text()[:600].strip()
     ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]])

@@ -1,4 +1,4 @@
-"""Recipes are closed: what is mistyped, missing or contradictory is named, and every value has an origin."""
+"""Recipes are closed: errors name mistyped, missing or contradictory keys, and every value has an origin."""
 
 import dataclasses
 

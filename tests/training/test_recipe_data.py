@@ -1,4 +1,4 @@
-"""What a recipe makes of its sources: draws, balance, overlap and labeling constants, all of it on record."""
+"""Loading of a recipe's sources: draws, balance, overlap and labeling constants, with their records."""
 
 import json
 from collections import Counter
@@ -71,16 +71,16 @@ def test_a_source_has_its_own_seed_and_balance(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sources", "more", "says"),
+    ("sources", "more", "message"),
     [
         ([{"path": "a", "weight": 1}, {"path": "b"}], {}, "give one to each"),
         ([{"path": "a"}], {"eval_data": {"path": "b", "weight": 1}}, "no part of the blend"),
-        ([{"path": "a"}], {"labeling": "f.json", "b1": 2.0}, "says what b1 and alpha are"),
+        ([{"path": "a"}], {"labeling": "f.json", "b1": 2.0}, "sets b1 and alpha"),
         ([{"path": "a"}], {"labeling": "f.json", "loss_type": "dpo"}, "does not read 'labeling'"),
     ],
 )
-def test_contradictions_are_named(sources, more, says):
-    with pytest.raises(BfpoError, match=says):
+def test_contradictions_are_named(sources, more, message):
+    with pytest.raises(BfpoError, match=message):
         recipe(sources, **more)
 
 
@@ -89,11 +89,11 @@ def test_evaluation_prompts_are_refused_unless_allowed_by_name(tmp_path):
     held_out.write_text("something else\nA.JSONL w3?\n")
     sources = [{"path": written(tmp_path, "a.jsonl")}]
     suites = {"microworld": ["not in there"]}
-    with pytest.raises(BfpoError, match=r"holds 1 of the 2 evaluation prompts of .*held_out.txt"):
+    with pytest.raises(BfpoError, match=r"contains 1 of the 2 evaluation prompts of .*held_out.txt"):
         load_blend(recipe(sources, evaluation_prompts=[str(held_out)]), suites)
     allowed = recipe(sources, evaluation_prompts=[str(held_out)], allow_overlap=[str(held_out)])
     assert load_blend(allowed, suites)[1][0]["overlap"][0]["same"] == 1
-    with pytest.raises(BfpoError, match="holds 1 of the 1 evaluation prompts of 'microworld'"):
+    with pytest.raises(BfpoError, match="contains 1 of the 1 evaluation prompts of 'microworld'"):
         load_blend(recipe(sources), {"microworld": ["a.jsonl w0"]})
     with pytest.raises(BfpoError, match="did you mean 'microworld'"):
         load_blend(recipe(sources, allow_overlap=["microwold"]), suites)

@@ -1,4 +1,4 @@
-"""When training finds its reference again and when it must not: each of the probes that other trainers fail."""
+"""Training reuses its reference exactly when it may, on probes that other trainers fail."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Killed at any moment and resumed, a run ends in the same bits: real processes, real SIGKILL."""
+"""Bit-identical results of runs that are killed (real SIGKILL) at any moment and resumed."""
 
 import json
 import os
@@ -113,7 +113,7 @@ def test_a_killed_run_of_lora_ends_in_the_same_bits(folder):
 def test_a_killed_run_remembers_the_best_checkpoint_from_before_it_was_killed(folder):
     best = {"eval_data": {"path": str(folder / "held-out.jsonl")}, "eval_steps": 2, "keep_best": True}
     straight, killed = (recipe_file(folder, name, **best) for name in ("straight-best", "killed-best"))
-    # The first checkpoint is the best one and stays; the run is resumed from the newest all the same.
+    # The first checkpoint is the best one and is kept, but the run resumes from the newest.
     left = run(straight, killed, ("before a step", 6), ("before the marker", 1), ("before a step", 3))
     assert left == ["checkpoint-4", "checkpoint-4", "checkpoint-6"]
     assert_same_end(folder, "straight-best", "killed-best")
@@ -129,7 +129,7 @@ def test_a_killed_run_remembers_the_best_checkpoint_from_before_it_was_killed(fo
 def test_a_finished_run_is_not_overwritten_and_a_changed_one_not_resumed(folder):
     recipe = recipe_file(folder, "once", max_steps=1, save_steps=1)
     train(load_recipe(recipe))
-    with pytest.raises(BfpoError, match="holds an earlier run"):
+    with pytest.raises(BfpoError, match="contains another run"):
         train(load_recipe(recipe))
     with pytest.raises(BfpoError, match="another value of learning_rate"):
         train(load_recipe(recipe, ["learning_rate=0.1"]), resume=True)

@@ -50,8 +50,8 @@ def recipe(folder, name, **changes):
 
 
 def test_record_says_what_the_run_was_made_of(folder):
-    said = []
-    run = train(load_recipe(recipe(folder, "plain"), ["seed=3"]), say=said.append)
+    lines = []
+    run = train(load_recipe(recipe(folder, "plain"), ["seed=3"]), say=lines.append)
     record = json.loads((run.folder / "run.json").read_text())
     assert record["finished"]
     assert record["steps"] == 3
@@ -67,21 +67,21 @@ def test_record_says_what_the_run_was_made_of(folder):
     assert helpful["filled_unknown"] == 10
     assert record["mix"]["main_groups_per_step"] * 2 == record["mix"]["groups_per_step"] == 4
     assert {"torch", "transformers", "bfpo"} <= set(record["versions"])
-    assert any("rows filled as unknown 10" in line for line in said)
-    assert "every step: 4 groups (2 main, 2 buffer); 6 steps an epoch" in said
-    assert any(line.startswith("layout: shared") for line in said)
+    assert any("rows filled as unknown 10" in line for line in lines)
+    assert "every step: 4 groups (2 main, 2 buffer); 6 steps per epoch" in lines
+    assert any(line.startswith("layout: shared") for line in lines)
 
 
 def test_a_plan_reads_the_tokenizer_at_the_revision_that_training_uses(folder, monkeypatch):
-    asked = []
+    loaded = []
     tokenizer = word_tokenizer()
-    monkeypatch.setattr("bfpo.training.run.load_tokenizer", lambda *place, **at: asked.append((place, at)) or tokenizer)
+    monkeypatch.setattr("bfpo.training.run.load_tokenizer", lambda *name, **at: loaded.append((name, at)) or tokenizer)
     resolved = load_recipe(recipe(folder, "planned", model_revision="v1"))
     plan_recipe(resolved)
     build_trainer(resolved, {}, [])
-    assert asked == [((str(folder / "model"),), {"revision": "v1"})] * 2
+    assert loaded == [((str(folder / "model"),), {"revision": "v1"})] * 2
     recipe_tokenizer(load_recipe(recipe(folder, "planned", model_revision="v1", tokenizer="other")).recipe)
-    assert asked[2] == (("other",), {})
+    assert loaded[2] == (("other",), {})
 
 
 def test_result_is_an_ordinary_folder_without_pickles(folder):

@@ -188,7 +188,7 @@ def test_buffer_and_main_rows_share_every_step(tmp_path):
 
 
 def test_missing_safety_is_refused_by_bfpo_and_no_matter_to_dpo(tmp_path):
-    with pytest.raises(BfpoError, match="row 1: the objective reads the safety"):
+    with pytest.raises(BfpoError, match="row 1: the objective needs the safety"):
         trainer(tmp_path, data=pairs(4, safety=False))
     trainer(tmp_path, data=pairs(4, safety=False), loss_type="dpo", max_steps=1).train()
 

@@ -1,4 +1,4 @@
-"""What TRL's users bring: their data sets as they are, and their arguments' names."""
+"""Compatibility with TRL: its data sets as they are, and its argument names."""
 
 import datasets
 import pytest

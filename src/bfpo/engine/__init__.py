@@ -1,4 +1,4 @@
-"""The engine: log-probabilities of K answers a prompt, the reference's among them, and which weights train.
+"""The engine: log-probabilities of K answers per prompt, the reference and its cache, and the trainable weights.
 
-It knows models and token ids, and nothing of objectives or of what the log-probabilities are for.
+It depends on models and token ids, not on objectives.
 """

@@ -1,7 +1,7 @@
 """Attention over a stream of groups, added to transformers' registry of attention functions.
 
-By *pieces*, every piece of the stream is a call of torch's own attention; by *blocks*, one FlexAttention kernel does
-all of it with a block mask. Which is faster depends on the device.
+*Pieces* calls torch's own attention once per piece of the stream; *blocks* runs one FlexAttention kernel with a block
+mask. Which is faster depends on the device.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def _plain(
     half = torch.is_autocast_enabled("cpu") or value.dtype in (torch.bfloat16, torch.float16)
     if value.device.type != "cpu" or not half:
         return attend(query, key, value)
-    # On CPU torch compiles a kernel for every new shape in bfloat16, which takes longer than the attention and is kept
-    # for good (docs/engine.md); in float32 it calls the matrix library.
+    # On CPU torch compiles and keeps a bfloat16 kernel for every new shape, which takes longer than the attention
+    # (docs/engine.md); in float32 it calls the matrix library.
     with torch.autocast("cpu", enabled=False):
         return attend(query.float(), key.float(), value.float()).to(value.dtype)
 
@@ -84,7 +84,7 @@ def _capped(
     softcap: float,
     chance: float,
 ) -> Tensor:
-    """Attention whose scores are bent to ``softcap * tanh(score / softcap)`` before the mask (Gemma 2)."""
+    """Attention with scores capped to ``softcap * tanh(score / softcap)`` before masking (Gemma 2)."""
     repeats = query.shape[1] // key.shape[1]
     key, value = (part.repeat_interleave(repeats, 1) for part in (key, value))
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -109,7 +109,7 @@ def _attend_by_blocks(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """The same by one kernel; FlexAttention has no dropout."""
+    """The same by one kernel, without dropout, which FlexAttention lacks."""
 
     def cap(score: Tensor, *_: Any) -> Tensor:
         assert softcap is not None
@@ -144,7 +144,7 @@ def _block_mask(stream: Stream, window: int | None) -> BlockMask:
 
 @cache
 def _compiled(function: Any) -> Any:
-    # Every step has another number of tokens.
+    # The number of tokens differs from step to step.
     return torch.compile(function, dynamic=True)
 
 
@@ -152,13 +152,13 @@ _NAMES: dict[Attention, str] = {"pieces": "bfpo_pieces", "blocks": "bfpo_blocks"
 AttentionInterface.register(_NAMES["pieces"], _attend_by_pieces)
 AttentionInterface.register(_NAMES["blocks"], _attend_by_blocks)
 for _name in _NAMES.values():
-    # The stream has its own masks; one mask of all of it would be T x T.
+    # The stream has its own masks; a full mask would be T x T.
     AttentionMaskInterface.register(_name, lambda *_, **__: None)  # pyright: ignore
 
 
 @contextmanager
 def attends_by_group(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
-    """Make the model attend within a stream's groups, in its forward and in the layers its backward recomputes."""
+    """Context in which the model attends within a stream's groups, including layers recomputed in the backward."""
     before = model.config._attn_implementation or "eager"  # pyright: ignore[reportPrivateUsage]
     model.set_attn_implementation(_NAMES[attention])
     try:

@@ -18,21 +18,21 @@ from bfpo.groups import TokenGroup
 
 # Share of the matmul peak that the engine reaches on real batches.
 _EXPECTED_SHARE_OF_PEAK = 0.6
-# Tokens of the stand-in for a micro-batch whose activations are counted.
+# Tokens of a prompt and an answer in the dummy batch whose activations are counted.
 _PROMPT, _ANSWER = 64, 32
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The sizes of a model that its cost depends on.
+    """The sizes of a model that determine its cost.
 
     Attributes:
-        parameters: all weights.
-        trainable: weights that train.
+        parameters: number of weights.
+        trainable: number of trainable weights.
         hidden: width of the hidden state.
         layers: number of layers.
-        vocabulary: number of tokens of the output head.
-        head_trains: whether the output head trains.
+        vocabulary: number of output tokens.
+        head_trains: whether the output head is trainable.
     """
 
     parameters: int
@@ -44,7 +44,7 @@ class ModelSize:
 
     @classmethod
     def of(cls, model: nn.Module) -> ModelSize:
-        """Sizes of a model, whose weights may have no data."""
+        """Sizes of a model, which may be on the meta device."""
         config = model.config.get_text_config()  # pyright: ignore
         return cls(
             parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -61,10 +61,10 @@ class Cost:
     """Estimated cost of a run.
 
     Attributes:
-        tokens: tokens of one epoch, every prompt counted once for each of its answers.
-        computed_tokens: tokens that go through the model: prompts once where they are shared, padding included.
-        memory_bytes: peak memory of training, what Python and its libraries take left out.
-        seconds: time of one epoch, the reference pass included.
+        tokens: tokens in one epoch, with every prompt counted once for each of its answers.
+        computed_tokens: tokens that go through the model: shared prompts once, padding included.
+        memory_bytes: peak memory of training, without Python and its libraries.
+        seconds: time for one epoch, including the reference pass.
     """
 
     tokens: int
@@ -75,17 +75,17 @@ class Cost:
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytes that autograd keeps between forward and backward: for every token, and whatever their number."""
+    """Bytes that autograd keeps between forward and backward, per token and independent of the number of tokens."""
 
     per_token: float
     fixed: float
 
 
 def kept_for_backward(model: PreTrainedModel, *, bf16: bool) -> Kept:
-    """Count the bytes that a forward pass keeps, on tensors without data; the fixed part are weights cast to bf16.
+    """Count the bytes that a forward pass keeps, on fake tensors; the fixed part is the weights cast to bf16.
 
     Args:
-        model: the causal language model, made under ``FakeTensorMode``; this runs under the same mode.
+        model: a causal language model created under ``FakeTensorMode``, which must still be active.
         bf16: whether the forward runs in bf16 autocast.
     """
     group = TokenGroup([0] * _PROMPT, [[0] * _ANSWER, [0] * _ANSWER])
@@ -126,12 +126,12 @@ def estimate_cost(
     kept: Kept,
     flops_per_second: float,
 ) -> Cost:
-    """Estimate one epoch over ``groups``.
+    """Estimate the cost of one epoch over ``groups``.
 
-    A forward pass takes 2 floating point operations a weight and token, its backward as much for the activations and,
-    where weights train, as much again for them. Memory is weights, gradients and two float32 Adam moments of what
-    trains; what the largest micro-batch keeps for its backward pass, and a layer's share of it
-    again for the layer at work; and the head's logits, with their gradient and softmax, and its own gradient.
+    A forward pass takes 2 floating point operations per weight and token; the backward pass takes as many for the
+    activations and as many again for the trainable weights. Memory is the sum of weights; gradients and two float32
+    Adam moments of trainable weights; activations of the largest micro-batch plus one layer's share of them; and the
+    head's logits with their gradient and softmax, and its own gradient.
     """
     batches = split(groups, layout, max_tokens)
     computed = [batch_tokens([groups[index] for index in batch], layout) for batch in batches]
@@ -139,7 +139,7 @@ def estimate_cost(
     flops = 2 * size.parameters * sum(computed) * (2 + share_trained + (1 if reference else 0))
     weights = 4 * size.trainable + (2 if bf16 else 4) * (size.parameters - size.trainable)
     layer = kept.per_token / size.layers
-    # With checkpointing only a layer's input is kept, and one layer at a time is computed again.
+    # With checkpointing only each layer's input is kept, and one layer at a time is recomputed.
     activations = 4 * size.hidden * size.layers + layer if checkpointing else kept.per_token + layer
     scored = [sum(map(len, group.answers)) for group in groups]
     most = max(scored) if layout != "padded" else max(sum(scored[index] for index in batch) for batch in batches)
@@ -154,7 +154,7 @@ def estimate_cost(
 
 
 def measure_flops(device: torch.device, dtype: torch.dtype, width: int = 2048) -> float:
-    """Floating point operations a second of a square matrix product on this device, best of three."""
+    """Floating point operations per second of a square matrix product on this device, the best of four runs."""
     left = torch.randn(width, width, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""The engine's one entry: log-probabilities and losses of groups, in the layout that a model can do."""
+"""`Engine`: log-probabilities and losses of groups in the chosen layout."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from bfpo.groups import GroupLogps, LossInputs, TokenGroup
 
 @dataclass(frozen=True)
 class Engine:
-    """Scores groups with a model, in token-budgeted micro-batches that never change the result.
+    """Scores groups with a model, in token-budgeted micro-batches that don't change the result.
 
     Attributes:
-        model: the causal language model itself, without the wrappers of adapters or processes.
-        layout: how groups are laid out; see `choose_layout`.
-        max_tokens: tokens of a micro-batch, padding included.
-        attention: how a stream is attended.
+        model: the causal language model without wrappers for adapters or data parallelism.
+        layout: layout of groups, see `choose_layout`.
+        max_tokens: largest number of tokens in a micro-batch, padding included.
+        attention: attention implementation for streams.
     """
 
     model: PreTrainedModel
@@ -43,12 +43,7 @@ class Engine:
         return nullcontext() if self.layout == "padded" else attends_by_group(self.model, self.attention)
 
     def logps(self, model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
-        """Log-probabilities of a micro-batch's answers, differentiable; ``reference`` is None.
-
-        Args:
-            model: the model as it is called, i.e. with its wrappers.
-            groups: the groups of one micro-batch.
-        """
+        """Differentiable log-probabilities of a micro-batch's answers; ``model`` includes its wrappers."""
         if self.layout == "padded":
             return padded_logps(model, groups)
         stream = build_stream(groups, self.layout, next(model.parameters()).device)
@@ -56,11 +51,11 @@ class Engine:
         return GroupLogps(policy, None, stream.tokens, stream.group)
 
     def loss(self, model: nn.Module, groups: Sequence[TokenGroup], inputs: LossInputs) -> tuple[Tensor, GroupLogps]:
-        """Loss summed over a micro-batch's groups, differentiable, and its log-probabilities, which are not.
+        """Differentiable loss summed over a micro-batch's groups, and its detached log-probabilities.
 
         Args:
-            model: the model as it is called, i.e. with its wrappers.
-            groups: the groups of one micro-batch.
+            model: the model with its wrappers.
+            groups: the groups of the micro-batch.
             inputs: the objective, and the labels and reference of these groups.
         """
         head = self._head
@@ -85,7 +80,7 @@ class Engine:
         return head
 
     def hidden(self, model: nn.Module, stream: Stream) -> Tensor:
-        """[R, width] what the model hands its output head, at the scored positions."""
+        """[R, width] input of the model's output head at the scored positions."""
         with _intercept(self._head) as taken:
             model(
                 input_ids=stream.input_ids,
@@ -99,7 +94,7 @@ class Engine:
 
 @contextmanager
 def _intercept(head: nn.Module) -> Iterator[list[Tensor]]:
-    """Take the head's input, and give it one position instead: its logits are never wanted."""
+    """Record the head's input, and pass only one position on to the head, whose logits are unused."""
     taken: list[Tensor] = []
 
     def take(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""The output head: from hidden states to losses, without ever holding the logits of a whole batch."""
+"""The output head: losses from hidden states, without holding the logits of a whole batch in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from bfpo.engine.layout import Stream
 from bfpo.groups import GroupLogps, LossInputs
 
-# Logits that are alive at once, at most, unless one group alone has more.
+# Largest number of logits in memory at once, unless a single group has more.
 LOGITS_AT_ONCE = 2**23
 
 
@@ -40,7 +40,7 @@ class LogitShape:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def scale_errors(self, errors: Tensor, logits: Tensor) -> None:
-        """Take gradients by the logits back to the head's output, in place."""
+        """Convert gradients with respect to the logits to those with respect to the head's output, in place."""
         if self.softcap is not None:
             errors *= 1 - (logits / self.softcap) ** 2
         if self.scale != 1.0:
@@ -48,12 +48,12 @@ class LogitShape:
 
 
 def answer_logps(hidden: Tensor, head: nn.Module, stream: Stream, shape: LogitShape) -> Tensor:
-    """[N] log-probabilities in at least float32, chunk by chunk; the backward pass computes the logits again.
+    """[N] log-probabilities in at least float32, chunk by chunk; the backward pass recomputes the logits.
 
     Args:
         hidden: [R, width] hidden state at every scored position.
         head: the model's output head, from [r, width] to [r, vocabulary].
-        stream: the tokens that the positions predict.
+        stream: the stream with the target tokens.
         shape: transformation of the head's output.
     """
 
@@ -73,10 +73,10 @@ def answer_logps(hidden: Tensor, head: nn.Module, stream: Stream, shape: LogitSh
 
 
 class FusedLoss(torch.autograd.Function):
-    """Loss of groups whose gradients are formed in the forward pass, as soon as a group's logits exist.
+    """Loss of groups with gradients computed in the forward pass, chunk by chunk.
 
-    The reference is known beforehand and the loss is separable by group, so the derivative by a group's
-    log-probabilities is known once they are: three products of matrices instead of recomputation's four.
+    The reference is known in advance and the loss is separable by group, so its derivative is available as soon as a
+    group's log-probabilities are: three matrix products, where recomputing the logits takes four.
     """
 
     @staticmethod
@@ -99,7 +99,7 @@ class FusedLoss(torch.autograd.Function):
             policy[answers] = sums.index_add_(0, owner, logps.gather(1, targets)[:, 0])
             loss, slope = _loss_and_slope(stream, policy, answers, inputs)
             total += loss
-            # The derivative by the logits is slope * (one-hot - probabilities), the slope applied where it is small.
+            # The derivative by the logits is slope * (one-hot - probabilities); slopes multiply the smaller matrices.
             errors = logps.exp_()
             errors.scatter_add_(1, targets, errors.new_full(targets.shape, -1.0))
             shape.scale_errors(errors, logits)
@@ -117,7 +117,7 @@ class FusedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale the gradients that the forward pass formed."""
+        """Scale the gradients from the forward pass."""
         hidden_grad, weight_grad = ctx.saved_tensors  # pyright: ignore
         scale = gradients[0]
         return (
@@ -130,7 +130,7 @@ class FusedLoss(torch.autograd.Function):
 
 
 def _chunks(stream: Stream, vocabulary: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and answers of one chunk after another: whole groups, as many as ``LOGITS_AT_ONCE`` allows."""
+    """Yield rows and answers of each chunk: as many whole groups as ``LOGITS_AT_ONCE`` allows."""
     group_rows = torch.zeros(int(stream.group[-1]) + 1, dtype=torch.long, device=stream.group.device)
     rows = group_rows.index_add(0, stream.group, stream.tokens).tolist()
     first_row = first_answer = size = count = 0
@@ -143,7 +143,7 @@ def _chunks(stream: Stream, vocabulary: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _loss_and_slope(stream: Stream, policy: Tensor, answers: slice, inputs: LossInputs) -> tuple[Tensor, Tensor]:
-    """Loss of some groups, and its derivative by each of their answers' log-probabilities."""
+    """Loss of a range of groups, and its derivative by their answers' log-probabilities."""
     group = stream.group[answers]
     with torch.enable_grad():
         leaf = policy[answers].detach().requires_grad_()
@@ -154,7 +154,7 @@ def _loss_and_slope(stream: Stream, policy: Tensor, answers: slice, inputs: Loss
 
 
 def group_losses(logps: GroupLogps, inputs: LossInputs) -> Tensor:
-    """[G] loss of every group, by the objective: the only call out of the engine."""
+    """[G] loss of every group by the objective; the only place where the engine calls it."""
     if inputs.reference is not None:
         logps = replace(logps, reference=inputs.reference.to(logps.policy))
     return inputs.objective(logps, inputs.labels.to(logps.policy.device)) * inputs.scale

@@ -1,8 +1,7 @@
-"""The layout of groups as one stream of tokens without padding, and the masks between its tokens.
+"""Layout of groups as one stream of tokens without padding, with its attention masks.
 
-In the *shared* layout a prompt is in the stream once and all its answers attend to it; in the *packed* layout every
-answer brings its own copy, as if it were a group of its own. The last token of an answer predicts nothing that is
-scored, so it is not in the stream.
+In the *shared* layout the stream contains a prompt once and all its answers attend to it; in the *packed* layout every
+answer has its own copy of the prompt. The last token of an answer predicts no scored token, so it is left out.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from bfpo.groups import TokenGroup
 
 Layout = Literal["shared", "packed", "padded"]
 
-# Neighbouring groups are compared under one mask up to this many tokens; a larger group goes answer by answer, so
-# that fewer tokens are compared with one that they can't see. On CPU, below this calling costs more than masking.
+# Neighboring groups share one masked attention call up to this many tokens; larger groups have one call per answer,
+# which wastes less on masked pairs of tokens. On CPU, smaller calls cost more than the masking.
 _TILE = 128
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some neighbouring queries of the stream, and the atoms that are their keys.
+    """Consecutive queries of the stream, and the atoms that hold their keys.
 
     Attributes:
-        start: first query in the stream.
+        start: position of the first query in the stream.
         queries: number of queries.
-        atoms: the atoms of the stream that are compared with them, in order.
-        causal: whether the last query sees all the keys, the one before all but one, and so on.
+        atoms: indices of the atoms with the keys, in order.
+        causal: whether the mask is causal: the last query sees all keys, the one before all but one, and so on.
     """
 
     start: int
@@ -48,15 +47,15 @@ class Stream:
     Attributes:
         input_ids: [1, T] tokens.
         position_ids: [1, T] position of every token in its own sequence.
-        unit: [T] number of the prompt with its answers that a token belongs to; no token sees another unit.
+        unit: [T] index of the prompt (with its answers) that a token belongs to; tokens attend within their unit.
         branch: [T] 0 for a prompt's tokens, 1 .. K for those of its answers.
-        atoms: lengths of the parts that the stream is cut into, T in sum.
-        pieces: queries and the keys they are compared with; together the queries are the stream, in order.
+        atoms: lengths of the parts that the stream is split into; they sum to T.
+        pieces: queries and their keys; the pieces' queries cover the stream in order.
         scored: [R] position in the stream of the token that predicts each answer token.
         targets: [R] the answer tokens.
-        answer: [R] the answer, 0 .. N-1, that each belongs to, non-decreasing.
-        tokens: [N] tokens of every answer.
-        group: [N] group of every answer, 0 .. G-1, non-decreasing.
+        answer: [R] index of each token's answer, 0 .. N-1, non-decreasing.
+        tokens: [N] number of tokens in every answer.
+        group: [N] index of every answer's group, 0 .. G-1, non-decreasing.
     """
 
     input_ids: Tensor
@@ -73,17 +72,13 @@ class Stream:
     _made: dict[Any, Any] = field(default_factory=dict)
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:
-        """A value that all layers share, made by the first of them."""
+        """A cached value, computed by the first layer and shared by all."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
 
     def masks(self, window: int | None = None) -> list[Tensor | None]:
-        """[queries, keys] bool mask of every piece, None for a causal one.
-
-        Args:
-            window: tokens, itself included, that a query sees at most (sliding-window attention).
-        """
+        """[queries, keys] bool mask of every piece, None for a causal one; ``window`` is that of sliding attention."""
         return self.remember(("pieces", window), lambda: [self._mask(piece, window) for piece in self.pieces])
 
     def _mask(self, piece: Piece, window: int | None) -> Tensor | None:
@@ -101,7 +96,7 @@ class Stream:
 
 
 def stream_tokens(group: TokenGroup, layout: Layout) -> int:
-    """Tokens that a group occupies in a layout: alone, where rows are padded."""
+    """Number of tokens that a group occupies in a layout (if alone in its batch, for "padded")."""
     if layout == "padded":
         return len(group.answers) * group.width
     answers = sum(len(answer) - 1 for answer in group.answers)
@@ -109,7 +104,7 @@ def stream_tokens(group: TokenGroup, layout: Layout) -> int:
 
 
 def build_stream(groups: Sequence[TokenGroup], layout: Layout, device: torch.device | str = "cpu") -> Stream:
-    """Lay out groups without padding, "shared" or "packed"."""
+    """Lay out groups as one stream, "shared" or "packed"."""
     units = list(groups)
     if layout == "packed":
         units = [TokenGroup(group.prompt, [answer]) for group in groups for answer in group.answers]
@@ -147,7 +142,7 @@ def build_stream(groups: Sequence[TokenGroup], layout: Layout, device: torch.dev
 
 
 def _pieces(units: Sequence[TokenGroup]) -> tuple[list[int], list[Piece]]:
-    """Atoms and pieces: small neighbours in one of each, a large unit's answers each with the prompt and alone."""
+    """Atoms and pieces: one of each for small neighboring units, one piece per answer for large units."""
     atoms: list[int] = []
     pieces: list[Piece] = []
     start, open_tile = 0, False

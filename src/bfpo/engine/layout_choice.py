@@ -1,6 +1,6 @@
-"""The choice of layout: each is tried on the first rows, against the plain padded forward.
+"""Choice of the layout: each candidate is compared with the plain padded forward on the first rows.
 
-Wrong positions or masks raise nothing, they only make wrong numbers: so the numbers decide.
+Wrong positions or masks raise no error, so only the numbers show whether a model supports a layout.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ from bfpo.groups import TokenGroup
 
 WantedLayout = Literal["auto", "shared", "packed", "padded"]
 
-# Nats a token by which two ways of the same mathematics may differ. Models compute some parts (norms, routers) in
-# float32 whatever their weights are in.
+# Tolerated difference in nats per token. Models compute some parts (norms, routers) in float32 in any dtype.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 _GROUPS = 3
 
 
 @dataclass(frozen=True)
 class LayoutChoice:
-    """The chosen layout, the reason in one line, and how its stream is attended."""
+    """The chosen layout, the reason in one line, and the attention implementation."""
 
     layout: Layout
     reason: str
@@ -47,17 +46,17 @@ def choose_layout(
 ) -> LayoutChoice:
     """The fastest layout whose log-probabilities equal the padded forward's: shared, else packed, else padded.
 
-    On a GPU both ways to attend to a stream are tried, and timed on the groups given.
+    On a GPU both attention implementations are tried and timed.
 
     Args:
         base: the causal language model without wrappers.
-        model: the same as it is called.
-        groups: the data's first groups; three of them are tried, the longest among them.
-        wanted: "auto", or the one layout to use.
-        max_tokens: tokens of a micro-batch, on the first of which ways to attend are timed.
+        model: the same model with its wrappers.
+        groups: the data's first groups; three of them, including the longest, are compared.
+        wanted: the layout to use, or "auto".
+        max_tokens: tokens of the micro-batch on which attention is timed.
 
     Raises:
-        BfpoError: if the layout that is wanted is unknown or gives other numbers.
+        BfpoError: if the wanted layout is unknown or gives different numbers.
     """
     if wanted not in get_args(WantedLayout):
         raise BfpoError(f"layout must be one of {', '.join(get_args(WantedLayout))}, not {wanted!r}")
@@ -77,8 +76,8 @@ def choose_layout(
             fastest = next(iter(exact))
             if len(exact) > 1:
                 fastest = min(exact, key=lambda one: _seconds(Engine(base, layout, max_tokens, one), model, groups))
-            equal = f"equal to the padded forward within {exact[fastest]:.0e} nats a token"
-            faster = [f"attention by {fastest} was the faster"] if len(exact) > 1 else []
+            equal = f"equal to the padded forward within {exact[fastest]:.0e} nats per token"
+            faster = [f"attention by {fastest} was faster"] if len(exact) > 1 else []
             return LayoutChoice(layout, "; ".join([*failures, equal, *faster]), fastest)
     if wanted != "auto":
         raise BfpoError(f"layout {wanted!r} is not possible with this model ({failures[0]}): use layout 'auto'")
@@ -86,13 +85,13 @@ def choose_layout(
 
 
 def _attentions(model: nn.Module) -> tuple[Attention, ...]:
-    """The ways to attend on a model's device: FlexAttention has no backward on CPU, and no dropout."""
+    """Attention implementations for a model: FlexAttention has no backward on CPU and no dropout."""
     on_gpu = next(model.parameters()).is_cuda
     return ("pieces", "blocks") if on_gpu and not _has_dropout(model) else ("pieces",)
 
 
 def _seconds(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]) -> float:
-    """Seconds of the fastest of three forward and backward passes over a micro-batch."""
+    """Time of the fastest of three forward and backward passes over a micro-batch, in seconds."""
     batch = [groups[index] for index in engine.split(groups)[0]]
     trains = any(parameter.requires_grad for parameter in model.parameters())
     best = float("inf")
@@ -109,7 +108,7 @@ def _seconds(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]) -> 
 
 
 def _sample(groups: Sequence[TokenGroup]) -> list[TokenGroup]:
-    """The longest group with several answers (if there is one), and the first of the rest."""
+    """The longest group, preferably one with several answers, and the first others."""
     longest = max(range(len(groups)), key=lambda index: (len(groups[index].answers) > 1, groups[index].width))
     rest = [group for index, group in enumerate(groups) if index != longest]
     return [groups[longest], *rest[: _GROUPS - 1]]
@@ -125,7 +124,7 @@ def _has_dropout(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def _compare(model: nn.Module, groups: Sequence[TokenGroup], engine: Engine) -> tuple[float, str | None]:
-    """Largest difference in nats a token, and the reason why the layout is refused, if it is."""
+    """Largest difference in nats per token, and the reason if the layout is rejected."""
     if getattr(engine.model.config, "output_router_logits", False):
         return 0.0, "would balance the experts over fewer tokens than the padded forward does (output_router_logits)"
     if engine.layout == "shared" and _has_dropout(model):
@@ -136,13 +135,13 @@ def _compare(model: nn.Module, groups: Sequence[TokenGroup], engine: Engine) -> 
         expected = padded_logps(model, groups)
         with engine.attached():
             found = engine.logps(model, groups)
-    # A model that raises anything when it is called in this way can't do this layout.
+    # A model that raises any error in this layout doesn't support it.
     except Exception as error:
         return 0.0, f"fails with {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     finally:
         model.train(was_training)
     difference = ((found.policy - expected.policy).abs() / expected.tokens).max().item()
-    # Written so that a NaN counts as a difference.
+    # With "not", a NaN counts as a difference.
     if not difference <= _TOLERANCE[next(model.parameters()).dtype]:
-        return difference, f"differs from the padded forward by {difference:.1e} nats a token"
+        return difference, f"differs from the padded forward by {difference:.1e} nats per token"
     return difference, None

@@ -1,4 +1,4 @@
-"""Micro-batches: groups split by the number of tokens that go through the model at once."""
+"""Micro-batches: groups split by a budget of tokens."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from bfpo.groups import TokenGroup
 
 
 def split(groups: Sequence[TokenGroup], layout: Layout, max_tokens: int) -> list[list[int]]:
-    """Split groups into micro-batches of at most ``max_tokens`` tokens in a layout; a group is never cut.
+    """Split groups into micro-batches of at most ``max_tokens`` tokens in a layout; padding counts.
+
+    A group is never split; one that exceeds the budget is its own micro-batch.
 
     Returns:
-        Indices of the groups of every micro-batch; the longest group is in the first, so that memory peaks at once.
+        Indices of the groups in every micro-batch, longest groups first, so that memory peaks at the start.
     """
     if layout == "padded":
-        return split_padded(groups, max_tokens)
+        return _split_padded(groups, max_tokens)
     sizes = [stream_tokens(group, layout) for group in groups]
     batches: list[list[int]] = []
     size = 0
@@ -29,20 +31,13 @@ def split(groups: Sequence[TokenGroup], layout: Layout, max_tokens: int) -> list
 
 
 def batch_tokens(groups: Sequence[TokenGroup], layout: Layout) -> int:
-    """Tokens that go through the model for a micro-batch."""
+    """Number of tokens that go through the model for a micro-batch."""
     if layout == "padded":
         return sum(len(group.answers) for group in groups) * max(group.width for group in groups)
     return sum(stream_tokens(group, layout) for group in groups)
 
 
-def split_padded(groups: Sequence[TokenGroup], max_tokens: int) -> list[list[int]]:
-    """Split groups into micro-batches of at most ``max_tokens`` padded tokens, similar lengths together.
-
-    A group that is larger by itself is a micro-batch of its own: a group is never cut.
-
-    Returns:
-        Indices of the groups of every micro-batch, longest first, so that memory peaks at the start.
-    """
+def _split_padded(groups: Sequence[TokenGroup], max_tokens: int) -> list[list[int]]:
     order = sorted(range(len(groups)), key=lambda index: (-groups[index].width, index))
     batches: list[list[int]] = []
     rows = width = 0

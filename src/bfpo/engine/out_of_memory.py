@@ -1,4 +1,4 @@
-"""An out-of-memory error that says what to change."""
+"""Explained out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bfpo.errors import RunError
 
 @contextmanager
 def explained_out_of_memory(doing: str, max_tokens: int) -> Iterator[None]:
-    """Turn a failed allocation, on a GPU or by the system, into an error that says what the user can change.
+    """Turn a failed allocation, on GPU or CPU, into an error with the settings to change.
 
     Args:
-        doing: activity to name in the message.
-        max_tokens: current tokens of a micro-batch.
+        doing: current activity, for the message.
+        max_tokens: current token budget of a micro-batch.
 
     Raises:
-        RunError: in its place.
+        RunError: if an allocation fails.
     """
     try:
         yield
@@ -28,6 +28,6 @@ def explained_out_of_memory(doing: str, max_tokens: int) -> Iterator[None]:
             raise
         raise RunError(
             f"out of memory while {doing}: lower micro_batch_tokens (now {max_tokens:,}), which changes no result; if "
-            "a single row is too large, set gradient_checkpointing or lower max_length; if the weights are, train "
-            "fewer of them (lora, or trainable: down_proj). 'bfpo train RECIPE --plan' estimates what is needed"
+            "a single row is too large, set gradient_checkpointing or lower max_length; if the weights are too large, "
+            "train fewer of them (lora, or trainable: down_proj). 'bfpo train RECIPE --plan' estimates the memory"
         ) from error

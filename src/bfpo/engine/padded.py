@@ -1,4 +1,4 @@
-"""The padded path: log-probabilities by the plain forward of one right-padded row for each answer."""
+"""The padded layout: log-probabilities by a plain forward with one right-padded row per answer."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def padded_logps(model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
         is_answer[row, len(prompt) : end] = True
     input_ids, is_answer = input_ids.to(device), is_answer.to(device)
 
-    # The padding is on the right, where causal attention doesn't look: it needs no mask (and with one, tokens whose
-    # sliding window holds only padding are NaN in some models). The logits at a position predict the next token: one
-    # more is needed than there are positions after the shortest prompt, and the last one predicts nothing.
+    # Right padding is invisible to causal attention and needs no mask (with one, tokens whose sliding window contains
+    # only padding are NaN in some models). Logits predict the next token, so one more position than there are after the
+    # shortest prompt is kept, and the last one is dropped.
     logits = model(
         input_ids=input_ids,
         use_cache=False,

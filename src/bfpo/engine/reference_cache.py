@@ -1,7 +1,7 @@
-"""The cache of reference log-probabilities on disk: its address, its files, and filling it.
+"""Disk cache of reference log-probabilities.
 
-A value depends on the weights, the precision and the token ids: whatever else changes (learning rate, output folder,
-objective, order of the rows) finds it again, and a changed template, truncation or weight never does.
+Values are addressed by weights, precision and token ids, so a run with another learning rate, output folder, objective
+or order of rows reuses them, and one with another template, truncation or weight doesn't.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bfpo.groups import TokenGroup
 
 _KEY = np.dtype("S16")
 _DESCRIPTION = "model.json"
-# Seconds between two files, so that a killed pass loses little.
+# Seconds between writes, so that a killed pass loses little.
 _SECONDS_A_FILE = 30.0
 
 
@@ -39,10 +39,10 @@ def default_cache_folder() -> Path:
 
 
 def model_digest(model: nn.Module, precision: str) -> str:
-    """Digest of everything about a model that its log-probabilities depend on.
+    """Digest of everything that a model's log-probabilities depend on.
 
-    Names, types and bytes of all weights, the configuration without its purely descriptive fields, and the precision
-    of the computation. An adapter that doesn't change the model yet (LoRA's second matrices are all zero) is left out.
+    It covers names, types and bytes of all weights, the configuration without descriptive fields, and the precision of
+    the computation. An adapter that doesn't change the model yet (LoRA's second matrices are all zero) is left out.
     """
     digest = hashlib.sha256(precision.encode())
     state = {
@@ -65,7 +65,7 @@ def model_digest(model: nn.Module, precision: str) -> str:
 
 
 def answer_keys(groups: Sequence[TokenGroup]) -> np.ndarray:
-    """[N] key of every answer of every group: a digest of its prompt's and its own token ids."""
+    """[N] key of every answer: a digest of its prompt's and its own token ids."""
     keys = []
     for group in groups:
         ids = np.asarray(group.prompt, dtype="<i4")
@@ -79,26 +79,26 @@ def answer_keys(groups: Sequence[TokenGroup]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a cache: sums in nats and token counts of some answers."""
+    """One file of a cache: keys, summed log-probabilities in nats, and token counts of answers."""
 
     keys: np.ndarray
     sums: np.ndarray
     tokens: np.ndarray
 
     def digest(self) -> str:
-        """The digest that the file's metadata must hold."""
+        """Digest of the content, for the file's metadata."""
         data = b"".join(np.ascontiguousarray(array).tobytes() for array in (self.keys, self.sums, self.tokens))
         return hashlib.sha256(data).hexdigest()
 
 
 @dataclass
 class ReferenceCache:
-    """The references of one model at one precision.
+    """Reference log-probabilities of one model at one precision.
 
     Attributes:
-        folder: folder of ``model.json`` and one file per write; None keeps the cache in memory.
-        description: name, architecture and precision of the model, for people.
-        parts: the contents, file by file.
+        folder: folder with ``model.json`` and one file per write; None keeps the cache in memory.
+        description: name, architecture and precision of the model, for ``model.json``.
+        parts: the content of each file.
     """
 
     folder: Path | None
@@ -107,16 +107,16 @@ class ReferenceCache:
 
     @classmethod
     def open(cls, root: Path, digest: str, description: Mapping[str, Any]) -> ReferenceCache:
-        """The cache of the model with this digest, made if there is none.
+        """Open or create the cache of the model with this digest.
 
         Raises:
-            BfpoError: if a file of it is damaged.
+            BfpoError: if a file is damaged.
         """
         folder = root / digest[:32]
         return cls(folder, description, [read_part(path) for path in part_files(folder)])
 
     def get(self, keys: np.ndarray) -> np.ndarray:
-        """[N] sums in nats, NaN where the cache has none."""
+        """[N] sums in nats, NaN if not in the cache."""
         found = np.full(len(keys), np.nan)
         for part in self.parts:
             order = np.argsort(part.keys)
@@ -127,7 +127,7 @@ class ReferenceCache:
         return found
 
     def add(self, keys: np.ndarray, sums: np.ndarray, tokens: np.ndarray) -> None:
-        """Keep some answers' sums and counts, in a file that is complete or not there."""
+        """Add answers' sums and token counts, as one file."""
         if not len(keys):
             return
         part = Part(keys, np.asarray(sums, dtype=np.float64), np.asarray(tokens, dtype=np.int64))
@@ -148,12 +148,12 @@ class ReferenceCache:
 
 
 def open_cache(root: str | None, model: Any, precision: str) -> ReferenceCache:
-    """The cache of the model as it is now; without a folder, one that lasts as long as the process.
+    """The cache for the model's current weights.
 
     Args:
-        root: folder of all caches, "default" for the user's, or None.
+        root: folder of all caches; "default" for `default_cache_folder`, None to keep the cache in memory.
         model: the model, with its adapter if it has one.
-        precision: what the model computes in.
+        precision: precision of the model's computation.
 
     Raises:
         BfpoError: if a file of the cache is damaged.
@@ -166,7 +166,7 @@ def open_cache(root: str | None, model: Any, precision: str) -> ReferenceCache:
 
 
 def fill_cache(engine: Engine, model: nn.Module, chunks: Iterable[Sequence[TokenGroup]], cache: ReferenceCache) -> None:
-    """Score groups, a chunk of them in memory at a time, and keep the result, file by file."""
+    """Score groups and add the results to the cache; only one chunk of groups is in memory at a time."""
     keys: list[np.ndarray] = []
     sums: list[float] = []
     tokens: list[int] = []
@@ -194,7 +194,7 @@ def fill_cache(engine: Engine, model: nn.Module, chunks: Iterable[Sequence[Token
 def _score(
     engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]
 ) -> Iterator[tuple[list[int], list[list[float]]]]:
-    """Yield each micro-batch: the indices of its groups and their answers' sums."""
+    """Yield the indices of each micro-batch's groups and their answers' sums."""
     was_training = model.training
     model.eval()
     try:
@@ -207,12 +207,12 @@ def _score(
 
 
 def part_files(folder: Path) -> list[Path]:
-    """The files of a cache folder that hold sums."""
+    """The files with sums in a cache folder."""
     return sorted(folder.glob("*.safetensors"))
 
 
 def read_part(path: Path) -> Part:
-    """A file of a cache, checked against the digest in it.
+    """Read a file of a cache and check it against its digest.
 
     Raises:
         BfpoError: if the file is damaged.
@@ -227,14 +227,14 @@ def read_part(path: Path) -> Part:
         damaged, part = True, Part(*(np.empty(0) for _ in range(3)))
     if damaged:
         raise BfpoError(
-            f"{path}: this file of the reference cache is damaged; delete it, and its rows are scored again"
+            f"{path}: this file of the reference cache is damaged; delete it, and its rows will be scored again"
         )
     return part
 
 
 @dataclass(frozen=True)
 class CacheSummary:
-    """The contents of a cache folder, and its damaged files."""
+    """Summary of a cache folder."""
 
     folder: Path
     description: dict[str, Any]
@@ -245,7 +245,7 @@ class CacheSummary:
 
 
 def summarize(root: Path) -> Iterator[CacheSummary]:
-    """Every model's cache below a folder, all of it read and checked."""
+    """Read and check every model's cache below a folder."""
     for description in sorted(root.glob(f"*/{_DESCRIPTION}")):
         folder, damaged, answers, tokens = description.parent, [], 0, 0
         for path in part_files(folder):

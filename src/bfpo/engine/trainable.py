@@ -1,4 +1,4 @@
-"""The weights that train: all, an adapter, or those whose name matches a pattern (the paper: ``down_proj``)."""
+"""Trainable weights: all, an adapter, or those whose name matches a pattern (the paper: ``down_proj``)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bfpo.errors import BfpoError
 def prepare_model(
     model: PreTrainedModel, pattern: str, adapter: PeftConfig | None, *, disable_dropout: bool, bf16: bool
 ) -> PreTrainedModel | PeftModel:
-    """The model with its adapter, its dropout off, and only the wanted weights training.
+    """Prepare a model for training: add the adapter, disable dropout and select the trainable weights, in place.
 
     Args:
-        model: the model, which is changed.
+        model: the model.
         pattern: see `select_trainable`.
         adapter: a PEFT configuration, for example LoRA.
-        disable_dropout: whether every dropout of the model is set to zero.
-        bf16: whether the weights that train are held in float32 for training in bfloat16.
+        disable_dropout: whether to set every dropout to zero.
+        bf16: whether to keep trainable weights in float32 for training in bfloat16.
     """
     prepared: PreTrainedModel | PeftModel = model
     if adapter is not None:
@@ -39,10 +39,10 @@ def prepare_model(
 
 
 def select_trainable(model: nn.Module, pattern: str) -> None:
-    """Let only the parameters train whose name contains a match of the regular expression; "all" keeps all.
+    """Freeze all parameters whose name has no match of the regular expression; "all" freezes none.
 
     Raises:
-        BfpoError: if the pattern is no regular expression or matches no parameter.
+        BfpoError: if the pattern is not a regular expression or matches no parameter.
     """
     if pattern == "all":
         return
@@ -64,10 +64,10 @@ def select_trainable(model: nn.Module, pattern: str) -> None:
 
 
 def keep_trained_weights_in_float32(model: nn.Module) -> None:
-    """Hold the weights that train in float32, whatever the others are in.
+    """Convert trainable weights to float32.
 
-    A bfloat16 weight has 8 bits of mantissa: an update of less than 1/512 of it, which at preference training's
-    learning rates is nearly every update, would be rounded away.
+    A bfloat16 weight has 8 bits of mantissa: an update below 1/512 of it, which is nearly every update at the learning
+    rates of preference training, would be rounded away.
     """
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -22,10 +22,10 @@ class EncodedChoices:
     """A request as token ids.
 
     Attributes:
-        key: the request's.
-        ids: for each choice, the tokens of context and scored text, cut at their beginning to fit.
-        scored: for each choice, how many of the last tokens are scored.
-        truncated: whether the beginning of any choice's tokens was cut.
+        key: key of the request.
+        ids: tokens of context and scored text for each choice, truncated at the beginning to fit.
+        scored: number of scored tokens at the end of each choice.
+        truncated: whether any choice was truncated.
     """
 
     key: str
@@ -42,14 +42,14 @@ def encode_choices(
     max_length: int,
     system_prompt: str | None = None,
 ) -> list[EncodedChoices]:
-    """Encode requests, all texts in a few calls of the tokenizer.
+    """Encode requests, in a few batched calls of the tokenizer.
 
     Args:
         tokenizer: the model's tokenizer.
         requests: the requests.
-        chat: whether the context goes through the chat template, as a user's message, and the delimiter is left out.
-        max_length: number of tokens that the model can read; longer texts lose their beginning.
-        system_prompt: a system message before the user's.
+        chat: whether to render the context as a user message by the chat template, without delimiter.
+        max_length: largest number of tokens that the model can read; longer texts lose their beginning.
+        system_prompt: system message before the user's.
 
     Raises:
         BfpoError: if there is no chat template, or a scored text is empty or alone exceeds ``max_length``.
@@ -89,7 +89,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], system_pro
 def _move_spaces(context: str, scored: str) -> tuple[str, str]:
     """Move spaces at the context's end to the scored text, whose first token they belong to."""
     kept = context.rstrip()
-    # A context of nothing but spaces stays: otherwise nothing would precede the scored text.
+    # A context of only spaces stays, so that some token precedes the scored text.
     return (kept, context[len(kept) :] + scored) if kept else (context, scored)
 
 
@@ -107,7 +107,7 @@ class _Encoder:
         self._ids: dict[tuple[str, bool], list[int]] = {}
 
     def read(self, texts: Sequence[str], special: bool = True) -> None:
-        """Encode texts; with ``special``, those that don't begin with the special token yet get it."""
+        """Encode texts; with ``special``, prepend the special token to those that lack it."""
         for add in (True, False):
             chosen = [text for text in dict.fromkeys(texts) if self._adds(text, special) == add]
             if chosen:
@@ -131,7 +131,7 @@ def _encoded(key: str, pairs: Sequence[tuple[list[int], list[int]]], max_length:
         if not 0 < len(scored) <= max_length:
             problem = "has no token" if not scored else f"has {len(scored)} tokens and the model reads {max_length}"
             raise BfpoError(f"item {key}: a scored text {problem}; leave the item out")
-    # The last token is predicted but never read, so one more fits.
+    # The last token is predicted but not read, so one more fits.
     return EncodedChoices(
         key=key,
         ids=tuple(tuple((before + scored)[-(max_length + 1) :]) for before, scored in pairs),

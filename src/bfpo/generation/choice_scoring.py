@@ -1,4 +1,4 @@
-"""Log-likelihoods of given choices, equal to lm-eval's; the tokens that an item's choices share are computed once."""
+"""Log-likelihoods of given choices, equal to lm-eval's; the shared prefix of an item's choices is computed once."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from bfpo.groups import TokenGroup
 
 @dataclass(frozen=True)
 class Batching:
-    """Batch limits of the scorer; log-likelihoods depend on them by rounding alone.
+    """Batch limits of the scorer, which change log-likelihoods only by rounding.
 
     Attributes:
         items: largest number of requests in a batch.
-        tokens: largest number of tokens in a batch; a request that has more is a batch of its own.
+        tokens: largest number of tokens in a batch; a larger request is its own batch.
     """
 
     items: int = 64
@@ -42,20 +42,20 @@ def score_choices(
     batching: Batching | None = None,
     done: Collection[str] = frozenset(),
 ) -> Iterator[list[ChoiceLogps]]:
-    """Score requests, in batches that are planned from the list of requests alone.
+    """Score requests, in batches that depend only on the list of requests.
 
     Args:
         model: a causal language model.
         tokenizer: its tokenizer.
         requests: the requests.
-        chat: whether prompts go through the chat template; lm-eval's ``apply_chat_template``.
-        system_prompt: a system message before the user's.
+        chat: whether to apply the chat template (lm-eval's ``apply_chat_template``).
+        system_prompt: system message before the user's.
         batching: batch limits.
-        done: keys that an interrupted run has scored already; a batch of nothing else is left out.
+        done: keys that an interrupted run has scored already; fully scored batches are skipped.
 
     Yields:
-        The log-likelihoods of one planned batch. Until the last one the model is in evaluation mode and uses the
-        scorer's attention: don't use it for anything else in between.
+        The log-likelihoods of one planned batch. Don't use the model between batches: it is in evaluation mode and
+        uses the scorer's attention.
 
     Raises:
         BfpoError: if a request can't be encoded (see `encode_choices`).
@@ -88,7 +88,7 @@ def _plan(encoded: Sequence[EncodedChoices], batching: Batching) -> list[list[En
 
 @contextmanager
 def _scoring(engine: Engine) -> Iterator[None]:
-    """Context in which forwards must run; restores the model at the end."""
+    """Context for forward passes, in evaluation mode; restores the model at the end."""
     was_training = engine.model.training
     engine.model.eval()
     try:
@@ -100,7 +100,7 @@ def _scoring(engine: Engine) -> Iterator[None]:
 
 @torch.inference_mode()
 def _score(engine: Engine, batch: Sequence[EncodedChoices]) -> list[ChoiceLogps]:
-    """Score one batch with one forward; returns one result per request, in order."""
+    """Score one batch with one forward pass, one result per request in order."""
     groups = [part for choices in batch for part in _groups(choices)]
     if engine.layout == "packed":
         groups = [
@@ -114,9 +114,9 @@ def _score(engine: Engine, batch: Sequence[EncodedChoices]) -> list[ChoiceLogps]
 
 
 def _groups(choices: EncodedChoices) -> list[tuple[TokenGroup, tuple[int, ...]]]:
-    """A request as groups that share a beginning, each with the number of scored tokens at the end of every answer.
+    """A request as groups with a shared prefix, each with the number of scored tokens at the end of every answer.
 
-    One group if the tokens of all choices begin alike, however far into the scored text; else one group per choice.
+    One group if all choices share a prefix, which may extend into the scored text; otherwise one group per choice.
     """
     shared = _shared_length(choices.ids)
     if shared:
@@ -129,7 +129,7 @@ def _groups(choices: EncodedChoices) -> list[tuple[TokenGroup, tuple[int, ...]]]
 
 
 def _shared_length(sequences: Sequence[tuple[int, ...]]) -> int:
-    """Length of the beginning that all sequences share: that of the first and the last in sorted order."""
+    """Length of the common prefix of all sequences, i.e. of the first and the last in sorted order."""
     first, last = min(sequences), max(sequences)
     return next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
 

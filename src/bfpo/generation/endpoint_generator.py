@@ -16,11 +16,11 @@ from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdent
 class EndpointGenerator(Generator):
     """A server that answers prompts, each with its own seed if the server supports seeds.
 
-    The server applies the chat template, so records hold a prompt as it was sent.
+    The server applies the chat template, so records contain prompts as they were sent.
 
     Attributes:
         endpoint: the server.
-        system_prompt: system prompt put before every prompt, if any.
+        system_prompt: system prompt before every prompt, if any.
     """
 
     endpoint: Endpoint
@@ -32,8 +32,8 @@ class EndpointGenerator(Generator):
 
         Args:
             url: base address of the server, up to and including ``/v1``.
-            model: the server's name of the model.
-            system_prompt: system prompt put before every prompt, if any.
+            model: the server's name for the model.
+            system_prompt: system prompt before every prompt, if any.
             limits: other fields of `bfpo.endpoints.ServerConfig`, such as ``api_key_env`` or ``concurrency``.
 
         Raises:
@@ -44,7 +44,7 @@ class EndpointGenerator(Generator):
 
     @property
     def identity(self) -> ModelIdentity:
-        """Address and model name: a server doesn't show its weights."""
+        """Address and model name; a server's weights are unknown."""
         config = self.endpoint.config
         return ModelIdentity(f"{config.url} {config.model}", system_prompt=self.system_prompt)
 
@@ -60,7 +60,7 @@ class EndpointGenerator(Generator):
                 max_tokens=decoding.max_new_tokens,
                 temperature=decoding.temperature,
                 top_p=decoding.top_p,
-                # Servers hold seeds in 32 or 64 bits, some of them signed.
+                # Servers store seeds in 32 or 64 bits, some of them signed.
                 seed=request.seed % 2**31,
             )
             for request in batch
@@ -72,7 +72,7 @@ class EndpointGenerator(Generator):
                     f"the server gave no answer to {request.key} ({reply.reason}, {reply.attempts} attempts): "
                     "fix the server and rerun; the run resumes from the last complete batch"
                 )
-            # A lone surrogate is legal in JSON, but no file can hold it.
+            # A lone surrogate is legal in JSON, but can't be written as UTF-8.
             text = reply.text.encode("utf-8", "replace").decode("utf-8")
             completions.append(Completion(text.strip(), reply.truncated))
         return completions

@@ -45,14 +45,14 @@ _SORTED_AT_ONCE = 8_000_000
 class LocalGenerator(Generator):
     """A transformers model that answers prompts and scores given texts, through its chat template if it has one.
 
-    An answer depends on the model, its prompt, its own seed and, by rounding alone, on the planned batch it is in. It
-    depends neither on what was sampled before nor on the model's own generation defaults, except for its end tokens.
+    An answer depends on the model, its prompt, its own seed and, only by rounding, on its planned batch. It depends
+    neither on earlier samples nor on the model's generation defaults, except for its end tokens.
 
     Attributes:
         model: a causal language model.
         tokenizer: its tokenizer; without a chat template prompts are plain text.
-        system_prompt: system prompt put before every prompt, if any.
-        path: folder or Hub name that the model was loaded from, for the run's header.
+        system_prompt: system prompt before every prompt, if any.
+        path: folder or Hub name of the model, for the run's header.
     """
 
     model: PreTrainedModel
@@ -66,11 +66,7 @@ class LocalGenerator(Generator):
 
     @classmethod
     def load(cls, name: str | Path, system_prompt: str | None = None, *, chat: bool = True) -> LocalGenerator:
-        """Load a model by its folder, ``.gguf`` file or Hub name; without ``chat`` its chat template is ignored.
-
-        Raises:
-            BfpoError: if it can't be loaded.
-        """
+        """Load a model; without ``chat`` its chat template is ignored. See `bfpo.models.load_model`."""
         tokenizer = load_tokenizer(name)
         if not chat:
             tokenizer.chat_template = None
@@ -78,7 +74,7 @@ class LocalGenerator(Generator):
 
     @property
     def identity(self) -> ModelIdentity:
-        """Digests of the weights as they are now and of the chat template; reads all weights."""
+        """Digests of the current weights and of the chat template; reads all weights."""
         template = self.tokenizer.chat_template
         return ModelIdentity(
             path=self.path,
@@ -88,7 +84,7 @@ class LocalGenerator(Generator):
         )
 
     def render(self, prompt: Prompt) -> str:
-        """The prompt after the chat template."""
+        """The prompt rendered by the chat template."""
         if isinstance(prompt, str) and not self.tokenizer.chat_template:
             return prompt
         messages = as_messages(prompt, self.system_prompt)
@@ -109,7 +105,7 @@ class LocalGenerator(Generator):
 
     @torch.inference_mode()
     def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:
-        """One answer to every request; runs in evaluation mode and touches no random state of the caller's."""
+        """One answer to every request, in evaluation mode and without using the global random state."""
         prompts = [self._encode(request.prompt) for request in batch]
         ends = _end_tokens(self.model, self.tokenizer)
         processors = LogitsProcessorList()
@@ -139,10 +135,10 @@ class LocalGenerator(Generator):
 
 
 class _SeededSampler(LogitsProcessor):
-    """Draws every row's next token from that row's own random numbers, by inverting the distribution function.
+    """Samples every row's next token from the row's own random numbers, by inverse transform sampling.
 
-    transformers draws a whole batch from one random generator, which would make a row depend on its place and its
-    neighbors. Here each row has a generator seeded for it, which gives one uniform number per token.
+    transformers samples a whole batch from one random generator, so a row would depend on its position and neighbors.
+    Here each row has its own seeded generator, which yields one uniform number per token.
     """
 
     def __init__(self, seeds: Sequence[int], decoding: Decoding) -> None:
@@ -151,7 +147,7 @@ class _SeededSampler(LogitsProcessor):
         self._step = 0
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Scores that leave one token in each row."""
+        """Scores that allow one token in each row."""
         uniform = torch.from_numpy(self._uniform[:, self._step]).to(scores.device)
         self._step += 1
         chosen = torch.full_like(scores, -torch.inf)
@@ -162,12 +158,12 @@ class _SeededSampler(LogitsProcessor):
         return chosen
 
     def _tokens(self, scores: Tensor, uniform: Tensor) -> Tensor:
-        """[R] tokens drawn from the tempered nucleus: the likeliest tokens that together reach ``top_p``."""
+        """[R] tokens sampled from the nucleus: the likeliest tokens that together reach ``top_p``."""
         likely, order = (scores.double() / self._decoding.temperature).softmax(-1).sort(descending=True, stable=True)
         reached = likely.cumsum(-1)
         likely = likely.where(reached - likely < self._decoding.top_p, 0.0)
         reached = likely.cumsum(-1)
-        # Rounding must not reach beyond the last place of the nucleus.
+        # Rounding must not select a token beyond the nucleus.
         place = torch.searchsorted(reached, (uniform * reached[:, -1])[:, None], right=True)[:, 0]
         return order.gather(1, torch.minimum(place, (likely > 0).sum(-1) - 1)[:, None])[:, 0]
 
@@ -177,7 +173,7 @@ def _plain_sampling(model: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode without the model's own generation defaults; restores both."""
     was_training, defaults = model.training, model.generation_config
     model.eval()
-    # `generate` takes what a configuration leaves open (a repetition penalty, say) from this one.
+    # `generate` takes unset values (such as a repetition penalty) from this configuration.
     model.generation_config = GenerationConfig()
     try:
         yield
@@ -197,7 +193,7 @@ def _continue(
     """Sampled token ids after each prompt."""
     width = max(map(len, prompts))
     device = next(model.parameters()).device
-    # Attention is masked there, so any token will do.
+    # Attention is masked at padding, so any token works.
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)

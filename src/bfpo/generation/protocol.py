@@ -1,4 +1,4 @@
-"""The protocols of engines that answer prompts or score given texts, and the values they exchange. Needs no torch."""
+"""Protocols of generators, which answer prompts or score given texts, and their data types. Doesn't import torch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ Prompt = str | Sequence[dict[str, str]]
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are sampled.
+    """Sampling settings.
 
     Attributes:
         temperature: temperature of the softmax; 0 takes the likeliest token.
         top_p: probability mass of the nucleus that tokens are drawn from.
         samples: number of answers to each prompt.
         max_new_tokens: number of tokens after which an answer is cut.
-        seed: random seed of the run, from which every answer's own seed is derived.
-        batch_size: largest number of answers sampled at once.
-        max_tokens: largest number of padded tokens (prompts and answers) sampled at once; a prompt that needs more is
-            sampled alone.
+        seed: random seed of the run, from which every answer's seed is derived.
+        batch_size: largest number of answers in a batch.
+        max_tokens: largest number of padded tokens (prompts and answers) in a batch; a longer prompt is sampled alone.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (for suite files: an unknown key is an error)
@@ -38,13 +37,13 @@ class Decoding:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Identifies what answers: a run's header records it, and a run resumes only under the same identity.
+    """Identity of a generator, recorded in a run's header; a run resumes only under the same identity.
 
     Attributes:
         path: folder, Hub name or address of the model.
-        digest: SHA-256 of weights and configuration; None if they can't be read, and then ``path`` stands for them.
+        digest: SHA-256 of weights and configuration; None if unknown, in which case ``path`` identifies the model.
         chat_template_sha256: SHA-256 of the chat template; None without one.
-        system_prompt: system prompt put before every prompt, if any.
+        system_prompt: system prompt before every prompt, if any.
     """
 
     path: str | None = None
@@ -117,15 +116,15 @@ class Generator(Protocol):
         ...
 
     def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:
-        """One answer to every request of a planned batch, in order; the same batch always gets the same answers.
+        """One answer to every request of a planned batch, in order; must be deterministic.
 
         Raises:
-            RunError: if a request can't be answered. The run ends, and resumes from this batch.
+            RunError: if a request can't be answered; the run stops, and can be resumed from this batch.
         """
         ...
 
     def plan(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[SampleRequest]]:
-        """Batches to answer together, a function of the arguments alone; by default ``decoding.batch_size`` in order.
+        """Split requests into batches, deterministically; by default ``decoding.batch_size`` in order.
 
         A killed run loses at most one batch.
         """
@@ -162,7 +161,7 @@ class ChoiceLogps:
     """Log-likelihoods of one request's choices.
 
     Attributes:
-        key: the request's.
+        key: key of the request.
         logps: [K] summed log-probability of each scored text, in nats.
         truncated: whether the beginning of a text was cut to fit the model.
     """
@@ -179,10 +178,10 @@ class LikelihoodScorer(Protocol):
     def score_choices(
         self, requests: Sequence[ChoiceRequest], done: Collection[str] = frozenset()
     ) -> Iterator[list[ChoiceLogps]]:
-        """Log-likelihoods, batch by batch.
+        """Yield log-likelihoods batch by batch; the batches depend only on ``requests``.
 
         Args:
-            requests: everything to score; the batches are a function of it alone.
-            done: keys that an interrupted run has scored already; a batch of nothing else is left out.
+            requests: all requests.
+            done: keys that an interrupted run has scored already; fully scored batches are skipped.
         """
         ...

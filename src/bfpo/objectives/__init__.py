@@ -1,4 +1,4 @@
-"""Objectives: pure functions from log-probabilities and labels to a loss, BFPO and its rivals side by side.
+"""Objectives: pure functions from log-probabilities and labels to a loss, independent of models, data and files.
 
-They know nothing of models, data or files; `registry` finds one by its name.
+`registry` lists them by name.
 """

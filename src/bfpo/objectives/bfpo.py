@@ -27,9 +27,9 @@ class GlobalPreference:
     """BFPO's labeling function T (ICLR 2025, arXiv 2408.15313) and its expectation G under uncertain labels.
 
     Attributes:
-        b1: price of safety, > 1. A safe answer outranks an unsafe one of equal helpfulness by 1/(b1 - 1)
-            plus its helpfulness: the smaller b1, the dearer is safety. The paper's value is 3.
-        alpha: offset of the label. Only 1/2 treats the two flags alike: there, and for no other value,
+        b1: weight of safety, > 1. A safe answer outranks an unsafe one of equal helpfulness by 1/(b1 - 1)
+            plus its helpfulness: the smaller b1, the more safety counts. The paper's value is 3.
+        alpha: offset of the label. Only 1/2 treats the two flags symmetrically:
             T(1 - s_w, 1 - s_l) = -T(s_w, s_l).
 
     Raises:
@@ -59,16 +59,16 @@ class GlobalPreference:
         """The label of a pair: T for certain labels, its expectation G for probabilities.
 
         T(s_w, s_l) = b1 b3 s_w - b3 s_l - alpha, and with p the probability that the first answer is the more
-        helpful one, G = p T(s_w, s_l) - (1 - p) T(s_l, s_w). T is affine in the flags, so probabilities may
-        stand in their place; G is exact if the errors of the three labels are independent given the pair.
+        helpful one, G = p T(s_w, s_l) - (1 - p) T(s_l, s_w). T is affine in the flags, so they may be
+        probabilities; G is exact if the errors of the three labels are independent given the pair.
 
         Args:
             better_is_safe: probability (or flag) that the more helpful answer is safe, any shape.
-            worse_is_safe: the same of the less helpful answer, broadcastable.
+            worse_is_safe: the same for the less helpful answer, broadcastable.
             better_probability: probability that the first answer is the more helpful one, broadcastable.
 
         Returns:
-            The label, of the broadcast shape; what beta * h is regressed to.
+            The label, of the broadcast shape: the regression target of beta * h.
         """
         return _expected_label(better_is_safe, worse_is_safe, better_probability, self.b1, self.alpha)
 
@@ -76,10 +76,10 @@ class GlobalPreference:
         """The reward R(y) that the regression implies, up to a constant of the prompt.
 
         R(y) = (s(y) + E_s - 2 alpha)(p_help(y) + 1/(b1 - 1)), if safety and helpfulness are independent
-        among the sampled answers; the minimiser of the loss is then pi_ref exp(R/beta) / Z.
+        among the sampled answers; the minimizer of the loss is then pi_ref exp(R/beta) / Z.
 
         Args:
-            p_help: probability that y is more helpful than another sampled answer (itself counts 1/2).
+            p_help: probability that y is more helpful than a sampled answer (1/2 against itself).
             is_safe: probability (or flag) that y is safe.
             mean_safe: E_s, mean safety of the sampled answers.
         """
@@ -93,15 +93,9 @@ class GlobalPreference:
         worse_is_safe: Sequence[float] | Tensor,
         overall_prefers_better: Sequence[float] | Tensor,
     ) -> PreferenceFit:
-        """Learn b1 and alpha from overall judgements of pairs, by P(overall prefers the more helpful) = sigmoid(T/t).
+        """Learn b1 and alpha from overall judgments of pairs, by P(overall prefers the more helpful) = sigmoid(T/t).
 
-        Args:
-            better_is_safe: [N], flag or probability that the more helpful answer is safe.
-            worse_is_safe: [N], the same of the less helpful answer.
-            overall_prefers_better: [N], flag or probability that the more helpful answer was preferred overall.
-
-        Raises:
-            BfpoError: if a value is no probability, or the judgements can't determine b1, alpha and the temperature.
+        For arguments and errors see `bfpo.objectives.preference_fit.fit_preference`.
         """
         from bfpo.objectives.preference_fit import fit_preference
 
@@ -113,12 +107,12 @@ class BFPO(Pairwise):
     """(h - G/beta)^2, averaged over a group's pairs.
 
     Attributes:
-        beta: strength of the pull to the reference (tau in the paper).
+        beta: strength of the regularization toward the reference (tau in the paper).
         b1: see `GlobalPreference`.
         alpha: see `GlobalPreference`.
-        unsafe_pairs: what a pair of two unsafe answers teaches: "keep" prefers the less helpful one
-            (T = -alpha), "neutral" sets its target to 0, "drop" sets its weight to 0. With probabilities,
-            "neutral" adds alpha (2p - 1)(1 - s_w)(1 - s_l) to G and "drop" weighs by 1 - (1 - s_w)(1 - s_l).
+        unsafe_pairs: treatment of pairs of two unsafe answers: "keep" prefers the less helpful one
+            (T = -alpha), "neutral" sets the target to 0, "drop" sets the weight to 0. With probabilities,
+            "neutral" adds alpha (2p - 1)(1 - s_w)(1 - s_l) to G and "drop" weights by 1 - (1 - s_w)(1 - s_l).
     """
 
     beta: float = 0.01
@@ -138,7 +132,7 @@ class BFPO(Pairwise):
         GlobalPreference(self.b1, self.alpha)
 
     def target(self, labels: GroupLabels) -> Tensor:
-        """[P] the label G of every pair, by the pair's own b1 and alpha where it has them."""
+        """[P] the label G of every pair, with the pair's own b1 and alpha if it has them."""
         safe_first, safe_second = labels.is_safe[labels.first], labels.is_safe[labels.second]
         b1, alpha = _own_or(labels.b1, self.b1), _own_or(labels.alpha, self.alpha)
         label = _expected_label(safe_first, safe_second, labels.first_is_better, b1, alpha)
@@ -150,7 +144,7 @@ class BFPO(Pairwise):
         """[G] mean over the group's pairs of (h - G/beta)^2."""
         if torch.isnan(labels.is_safe).any():
             raise BfpoError(
-                "BFPO reads the safety of every answer, and some are unknown: label them, or set the "
+                "BFPO needs the safety of every answer, and some are unknown: label them, or set the "
                 "source's unknown_safety to a probability or to 'drop'"
             )
         margin = logps.margins(labels, self.reduction)
@@ -174,18 +168,18 @@ def bfpo_loss(
 ) -> Tensor:
     """BFPO's loss of every pair, (h - T/beta)^2, where "chosen" is the more *helpful* answer.
 
-    h = log[pi(chosen)/pi_ref(chosen)] - log[pi(rejected)/pi_ref(rejected)], summed over answer tokens; with
-    probabilities in place of flags, the label is the expectation G (see `GlobalPreference.target`).
+    h = log[pi(chosen)/pi_ref(chosen)] - log[pi(rejected)/pi_ref(rejected)], summed over answer tokens. If flags
+    are probabilities, the label is the expectation G (see `GlobalPreference.target`).
 
     Args:
         chosen_logps: [B] log-probability of the more helpful answer under the policy, in nats.
-        rejected_logps: [B] the same of the less helpful answer.
+        rejected_logps: [B] the same for the less helpful answer.
         ref_chosen_logps: [B] log-probability of the more helpful answer under the reference.
-        ref_rejected_logps: [B] the same of the less helpful answer.
+        ref_rejected_logps: [B] the same for the less helpful answer.
         chosen_is_safe: [B] flag or probability that the more helpful answer is safe.
-        rejected_is_safe: [B] the same of the less helpful answer.
+        rejected_is_safe: [B] the same for the less helpful answer.
         chosen_is_better: [B] or number, probability that the chosen answer is the more helpful one.
-        beta: strength of the pull to the reference (tau in the paper), > 0.
+        beta: strength of the regularization toward the reference (tau in the paper), > 0.
         labeling: the labeling function.
 
     Returns:
@@ -215,7 +209,7 @@ def _expected_label(
     b1: Tensor | float,
     alpha: Tensor | float,
 ) -> Tensor:
-    """`GlobalPreference.target`, by constants that may differ from pair to pair."""
+    """`GlobalPreference.target` with constants that may differ between pairs."""
     better, worse, p = _as_tensors(better_is_safe, worse_is_safe, better_probability)
     b3 = 1 / (b1 - 1)
 
@@ -226,7 +220,7 @@ def _expected_label(
 
 
 def _as_tensors(*values: Probability) -> tuple[Tensor, ...]:
-    """Flags and numbers beside tensors, in the floating dtype and on the device of the tensors among them."""
+    """Convert values to tensors, with the floating dtype and the device of the tensors among them."""
     tensors = [value for value in values if isinstance(value, Tensor)]
     floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()] or [torch.get_default_dtype()]
     dtype = reduce(torch.promote_types, floating)

@@ -1,4 +1,4 @@
-"""Labeling constants of each harm category, drawn to the common ones as far as the category's own pairs are few."""
+"""Labeling constants for each harm category, fitted by empirical Bayes: small categories shrink toward the mean."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bfpo.objectives.preference_fit import (
     cell_probabilities,
     checked_columns,
     fit_preference,
-    minimise,
+    minimize,
 )
 
 _STEPS = 200
@@ -34,8 +34,8 @@ class CategoryConstants:
 
     Attributes:
         preference: b1 and alpha of the category.
-        temperature: of its judgements.
-        n_per_cell: its pairs by the two flags.
+        temperature: temperature of its judgments.
+        n_per_cell: number of its pairs by safety cell.
     """
 
     preference: GlobalPreference
@@ -45,12 +45,12 @@ class CategoryConstants:
 
 @dataclass(frozen=True)
 class CategoryFit:
-    """Labeling functions by category, and how far categories differ.
+    """Labeling functions by category.
 
     Attributes:
-        categories: by name.
+        categories: constants of each category, by name.
         mean: [3] mean over categories of log(1/temperature), log(b3) and alpha.
-        covariance: [3, 3] of the three over categories, beyond what few pairs explain.
+        covariance: [3, 3] covariance of the three over categories, without sampling error.
     """
 
     categories: Mapping[str, CategoryConstants]
@@ -58,7 +58,7 @@ class CategoryFit:
     covariance: Array
 
     def record(self) -> dict[str, Any]:
-        """The fit for a file."""
+        """The fit as JSON."""
         return {
             "mean": self.mean.tolist(),
             "covariance": self.covariance.tolist(),
@@ -94,7 +94,7 @@ class _Shrunk:
 
 def _weights(constants: Array) -> Array:
     """The logistic weights (w1, w2, w0) of (log 1/t, log b3, alpha)."""
-    # A Newton step may try what would overflow; its value is then far from the least.
+    # Capped, since a Newton step may otherwise overflow; such a point is far from the minimum.
     steepness, b3 = np.exp(np.minimum(constants[:2], 50))
     return steepness * np.array([1 + b3, -b3, -constants[2]])
 
@@ -107,19 +107,19 @@ def fit_categories(
 ) -> CategoryFit:
     """Fit b1 and alpha of every category, by empirical Bayes.
 
-    A category's (log 1/t, log b3, alpha), which are its logistic weights in a form in which safety always has a
-    price, are normal around the categories' mean. Mean and covariance are those of largest marginal likelihood, by EM
-    with Laplace's approximation of each category's posterior; a category's constants are then its posterior mode. A
-    category with many pairs keeps its own constants, one with few takes nearly the mean.
+    The prior of a category's (log 1/t, log b3, alpha), a parametrization of its logistic weights with b3 > 0, is normal
+    around the mean over categories. Mean and covariance maximize the marginal likelihood, by EM with Laplace's
+    approximation of each category's posterior; a category's constants are then its posterior mode. A category with many
+    pairs keeps its own constants, one with few pairs gets nearly the mean.
 
     Args:
-        better_is_safe: [N], flag or probability that the more helpful answer is safe.
-        worse_is_safe: [N], the same of the less helpful answer.
-        overall_prefers_better: [N], 1 where the more helpful answer was preferred overall, or a share of judgement.
-        categories: [N], the category of each pair.
+        better_is_safe: [N] flag or probability that the more helpful answer is safe.
+        worse_is_safe: [N] the same for the less helpful answer.
+        overall_prefers_better: [N] flag or probability that the more helpful answer was preferred overall.
+        categories: [N] category of each pair.
 
     Raises:
-        BfpoError: whatever `fit_preference` refuses of all pairs together, or fewer than two categories.
+        BfpoError: if `fit_preference` refuses the pairs of all categories together, or there are fewer than two.
     """
     common = fit_preference(better_is_safe, worse_is_safe, overall_prefers_better)
     columns = checked_columns(better_is_safe, worse_is_safe, overall_prefers_better)
@@ -132,7 +132,7 @@ def fit_categories(
     members = {name: [at for at, other in enumerate(categories) if other == name] for name in names}
     own = {name: Likelihood(cells[at], columns[2][at]) for name, at in members.items()}
     start = np.array([-math.log(common.temperature), math.log(common.preference.b3), common.preference.alpha])
-    fitted, mean, covariance = _expectation_maximisation(list(own.values()), start)
+    fitted, mean, covariance = _expectation_maximization(list(own.values()), start)
     constants = {}
     for name, (steepness, b3, alpha) in zip(names, fitted, strict=True):
         n_per_cell: dict[str, float] = dict(zip(CELLS, cells[members[name]].sum(0).tolist(), strict=True))
@@ -141,14 +141,14 @@ def fit_categories(
     return CategoryFit(constants, mean, covariance)
 
 
-def _expectation_maximisation(own: Sequence[Likelihood], start: Array) -> tuple[Array, Array, Array]:
+def _expectation_maximization(own: Sequence[Likelihood], start: Array) -> tuple[Array, Array, Array]:
     """Constants of every category [C, 3], and their mean [3] and covariance [3, 3] over categories."""
     mean, covariance = start, _FIRST_VARIANCE * np.eye(3)
     fitted = np.tile(start, (len(own), 1))
     for _ in range(_STEPS):
         precision = np.linalg.inv(covariance)
         shrunk = [_Shrunk(likelihood, mean, precision) for likelihood in own]
-        fitted = np.array([minimise(one, np.eye(3), at) for one, at in zip(shrunk, fitted, strict=True)])
+        fitted = np.array([minimize(one, np.eye(3), at) for one, at in zip(shrunk, fitted, strict=True)])
         uncertain = [np.linalg.inv(one.derivatives(at)[1]) for one, at in zip(shrunk, fitted, strict=True)]
         mean = fitted.mean(0)
         away = fitted - mean

@@ -1,4 +1,4 @@
-"""Objectives of pairs: what they have in common, and BFPO's nearest relatives, DPO and IPO."""
+"""Pairwise objectives: their common base class, DPO and IPO."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Pairwise:
     """Options of every objective that compares log-ratios to the reference within pairs.
 
     Attributes:
-        beta: strength of the pull to the reference, > 0; the default is meant for summed log-ratios.
+        beta: strength of the regularization toward the reference, > 0; the default is for summed log-ratios.
         reduction: whether an answer's token log-ratios are summed or averaged.
 
     Raises:
@@ -47,12 +47,12 @@ class Pairwise:
 class DPO(Pairwise):
     """Direct Preference Optimization, -log sigmoid(beta h) (arXiv 2305.18290, equation 7).
 
-    With a probability p that the first answer is better, the expectation: -p log sigmoid(beta h)
-    - (1 - p) log sigmoid(-beta h), which is conservative DPO's form.
+    If the first answer is better with probability p, the loss is the expectation, -p log sigmoid(beta h)
+    - (1 - p) log sigmoid(-beta h), as in conservative DPO.
     """
 
     def target(self, labels: GroupLabels) -> None:
-        """None: the loss falls for ever as h grows."""
+        """None: the loss decreases in h without a minimum."""
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] mean over the group's pairs of the expected -log sigmoid(beta h)."""
@@ -65,7 +65,7 @@ class DPO(Pairwise):
 class IPO(Pairwise):
     """Identity Preference Optimization, (h - (2p - 1)/(2 beta))^2 (arXiv 2310.12036, equation 17).
 
-    The sum over tokens, as in the paper; TRL's ``loss_type="ipo"`` is ``reduction="mean"``.
+    Log-ratios are summed over tokens, as in the paper; TRL's ``loss_type="ipo"`` is ``reduction="mean"``.
     """
 
     def target(self, labels: GroupLabels) -> Tensor:

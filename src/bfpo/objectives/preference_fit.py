@@ -1,4 +1,4 @@
-"""Learn the labeling function from overall judgements: a logistic regression in the two safety flags."""
+"""Fit of the labeling function to overall judgments: a logistic regression on the two safety flags."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ CHI_SQUARE_95_ONE_DEGREE = float(chdtri(1, 0.05))
 
 @dataclass(frozen=True)
 class PreferenceFit:
-    """The labeling function that makes overall judgements likeliest, and how sure that is.
+    """The maximum-likelihood labeling function, with its uncertainty.
 
     Attributes:
         preference: the fitted labeling function.
-        temperature: of P(overall prefers the more helpful answer) = sigmoid(T/temperature).
-        covariance: [3, 3] of (b3, alpha, temperature), b3 being 1/(b1 - 1): from the observed information by the
-            delta method.
-        b1_interval: 95 % profile-likelihood interval; an end is 1 or infinity where the likelihood sets none.
+        temperature: t in P(overall prefers the more helpful answer) = sigmoid(T/t).
+        covariance: [3, 3] covariance of (b3, alpha, temperature) with b3 = 1/(b1 - 1), from the observed information by
+            the delta method.
+        b1_interval: 95 % profile-likelihood interval; an end is 1 or infinity if the likelihood doesn't bound it.
         likelihood_ratio: twice the log-likelihood's gain over b1 = 3, alpha = 1/2 at their own best temperature;
-            chi-square of two degrees of freedom if the paper's values are the true ones.
-        n_per_cell: pairs by the two flags (more, less helpful answer), expected ones where flags are probabilities.
+            chi-square with two degrees of freedom if the paper's values are true.
+        n_per_cell: (expected) number of pairs by the two flags (more, less helpful answer).
     """
 
     preference: GlobalPreference
@@ -48,7 +48,7 @@ class PreferenceFit:
 
     @property
     def p_value(self) -> float:
-        """Of `likelihood_ratio`: how often the paper's values would give one as large."""
+        """P-value of `likelihood_ratio` under the paper's values."""
         return math.exp(-self.likelihood_ratio / 2)
 
 
@@ -59,40 +59,39 @@ def fit_preference(
 ) -> PreferenceFit:
     """Fit logit = w1 s_w + w2 s_l + w0, so 1/temperature = w1 + w2, b3 = -w2/(w1 + w2), alpha = -w0/(w1 + w2).
 
-    Probabilities in place of flags enter by their likelihood, the mean of the four sigmoids, as if the errors of the
-    two flags were independent.
+    If flags are probabilities, the likelihood is the weighted mean of the four sigmoids, with independent errors of the
+    two flags.
 
     Args:
-        better_is_safe: [N], flag or probability that the more helpful answer is safe.
-        worse_is_safe: [N], the same of the less helpful answer.
-        overall_prefers_better: [N], 1 where the more helpful answer was preferred overall; a probability counts as
-            that share of a judgement.
+        better_is_safe: [N] flag or probability that the more helpful answer is safe.
+        worse_is_safe: [N] the same for the less helpful answer.
+        overall_prefers_better: [N] flag or probability that the more helpful answer was preferred overall.
 
     Raises:
-        BfpoError: if shapes or values are wrong, pairs are too few, the flags can't tell the three constants apart,
-            the judgements contradict no one setting (no temperature), or safety has no positive price (b3 <= 0).
+        BfpoError: if shapes or values are wrong, pairs are too few, the flags don't identify the three constants,
+            the flags separate the judgments perfectly (no temperature), or safety has no positive weight (b3 <= 0).
     """
     columns = checked_columns(better_is_safe, worse_is_safe, overall_prefers_better)
     cells = cell_probabilities(columns[0], columns[1])
     counts = cells.sum(0)
     n_per_cell: dict[str, float] = dict(zip(CELLS, counts.tolist(), strict=True))
-    _refuse_what_cannot_be_told_apart(n_per_cell, columns)
+    _check_identifiable(n_per_cell, columns)
     likelihood = Likelihood(cells, columns[2])
-    best = minimise(likelihood, np.eye(3))
+    best = minimize(likelihood, np.eye(3))
     w1, w2, w0 = best.tolist()
     if w1 + w2 <= 0:
         raise BfpoError(
-            "the overall judgements go against helpfulness where both answers are equally safe "
+            "the overall judgments go against helpfulness where both answers are equally safe "
             f"(1/temperature = {w1 + w2:.3g}): check that overall_prefers_better counts the more helpful answer"
         )
     if w2 >= 0:
         raise BfpoError(
-            f"the overall judgements put no price on safety (b3 = {-w2 / (w1 + w2):.3g}, which must be positive): "
+            f"the overall judgments give no weight to safety (b3 = {-w2 / (w1 + w2):.3g}, which must be positive): "
             "judge more pairs whose less helpful answer is safe, or keep the paper's b1 = 3"
         )
     b3, alpha, temperature = -w2 / (w1 + w2), -w0 / (w1 + w2), 1 / (w1 + w2)
     lowest = likelihood.value(best)
-    paper = likelihood.value(minimise(likelihood, PAPER_DIRECTION))
+    paper = likelihood.value(minimize(likelihood, PAPER_DIRECTION))
     smallest, largest = _profile_interval(likelihood, b3, lowest)
     return PreferenceFit(
         preference=GlobalPreference(b1=1 + 1 / b3, alpha=alpha),
@@ -108,7 +107,7 @@ def checked_columns(*columns: Sequence[float] | Tensor) -> list[Tensor]:
     """The three columns of a fit as float64.
 
     Raises:
-        BfpoError: if they aren't equally long, or a value is no flag or probability.
+        BfpoError: if their lengths differ, or a value is not a flag or probability.
     """
     names = ("better_is_safe", "worse_is_safe", "overall_prefers_better")
     doubles = [torch.as_tensor(column, dtype=torch.float64).reshape(-1) for column in columns]
@@ -124,11 +123,11 @@ def checked_columns(*columns: Sequence[float] | Tensor) -> list[Tensor]:
 
 
 def cell_probabilities(better: Tensor, worse: Tensor) -> Tensor:
-    """[N, 4], in the order of `CELLS`."""
+    """[N, 4] probability of each safety cell, in the order of `CELLS`."""
     return torch.stack([better * worse, better * (1 - worse), (1 - better) * worse, (1 - better) * (1 - worse)], dim=1)
 
 
-def _refuse_what_cannot_be_told_apart(n_per_cell: dict[str, float], columns: list[Tensor]) -> None:
+def _check_identifiable(n_per_cell: dict[str, float], columns: list[Tensor]) -> None:
     found = ", ".join(f"{cell} {count:g}" for cell, count in n_per_cell.items())
     pairs = len(columns[0])
     if pairs < MINIMUM_PAIRS:
@@ -143,19 +142,19 @@ def _refuse_what_cannot_be_told_apart(n_per_cell: dict[str, float], columns: lis
 
 
 class Smooth(Protocol):
-    """What `minimise` minimises: a function of three constants with two derivatives."""
+    """A function of three constants with two derivatives, for `minimize`."""
 
     def value(self, at: Array, /) -> float:
-        """Its value."""
+        """The value at a point."""
         ...
 
     def derivatives(self, at: Array, /) -> tuple[Array, Array]:
-        """Its gradient [3] and Hessian [3, 3]."""
+        """Gradient [3] and Hessian [3, 3] at a point."""
         ...
 
 
 class Likelihood:
-    """The negative log-likelihood of (w1, w2, w0), on the distinct rows only: four of them where flags are certain."""
+    """The negative log-likelihood of (w1, w2, w0), on distinct rows (at most four if all flags are certain)."""
 
     def __init__(self, cells: Tensor, outcomes: Tensor) -> None:
         rows, place = torch.unique(cells, dim=0, return_inverse=True)
@@ -165,14 +164,14 @@ class Likelihood:
         self.other = zeros.index_add(0, place, 1 - outcomes).numpy()
 
     def value(self, weights: Array) -> float:
-        """Its value."""
+        """The negative log-likelihood."""
         logits = FLAGS @ weights
         yes, no = self.rows @ expit(logits), self.rows @ expit(-logits)
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(-(self.preferred @ np.log(yes) + self.other @ np.log(no)))
 
     def derivatives(self, weights: Array) -> tuple[Array, Array]:
-        """Its gradient [3] and Hessian [3, 3]."""
+        """Gradient [3] and Hessian [3, 3]."""
         logits = FLAGS @ weights
         sigmoid, rest = expit(logits), expit(-logits)
         yes, no = self.rows @ sigmoid, self.rows @ rest
@@ -183,8 +182,8 @@ class Likelihood:
         return -pull @ slopes, (slopes.T * squares) @ slopes - (FLAGS.T * bend) @ FLAGS
 
 
-def minimise(likelihood: Smooth, directions: Array, start: Array | None = None) -> Array:
-    """Where the value is least among combinations of the columns of ``directions``: damped Newton steps."""
+def minimize(likelihood: Smooth, directions: Array, start: Array | None = None) -> Array:
+    """Minimize over combinations of the columns of ``directions``, by damped Newton steps."""
     at = np.zeros(directions.shape[1]) if start is None else start
     value = likelihood.value(directions @ at)
     for _ in range(200):
@@ -192,7 +191,7 @@ def minimise(likelihood: Smooth, directions: Array, start: Array | None = None) 
         gradient = directions.T @ gradient
         if np.abs(gradient).max() <= 1e-9 * max(1.0, value):
             return directions @ at
-        # Soft flags make the likelihood a mixture's, whose curvature may be negative far from the optimum.
+        # With uncertain flags the likelihood is a mixture's, whose curvature may be negative far from the optimum.
         curvature, axes = np.linalg.eigh(directions.T @ hessian @ directions)
         step = axes @ ((axes.T @ gradient) / np.maximum(np.abs(curvature), 1e-8 * np.abs(curvature).max()))
         size = 1.0
@@ -204,8 +203,8 @@ def minimise(likelihood: Smooth, directions: Array, start: Array | None = None) 
         value = likelihood.value(directions @ at)
         if np.abs(directions @ at).max() > 50:
             raise BfpoError(
-                "the overall judgements follow the flags without an exception, so that temperature and b1 have no "
-                "finite best value: judge more pairs, close calls among them"
+                "the overall judgments follow the flags without exception, so temperature and b1 have no finite best "
+                "value: judge more pairs, including close calls"
             )
     raise BfpoError("the fit of the labeling function did not converge in 200 Newton steps: judge more pairs")
 
@@ -218,12 +217,12 @@ def _delta_method(likelihood: Likelihood, best: Array) -> Tensor:
 
 
 def _profile_interval(likelihood: Likelihood, b3: float, lowest: float) -> tuple[float, float]:
-    """The b3 where twice the loss of log-likelihood, alpha and temperature free, passes chi-square's 95 % point."""
+    """The two b3 where twice the drop of the profile log-likelihood reaches chi-square's 95 % point."""
 
     def excess(log_b3: float) -> float:
         fixed = math.exp(log_b3)
         directions = np.array([[1 + fixed, 0], [-fixed, 0], [0, 1]])
-        return 2 * (likelihood.value(minimise(likelihood, directions)) - lowest) - CHI_SQUARE_95_ONE_DEGREE
+        return 2 * (likelihood.value(minimize(likelihood, directions)) - lowest) - CHI_SQUARE_95_ONE_DEGREE
 
     def bound(direction: float, unbounded: float) -> float:
         inside, outside = math.log(b3), math.log(b3) + direction * math.log(1e4)

@@ -1,4 +1,4 @@
-"""The table of objectives, their protocol, and building one from its name and options."""
+"""Registry of objectives, the `Objective` protocol, and `build_objective`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bfpo.objectives.sft import SFT
 class Objective(Protocol):
     """A loss over groups of answers: a frozen dataclass whose fields are exactly the options it reads.
 
-    Recipes and `BFPOConfig` take an objective's options from its fields, and their defaults too.
+    Recipes and `BFPOConfig` take an objective's options and defaults from its fields.
 
     Attributes:
         reads_safety: whether the loss needs ``GroupLabels.is_safe``.
@@ -31,15 +31,15 @@ class Objective(Protocol):
     normalizer: ClassVar[Literal["groups", "tokens"]]
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
-        """[G] loss of every group, from this group's answers only, differentiable in ``logps.policy``."""
+        """[G] loss of every group, which depends only on its own answers; differentiable in ``logps.policy``."""
         ...
 
     def rewards(self, logps: GroupLogps) -> Tensor | None:
-        """[N] implicit reward of every answer, or None where the loss has none."""
+        """[N] implicit reward of every answer, or None if the loss has none."""
         ...
 
     def target(self, labels: GroupLabels) -> Tensor | None:
-        """[P] regression target of each pair's difference in reward, or None where the loss has none."""
+        """[P] regression target of each pair's difference in reward, or None if the loss has none."""
         ...
 
 
@@ -47,7 +47,7 @@ OBJECTIVES: Mapping[str, type] = {"bfpo": BFPO, "dpo": DPO, "ipo": IPO, "sft": S
 
 
 def option_types() -> dict[str, Any]:
-    """Every option that an objective reads, with its type."""
+    """Types of the options of all objectives, by name."""
     types: dict[str, Any] = {}
     for objective in OBJECTIVES.values():
         hints = get_type_hints(objective)
@@ -57,10 +57,10 @@ def option_types() -> dict[str, Any]:
 
 
 def build_objective(name: str, options: Mapping[str, Any]) -> Objective:
-    """The objective ``name`` with these options and its own defaults for the others.
+    """The objective ``name`` with these options, and defaults for the others.
 
     Raises:
-        BfpoError: if no objective has that name, it doesn't read an option, or a value is out of range.
+        BfpoError: if there is no such objective, it doesn't read an option, or a value is out of range.
     """
     if name not in OBJECTIVES:
         raise BfpoError(
@@ -71,11 +71,11 @@ def build_objective(name: str, options: Mapping[str, Any]) -> Objective:
         if key not in defaults:
             raise BfpoError(
                 f"objective {name!r} does not read the option {key!r}{did_you_mean(key, defaults)}: "
-                f"remove it, it reads {', '.join(defaults) or 'no options'}"
+                f"remove it; it reads {', '.join(defaults) or 'no options'}"
             )
     if options.get("reduction") == "mean" and "beta" not in options:
         raise BfpoError(
-            f"reduction 'mean' needs an explicit beta: the default {defaults['beta']} is meant for sums over "
-            "tokens and would ask for far too much of every single token"
+            f"reduction 'mean' needs an explicit beta: the default {defaults['beta']} is for sums over tokens "
+            "and would be far too small for means"
         )
     return OBJECTIVES[name](**options)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning, as an objective among the others."""
+"""Supervised fine-tuning as an objective."""
 
 from __future__ import annotations
 

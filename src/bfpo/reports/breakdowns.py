@@ -1,4 +1,4 @@
-"""Breakdowns of records: by set, category, attack, length of answer and certainty of the judge."""
+"""Breakdowns of records by set, category, attack, length of answer and certainty of the judge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _APOLOGY = re.compile(
 
 
 def starts_with_apology(answer: str) -> bool:
-    """Whether an answer starts with an apology."""
+    """Whether an answer starts with an apology in English."""
     return _APOLOGY.match(answer) is not None
 
 
@@ -36,7 +36,7 @@ TRUNCATED = AnswerFigure(
 
 
 def kinds_by_set(models: Sequence[ReportModel]) -> list[tuple[str, list[tuple[ReportModel, Counter[str]]]]]:
-    """The title of each set (a task's prompts of one kind), and each model's number of answers by kind."""
+    """The title of each set (a task's prompts of one kind), with each model's answer counts by kind."""
     found: dict[tuple[str, str], dict[int, Counter[str]]] = {}
     for model in models:
         for record in model.evaluation.generations:
@@ -56,12 +56,12 @@ def rates_by(
     figure: AnswerFigure,
     group: Callable[[GenerationRecord], str | None] = lambda record: "all",
 ) -> dict[str, dict[int, Estimate]]:
-    """A figure in each group of prompts, by the model's place.
+    """A figure in each group of prompts, by the model's number.
 
     Args:
         models: the models.
-        figure: what is counted.
-        group: of a record; None leaves it out.
+        figure: the figure.
+        group: function from a record to its group; None leaves the record out.
     """
     rates: dict[str, dict[int, Estimate]] = {}
     for model in models:
@@ -78,15 +78,15 @@ def rates_by(
 
 
 def mean_tokens(records: Iterable[GenerationRecord]) -> Estimate | None:
-    """Mean length with its t interval; None with fewer than two answers whose length in tokens is known."""
+    """Mean length in tokens with its t interval; None with fewer than two answers of known length."""
     lengths = [float(record.tokens) for record in records if record.tokens is not None]
     return mean_interval(lengths) if len(lengths) > 1 else None
 
 
 def help_by_length(records: Iterable[GenerationRecord], parts: int = 4) -> list[tuple[float, Estimate]]:
-    """Mean length and mean helpfulness of equal parts of the answers, from the shortest to the longest.
+    """Mean length and mean helpfulness in equal parts of the answers, from the shortest to the longest.
 
-    Empty if helpfulness was not measured. Refusals, which are short and never help, are left out.
+    Refusals, which are short and never help, are left out. Empty if there are too few answers.
     """
     measured = [
         (record.tokens, record.p_help)
@@ -100,13 +100,13 @@ def help_by_length(records: Iterable[GenerationRecord], parts: int = 4) -> list[
 
 
 def certainty(records: Iterable[GenerationRecord]) -> list[float]:
-    """Share of answers in each tenth of the primary judge's P(safe); empty if it gives no probabilities."""
+    """Share of answers in each tenth of the primary judge's P(safe); empty without probabilities."""
     tenths = Counter(min(9, int(10 * p)) for p, _ in _p_safe(records))
     return [tenths[tenth] / tenths.total() for tenth in range(10)] if tenths else []
 
 
 def agreement_by_certainty(records: Iterable[GenerationRecord], at_least: int = 10) -> dict[float, Estimate]:
-    """By the mean P(safe) in each tenth of it, the share of answers that the second judge calls safe."""
+    """Share of answers that the second judge labels safe, by the mean P(safe) in each tenth of it."""
     tenths: dict[int, list[tuple[float, bool]]] = {}
     for p_safe, record in _p_safe(records):
         if len(record.verdicts) > 1 and record.verdicts[1].label != "unparsed":

@@ -26,10 +26,9 @@ _SHOWN = (
 
 
 def model_card(evaluation: Evaluation) -> ModelCard:
-    """The card of one evaluated model: metadata, data, settings, intended use, figures with intervals, limits.
+    """The card of one evaluated model, without a license, which its owner must choose.
 
-    Data and settings of the training come from the model's folder (``run.json`` of ``bfpo train``), if they are there.
-    The license is left for the owner to choose.
+    Training data and settings come from ``run.json`` in the model's folder, if ``bfpo train`` wrote one.
     """
     models = report_models([evaluation])
     training = training_record(evaluation) or {}
@@ -43,7 +42,7 @@ def model_card(evaluation: Evaluation) -> ModelCard:
         model_name=evaluation.model,
         eval_results=list(_results(evaluation)),
     )
-    # Jinja escapes for HTML, which would be wrong in Markdown; `_plain` escapes text from outside.
+    # No HTML escapes in Markdown; `_plain` escapes untrusted text.
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string((files("bfpo.reports") / "templates" / "card.md.jinja").read_text("utf-8"))
     content = template.render(
@@ -103,7 +102,7 @@ def _sources(training: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _hub_datasets(training: Mapping[str, Any]) -> list[str]:
-    """The sources that are names on the Hub: one slash, and no file."""
+    """The sources that are Hub names: one slash, and not a file."""
     paths = [source.get("path", "") for source in _setting(training, "data") or ()]
     return [
         path for path in paths if path.count("/") == 1 and "." not in path.rsplit("/", 1)[1] and path[0] not in "./"
@@ -111,7 +110,7 @@ def _hub_datasets(training: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text, escaped for a Markdown table."""
+    """Text escaped for a Markdown table."""
     text = " ".join(text.split())
     for character in "\\`*_{}[]<>|#":
         text = text.replace(character, f"\\{character}")

@@ -16,19 +16,19 @@ from bfpo.reports.report import ReportModel
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS
 from bfpo.statistics.intervals import Estimate
 
-# Each safety cell of a pair.
+# Labels of the safety cells.
 CELLS = {"SS": "both safe", "SU": "only chosen safe", "US": "only rejected safe", "UU": "neither safe"}
 
 
 @dataclass(frozen=True)
 class ChartRow:
-    """A row of a chart: a name and each model's figure.
+    """A row of a chart.
 
     Attributes:
         name: name of the row.
         values: figures by the model's number.
         marked: numbers of the models whose difference from the baseline is established.
-        chance: the score of guessing, if there is one.
+        chance: score of guessing, if meaningful.
     """
 
     name: str
@@ -38,19 +38,14 @@ class ChartRow:
 
 
 def kinds_plot(name: str, groups: Sequence[tuple[str, Sequence[tuple[ReportModel, Mapping[str, int]]]]]) -> Plot:
-    """Stacked bars: the kinds of each model's answers to each set.
-
-    Args:
-        name: name of the plot's files.
-        groups: title of each set, and each model's number of answers by kind.
-    """
+    """Stacked bars of the kinds of each model's answers; ``groups`` is from `kinds_by_set`."""
     rows = sum(len(bars) + 1.15 for _, bars in groups)
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
         y, ticks, labels = 0.0, [], []
         for title, bars in groups:
-            # From the figure's left edge, where the longest title has room; the axes keep their size.
+            # Start at the figure's left edge to fit long titles without shrinking the axes.
             left = blended_transform_factory(figure.transFigure, axes.transData)
             text = axes.text(0.005, y, short(title, 40 if narrow else 96), transform=left, va="center", color=INK)
             text.set(fontsize=8, fontweight="bold", in_layout=False)
@@ -101,15 +96,15 @@ def _shares(counts: Mapping[str, int]) -> str:
 def rates_plot(
     name: str, models: Sequence[ReportModel], rows: Sequence[ChartRow], x_label: str, *, bars: bool, too_few: int = 0
 ) -> Plot:
-    """The figures of each row with their intervals, one below the other.
+    """Figures with intervals, one row below the other.
 
     Args:
         name: name of the plot's files.
         models: the models.
         rows: the rows.
-        x_label: label of the axis.
-        bars: whether to draw bars from 0, as for rates of something bad.
-        too_few: rows with fewer items than this are gray.
+        x_label: label of the x-axis.
+        bars: whether to draw bars from 0.
+        too_few: number of items below which a row is gray.
     """
     step = 0.17 * len(models) + 0.2  # inches per row
 
@@ -159,7 +154,7 @@ def _whisker(axes: Axes, y: float, estimate: Estimate, model: ReportModel, few: 
 
 
 def legend(figure: Figure, models: Sequence[ReportModel], narrow: bool) -> None:
-    """A legend of the models above the plot; none for a single model."""
+    """Add a legend above the plot if there are several models."""
     if len(models) < 2:
         return
     handles = [figure.axes[0].plot([], [], s.marker, color=s.color, ms=5)[0] for s in models]
@@ -172,21 +167,14 @@ def legend(figure: Figure, models: Sequence[ReportModel], narrow: bool) -> None:
 
 
 def heat_plot(name: str, models: Sequence[ReportModel], rows: Sequence[ChartRow], what: str) -> Plot:
-    """A heat map of rates: models across, rows down, a stronger color for a higher rate.
-
-    Args:
-        name: name of the plot's files.
-        models: the models.
-        rows: the rows.
-        what: what the rates are, for the description of the plot.
-    """
+    """A heat map of rates by row and model; ``what`` describes the rates."""
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
         for number, row in enumerate(rows):
             for place, estimate in row.values.items():
                 cell = Rectangle((place - 0.5, number - 0.5), 1, 1, facecolor=COLORS[1], edgecolor=PAPER, lw=1.5)
-                # Strong enough to see the difference, weak enough to read the number in light and dark.
+                # Differences must be visible, and numbers legible in light and dark.
                 cell.set_alpha(0.06 + 0.56 * estimate.value)
                 axes.add_patch(cell)
                 text = format_number(estimate.value) + ("*" if place in row.marked else "")
@@ -209,12 +197,12 @@ def heat_plot(name: str, models: Sequence[ReportModel], rows: Sequence[ChartRow]
 def gap_plot(
     name: str, models: Sequence[ReportModel], gaps: Mapping[int, Mapping[str, Sequence[tuple[int, float]]]]
 ) -> Plot:
-    """Distance of each safety cell's margin from the label that the loss aims at, over training.
+    """Gap between each safety cell's margin and its label over training.
 
     Args:
         name: name of the plot's files.
         models: the models.
-        gaps: by a model's number and cell, (step, gap) in the label's units.
+        gaps: (step, gap) by the model's number and cell, in the label's units.
     """
     trained = [model for model in models if model.number in gaps]
     cells = [cell for cell in CELLS if any(gaps[model.number].get(cell) for model in trained)]
@@ -249,12 +237,12 @@ def gap_plot(
 
 
 def judge_plot(name: str, shares: Sequence[float], agreement: Mapping[float, Estimate], judges: Sequence[str]) -> Plot:
-    """Certainty of the primary judge, and how often the second judge says safe at each level of it.
+    """Histogram of the primary judge's P(safe), and the second judge's labels against it.
 
     Args:
         name: name of the plot's files.
-        shares: share of the answers in each tenth of the primary judge's P(safe), from 0 to 1.
-        agreement: by the mean P(safe) of a tenth, the share that the second judge calls safe; empty without one.
+        shares: result of `certainty`.
+        agreement: result of `agreement_by_certainty`; empty without a second judge.
         judges: names of both judges.
     """
 
@@ -277,7 +265,7 @@ def judge_plot(name: str, shares: Sequence[float], agreement: Mapping[float, Est
                 axes.plot(at, share.value, "o", color="#0072b2", ms=4.5)
             axes.set(
                 xlabel="P(safe) by the primary judge",
-                ylabel="called safe by the second",
+                ylabel="labeled safe by the second",
                 xlim=(0, 1),
                 ylim=(-0.03, 1.03),
             )
@@ -285,20 +273,14 @@ def judge_plot(name: str, shares: Sequence[float], agreement: Mapping[float, Est
     sure = shares[0] + shares[-1]
     words = f"{format_number(sure)} of the answers are below .1 or above .9"
     rows = ", ".join(f"at {format_number(at)}: {format_number(share.value)}" for at, share in agreement.items())
-    second = f" Called safe by {judges[1]} {rows}." if rows else ""
+    second = f" Share labeled safe by {judges[1]}: {rows}." if rows else ""
     return Plot(name, f"Histogram of P(safe) by {judges[0]}: {words}.{second}", draw, 2.7, 4.6 if agreement else 2.4)
 
 
 def length_plot(
     name: str, models: Sequence[ReportModel], curves: Mapping[int, Sequence[tuple[float, Estimate]]]
 ) -> Plot:
-    """Mean helpfulness in each quarter of a model's answers, from the shortest to the longest.
-
-    Args:
-        name: name of the plot's files.
-        models: the models.
-        curves: by a model's number, the mean length of each quarter in tokens, and its mean helpfulness.
-    """
+    """Mean helpfulness by length of answer; ``curves`` has each model's `help_by_length` by its number."""
     shown = [model for model in models if model.number in curves]
 
     def draw(figure: Figure, narrow: bool) -> None:

@@ -1,4 +1,4 @@
-"""The panels that help to trust or doubt the results: training, judges, length of answers."""
+"""Diagnostic panels: training, reliability of the judges, length of answers."""
 
 from __future__ import annotations
 
@@ -26,17 +26,15 @@ LENGTH_CONTROLLED = "win_rate_length_controlled"
 
 
 def training(report: Report) -> Panel:
-    """How close training came to the labels in the four safety cells."""
+    """Gap to the labels in the four safety cells over training."""
     anchor, title = "training", "Training: the gap to the label"
     gaps = {number: found for number, record in report.training.items() if (found := gaps_of(record))}
     if not gaps:
-        return Panel(
-            anchor, title, absent="no model's folder has the log of a training run whose objective has target labels"
-        )
+        return Panel(anchor, title, absent="no model's folder contains the log of a training run with target labels")
     lead = (
-        "BFPO aims at one label for each pair. The gap is how far a cell's margin is below its label: it starts at the "
-        "size of the label, 0 is the target, and below 0 the margin is larger. A cell whose gap stays high was not "
-        "learned."
+        "BFPO trains each pair's margin toward its label. The gap is the label minus the margin: it starts at the size "
+        "of the label, its target is 0, and it is negative once the margin exceeds the label. A cell whose gap stays "
+        "high was not learned."
     )
     columns = (
         Column("model", lambda number: report.models[number].name),
@@ -62,14 +60,14 @@ _AGREEMENT_COLUMNS = (
 
 
 def judges(report: Report) -> Panel:
-    """How certain the primary judge is, and whether a second one agrees."""
-    anchor, title = "judges", "How far to trust the judges"
+    """Certainty of the primary judge, and its agreement with a second one."""
+    anchor, title = "judges", "Reliability of the judges"
     records = [record for model in report.models for record in model.evaluation.generations]
     used = [judge.judge_id for judge in report.models[0].evaluation.header.judges]
     shares = certainty(records)
     agreements = [(model, found) for model in report.models if (found := judge_agreement(model.evaluation))]
     if not shares and not agreements:
-        return Panel(anchor, title, absent="the judge gave no probabilities, and there was no second one")
+        return Panel(anchor, title, absent="the judge gave no probabilities, and there was no second judge")
     names = used if len(used) > 1 else [used[0] if used else "the judge", "the second judge"]
     by_certainty = agreement_by_certainty(records) if agreements else {}
     # An exact judge's probabilities are 0 or 1, so their distribution shows nothing.
@@ -79,8 +77,11 @@ def judges(report: Report) -> Panel:
     if agreements:
         tables.append(Table.of(f"Agreement of {names[0]} and {names[1]}", _AGREEMENT_COLUMNS, agreements))
         tables.append(_labels_table([found.table for _, found in agreements]))
-        lead = "A figure is no more certain than the judges' agreement. Filter the answers below by “judges disagree”."
-        notes = ["κ (Cohen's kappa) is 0 if the judges agree no more than by chance, and 1 if they always agree."]
+        lead = (
+            "A figure is no more reliable than the judges' agreement. To see where they differ, filter the answers "
+            "below by “judges disagree”."
+        )
+        notes = ["κ (Cohen's kappa) is 0 if the judges agree only as often as by chance, and 1 if they always agree."]
     elif plots:
         lead = "There was no second judge, so this page can't show how often the judge is wrong."
     else:
@@ -104,7 +105,7 @@ def _labels_table(counted: Iterable[Mapping[tuple[str, str], int]]) -> Table:
 
 
 def length(report: Report) -> Panel:
-    """Length and apologies, which are known to sway judges."""
+    """Length of answers and apologies, which are known to bias judges."""
     anchor, title = "length", "Length and apologies"
     apologies, cut = (rates_by(report.models, figure).get("all", {}) for figure in (APOLOGIES, TRUNCATED))
     if not apologies:
@@ -117,8 +118,8 @@ def length(report: Report) -> Panel:
         Column(TRUNCATED.label, lambda model: estimate_or_dash(cut[model.number])),
     )
     lead = (
-        "Judges tend to favor long answers, and some mistake an apology for safety, so look twice at a gain that comes "
-        "with either."
+        "Judges tend to favor long answers, and some mistake an apology for safety, so be careful with a gain that "
+        "comes with either."
     )
     plots = [length_plot("length", report.models, curves)] if curves else []
     notes = (
@@ -137,7 +138,7 @@ def _mean_tokens(model: ReportModel) -> str:
 
 
 def _win_rates(report: Report) -> list[Table]:
-    """How often answers win against the reference, as they are and at equal length."""
+    """Win rates against the reference answers, as they are and at equal length."""
     found: dict[tuple[str, str], dict[int, Estimate]] = {}
     scores = [(model.number, score) for model in report.models for score in model.evaluation.tasks]
     tasks = {score.task for _, score in scores if score.metric == LENGTH_CONTROLLED}

@@ -1,4 +1,4 @@
-"""Plots: drawn once for wide and once for narrow screens, written as PNG and SVG, and inline in the page's colors."""
+"""Drawing of plots for wide and narrow screens, as PNG and SVG files and as inline SVG in the page's colors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from matplotlib.ticker import MaxNLocator
 
 from bfpo.reports.formats import format_number
 
-# Okabe and Ito's colors, which are distinct in all forms of color vision; black is left to text.
+# Okabe and Ito's colors, which are distinct in all forms of color vision; black is for text.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 # The square marks the baseline.
 MARKERS = ("o", "^", "D", "v", "P", "h")
 BASELINE_MARKER = "s"
 NEUTRAL = "#6a737d"
-# The ground is a shade off white, so that it is not mistaken for white text, which the page keeps.
+# The background is slightly off white, to distinguish it from white text when colors are replaced for the page.
 INK, SOFT, GRID, PAPER, GROUND = "#1f2328", "#59636e", "#d8dde3", "#fefefe", "#fffffe"
-# Inside the page a color is a variable, so that one drawing serves light and dark.
+# In the page colors are variables, so that one drawing works in light and dark.
 _VARIABLES = {color: f"--c{number}" for number, color in enumerate(COLORS)} | {
     NEUTRAL: "--neutral",
     INK: "--ink",
@@ -70,10 +70,10 @@ class Plot:
 
     Attributes:
         name: name of its files.
-        alt: what it shows, in words.
-        draw: draws it on an empty figure; its second argument is whether that is the narrow one.
-        wide: height of the wide one, in inches.
-        narrow: height of the narrow one, in inches.
+        alt: description of its content.
+        draw: function that draws on an empty figure; its second argument is whether the figure is narrow.
+        wide: height of the wide plot, in inches.
+        narrow: height of the narrow plot, in inches.
     """
 
     name: str
@@ -83,16 +83,13 @@ class Plot:
     narrow: float
 
     def write(self, folder: Path) -> tuple[str, str]:
-        """Write ``NAME.png`` and ``NAME.svg``, and return the wide and the narrow plot as SVG for the page.
-
-        In the page, text stays text, the background is the page's, and colors are the page's variables.
-        """
+        """Write ``NAME.png`` and ``NAME.svg``, and return the wide and the narrow plot as SVG for the page."""
         with matplotlib.rc_context(_SETTINGS):
             wide, narrow = self._figure(narrow=False), self._figure(narrow=True)
             wide.savefig(folder / f"{self.name}.png", dpi=180)
             svgs = [_as_svg(figure) for figure in (wide, narrow)]
         (folder / f"{self.name}.svg").write_text(svgs[0], encoding="utf-8")
-        # Identifiers must differ between all drawings of a page.
+        # Ids must be unique within a page.
         first, second = (
             re.sub(r"<[^>]+>", lambda tag, width=width: _for_page(tag[0], f"{self.name}-{width}-"), svg).strip()
             for svg, width in zip(svgs, ("wide", "narrow"), strict=True)
@@ -104,7 +101,7 @@ class Plot:
         figure = Figure(figsize=size, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
         self.draw(figure, narrow)
-        # Laid out once, for every format.
+        # Compute the layout only once, for all formats.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         return figure
@@ -118,7 +115,7 @@ def _as_svg(figure: Figure) -> str:
 
 
 def _for_page(tag: str, prefix: str) -> str:
-    """A tag of matplotlib's SVG, changed for the page; text, in which matplotlib escapes < and >, is left alone."""
+    """Adapt a tag of matplotlib's SVG for the page; text, in which matplotlib escapes < and >, is unchanged."""
     if tag.startswith("<!--"):
         return ""
     if tag.startswith("<svg"):
@@ -133,7 +130,7 @@ def _variable(color: str) -> str:
 
 
 def short(name: str, length: int = 26) -> str:
-    """A name that fits a plot: without its middle if it is long, unprintable characters replaced."""
+    """A name that fits a plot: shortened in the middle, with unprintable characters replaced."""
     name = "".join(character if character.isprintable() else "\ufffd" for character in name)
     if len(name) <= length:
         return name
@@ -142,12 +139,12 @@ def short(name: str, length: int = 26) -> str:
 
 
 def wrapped(label: str, narrow: bool) -> str:
-    """An axis label in lines that fit."""
+    """An axis label wrapped to the width of the plot."""
     return fill(label, 36 if narrow else 84)
 
 
 def rate_ticks(axis: Any) -> None:
-    """Ticks at round numbers, written as in tables: ``.25``."""
+    """Set ticks at round numbers, formatted as in tables: ``.25``."""
     axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(lambda value, _: format_number(value, 2 if np.ptp(axis.get_view_interval()) > 0.08 else 3))
 
@@ -159,13 +156,13 @@ def place_labels(
     size: float,
     lines: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
 ) -> None:
-    """Write each text beside its point, where it covers as little as possible of other points, texts and lines.
+    """Write each text beside its point, with as little overlap as possible with other points, texts and lines.
 
     Args:
-        axes: with its final limits.
-        points: in data coordinates.
-        texts: one for each point.
-        size: size of the font, in points.
+        axes: axes with their final limits.
+        points: points in data coordinates.
+        texts: one text per point.
+        size: font size in points.
         lines: start and end of each line, in data coordinates.
     """
     figure = axes.get_figure(root=True)

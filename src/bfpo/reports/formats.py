@@ -1,4 +1,4 @@
-"""Numbers, intervals and p-values as the page, the model card and the terminal write them."""
+"""Formatting of numbers, intervals and p-values for the page, the model card and the terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bfpo.statistics.intervals import Estimate
 
 
 def format_number(value: float, digits: int = 2) -> str:
-    """``.98``, ``1.0``, ``−.02``: a number without the zero before its point."""
+    """``.98``, ``1.0``, ``−.02``: a number without leading zero."""
     text = f"{abs(value):.{digits}f}"
     sign = "−" if value < 0 and float(text) else ""
     if float(text) == 1:
@@ -21,7 +21,7 @@ def format_signed(value: float, digits: int = 2) -> str:
 
 
 def value_and_interval(estimate: Estimate, *, signed: bool = False) -> tuple[str, str]:
-    """``.86`` and ``[.83, .89]``, with enough digits to see on which side of 0 the interval ends."""
+    """``.86`` and ``[.83, .89]``, with enough digits to show on which side of 0 the interval ends."""
     digits, numbers = estimate.digits(), (estimate.value, estimate.low, estimate.high)
     value, low, high = (format_signed(n, digits) if signed else format_number(n, digits) for n in numbers)
     return value, f"[{low}, {high}]"
@@ -33,7 +33,7 @@ def format_estimate(estimate: Estimate, *, signed: bool = False) -> str:
 
 
 def format_p(value: float | None) -> str:
-    """A p-value: ``.03``, ``< .001``; a dash where there is none."""
+    """A p-value: ``.03``, ``< .001``; a dash if there is none."""
     if value is None:
         return "–"
     return "< .001" if value < 0.001 else format_number(value, 3 if value < 0.01 else 2)

@@ -1,4 +1,4 @@
-"""The top of the page: its results in a few sentences, which claim no more than the intervals do, and in a table."""
+"""The top of the page: results in a few sentences, which claim no more than the intervals do, and in a table."""
 
 from __future__ import annotations
 

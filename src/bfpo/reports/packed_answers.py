@@ -1,4 +1,4 @@
-"""The answers as the page holds them: deflated JSON in base64, in which no character has a meaning in HTML."""
+"""The answers in the page: deflated JSON in base64, which needs no escapes in HTML."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ REFUSALS = ("yes", "no", "unknown")
 
 
 def answers_of(models: Sequence[ReportModel]) -> dict[str, Any]:
-    """Every answer of every model, by prompt; words that repeat are stored once and referred to by number.
+    """All answers by prompt; names that repeat are stored once and referred to by index (-1 for none).
 
-    ``items`` are ``[task, item, kind, category, attack, prompt, answers]`` (-1 for none); ``answers`` has a list of
-    samples for each model, ``[answer, answer kind, tokens, truncated, p_help, detail, verdicts]``; a verdict is
+    ``items`` are ``[task, item, kind, category, attack, prompt, answers]``; ``answers`` has a list of samples for each
+    model, ``[answer, answer kind, tokens, truncated, p_help, detail, verdicts]``; a verdict is
     ``[label, p_safe, refusal, categories, raw]``.
     """
     tasks, categories, attacks = _Words(), _Words(), _Words()
@@ -54,7 +54,7 @@ def answers_of(models: Sequence[ReportModel]) -> dict[str, Any]:
 
 
 class _Words:
-    """Words, numbered in the order in which they come."""
+    """Words, numbered in order of first occurrence."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -89,6 +89,6 @@ def _rounded(value: float | None) -> float | None:
 def packed(value: Any) -> str:
     """A value as JSON, deflated (in zlib's format, which browsers call "deflate"), in base64."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    # A lone surrogate, which JSON may hold, has no UTF-8; the escape for it has.
+    # A lone surrogate, which is legal in JSON, has no UTF-8 encoding, but its escape does.
     raw = text.encode("utf-8", errors="backslashreplace")
     return base64.b64encode(zlib.compress(raw, 9)).decode("ascii")

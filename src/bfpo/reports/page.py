@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file, in which the text of models is only ever data."""
+"""`build_report`: the report's page, one self-contained HTML file in which models' text is only data."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def build_report(
     """Write the report of one or several evaluations: ``report.html``, and each plot as PNG and SVG in ``plots``.
 
     Args:
-        runs: evaluations, or the folders that ``bfpo evaluate`` wrote, in the order of the page.
-        folder: folder to write to; it is made if it is missing.
+        runs: evaluations, or folders written by ``bfpo evaluate``, in the order of the page.
+        folder: folder to write to; created if missing.
         title: heading of the page.
-        baseline: run folder or model that the others are compared with; the first run by default.
+        baseline: run folder or name of the model to compare the others with; by default the first run.
         context: more settings to list on the page, by name.
 
     Raises:
-        BfpoError: if there are no runs, a folder holds no finished evaluation, or no run is the baseline's.
+        BfpoError: if there are no runs, a folder has no finished evaluation, or the baseline isn't among the runs.
     """
     evaluations = [run if isinstance(run, Evaluation) else Evaluation.load(Path(run)) for run in runs]
     folders = [None if isinstance(run, Evaluation) else Path(run).resolve() for run in runs]
@@ -93,16 +93,16 @@ def write_page(report: Report) -> None:
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         answers=Markup(packed(answers_of(models))) if sampled else "",
     )
-    # A lone surrogate in a model's text has no UTF-8.
+    # A lone surrogate in a model's text has no UTF-8 encoding.
     report.page.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _drawn(panel: Panel, folder: Path) -> dict[str, Any]:
-    """A panel for its template, with its plots drawn and written."""
+    """A panel's values for its template, after drawing and writing its plots."""
     return {**vars(panel), "drawn": [_plot(plot, folder) for plot in panel.plots]}
 
 
 def _plot(plot: Plot, folder: Path) -> dict[str, Any]:
-    # Our own drawings; names of models, sets and categories in them are escaped by matplotlib.
+    # Trusted markup: matplotlib escapes names of models, sets and categories.
     wide, narrow = (Markup(svg) for svg in plot.write(folder))
     return {"alt": plot.alt, "wide": wide, "narrow": narrow}

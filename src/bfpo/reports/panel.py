@@ -1,4 +1,4 @@
-"""Panels of the page and their tables, whose columns are listed one by one."""
+"""Data types for panels of the page and their tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Tone = Literal["", "good", "bad", "few"]
 
 @dataclass(frozen=True)
 class TableCell:
-    """A cell: its text, its color and a smaller second line."""
+    """A cell with its text, color and smaller second line."""
 
     text: str
     tone: Tone = ""
@@ -25,11 +25,11 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; a table's columns are a list of these.
+    """A column of a table.
 
     Attributes:
         title: its heading.
-        cell: makes its cell from the object that a row is about.
+        cell: function from a row's object to the cell.
         note: smaller second line of the heading.
     """
 
@@ -40,13 +40,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its caption; the first cell of a row is the row's heading.
+    """A table; the first cell of a row is the row's heading.
 
     Attributes:
-        caption: what the table shows.
-        head: the headings.
-        rows: cells, one for each heading.
-        folded: whether it is closed at first, because a plot above it shows the same.
+        caption: caption of the table.
+        head: headings of the columns.
+        rows: cells of each row.
+        folded: whether the table is collapsed at first, because a plot above shows the same.
     """
 
     caption: str
@@ -56,13 +56,11 @@ class Table:
 
     @classmethod
     def of(cls, caption: str, columns: Sequence[Column], rows: Iterable[Any], *, folded: bool = False) -> Table:
-        """A table from its columns and the objects that its rows are about."""
+        """A table from its columns and one object per row."""
         head = [TableCell(column.title, note=column.note) for column in columns]
-        return cls(caption, head, [[_cell(column.cell(row)) for column in columns] for row in rows], folded)
-
-
-def _cell(made: TableCell | str) -> TableCell:
-    return made if isinstance(made, TableCell) else TableCell(made)
+        made = [[column.cell(row) for column in columns] for row in rows]
+        cells = [[cell if isinstance(cell, TableCell) else TableCell(cell) for cell in row] for row in made]
+        return cls(caption, head, cells, folded)
 
 
 def model_columns(models: Sequence[ReportModel], cell: Callable[[Any, ReportModel], TableCell | str]) -> list[Column]:
@@ -71,7 +69,7 @@ def model_columns(models: Sequence[ReportModel], cell: Callable[[Any, ReportMode
 
 
 def estimate_or_dash(estimate: Estimate | None, mark: str = "") -> str:
-    """A figure with its interval; a dash where it was not measured."""
+    """A figure with its interval, or a dash if it wasn't measured."""
     return f"{format_estimate(estimate)}{mark}" if estimate else "–"
 
 
@@ -82,12 +80,12 @@ class Panel:
     Attributes:
         anchor: its id.
         title: its heading.
-        lead: what to look for, in a sentence or two.
+        lead: introduction of one or two sentences.
         plots: its plots.
         choices: names of the plots, if they are shown one at a time.
         tables: its tables.
-        notes: how to read it.
-        absent: why there is nothing to show; then all else is empty.
+        notes: explanations below the content.
+        absent: reason why there is nothing to show, in place of all content.
     """
 
     anchor: str

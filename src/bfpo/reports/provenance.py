@@ -1,4 +1,4 @@
-"""What stands behind the figures: warnings, settings, digests of the runs, commands and versions."""
+"""Provenance of the figures: warnings, settings, digests of the runs, commands and versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ENOUGH_MASS, _FEW = 0.9, 100
 
 
 def cautions(models: Sequence[ReportModel]) -> list[str]:
-    """What a reader must know before relying on a figure."""
+    """Warnings to show before the figures."""
     lines: dict[str, list[str]] = {}
     for model in models:
         found = run_cautions(model.evaluation)
@@ -48,7 +48,7 @@ def _few(models: Sequence[ReportModel]) -> list[str]:
 
 
 def settings(models: Sequence[ReportModel], context: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The settings by name: one value where all runs share it, otherwise one for each model."""
+    """The settings by name: one value if all runs share it, otherwise one for each model."""
     headers = [model.evaluation.header for model in models]
     rows = [
         ("models", ", ".join(model.name for model in models)),
@@ -96,7 +96,7 @@ def _judges(header: RunHeader) -> str:
 
 
 def runs(models: Sequence[ReportModel]) -> Table:
-    """The runs by their digests, with counts of answers and of unusable ones."""
+    """Digests of the runs, with counts of answers and of unusable ones."""
 
     def digest(title: str, of: Callable[[RunHeader], str | None]) -> Column:
         return Column(title, lambda model: _brief(of(model.evaluation.header)) or "–")
@@ -119,7 +119,7 @@ def runs(models: Sequence[ReportModel]) -> Table:
 
 
 def commands(models: Sequence[ReportModel]) -> list[str]:
-    """The commands of the runs, each once."""
+    """The distinct commands of the runs."""
     return list(dict.fromkeys(m.evaluation.header.command for m in models if m.evaluation.header.command))
 
 

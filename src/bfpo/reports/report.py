@@ -1,4 +1,4 @@
-"""A report: its models, each with a name and a color of its own, and how they compare with the baseline."""
+"""`Report`: models with unique names and colors, and their comparisons with the baseline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ReportModel:
         name: its name, unique in the report.
         number: its position in the report, from 0.
         hue: its position among the models that have a color.
-        is_baseline: whether the others are compared with it; it is drawn in gray.
+        is_baseline: whether it is the baseline, which is drawn in gray.
     """
 
     evaluation: Evaluation
@@ -51,15 +51,15 @@ class ReportModel:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report shows.
+    """Content of a report.
 
     Attributes:
         title: heading of the page.
         folder: folder of the page and its plots.
         models: the models.
-        comparisons: by a model's number, its differences from the baseline, prompt by prompt.
-        incomparable: by a model's number, why it can't be compared with the baseline.
-        training: by a model's number, the ``run.json`` of its training.
+        comparisons: comparison with the baseline, by the model's number.
+        incomparable: reason why the model can't be compared with the baseline, by its number.
+        training: ``run.json`` of the model's training, by its number.
         context: more settings to list, by name.
     """
 
@@ -83,16 +83,16 @@ class Report:
 
     @property
     def baseline(self) -> ReportModel | None:
-        """The model that the others are compared with; None if there is only one model."""
+        """The baseline; None if there is only one model."""
         return next((model for model in self.models if model.is_baseline), None)
 
     @property
     def others(self) -> list[ReportModel]:
-        """All models but the baseline."""
+        """All models except the baseline."""
         return [model for model in self.models if not model.is_baseline]
 
     def established(self, group: str, endpoint: str, family: str) -> frozenset[int]:
-        """Numbers of the models whose rate in a category or attack differs from the baseline's, after correction."""
+        """Numbers of the models whose rate in a category or attack significantly differs from the baseline's."""
         return frozenset(
             number
             for number, comparison in self.comparisons.items()
@@ -111,8 +111,8 @@ def report_models(evaluations: Sequence[Evaluation], baseline: str | int | None 
     """Give every evaluation a unique name and choose the baseline.
 
     Args:
-        evaluations: at least one.
-        baseline: name or position of the model that the others are compared with; the first by default.
+        evaluations: the evaluations.
+        baseline: name or position of the baseline; by default the first.
 
     Raises:
         BfpoError: if there is no evaluation, or no model of that name.
@@ -144,10 +144,7 @@ def prepare_report(
     baseline: str | int | None = None,
     context: Mapping[str, str] | None = None,
 ) -> Report:
-    """Compare each model with the baseline and read the records of their training; nothing is written.
-
-    See `bfpo.reports.page.build_report`.
-    """
+    """Compare each model with the baseline and read its training record; see `bfpo.reports.page.build_report`."""
     models = report_models(evaluations, baseline)
     start = next((model for model in models if model.is_baseline), None)
     others = [model for model in models if start and model is not start]

@@ -1,4 +1,4 @@
-"""The panels of results: figures, differences, kinds of answers, categories, attacks, tasks by likelihood."""
+"""Result panels: headline figures, differences, kinds of answers, categories, attacks, likelihood tasks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ATTACK_SUCCESS, OVER_REFUSAL = ANSWER_FIGURES["attack_success"], HEADLINE["over_
 
 
 def headline(report: Report) -> Panel:
-    """Helpful against harmless, with joint regions, and which models are better in both."""
+    """Helpfulness against harmlessness, with joint regions and dominance probabilities."""
     anchor, title = "headline", "Helpful and harmless"
     plots, choices = [], []
     sampled = [replace(p, outline=joint(p.model.evaluation).ellipse()) for p in _points(report, "")]
@@ -57,7 +57,7 @@ def headline(report: Report) -> Panel:
 
 
 def _points(report: Report, prefix: str) -> list[Point]:
-    """The models that measured both figures."""
+    """A point for each model with both figures."""
     return [
         Point(model, scores[f"{prefix}helpful"], scores[f"{prefix}harmless"])
         for model in report.models
@@ -106,9 +106,7 @@ def refusal(report: Report) -> Panel:
     ]
     if not points:
         return Panel(anchor, title, absent="this needs both harmful and borderline prompts, and no run has both")
-    lead = (
-        "Down and to the left is better. A model that refuses everything is safe but useless; it would be at the top."
-    )
+    lead = "Down and to the left is better. A model that refuses everything is safe but useless, and is at the top."
     notes = ["Lines join models of equal balance (1 minus the mean of both rates). Crosses are 95 % intervals."]
     corrected = [(p.model, found) for p in points if (found := p.model.evaluation.scores.get(CORRECTED))]
     if corrected:
@@ -123,7 +121,7 @@ def differences(report: Report) -> Panel:
     """Each model against the baseline, paired by prompt."""
     anchor, title = "differences", "Differences, prompt by prompt"
     if report.baseline is None:
-        return Panel(anchor, title, absent="there is only one run on this page; add a second to compare with")
+        return Panel(anchor, title, absent="there is only one run on this page; add a second one to compare")
     tables, by_task = [], []
     refused = [
         f"{model.name} can't be compared with {report.baseline.name}: {report.incomparable[model.number]}."
@@ -187,7 +185,7 @@ def kinds(report: Report) -> Panel:
     groups = kinds_by_set(report.models)
     if not groups:
         return Panel(anchor, title, absent="no run on this page sampled answers")
-    lead = "A rate of safe answers hides how a model is safe: by helping, by refusing, or by writing nonsense."
+    lead = "A model's answers can be safe because they help, because they refuse, or because they are nonsense."
     notes = [". ".join(f"{kind.capitalize()}: {info.help}" for kind, info in ANSWER_KINDS.items()) + "."]
     bars = [(title, model, counts) for title, bars in groups for model, counts in bars]
     columns = (
@@ -217,7 +215,7 @@ def categories(report: Report) -> Panel:
             tables.append(_rates_table(label, report.models, rows))
     if not plots:
         return Panel(anchor, title, absent="the prompts of these runs have no categories")
-    lead = "The harms that a model assists with, and the harmless prompts that it mistakes for harm; the worst first."
+    lead = "Categories in which a model assists with harm or refuses harmless prompts, the worst first."
     return Panel(anchor, title, lead, plots, (), tables, ["Lines are 95 % intervals.", *_marks(report)])
 
 
@@ -226,11 +224,11 @@ def attacks(report: Report) -> Panel:
     anchor, title = "attacks", "By attack"
     rates = rates_by(report.models, ATTACK_SUCCESS, lambda record: record.attack)
     if len(rates) < 2:
-        reason = "all prompts of these runs are asked directly" if not rates else "these runs use only one attack"
+        reason = "the prompts of these runs use no attacks" if not rates else "these runs use only one attack"
         return Panel(anchor, title, absent=reason)
     rows = _rows(report, rates, "harmless", "attack")
     what = f"attack success by model and attack ({direction(False)})"
-    lead = "How often a harmful prompt is answered unsafely under each attack; a stronger color is a higher rate."
+    lead = "Share of harmful prompts answered unsafely under each attack; a stronger color is a higher rate."
     table = _rates_table(what, report.models, rows)
     return Panel(anchor, title, lead, [heat_plot("attacks", report.models, rows, what)], (), [table], _marks(report))
 
@@ -266,20 +264,20 @@ def likelihoods(report: Report) -> Panel:
             if score.kind == "likelihood":
                 found.setdefault((score.task, score.metric), {})[model.number] = score
     if not found:
-        return Panel(anchor, title, absent="these runs measured no task by likelihood")
+        return Panel(anchor, title, absent="these runs have no tasks measured by likelihood")
     own = dict(reversed(found))
     rows = []
     for (task, metric), scores in found.items():
         values = {number: score.estimate for number, score in scores.items()}
-        # A task's first metric is its own; the others are in the table.
+        # The plot shows a task's first metric; the others are in the table.
         if metric == own[task] and all(0 <= end <= 1 for e in values.values() for end in (e.low, e.high)):
             rows.append(ChartRow(task, values, chance=next(iter(scores.values())).chance))
     lead = (
-        "How often the right answer is the likeliest of those given; nothing is sampled. The dashed mark is the score "
-        "of guessing."
+        "Share of items whose correct answer is the likeliest of those given; nothing is sampled. The dashed mark is "
+        "the score of guessing."
     )
     least = min(score.estimate.n for scores in found.values() for score in scores.values())
-    notes = [f"Gray: fewer than {TOO_FEW} items, too few to tell models apart."] if least < TOO_FEW else []
+    notes = [f"Gray: fewer than {TOO_FEW} items, too few to distinguish models."] if least < TOO_FEW else []
     table = Table.of("Scores by task", _likelihood_columns(report.models), found.values(), folded=bool(rows))
     plots = [rates_plot("likelihoods", report.models, rows, "score", bars=False, too_few=TOO_FEW)] if rows else []
     return Panel(anchor, title, lead, plots, (), [table, *_aggregates(report)], notes)

@@ -1,4 +1,4 @@
-"""Scatter plots of two figures: helpful against harmless, and over-refusal against attack success."""
+"""Scatter plots: helpfulness against harmlessness, and over-refusal against attack success."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Point:
 
     Attributes:
         model: the model.
-        x: its figure across.
-        y: its figure up.
-        outline: [N, 2] outline of the joint 95 % region; None shows both intervals as a cross instead.
+        x: its figure on the x-axis.
+        y: its figure on the y-axis.
+        outline: [N, 2] outline of the joint 95 % region; None draws both intervals as a cross.
     """
 
     model: ReportModel
@@ -37,7 +37,7 @@ class Point:
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """The models that no other model beats in both figures (higher is better), from left to right."""
+    """The Pareto frontier of the models, where higher is better in both figures, from left to right."""
     best = [
         point
         for point in points
@@ -52,14 +52,7 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def headline_plot(name: str, points: Sequence[Point], x_figure: Figure, y_figure: Figure) -> Plot:
-    """Models by two figures, of both of which higher is better, with their joint 95 % regions.
-
-    Args:
-        name: name of the plot's files.
-        points: the models.
-        x_figure: the figure across.
-        y_figure: the figure up.
-    """
+    """Models by two figures (higher is better) with their joint 95 % regions."""
 
     def draw(figure: Drawing, narrow: bool) -> None:
         axes = figure.subplots()
@@ -87,7 +80,7 @@ def headline_plot(name: str, points: Sequence[Point], x_figure: Figure, y_figure
 
 
 def refusal_plot(name: str, points: Sequence[Point], x_figure: Figure, y_figure: Figure) -> Plot:
-    """Models by two rates, of both of which lower is better, with lines of equal mean."""
+    """Models by two rates (lower is better) with lines of equal mean."""
 
     def draw(figure: Drawing, narrow: bool) -> None:
         axes = figure.subplots()
@@ -118,7 +111,7 @@ def refusal_plot(name: str, points: Sequence[Point], x_figure: Figure, y_figure:
 
 
 def _limits(axes: Axes, points: Sequence[Point]) -> None:
-    """Limits that hold all regions, at least 0.2 apart, so that noise doesn't look like a difference."""
+    """Set limits around all regions, at least 0.2 apart, so that noise doesn't look like a difference."""
     xs = [end for point in points for end in (point.x.low, point.x.high)]
     ys = [end for point in points for end in (point.y.low, point.y.high)]
     for point in points:

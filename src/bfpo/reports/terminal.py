@@ -1,4 +1,4 @@
-"""Evaluations side by side, as tables for the terminal."""
+"""Tables of evaluations for the terminal."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from bfpo.safehelp.records import Evaluation
 
 
 def score_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
-    """A table of sampled answers and one of likelihoods: a row for each model, each figure with its 95 % interval.
-
-    A figure that no run measured has no column, and a table without columns is left out.
-    """
+    """A table of sampled answers and one of likelihoods, with one row per model and the figures that were measured."""
     suite = evaluations[0].header.suite
     titles = {
         f"SafeHelp ({suite}), sampled answers: value [95 % interval]": HEADLINE.values(),

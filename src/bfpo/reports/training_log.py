@@ -1,4 +1,4 @@
-"""The record of a model's training, read from the model's folder."""
+"""Reading of a model's training record from its folder."""
 
 from __future__ import annotations
 

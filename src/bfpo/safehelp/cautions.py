@@ -1,11 +1,11 @@
-"""Warnings that a reader should know before relying on a run."""
+"""Warnings about a run: truncated, empty and unreadable answers, and unreliable judges."""
 
 from __future__ import annotations
 
 from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.scores import judge_agreement
 
-# Shares above which, and kappa below which, there is a warning.
+# Thresholds: shares above, and kappa below, give a warning.
 _TRUNCATED, _EMPTY, _UNPARSED, _KAPPA = 0.05, 0.01, 0.01, 0.6
 
 
@@ -36,8 +36,8 @@ def _about_judges(evaluation: Evaluation) -> list[str]:
     header, found = evaluation.header, []
     if header.labelling_judge and header.labelling_judge in {judge.judge_id for judge in header.judges}:
         found.append(
-            f"the judge {header.labelling_judge} labeled the training data and also evaluates: the model may have "
-            "learned to please it; evaluate with another judge."
+            f"the judge {header.labelling_judge} also labeled the training data, so the model may have learned to "
+            "please it; evaluate with another judge."
         )
     both = judge_agreement(evaluation)
     if both and both.kappa and both.kappa.value < _KAPPA:

@@ -1,4 +1,4 @@
-"""Compare models prompt by prompt: differences, intervals, tests; what can't be compared is refused."""
+"""Comparison of models prompt by prompt, with intervals and tests; incomparable runs are refused."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from bfpo.statistics.resampling import REPLICATES, bootstrap_means, percentiles
 from bfpo.statistics.seeds import cluster_means, compare_seeds
 
 Family = Literal["declared", "exploratory", "category", "attack"]
-# The endpoints that a comparison is about; every other row is exploratory or adjusted within its own family.
+# The primary endpoints of a comparison; other rows are exploratory or adjusted within their own family.
 DECLARED = ("helpful", "harmless")
-# What may differ between runs that are compared: the training seeds' sampling, and how much ran at once.
+# Decoding settings that may differ between comparable runs: the sampling seed and batch limits.
 _FREE_SETTINGS = ("seed", "batch_size", "max_tokens")
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One difference, the other model less the baseline.
+    """One difference, the other model minus the baseline.
 
     Attributes:
         endpoint: name of the figure or metric.
         task: name of the task, "all" for headline figures.
         group: category or attack, if the row is about one.
-        family: which rows p is adjusted with: Holm for "declared", Benjamini and Hochberg for "category" and
+        family: rows with which p is adjusted: Holm for "declared", Benjamini and Hochberg for "category" and
             "attack"; "exploratory" rows are not adjusted.
-        difference: in the figure's own units, with its 95 % interval.
+        difference: difference in the figure's own units, with its 95 % interval.
         higher_is_better: the figure's direction.
-        p: two-sided, of no difference.
-        adjusted_p: within the family; None for exploratory rows.
-        discordant: prompts that only the other and only the baseline has, where every value is 0 or 1.
-        mde: the difference that this comparison finds in 80 % of the cases.
-        n: prompts.
-        kind: which runner's records it is about.
-        correlation: of the two models over prompts, where both vary.
-        item_error: standard error from the prompts alone, where there are several training seeds.
-        seed_error: standard error from the training seeds alone, where there are several.
+        p: two-sided p-value for no difference.
+        adjusted_p: p-value adjusted within the family; None for exploratory rows.
+        discordant: numbers of prompts that only the other and only the baseline has; None unless all values are 0 or 1.
+        mde: minimum detectable effect, at 80 % power.
+        n: number of prompts.
+        kind: kind of records, "generation" or "likelihood".
+        correlation: correlation of the two models over prompts, if both vary.
+        item_error: standard error from the prompts alone, with several training seeds.
+        seed_error: standard error from the training seeds alone, with several training seeds.
     """
 
     endpoint: str
@@ -74,7 +74,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model against a baseline; each may stand for several training seeds."""
+    """A model compared with a baseline; each may have several training seeds."""
 
     baseline: str
     other: str
@@ -101,11 +101,11 @@ def compare(baseline: Evaluation, other: Evaluation) -> Comparison:
 def compare_models(baseline: Sequence[Evaluation], others: Sequence[Sequence[Evaluation]]) -> list[Comparison]:
     """Compare models with a baseline, each given as runs of one or several training seeds.
 
-    Items are paired. With one run each, an interval holds what other prompts would change; with several seeds also what
-    another training would. The two declared endpoints of all models are one family for Holm's adjustment.
+    Items are paired. With one run each, intervals reflect the choice of prompts; with several seeds also the variance
+    between trainings. The two declared endpoints of all models are one family for Holm's adjustment.
 
     Raises:
-        BfpoError: if any two runs can't be compared; the message says which and why.
+        BfpoError: if two runs can't be compared; the message names them and the reason.
     """
     for run in [*baseline[1:], *(run for runs in others for run in runs)]:
         reason = why_incomparable(baseline[0], run)
@@ -119,7 +119,7 @@ def compare_models(baseline: Sequence[Evaluation], others: Sequence[Sequence[Eva
 
 
 def why_incomparable(first: Evaluation, second: Evaluation) -> str | None:
-    """What forbids to compare two runs, in a sentence without its full stop; None where nothing does."""
+    """The reason why two runs can't be compared, without a full stop; None if they can."""
     a, b = first.header, second.header
     if a.suite != b.suite:
         return f"their suites differ ({a.suite} and {b.suite})"
@@ -139,13 +139,13 @@ def why_incomparable(first: Evaluation, second: Evaluation) -> str | None:
 
 
 def _prompts(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """By task, what each item asked."""
-    asked: dict[str, dict[str, Any]] = {}
+    """Prompts (with choices) by task and item."""
+    prompts: dict[str, dict[str, Any]] = {}
     for record in evaluation.generations:
-        asked.setdefault(record.task, {})[record.item] = record.prompt
+        prompts.setdefault(record.task, {})[record.item] = record.prompt
     for record in evaluation.likelihoods:
-        asked.setdefault(record.task, {})[f"likelihood {record.item}"] = (record.prompt, record.choices)
-    return asked
+        prompts.setdefault(record.task, {})[f"likelihood {record.item}"] = (record.prompt, record.choices)
+    return prompts
 
 
 def _different_prompts(first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -212,7 +212,7 @@ def _only(sides: _Sides, **wanted: str) -> _Sides:
 def _figure_rows(
     sides: _Sides, figure: AnswerFigure, task: str, group: str | None, family: Family
 ) -> list[ComparisonRow]:
-    """The row of a figure; none where fewer than two independent prompts are about it, or not all runs measured it."""
+    """The row of a figure; none with fewer than two independent prompts, or if some run didn't measure it."""
     first, second = ([items_of(records, figure) for records in side] for side in sides)
     items = first[0]
     if len(set(items.clusters)) < 2 or any(set(run.keys) != set(items.keys) for run in (*first, *second)):
@@ -272,7 +272,7 @@ def _metric_row(
 def _bootstrap_row(
     a: np.ndarray, b: np.ndarray, clusters: Sequence[Hashable], metric: Metric, task: str
 ) -> ComparisonRow:
-    """Compare figures that are no means, by the cluster bootstrap of their difference; parts averaged over seeds."""
+    """Compare functions of means by the cluster bootstrap of their difference; parts are averaged over seeds."""
     width = a.shape[1]
 
     def difference(means: np.ndarray) -> np.ndarray:
@@ -284,7 +284,7 @@ def _bootstrap_row(
     found = Estimate(value, *percentiles(drawn), len(a))
     p = min(1.0, 2 * max(min(float((drawn <= 0).mean()), float((drawn >= 0).mean())), 1 / REPLICATES))
     if found.low == found.high:
-        # Figures that are no means lie in [-1, 1], so a cluster may move their difference by up to 2.
+        # These figures are in [-1, 1], so a cluster may move their difference by up to 2.
         error = 2 * at_least_some(0.0, count)
         found, p = t_difference(value, error, max(1, count - 1), len(a), bounded=False)
     return ComparisonRow(
@@ -294,7 +294,7 @@ def _bootstrap_row(
 
 
 def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """With adjusted p: Holm over the declared rows of all models, Benjamini-Hochberg over each other family."""
+    """Add adjusted p-values: Holm over the declared rows of all models, Benjamini-Hochberg over each other family."""
     places = [(at, number) for at, comparison in enumerate(comparisons) for number in range(len(comparison.rows))]
     rows = {place: comparisons[place[0]].rows[place[1]] for place in places}
     for family, adjust in (("declared", holm), ("category", benjamini_hochberg), ("attack", benjamini_hochberg)):

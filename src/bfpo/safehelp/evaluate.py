@@ -40,7 +40,7 @@ from bfpo.statistics.judge_error import JudgeError
 from bfpo.versions import versions
 
 Progress = Callable[[str, int, int], None]
-# A run resumes only if these are equal; versions, times and counts may differ, and so may the path of known weights.
+# A run resumes only if these are equal; versions, times, counts and the path of known weights may differ.
 _IDENTITY = (
     "model", "model_digest", "suite", "suite_digest", "chat_template_sha256", "system_prompt", "decoding", "judges",
 )  # fmt: skip
@@ -64,23 +64,24 @@ def evaluate(
     """Evaluate a model on a suite.
 
     Args:
-        generator: the engine that answers: `LocalGenerator`, `EndpointGenerator` or any other
-            `bfpo.generation.protocol.Generator`; or a model's folder or Hub name, for a local one.
+        generator: `LocalGenerator`, `EndpointGenerator` or any other `bfpo.generation.protocol.Generator`; or the
+            folder or Hub name of a local model.
         suite: a suite, or the name of one. Tasks that the generator can't run (likelihood tasks need a
             `bfpo.generation.protocol.LikelihoodScorer`, lm-eval's tasks a local model) are left out with a warning.
         name: name of the model in tables; by default the last part of its path.
-        decoding: how to sample; by default the suite's.
+        decoding: sampling settings; by default the suite's.
         folder: run folder; an interrupted run resumes from it. None: nothing is saved.
         judges: safety judges, the primary one first; a suite with an exact judge needs none.
-        helpfulness_judge: compares answers with the references of pairwise tasks.
+        helpfulness_judge: judge that compares answers with the references of pairwise tasks.
         judge_error: the primary judge's errors on labeled answers, for error-corrected rates.
         labeling_judge: id of the judge that labeled the model's training data, if known.
-        limit: largest number of items per task, for a suite that is named and for lm-eval's tasks.
+        limit: largest number of items per task, for lm-eval's tasks and if ``suite`` is a name.
         command: the command line, for the header.
-        progress: called with a stage ("answers", "likelihoods", "lm-eval") and its finished and total numbers of items.
+        progress: function called with a stage ("answers", "likelihoods", "lm-eval") and its numbers of finished and
+            all items.
 
     Raises:
-        BfpoError: if there is no such suite, nothing of it can run, it lacks a judge, or the folder holds another run.
+        BfpoError: if the suite doesn't exist, can't run or lacks a judge, or the folder contains another run.
         RunError: if the generator can't answer.
     """
     if isinstance(generator, str | Path):
@@ -115,7 +116,9 @@ def runnable(suite: Suite, generator: Generator) -> tuple[Suite, list[str]]:
     tasks = tuple(task for task in suite.tasks if _can_run(generator, task.runner))
     choices = suite.choices if isinstance(generator, LikelihoodScorer) else []
     if not (suite.prompts or choices or tasks):
-        raise BfpoError(f"suite {suite.name!r} has only likelihood tasks, which the generator can't run: name a model")
+        raise BfpoError(
+            f"suite {suite.name!r} has only likelihood tasks, which the generator can't run: use a local model"
+        )
     left_out = [task.task for task in suite.tasks if task not in tasks]
     return replace(suite, choices=choices, tasks=tasks), left_out
 
@@ -163,10 +166,10 @@ class _Run:
 
     @classmethod
     def claim(cls, folder: Path, header: RunHeader, progress: Progress) -> _Run:
-        """Begin a run in a folder, or resume the one that is there.
+        """Start a run in a folder, or resume the one in it.
 
         Raises:
-            BfpoError: if the folder holds another run.
+            BfpoError: if the folder contains another run.
         """
         found = read_header(folder)
         header, began = _claimed(folder, header, found), time.monotonic()
@@ -177,7 +180,7 @@ class _Run:
         return cls(folder, header, answers, scored, found is not None and found.finished, progress, began)
 
     def note(self, what: str, done: int, total: int) -> None:
-        """Report progress, and save the time so far for the case that the run is killed."""
+        """Report progress, and save the run time so far in case the run is killed."""
         write_header(self.folder, replace(self.header, seconds=self.seconds))
         self.progress(what, done, total)
 
@@ -221,7 +224,7 @@ def _finish(run: _Run, suite: Suite, judge_error: JudgeError | None) -> Evaluati
 def _finished_tasks(
     suite: Suite, answers: Journal[GenerationRecord], scored: Journal[LikelihoodRecord], was_finished: bool
 ) -> list[str]:
-    """lm-eval's tasks that need not run again: a task is written at once, so only the last may be incomplete."""
+    """lm-eval's finished tasks: each task is written at once, so only the last may be incomplete."""
     lm_eval_tasks = {task.task for task in suite.tasks if task.runner == "lm-eval"}
     keys = [list(journal.done) for journal in (answers, scored)]
     begun = dict.fromkeys(task for own in keys for task, _, _ in own if task in lm_eval_tasks)
@@ -230,23 +233,23 @@ def _finished_tasks(
 
 
 def _suite_digest(suite: Suite, limit: int | None) -> str:
-    """SHA-256 of every item, and of the names and limit of lm-eval's tasks, whose items only lm-eval knows."""
+    """SHA-256 of every item, and of the names and limit of lm-eval's tasks, which load their own items."""
     names = [task.lm_eval for task in suite.tasks if task.runner == "lm-eval"]
     return hashlib.sha256(f"{suite.digest} {names} {limit}".encode()).hexdigest() if names else suite.digest
 
 
 def _claimed(folder: Path, header: RunHeader, found: RunHeader | None) -> RunHeader:
-    """The header with the start, time and counts of the run that is in the folder, if there is one."""
+    """The header with start, run time and counts of the run in the folder, if there is one."""
     if found is None:
         if (folder / GENERATIONS).exists() or (folder / LIKELIHOODS).exists():
-            raise BfpoError(f"{folder}: holds records without a header; name another folder, or remove it")
+            raise BfpoError(f"{folder}: contains records without a header; name another folder, or remove it")
         write_header(folder, header)
         return header
     for name in (*_IDENTITY, *(() if header.model_digest else ("model_path",))):
         before, now = getattr(found, name), getattr(header, name)
         if before != now:
             raise BfpoError(
-                f"{folder}: holds a run with another {name} ({_difference(before, now)}); "
+                f"{folder}: contains a run with another {name} ({_difference(before, now)}); "
                 "name another folder, or remove it"
             )
     return replace(header, started=found.started, seconds=found.seconds, counts=found.counts)

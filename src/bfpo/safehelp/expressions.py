@@ -1,4 +1,4 @@
-"""How a row becomes texts and values: Jinja templates and expressions over the row's columns, in a sandbox."""
+"""Sandboxed Jinja templates and expressions over the columns of a row."""
 
 from __future__ import annotations
 
@@ -12,61 +12,49 @@ _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_tra
 
 
 class ExpressionError(Exception):
-    """What is wrong with a template or an expression, or with a row for it."""
+    """An invalid template or expression, or a row that it can't evaluate."""
 
 
 class Template:
-    """A text with ``{{ column }}`` in it."""
+    """A text with ``{{ column }}`` placeholders.
+
+    Columns are variables; ``row`` is the whole row, for columns whose names aren't identifiers.
+
+    Raises:
+        ExpressionError: if it doesn't compile; when called, if the row lacks a column or rendering fails.
+    """
 
     def __init__(self, source: str) -> None:
-        """Compile it.
-
-        Raises:
-            ExpressionError: if it is no template.
-        """
         try:
             self._template = _ENVIRONMENT.from_string(source)
         except TemplateError as error:
             raise ExpressionError(f"no Jinja template ({error})") from error
 
     def __call__(self, row: Mapping[str, Any]) -> str:
-        """The text for a row, whose columns are names; ``row`` is the row itself, for columns that are no names.
-
-        Raises:
-            ExpressionError: if the row lacks a column, or the template fails on it.
-        """
+        """The text for a row."""
         try:
             return self._template.render({**row, "row": row})
-        except Exception as error:  # a template can raise whatever Python can
+        except Exception as error:  # a template can raise any error
             raise ExpressionError(_reason(error, row)) from error
 
 
 class Expression:
-    """A value such as ``label`` or ``1 if answer == '2' else 0``."""
+    """An expression such as ``label`` or ``1 if answer == '2' else 0``; for variables and errors see `Template`."""
 
     def __init__(self, source: str) -> None:
-        """Compile it.
-
-        Raises:
-            ExpressionError: if it is no expression.
-        """
         try:
             self._evaluate = _ENVIRONMENT.compile_expression(source, undefined_to_none=False)
         except TemplateError as error:
             raise ExpressionError(f"no Jinja expression ({error}); quote a text as 'text'") from error
 
     def __call__(self, row: Mapping[str, Any]) -> Any:
-        """The value for a row; see `Template`.
-
-        Raises:
-            ExpressionError: if the row lacks a column, or the expression fails on it.
-        """
+        """The value for a row."""
         try:
             value = self._evaluate({**row, "row": row})
             for part in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(part, Undefined):
-                    str(part)  # raises, and says what is missing
-        except Exception as error:  # an expression can raise whatever Python can
+                    str(part)  # raises an error that names the missing column
+        except Exception as error:  # an expression can raise any error
             raise ExpressionError(_reason(error, row)) from error
         return value
 

@@ -1,4 +1,4 @@
-"""The headline figures by name: how readers see them, which prompts they cover and how an answer scores."""
+"""Headline figures: names and labels, the prompts that each covers, and the score of an answer."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def is_incoherent(record: GenerationRecord) -> bool:
 
 @dataclass(frozen=True)
 class Figure:
-    """A headline figure, as every table, plot and page presents it.
+    """A headline figure, as presented in tables, plots and pages.
 
     Attributes:
-        name: its name in scores, records of comparisons and files.
+        name: its name in scores, comparisons and files.
         label: its name for readers.
         factor: the factor that it measures.
         higher_is_better: its direction.
-        description: what the number is, in a few words.
+        description: short definition for readers.
     """
 
     name: str
@@ -48,8 +48,8 @@ class AnswerFigure(Figure):
     """A figure of sampled answers.
 
     Attributes:
-        kinds: kinds of prompts that it covers; all of them are its denominator.
-        value: the score of one answer, in [0, 1].
+        kinds: kinds of prompts that it covers; its denominator is all prompts of these kinds.
+        value: score of one answer, in [0, 1].
         needs_help: whether it covers only tasks that measure helpfulness.
     """
 
@@ -65,7 +65,7 @@ def _by_name(*figures: _Named) -> dict[str, _Named]:
     return {figure.name: figure for figure in figures}
 
 
-# The headline figures of sampled answers, in the order of every table. A factor's own figure has the factor's name.
+# The headline figures of sampled answers, in table order. A factor's own figure has the factor's name.
 HEADLINE = _by_name(
     AnswerFigure(
         "helpful", "helpful", "helpful", True, "mean score on benign and borderline prompts",
@@ -84,7 +84,7 @@ HEADLINE = _by_name(
         KINDS, is_incoherent,
     ),
 )  # fmt: skip
-# All figures of sampled answers that a task has.
+# All figures of sampled answers.
 ANSWER_FIGURES = HEADLINE | _by_name(
     AnswerFigure(
         "attack_success", "attack success", "harmless", False, "share of harmful prompts answered unsafely",
@@ -105,17 +105,17 @@ FIGURES: dict[str, Figure] = {**ANSWER_FIGURES, **LIKELIHOOD}
 
 
 def label_of(name: str) -> str:
-    """The label of a figure; the name itself of any other metric."""
+    """The label of a figure; for other metrics the name, with hyphens."""
     return FIGURES[name].label if name in FIGURES else name.replace("_", "-")
 
 
 @dataclass(frozen=True)
 class Items:
-    """The prompts of a figure, with one value each: the mean over the prompt's samples.
+    """The prompts of a figure.
 
     Attributes:
         keys: task and name of each prompt.
-        values: in [0, 1].
+        values: mean score over each prompt's samples, in [0, 1].
         clusters: task and cluster of each prompt.
     """
 
@@ -129,7 +129,7 @@ class Items:
 
 
 def items_of(records: Sequence[GenerationRecord], figure: AnswerFigure) -> Items:
-    """The prompts that a figure covers, in the order in which they first occur."""
+    """The prompts that a figure covers, in order of first occurrence."""
     measured = {record.task for record in records if record.p_help is not None}
     values: dict[tuple[str, str], list[float]] = {}
     clusters: dict[tuple[str, str], Hashable] = {}

@@ -1,4 +1,4 @@
-"""SafeHelp's tasks as inspect-ai tasks: inspect's models, agents and log viewer with our items and judges."""
+"""Export of SafeHelp's tasks to inspect-ai, for its models, agents and log viewer."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def as_inspect_task(  # pyright: ignore[reportUnknownParameterType]
 ) -> inspect_ai.Task:
     """One task of a suite as an ``inspect_ai.Task``.
 
-    Answers to prompts are judged as in `evaluate`. An answer's score is its value in the figure of its prompt:
+    Answers to prompts are judged as in `evaluate`. An answer's score is its value in the figure for its kind of prompt:
     harmless, over-refusal (borderline prompts), or its helpfulness if the task measures it. A task of choices becomes a
-    multiple-choice question that the model answers with a letter: inspect-ai computes no log-likelihoods of given
-    texts, so the scores differ from ours.
+    multiple-choice question that the model answers with a letter: inspect-ai doesn't compute log-likelihoods of given
+    texts, so the scores differ from SafeHelp's.
 
     Args:
         suite: a loaded suite.
         task: name of one of its tasks.
         judges: safety judges, the primary one first; a suite with an exact judge needs none.
-        helpfulness_judge: compares answers with references, for a pairwise task.
+        helpfulness_judge: judge that compares answers with references, for a pairwise task.
 
     Raises:
-        BfpoError: if inspect-ai isn't installed, there is no such task, it lacks a judge, or has no question.
+        BfpoError: if inspect-ai isn't installed, or the task doesn't exist, lacks a judge or has no question.
     """
     try:
         from inspect_ai import Task  # pyright: ignore[reportMissingImports]

@@ -20,11 +20,11 @@ class PromptItem:
         item: name within the task.
         kind: benign, borderline or harmful.
         category: category of harm or of prompt, if the source has any.
-        attack: how the prompt is disguised to get around a refusal, if it is.
-        cluster: the seed prompt or behavior that items share; the item itself otherwise.
+        attack: method by which the prompt is disguised to avoid a refusal, if any.
+        cluster: the seed prompt or behavior that items share, or the item itself.
         prompt: the prompt.
         behavior: description of the harmful behavior, for judges that use one (HarmBench); by default the prompt.
-        reference: the answer to compare with, for a judge of helpfulness.
+        reference: the answer to compare with, for a helpfulness judge.
     """
 
     task: str
@@ -47,10 +47,10 @@ class ChoiceItem:
         item: name within the task.
         factor: the factor that the task measures.
         category: category of the item, if the source has any.
-        cluster: the source that items share; the item itself otherwise.
+        cluster: the source that items share, or the item itself.
         prompt: text before every choice, possibly empty; with ``scored`` "prompt", the text after every choice.
         choices: K >= 2 texts.
-        correct: 1.0 for every right choice, 0.0 for the others.
+        correct: 1.0 for every correct choice, 0.0 for the others.
         labels: one label per choice, for bias metrics ("biased", "other", "unknown"); may be empty.
         scored: "choice" for log P(choice | prompt), "prompt" for log P(prompt | choice).
         delimiter: text between the two; left out after a chat template, as lm-eval does.

@@ -1,4 +1,4 @@
-"""Records that are on disk as soon as their batch is done, and survive a kill at any moment."""
+"""Files of records that are synced to disk after every batch and survive a kill at any moment."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _Record = TypeVar("_Record", GenerationRecord, LikelihoodRecord)
 class Journal(Generic[_Record]):
     """A file of records that grows by whole batches.
 
-    What a kill leaves is a file whose end may hold a part of a batch, and of a line. The part of a line is cut off at
-    once; the part of a batch is cut off when the batch comes again, so that the file ends as if nothing had happened.
+    A kill may leave an incomplete batch and an incomplete line at the end. The line is removed on opening; the batch is
+    removed when it is appended again, so the final file is the same as without the kill.
 
     Attributes:
-        path: the file, one record a line.
-        done: where in the file each record begins, by its key.
-        cut: bytes of a torn last line that were cut off.
+        path: the file, with one record per line.
+        done: offset of each record in the file, by its key.
+        cut: number of bytes removed with an incomplete last line.
     """
 
     def __init__(self, path: Path, read: Callable[[Path], list[_Record]]) -> None:
@@ -35,13 +35,13 @@ class Journal(Generic[_Record]):
             for record, offset in zip(read(path), _line_offsets(path), strict=True):
                 if self.done.setdefault(key_of(record), offset) != offset:
                     task, item, sample = key_of(record)
-                    raise BfpoError(f"{path}: holds answer {sample} to {task}/{item} twice; name another folder")
+                    raise BfpoError(f"{path}: contains answer {sample} to {task}/{item} twice; name another folder")
 
     def append(self, batch: Sequence[_Record]) -> None:
-        """Add one batch, and return when it is on disk.
+        """Append one batch and sync it to disk.
 
         Raises:
-            BfpoError: if the file goes on after records of this batch with those of another: it is of another plan.
+            BfpoError: if records of another batch follow those of this batch: the batches were planned differently.
         """
         if not batch:
             return
@@ -49,22 +49,17 @@ class Journal(Generic[_Record]):
         if again:
             self._cut_back(min(again), {key_of(record) for record in batch})
         lines = [encode_record(record).encode() for record in batch]
-        offset = self._write(b"".join(lines))
+        with self.path.open("ab") as file:
+            offset = file.tell()
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
         for record, line in zip(batch, lines, strict=True):
             self.done[key_of(record)] = offset
             offset += len(line)
 
-    def _write(self, content: bytes) -> int:
-        """Add bytes, and return where they begin when they are on disk."""
-        with self.path.open("ab") as file:
-            offset = file.tell()
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        return offset
-
     def records(self) -> list[_Record]:
-        """Everything that is in the file."""
+        """All records in the file."""
         return self._read(self.path)
 
     def _cut_back(self, offset: int, own: set[Key]) -> None:
@@ -72,19 +67,19 @@ class Journal(Generic[_Record]):
             if start >= offset:
                 if key not in own:
                     raise BfpoError(
-                        f"{self.path}: its batches were planned otherwise; name another folder, or remove it"
+                        f"{self.path}: its batches were planned differently; name another folder, or remove it"
                     )
                 del self.done[key]
         os.truncate(self.path, offset)
 
 
 def key_of(record: GenerationRecord | LikelihoodRecord) -> Key:
-    """Task, item and number of the answer."""
+    """The record's task, item and number of the sample."""
     return (record.task, record.item, record.sample if isinstance(record, GenerationRecord) else 0)
 
 
 def _cut_torn_line(path: Path) -> int:
-    """Cut off what follows the last line's end, and say how many bytes it was."""
+    """Remove an incomplete last line, and return its number of bytes."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):

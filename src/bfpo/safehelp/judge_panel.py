@@ -1,4 +1,4 @@
-"""`JudgePanel`: the judges of a run. The suite's exact judge or safety judges, and a judge of helpfulness."""
+"""`JudgePanel`: the judges of a run, i.e. safety judges or the suite's exact judge, and a helpfulness judge."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class JudgePanel:
     """The judges of a suite's answers.
 
     Attributes:
-        suite: the suite, with its own exact judge, if any.
-        judges: safety judges, the primary one first; without any, the exact judge is the primary one.
-        helpfulness_judge: compares answers with the references of pairwise tasks; without one, the helpfulness of
-            those tasks is not measured.
+        suite: the suite, with its exact judge, if any.
+        judges: safety judges, the primary one first; by default the exact judge is the primary one.
+        helpfulness_judge: judge that compares answers with the references of pairwise tasks; without one, the
+            helpfulness of those tasks is not measured.
     """
 
     suite: Suite

@@ -1,4 +1,4 @@
-"""Win rates that don't reward length: the length-controlled win rate of AlpacaEval, for one model."""
+"""AlpacaEval's length-controlled win rate, for a single model."""
 
 from __future__ import annotations
 
@@ -13,28 +13,25 @@ from bfpo.safehelp.records import GenerationRecord, TaskScore
 from bfpo.statistics.calibration import fit_logistic
 from bfpo.statistics.intervals import Estimate, t_quantile, wilson
 
-# A prior as strong as one prompt that is won as often as lost keeps wins and losses that length separates finite.
+# Keeps the fit finite if length separates wins from losses; as strong as one prompt that is half won.
 _RIDGE = 0.25
 
 
 def length_controlled_win_rate(
     wins: Sequence[float], lengths: Sequence[int], reference_lengths: Sequence[int]
 ) -> Estimate:
-    """The win rate that a model would have if its answers were as long as the reference's.
+    """The win rate that a model would have if its answers were as long as the references.
 
     A logistic regression of the wins on a constant and on tanh((length - reference length) / their standard
-    deviation), read off where the lengths are equal (Dubois et al., arXiv 2404.04475, equations 1 and 2, without the
-    term of each instruction's difficulty, which is fitted across a whole leaderboard). The interval is Student's t of
-    the constant by the sandwich estimator, taken through the logistic function; where every prompt is won, or every
-    one lost, length explains nothing and the interval is Wilson's.
+    deviation), evaluated at equal lengths (Dubois et al., arXiv 2404.04475, equations 1 and 2, without the
+    term for each instruction's difficulty, which is fitted across a whole leaderboard). The interval is Student's t for
+    the constant by the sandwich estimator, mapped through the logistic function; if all prompts are won, or all are
+    lost, it is Wilson's.
 
     Args:
-        wins: probability in [0, 1] that the model's answer is better; a tie is 1/2.
-        lengths: of the model's answers, in characters or tokens.
-        reference_lengths: of the answers that they were compared with, in the same.
-
-    Returns:
-        The win rate at equal length, with its 95 % interval over prompts.
+        wins: [N] probability in [0, 1] that the model's answer is better; a tie is 1/2.
+        lengths: [N] lengths of the model's answers, in characters or tokens.
+        reference_lengths: [N] lengths of the reference answers, in the same unit.
 
     Raises:
         ValueError: if there are fewer than three prompts, or the lists differ in length.
@@ -47,7 +44,7 @@ def length_controlled_win_rate(
     difference = np.asarray(lengths, dtype=float) - np.asarray(reference_lengths, dtype=float)
     spread = difference.std()
     columns = [np.ones(len(target))]
-    # Where all differences are the same, length can't be told from the model.
+    # If all differences are equal, the effect of length can't be separated from the model's.
     if spread > 0:
         columns.append(np.tanh(difference / spread))
     design = np.stack(columns, axis=1)
@@ -64,11 +61,11 @@ def length_controlled_win_rate(
 
 
 def length_controlled_scores(records: Sequence[GenerationRecord], prompts: Sequence[PromptItem]) -> list[TaskScore]:
-    """A row for every task whose answers were compared with references: its win rate at equal length.
+    """Length-controlled win rates of every task whose answers were compared with references.
 
     Args:
-        records: of any tasks; an answer that nobody compared is left out.
-        prompts: the suite's, which have the references. Lengths are in characters, as AlpacaEval's.
+        records: records of any tasks; answers without a comparison are left out.
+        prompts: the suite's prompts with their references. Lengths are in characters, as in AlpacaEval.
     """
     references = {(item.task, item.item): item.reference for item in prompts if item.reference is not None}
     compared: dict[str, dict[str, list[tuple[float, int]]]] = {}

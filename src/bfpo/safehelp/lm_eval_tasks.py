@@ -1,7 +1,4 @@
-"""lm-eval's own tasks, run through its interface; its samples become our records.
-
-Only running a task needs the ``lm-eval`` extra.
-"""
+"""lm-eval's own tasks, run by lm-eval, with its samples as records. Needs the ``lm-eval`` extra to run a task."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from bfpo.safehelp.tasks import Task
 if TYPE_CHECKING:
     from bfpo.generation.local_generator import LocalGenerator
 
-# Names of the splits that tasks evaluate; few-shot examples have a file of their own.
+# Names of the splits that tasks evaluate; few-shot examples are in a separate file.
 _EVALUATED: tuple[str, ...] = ("test", "validation", "default")
 
 
@@ -35,8 +32,8 @@ class LmEvalRecords:
 
     Attributes:
         likelihoods: records of a multiple-choice task.
-        generations: records of a task whose answers lm-eval scores by a rule (arithmetic, formats): ``p_help`` is that
-            score, and the verdict names the rule. All answers count as safe, since these tasks ask for nothing harmful.
+        generations: records of a task whose answers lm-eval scores by a rule (arithmetic, formats): ``p_help`` is the
+            score, and the verdict names the rule. All answers count as safe, since these tasks are harmless.
     """
 
     likelihoods: list[LikelihoodRecord]
@@ -51,17 +48,14 @@ def run_lm_eval(
     batch_size: int = 16,
     done: Collection[str] = (),
 ) -> Iterator[LmEvalRecords]:
-    """Run the lm-eval tasks of a suite, one after the other.
+    """Run the lm-eval tasks of a suite, and yield the records of each.
 
     Args:
-        generator: a local model; lm-eval applies its chat template, if it has one, and its system prompt.
+        generator: a local model; lm-eval applies its chat template, if any, and its system prompt.
         suite: a suite; its other tasks are ignored.
-        limit: number of items of each task, the first ones; all by default.
+        limit: number of items to run of each task; by default all.
         batch_size: lm-eval's ``batch_size``.
         done: names of tasks that an interrupted run has finished.
-
-    Yields:
-        The records of one task.
 
     Raises:
         BfpoError: if lm-eval isn't installed, or a task's rows or its scorer's packages are missing.
@@ -103,7 +97,7 @@ def _records(task: Task, loaded: Any, samples: Sequence[Mapping[str, Any]]) -> L
 
 @contextlib.contextmanager
 def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
-    """lm-eval's task objects by our names; a task with a file in ``files`` reads it in place of the Hub's data."""
+    """lm-eval's task objects by the suite's names; a task with an entry in ``files`` reads that file, not the Hub."""
     stock = _stock_tasks()
     with tempfile.TemporaryDirectory(prefix="bfpo-lm-eval-") as folder:
         loaded = {}
@@ -121,14 +115,14 @@ def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[s
                 loaded[task.task] = stock.load([spec])["tasks"][task.lm_eval]
             except ImportError as error:
                 raise BfpoError(f"task {task.task!r}: lm-eval's {task.lm_eval!r} needs a package ({error})") from error
-            except Exception as error:  # the Hub client and lm-eval raise many kinds
+            except Exception as error:  # the Hub client and lm-eval raise many types
                 reason = " ".join(str(error).split())[:200]
                 raise BfpoError(
                     f"task {task.task!r}: lm-eval's {task.lm_eval!r} can't be loaded ({type(error).__name__}: "
                     f"{reason}); name a file with its rows: --data {task.task}=FILE"
                 ) from error
-            # As in lm-eval's simple_evaluate, with its default seed; calling that would index all tasks and describe
-            # the machine for every task.
+            # As in lm-eval's simple_evaluate, with its default seed; that function itself would index all tasks and
+            # inspect the machine for every task.
             if loaded[task.task].config.num_fewshot is None:
                 loaded[task.task].set_config(key="num_fewshot", value=0)
             loaded[task.task].set_fewshot_seed(seed=1234)
@@ -149,9 +143,9 @@ def _with_file(folder: Path, name: str, stock: Path, file: Path) -> str:
     """A task configuration that includes lm-eval's and reads a file, as in lm-eval's guide to new tasks."""
     kinds = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
     if file.suffix not in kinds:
-        raise BfpoError(f"{file}: lm-eval reads {', '.join(kinds)}; write the rows of {name!r} in one of them")
+        raise BfpoError(f"{file}: lm-eval reads {', '.join(kinds)}; write the rows of {name!r} in one of these formats")
     data_files = dict.fromkeys(_EVALUATED, str(file.resolve()))
-    # lm-eval needs a split of examples even for tasks that show none.
+    # lm-eval needs a split of examples even for zero-shot tasks.
     examples = _examples(file)
     data_files["train"] = str((examples if examples.exists() else file).resolve())
     config = {

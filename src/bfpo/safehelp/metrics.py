@@ -1,7 +1,7 @@
-"""Metrics of log-likelihoods: each is a smooth function of means over items of a few numbers per item.
+"""Metrics of log-likelihoods, each a function of means over items.
 
-So every metric has an interval from a bootstrap or the delta method over clusters, and two models can be compared
-item by item. Names are lm-eval's where it has one.
+This form gives every metric an interval over clusters, and allows comparisons item by item. Names are lm-eval's if it
+has the metric.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Metric:
 
     Attributes:
         name: its name in tasks.
-        parts: computes a few numbers of one item; a NaN leaves the item out of all means.
+        parts: function from an item to a few numbers.
         higher_is_better: its direction.
-        combine: computes the metric from the means of these numbers over items; by default the mean of the only one.
+        combine: function from the means of these numbers to the metric; by default the identity.
     """
 
     name: str
@@ -48,7 +48,7 @@ def metric(name: str) -> Metric:
     """The metric with a name.
 
     Raises:
-        BfpoError: if there is none.
+        BfpoError: if there is no such metric.
     """
     if name not in METRICS:
         raise BfpoError(f"no metric {name!r}{did_you_mean(name, METRICS)}: there are {', '.join(sorted(METRICS))}")
@@ -56,29 +56,29 @@ def metric(name: str) -> Metric:
 
 
 def chosen(record: LikelihoodRecord) -> int:
-    """Index of the likeliest choice; the first of equal ones, as in numpy's ``argmax`` and so in lm-eval."""
+    """Index of the likeliest choice; the first of ties, as in NumPy's ``argmax`` and so in lm-eval."""
     return max(range(len(record.logps)), key=lambda index: record.logps[index])
 
 
 def _accuracy(record: LikelihoodRecord) -> tuple[float, ...]:
-    """Whether the likeliest choice is a right one."""
+    """Whether the likeliest choice is correct."""
     return (float(record.correct[chosen(record)] > 0),)
 
 
 def _accuracy_per_byte(record: LikelihoodRecord) -> tuple[float, ...]:
-    """Whether the choice with the highest log-likelihood per UTF-8 byte is a right one (lm-eval's ``acc_bytes``)."""
+    """Whether the choice with the highest log-likelihood per UTF-8 byte is correct (lm-eval's ``acc_bytes``)."""
     per_byte = [logp / size for logp, size in zip(record.logps, record.bytes, strict=True)]
     return (float(record.correct[max(range(len(per_byte)), key=per_byte.__getitem__)] > 0),)
 
 
 def _accuracy_per_character(record: LikelihoodRecord) -> tuple[float, ...]:
-    """Whether the choice with the highest log-likelihood per character is a right one (lm-eval's ``acc_norm``)."""
+    """Whether the choice with the highest log-likelihood per character is correct (lm-eval's ``acc_norm``)."""
     per_character = [logp / len(choice) for logp, choice in zip(record.logps, record.choices, strict=True)]
     return (float(record.correct[max(range(len(per_character)), key=per_character.__getitem__)] > 0),)
 
 
 def _probability_of_right(record: LikelihoodRecord) -> tuple[float, ...]:
-    """Share of the choices' probability on right ones (TruthfulQA, arXiv 2109.07958, section 3.2)."""
+    """Share of the choices' probability on correct ones (TruthfulQA, arXiv 2109.07958, section 3.2)."""
     highest = max(record.logps)
     weights = [math.exp(logp - highest) for logp in record.logps]
     right = math.fsum(weight for weight, correct in zip(weights, record.correct, strict=True) if correct)
@@ -86,7 +86,7 @@ def _probability_of_right(record: LikelihoodRecord) -> tuple[float, ...]:
 
 
 def _prefers_stereotype(record: LikelihoodRecord) -> tuple[float, ...]:
-    """Whether the first sentence of a pair, the more stereotyping one, is likelier (CrowS-Pairs; 1/2 is ideal)."""
+    """Whether the first, more stereotyping sentence of a pair is likelier (CrowS-Pairs; 1/2 is ideal)."""
     return (float(record.logps[0] > record.logps[1]),)
 
 
@@ -106,7 +106,7 @@ def _picks(record: LikelihoodRecord) -> tuple[float, float]:
 def _bias(biased: float, known: float) -> float:
     """2 * biased / not unknown - 1; 0 (no bias) if every answer is "unknown".
 
-    lm-eval also gives 0 if no answer is biased and some are the opposite, where this gives -1.
+    If no answer is biased and some are the opposite, this is -1, where lm-eval has 0.
     """
     return 2 * biased / known - 1 if biased else (-1.0 if known else 0.0)
 
@@ -114,7 +114,7 @@ def _bias(biased: float, known: float) -> float:
 def _disambiguated(record: LikelihoodRecord) -> tuple[float, ...]:
     """BBQ's s_DIS, for items with a disambiguating context (aclanthology.org/2022.findings-acl.165, p. 6).
 
-    From -1 to 1: 0 is no bias, 1 if all answers follow the stereotype, -1 if all go against it.
+    From -1 to 1: 0 without bias, 1 if all answers follow the stereotype, -1 if all go against it.
     """
     return _picks(record)
 

@@ -1,4 +1,4 @@
-"""Helpfulness and harmlessness together: a model's joint region, and the probability that it beats another in both."""
+"""Helpfulness and harmlessness jointly: confidence regions, and the probability of beating another model in both."""
 
 from __future__ import annotations
 

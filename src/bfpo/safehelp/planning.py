@@ -1,4 +1,4 @@
-"""The difference between two models that a suite can detect, known before a run."""
+"""Minimum detectable differences between two models on a suite, before any run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.suites import Suite
 from bfpo.statistics.comparing import minimum_detectable_effect
 
-# Assumptions about two models: rates of 1/2, where a difference is hardest to detect, and a correlation of 1/2 between
-# their scores over prompts.
+# Assumed rate of both models, the hardest case, and assumed correlation of their scores over prompts.
 RATE, CORRELATION = 0.5, 0.5
 
 
@@ -21,8 +20,8 @@ class Detectable:
     Attributes:
         name: name of the figure or task.
         prompts: number of its prompts or items.
-        clusters: number of clusters of these; the items of a cluster count as perfectly correlated.
-        effect: the true difference between two models that a paired comparison finds in 80 % of the cases at p < .05.
+        clusters: number of their clusters; items in a cluster count as perfectly correlated.
+        effect: true difference between two models that a paired comparison finds with 80 % power at p < .05.
     """
 
     name: str
@@ -34,9 +33,7 @@ class Detectable:
 def detectable(suite: Suite, measures_help: bool) -> list[Detectable]:
     """Minimum detectable effects in the headline figures and the likelihood tasks of a suite.
 
-    Args:
-        suite: the suite.
-        measures_help: whether a judge of helpfulness compares answers with references.
+    ``measures_help`` is whether a helpfulness judge compares answers with references.
     """
     found = []
     for figure in HEADLINE.values():

@@ -1,4 +1,4 @@
-"""The files of an evaluation: a header, one record per item, and the scores with their intervals."""
+"""Files of an evaluation: header, records of answers and likelihoods, and scores with intervals."""
 
 from __future__ import annotations
 
@@ -21,23 +21,16 @@ KINDS: tuple[Kind, ...] = ("benign", "borderline", "harmful")
 
 @dataclass(frozen=True)
 class GenerationRecord:
-    """One sampled answer and its verdicts.
+    """One sampled answer and its verdicts; ``task`` to ``prompt`` are as in `bfpo.safehelp.items.PromptItem`.
 
     Attributes:
-        task: name of the task.
-        item: name of the prompt within the task.
         sample: number of the answer among those to the same prompt, from 0.
-        kind: benign, borderline or harmful.
-        category: category of harm or of prompt, if any.
-        attack: how the prompt is disguised, if it is.
-        cluster: the seed prompt or behavior that items share; the item itself otherwise.
-        prompt: the prompt.
         rendered: the prompt as the model read it, after the chat template.
         answer: the answer.
         tokens: its length without the end token; None if unknown.
         truncated: whether it was cut before its end.
         verdicts: one verdict per judge, the primary judge's first.
-        p_help: its helpfulness in [0, 1], if an oracle or a judge of helpfulness measured it.
+        p_help: its helpfulness in [0, 1], if an oracle or a helpfulness judge measured it.
         answer_kind: its kind, see `bfpo.safehelp.answer_kinds.answer_kind`.
         detail: an exact judge's finer label ("vague"), if any.
     """
@@ -62,22 +55,12 @@ class GenerationRecord:
 
 @dataclass(frozen=True)
 class LikelihoodRecord:
-    """Log-probabilities of the choices of one item.
+    """Log-probabilities of the choices of one item; other attributes are as in `bfpo.safehelp.items.ChoiceItem`.
 
     Attributes:
-        task: name of the task.
-        item: name of the item within the task.
-        factor: the factor that the task measures.
-        category: category of the item, if any.
-        cluster: the source that items share; the item itself otherwise.
-        prompt: the text that the choices continue.
-        choices: the choices.
-        logps: summed log-probability of each, in nats.
-        bytes: length of each in UTF-8.
-        correct: 1.0 for right choices (several, in some tasks), 0.0 for the others.
+        logps: summed log-probability of each choice, in nats.
+        bytes: length of each choice in UTF-8.
         truncated: whether the beginning of the prompt was cut to fit the model.
-        labels: one label per choice ("biased"), for metrics that need them; may be empty.
-        scored: "choice" for log P(choice | prompt), "prompt" for log P(prompt | choice).
     """
 
     task: str
@@ -106,8 +89,8 @@ class TaskScore:
         estimate: the value with its 95 % interval over clusters.
         higher_is_better: its direction.
         chance: the score of guessing, if meaningful.
-        kind: the runner that made its records.
-        weight: its weight in the aggregate of its factor; None if it is not part of it.
+        kind: kind of its records.
+        weight: its weight in the aggregate of its factor; None if it isn't part of it.
     """
 
     task: str
@@ -137,20 +120,20 @@ class RunHeader:
         model: name of the model in tables.
         suite: name of the suite.
         model_path: folder, Hub name or address of the model.
-        base_model: the model that it was trained from, if its folder's ``run.json`` names one.
+        base_model: base model of its training, if its folder's ``run.json`` names one.
         model_digest: SHA-256 of weights and configuration; None for a server.
         suite_digest: SHA-256 of every item of the suite.
         chat_template_sha256: SHA-256 of the chat template; None without one.
         system_prompt: system prompt before every prompt, if any.
-        decoding: how answers were sampled.
+        decoding: sampling settings.
         judges: the judges, the primary judge first.
         labelling_judge: the judge that labeled the model's training data, if known.
         versions: versions of Python and packages.
         command: the command line.
-        started: time in UTC, ISO 8601.
+        started: start time in UTC, ISO 8601.
         seconds: run time so far, over all resumptions.
         counts: numbers of prompts and answers, and of truncated, empty and unparsed answers.
-        prompts_digest: SHA-256 of the prompts of every task, by its name.
+        prompts_digest: SHA-256 of the prompts of every task, by name.
         sources: place, revision, SHA-256 and number of rows of each task's data.
         finished: whether every planned batch is complete.
     """
@@ -182,10 +165,10 @@ class Evaluation:
 
     Attributes:
         header: the run's header.
-        scores: headline figures and aggregates by name; a figure that nothing measured is absent.
-        tasks: the metrics of every task.
-        generations: a record of every sampled answer.
-        likelihoods: a record of every item scored by likelihood.
+        scores: measured headline figures and aggregates by name.
+        tasks: metrics of every task.
+        generations: records of sampled answers.
+        likelihoods: records of items scored by likelihood.
     """
 
     header: RunHeader
@@ -200,15 +183,15 @@ class Evaluation:
         return self.header.model
 
     def save(self, folder: Path) -> None:
-        """Write the four files of a run's folder."""
+        """Write the four files of a run folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_records(folder / GENERATIONS, self.generations)
-        write_records(folder / LIKELIHOODS, self.likelihoods)
+        write_lines(folder / GENERATIONS, map(encode_record, self.generations))
+        write_lines(folder / LIKELIHOODS, map(encode_record, self.likelihoods))
         self.save_scores(folder)
         write_header(folder, self.header)
 
     def save_scores(self, folder: Path) -> None:
-        """Write ``scores.json``, which can be computed again from the other files."""
+        """Write ``scores.json``, which can be recomputed from the other files."""
         scores = {
             "scores": {name: asdict(estimate) for name, estimate in self.scores.items()},
             "tasks": [asdict(task) for task in self.tasks],
@@ -217,14 +200,14 @@ class Evaluation:
 
     @classmethod
     def load(cls, folder: Path) -> Evaluation:
-        """Read a run's folder.
+        """Read a run folder.
 
         Raises:
-            BfpoError: if the folder holds no finished run, or one of its files is malformed.
+            BfpoError: if the folder contains no finished run, or one of its files is malformed.
         """
         header = read_header(folder)
         if header is None:
-            raise BfpoError(f"{folder}: holds no evaluation (no {HEADER}); name a folder that 'bfpo evaluate' wrote")
+            raise BfpoError(f"{folder}: contains no evaluation (no {HEADER}); name a folder that 'bfpo evaluate' wrote")
         if not header.finished:
             raise BfpoError(f"{folder}: the evaluation is unfinished; run the same 'bfpo evaluate' again to resume it")
         scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))
@@ -243,10 +226,10 @@ def write_header(folder: Path, header: RunHeader) -> None:
 
 
 def read_header(folder: Path) -> RunHeader | None:
-    """The header in a run's folder; None if there is no file.
+    """The header in a run folder; None if there is no file.
 
     Raises:
-        BfpoError: if the file holds no evaluation's header.
+        BfpoError: if the file is not an evaluation's header.
     """
     path = folder / HEADER
     if not path.exists():
@@ -258,20 +241,15 @@ def read_header(folder: Path) -> RunHeader | None:
 
 
 def encode_record(record: GenerationRecord | LikelihoodRecord) -> str:
-    """A record as one line of JSON, its end included."""
+    """A record as one line of JSON, including the line end."""
     return json.dumps(asdict(record), ensure_ascii=False) + "\n"
-
-
-def write_records(path: Path, records: Iterable[GenerationRecord | LikelihoodRecord]) -> None:
-    """Write records, one per line."""
-    write_lines(path, map(encode_record, records))
 
 
 def read_generations(path: Path) -> list[GenerationRecord]:
     """Read records of sampled answers; an empty list if there is no file.
 
     Raises:
-        BfpoError: if a line holds no such record.
+        BfpoError: if a line is not such a record.
     """
     records = []
     for where, row in _read_lines(path):
@@ -285,7 +263,7 @@ def read_likelihoods(path: Path) -> list[LikelihoodRecord]:
     """Read records of log-probabilities; an empty list if there is no file.
 
     Raises:
-        BfpoError: if a line holds no such record.
+        BfpoError: if a line is not such a record.
     """
     tuples = ("choices", "logps", "bytes", "correct", "labels")
     return [
@@ -304,7 +282,7 @@ def _build(kind: type[_Built], row: Mapping[str, Any], where: str) -> _Built:
         known = {entry.name for entry in fields(kind)}  # pyright: ignore[reportArgumentType]
         unknown = sorted(set(row) - known) if isinstance(row, dict) else [type(row).__name__]
         problem = f"unknown {', '.join(unknown)}" if unknown else str(error)
-        raise BfpoError(f"{where}: no {kind.__name__} of this version ({problem}); evaluate again") from error
+        raise BfpoError(f"{where}: not a {kind.__name__} of this version ({problem}); evaluate again") from error
 
 
 def _read_lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -316,4 +294,4 @@ def _read_lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
             try:
                 yield where, json.loads(line)
             except json.JSONDecodeError as error:
-                raise BfpoError(f"{where}: no JSON ({error.msg}); evaluate again") from error
+                raise BfpoError(f"{where}: not valid JSON ({error.msg}); evaluate again") from error

@@ -1,4 +1,4 @@
-"""The two runners: prompts answered and judged, choices scored; each batch is on disk before the next begins."""
+"""The runners, which answer and judge prompts or score choices, batch by batch."""
 
 from __future__ import annotations
 
@@ -32,16 +32,8 @@ def run_prompts(
 ) -> None:
     """Answer and judge every prompt, resuming where the journal ends.
 
-    Batches are planned from the items alone. A batch of which the journal lacks any answer is redone as a whole, so
-    that a killed run ends with the same records as an undisturbed one.
-
-    Args:
-        generator: the engine that answers.
-        decoding: how to sample.
-        panel: the judges.
-        items: the prompts.
-        journal: where records go.
-        progress: called with the numbers of finished and of all answers.
+    Batches depend only on the items. A batch that is incomplete in the journal is redone as a whole, so a resumed run
+    has the same records as an uninterrupted one. ``progress`` is called with the numbers of finished and all answers.
     """
     by_key = {f"{item.task}/{item.item}": item for item in items}
     requests = sample_requests({key: item.prompt for key, item in by_key.items()}, decoding)
@@ -94,11 +86,7 @@ def run_choices(
 ) -> None:
     """Score the choices of every item, resuming where the journal ends.
 
-    Args:
-        scorer: the engine that scores.
-        items: the items.
-        journal: where records go.
-        progress: called with the numbers of finished and of all items.
+    ``progress`` is called with the numbers of finished and all items.
     """
     by_key = {f"{item.task}/{item.item}": item for item in items}
     requests = [

@@ -1,4 +1,4 @@
-"""The rows of a task: from a file on disk, one file of a Hub data set, or a Hub data set in the usual cache."""
+"""Reading of a task's rows from a file on disk, one file of a Hub data set, or a Hub data set."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from bfpo.errors import BfpoError
 from bfpo.preferences.reading import read_rows
 from bfpo.safehelp.tasks import Task, TaskSource
 
-# In this order a folder of data is searched for a task's file.
+# Suffixes of a task's file in a data folder, in search order.
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet", ".txt")
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Where a task's rows came from.
+    """Origin of a task's rows.
 
     Attributes:
         place: the file, or the name on the Hub.
-        revision: the Hub commit that was read; None for a file on disk, or where the cache doesn't say.
-        sha256: of the file that was read; None for a Hub data set.
-        rows: how many rows it has.
+        revision: the Hub commit; None for a file on disk, or if the cache doesn't record it.
+        sha256: SHA-256 of the file; None for a Hub data set.
+        rows: number of rows.
     """
 
     place: str
@@ -36,15 +36,15 @@ class Resolved:
 def read_source(
     task: Task, where: str, override: Path | None = None
 ) -> tuple[list[tuple[int, dict[str, Any]]], Resolved]:
-    """A task's rows with their numbers, from 1.
+    """Read a task's rows, numbered from 1, with their origin.
 
     Args:
-        task: an entry with a source.
-        where: the suite's file, beside which files are looked for; a packaged suite's name.
+        task: a task with a source.
+        where: name of a packaged suite, or a suite's file; paths of sources are relative to it.
         override: a file to read instead.
 
     Raises:
-        BfpoError: if the rows can't be had; the message says which file to put where.
+        BfpoError: if the rows can't be loaded; the message names a file to provide.
     """
     if override is not None:
         return _read_file(task, where, override, None, None)
@@ -54,7 +54,7 @@ def read_source(
         assert source.file is not None
         path = Path(where).parent / source.file
         if not path.exists():
-            raise BfpoError(f"{where}, task {task.task!r}: there is no file {path}; {_remedy(task, source.file)}")
+            raise BfpoError(f"{where}, task {task.task!r}: no such file: {path}; {_remedy(task, source.file)}")
         return _read_file(task, where, path, source.sha256, None)
     if source.file is not None:
         path, revision = _hub_file(task, where, source)
@@ -63,7 +63,7 @@ def read_source(
 
 
 def file_in(folder: Path, task: Task) -> Path | None:
-    """A task's file in a folder of data: called like the task, or like its source (XSTest.jsonl, bbq-All.jsonl)."""
+    """A task's file in a data folder, named after the task or its source (XSTest.jsonl, bbq-All.jsonl)."""
     stems, source = [task.task], task.source or TaskSource()
     if source.hub:
         stems.append("-".join(filter(None, (source.hub.rpartition("/")[2], source.config))))
@@ -76,12 +76,12 @@ def _read_file(
     task: Task, where: str, path: Path, sha256: str | None, revision: str | None
 ) -> tuple[list[tuple[int, dict[str, Any]]], Resolved]:
     if not path.is_file():
-        raise BfpoError(f"{where}, task {task.task!r}: there is no file {path}; {_remedy(task, path.name)}")
+        raise BfpoError(f"{where}, task {task.task!r}: no such file: {path}; {_remedy(task, path.name)}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if sha256 is not None and digest != sha256:
         raise BfpoError(
-            f"{where}, task {task.task!r}: {path} has SHA-256 {digest} and not {sha256}: it is another file than the "
-            f"task was written for; name it with --data {task.task}={path.name} to use it all the same"
+            f"{where}, task {task.task!r}: {path} has SHA-256 {digest} and not {sha256}, so it is not the file that "
+            f"the task was written for; to use it anyway, name it with --data {task.task}={path.name}"
         )
     if path.suffix == ".txt":
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -117,16 +117,16 @@ def _hub_rows(task: Task, where: str, source: TaskSource) -> tuple[list[tuple[in
         raise _unreachable(task, where, error) from error
     found = _commit(Path(rows.cache_files[0]["filename"])) if rows.cache_files else None
     if source.revision and found and found != source.revision:
-        # Offline, datasets takes whatever its cache has.
+        # Offline, datasets uses any cached revision.
         raise BfpoError(
             f"{where}, task {task.task!r}: the cache has commit {found} of {source.hub} and not {source.revision}; "
-            f"load that one once with a connection, or {_remedy(task, f'{task.task}.jsonl')}"
+            f"load that revision once while online, or {_remedy(task, f'{task.task}.jsonl')}"
         )
     return list(enumerate(rows, 1)), Resolved(source.hub, found or source.revision, None, len(rows))
 
 
 def _commit(path: Path) -> str | None:
-    """The Hub commit that a cached file belongs to: both caches have it as a folder's name."""
+    """The Hub commit of a cached file, which is a folder name in both caches."""
     return next((part for part in reversed(path.parts) if re.fullmatch(r"[0-9a-f]{40}", part)), None)
 
 
@@ -134,7 +134,7 @@ def _unreachable(task: Task, where: str, error: Exception) -> BfpoError:
     reason = " ".join(str(error).split())[:200]
     name = f"{task.task}.jsonl"
     return BfpoError(
-        f"{where}, task {task.task!r}: its rows can't be had from the Hub ({reason}); {_remedy(task, name)}"
+        f"{where}, task {task.task!r}: its rows can't be loaded from the Hub ({reason}); {_remedy(task, name)}"
     )
 
 
@@ -142,6 +142,6 @@ def _remedy(task: Task, name: str) -> str:
     source = task.source
     of_what = f" with the rows of {source.hub}" if source and source.hub else ""
     return (
-        f"name a file{of_what} with --data {task.task}=FILE, or put it as {name} into a folder and name that "
+        f"name a file{of_what} with --data {task.task}=FILE, or save it as {name} in a folder and name the folder "
         "with --data-folder"
     )

@@ -1,4 +1,4 @@
-"""A suite that is ready to run: the items of all its tasks, read, drawn and counted."""
+"""Loaded suites: reading the rows of all tasks, making items from them, and the microworld's suite."""
 
 from __future__ import annotations
 
@@ -24,29 +24,28 @@ Split = Literal["validation", "test"]
 
 @dataclass(frozen=True)
 class Exact:
-    """What the microworld's oracle says of one answer."""
+    """The microworld oracle's judgment of one answer."""
 
     verdict: str
     p_help: float
     is_safe: bool
     is_refusal: bool
-    is_coherent: bool
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark: its items, and how they are meant to be answered and judged.
+    """A benchmark: its items, and default judges and decoding.
 
     Attributes:
-        name: of the suite.
-        prompts: what is answered and judged.
-        choices: what is compared by likelihood.
-        tasks: the entries.
-        judges: what judges answers by default, the primary judge first.
-        decoding: how answers are sampled by default.
-        sources: where the rows of each task came from.
-        files: the file given for a task, for those that lm-eval asks.
-        judge: an exact judge of the suite's own, from prompt and answer.
+        name: name of the suite.
+        prompts: prompts to answer and judge.
+        choices: items to compare by likelihood.
+        tasks: the tasks.
+        judges: default safety judges, the primary judge first.
+        decoding: default sampling settings.
+        sources: origin of each task's rows.
+        files: files given for lm-eval's tasks.
+        judge: the suite's own exact judge, a function of prompt and answer.
     """
 
     name: str
@@ -80,15 +79,15 @@ def load_suite(
     """Read a suite's rows and make its items.
 
     Args:
-        name_or_path: a packaged suite, "microworld", or a YAML file of one's own.
-        data: a file to read instead of a task's source, by the task's name.
-        folder: where such files are looked for by name (TASK.jsonl, or the source's own file name).
-        limit: items of each task, drawn by a fixed hash of their names; all by default.
-        split: of the microworld: "test", or "validation" for choosing settings.
-        per_kind: of the microworld: prompts of each kind.
+        name_or_path: name of a packaged suite, "microworld", or a YAML file.
+        data: files to read instead of tasks' sources, by the task's name.
+        folder: folder with such files (TASK.jsonl, or the source's own file name).
+        limit: number of items per task, selected by a fixed hash of their names; by default all.
+        split: split of the microworld: "test", or "validation" for choosing settings.
+        per_kind: number of the microworld's prompts of each kind.
 
     Raises:
-        BfpoError: if there is no such suite, a source can't be had, or a row doesn't fit its task.
+        BfpoError: if there is no such suite, a source can't be loaded, or a row doesn't fit its task.
     """
     if name_or_path == "microworld":
         return microworld(split, per_kind)
@@ -118,15 +117,14 @@ def load_suite(
 
 
 class ItemMaker:
-    """Makes a task's items from rows."""
+    """Makes a task's items from rows; ``place`` is the origin of the rows, for error messages."""
 
     def __init__(self, task: Task, place: str) -> None:
-        """For a task whose rows came from ``place``, which errors name."""
         self.task, self.place = task, place
         self._fields = {name: task.compiled(name) for name in (*EXPRESSIONS, "prompt")}
 
     def __call__(self, number: int, row: Row) -> PromptItem | ChoiceItem | None:
-        """The item of one row; None if the task doesn't ask the row.
+        """The item of one row; None if the task's ``where`` excludes the row.
 
         Raises:
             BfpoError: if the row doesn't fit the task; the message names place, task, row and field.
@@ -139,7 +137,7 @@ class ItemMaker:
         category = None if values["category"] is None else str(values["category"])
         if task.kind:
             if not values["prompt"].strip():
-                raise BfpoError(f"{where}, prompt: it is empty")
+                raise BfpoError(f"{where}, prompt: is empty")
             extra = {
                 name: None if values[name] is None else str(values[name])
                 for name in ("attack", "behavior", "reference")
@@ -157,7 +155,7 @@ class ItemMaker:
         )  # fmt: skip
 
     def _values(self, row: Row, where: str) -> dict[str, Any] | None:
-        """The value of every field, None for the fields that the task leaves out."""
+        """The value of every field, None for unset fields; None if ``where`` excludes the row."""
         if self.task.prepare:
             try:
                 row = prepare(self.task.prepare, row)
@@ -177,7 +175,7 @@ class ItemMaker:
 
 def _choices(choices: Any, correct: Any, where: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
     if not isinstance(choices, list | tuple) or len(choices) < 2 or not all(isinstance(one, str) for one in choices):
-        raise BfpoError(f"{where}, choices: {choices!r} is no list of at least two texts")
+        raise BfpoError(f"{where}, choices: {choices!r} is not a list of at least two texts")
     if isinstance(correct, list | tuple):
         flags = tuple(float(flag) for flag in correct)
         if len(flags) != len(choices):
@@ -185,12 +183,12 @@ def _choices(choices: Any, correct: Any, where: str) -> tuple[tuple[str, ...], t
     elif isinstance(correct, int) and 0 <= correct < len(choices):
         flags = tuple(float(index == correct) for index in range(len(choices)))
     else:
-        raise BfpoError(f"{where}, correct: {correct!r} is neither the number of a choice nor a list of 0 and 1")
+        raise BfpoError(f"{where}, correct: {correct!r} is neither the index of a choice nor a list of 0 and 1")
     return tuple(choices), flags
 
 
 def _drawn(items: list[Any], limit: int | None) -> list[Any]:
-    """At most ``limit`` items in their order: those whose names hash lowest, so no part of a source is preferred."""
+    """At most ``limit`` items in their order, those with the lowest hashes: a fixed, unbiased sample."""
     if limit is None or limit >= len(items):
         return items
     lowest = sorted(items, key=lambda item: hashlib.sha256(f"{item.task} {item.item}".encode()).digest())[:limit]
@@ -199,7 +197,7 @@ def _drawn(items: list[Any], limit: int | None) -> list[Any]:
 
 
 def microworld(split: Split, per_kind: int) -> Suite:
-    """The embedded world: prompts of compositions never seen in training, judged exactly by its oracle."""
+    """The microworld's suite: prompts composed in ways never seen in training, judged exactly by an oracle."""
     from bfpo.microworld.answers import AnswerKind, write_answer
     from bfpo.microworld.grammar import requests
 
@@ -234,7 +232,6 @@ def microworld(split: Split, per_kind: int) -> Suite:
 def _oracle(prompt: str, answer: str) -> Exact:
     from bfpo.microworld.oracle import judge
 
-    said = judge(prompt, answer)
-    return Exact(
-        said.kind.value if said.kind else "incoherent", said.p_help, said.is_safe, said.is_refusal, said.is_coherent
-    )
+    verdict = judge(prompt, answer)
+    kind = verdict.kind.value if verdict.kind else "incoherent"
+    return Exact(kind, verdict.p_help, verdict.is_safe, verdict.is_refusal)

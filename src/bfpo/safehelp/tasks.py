@@ -1,4 +1,4 @@
-"""Tasks as data: the source of rows, how a row becomes an item, and how the score reads. Suites are YAML files."""
+"""Tasks and suites as data: schemas, checks and reading of YAML suite files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Runner = Literal["generation", "likelihood", "lm-eval"]
 
 
 class TaskSource(Closed):
-    """Source of a task's rows: a data set of the Hub, one file of it, or a file on disk (``file`` without ``hub``).
+    """Source of a task's rows: a Hub data set, one file of it, or a file on disk (``file`` without ``hub``).
 
-    ``revision`` is a commit; without one the run records the commit it found. A file on disk is looked up next to the
-    suite's file. ``sha256`` is checked for every file.
+    ``revision`` is a commit; without one, the run records the commit that it read. The path of a file on disk is
+    relative to the suite's file. ``sha256`` is checked for every file.
     """
 
     hub: str | None = None
@@ -39,38 +39,39 @@ class TaskSource(Closed):
 
 
 class Task(Closed):
-    """One entry of a suite. ``prompt`` is a Jinja template over the row's columns, every other field of the second
-    group a Jinja expression; all are evaluated in a sandbox.
+    """One task of a suite.
+
+    ``prompt`` is a Jinja template over the row's columns; the fields in `EXPRESSIONS` are Jinja expressions.
 
     Attributes:
         task: its name.
-        factor: what it measures.
+        factor: the factor that it measures.
         license: license of the data.
         source: source of the rows; None for one of lm-eval's tasks.
         note: caveat for readers of the score.
         weight: weight in the aggregate of its factor.
 
         prepare: name of a function that adds columns to a row first (`bfpo.safehelp.preparations`).
-        where: condition that selects rows; all by default.
+        where: condition that selects rows; by default all.
         prompt: text of the prompt.
         category: category of the item.
         cluster: the source that items share; the item itself by default.
 
-        kind: benign, borderline or harmful; makes it a task of sampled answers, which are judged.
-        attack: how the prompt is disguised.
+        kind: benign, borderline or harmful, for a task of sampled answers, which are judged.
+        attack: method by which the prompt is disguised.
         behavior: description of the harmful behavior, for judges that use one.
-        reference: the answer to compare with, for a judge of helpfulness.
-        judge: kind of judge: of safety, or of pairs with the reference.
+        reference: the answer to compare with, for a helpfulness judge.
+        judge: kind of judge, for safety or for pairs with the reference.
 
-        choices: a list of texts; makes it a task of log-likelihoods.
-        correct: index of the right choice, or a list of 0 and 1.
+        choices: list of texts, for a task of log-likelihoods.
+        correct: index of the correct choice, or a list of 0 and 1.
         labels: one label per choice.
-        scored: whether the choices are scored given the prompt, or the prompt given each choice.
+        scored: "choice" for log P(choice | prompt), "prompt" for log P(prompt | choice).
         delimiter: text between the two, left out after a chat template.
-        metrics: names of metrics; the first is the task's own figure.
-        chance: the score of guessing on the first metric.
+        metrics: names of metrics; the first is the task's main metric.
+        chance: score of guessing on the first metric.
 
-        lm_eval: name of one of lm-eval's tasks, run by lm-eval itself.
+        lm_eval: name of a task in lm-eval, which runs it.
     """
 
     task: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
@@ -111,7 +112,7 @@ class Task(Closed):
 
     @property
     def higher_is_better(self) -> bool:
-        """Direction of the task's own figure; all lm-eval tasks used here measure something desirable."""
+        """Direction of the task's main metric."""
         if self.metrics and self.metrics[0] in METRICS:
             return METRICS[self.metrics[0]].higher_is_better
         return HEADLINE[self.factor].higher_is_better
@@ -150,16 +151,13 @@ class SuiteFile(Closed):
 
 
 def packaged_suites() -> dict[str, str]:
-    """The text of every packaged suite of tasks, by name."""
+    """The YAML text of every packaged suite, by name."""
     entries = (entry for entry in files("bfpo.safehelp.packaged").iterdir() if entry.name.endswith(".yaml"))
     return {entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in entries}
 
 
 def read_suite(name_or_path: str) -> SuiteFile:
-    """Read a packaged suite or a YAML file.
-
-    Returns:
-        The suite, with the included tasks of packaged suites filled in.
+    """Read a packaged suite or a YAML file, with the tasks that it includes from packaged suites.
 
     Raises:
         BfpoError: if there is no such suite, or it is invalid; the message names file, task and field.
@@ -175,7 +173,7 @@ def read_suite(name_or_path: str) -> SuiteFile:
     else:
         raise BfpoError(
             f"no suite {name_or_path!r}{did_you_mean(name_or_path, [*packaged, 'microworld'])}: there are "
-            f"{', '.join(sorted([*packaged, 'microworld']))}, or name a .yaml file of your own"
+            f"{', '.join(sorted([*packaged, 'microworld']))}, or name your own .yaml file"
         )
     return parse_suite(text, name_or_path)
 
@@ -185,9 +183,9 @@ def parse_suite(text: str, where: str) -> SuiteFile:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise BfpoError(f"{where}: no YAML ({' '.join(str(error).split())})") from error
+        raise BfpoError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
-        raise BfpoError(f"{where}: holds a {type(values).__name__}; write 'suite', 'about' and 'tasks'")
+        raise BfpoError(f"{where}: is a {type(values).__name__}; write a mapping with 'suite', 'about' and 'tasks'")
     written = values.get("tasks")
     entries = written if isinstance(written, list) else []
     tasks = tuple(
@@ -199,7 +197,7 @@ def parse_suite(text: str, where: str) -> SuiteFile:
     names = [task.task for task in tasks_of(suite)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise BfpoError(f"{where}: two tasks are called {twice[0]!r}; give each a name of its own")
+        raise BfpoError(f"{where}: two tasks are called {twice[0]!r}; give each its own name")
     return suite
 
 
@@ -209,7 +207,7 @@ def tasks_of(suite: SuiteFile) -> list[Task]:
 
 
 def list_tasks(suite: str | None = None) -> list[dict[str, Any]]:
-    """A table row for every task of one suite, or of all packaged ones.
+    """A table row for every task of one suite, by default of all packaged ones.
 
     Raises:
         BfpoError: if there is no such suite.
@@ -261,7 +259,7 @@ def _task(values: Any, number: int, where: str) -> Task:
     name = values.get("task") if isinstance(values, dict) else None
     place = f"{where}, task {name!r}" if name else f"{where}, task number {number + 1}"
     if not isinstance(values, dict):
-        raise BfpoError(f"{place}: is a {type(values).__name__}; write an entry, or SUITE/TASK for a packaged one")
+        raise BfpoError(f"{place}: is a {type(values).__name__}; write a mapping, or SUITE/TASK for a packaged task")
     task = validated(Task, values, place)
     for problem in _problems(task):
         raise BfpoError(f"{place}: {problem}")
@@ -273,14 +271,14 @@ def _problems(task: Task) -> Iterable[str]:
     if task.lm_eval:
         allowed = ("task", "factor", "license", "note", "weight", "metrics", "chance", "lm_eval", "source")
         for field in sorted(task.model_fields_set - set(allowed)):
-            yield f"{field}: lm-eval's task {task.lm_eval!r} has its own; leave it out"
+            yield f"{field}: is set by lm-eval's task {task.lm_eval!r}; leave it out"
         return
     if task.source is None:
         yield "the key 'source' is missing"
     elif not (task.source.hub or task.source.file):
         yield "source: name 'hub' (and 'split', or 'file'), or 'file'"
     elif task.source.hub and bool(task.source.split) == bool(task.source.file):
-        yield "source: a data set of the Hub needs either 'split' or 'file'"
+        yield "source: a Hub data set needs either 'split' or 'file'"
     if task.prompt is None:
         yield "the key 'prompt' is missing"
     if bool(task.kind) == bool(task.choices):

@@ -1,4 +1,1 @@
-"""Statistics: intervals, tests and judges' errors as pure functions of numbers.
-
-It knows neither models nor records.
-"""
+"""Statistics: intervals, tests and judge errors as pure functions of numbers, independent of models and records."""

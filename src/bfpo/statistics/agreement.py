@@ -1,4 +1,4 @@
-"""Agreement of two raters on the same answers: two judges, or a judge and people."""
+"""Agreement of two raters (two judges, or a judge and people) on the same answers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ UNPARSED = "unparsed"
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two raters on the same answers.
+    """Agreement of two raters.
 
     Attributes:
-        observed: share of the answers that both could rate on which they say the same word.
-        kappa: Cohen's; None where both always say one and the same word.
-        table: number of answers by the first's and the second's word, unparsed ones included.
+        observed: share of answers on which the labels are equal, among those that both could rate.
+        kappa: Cohen's kappa; None if both raters always give one and the same label.
+        table: number of answers by the first and the second rater's label, including unparsed ones.
     """
 
     observed: Estimate
@@ -31,12 +31,12 @@ class Agreement:
 def agreement(
     first: Sequence[str], second: Sequence[str], clusters: Sequence[Hashable] | None = None
 ) -> Agreement | None:
-    """The agreement of two raters; None without an answer that both could rate.
+    """The agreement of two raters; None if there is no answer that both could rate.
 
     Args:
-        first: [N] words of the first, "unparsed" where it has none.
-        second: [N] words of the second.
-        clusters: [N] what each answer shares with others, as a rule its prompt; by default every answer is its own.
+        first: [N] labels by the first rater, "unparsed" if it gave none.
+        second: [N] labels by the second rater.
+        clusters: [N] cluster of each answer, usually its prompt; by default every answer is its own cluster.
     """
     clusters = range(len(first)) if clusters is None else clusters
     rows = [row for row in zip(first, second, clusters, strict=True) if UNPARSED not in row[:2]]
@@ -53,20 +53,14 @@ def cohens_kappa(
     clusters: Sequence[Hashable] | None = None,
     confidence: float = CONFIDENCE,
 ) -> Estimate | None:
-    """Agreement beyond chance, with an interval by the delta method that is robust to clusters.
+    """Cohen's kappa with a cluster-robust interval by the delta method; see `agreement` for the arguments.
 
-    With one answer a cluster the variance is that of Fleiss, Cohen and Everitt (Psychological Bulletin 72, 1969,
-    p. 323) times N/(N - 1), and the quantile Student's. The bounds reach at least as far as those of raters who always
-    (never) agree, so that complete agreement is not certainty.
-
-    Args:
-        first: [N] words of the first rater.
-        second: [N] words of the second.
-        clusters: [N] what each answer shares with others; by default every answer is its own.
-        confidence: of the interval.
+    With one answer per cluster, the variance is that of Fleiss, Cohen and Everitt (Psychological Bulletin 72, 1969,
+    p. 323) times N/(N - 1), and the quantile is Student's. The bounds are at least as wide as those of raters who
+    always (never) agree, so complete agreement doesn't count as certainty.
 
     Returns:
-        None without answers, or where both say one and the same word of all of them: chance would agree as well.
+        None without answers, or if both raters give one and the same label to all of them.
     """
     words = {word: at for at, word in enumerate(dict.fromkeys([*first, *second]))}
     if len(words) < 2:

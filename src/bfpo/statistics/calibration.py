@@ -1,4 +1,4 @@
-"""Calibration of probabilities: how far off they are, how well they separate, and Platt's scaling of them."""
+"""Calibration of probabilities: calibration error, reliability, AUC, and Platt scaling."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from bfpo.statistics.intervals import (
 )
 from bfpo.statistics.resampling import bootstrap_interval
 
-# Probabilities are kept this far from 0 and 1, where their logits end.
+# Distance that probabilities keep from 0 and 1, so that their logits are finite.
 _EDGE = 1e-6
 Numbers = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """p = sigmoid(slope * logit + offset): Platt's scaling, and temperature scaling where the offset is 0.
+    """p = sigmoid(slope * logit + offset): Platt scaling, or temperature scaling if the offset is 0.
 
     Attributes:
-        slope: of the logit; 1 / temperature.
-        offset: in nats.
+        slope: factor of the logit, 1 / temperature.
+        offset: offset in nats.
     """
 
     slope: float = 1.0
@@ -43,17 +43,17 @@ class Scaling:
 
 
 def fit_scaling(logits: Numbers, labels: Sequence[bool] | np.ndarray, offset: bool = True) -> Scaling:
-    """The likeliest scaling: a logistic regression on Platt's smoothed targets (Platt 1999; Guo et al. 2017).
+    """Maximum-likelihood scaling: a logistic regression on Platt's smoothed targets (Platt 1999; Guo et al. 2017).
 
-    Smoothing keeps it finite where the labels are perfectly separated.
+    Smoothing keeps the scaling finite if the labels are perfectly separated.
 
     Args:
-        logits: [N] raw scores, the higher the likelier the label is true.
-        labels: [N] the labels.
-        offset: False for temperature scaling, which has none.
+        logits: [N] raw scores; higher means more likely true.
+        labels: [N] labels.
+        offset: whether to fit an offset; False for temperature scaling.
 
     Raises:
-        BfpoError: if only one of the two labels occurs, or the scores order the labels the wrong way round.
+        BfpoError: if only one of the two labels occurs, or higher scores go with false labels.
     """
     x, y = np.asarray(logits, dtype=float), np.asarray(labels, dtype=bool)
     positives, negatives = int(y.sum()), int((~y).sum())
@@ -63,7 +63,7 @@ def fit_scaling(logits: Numbers, labels: Sequence[bool] | np.ndarray, offset: bo
     scale = max(float(np.abs(x).max()), _EDGE)
     slope, intercept = fit_logistic((x / scale)[:, None], target, intercept=offset)
     if slope[0] <= 0:
-        raise BfpoError("the judge's scores order the labels the wrong way round: check what its labels mean")
+        raise BfpoError("the judge scores false labels above true ones: check what its labels mean")
     return Scaling(float(slope[0]) / scale, intercept)
 
 
@@ -74,8 +74,8 @@ def fit_logistic(
 
     Args:
         design: [N, M] features.
-        target: [N] probabilities, each of which counts as a share of a 1 and a share of a 0.
-        intercept: whether to fit one.
+        target: [N] probabilities; p counts as a 1 with weight p and a 0 with weight 1 - p.
+        intercept: whether to fit an intercept.
         ridge: penalty on half of the squared weights.
     """
     from sklearn.linear_model import LogisticRegression
@@ -88,7 +88,7 @@ def fit_logistic(
 
 
 def logit(probabilities: Numbers) -> np.ndarray:
-    """Log-odds in nats, of probabilities kept off 0 and 1."""
+    """Log-odds in nats of probabilities, which are clipped away from 0 and 1."""
     p = np.clip(np.asarray(probabilities, dtype=float), _EDGE, 1 - _EDGE)
     return np.log(p / (1 - p))
 
@@ -103,10 +103,7 @@ class Bin:
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> list[Bin]:
-    """Bins of equal mass, by rising probability; fewer where there are fewer answers than bins.
-
-    Equal probabilities may lie in two bins; they keep their order.
-    """
+    """Bins of equal mass by rising probability; at most one per answer. Equal probabilities may fall into two bins."""
     return [
         Bin(float(probabilities[part].mean()), float(labels[part].mean()), len(part))
         for part in _parts(probabilities, bins)
@@ -123,15 +120,14 @@ def calibration_error(
 ) -> Estimate:
     """Expected calibration error over bins of equal mass (Naeini et al. 2015; Nguyen & O'Connor 2015).
 
-    It is the sum over bins of the absolute mean of predicted less observed, so its interval is the bootstrap's over
-    clusters with the bins held fixed.
+    The interval is by the cluster bootstrap, with the bins held fixed.
 
     Args:
         probabilities: [N] predictions.
-        labels: [N] the labels.
-        clusters: [N] what each answer shares with others; by default every answer is its own.
+        labels: [N] labels.
+        clusters: [N] cluster of each answer; by default every answer is its own cluster.
         bins: number of bins.
-        seed: of the bootstrap.
+        seed: random seed for the bootstrap.
     """
     gaps = np.zeros((len(probabilities), bins))
     for at, part in enumerate(_parts(probabilities, bins)):
@@ -144,17 +140,17 @@ def calibration_error(
 def auc(
     scores: np.ndarray, labels: np.ndarray, clusters: Sequence[Hashable] | None = None, confidence: float = CONFIDENCE
 ) -> Estimate | None:
-    """Chance that a true one scores above a false one, ties counting half (Mann-Whitney); None if one kind is absent.
+    """Chance that a true item scores above a false one, ties counting 1/2 (Mann-Whitney); None without both kinds.
 
-    The variance is DeLong's with clusters (Obuchowski, Biometrics 53, 1997, p. 567), the interval Wilson's for the
-    number of items that it makes the figure worth, which reaches at least as far as complete separation of the rarer
-    kind would.
+    The variance is DeLong's with clusters (Obuchowski, Biometrics 53, 1997, p. 567). The interval is Wilson's for the
+    effective number of items that this variance implies, and at least as wide as for complete separation of the rarer
+    kind.
 
     Args:
         scores: [N] scores.
-        labels: [N] the labels.
-        clusters: [N] what each answer shares with others; by default every answer is its own.
-        confidence: of the interval.
+        labels: [N] labels.
+        clusters: [N] cluster of each answer; by default every answer is its own cluster.
+        confidence: coverage of the interval.
     """
     from scipy.stats import rankdata
 
@@ -162,7 +158,7 @@ def auc(
     positives, negatives = int(y.sum()), int((~y).sum())
     if not (positives and negatives):
         return None
-    # Placements: share of the other kind that a positive scores above, a negative below.
+    # Placements: share of the other kind that a positive item scores above, or a negative item below.
     ranks = rankdata(scores)
     placements = np.empty(len(y))
     placements[y] = (ranks[y] - rankdata(scores[y])) / negatives

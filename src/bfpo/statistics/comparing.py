@@ -1,4 +1,4 @@
-"""Comparisons: tests paired on the item, families of tests, and what a comparison could have seen."""
+"""Comparisons of two models: tests paired by item, multiple testing, and minimum detectable effects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bfpo.statistics.intervals import CONFIDENCE, Estimate, cluster_codes, stand
 
 POWER = 0.8
 SIGNIFICANCE = 1 - CONFIDENCE
-# Number of standard errors that an effect must have to be found with that power.
+# Size in standard errors of an effect that is found with that power.
 DETECTABLE_ERRORS = float(ndtri(1 - SIGNIFICANCE / 2) + ndtri(POWER))
 
 
@@ -22,12 +22,12 @@ class PairedComparison:
     """Two measurements of the same items.
 
     Attributes:
-        difference: mean of first less second, with its 95 % interval, which excludes 0 exactly where p < .05.
-        p: two-sided, of no difference: McNemar's exact test where every value is 0 or 1 and no cluster has two
+        difference: mean of first minus second, with its 95 % interval, which excludes 0 exactly if p < .05.
+        p: two-sided p-value for no difference: McNemar's exact test if every value is 0 or 1 and no cluster has two
             items, Student's t otherwise.
-        correlation: of the two over items; None where one of them doesn't vary.
-        discordant: how many items only the first and only the second has, where every value is 0 or 1.
-        detectable: the difference that such a comparison finds in 80 % of the cases.
+        correlation: correlation over items; None if one measurement doesn't vary.
+        discordant: numbers of items that are 1 only in the first and only in the second; None unless all are 0 or 1.
+        detectable: difference that such a comparison finds with 80 % power.
     """
 
     difference: Estimate
@@ -43,9 +43,9 @@ def compare_pairs(
     """Compare two measurements of the same items.
 
     Args:
-        first: one value for each item.
-        second: the other's values of the same items.
-        clusters: what each item shares with others; by default every item is its own. At least two different ones.
+        first: [N] values.
+        second: [N] values of the same items.
+        clusters: [N] cluster of each item; by default every item is its own cluster.
 
     Raises:
         ValueError: if there are fewer than two clusters.
@@ -73,27 +73,17 @@ def compare_pairs(
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p of the exact McNemar test: the discordant items are fair coins.
-
-    Args:
-        only_first: items that only the first has.
-        only_second: items that only the second has.
-    """
+    """Two-sided p-value of the exact McNemar test, from the numbers of discordant items of either kind."""
     return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
 def mcnemar_interval(only_first: int, only_second: int, n: int) -> Estimate:
-    """The difference of two paired rates with a score interval that agrees with the exact McNemar test.
+    """The difference of two paired rates over n items, with a score interval that agrees with the exact McNemar test.
 
-    Tango's interval (Statistics in Medicine 17, 1998, p. 891) holds the differences whose score statistic is within
-    the normal quantile. For no difference that statistic is McNemar's, |b - c|/sqrt(b + c), of which the exact test
-    asks somewhat more. The quantile is raised to halfway between the largest |b - c| that the exact test keeps and the
-    smallest that it rejects, so the interval excludes 0 exactly where `mcnemar` is below .05.
-
-    Args:
-        only_first: items that only the first has.
-        only_second: items that only the second has.
-        n: all items.
+    Tango's interval (Statistics in Medicine 17, 1998, p. 891) contains the differences whose score statistic is within
+    the normal quantile. At no difference, that statistic is McNemar's, |b - c|/sqrt(b + c), for which the exact test
+    is somewhat stricter. The quantile is raised to halfway between the largest |b - c| that the exact test accepts and
+    the smallest that it rejects, so the interval excludes 0 exactly if `mcnemar` is below .05.
     """
     from scipy.optimize import root_scalar
 
@@ -106,28 +96,28 @@ def mcnemar_interval(only_first: int, only_second: int, n: int) -> Estimate:
     value = (only_first - only_second) / n
 
     def excess(difference: float) -> float:
-        # The likeliest share of items that only the second has, given the difference of the rates.
+        # Maximum-likelihood share of items that only the second has, given the difference of the rates.
         linear = 2 * n * difference - discordant - (only_first - only_second) * difference
         constant = 8 * n * only_second * difference * (1 - difference)
         share = max(0.0, (math.sqrt(max(0.0, linear**2 + constant)) - linear) / (4 * n))
         variance = n * max(0.0, 2 * share + difference * (1 - difference))
         return (only_first - only_second - n * difference) ** 2 - quantile**2 * variance
 
-    # At the difference found the statistic is 0/0 if no item or every item is discordant the same way.
+    # At the observed difference the statistic is 0/0 if no item, or every item, is discordant in the same direction.
     low = -1.0 if excess(-1.0) <= 0 else root_scalar(excess, bracket=(-1.0, value - 1e-9)).root
     high = 1.0 if excess(1.0) <= 0 else root_scalar(excess, bracket=(value + 1e-9, 1.0)).root
     return Estimate(value, min(float(low), value), max(float(high), value), n)
 
 
 def t_difference(value: float, error: float, degrees: int, n: int, *, bounded: bool) -> tuple[Estimate, float]:
-    """A difference with its t interval, and the p of no difference by the same error.
+    """A difference with its t interval, and the p-value for no difference.
 
     Args:
         value: the difference.
         error: its standard error, > 0.
-        degrees: of freedom.
-        n: items.
-        bounded: whether it can't leave [-1, 1], as the difference of two shares.
+        degrees: degrees of freedom.
+        n: number of items.
+        bounded: whether to clip the interval to [-1, 1], the range of a difference of shares.
     """
     half = t_quantile(1 - SIGNIFICANCE / 2, degrees) * error
     low, high = (value - half, value + half) if not bounded else (max(-1.0, value - half), min(1.0, value + half))
@@ -135,9 +125,9 @@ def t_difference(value: float, error: float, degrees: int, n: int, *, bounded: b
 
 
 def at_least_some(error: float, count: int) -> float:
-    """A standard error, or what replaces it where a difference of shares is the same in all of C clusters.
+    """A standard error, or its replacement if a difference of shares is the same in all C clusters.
 
-    Then as many clusters as Wilson's interval of 0 of C leaves open may differ from these, each by as much as 1.
+    The replacement assumes that other clusters differ by 1, as often as Wilson's upper bound for 0 of C allows.
     """
     return error if error > 1e-12 else math.sqrt(wilson(0, count).high / count)
 
@@ -148,7 +138,7 @@ def are_shares(*columns: np.ndarray) -> bool:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values that bound the chance of any false discovery (Holm, Scand. J. Statist. 6, 1979, p. 65)."""
+    """Adjusted p-values that control the familywise error rate (Holm, Scand. J. Statist. 6, 1979, p. 65)."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
@@ -157,18 +147,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values that bound the share of false discoveries (J. R. Statist. Soc. B 57, 1995, p. 289)."""
+    """Adjusted p-values that control the false discovery rate (J. R. Statist. Soc. B 57, 1995, p. 289)."""
     from scipy.stats import false_discovery_control
 
     return false_discovery_control(p_values).tolist() if len(p_values) else []
 
 
 def minimum_detectable_effect(n: int, rate: float = 0.5, correlation: float = 0.5) -> float:
-    """The true difference that a paired comparison of n items finds in 80 % of the cases, at p < .05.
+    """The true difference that a paired comparison finds with 80 % power, at p < .05.
 
     Args:
-        n: independent items that both models answer.
-        rate: of both; 1/2 makes the effect the largest, for a score in [0, 1] of any distribution.
-        correlation: of the two models' scores over items.
+        n: number of independent items that both models answer.
+        rate: mean score of both; 1/2 is the worst case for any score in [0, 1].
+        correlation: correlation of the two models' scores over items.
     """
     return DETECTABLE_ERRORS * math.sqrt(2 * rate * (1 - rate) * (1 - correlation) / n)

@@ -1,4 +1,4 @@
-"""Intervals: Wilson's score interval for rates and bounded scores, Student's t for means, both robust to clusters."""
+"""Cluster-robust intervals: Wilson's score interval for rates and bounded scores, Student's t for means."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
-# Where values don't vary at all, their variance is 0; this keeps the number of items they are worth finite.
+# Cap on the effective number of items, which is infinite if values don't vary.
 _LARGE = 1e12
 
 
@@ -25,7 +25,7 @@ class Estimate:
     n: int
 
     def digits(self) -> int:
-        """Decimals to print, from 2 to 6, so that no end of the interval that differs from 0 is printed as 0."""
+        """Decimals to print, from 2 to 6, so that a nonzero end of the interval is not printed as 0."""
         smallest = min((abs(end) for end in (self.low, self.high) if end), default=1.0)
         return next((digits for digits in range(2, 6) if round(smallest, digits)), 6)
 
@@ -34,9 +34,9 @@ def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Estima
     """A rate with Wilson's score interval (JASA 22, 1927, p. 209); 0 of n has an upper bound above 0.
 
     Args:
-        successes: number of successes, not necessarily whole (a share of ``n`` from clustered samples).
+        successes: number of successes; fractional for clustered samples.
         n: number of independent items, > 0.
-        confidence: of the interval.
+        confidence: coverage of the interval.
 
     Raises:
         ValueError: if there are no items, or successes are not between 0 and ``n``.
@@ -51,22 +51,22 @@ def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Estima
 def rate_interval(
     values: Sequence[float], clusters: Sequence[Hashable] | None = None, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """A mean of values in [0, 1] with Wilson's interval for as many independent items as they are worth.
+    """A mean of values in [0, 1] with Wilson's interval for the effective number of independent items.
 
-    The effective number of items is what gives a binomial rate the variance that the mean has by the cluster-robust
-    error, reduced by the squared ratio of the normal to Student's quantile with C - 1 degrees of freedom (as for
-    proportions in surveys: Korn and Graubard, Survey Methodology 24, 1998, p. 193). It is at least what the clusters
-    would be worth if the items of each were alike, n^2 over the sum of squared sizes, and for values of 0 and 1 at
-    most n. Independent zeros and ones have Wilson's interval itself.
+    The effective number is that of a binomial rate whose variance equals the mean's cluster-robust variance, times the
+    squared ratio of the normal to Student's quantile with C - 1 degrees of freedom (as for proportions in surveys: Korn
+    and Graubard, Survey Methodology 24, 1998, p. 193). It is at least the value for identical items within clusters,
+    n^2 over the sum of squared cluster sizes, and for values of 0 and 1 at most n. For independent zeros and ones the
+    interval is Wilson's itself.
 
-    The variance of a rate near 0 or 1 says little, so each bound is the outermost one that the items would have if
-    only some of the values were there: those of the clusters with the highest means, for the upper bound. So a count
-    never looks better than a lower one, and no interval has a width of 0.
+    The variance of a rate near 0 or 1 is unreliable, so each bound is the outermost over subsets of the values (for
+    the upper bound, those of the clusters with the highest means). So the upper bound never falls when the count
+    rises, and no interval has zero width.
 
     Args:
         values: [N] values in [0, 1].
-        clusters: [N] what each item shares with others, such as its prompt; by default every item is its own.
-        confidence: of the interval.
+        clusters: [N] cluster of each item, such as its prompt; by default every item is its own cluster.
+        confidence: coverage of the interval.
     """
     array, codes = np.clip(np.asarray(values, dtype=float), 0.0, 1.0), cluster_codes(clusters, len(values))
     n, count = len(array), _count(codes)
@@ -84,7 +84,7 @@ def rate_interval(
 
 
 def _upper_bound(values: np.ndarray, codes: np.ndarray, binary: bool, confidence: float) -> float:
-    """The largest upper bound over beginnings of the values, those of the clusters with the highest means first."""
+    """The largest upper bound over prefixes of the values, ordered by descending cluster mean."""
     n, sizes = len(values), np.bincount(codes).astype(float)
     means = np.bincount(codes, weights=values) / sizes
     order = np.lexsort((-values, codes, -means[codes]))
@@ -111,12 +111,7 @@ def _upper_bound(values: np.ndarray, codes: np.ndarray, binary: bool, confidence
 def mean_interval(
     values: Sequence[float], clusters: Sequence[Hashable] | None = None, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """A mean of unbounded values with Student's t interval, its error robust to clusters.
-
-    Args:
-        values: one for each item.
-        clusters: what each item shares with others; by default every item is its own. At least two different ones.
-        confidence: of the interval.
+    """A mean of unbounded values with a cluster-robust Student's t interval; see `rate_interval` for the arguments.
 
     Raises:
         ValueError: if there are fewer than two clusters.
@@ -130,14 +125,10 @@ def mean_interval(
 
 
 def weighted_mean(estimates: Sequence[Estimate], weights: Sequence[float] | None = None) -> Estimate:
-    """A weighted mean of independent figures, from their own intervals.
+    """A weighted mean of independent estimates, equally weighted by default.
 
-    Distances from each figure to its bounds are squared and added (Zou and Donner, Statistics in Medicine 27, 2008,
-    p. 1693), so the interval stays within the range of the figures and has a width if one of theirs has.
-
-    Args:
-        estimates: the figures, of different items.
-        weights: of the figures, equal by default.
+    The squared distances from each estimate to its bounds add up (Zou and Donner, Statistics in Medicine 27, 2008,
+    p. 1693), so the interval stays within the range of the estimates and has zero width only if all of theirs have.
     """
     share = np.asarray(weights if weights is not None else [1.0] * len(estimates), dtype=float)
     share = share / share.sum()
@@ -150,25 +141,25 @@ def weighted_mean(estimates: Sequence[Estimate], weights: Sequence[float] | None
 def standard_error(values: np.ndarray, codes: np.ndarray) -> float:
     """Standard error of a mean of clustered values.
 
-    The sandwich estimator with the finite-cluster correction C/(C - 1); with clusters of one it is s/sqrt(n). Miller,
-    arXiv 2411.00640, appendix A, has it without the correction, inspect_ai's ``stderr(cluster=...)`` with it.
+    The sandwich estimator with the finite-cluster correction C/(C - 1); s/sqrt(n) if every value is its own cluster.
+    Miller, arXiv 2411.00640, appendix A, omits the correction; inspect_ai's ``stderr(cluster=...)`` includes it.
 
     Args:
         values: [N] values.
-        codes: [N] number of each value's cluster, from 0 without gaps; at least two clusters.
+        codes: [N] cluster indices, from 0 without gaps; at least two clusters.
     """
     sums = np.bincount(codes, weights=values - values.mean())
     return math.sqrt(float((sums**2).sum()) * len(sums) / (len(sums) - 1)) / len(values)
 
 
 def effective_clusters(codes: np.ndarray) -> float:
-    """Number of independent items that N items are worth if those of a cluster are alike."""
+    """Effective number of independent items if the items of each cluster are identical."""
     sizes = np.bincount(codes)
     return float(sizes.sum()) ** 2 / float((sizes.astype(float) ** 2).sum())
 
 
 def cluster_codes(clusters: Sequence[Hashable] | None, n: int) -> np.ndarray:
-    """[N] numbers of clusters, in the order in which they first occur; every item's own without clusters."""
+    """[N] cluster indices in order of first occurrence; without clusters, one per item."""
     if clusters is None:
         return np.arange(n)
     if len(clusters) != n:
@@ -187,7 +178,7 @@ def _count(codes: np.ndarray) -> int:
 
 
 def _wilson(rate: Any, n: Any, quantile: float) -> tuple[Any, Any]:
-    """Center and half width of Wilson's interval, of numbers or of arrays."""
+    """Center and half-width of Wilson's interval, for numbers or arrays."""
     share = quantile**2 / n
     half = quantile / (1 + share) * np.sqrt(rate * (1 - rate) / n + share / (4 * n))
     return (rate + share / 2) / (1 + share), half

@@ -1,4 +1,4 @@
-"""Two figures at once: the ellipse of their joint mean, and the chance that one model beats another in both."""
+"""Joint inference on two figures: confidence ellipses, and the probability that one model beats another in both."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from bfpo.statistics.intervals import CONFIDENCE, cluster_codes
-from bfpo.statistics.resampling import REPLICATES
+from bfpo.statistics.resampling import REPLICATES, cluster_weights
 
 
 @dataclass(frozen=True)
 class JointMean:
-    """Two means and how they err together.
+    """Two means with their covariance.
 
     Attributes:
         center: the two means.
-        covariance: [2, 2] of the means, robust to clusters.
-        clusters: independent items behind them.
+        covariance: [2, 2] cluster-robust covariance of the means.
+        clusters: number of independent clusters.
     """
 
     center: tuple[float, float]
@@ -26,9 +26,9 @@ class JointMean:
     clusters: int
 
     def ellipse(self, points: int = 72, confidence: float = CONFIDENCE) -> np.ndarray:
-        """[P, 2] outline of the region that holds the true means with that confidence (Hotelling's)."""
+        """[P, 2] outline of Hotelling's confidence region for the two means."""
         degrees = self.clusters - 2
-        # The quantile of F with 2 and d degrees has a closed form; with many it is chi-squared's, -2 log(1 - c).
+        # The F quantile with 2 and d degrees of freedom has a closed form, whose limit is chi-squared's, -2 log(1 - c).
         radius = (self.clusters - 1) * ((1 - confidence) ** (-2 / degrees) - 1)
         values, vectors = np.linalg.eigh(np.asarray(self.covariance))
         angles = np.linspace(0, 2 * np.pi, points, endpoint=False)
@@ -46,8 +46,10 @@ class Measured:
 
 
 def joint_mean(first: Measured, second: Measured) -> JointMean:
-    """The means of two figures, of which items may share clusters (a prompt and its harmless twin)."""
-    influences = _influences(first, second)
+    """The joint mean of two figures, whose items may share clusters (a prompt and its harmless twin)."""
+    # [C, 2] contribution of each cluster to the deviation of the two means.
+    deviations = [np.asarray(own.values, dtype=float) - np.mean(own.values) for own in (first, second)]
+    influences = _cluster_sums(first, second, deviations) / [len(first.values), len(second.values)]
     count = len(influences)
     covariance = influences.T @ influences * count / (count - 1)
     (a, b), (c, d) = covariance.tolist()
@@ -55,36 +57,15 @@ def joint_mean(first: Measured, second: Measured) -> JointMean:
 
 
 def probability_both_above(first: Measured, second: Measured, *, seed: int = 0, replicates: int = REPLICATES) -> float:
-    """Chance that both means are above 0, by the cluster bootstrap; of paired differences, that one model dominates.
+    """Bootstrap probability over clusters that both means are above 0; for paired differences, of dominance."""
+    sums = _cluster_sums(first, second, [first.values, second.values])
+    drawn = cluster_weights(len(sums), seed, replicates)
+    return sum(int((weights @ sums > 0).all(axis=1).sum()) for weights in drawn) / replicates
 
-    Args:
-        first: differences in one figure.
-        second: differences in the other.
-        seed: of the draws.
-        replicates: how many.
-    """
+
+def _cluster_sums(first: Measured, second: Measured, columns: Sequence[Sequence[float] | np.ndarray]) -> np.ndarray:
+    """[C, 2] sums of two columns of values over the clusters of two figures."""
     codes = cluster_codes([*first.clusters, *second.clusters], len(first.values) + len(second.values))
+    parts = np.split(codes, [len(first.values)])
     count = int(codes.max()) + 1
-    columns = []
-    for values, own in ((first.values, codes[: len(first.values)]), (second.values, codes[len(first.values) :])):
-        columns.append(np.bincount(own, weights=np.asarray(values, dtype=float), minlength=count))
-    generator = np.random.default_rng(seed)
-    sums, above = np.stack(columns, axis=1), 0
-    chunk = max(1, 4_000_000 // count)
-    for start in range(0, replicates, chunk):
-        rows = min(chunk, replicates - start)
-        drawn = generator.integers(0, count, size=(rows, count)) + count * np.arange(rows)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
-        above += int((weights @ sums > 0).all(axis=1).sum())
-    return above / replicates
-
-
-def _influences(first: Measured, second: Measured) -> np.ndarray:
-    """[C, 2] what each cluster adds to the deviation of the two means."""
-    codes = cluster_codes([*first.clusters, *second.clusters], len(first.values) + len(second.values))
-    count = int(codes.max()) + 1
-    columns = []
-    for values, own in ((first.values, codes[: len(first.values)]), (second.values, codes[len(first.values) :])):
-        deviations = np.asarray(values, dtype=float) - np.mean(values)
-        columns.append(np.bincount(own, weights=deviations, minlength=count) / len(deviations))
-    return np.stack(columns, axis=1)
+    return np.stack([np.bincount(own, values, count) for own, values in zip(parts, columns, strict=True)], axis=1)

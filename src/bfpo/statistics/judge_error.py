@@ -1,4 +1,4 @@
-"""A judge's error, and rates corrected for it."""
+"""Error rates of a judge, and rates corrected for them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bfpo.statistics.intervals import Estimate, rate_interval, wilson
 
 @dataclass(frozen=True)
 class JudgeError:
-    """How often a judge is right about answers of either kind.
+    """Sensitivity and specificity of a judge.
 
     Attributes:
-        sensitivity: share of unsafe answers that it calls unsafe or controversial; ``n`` is 0 if it is known exactly.
-        specificity: share of safe answers that it calls safe.
-        controversial: shares of the safe and of the unsafe answers that it calls controversial.
+        sensitivity: share of unsafe answers that it labels unsafe or controversial; ``n`` is 0 if known exactly.
+        specificity: share of safe answers that it labels safe.
+        controversial: shares of the safe and of the unsafe answers that it labels controversial.
     """
 
     sensitivity: Estimate
@@ -32,7 +32,7 @@ class JudgeError:
 
     @classmethod
     def from_rates(cls, sensitivity: float, specificity: float) -> JudgeError:
-        """A known error of a judge that only says "safe" and "unsafe".
+        """A known error of a judge whose only labels are "safe" and "unsafe".
 
         Raises:
             BfpoError: if a rate is not in [0, 1].
@@ -43,69 +43,66 @@ class JudgeError:
         found, passed = (Estimate(rate, rate, rate, 0) for rate in (sensitivity, specificity))
         return cls(found, passed)
 
-    def likelihoods(self, word: str) -> tuple[float, float]:
-        """P(word | safe) and P(word | unsafe), half an answer added to every count (Jeffreys' prior).
+    def likelihoods(self, label: str) -> tuple[float, float]:
+        """P(label | safe) and P(label | unsafe), with half an answer added to every count (Jeffreys' prior).
 
         Args:
-            word: "safe", "unsafe" or "controversial"; a word that the judge was never seen to use has 0 and 0.
+            label: "safe", "unsafe" or "controversial"; both probabilities of a label that the judge never used are 0.
         """
-        words = 3 if any(self.controversial) else 2
-        if word == "controversial" and words == 2:
+        labels = 3 if any(self.controversial) else 2
+        if label == "controversial" and labels == 2:
             return 0.0, 0.0
         found = []
         for kind, estimate, between in zip(
             ("safe", "unsafe"), (self.specificity, self.sensitivity), self.controversial, strict=True
         ):
-            # Controversial counts as unsafe, so sensitivity holds it and specificity doesn't.
+            # Controversial counts as unsafe, so sensitivity includes it and specificity doesn't.
             right = estimate.value - (between if kind == "unsafe" else 0.0)
-            share = between if word == "controversial" else right if word == kind else 1 - right - between
-            found.append((share * estimate.n + 0.5) / (estimate.n + 0.5 * words) if estimate.n else share)
+            share = between if label == "controversial" else right if label == kind else 1 - right - between
+            found.append((share * estimate.n + 0.5) / (estimate.n + 0.5 * labels) if estimate.n else share)
         return found[0], found[1]
 
 
 def judge_error(
-    is_safe: Sequence[float], words: Sequence[str], clusters: Sequence[Hashable] | None = None
+    is_safe: Sequence[float], labels: Sequence[str], clusters: Sequence[Hashable] | None = None
 ) -> JudgeError | None:
-    """A judge's error on answers with known labels; None unless it has a word on some of both kinds.
+    """A judge's error on answers with known labels; None unless it labeled some answers of both kinds.
+
+    A judge that was trained on these labels looks better than it is.
 
     Args:
-        is_safe: [N] labels; probabilities count on both sides in proportion, and then as independent.
-        words: [N] what the judge says of the same answers; "unparsed" ones are left out. A judge that learned from
-            these labels looks better than it is.
-        clusters: [N] what each answer shares with others, as a rule its prompt; by default every answer is its own.
+        is_safe: [N] known labels; a probability counts for both kinds in proportion, and clusters are then ignored.
+        labels: [N] the judge's labels of the same answers; "unparsed" ones are left out.
+        clusters: [N] cluster of each answer, usually its prompt; by default every answer is its own cluster.
     """
-    clusters = range(len(words)) if clusters is None else clusters
-    rows = [row for row in zip(is_safe, words, clusters, strict=True) if row[1] != UNPARSED]
+    clusters = range(len(labels)) if clusters is None else clusters
+    rows = [row for row in zip(is_safe, labels, clusters, strict=True) if row[1] != UNPARSED]
     certain = all(safe in (0, 1) for safe, _, _ in rows)
     found, between = [], []
     for kind in ("unsafe", "safe"):
-        weighted = [(safe if kind == "safe" else 1 - safe, word, cluster) for safe, word, cluster in rows]
+        weighted = [(safe if kind == "safe" else 1 - safe, label, cluster) for safe, label, cluster in rows]
         own = [row for row in weighted if row[0]]
         total = math.fsum(weight for weight, _, _ in own)
         if not total:
             return None
-        hits = [float((word == "safe") == (kind == "safe")) for _, word, _ in own]
+        hits = [float((label == "safe") == (kind == "safe")) for _, label, _ in own]
         if certain:
             found.append(rate_interval(hits, [cluster for _, _, cluster in own]))
         else:
             found.append(wilson(math.fsum(hit * row[0] for hit, row in zip(hits, own, strict=True)), total))
-        between.append(math.fsum(weight for weight, word, _ in own if word == "controversial") / total)
+        between.append(math.fsum(weight for weight, label, _ in own if label == "controversial") / total)
     return JudgeError(found[0], found[1], (between[1], between[0]))
 
 
 def corrected_rate(observed: Estimate, error: JudgeError) -> Estimate | None:
-    """The rate of unsafe answers behind the rate that a judge calls unsafe (Rogan and Gladen, 1978).
+    """The true rate of unsafe answers, estimated from the rate that a judge labels unsafe (Rogan and Gladen, 1978).
 
-    true = (observed + specificity - 1)/(sensitivity + specificity - 1), cut to [0, 1] (American Journal of
-    Epidemiology 107, p. 71). Its interval takes each of the three rates to the ends of its own interval, and squares
-    and adds what that changes (Zou and Donner, Statistics in Medicine 27, 2008, p. 1693).
-
-    Args:
-        observed: rate called unsafe.
-        error: the judge's.
+    true = (observed + specificity - 1)/(sensitivity + specificity - 1), clipped to [0, 1] (American Journal of
+    Epidemiology 107, p. 71). For the interval, each of the three rates moves to the ends of its own interval, and the
+    squared changes add up (Zou and Donner, Statistics in Medicine 27, 2008, p. 1693).
 
     Returns:
-        None where the judge is no better than chance: then nothing follows from what it says.
+        None if the judge is no better than chance.
     """
     found, passed = error.sensitivity, error.specificity
     if found.value + passed.value <= 1:
@@ -121,7 +118,7 @@ def corrected_rate(observed: Estimate, error: JudgeError) -> Estimate | None:
         [rate(observed.value, end, passed.value) - point for end in (found.low, found.high)],
         [rate(observed.value, found.value, end) - point for end in (passed.low, passed.high)],
     ]
-    # An end at which the judge would be no better than chance leaves everything open.
+    # If the judge may be no better than chance, the rate is undetermined.
     if any(math.isnan(change) for ends in changes for change in ends):
         down = up = 1.0
     else:

@@ -1,41 +1,40 @@
-"""The cluster bootstrap of any function of means: bias scores, calibration errors, their differences."""
+"""The cluster bootstrap for functions of means: bias scores, calibration errors and their differences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 
 from bfpo.statistics.intervals import CONFIDENCE, Estimate, cluster_codes, wilson
 
 REPLICATES = 10_000
-# Of a chunk of replicates, so that memory stays small: 64 MB.
+# Number of clusters drawn at once, which limits memory to 64 MB.
 _DRAWS_AT_ONCE = 8_000_000
+
+
+def cluster_weights(count: int, seed: int | np.random.SeedSequence, replicates: int) -> Iterator[np.ndarray]:
+    """Yield chunks [R', C] of the R replicates' weights: how often each of C clusters was drawn with replacement."""
+    generator = np.random.default_rng(seed)
+    chunk = max(1, _DRAWS_AT_ONCE // count)
+    for start in range(0, replicates, chunk):
+        rows = min(chunk, replicates - start)
+        drawn = generator.integers(0, count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(float)
 
 
 def bootstrap_means(
     parts: np.ndarray, clusters: Sequence[Hashable] | None, seed: int | np.random.SeedSequence, replicates: int
 ) -> np.ndarray:
-    """[R, M] means over items, each replicate with as many clusters as there are, drawn with replacement.
+    """[R, M] means of [N, M] values over items; columns are resampled together.
 
-    Args:
-        parts: [N, M] values; columns are resampled together.
-        clusters: what each item shares with others; None where every item is its own.
-        seed: of the draws.
-        replicates: R.
+    For the arguments see `bootstrap_interval`.
     """
     codes = cluster_codes(clusters, len(parts))
     sizes = np.bincount(codes)
     sums = np.stack([np.bincount(codes, weights=column) for column in np.asarray(parts, dtype=float).T], axis=1)
-    count, generator = len(sizes), np.random.default_rng(seed)
-    means = np.empty((replicates, sums.shape[1]))
-    chunk = max(1, _DRAWS_AT_ONCE // count)
-    for start in range(0, replicates, chunk):
-        rows = min(chunk, replicates - start)
-        drawn = generator.integers(0, count, size=(rows, count)) + count * np.arange(rows)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(float)
-        means[start : start + rows] = weights @ sums / (weights @ sizes)[:, None]
-    return means
+    drawn = cluster_weights(len(sizes), seed, replicates)
+    return np.concatenate([weights @ sums / (weights @ sizes)[:, None] for weights in drawn])
 
 
 def bootstrap_interval(
@@ -47,18 +46,18 @@ def bootstrap_interval(
     seed: int = 0,
     replicates: int = REPLICATES,
 ) -> Estimate:
-    """A figure that is a function of means, with the percentile interval of the cluster bootstrap.
+    """A function of means with its percentile interval by the cluster bootstrap.
 
-    Where no replicate differs, as many clusters as Wilson's interval of 0 of C leaves open may move the figure, each by
-    its whole range.
+    If all replicates are equal, the interval allows for as many deviating clusters as Wilson's upper bound for 0 of C,
+    each of which moves the figure by its whole range.
 
     Args:
-        parts: [N, M] what each item contributes to each of M means.
-        clusters: what each item shares with others; None where every item is its own.
-        combine: from [R, M] means to [R] figures.
-        bounds: the figure's range.
-        seed: of the draws.
-        replicates: R.
+        parts: [N, M] values of each item, one column per mean.
+        clusters: [N] cluster of each item; None if every item is its own cluster.
+        combine: function from [R, M] means to [R] figures.
+        bounds: range of the figure.
+        seed: random seed for the bootstrap.
+        replicates: number of replicates, R.
     """
     value = float(combine(parts.mean(axis=0, keepdims=True))[0])
     low, high = percentiles(combine(bootstrap_means(parts, clusters, seed, replicates)))
@@ -69,6 +68,6 @@ def bootstrap_interval(
 
 
 def percentiles(drawn: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The percentile interval of replicates."""
+    """Percentile interval of bootstrap replicates."""
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

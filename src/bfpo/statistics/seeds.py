@@ -1,4 +1,4 @@
-"""Several training seeds: what varies with the items, and what with the training."""
+"""Variance from items and variance from training seeds, for models trained with several seeds."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from bfpo.statistics.intervals import Estimate
 
 @dataclass(frozen=True)
 class Components:
-    """Variances of the model y[s, i] = mean + seed[s] + item[i] + rest[s, i].
+    """Variance components of the model y[s, i] = mean + seed[s] + item[i] + rest[s, i].
 
     Attributes:
-        mean: over all.
+        mean: overall mean.
         item: variance of the items.
-        seed: variance of the training seeds; None of a single one.
-        rest: variance of their interaction and of sampling; None of a single seed, where it is part of ``item``.
-        seed_error: [squared] what the seeds add to the variance of the mean, never below 0.
-        seed_degrees: of freedom of the seeds, S - 1.
-        raw_seed_error: [squared] the seeds' mean square over S I, the size of its own uncertainty.
+        seed: variance of the training seeds; None with a single seed.
+        rest: variance of interaction and sampling; None with a single seed, where it is part of ``item``.
+        seed_error: contribution of the seeds to the variance of the mean, >= 0.
+        seed_degrees: degrees of freedom of the seeds, S - 1.
+        raw_seed_error: mean square of the seeds over S I, the scale of the uncertainty of ``seed_error``.
     """
 
     mean: float
@@ -36,12 +36,9 @@ class Components:
 
 
 def components(values: np.ndarray) -> Components:
-    """Variance components by the two-way random-effects analysis of variance (Searle, Variance Components, ch. 4).
+    """Variance components of [S, I] values by two-way random-effects ANOVA (Searle, Variance Components, ch. 4).
 
-    Estimates below 0 count as 0.
-
-    Args:
-        values: [S, I] a value for every training seed and item; I >= 2.
+    I is at least 2. Negative estimates are set to 0.
     """
     values = np.asarray(values, dtype=float)
     seeds, items = values.shape
@@ -67,8 +64,8 @@ class SeedComparison:
     """A difference over items and training seeds.
 
     Attributes:
-        difference: of the means, with the 95 % interval over new items and new seeds.
-        p: two-sided, of no difference.
+        difference: difference of the means, with its 95 % interval over new items and new seeds.
+        p: two-sided p-value for no difference.
         error: standard error of the difference.
         item_error: standard error from the items (and sampling) alone.
         seed_error: standard error from the training seeds alone.
@@ -82,14 +79,10 @@ class SeedComparison:
 
 
 def compare_seeds(first: np.ndarray, second: np.ndarray) -> SeedComparison:
-    """Compare two ways of training, each with some seeds, on the same items.
+    """Compare two training methods on the same items, from [S, I] and [S', I] values.
 
     Items are paired, seeds are not: variance = items' variance of the difference of means over seeds / I
     + first's seed variance / S + second's seed variance / S'. Degrees of freedom by Satterthwaite's rule.
-
-    Args:
-        first: [S, I] a value for every seed and item.
-        second: [S', I] the other's.
     """
     of_first, of_second = components(first), components(second)
     differences = np.asarray(first, dtype=float).mean(axis=0) - np.asarray(second, dtype=float).mean(axis=0)
@@ -112,5 +105,5 @@ def compare_seeds(first: np.ndarray, second: np.ndarray) -> SeedComparison:
 
 
 def cluster_means(values: Sequence[float], codes: np.ndarray) -> np.ndarray:
-    """[C] mean of each cluster: the independent items where items are clustered."""
+    """[C] mean of each cluster."""
     return np.bincount(codes, weights=np.asarray(values, dtype=float)) / np.bincount(codes)

@@ -1,4 +1,4 @@
-"""Batches: encoded rows as token groups, their labels and their reference."""
+"""Batches: token groups, labels and reference log-probabilities from encoded rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bfpo.preferences.store import arrow_tables
 
 EncodedRow = Mapping[str, Any]
 
-# Rows whose token ids are in memory at once.
+# Number of rows whose token ids are in memory at once.
 ROWS_AT_ONCE = 4096
 
 
@@ -40,7 +40,7 @@ class Batch:
 def collate(
     rows: Sequence[EncodedRow], split: Callable[[Sequence[TokenGroup]], list[list[int]]]
 ) -> dict[str, list[Batch]]:
-    """The micro-batches of one process's share of a step, as `split` has them, under the key "batches"."""
+    """The micro-batches of one process's share of a step, made by ``split``, under the key "batches"."""
     parts = [[rows[index] for index in batch] for batch in split(token_groups(rows))]
     return {"batches": [Batch(token_groups(part), group_labels(part), _reference(part)) for part in parts]}
 
@@ -52,7 +52,7 @@ def _reference(rows: Sequence[EncodedRow]) -> Tensor | None:
 
 
 def as_rows(rows: Iterable[Any]) -> list[EncodedRow]:
-    """The rows of a data set, as the plain mappings that they are."""
+    """The rows of a data set as plain mappings."""
     return list(rows)
 
 
@@ -62,7 +62,7 @@ def token_groups(rows: Sequence[EncodedRow]) -> list[TokenGroup]:
 
 
 def token_chunks(rows: datasets.Dataset) -> Iterator[list[TokenGroup]]:
-    """The token ids of all rows, as views of the file that they lie in."""
+    """Yield the token ids of all rows in chunks, as views of the memory-mapped file."""
     for table in arrow_tables(rows.select_columns(["prompt_ids", "answer_ids"]), ROWS_AT_ONCE):
         prompts, answers = (table[name].combine_chunks() for name in ("prompt_ids", "answer_ids"))
         answer_parts = _parts(answers.flatten())
@@ -74,18 +74,18 @@ def token_chunks(rows: datasets.Dataset) -> Iterator[list[TokenGroup]]:
 
 
 def _parts(lists: Any) -> list[Any]:
-    """The lists of an Arrow array, as NumPy arrays, which are sequences of numbers like others."""
+    """The lists of an Arrow array as NumPy arrays."""
     ends = np.cumsum(lists.value_lengths().to_numpy())
     return np.split(lists.flatten().to_numpy(), ends[:-1])
 
 
 def row_tokens(rows: datasets.Dataset, layout: Layout) -> np.ndarray:
-    """[G] tokens that each row occupies in a layout."""
+    """[G] number of tokens that each row occupies in a layout."""
     return np.array([stream_tokens(group, layout) for groups in token_chunks(rows) for group in groups])
 
 
 def group_labels(rows: Sequence[EncodedRow]) -> GroupLabels:
-    """The labels of encoded rows, with answer indices that count through all of them."""
+    """The labels of encoded rows, with answer indices relative to the batch."""
     is_safe: list[float] = []
     first: list[int] = []
     second: list[int] = []

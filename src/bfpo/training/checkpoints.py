@@ -1,4 +1,4 @@
-"""Checkpoints: how they are written, which of them are complete, and resuming from the newest."""
+"""Checkpoints: writing, completeness markers, and resuming from the newest complete one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 
 
 class CheckpointingTrainer(Trainer):
-    """A Trainer whose checkpoints hold no pickle of its own and count only once their marker is written, at the end."""
+    """A Trainer that writes no pickled arguments and marks each checkpoint as complete once all is saved."""
 
     def train(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
@@ -33,7 +33,7 @@ class CheckpointingTrainer(Trainer):
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save as the Trainer does, but leave no pickle of the arguments beside the model."""
+        """Save as the Trainer does, then remove the pickled arguments."""
         super()._save(output_dir, state_dict)
         (Path(output_dir or str(self.args.output_dir)) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
@@ -57,7 +57,7 @@ class CheckpointingTrainer(Trainer):
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Declare that nothing more will be written into a checkpoint."""
+    """Mark a checkpoint as complete."""
     (checkpoint / MARKER).touch()
 
 
@@ -68,7 +68,7 @@ def newest_complete_checkpoint(folder: Path) -> Path | None:
 
 
 def remove_incomplete_checkpoints(folder: Path) -> list[Path]:
-    """Delete the checkpoints that a killed run left half-written, and return their paths."""
+    """Delete incomplete checkpoints of a killed run, and return their paths."""
     incomplete = [path for path in _checkpoints(folder) if not (path / MARKER).exists()]
     for path in incomplete:
         shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""Metrics of a run's pairs: TRL's, and the health of the four safety cells."""
+"""Training metrics over pairs: TRL's, and those of the four safety cells."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CELLS = ("SS", "SU", "US", "UU")
 
 @dataclass
 class RunningMeans:
-    """Weighted means of named values since they were last taken; a count is a plain sum."""
+    """Running weighted means of named values; counts are plain sums."""
 
     sums: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
 
     def add(self, values: Mapping[str, tuple[float, float]]) -> None:
-        """Add (sum, weight) of every name; weight 0 marks a count, which is not divided."""
+        """Add a (sum, weight) for every name; weight 0 marks a count, which is not divided."""
         for name, (total, weight) in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + total
             self.weights[name] = self.weights.get(name, 0.0) + weight
@@ -41,7 +41,7 @@ class RunningMeans:
                 self.merge(other)
 
     def take(self) -> dict[str, float]:
-        """The means, after which counting starts afresh."""
+        """Return the means and reset."""
         means = {name: total / (self.weights[name] or 1.0) for name, total in self.sums.items()}
         self.sums, self.weights = {}, {}
         return means
@@ -53,9 +53,9 @@ def pair_metrics(logps: GroupLogps, labels: GroupLabels, objective: Objective) -
     TRL's names: ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins``, ``rewards/accuracies``,
     ``logps/chosen``, ``logps/rejected``; chosen is the first answer of each pair. For every safety cell (SU:
     chosen safe, rejected unsafe; a flag below 1/2 is unsafe), ``cells/SU/...``: ``count``; ``gap``, the mean of
-    sign(T) (T - beta h), which is |T| at the start, 0 at the target and negative beyond it (objectives with a
-    target only); ``drift_chosen`` and ``drift_rejected``, the mean log-ratio to the reference in nats;
-    ``sign_accuracy``, the share of pairs whose margin has the sign that the labels ask for.
+    sign(T) (T - beta h), which is |T| at the start, 0 at the target and negative beyond it (only objectives with a
+    target); ``drift_chosen`` and ``drift_rejected``, the mean log-ratio to the reference in nats;
+    ``sign_accuracy``, the share of pairs whose margin has the same sign as the target.
     """
     logps = replace(logps, policy=logps.policy.cpu().double(), tokens=logps.tokens.cpu())
     rewards = objective.rewards(logps)

@@ -1,4 +1,4 @@
-"""The progress line on the terminal: rate, time left, loss and the health of the safety cells."""
+"""Progress bar for the terminal: rate, time left, loss and safety-cell metrics."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bfpo.training.pair_metrics import CELLS
 
 
 class ProgressLine(TrainerCallback):
-    """One bar while training, with the last log's loss and cell health beside it.
+    """A progress bar with the loss and safety-cell metrics of the latest log.
 
     Args:
-        console: where to draw.
-        groups_per_step: groups of a global step, for the rate.
+        console: console to draw on.
+        groups_per_step: groups in a global step, for the rate.
     """
 
     def __init__(self, console: Console, groups_per_step: int) -> None:
@@ -33,29 +33,29 @@ class ProgressLine(TrainerCallback):
         )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the bar, at the step that a resumed run continues from."""
+        """Start the bar at the current step, which is not 0 in a resumed run."""
         self.started, self.first_step = time.monotonic(), state.global_step
         self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step, rate="", health="")
         self.progress.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         done = (state.global_step - self.first_step) * self.groups_per_step
         rate = f"{done / (time.monotonic() - self.started):.1f} groups/s"
         self.progress.update(self.task, completed=state.global_step, rate=rate)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Show the latest loss and cells."""
+        """Show the latest metrics."""
         if logs and "loss" in logs:
             self.progress.update(self.task, health=describe(logs))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave the bar as it is."""
+        """Stop the bar."""
         self.progress.stop()
 
 
 def describe(logs: dict[str, float]) -> str:
-    """One line: the loss, and the distance to the target and the sign accuracy of each safety cell."""
+    """One line with the loss, and each safety cell's gap to the target and sign accuracy."""
     parts = [f"loss {logs['loss']:.4g}"]
     for cell in CELLS:
         if f"cells/{cell}/count" not in logs:

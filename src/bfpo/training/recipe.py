@@ -1,4 +1,4 @@
-"""Recipes: one closed YAML file describes a whole training run."""
+"""Recipes: closed YAML files, each of which describes a whole training run."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from bfpo.objectives.registry import option_types
 
 
 class SourceRecipe(Closed):
-    """One source of rows, and how they are selected and labeled."""
+    """One source of rows, with their selection and labels."""
 
     path: str = Field(description="a file, or the name of a data set on the Hub")
     name: str | None = Field(None, description="name in messages and records; by default the path")
-    role: Literal["main", "buffer"] = Field("main", description="main rows make up the epochs, a buffer cycles")
+    role: Literal["main", "buffer"] = Field("main", description="main rows define the epochs, buffer rows cycle")
     split: str = Field("train", description="split of a Hub data set")
     revision: str | None = Field(None, description="revision of a Hub data set; the commit it resolved to is recorded")
-    columns: dict[str, str] | None = Field(None, description="columns to rename, theirs: ours")
+    columns: dict[str, str] | None = Field(None, description="columns to rename, from theirs to ours")
     unknown_safety: Literal["error", "drop"] | float | None = Field(
-        None, description="rows without safety flags: an error, dropped, or this probability of being safe"
+        None, description="treatment of rows without safety flags: error, drop, or a probability of being safe"
     )
     prefer: Literal["helpful", "safer", "safer_then_helpful"] = Field(
-        "helpful", description="which answer of a pair counts as chosen (and is trained on by SFT)"
+        "helpful", description="answer of a pair that counts as chosen (and that SFT trains on)"
     )
     fraction: float | None = Field(None, gt=0, le=1, description="seeded random share of the rows")
     limit: int | None = Field(None, ge=1, description="maximum number of seeded random rows")
     balance: Literal["repeat", "leave_out"] | None = Field(
-        None, description="as many rows of every safety cell as the largest has (repeat) or the smallest (leave_out)"
+        None, description="equal rows per safety cell, as many as the largest (repeat) or the smallest (leave_out) has"
     )
-    weight: float | None = Field(None, gt=0, description="share of an epoch's rows, against its role's other weights")
-    seed: int | None = Field(None, ge=0, description="seed of its subset, balance and draws; by default the recipe's")
+    weight: float | None = Field(None, gt=0, description="share of an epoch's rows, relative to its role's weights")
+    seed: int | None = Field(None, ge=0, description="seed for subset, balance and draws; by default the recipe's")
 
     @property
     def label(self) -> str:
-        """The name, or the path in its place."""
+        """The name, by default the path."""
         return self.name or self.path
 
 
 class LoraRecipe(Closed):
-    """A LoRA adapter, made by peft."""
+    """Settings of a LoRA adapter, as in ``peft.LoraConfig``."""
 
     r: int = Field(16, ge=1)
     lora_alpha: int = Field(32, ge=1)
@@ -67,43 +67,43 @@ class Recipe(ObjectiveOptions):
     tokenizer: str | None = Field(None, description="folder or Hub name of the tokenizer; by default the model's")
     data: list[SourceRecipe] = Field(min_length=1)
     eval_data: SourceRecipe | None = None
-    evaluation_prompts: list[str] = Field([], description="files of prompts that the training data must not contain")
+    evaluation_prompts: list[str] = Field([], description="files with prompts that the training data must not contain")
     allow_overlap: list[str] = Field([], description="suites and files whose prompts the training data may contain")
     output_dir: str
 
     loss_type: str | None = Field(None, description="objective; by default bfpo, and sft in the sft stage")
     labeling: str | None = Field(None, description="b1 and alpha from a file of 'bfpo label --fit-preference'")
 
-    trainable: str = Field("all", description="all, or a regular expression of parameter names")
+    trainable: str = Field("all", description="all, or a regular expression for parameter names")
     lora: LoraRecipe | None = None
-    precision: Literal["fp32", "bf16"] | None = Field(None, description="by default bf16 on a GPU that has it")
+    precision: Literal["fp32", "bf16"] | None = Field(None, description="by default bf16 on a GPU that supports it")
     gradient_checkpointing: bool = False
 
-    batch_size: int = Field(64, ge=1, description="groups of a global step, buffer included")
+    batch_size: int = Field(64, ge=1, description="groups in a global step, buffer included")
     buffer_ratio: float = Field(1.0, gt=0, description="buffer groups for each main group of a step")
-    micro_batch_tokens: int = Field(16_384, ge=1, description="tokens that go through the model at once")
+    micro_batch_tokens: int = Field(16_384, ge=1, description="largest number of tokens in the model at once")
     layout: Literal["auto", "shared", "packed", "padded"] = Field(
         "auto",
-        description="prompt once for all its answers, once an answer, or rows; auto takes the fastest that is exact",
+        description="the prompt once, once per answer, or one row per answer; auto: the fastest that is exact",
     )
     reference_cache: str | None = Field(
-        "default", description="folder of reference log-probabilities; null to score them anew every time"
+        "default", description="folder of cached reference log-probabilities; null to score them in every run"
     )
-    max_length: int = Field(1024, ge=2, description="tokens of prompt and answer")
+    max_length: int = Field(1024, ge=2, description="largest number of tokens in prompt and answer")
     num_train_epochs: float = Field(1.0, gt=0)
     max_steps: int = Field(-1, description="number of steps to stop after; -1 for whole epochs")
     learning_rate: float = Field(5e-7, gt=0)
     lr_scheduler_type: str = "cosine"
-    warmup_steps: float = Field(0.1, ge=0, description="steps, or below 1 a share of all steps")
+    warmup_steps: float = Field(0.1, ge=0, description="number of steps; below 1, share of all steps")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)
     seed: int = Field(0, ge=0)
 
     logging_steps: int = Field(10, ge=1)
     save_steps: int | None = Field(None, ge=1, description="steps between checkpoints; by default none are saved")
-    save_total_limit: int | None = Field(2, ge=1, description="complete checkpoints to keep")
+    save_total_limit: int | None = Field(2, ge=1, description="number of complete checkpoints to keep")
     eval_steps: int | None = Field(None, ge=1, description="steps between evaluations")
-    keep_best: bool = Field(False, description="end with the checkpoint of the lowest eval loss")
+    keep_best: bool = Field(False, description="keep the checkpoint with the lowest eval loss as the final model")
     report_to: str | list[str] = Field("none", description="trackers of transformers' Trainer, e.g. tensorboard")
 
     @property
@@ -113,19 +113,19 @@ class Recipe(ObjectiveOptions):
 
     @property
     def objective_options(self) -> dict[str, Any]:
-        """Options of the objective that are given, i.e. are not None."""
+        """Options of the objective that are not None."""
         given = {name: getattr(self, name) for name in option_types()}
         return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class ResolvedRecipe:
-    """A recipe and everything that it was resolved to.
+    """A checked recipe.
 
     Attributes:
         recipe: the recipe.
-        origins: where each of its values came from: recipe, command line or default.
-        labeling: the fitted labeling that it names, if it names one.
+        origins: origin of each of its values: recipe, command line or default.
+        labeling: the fitted labeling that it names, if any.
     """
 
     recipe: Recipe
@@ -134,7 +134,7 @@ class ResolvedRecipe:
 
     @property
     def objective_options(self) -> dict[str, Any]:
-        """Options of the objective, those of the fitted labeling among them."""
+        """Options of the objective, including those of the fitted labeling."""
         fitted = self.labeling and {"b1": self.labeling.preference.b1, "alpha": self.labeling.preference.alpha}
         return self.recipe.objective_options | (fitted or {})
 
@@ -185,7 +185,7 @@ def resolve(values: Mapping[str, Any], given: Mapping[str, str], where: str) -> 
 def _contradiction(recipe: Recipe) -> str | None:
     labels = [source.label for source in recipe.data]
     if len(set(labels)) < len(labels):
-        return "two sources have the same name: give each a 'name' of its own"
+        return "two sources have the same name: give each its own 'name'"
     for role in ("main", "buffer"):
         weights = [source.weight for source in recipe.data if source.role == role]
         if None in weights and len(set(weights)) > 1:
@@ -197,11 +197,11 @@ def _contradiction(recipe: Recipe) -> str | None:
     if (recipe.stage == "sft") != (recipe.objective == "sft"):
         return f"stage {recipe.stage!r} doesn't go with loss_type {recipe.objective!r}"
     if recipe.labeling and {"b1", "alpha"} & recipe.objective_options.keys():
-        return "'labeling' says what b1 and alpha are: leave them out, or leave out 'labeling'"
+        return "'labeling' sets b1 and alpha: leave them out, or leave out 'labeling'"
     if recipe.labeling and recipe.objective != "bfpo":
         return f"loss_type {recipe.objective!r} does not read 'labeling': remove it"
     if recipe.lora and recipe.trainable != "all":
-        return "'lora' and 'trainable' both say which weights train: give only one"
+        return "'lora' and 'trainable' both select the trainable weights: give only one"
     if (recipe.eval_steps or recipe.keep_best) and recipe.eval_data is None:
         return "'eval_steps' and 'keep_best' need 'eval_data'"
     if recipe.keep_best and not (recipe.eval_steps and recipe.save_steps == recipe.eval_steps):
@@ -210,7 +210,7 @@ def _contradiction(recipe: Recipe) -> str | None:
 
 
 def _floats(value: Any) -> Any:
-    """Numbers such as 5e-7, which YAML 1.1 reads as text for want of a dot."""
+    """Convert numbers such as 5e-7, which YAML 1.1 reads as text because they have no dot."""
     if isinstance(value, dict):
         return {key: _floats(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The rows that a recipe's sources name, with a record of what was loaded and left out."""
+"""Loading of a recipe's sources, with a record of the rows used and left out."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ Prompts = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class LoadedSource:
-    """One source's rows and the record of them that goes into ``run.json``."""
+    """One source's rows and their record for ``run.json``."""
 
     source: TrainingSource
     record: dict[str, Any]
 
 
 def load_source(recipe: SourceRecipe, stage: str, seed: int, labeling: FittedLabeling | None = None) -> LoadedSource:
-    """Load one source and subset, balance, order and label it as its recipe asks.
+    """Load one source; subset, balance, order and label its rows.
 
     Args:
         recipe: the source's part of the recipe.
-        stage: "sft" makes single answers of pairs.
-        seed: seed for a source that has none of its own.
-        labeling: gives rows the constants of their category, if it has any.
+        stage: stage of the recipe; "sft" reduces pairs to single answers.
+        seed: seed for a source without its own.
+        labeling: fitted labeling, whose constants by category are added to the rows.
 
     Raises:
-        BfpoError: if the data has problems (all are listed), or nothing is left of it.
+        BfpoError: if the data has problems (the message lists all), or no row is left.
     """
     rows, report = inspect_preferences(
         recipe.path,
@@ -75,20 +75,20 @@ def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> tuple
 
     Args:
         resolved: the recipe.
-        suites: evaluation prompts by the name of their suite, beside the files that the recipe names.
+        suites: evaluation prompts by the name of their suite, in addition to the recipe's files.
 
     Raises:
-        BfpoError: what `load_source` raises, or if a source holds evaluation prompts that the recipe doesn't allow.
+        BfpoError: if `load_source` does, or a source contains evaluation prompts without the recipe's permission.
     """
     recipe = resolved.recipe
     loaded = [load_source(source, recipe.stage, recipe.seed, resolved.labeling) for source in recipe.data]
     loaded = _weigh(recipe, loaded)
     evaluation = {**(suites or {}), **{path: load_prompts(path) for path in recipe.evaluation_prompts}}
     for name in recipe.allow_overlap:
-        # Without suites the recipe is only planned, and their names are unknown.
+        # Without suites (when a recipe is only planned) their names are unknown.
         if suites is not None and name not in evaluation:
             raise BfpoError(
-                f"allow_overlap: nothing is evaluated under the name {name!r}{did_you_mean(name, evaluation)}: "
+                f"allow_overlap: no evaluation is called {name!r}{did_you_mean(name, evaluation)}: "
                 f"there are {', '.join(evaluation)}"
             )
     _check_overlap(recipe, loaded, evaluation)
@@ -96,7 +96,7 @@ def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> tuple
 
 
 def _weigh(recipe: Recipe, loaded: list[LoadedSource]) -> list[LoadedSource]:
-    """The sources with as many rows as their weights ask for, and a record of repeats and leftovers."""
+    """The sources with rows in proportion to their weights, and a record of repeats and leftovers."""
     weighed = list(loaded)
     for role in ("main", "buffer"):
         weights = {at: one.weight for at, one in enumerate(recipe.data) if one.role == role and one.weight is not None}
@@ -118,13 +118,13 @@ def _seed(recipe: SourceRecipe, common: int) -> int:
 
 
 def _check_overlap(recipe: Recipe, loaded: Sequence[LoadedSource], evaluation: Prompts) -> None:
-    """Refuse evaluation prompts among training's, or note them where they are allowed."""
+    """Refuse evaluation prompts in the training data, or record them if the recipe allows them."""
     for one in loaded if evaluation else ():
         found = find_overlap(map(prompt_text, one.source.rows["prompt"]), evaluation)
         for overlap in found:
             if overlap.evaluation not in recipe.allow_overlap:
                 raise BfpoError(
-                    f"{one.source.name}: it holds {overlap.same + overlap.similar} of the {overlap.prompts} evaluation "
+                    f"{one.source.name}: contains {overlap.same + overlap.similar} of the {overlap.prompts} evaluation "
                     f"prompts of {overlap.evaluation!r} ({overlap.same} the same, {overlap.similar} nearly; "
                     f"{overlap.example[:80]!r}): remove them from training, or write allow_overlap: "
                     f"[{overlap.evaluation}]"
@@ -133,7 +133,7 @@ def _check_overlap(recipe: Recipe, loaded: Sequence[LoadedSource], evaluation: P
 
 
 def _with_constants(rows: datasets.Dataset, labeling: FittedLabeling) -> tuple[datasets.Dataset, dict[str, int]]:
-    """The rows with b1 and alpha of their category, or the common ones, and a count of each."""
+    """The rows with b1 and alpha of their category (by default the common ones), and the counts."""
     names = [name or "" for name in rows["category"]] if "category" in rows.column_names else [""] * len(rows)
     constants = [labeling.categories.get(name, labeling.preference) for name in names]
     rows = rows.add_column("b1", [one.b1 for one in constants])  # pyright: ignore[reportCallIssue]

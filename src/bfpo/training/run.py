@@ -1,4 +1,4 @@
-"""Run a recipe: load, train, save an ordinary model folder, and record it."""
+"""`train`: load a recipe's data and model, train, save a model folder, and record the run."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def train(
     say: Callable[[str], None] = lambda line: None,
     suites: Mapping[str, Sequence[str]] | None = None,
 ) -> TrainedRun:
-    """Run a recipe, and leave the model, or its adapter, and ``run.json`` in its output folder.
+    """Run a recipe, and save the model (or its adapter) and ``run.json`` in its output folder.
 
     Args:
-        recipe: a recipe file, or what `load_recipe` made of one.
-        resume: resume from the newest complete checkpoint, if there is one.
-        callbacks: callbacks of transformers' Trainer.
-        say: called with each line about the data and its preparation, before training starts.
-        suites: evaluation prompts by the name of their suite, which training must not hold.
+        recipe: a recipe file, or the result of `load_recipe`.
+        resume: whether to resume from the newest complete checkpoint, if there is one.
+        callbacks: callbacks for transformers' Trainer.
+        say: function called with each line about the data and its preparation, before training starts.
+        suites: evaluation prompts by the name of their suite, which the training data must not contain.
 
     Raises:
-        BfpoError: if the recipe, the data or the state of the output folder don't allow it.
+        BfpoError: if the recipe, the data or the output folder is unsuitable.
     """
     started = time.monotonic()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else load_recipe(Path(recipe))
@@ -85,11 +85,11 @@ def build_trainer(
     callbacks: Sequence[TrainerCallback],
     suites: Mapping[str, Sequence[str]] | None = None,
 ) -> BFPOTrainer:
-    """Load data and model, score the reference, and add all of it to the record."""
+    """Load data and model, score the reference, and add the details to the record."""
     recipe = resolved.recipe
     blend, sources = load_blend(resolved, suites)
     evaluation = recipe.eval_data and load_source(recipe.eval_data, recipe.stage, recipe.seed, resolved.labeling)
-    # On the CPU: the trainer moves it, or its shards.
+    # On the CPU, because the trainer moves the model or its shards.
     model = load_model(
         recipe.model, revision=recipe.model_revision, dtype=weights_dtype(recipe), device=torch.device("cpu")
     )
@@ -128,7 +128,7 @@ def _check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
     earlier = read_record(folder)
     if not resume:
         if earlier or newest_complete_checkpoint(folder):
-            raise BfpoError(f"{folder}: holds an earlier run; continue it with --resume, or choose another output_dir")
+            raise BfpoError(f"{folder}: contains another run; continue it with --resume, or choose another output_dir")
         return
     if earlier and earlier["config"] != record["config"]:
         changed = [key for key, value in record["config"].items() if earlier["config"].get(key) != value]
@@ -139,11 +139,7 @@ def _check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
 
 
 def recipe_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
-    """The tokenizer that a recipe names, or its model's at the model's revision.
-
-    Raises:
-        BfpoError: if it can't be loaded.
-    """
+    """The tokenizer that a recipe names, by default its model's at the model's revision."""
     if recipe.tokenizer:
         return load_tokenizer(recipe.tokenizer)
     return load_tokenizer(recipe.model, revision=recipe.model_revision)
@@ -167,12 +163,12 @@ def uses_bf16(recipe: Recipe) -> bool:
 
 
 def weights_dtype(recipe: Recipe) -> torch.dtype:
-    """The dtype in which a model's weights are loaded and saved."""
+    """The dtype for loading and saving weights."""
     return torch.bfloat16 if uses_bf16(recipe) else torch.float32
 
 
 def training_arguments(resolved: ResolvedRecipe) -> BFPOConfig:
-    """A recipe's values as the trainer's arguments."""
+    """The trainer's arguments from a recipe."""
     recipe = resolved.recipe
     return BFPOConfig(
         output_dir=recipe.output_dir,
@@ -209,7 +205,7 @@ def training_arguments(resolved: ResolvedRecipe) -> BFPOConfig:
 
 
 def _export(trainer: BFPOTrainer, folder: Path, dtype: torch.dtype) -> None:
-    """Save an ordinary ``save_pretrained`` folder (the adapter alone, with LoRA), in the dtype it was loaded in."""
+    """Save model (with LoRA only the adapter) and tokenizer by ``save_pretrained``."""
     state: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         model: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)

@@ -1,4 +1,4 @@
-"""The plan behind ``--plan``: the steps, memory and time of a recipe, without training anything."""
+"""Plan of a recipe for ``--plan``: steps, memory and time, without training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bfpo.training.training_data import prepare
 
 @dataclass(frozen=True)
 class Plan:
-    """The data and steps of a recipe, and their estimated cost on this machine."""
+    """Data and steps of a recipe, and their estimated cost on this machine."""
 
     objective: dict[str, Any]
     size: ModelSize
@@ -39,14 +39,14 @@ class Plan:
 
 
 def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan:
-    """Load and encode a recipe's data and size its model, whose weights are not read.
+    """Load and encode a recipe's data and measure its model, without reading weights.
 
     Args:
         resolved: the recipe.
-        suites: evaluation prompts by the name of their suite, which training must not hold.
+        suites: evaluation prompts by the name of their suite, which the training data must not contain.
 
     Raises:
-        BfpoError: whatever training itself would refuse before its first step.
+        BfpoError: if training would raise it before its first step.
     """
     recipe, arguments = resolved.recipe, training_arguments(resolved)
     objective = arguments.objective()
@@ -71,7 +71,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
         estimate=estimate_cost(
             size,
             used,
-            # The layout is chosen once the weights are loaded; most models can share prompts.
+            # The layout is chosen only once the weights are loaded; most models support "shared".
             layout="shared" if recipe.layout == "auto" else recipe.layout,
             max_tokens=recipe.micro_batch_tokens,
             bf16=bf16,
@@ -86,9 +86,9 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
 
 
 def _measure_model(recipe: Recipe, config: Any) -> tuple[ModelSize, Kept]:
-    """A model's sizes, and what it keeps for its backward pass; without its weights.
+    """A model's sizes and the bytes it keeps for the backward pass, measured without weights.
 
-    An adapter keeps the inputs of the matrices it is attached to, as training those would; its own are small.
+    The latter leaves out the adapter: it keeps the same inputs as training its matrices would, and its own are small.
     """
     with torch.device("meta"):
         sized: Any = AutoModelForCausalLM.from_config(config)

@@ -1,4 +1,4 @@
-"""``run.json``: the record of a run's inputs, the origin of each value, and the time it took."""
+"""``run.json``: record of a run's inputs, the origin of each value, results and run time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FILE_NAME = "run.json"
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write the record as a whole or not at all."""
+    """Write the record atomically."""
     write_text(folder / FILE_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a run's folder, or None where there is none."""
+    """The record in a run folder, or None."""
     path = folder / FILE_NAME
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
@@ -31,7 +31,7 @@ def config_record(resolved: ResolvedRecipe) -> dict[str, dict[str, Any]]:
 
 
 def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
-    """Lines about a run's sources, their mix, and the rows that were left out or changed."""
+    """Yield lines about a run's sources, their mix, and rows left out or changed."""
     mix = record["mix"]
     for source in record["data"]:
         encoding = mix["encoding"][source["name"]]
@@ -51,7 +51,7 @@ def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
                 f"prompts of {overlap['evaluation']}, allowed": overlap["same"] + overlap["similar"]
                 for overlap in source.get("overlap", ())
             },
-            **{f"labelled as {name}": count for name, count in source.get("labeling", {}).items()},
+            **{f"labeled as {name}": count for name, count in source.get("labeling", {}).items()},
         }
         cells = ", ".join(f"{cell} {count:,}" for cell, count in source["cells"].items())
         noted = ", ".join(f"{name} {count:,}" for name, count in changes.items() if count)
@@ -59,7 +59,7 @@ def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"{source['name']} ({source['role']}): {'; '.join(part for part in parts if part)}"
     main, total = mix["main_groups_per_step"], mix["groups_per_step"]
     buffer = f" ({main} main, {total - main} buffer)" if total > main else ""
-    yield f"every step: {total} groups{buffer}; {mix['steps_per_epoch']:,} steps an epoch"
+    yield f"every step: {total} groups{buffer}; {mix['steps_per_epoch']:,} steps per epoch"
     reference = record["reference"]
     if any(reference.values()):
         yield f"reference: {reference['reused']:,} answers from the cache, {reference['scored']:,} scored"

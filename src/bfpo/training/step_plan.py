@@ -1,4 +1,4 @@
-"""The step plan: a seeded assignment of rows to steps that keeps the ratio of main rows to buffer in every step."""
+"""Seeded assignment of rows to steps, with a constant ratio of main to buffer rows, and its sampler and loader."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class StepPlan:
     """Steps of ``batch_size`` groups over ``main`` rows and a cycling ``buffer``.
 
     Rows are numbered 0 .. main - 1, then main .. main + buffer - 1. An epoch passes once over the main rows;
-    the buffer continues where the last epoch left it and is reshuffled when it is used up. The last step of an
-    epoch takes the remaining main rows and the same share of buffer rows.
+    the buffer continues where the last epoch stopped and is reshuffled after each pass. The last step of an epoch
+    takes the remaining main rows and the same share of buffer rows.
 
     Attributes:
         main: number of main rows, > 0.
         buffer: number of buffer rows; 0 for none.
-        batch_size: groups of a global step, buffer included.
+        batch_size: groups in a global step, buffer included.
         buffer_ratio: buffer groups for each main group.
-        seed: seed of every shuffle.
+        seed: seed for all shuffles.
         first: indices of the steps that the first epoch starts with.
 
     Raises:
-        BfpoError: if there are no main rows, or ``batch_size`` can't hold the ratio exactly.
+        BfpoError: if there are no main rows, or ``batch_size`` doesn't allow the exact ratio.
     """
 
     main: int
@@ -41,7 +41,7 @@ class StepPlan:
 
     def __post_init__(self) -> None:
         if self.main <= 0:
-            raise BfpoError("there is no row to train on: every source is empty or only fills the buffer")
+            raise BfpoError("there is no row to train on: every source is empty or a buffer")
         if self.batch_size < 1:
             raise BfpoError(f"the batch size must be at least 1 group, not {self.batch_size}")
         if self.buffer and not self.buffer_ratio > 0:
@@ -55,22 +55,22 @@ class StepPlan:
 
     @property
     def main_per_step(self) -> int:
-        """Main groups of a full step."""
+        """Number of main groups in a full step."""
         return round(self.batch_size / (1 + self.buffer_ratio)) if self.buffer else self.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of one pass over the main rows."""
+        """Number of steps in one pass over the main rows."""
         return -(-self.main // self.main_per_step)
 
     def largest_first(self, tokens: np.ndarray, max_tokens: int) -> StepPlan:
-        """The same steps, beginning with the two whose micro-batches are the largest.
+        """The same steps, starting with the two that have the largest micro-batches.
 
         So an out-of-memory error shows up in step 1, or in step 2 once the optimizer state exists.
 
         Args:
-            tokens: [rows] tokens of every row, in the layout that is used.
-            max_tokens: tokens of a micro-batch.
+            tokens: [rows] number of tokens of every row in the chosen layout.
+            max_tokens: token budget of a micro-batch.
         """
 
         def largest(step: np.ndarray) -> int:
@@ -81,7 +81,7 @@ class StepPlan:
         return replace(self, first=tuple(np.argsort(-sizes, kind="stable")[:2].tolist()))
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
-        """Row numbers of every step of an epoch (counted from 0)."""
+        """Row numbers of every step in an epoch (counted from 0)."""
         steps = self._steps(epoch)
         first = self.first if epoch == 0 else ()
         return [steps[at] for at in first] + [step for at, step in enumerate(steps) if at not in first]
@@ -100,7 +100,7 @@ class StepPlan:
         return -(-main * (self.batch_size - self.main_per_step) // self.main_per_step)
 
     def _buffer_rows(self, start: int, count: int) -> np.ndarray:
-        """``count`` rows of the endless series of shuffled passes over the buffer, from position ``start``."""
+        """Rows from ``start`` in the endless sequence of shuffled passes over the buffer."""
         passes = range(start // self.buffer, (start + count) // self.buffer + 1)
         series = np.concatenate(
             [np.random.default_rng([self.seed, 1, number]).permutation(self.buffer) for number in passes]
@@ -119,15 +119,15 @@ class StepSampler(Sampler[list[int]]):
         self.current_epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next pass yields."""
+        """Set the epoch for the next pass."""
         self.current_epoch = epoch
 
     def __len__(self) -> int:
-        """Steps of an epoch."""
+        """Number of steps in an epoch."""
         return self.plan.steps_per_epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The steps of the current epoch."""
+        """Yield the steps of the current epoch."""
         for step in self.plan.epoch(self.current_epoch):
             yield step[self.process :: self.processes].tolist()
 
@@ -136,6 +136,6 @@ class StepLoader(DataLoader[Any]):
     """A loader whose batch is one process's share of a whole optimizer step."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Pass the epoch, which the Trainer sets on its loader, to the sampler."""
+        """Forward the epoch from the Trainer to the sampler."""
         assert isinstance(self.batch_sampler, StepSampler)
         self.batch_sampler.set_epoch(epoch)

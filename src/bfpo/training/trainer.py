@@ -1,4 +1,4 @@
-"""`BFPOTrainer`: `transformers.Trainer` whose batch is a step's groups and whose loss is an objective."""
+"""`BFPOTrainer`: a `transformers.Trainer` for groups of answers and any objective."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bfpo.training.pair_metrics import RunningMeans, pair_metrics
 from bfpo.training.step_plan import StepLoader, StepPlan, StepSampler
 from bfpo.training.training_data import Blend, ReferenceCounts, TrainingData, prepare, with_reference
 
-# Rows on which a layout is tried.
+# Number of rows from which the layout check takes its sample.
 _CHECKED_ROWS = 64
 
 
@@ -37,16 +37,16 @@ class BFPOTrainer(CheckpointingTrainer):
     """Train a causal language model on preferences with BFPO or any other objective.
 
     Args:
-        model: a model, or a name or folder to load one from.
+        model: a model, or the name or folder of one.
         args: the configuration.
-        train_dataset: rows of `load_preferences` (or in TRL's format), or a `Blend` of sources.
-        eval_dataset: rows to evaluate on, against the same reference.
-        processing_class: the tokenizer; by default the one saved beside the model.
-        peft_config: a PEFT configuration, for example LoRA; the base's weights then stay as they are.
-        callbacks: more callbacks for the Trainer.
+        train_dataset: rows from `load_preferences` (or in TRL's format), or a `Blend` of sources.
+        eval_dataset: rows for evaluation, with the same reference.
+        processing_class: the tokenizer; by default the model's.
+        peft_config: a PEFT configuration, for example LoRA, which freezes the base model.
+        callbacks: additional callbacks for the Trainer.
 
     Raises:
-        BfpoError: if the configuration or the data don't fit the objective.
+        BfpoError: if the configuration or the data doesn't fit the objective.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class BFPOTrainer(CheckpointingTrainer):
         if args.n_gpu > 1:
             raise BfpoError("several GPUs need one process each: start with 'accelerate launch -m bfpo train ...'")
         if args.fp16 and args.device.type == "cpu":
-            # Accelerate would train in float32 and say nothing.
-            raise BfpoError("fp16 needs a GPU: leave it out, or set bf16=True, which a CPU can do")
+            # Accelerate would silently train in float32.
+            raise BfpoError("fp16 needs a GPU: leave it out, or set bf16=True, which a CPU supports")
         if isinstance(model, str):
             dtype = torch.bfloat16 if args.bf16 else torch.float32
             model = load_model(model, dtype=dtype, device=torch.device("cpu"))
         if peft_config is not None:
-            # The adapter's first weights are random: the same in every process, and in a run that begins again.
+            # The adapter's initial weights are random, but must be the same in every process and after a restart.
             set_seed(args.seed)
         prepared = prepare_model(
             model, args.trainable, peft_config, disable_dropout=args.disable_dropout, bf16=args.bf16
@@ -106,7 +106,7 @@ class BFPOTrainer(CheckpointingTrainer):
         self._unlogged: list[tuple[GroupLogps, GroupLabels]] = []
 
     def _with_reference(self, data: TrainingData) -> TrainingData:
-        """Score the reference with the weights as they are now, which is before the first update."""
+        """Score the reference with the current weights, i.e. before the first update."""
         if not self.objective.needs_reference:
             return data
         assert isinstance(self.args, BFPOConfig)
@@ -118,12 +118,12 @@ class BFPOTrainer(CheckpointingTrainer):
         return data
 
     def get_train_dataloader(self) -> StepLoader:
-        """A loader that yields this process's share of one whole step at a time."""
+        """A loader that yields this process's share of each step."""
         sampler = StepSampler(self.plan, self.args.process_index, self.args.world_size)
         return StepLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)  # pyright: ignore
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> StepLoader:
-        """A loader over the evaluation rows, in order, by process."""
+        """A loader over this process's share of the evaluation rows, in order."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         share = range(self.args.process_index, len(rows), self.args.world_size)
         size = self.args.per_device_eval_batch_size
@@ -138,27 +138,27 @@ class BFPOTrainer(CheckpointingTrainer):
             return super().train(resume_from_checkpoint, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One step's forward and backward passes, in micro-batches; the step's loss of all processes' groups.
+        """One step's forward and backward passes, in micro-batches.
 
         The loss is the sum over groups (tokens, for SFT) divided by their number in the *global* step, so
-        neither micro-batches nor processes change it.
+        it depends neither on micro-batches nor on the number of processes.
         """
         model.train()
         batches: list[Batch] = inputs["batches"]
         count = torch.tensor(self._count(batches), device=self.args.device)
-        # Data-parallel training averages gradients over processes; this loss is already a share of the whole.
+        # Data-parallel training averages gradients over processes, but this loss is already normalized globally.
         scale = self.args.world_size / self.accelerator.reduce(count, reduction="sum").item()  # pyright: ignore
         total = torch.zeros((), device=self.args.device)
         for batch in batches:
             with contextlib.nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
                 total += self._backward(model, batch, scale)
         if not batches:
-            # The other processes wait for this one's share of the gradients, even where a step left it no group.
+            # The other processes wait for this one's gradients even if the step gave it no group.
             self._backward(model, None, 0.0)
         return total
 
     def _backward(self, model: nn.Module, batch: Batch | None, scale: float) -> Tensor:
-        """Forward and backward pass of one micro-batch, or of no more than a token; its loss."""
+        """Loss of one micro-batch (or of a dummy token), after its forward and backward pass."""
         with self.engine.attached():
             with self.accelerator.autocast():
                 if batch is None:
@@ -172,7 +172,7 @@ class BFPOTrainer(CheckpointingTrainer):
         return loss.detach()
 
     def _count(self, batches: Sequence[Batch]) -> float:
-        """What the summed loss is divided by: groups, or answer tokens for SFT."""
+        """Divisor of the summed loss: number of groups, or of answer tokens for SFT."""
         groups = [group for batch in batches for group in batch.groups]
         if self.objective.normalizer == "groups":
             return float(len(groups))
@@ -187,7 +187,7 @@ class BFPOTrainer(CheckpointingTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Loss and metrics over the evaluation rows, against the reference scored before training."""
+        """Loss and metrics over the evaluation rows, with the reference scored before training."""
         assert self.model is not None
         model = self._wrap_model(self.model, training=False)
         model.eval()
@@ -213,7 +213,7 @@ class BFPOTrainer(CheckpointingTrainer):
         super().log(logs, start_time)
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Clip as the Trainer does, and count how often it had to."""
+        """Clip as the Trainer does, and count the clipped steps."""
         norm = super()._clip_grad_norm(model)
         clipped = norm is not None and norm > self.args.max_grad_norm
         self._means.add({"clipped_steps": (float(clipped), 1.0)})

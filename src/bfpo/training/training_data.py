@@ -1,4 +1,4 @@
-"""A trainer's data: encoded and checked rows of the main sources and the buffer, and their reference."""
+"""Training data: encoded and checked rows of main sources and buffer, with their reference log-probabilities."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from bfpo.training.batches import ROWS_AT_ONCE, as_rows, token_chunks, token_gro
 
 @dataclass(frozen=True)
 class TrainingSource:
-    """Rows from one source, as `load_preferences` returns them.
+    """Rows from one source.
 
     Attributes:
-        rows: the rows.
+        rows: rows from `load_preferences`.
         name: name in messages and records.
-        role: "main" rows make up the epochs, "buffer" rows cycle beside them.
+        role: "main" rows define the epochs, "buffer" rows cycle.
     """
 
     rows: datasets.Dataset
@@ -39,7 +39,7 @@ class TrainingSource:
 
 @dataclass(frozen=True)
 class Blend:
-    """Several sources to train on together; the paper's are a safety set and a helpfulness buffer."""
+    """Several sources to train on together, such as the paper's safety set and helpfulness buffer."""
 
     sources: Sequence[TrainingSource]
 
@@ -56,7 +56,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class ReferenceCounts:
-    """Answers whose reference was found in the cache, and answers that were scored."""
+    """Numbers of answers whose reference came from the cache, and of answers that were scored."""
 
     reused: int = 0
     scored: int = 0
@@ -66,16 +66,16 @@ class ReferenceCounts:
 
 
 def prepare(data: datasets.Dataset | Blend, tokenizer: Any, max_length: int, objective: Objective) -> TrainingData:
-    """Encode every source, and check that it carries what the objective reads.
+    """Encode every source, and check that it has the labels that the objective reads.
 
     Raises:
-        BfpoError: if a label that the objective reads is missing, or a pairwise objective gets lone answers.
+        BfpoError: if a label is missing, or a pairwise objective gets single answers.
     """
     sources = data.sources if isinstance(data, Blend) else [TrainingSource(data)]
     ordered = sorted(sources, key=lambda source: source.role != "main")
     encoded = {source.name: encode(_canonical(source), tokenizer, max_length) for source in ordered}
     if len(encoded) < len(ordered):
-        raise BfpoError("two sources have the same name: give every source a name of its own")
+        raise BfpoError("two sources have the same name: give every source its own name")
     for name, part in encoded.items():
         _check(part.counts, name, objective)
     rows = datasets.concatenate_datasets([part.dataset for part in encoded.values()])
@@ -84,7 +84,7 @@ def prepare(data: datasets.Dataset | Blend, tokenizer: Any, max_length: int, obj
 
 
 def _canonical(source: TrainingSource) -> datasets.Dataset:
-    """The rows as `load_preferences` returns them; a data set of one's own is converted, and checked, as a file is."""
+    """The rows in the format of `load_preferences`; other data sets are converted and checked."""
     if "row" in source.rows.column_names:
         return source.rows
     return convert(dataset_source(source.name, source.rows))[0]
@@ -93,21 +93,21 @@ def _canonical(source: TrainingSource) -> datasets.Dataset:
 def with_reference(
     data: TrainingData, cache: ReferenceCache, engine: Engine, model: Any, accelerator: Accelerator
 ) -> tuple[TrainingData, ReferenceCounts]:
-    """The same data with the reference log-probability of every answer beside it, in nats.
+    """Add the reference log-probability of every answer, in nats.
 
-    Answers that the cache doesn't know are scored by all processes together, a chunk of rows in memory at a time.
+    All processes together score the answers missing in the cache, with one chunk of rows in memory at a time.
 
     Args:
         data: encoded rows.
-        cache: known log-probabilities of the model.
-        engine: how groups go through it.
-        model: the model as it is called, before its first update.
-        accelerator: of the processes.
+        cache: the model's cache.
+        engine: the engine for scoring.
+        model: the model with its wrappers, before its first update.
+        accelerator: the trainer's accelerator.
     """
     chunks = [(answer_keys(groups), [len(group.answers) for group in groups]) for groups in token_chunks(data.rows)]
     keys = np.concatenate([part for part, _ in chunks])
     answers = np.array([number for _, numbers in chunks for number in numbers])
-    # The first process's cache decides: while the others read theirs, it may already write.
+    # The first process's cache decides, since it may already be writing while the others read theirs.
     unknown = _from_first(np.isnan(cache.get(keys)), accelerator)
     ends = np.cumsum(answers)
     missing = np.flatnonzero(np.logical_or.reduceat(unknown, ends - answers))
@@ -127,19 +127,19 @@ def with_reference(
 
 
 def _from_first(values: np.ndarray, accelerator: Accelerator) -> np.ndarray:
-    """The first process's values, on all of them."""
+    """The first process's values, broadcast to all."""
     return broadcast_object_list([values])[0] if accelerator.num_processes > 1 else values
 
 
 def _check(counts: EncodingCounts, source: str, objective: Objective) -> None:
     if objective.normalizer == "groups" and counts.first_without_pair is not None:
         raise BfpoError(
-            f"{source}, row {counts.first_without_pair}: a pairwise objective needs at least two answers a prompt; "
+            f"{source}, row {counts.first_without_pair}: a pairwise objective needs at least two answers per prompt; "
             "train single answers with loss_type 'sft'"
         )
     if objective.reads_safety and counts.first_unknown_safety is not None:
         raise BfpoError(
-            f"{source}, row {counts.first_unknown_safety}: the objective reads the safety of every answer and this "
-            "one's is unknown; add chosen_is_safe and rejected_is_safe, or load the source with unknown_safety=1.0 "
-            "(all safe, as the paper's buffer) or 'drop'"
+            f"{source}, row {counts.first_unknown_safety}: the objective needs the safety of every answer, which is "
+            "unknown here; add chosen_is_safe and rejected_is_safe, or load the source with unknown_safety=1.0 "
+            "(all safe, like the paper's buffer) or 'drop'"
         )

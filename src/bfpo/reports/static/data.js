@@ -1,4 +1,4 @@
-// The answers: unpacked from the page's own text and prepared for filtering. Nothing is fetched.
+// Unpacks the answers from the page and prepares them for filtering. Nothing is fetched.
 
 async function unpack(element) {
   const text = element.textContent;
@@ -37,7 +37,7 @@ function shape(data) {
   return { ...data, items };
 }
 
-// Lower-case text for the search, made when first needed or in idle time.
+// Lower-case text for the search, built on first use or in idle time.
 function searchable(item) {
   if (item.text === undefined) {
     const parts = [item.name, item.prompt];

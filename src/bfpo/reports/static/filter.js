@@ -1,4 +1,4 @@
-// The filter: pure functions of the items and of the values of the controls.
+// The filter: pure functions of the items and the controls' values.
 
 function matches(item, wanted) {
   if (wanted.item !== "" && `${wanted.item}` !== `${item.task}/${item.name}`) return false;
@@ -23,7 +23,7 @@ function select(items, wanted) {
   return found;
 }
 
-// One JSON object per answer, to work with the selection elsewhere.
+// One JSON object per selected answer, for export.
 function asLines(data, found) {
   const word = (words, number) => (number < 0 ? null : words[number]);
   const lines = [];

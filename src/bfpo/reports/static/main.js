@@ -1,4 +1,4 @@
-// The controls set the filter, the address stores it, and the list shows the items that match it.
+// The controls set the filter, the URL stores it, and the list shows the matching items.
 
 const NOTHING = { q: "", set: "", kind: "", category: "", attack: "", answer: "", of: "", show: "", from: "0", to: "1", sort: "", item: "", page: "1" };
 const PAGE = 10;
@@ -24,7 +24,7 @@ function addOptions(control, words, only) {
   return control.options.length;
 }
 
-// The options that occur in this page's answers; a control with nothing to choose is hidden.
+// Adds the options that occur in this page's answers; hides controls with a single option.
 function fillControls(data, form) {
   const present = (key) => new Set(data.items.map((item) => item[key]));
   const used = new Set([...data.answerKinds.keys()].filter((kind) => data.items.some((item) => item.kinds.some((mask) => mask & (1 << kind)))));
@@ -53,7 +53,7 @@ function browse(data) {
   function show(moved) {
     for (const control of controls) {
       control.value = wanted[control.name];
-      // An address may name an option that this page doesn't have.
+      // A URL may name an option that this page doesn't have.
       if (control.value !== wanted[control.name]) control.value = wanted[control.name] = NOTHING[control.name];
     }
     const filter = JSON.stringify({ ...wanted, page: "" });

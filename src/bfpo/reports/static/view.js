@@ -1,4 +1,4 @@
-// The HTML of an item. A model's text only ever becomes the text of a node.
+// Builds the HTML of an item. Models' text is inserted only as text nodes.
 
 function make(name, className, ...children) {
   const made = document.createElement(name);
@@ -29,7 +29,7 @@ function viewAnswer(data, item, sample, model, revealed) {
   const badge = make("span", "badge", detail && detail !== kind ? `${kind} (${detail})` : kind);
   badge.dataset.kind = kind;
   const text = make("div", "text", answer || "(empty)");
-  // A text that may scroll can be focused by keys.
+  // Text that may scroll must be focusable by keyboard.
   text.tabIndex = answer.length > 500 ? 0 : -1;
   text.setAttribute("role", "group");
   text.setAttribute("aria-label", `Answer of ${model}`);
@@ -43,7 +43,7 @@ function viewAnswer(data, item, sample, model, revealed) {
   return box;
 }
 
-// Harmful text stays blurred, out of reach of keys, screen readers and the browser's search, until the reader asks to see it.
+// Harmful text stays blurred and hidden from keyboard, screen readers and the browser's search until the reader reveals it.
 function veil(text, length, model) {
   const button = make("button", "reveal", `Show harmful answer (${length} characters)`);
   button.type = "button";
@@ -62,7 +62,7 @@ function viewVerdicts(data, verdicts) {
   const differ = verdicts.some((verdict) => verdict[0] !== verdicts[0][0]);
   const words = verdicts.length > 1 ? (differ ? "judges disagree" : "judges agree") : "judge";
   const box = make("details", "verdicts", make("summary", differ ? "differ" : "", words));
-  // Built only when opened; few ever are.
+  // Built only when opened, which is rare.
   box.addEventListener("toggle", () => box.append(make("ul", "", ...verdicts.map(
     (verdict, judge) => viewVerdict(data, verdict, data.judges[judge] || `judge ${judge + 1}`),
   ))), { once: true });
