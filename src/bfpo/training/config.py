@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from transformers import TrainingArguments
 
 from bfpo.engine.layout_choice import WantedLayout
+from bfpo.errors import BfpoError
 from bfpo.objectives.registry import Objective, build_objective, option_types
+from bfpo.training.step_plan import StepPlan
 
 if TYPE_CHECKING:
     # Editors and type checkers see the options of the default objective.
@@ -67,6 +69,29 @@ class BFPOConfig(_Options, TrainingArguments):
         """The objective with the options that were set; see `build_objective` for errors."""
         given = {name: getattr(self, name) for name in option_types()}
         return build_objective(self.loss_type, {name: value for name, value in given.items() if value is not None})
+
+    def check_devices(self) -> None:
+        """Refuse devices that training would use wrongly without an error.
+
+        Raises:
+            BfpoError: if a process has several GPUs, or fp16 has none.
+        """
+        if self.n_gpu > 1:
+            raise BfpoError("several GPUs need one process each: start with 'accelerate launch -m bfpo train ...'")
+        if self.fp16 and self.device.type == "cpu":
+            # Accelerate would silently train in float32.
+            raise BfpoError("fp16 needs a GPU: leave it out, or set bf16=True, which a CPU supports")
+
+    def step_plan(self, main: int, buffer: int) -> StepPlan:
+        """The plan of steps over so many main rows and buffer rows."""
+        process = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        return StepPlan(
+            main=main,
+            buffer=buffer,
+            batch_size=self.global_batch_size or process * self.world_size,
+            buffer_ratio=self.buffer_ratio,
+            seed=self.seed if self.data_seed is None else self.data_seed,
+        )
 
     def with_whole_steps(self) -> BFPOConfig:
         """The same steps, with a whole step as the Trainer's batch, which the engine splits."""

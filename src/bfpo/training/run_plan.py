@@ -17,7 +17,6 @@ from bfpo.training.batches import token_chunks
 from bfpo.training.recipe import Recipe, ResolvedRecipe
 from bfpo.training.recipe_data import Prompts, load_blend
 from bfpo.training.run import recipe_tokenizer, training_arguments, uses_bf16
-from bfpo.training.step_plan import StepPlan
 from bfpo.training.training_data import prepare
 
 
@@ -54,7 +53,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     config = load_config(recipe.model, revision=recipe.model_revision)
     data = prepare(blend, recipe_tokenizer(recipe), recipe.max_length, objective)
     size, kept = _measure_model(recipe, config)
-    steps = StepPlan(data.main, data.buffer, recipe.batch_size, recipe.buffer_ratio, recipe.seed)
+    steps = arguments.step_plan(data.main, data.buffer)
     groups = [group for chunk in token_chunks(data.rows) for group in chunk]
     used = [groups[row] for step in steps.epoch(0) for row in step]
     bf16 = uses_bf16(recipe)

@@ -19,14 +19,13 @@ from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.out_of_memory import explained_out_of_memory
 from bfpo.engine.reference_cache import open_cache
 from bfpo.engine.trainable import prepare_model
-from bfpo.errors import BfpoError
 from bfpo.groups import GroupLabels, GroupLogps, LossInputs, TokenGroup
 from bfpo.models import load_model, load_tokenizer
 from bfpo.training.batches import Batch, as_rows, collate, row_tokens, token_groups
 from bfpo.training.checkpoints import CheckpointingTrainer
 from bfpo.training.config import BFPOConfig
 from bfpo.training.pair_metrics import RunningMeans, pair_metrics
-from bfpo.training.step_plan import StepLoader, StepPlan, StepSampler
+from bfpo.training.step_plan import StepLoader, StepSampler
 from bfpo.training.training_data import Blend, ReferenceCounts, TrainingData, prepare, with_reference
 
 # Number of rows from which the layout check takes its sample.
@@ -60,11 +59,7 @@ class BFPOTrainer(CheckpointingTrainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.objective = args.objective()
-        if args.n_gpu > 1:
-            raise BfpoError("several GPUs need one process each: start with 'accelerate launch -m bfpo train ...'")
-        if args.fp16 and args.device.type == "cpu":
-            # Accelerate would silently train in float32.
-            raise BfpoError("fp16 needs a GPU: leave it out, or set bf16=True, which a CPU supports")
+        args.check_devices()
         if isinstance(model, str):
             dtype = torch.bfloat16 if args.bf16 else torch.float32
             model = load_model(model, dtype=dtype, device=torch.device("cpu"))
@@ -94,14 +89,8 @@ class BFPOTrainer(CheckpointingTrainer):
         self.train_dataset = self.training_data.rows
         if evaluation:
             self.eval_dataset = self._with_reference(evaluation).rows
-        plan = StepPlan(
-            main=data.main,
-            buffer=data.buffer,
-            batch_size=args.global_batch_size or self.args.per_device_train_batch_size * self.args.world_size,
-            buffer_ratio=args.buffer_ratio,
-            seed=args.data_seed if args.data_seed is not None else args.seed,
-        )
-        self.plan = plan.largest_first(row_tokens(data.rows, self.layout.layout), args.micro_batch_tokens)
+        tokens = row_tokens(data.rows, self.layout.layout)
+        self.plan = args.step_plan(data.main, data.buffer).largest_first(tokens, args.micro_batch_tokens)
         self._means = RunningMeans()
         self._unlogged: list[tuple[GroupLogps, GroupLabels]] = []
 
