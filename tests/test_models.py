@@ -94,7 +94,7 @@ def garbled(folder):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (pickled, "its weights are pickled, which is not safe to open; save them as safetensors"),
+        (pickled, "its weights are pickled, which is unsafe to load; save them as safetensors"),
         (with_code, "it needs its own code, which bfpo never runs; choose a model that transformers"),
         (cut, "check that its files are complete"),
         (garbled, "check that its files are complete"),
