@@ -98,7 +98,10 @@ def test_large_logits_do_not_overflow():
 
 @pytest.mark.parametrize(
     ("logits", "labels", "words"),
-    [([1.0, 2.0], [True, True], "both kinds"), ([1.0, 2.0, -1.0, -2.0], [False, False, True, True], "false labels above true")],
+    [
+        ([1.0, 2.0], [True, True], "both kinds"),
+        ([1.0, 2.0, -1.0, -2.0], [False, False, True, True], "false labels above true"),
+    ],
 )
 def test_a_scaling_that_makes_no_sense_is_refused(logits, labels, words):
     with pytest.raises(BfpoError, match=words):

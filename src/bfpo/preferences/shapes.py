@@ -156,7 +156,7 @@ def _pairs(row: Row, complain: Complain) -> Row | None:
             chosen, rejected = first, second
     if isinstance(chosen, list) and isinstance(rejected, list):
         both = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
-        shared = [message for message, _ in both]
+        shared: list[Any] = [message for message, _ in both]
         while shared and prompt is None and not (isinstance(shared[-1], dict) and shared[-1].get("role") == "user"):
             shared.pop()
         if shared and len(shared) < min(len(chosen), len(rejected)):
