@@ -88,6 +88,6 @@ def links():
                 yield page, target
 
 
-@pytest.mark.parametrize(("page", "target"), links(), ids=lambda value: None)
+@pytest.mark.parametrize(("page", "target"), list(links()), ids=lambda value: None)
 def test_relative_links_resolve(page, target):
     assert (page.parent / unquote(target)).exists(), f"{page.relative_to(ROOT)} links to {target}, which is not there"
