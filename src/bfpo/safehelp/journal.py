@@ -49,14 +49,17 @@ class Journal(Generic[_Record]):
         if again:
             self._cut_back(min(again), {key_of(record) for record in batch})
         lines = [encode_record(record).encode() for record in batch]
-        with self.path.open("ab") as file:
-            offset = file.tell()
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
+        offset = self.path.stat().st_size if self.path.exists() else 0
+        self._write(b"".join(lines))
         for record, line in zip(batch, lines, strict=True):
             self.done[key_of(record)] = offset
             offset += len(line)
+
+    def _write(self, content: bytes) -> None:
+        with self.path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
     def records(self) -> list[_Record]:
         """All records in the file."""
