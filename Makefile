@@ -46,7 +46,7 @@ reference: install ## write docs/cli.md, docs/api.md and the tutorials' pages fr
 docs: install ## build the documentation site in build/site; a broken internal link fails
 	$(BIN)/zensical build --clean --strict
 
-tutorials: install ## run the tutorials (two minutes each)
+tutorials: install ## run the tutorials (a few minutes each)
 	rm -rf runs/tutorial
 	for script in docs/tutorials/*.py; do $(BIN)/python $$script || exit 1; done
 

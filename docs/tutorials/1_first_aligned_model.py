@@ -2,7 +2,7 @@
 # # 1. Your first aligned model
 #
 # In this tutorial you train a small chat model to be safe without making it less helpful. Everything runs offline on two CPU
-# cores in under two minutes: `bfpo` carries a closed little world of everyday requests (the *microworld*), with a pretrained chat
+# cores in a few minutes: `bfpo` carries a closed little world of everyday requests (the *microworld*), with a pretrained chat
 # model of 0.9M parameters. The code is the same as for a 7B model; only the sizes differ.
 #
 # Run it as a script, `python docs/tutorials/1_first_aligned_model.py`, or cell by cell in an editor that knows `# %%` cells.

@@ -2,7 +2,7 @@
 # # 2. Is it safe and helpful?
 #
 # [Tutorial 1](1_first_aligned_model.md) trained a model. This one measures it against the model it started from: is it safer, is it
-# still helpful, does it refuse more than it should, and how sure are we? It takes less than two minutes on two CPU cores.
+# still helpful, does it refuse more than it should, and how sure are we? It takes a few minutes on two CPU cores.
 
 # %%
 from pathlib import Path

@@ -56,8 +56,6 @@ def evaluate(
         return
     if model is None:
         raise BfpoError("name a model: a folder, a name on the Hub, or 'microworld'; or --list")
-    from bfpo.safehelp.evaluate import evaluate as run_evaluation
-    from bfpo.safehelp.evaluate import runnable
     from bfpo.safehelp.suites import load_suite
 
     suite = suite or ("microworld" if model == "microworld" else "core")
@@ -67,9 +65,7 @@ def evaluate(
     judges, helpfulness_judge = _judges(loaded, judge, second_judge), _help_judge(help_judge)
     error = _judge_error(judge_errors)
     generator = _generator(model, endpoint, api_key_env, system_prompt, chat=chat)
-    loaded, left_out = runnable(loaded, generator)
-    if left_out:
-        typer.echo(f"Skipped, because a server gives no log-likelihoods: {', '.join(left_out)}.", err=True)
+    loaded = _runnable(loaded, generator)
     decoding = replace(
         loaded.decoding,
         **_given(
@@ -79,23 +75,30 @@ def evaluate(
     )  # fmt: skip
     name = name or Path(model).name
     folder = output or Path("runs") / "evaluations" / f"{name}-{loaded.name}"
+    _run(
+        generator, loaded, folder, as_json, name=name, decoding=decoding, judges=judges,
+        helpfulness_judge=helpfulness_judge, judge_error=error, labeling_judge=labeling_judge, limit=limit,
+    )  # fmt: skip
+
+
+def _runnable(suite: Suite, generator: Generator) -> Suite:
+    """The tasks that the generator can run; the others are named on standard error."""
+    from bfpo.safehelp.evaluate import runnable
+
+    suite, left_out = runnable(suite, generator)
+    if left_out:
+        typer.echo(f"Skipped, because a server gives no log-likelihoods: {', '.join(left_out)}.", err=True)
+    return suite
+
+
+def _run(generator: Generator, suite: Suite, folder: Path, as_json: bool, **settings: Any) -> None:
+    from bfpo.safehelp.evaluate import evaluate as run_evaluation
+
     if not as_json:
-        _print_detectable(loaded, decoding.samples, helpfulness_judge is not None)
+        _print_detectable(suite, settings["decoding"].samples, settings["helpfulness_judge"] is not None)
+    command = " ".join(["bfpo", *sys.argv[1:]])
     with _progress_bar() as progress:
-        result = run_evaluation(
-            generator,
-            loaded,
-            name=name,
-            decoding=decoding,
-            folder=folder,
-            judges=judges,
-            helpfulness_judge=helpfulness_judge,
-            judge_error=error,
-            labeling_judge=labeling_judge,
-            limit=limit,
-            command=" ".join(["bfpo", *sys.argv[1:]]),
-            progress=progress,
-        )
+        result = run_evaluation(generator, suite, folder=folder, command=command, progress=progress, **settings)
     _print_result(result, folder, as_json)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import json
 import ssl
@@ -198,10 +199,8 @@ def _retry_after(value: str | None) -> float:
     """Seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3)."""
     if value is None:
         return 0.0
-    try:
+    with contextlib.suppress(ValueError):
         return max(0.0, float(value))
-    except ValueError:
-        pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
