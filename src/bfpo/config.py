@@ -1,11 +1,14 @@
-"""Closed configurations: schemas for YAML files and options, and error messages that name every wrong value."""
+"""Closed configurations: YAML files, schemas for them, and error messages that name every wrong value."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bfpo.errors import BfpoError, did_you_mean
@@ -30,6 +33,61 @@ def validated(config: type[_Config], values: Mapping[str, Any], where: str) -> _
         return config.model_validate(values)
     except ValidationError as error:
         raise BfpoError(f"{where}: {'; '.join(_problem(each, config) for each in error.errors())}") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without its traps: a repeated or an empty key is an error, and 5e-7 is a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key, value in node.value:
+            name, problem = key.value if isinstance(key, yaml.ScalarNode) else key, None
+            if name in seen:
+                problem = f"the key {name!r} is there twice"
+            elif isinstance(value, yaml.ScalarNode) and value.value == "" and not value.style:
+                problem = f"the key {name!r} has no value; write one, write null, or remove the key"
+            if problem:
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads numbers with an exponent but without a dot as text.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text; an error message begins with ``where``.
+
+    Raises:
+        BfpoError: if it isn't valid YAML, or a key is repeated or has no value.
+    """
+    try:
+        return yaml.load(text, _StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise BfpoError(f"{where}{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-13-01
+        raise BfpoError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise BfpoError(f"{where}: not valid YAML: it is nested too deeply") from None
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The keys and values of a YAML file that describes ``what``, such as "a recipe".
+
+    Raises:
+        BfpoError: if the file can't be read, or isn't a mapping with text as keys.
+    """
+    try:
+        values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BfpoError(f"{path}: can't be read as {what} ({error}); check the path") from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise BfpoError(f"{path}: {what} is a mapping of keys to values, one 'key: value' per line")
+    return values
 
 
 def _problem(problem: Any, config: type) -> str:

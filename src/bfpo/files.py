@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
 
 
 @contextmanager
@@ -73,6 +73,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def explained_full_disk(folder: Path) -> Iterator[None]:
+    """Turn a failed write below a folder, such as on a full disk, into an error with what to do.
+
+    Raises:
+        RunError: if a write fails.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise RunError(f"{folder}: can't be written ({error}); free space, then continue with --resume") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"{folder}: can't be written ({reason}); free space, then continue with --resume") from error
 
 
 def _beside(path: Path) -> Path:

@@ -6,8 +6,10 @@ that ships with the package. Code that comes with a model is never run, and pick
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import (
@@ -19,8 +21,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, cached_file, find_adapter_config_file
 
 from bfpo.errors import BfpoError
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
 
 MICROWORLD = Path(__file__).parent / "microworld" / "model"
 Kind = Literal["causal", "sequence-classification"]
@@ -52,25 +58,73 @@ def load_model(
     Raises:
         BfpoError: if the model can't be loaded.
     """
+    adapter_config(name, revision=revision)  # refuses pickled adapters
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if _is_gguf(name):
         from transformers import GgufConfig
 
         options["quantization_config"] = GgufConfig(dequantize=True)
-    model = _load("model", _CLASSES[kind], name, revision, **options)
+    model = _load("model", _CLASSES[kind].from_pretrained, name, revision, **options)
     if _is_gguf(name):
         model.config.name_or_path = str(name)  # transformers puts the file's folder there
     return model.to(resolve_device() if device == "auto" else device)
 
 
+def load_peft_model(
+    name: str | Path, *, revision: str | None, dtype: torch.dtype, device: torch.device, trainable: bool
+) -> PeftModel:
+    """A PEFT adapter on its base model; see `load_model` for arguments and errors.
+
+    Args:
+        trainable: whether the adapter's weights require gradients.
+    """
+    from peft import PeftModel
+
+    config = adapter_config(name, revision=revision)
+    assert config is not None, name
+    base = load_model(str(config.base_model_name_or_path), revision=config.revision, dtype=dtype, device=device)
+    return _load("adapter", partial(PeftModel.from_pretrained, base), name, revision, is_trainable=trainable)
+
+
+def adapter_config(name: str | Path, *, revision: str | None = None) -> PeftConfig | None:
+    """The configuration of a PEFT adapter; None if the name stands for anything else.
+
+    Raises:
+        BfpoError: if the adapter's configuration can't be read, or its weights are not in safetensors.
+    """
+    try:
+        file = None if _is_gguf(name) else find_adapter_config_file(_place(name), revision=revision)
+    except OSError:  # no such model, which is for the caller to report
+        return None
+    if file is None:
+        return None
+    weights = cached_file(
+        _place(name), ADAPTER_SAFE_WEIGHTS_NAME, revision=revision, _raise_exceptions_for_missing_entries=False
+    )
+    if weights is None:
+        raise BfpoError(
+            f"the adapter {str(name)!r} has no {ADAPTER_SAFE_WEIGHTS_NAME}; save it as safetensors (save_pretrained), "
+            "because pickled weights are unsafe to load"
+        )
+    from peft import PeftConfig
+
+    return _load("adapter", PeftConfig.from_pretrained, name, revision)
+
+
 def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model; see `load_model` for arguments and errors."""
-    return _load("tokenizer", AutoTokenizer, name, revision)
+    return _load("tokenizer", AutoTokenizer.from_pretrained, name, revision)
 
 
 def load_config(name: str | Path, *, revision: str | None = None) -> PreTrainedConfig:
-    """The configuration of a model, without its weights; see `load_model` for arguments and errors."""
-    return _load("configuration", AutoConfig, name, revision)
+    """The configuration of a model, without its weights; see `load_model` for arguments and errors.
+
+    An adapter has the configuration of its base model.
+    """
+    adapter = adapter_config(name, revision=revision)
+    if adapter:
+        return load_config(str(adapter.base_model_name_or_path), revision=adapter.revision)
+    return _load("configuration", AutoConfig.from_pretrained, name, revision)
 
 
 def resolved_revision(name: str | Path, revision: str | None = None) -> str | None:
@@ -94,12 +148,14 @@ def _is_gguf(name: str | Path) -> bool:
     return Path(name).suffix == ".gguf"
 
 
-def _load(what: str, auto_class: Any, name: str | Path, revision: str | None, **options: Any) -> Any:
+def _load(what: str, load: Callable[..., Any], name: str | Path, revision: str | None, **options: Any) -> Any:
     place = _place(name)
+    if what != "adapter":
+        options["trust_remote_code"] = False
     if _is_gguf(name):
         place, options["gguf_file"] = str(Path(name).parent), Path(name).name
     try:
-        return auto_class.from_pretrained(place, revision=revision, trust_remote_code=False, **options)
+        return load(place, revision=revision, **options)
     except Exception as error:  # transformers and its dependencies raise many types
         raise BfpoError(f"the {what} {str(name)!r} can't be loaded: {_reason(name, error)}") from error
 
@@ -114,6 +170,8 @@ def _reason(name: str | Path, error: Exception) -> str:
             return "there is no such file; check the path"
         if isinstance(error, ImportError):
             return f"a .gguf file needs another package ({raised}); install it with: pip install 'bfpo[gguf]'"
+    if isinstance(error, BfpoError):
+        return raised
     if path.is_dir() and not any(path.glob("*.safetensors")) and any(path.glob("*.bin")):
         return "its weights are pickled, which is unsafe to load; save them as safetensors (save_pretrained) first"
     if path.exists():

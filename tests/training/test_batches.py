@@ -25,6 +25,7 @@ def encoded_rows(draw):
         "first": [first for first, _ in flipped],
         "second": [second for _, second in flipped],
         "first_is_better": [draw(probability) for _ in pairs],
+        "row": draw(st.integers(1, 99)),
         "reference": [draw(st.floats(-50, 0)) for _ in range(answers)],
         # A column of the data set: every row has it.
         "b1": draw(st.floats(1.5, 4, width=32)),
@@ -62,11 +63,12 @@ def test_micro_batches_hold_what_their_rows_hold(rows):
     for batch, row in zip(batches, reversed(rows), strict=True):
         assert (batch.groups[0].prompt, batch.groups[0].answers) == (row["prompt_ids"], row["answer_ids"])
         assert batch.reference.tolist() == row["reference"]
+        assert batch.rows == [row["row"]]
         assert_same(batch.labels, group_labels([row]))
 
 
 @pytest.mark.parametrize("rows", [[], [{"prompt_ids": [1], "answer_ids": [[2]], "is_safe": [None]}]])
 def test_a_share_without_rows_has_no_batch_and_rows_without_reference_have_none(rows):
-    rows = [row | {"first": [], "second": [], "first_is_better": []} for row in rows]
+    rows = [row | {"row": 1, "first": [], "second": [], "first_is_better": []} for row in rows]
     batches = collate(rows, lambda groups: [[index] for index in range(len(groups))])["batches"]
     assert [batch.reference for batch in batches] == [None] * len(rows)

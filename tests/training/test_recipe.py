@@ -1,6 +1,7 @@
 """Recipes are closed: errors name mistyped, missing or contradictory keys, and every value has an origin."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -51,6 +52,15 @@ def test_origins_of_values(tmp_path):
         (MINIMAL.replace("output_dir", "  - {path: pairs.jsonl}\noutput_dir"), "the same name"),
         ("- a\n- b\n", "a recipe is a mapping"),
         ("stage: [\n", "not valid YAML"),
+        (MINIMAL + "lora:\n", "line 7: not valid YAML: the key 'lora' has no value; write one"),
+        (MINIMAL + "beta: 0.1\nseed: 1\nbeta: 0.2\n", "line 9: not valid YAML: the key 'beta' is there twice"),
+        (MINIMAL + "max_steps: 0\n", "max_steps"),
+        (MINIMAL + "lr_scheduler_type: cosin\n", "lr_scheduler_type: input should be 'linear', 'cosine'"),
+        (MINIMAL + "optim: adam\n", "optim: input should be 'adamw_torch'"),
+        (MINIMAL + "lora: contine\n", "lora"),
+        (MINIMAL + "merge_adapter: true\n", "'merge_adapter' needs 'lora'"),
+        (MINIMAL + "early_stopping_patience: 2\n", "'early_stopping_patience' needs 'keep_best: true'"),
+        (MINIMAL + "eval_fraction: 0.1\neval_data: {path: e.jsonl}\n", "give only one"),
     ],
 )
 def test_mistakes_are_named_in_one_sentence(tmp_path, text, message):
@@ -67,10 +77,34 @@ def test_all_mistakes_at_once(tmp_path):
     assert "learnin_rate" in str(error.value)
 
 
-@pytest.mark.parametrize(("override", "message"), [("beta", "key=value"), ("betta=1", "did you mean 'beta'")])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("beta", "key=value"),
+        ("betta=1", "did you mean 'beta'"),
+        ("lora.rr=1", "unknown key 'lora.rr'"),
+        ("data.1.limit=5", "no 'data.1.limit' to set"),
+        ("model.r=5", "no 'model.r' to set"),
+        ("seed=[", "--set seed=[, line 1: not valid YAML"),
+    ],
+)
 def test_wrong_overrides(tmp_path, override, message):
-    with pytest.raises(BfpoError, match=message):
+    with pytest.raises(BfpoError, match=re.escape(message)):
         load_recipe(written(tmp_path, MINIMAL), [override])
+
+
+def test_overrides_reach_into_the_recipe(tmp_path):
+    resolved = load_recipe(written(tmp_path, MINIMAL), ["lora.r=8", "data.0.limit=100", "reference_cache=null"])
+    assert resolved.recipe.lora.r == 8
+    assert resolved.recipe.data[0].limit == 100
+    assert resolved.recipe.reference_cache is None
+    assert [resolved.origins[key] for key in ("lora", "data", "beta")] == ["command line", "command line", "default"]
+
+
+def test_home_folders_are_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    recipe = load_recipe(written(tmp_path, MINIMAL), ["output_dir=~/runs/x", "data.0.path=~/pairs.jsonl"]).recipe
+    assert (recipe.output_dir, recipe.data[0].path) == ("/home/someone/runs/x", "/home/someone/pairs.jsonl")
 
 
 def test_recipe_and_config_take_the_options_of_all_objectives_from_them(tmp_path):

@@ -15,7 +15,7 @@ from bfpo.training.batches import as_rows, group_labels
 from bfpo.training.recipe import resolve
 from bfpo.training.recipe_data import load_blend
 from bfpo.training.run import training_arguments
-from bfpo.training.run_record import describe_data
+from bfpo.training.run_record import describe_run
 from training.rows import word_tokenizer
 
 CELLS = [(1, 1)] * 4 + [(1, 0)] * 2 + [(0, 1)] * 2
@@ -45,7 +45,8 @@ def test_weights_draw_from_each_role_and_the_record_says_what_was_repeated_or_le
         {"name": "b", "path": written(tmp_path, "b.jsonl", 24), "weight": 1},
         {"name": "c", "path": written(tmp_path, "c.jsonl", 8), "role": "buffer"},
     ]
-    blend, records = load_blend(recipe(sources))
+    loaded = load_blend(recipe(sources))
+    blend, records = loaded.blend, loaded.records
     assert [len(source.rows) for source in blend.sources] == [24, 8, 8]
     assert records[0]["draws"] == {"rows": 8, "drawn": 24, "repeats": 16, "leftovers": 0}
     assert records[1]["draws"] == {"rows": 24, "drawn": 8, "repeats": 0, "leftovers": 16}
@@ -54,15 +55,15 @@ def test_weights_draw_from_each_role_and_the_record_says_what_was_repeated_or_le
     mix = {"main_groups_per_step": 1, "groups_per_step": 2, "steps_per_epoch": 1}
     mix |= {"encoding": dict.fromkeys("abc", encoding)}
     record = {"data": records, "mix": mix, "reference": {}, "layout": {"layout": "padded", "reason": "r"}}
-    lines = list(describe_data(record))
+    lines = list(describe_run(record | {"model": {"name": "m"}}))
     assert "repeats of weighing 16" in lines[0]
     assert "leftovers of weighing 16" in lines[1]
 
 
 def test_a_source_has_its_own_seed_and_balance(tmp_path):
     def drawn(**more):
-        blend, records = load_blend(recipe([{"path": written(tmp_path, "a.jsonl", 64), "limit": 32, **more}]))
-        return blend.sources[0].rows["row"][:], records[0]
+        loaded = load_blend(recipe([{"path": written(tmp_path, "a.jsonl", 64), "limit": 32, **more}]))
+        return loaded.blend.sources[0].rows["row"][:], loaded.records[0]
 
     assert drawn(seed=1)[0] == drawn(seed=1)[0] != drawn(seed=2)[0]
     rows, record = drawn(balance="leave_out", seed=1)
@@ -92,7 +93,7 @@ def test_evaluation_prompts_are_refused_unless_allowed_by_name(tmp_path):
     with pytest.raises(BfpoError, match=r"contains 1 of the 2 evaluation prompts of .*held_out.txt"):
         load_blend(recipe(sources, evaluation_prompts=[str(held_out)]), suites)
     allowed = recipe(sources, evaluation_prompts=[str(held_out)], allow_overlap=[str(held_out)])
-    assert load_blend(allowed, suites)[1][0]["overlap"][0]["same"] == 1
+    assert load_blend(allowed, suites).records[0]["overlap"][0]["same"] == 1
     with pytest.raises(BfpoError, match="contains 1 of the 1 evaluation prompts of 'microworld'"):
         load_blend(recipe(sources), {"microworld": ["a.jsonl w0"]})
     with pytest.raises(BfpoError, match="did you mean 'microworld'"):
@@ -118,11 +119,11 @@ def test_pairs_of_a_category_are_regressed_to_their_own_label(tmp_path):
         {"name": name, "path": written(tmp_path, f"{name}.jsonl", 8, category=category)}
         for name, category in [("thefts", "theft"), ("others", "fraud"), ("none", None)]
     ]
-    blend, records = load_blend(recipe(sources, labeling=str(fitted)))
-    assert [record["labeling"] for record in records] == [{"theft": 8}, {"common": 8}, {"common": 8}]
+    loaded = load_blend(recipe(sources, labeling=str(fitted)))
+    assert [record["labeling"] for record in loaded.records] == [{"theft": 8}, {"common": 8}, {"common": 8}]
     objective = build_objective("bfpo", {"b1": 3.0, "alpha": 0.5, "unsafe_pairs": "neutral"})
     flags = torch.tensor(CELLS, dtype=torch.float32).T
-    for source, constants in zip(blend.sources, [(2.0, 0.3), (3.0, 0.5), (3.0, 0.5)], strict=True):
+    for source, constants in zip(loaded.blend.sources, [(2.0, 0.3), (3.0, 0.5), (3.0, 0.5)], strict=True):
         encoded = encode(source.rows, word_tokenizer(), 64).dataset
         labels = group_labels(as_rows(encoded))
         torch.testing.assert_close(objective.target(labels), GlobalPreference(*constants).target(*flags))

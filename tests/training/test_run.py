@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError
 from bfpo.training.recipe import load_recipe
-from bfpo.training.run import build_trainer, recipe_tokenizer, train
+from bfpo.training.run import build_trainer, train
 from bfpo.training.run_plan import plan_recipe
+from bfpo.training.starting_model import recipe_tokenizer
 from models import tiny_llama
 from training.rows import pairs, word_tokenizer
 
@@ -75,7 +76,9 @@ def test_record_says_what_the_run_was_made_of(folder):
 def test_a_plan_reads_the_tokenizer_at_the_revision_that_training_uses(folder, monkeypatch):
     loaded = []
     tokenizer = word_tokenizer()
-    monkeypatch.setattr("bfpo.training.run.load_tokenizer", lambda *name, **at: loaded.append((name, at)) or tokenizer)
+    monkeypatch.setattr(
+        "bfpo.training.starting_model.load_tokenizer", lambda *name, **at: loaded.append((name, at)) or tokenizer
+    )
     resolved = load_recipe(recipe(folder, "planned", model_revision="v1"))
     plan_recipe(resolved)
     build_trainer(resolved, {}, [])

@@ -24,7 +24,10 @@ def build(
     ] = None,
 ) -> None:
     """Score a recipe's data with its reference model, so that training can start without this pass."""
+    from rich.console import Console
+
     from bfpo.quiet import quiet_libraries
+    from bfpo.training.progress import ReferenceProgress
     from bfpo.training.recipe import load_recipe
     from bfpo.training.run import build_trainer
 
@@ -32,7 +35,8 @@ def build(
     if resolved.recipe.reference_cache is None:
         raise BfpoError(f"{recipe}: reference_cache is null, so there is nowhere to store the reference; name a folder")
     quiet_libraries()
-    counts = build_trainer(resolved, {}, []).reference
+    progress = ReferenceProgress(Console(stderr=True))
+    counts = build_trainer(resolved, {}, [], reference_progress=progress).reference
     typer.echo(f"reference: {counts.scored:,} answers scored, {counts.reused:,} already in the cache")
 
 

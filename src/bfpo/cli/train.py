@@ -42,16 +42,17 @@ def train(
     from rich.console import Console
 
     from bfpo.quiet import quiet_libraries
-    from bfpo.training.progress import ProgressLine
+    from bfpo.training.progress import ProgressLine, ReferenceProgress
     from bfpo.training.run import train as run_training
 
     quiet_libraries()
-    progress = ProgressLine(Console(stderr=True), resolved.recipe.batch_size)
+    console = Console(stderr=True)
     run = run_training(
         resolved,
         resume=resume,
-        callbacks=[progress],
+        callbacks=[ProgressLine(console, resolved.recipe.batch_size)],
         say=lambda line: typer.echo(line, err=as_json),
+        reference_progress=ReferenceProgress(console),
         suites=suites,
     )
     if torch.distributed.is_initialized():

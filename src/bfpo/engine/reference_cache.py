@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,13 +147,14 @@ class ReferenceCache:
             save_file(arrays, temporary, metadata={"sha256": part.digest()})
 
 
-def open_cache(root: str | None, model: Any, precision: str) -> ReferenceCache:
+def open_cache(root: str | None, model: Any, precision: str, digest: str) -> ReferenceCache:
     """The cache for the model's current weights.
 
     Args:
         root: folder of all caches; "default" for `default_cache_folder`, None to keep the cache in memory.
         model: the model, with its adapter if it has one.
         precision: precision of the model's computation.
+        digest: its `model_digest`.
 
     Raises:
         BfpoError: if a file of the cache is damaged.
@@ -162,11 +163,20 @@ def open_cache(root: str | None, model: Any, precision: str) -> ReferenceCache:
     if root is None:
         return ReferenceCache(None, description)
     folder = default_cache_folder() if root == "default" else Path(root).expanduser()
-    return ReferenceCache.open(folder, model_digest(model, precision), description)
+    return ReferenceCache.open(folder, digest, description)
 
 
-def fill_cache(engine: Engine, model: nn.Module, chunks: Iterable[Sequence[TokenGroup]], cache: ReferenceCache) -> None:
-    """Score groups and add the results to the cache; only one chunk of groups is in memory at a time."""
+def fill_cache(
+    engine: Engine,
+    model: nn.Module,
+    chunks: Iterable[Sequence[TokenGroup]],
+    cache: ReferenceCache,
+    progress: Callable[[int], None] = lambda answers: None,
+) -> None:
+    """Score groups and add the results to the cache; only one chunk of groups is in memory at a time.
+
+    ``progress`` is called with the number of answers scored so far.
+    """
     keys: list[np.ndarray] = []
     sums: list[float] = []
     tokens: list[int] = []
@@ -177,13 +187,15 @@ def fill_cache(engine: Engine, model: nn.Module, chunks: Iterable[Sequence[Token
         for kept in (keys, sums, tokens):
             kept.clear()
 
-    written = time.monotonic()
+    written, scored = time.monotonic(), 0
     for groups in chunks:
         for batch, values in _score(engine, model, groups):
             part = [groups[index] for index in batch]
             keys.append(answer_keys(part))
             sums += [value for group_sums in values for value in group_sums]
             tokens += [len(answer) for group in part for answer in group.answers]
+            scored += sum(map(len, values))
+            progress(scored)
             if time.monotonic() - written > _SECONDS_A_FILE:
                 write()
                 written = time.monotonic()

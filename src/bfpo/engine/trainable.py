@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
@@ -13,7 +14,7 @@ from bfpo.errors import BfpoError
 
 
 def prepare_model(
-    model: PreTrainedModel, pattern: str, adapter: PeftConfig | None, *, disable_dropout: bool, bf16: bool
+    model: PreTrainedModel | PeftModel, pattern: str, adapter: PeftConfig | None, *, disable_dropout: bool, mixed: bool
 ) -> PreTrainedModel | PeftModel:
     """Prepare a model for training: add the adapter, disable dropout and select the trainable weights, in place.
 
@@ -22,20 +23,49 @@ def prepare_model(
         pattern: see `select_trainable`.
         adapter: a PEFT configuration, for example LoRA.
         disable_dropout: whether to set every dropout to zero.
-        bf16: whether to keep trainable weights in float32 for training in bfloat16.
+        mixed: whether training computes in half precision, with the trainable weights in float32.
+
+    Raises:
+        BfpoError: if the model already has an adapter, the adapter doesn't fit it, or nothing is trainable.
     """
     prepared: PreTrainedModel | PeftModel = model
+    if not isinstance(model, PeftModel) and getattr(model, "_hf_peft_config_loaded", False):
+        raise BfpoError(
+            "transformers attached an adapter to the model: load it with PeftModel.from_pretrained(base, adapter, "
+            "is_trainable=True) to train it, or add .merge_and_unload() to train from its merged weights"
+        )
     if adapter is not None:
-        adapted = get_peft_model(model, adapter)
-        assert isinstance(adapted, PeftModel)
-        prepared = adapted
+        if isinstance(model, PeftModel):
+            raise BfpoError("the model has an adapter already: leave out peft_config, or call model.merge_and_unload()")
+        prepared = add_adapter(model, adapter)
     for module in prepared.modules() if disable_dropout else ():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     select_trainable(prepared, pattern)
-    if bf16:
+    if not any(parameter.requires_grad for parameter in prepared.parameters()):
+        raise BfpoError("no weight of the model is trainable: load its adapter with is_trainable=True")
+    if mixed:
         keep_trained_weights_in_float32(prepared)
+    elif any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in prepared.parameters()):
+        warnings.warn(
+            "the model has half-precision weights, which would round most updates away, so they were converted to "
+            "float32; set bf16=True to convert only the trained ones",
+            stacklevel=3,
+        )
+        prepared.float()
     return prepared
+
+
+def add_adapter(model: PreTrainedModel, adapter: PeftConfig) -> PeftModel:
+    """Add an adapter to a model, in place.
+
+    Raises:
+        BfpoError: if the adapter doesn't fit the model.
+    """
+    try:
+        return get_peft_model(model, adapter)  # pyright: ignore[reportReturnType]
+    except ValueError as error:
+        raise BfpoError(f"the adapter doesn't fit the model: {error}") from error
 
 
 def select_trainable(model: nn.Module, pattern: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -23,6 +22,7 @@ from transformers import (
 from bfpo.engine.reference_cache import model_digest
 from bfpo.errors import BfpoError
 from bfpo.generation.choice_scoring import score_choices
+from bfpo.generation.nucleus import sample_tokens
 from bfpo.generation.protocol import (
     ChoiceLogps,
     ChoiceRequest,
@@ -36,9 +36,6 @@ from bfpo.generation.protocol import (
 )
 from bfpo.models import load_model, load_tokenizer
 from bfpo.preferences.encoding import encode_prompt
-
-# Largest number of probabilities sorted in double precision at once: 64 MB.
-_SORTED_AT_ONCE = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -147,25 +144,11 @@ class _SeededSampler(LogitsProcessor):
         self._step = 0
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Scores that allow one token in each row."""
+        """The scores, with an infinite one for the token sampled in each row."""
         uniform = torch.from_numpy(self._uniform[:, self._step]).to(scores.device)
         self._step += 1
-        chosen = torch.full_like(scores, -torch.inf)
-        rows = max(1, _SORTED_AT_ONCE // scores.shape[1])
-        for start in range(0, len(scores), rows):
-            part = slice(start, start + rows)
-            chosen[part].scatter_(1, self._tokens(scores[part], uniform[part])[:, None], 0.0)
-        return chosen
-
-    def _tokens(self, scores: Tensor, uniform: Tensor) -> Tensor:
-        """[R] tokens sampled from the nucleus: the likeliest tokens that together reach ``top_p``."""
-        likely, order = (scores.double() / self._decoding.temperature).softmax(-1).sort(descending=True, stable=True)
-        reached = likely.cumsum(-1)
-        likely = likely.where(reached - likely < self._decoding.top_p, 0.0)
-        reached = likely.cumsum(-1)
-        # Rounding must not select a token beyond the nucleus.
-        place = torch.searchsorted(reached, (uniform * reached[:, -1])[:, None], right=True)[:, 0]
-        return order.gather(1, torch.minimum(place, (likely > 0).sum(-1) - 1)[:, None])[:, 0]
+        tokens = sample_tokens(scores, uniform, self._decoding.temperature, self._decoding.top_p)
+        return scores.scatter_(1, tokens[:, None], torch.inf)
 
 
 @contextmanager

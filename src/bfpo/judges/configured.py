@@ -9,10 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import Field
 
-from bfpo.config import Closed, validated
+from bfpo.config import Closed, read_yaml, validated
 from bfpo.endpoints import Endpoint, EndpointConfig, ServerConfig
 from bfpo.errors import BfpoError
 from bfpo.judges.streaming import BATCH, StreamingJudge
@@ -121,12 +120,7 @@ def load_configured(load_judge: Callable[[str], Judge], name: str) -> Judge:
     Raises:
         BfpoError: if the file can't be read; all wrong values are named.
     """
-    try:
-        described = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BfpoError(f"{name}: the judge file can't be read ({' '.join(str(error).split())})") from error
-    if not isinstance(described, dict):
-        raise BfpoError(f"{name}: it has no settings; write 'template:' and 'model:', or 'judge:' and 'scaling:'")
+    described = read_yaml(Path(name), "a judge with 'template' and 'model', or 'judge' and 'scaling'")
     if "judge" not in described:
         return model_judge(validated(ModelJudgeConfig, described, name))
     config = validated(ScaledJudgeConfig, described, name)

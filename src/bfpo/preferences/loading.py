@@ -226,6 +226,14 @@ def _cell(row: Row) -> str:
     return "".join("S" if flag >= 0.5 else "U" for flag in flags)
 
 
+def count_cells(rows: datasets.Dataset) -> dict[str, int]:
+    """Number of pairs in each safety cell, as in `PreferenceReport`; empty if the rows are not pairs."""
+    if "chosen_is_safe" not in rows.column_names:
+        return {}
+    flags: Any = rows.select_columns(["chosen_is_safe", "rejected_is_safe"])
+    return dict(sorted(Counter(_cell(row | {"chosen": None}) for row in flags).items()))
+
+
 def _features(shape: Shape, row: Row) -> datasets.Features:
     import datasets
     from datasets import Value

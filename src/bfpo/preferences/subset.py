@@ -1,7 +1,8 @@
-"""Seeded random subsets of rows."""
+"""Seeded random subsets of rows, and rows held out for evaluation."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,3 +26,18 @@ def subset(
     if limit is not None:
         count = min(count, limit)
     return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:count]))
+
+
+def hold_out(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Rows to train on and rows held out, in source order; rows with the same prompt stay together.
+
+    Args:
+        rows: rows of `load_preferences`.
+        fraction: share of the different prompts to hold out, rounded, and at least one.
+        seed: random seed.
+    """
+    numbers: dict[str, int] = {}
+    prompt = np.array([numbers.setdefault(json.dumps(prompt), len(numbers)) for prompt in rows["prompt"]])
+    drawn = np.random.default_rng(seed).permutation(len(numbers))[: max(1, round(fraction * len(numbers)))]
+    held_out = np.isin(prompt, drawn)
+    return rows.select(np.flatnonzero(~held_out)), rows.select(np.flatnonzero(held_out))

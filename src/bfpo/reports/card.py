@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.resources import files
-from typing import Any
 
 import jinja2
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard
 
 from bfpo import __version__
 from bfpo.reports.formats import direction, format_estimate, format_number
@@ -17,12 +16,7 @@ from bfpo.reports.training_log import training_record
 from bfpo.safehelp.figures import FIGURES, label_of
 from bfpo.safehelp.records import Evaluation
 from bfpo.statistics.intervals import Estimate
-
-# The settings of a recipe that decide the result.
-_SHOWN = (
-    "stage", "loss_type", "beta", "b1", "alpha", "learning_rate", "batch_size", "max_steps", "num_train_epochs",
-    "max_length", "trainable", "lora", "precision", "seed",
-)  # fmt: skip
+from bfpo.training.model_card import base_model, card_data, plain, shown_settings, source_lines
 
 
 def model_card(evaluation: Evaluation) -> ModelCard:
@@ -32,37 +26,29 @@ def model_card(evaluation: Evaluation) -> ModelCard:
     """
     models = report_models([evaluation])
     training = training_record(evaluation) or {}
-    base = evaluation.header.base_model or _setting(training, "model")
-    data = ModelCardData(
-        base_model=base,
-        datasets=_hub_datasets(training) or None,
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        tags=["safehelp", *(["bfpo"] if _setting(training, "loss_type") == "bfpo" else [])],
-        model_name=evaluation.model,
-        eval_results=list(_results(evaluation)),
-    )
-    # No HTML escapes in Markdown; `_plain` escapes untrusted text.
+    data = card_data(training, evaluation.model, tags=["safehelp"], eval_results=list(_results(evaluation)))
+    base = data.base_model = evaluation.header.base_model or base_model(training)
+    # No HTML escapes in Markdown; `plain` escapes untrusted text.
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string((files("bfpo.reports") / "templates" / "card.md.jinja").read_text("utf-8"))
     content = template.render(
         card_data=data.to_yaml(),
-        name=_plain(evaluation.model),
-        base=_plain(str(base)) if base else "",
-        settings=[(key, _plain(str(value))) for key in _SHOWN if (value := _setting(training, key)) is not None],
-        sources=[_plain(line) for line in _sources(training)],
+        name=plain(evaluation.model),
+        base=plain(str(base)) if base else "",
+        settings=shown_settings(training),
+        sources=list(source_lines(training)),
         headline=[
             (FIGURES[name].label, format_estimate(e), f"{e.n:,}", direction(FIGURES[name].higher_is_better))
             for name, e in evaluation.scores.items()
             if name in FIGURES
         ],
         tasks=[
-            (_plain(t.task), label_of(t.metric), format_estimate(t.estimate), f"{t.estimate.n:,}",
+            (plain(t.task), label_of(t.metric), format_estimate(t.estimate), f"{t.estimate.n:,}",
              direction(t.higher_is_better), "" if t.chance is None else format_number(t.chance))
             for t in evaluation.tasks
         ],
-        measured=[(name, _plain(value)) for name, value in settings(models, {}) if name != "models"],
-        cautions=[_plain(line) for line in cautions(models)],
+        measured=[(name, plain(value)) for name, value in settings(models, {}) if name != "models"],
+        cautions=[plain(line) for line in cautions(models)],
         command=" ".join(evaluation.header.command.split()).replace("```", "'''"),
         version=__version__,
     )  # fmt: skip
@@ -89,29 +75,3 @@ def _result(dataset: str, title: str, metric: str, estimate: Estimate, evaluatio
         metric_name=f"{label_of(metric)}, 95 % interval {interval}, n = {estimate.n}",
         metric_value=round(estimate.value, 4),
     )
-
-
-def _setting(training: Mapping[str, Any], key: str) -> Any:
-    entry = training.get("config", {}).get(key)
-    return entry.get("value") if isinstance(entry, Mapping) else None
-
-
-def _sources(training: Mapping[str, Any]) -> Iterable[str]:
-    for source in training.get("data", ()):
-        yield f"{source['name']} ({source.get('role', 'main')}): {source.get('read', 0):,} rows read"
-
-
-def _hub_datasets(training: Mapping[str, Any]) -> list[str]:
-    """The sources that are Hub names: one slash, and not a file."""
-    paths = [source.get("path", "") for source in _setting(training, "data") or ()]
-    return [
-        path for path in paths if path.count("/") == 1 and "." not in path.rsplit("/", 1)[1] and path[0] not in "./"
-    ]
-
-
-def _plain(text: str) -> str:
-    """Text escaped for a Markdown table."""
-    text = " ".join(text.split())
-    for character in "\\`*_{}[]<>|#":
-        text = text.replace(character, f"\\{character}")
-    return text

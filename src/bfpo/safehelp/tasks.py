@@ -7,10 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
-from bfpo.config import Closed, validated
+from bfpo.config import Closed, parse_yaml, validated
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.generation.protocol import Decoding
 from bfpo.safehelp.expressions import Expression, ExpressionError, Template
@@ -180,10 +179,7 @@ def read_suite(name_or_path: str) -> SuiteFile:
 
 def parse_suite(text: str, where: str) -> SuiteFile:
     """Parse and check the text of a suite; see `read_suite`."""
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BfpoError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
+    values = parse_yaml(text, where)
     if not isinstance(values, dict):
         raise BfpoError(f"{where}: is a {type(values).__name__}; write a mapping with 'suite', 'about' and 'tasks'")
     written = values.get("tasks")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -30,19 +30,31 @@ class Batch:
         groups: their token ids, N answers in total.
         labels: their labels.
         reference: [N] float64 log-probabilities under the reference model, in nats; None where there are none.
+        rows: number of each group's row in its source.
     """
 
     groups: list[TokenGroup]
     labels: GroupLabels
     reference: Tensor | None
+    rows: list[int]
 
 
 def collate(
-    rows: Sequence[EncodedRow], split: Callable[[Sequence[TokenGroup]], list[list[int]]]
-) -> dict[str, list[Batch]]:
-    """The micro-batches of one process's share of a step, made by ``split``, under the key "batches"."""
-    parts = [[rows[index] for index in batch] for batch in split(token_groups(rows))]
-    return {"batches": [Batch(token_groups(part), group_labels(part), _reference(part)) for part in parts]}
+    rows: Sequence[EncodedRow],
+    split: Callable[[Sequence[TokenGroup]], list[list[int]]],
+    normalizer: Literal["groups", "tokens"] = "groups",
+) -> dict[str, Any]:
+    """One process's share of a step: micro-batches made by ``split``, and the number of groups or answer tokens."""
+    groups = token_groups(rows)
+    parts = [[rows[index] for index in batch] for batch in split(groups)]
+    tokens = sum(len(answer) for group in groups for answer in group.answers)
+    return {
+        "batches": [
+            Batch(token_groups(part), group_labels(part), _reference(part), [row["row"] for row in part])
+            for part in parts
+        ],
+        "count": float(len(groups) if normalizer == "groups" else tokens),
+    }
 
 
 def _reference(rows: Sequence[EncodedRow]) -> Tensor | None:

@@ -7,17 +7,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+
+from bfpo.training.finite import check_finite_weights
 
 MARKER = "complete"
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 
 
 class CheckpointingTrainer(Trainer):
-    """A Trainer that writes no pickled arguments and marks each checkpoint as complete once all is saved."""
+    """A Trainer that saves finite weights only, pickles no arguments, and marks each checkpoint once it is complete."""
 
     def train(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
@@ -31,6 +34,27 @@ class CheckpointingTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             resume_from_checkpoint = str(newest) if newest else None
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model (with LoRA only the adapter) and its tokenizer, under bf16 in bfloat16.
+
+        Raises:
+            RunError: if a weight isn't finite; nothing is saved.
+        """
+        if _internal_call:  # a checkpoint, which needs the precision of training
+            super().save_model(output_dir, _internal_call)
+            return
+        state: dict[str, Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
+        if not self.is_world_process_zero():
+            return
+        check_finite_weights(state)
+        if self.args.bf16:
+            state = {name: value.to(torch.bfloat16) for name, value in state.items()}
+        folder = Path(output_dir or str(self.args.output_dir))
+        model: Any = self.accelerator.unwrap_model(self.model_wrapped)
+        model.save_pretrained(folder, state_dict=state)
+        assert self.processing_class is not None
+        self.processing_class.save_pretrained(folder)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save as the Trainer does, then remove the pickled arguments."""

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, make_dataclass, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import TYPE_CHECKING
 
-from transformers import TrainingArguments
+import torch
+from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.training_args import OptimizerNames
 
 from bfpo.engine.layout_choice import WantedLayout
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, did_you_mean
 from bfpo.objectives.registry import Objective, build_objective, option_types
 from bfpo.training.step_plan import StepPlan
+
+# Arguments of transformers' Trainer that `BFPOTrainer` doesn't read.
+_UNREAD = (
+    "label_smoothing_factor", "neftune_noise_alpha", "dataloader_num_workers", "dataloader_drop_last",
+    "dataloader_persistent_workers", "dataloader_prefetch_factor", "train_sampling_strategy", "auto_find_batch_size",
+    "use_liger_kernel", "bf16_full_eval", "fp16_full_eval",
+)  # fmt: skip
 
 if TYPE_CHECKING:
     # Editors and type checkers see the options of the default objective.
@@ -70,12 +80,15 @@ class BFPOConfig(_Options, TrainingArguments):
         given = {name: getattr(self, name) for name in option_types()}
         return build_objective(self.loss_type, {name: value for name, value in given.items() if value is not None})
 
-    def check_devices(self) -> None:
-        """Refuse devices that training would use wrongly without an error.
+    def check(self) -> None:
+        """Refuse what training would ignore or do wrongly without an error, and what would fail only later.
 
         Raises:
-            BfpoError: if a process has several GPUs, or fp16 has none.
+            BfpoError: if a process has several GPUs, fp16 has none, an argument isn't read, or the optimizer,
+                scheduler or tracker can't be made.
         """
+        _check_read(self)
+        _check_made(self)
         if self.n_gpu > 1:
             raise BfpoError("several GPUs need one process each: start with 'accelerate launch -m bfpo train ...'")
         if self.fp16 and self.device.type == "cpu":
@@ -97,3 +110,37 @@ class BFPOConfig(_Options, TrainingArguments):
         """The same steps, with a whole step as the Trainer's batch, which the engine splits."""
         batch_size = self.per_device_train_batch_size * self.gradient_accumulation_steps
         return replace(self, per_device_train_batch_size=batch_size, gradient_accumulation_steps=1)
+
+
+def _check_read(config: BFPOConfig) -> None:
+    defaults = {each.name: each.default for each in fields(TrainingArguments)}
+    unread = [name for name in _UNREAD if getattr(config, name) != defaults[name]]
+    if unread:
+        raise BfpoError(f"BFPOTrainer doesn't read {', '.join(unread)}: leave the default")
+
+
+def _check_made(config: BFPOConfig) -> None:
+    """Make optimizer and scheduler on a dummy weight, and look for the trackers."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    try:
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(config)
+        options = {key: value for key, value in options.items() if key not in ("params", "model", "optimizer_dict")}
+        get_scheduler(
+            config.lr_scheduler_type,
+            kind([weight], **options),
+            num_warmup_steps=1,
+            num_training_steps=2,
+            scheduler_specific_kwargs=config.lr_scheduler_kwargs,
+        )
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        optimizer, scheduler = OptimizerNames(config.optim).value, SchedulerType(config.lr_scheduler_type).value
+        raise BfpoError(
+            f"optim {optimizer} with lr_scheduler_type {scheduler} can't be made: "
+            f"{' '.join(str(error).split())}; check optim_args and lr_scheduler_kwargs"
+        ) from error
+    for tracker in config.report_to:
+        if tracker not in INTEGRATION_TO_CALLBACK:
+            hint = did_you_mean(tracker, INTEGRATION_TO_CALLBACK)
+            raise BfpoError(f"report_to: transformers knows no tracker {tracker!r}{hint}")
+        if tracker not in get_available_reporting_integrations():
+            raise BfpoError(f"report_to: {tracker} is not installed; install it, or leave report_to out")

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model, model_validator
+from transformers import SchedulerType
+from transformers.training_args import OptimizerNames
 
-from bfpo.config import Closed, validated
+from bfpo.config import Closed, parse_yaml, read_yaml, validated
 from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import FittedLabeling, load_labeling
 from bfpo.objectives.registry import option_types
+
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+
+
+def _some_steps(steps: int) -> int:
+    if steps == 0:
+        raise ValueError("0 would train nothing; write -1 for whole epochs")
+    return steps
 
 
 class SourceRecipe(Closed):
     """One source of rows, with their selection and labels."""
 
-    path: str = Field(description="a file, or the name of a data set on the Hub")
+    path: PathText = Field(description="a file, or the name of a data set on the Hub")
     name: str | None = Field(None, description="name in messages and records; by default the path")
     role: Literal["main", "buffer"] = Field("main", description="main rows define the epochs, buffer rows cycle")
     split: str = Field("train", description="split of a Hub data set")
@@ -46,12 +57,19 @@ class SourceRecipe(Closed):
 
 
 class LoraRecipe(Closed):
-    """Settings of a LoRA adapter, as in ``peft.LoraConfig``."""
+    """Settings of a LoRA adapter, as in ``peft.LoraConfig``; or ``continued``, which a recipe writes as "continue"."""
 
+    continued: bool = Field(False, description="whether to train the adapter that the model is")
     r: int = Field(16, ge=1)
     lora_alpha: int = Field(32, ge=1)
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
+    modules_to_save: list[str] | None = Field(None, description="modules to train whole and save with the adapter")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _continue(cls, value: Any) -> Any:
+        return {"continued": True} if value == "continue" else value
 
 
 _OPTIONS: dict[str, Any] = {name: (kind | None, None) for name, kind in option_types().items()}
@@ -62,20 +80,27 @@ class Recipe(ObjectiveOptions):
     """All the settings of a training run; see docs/how-to/train.md."""
 
     stage: Literal["sft", "preference"]
-    model: str = Field(description="folder, .gguf file or Hub name of the model to start from")
+    model: PathText = Field(description="folder, .gguf file or Hub name of the model to start from")
     model_revision: str | None = Field(None, description="revision of the model; the commit it resolved to is recorded")
-    tokenizer: str | None = Field(None, description="folder or Hub name of the tokenizer; by default the model's")
+    tokenizer: PathText | None = Field(None, description="folder or Hub name; by default the model's")
+    chat_template: PathText | None = Field(None, description="file with a Jinja template to use and to save instead")
     data: list[SourceRecipe] = Field(min_length=1)
     eval_data: SourceRecipe | None = None
-    evaluation_prompts: list[str] = Field([], description="files with prompts that the training data must not contain")
+    eval_fraction: float | None = Field(
+        None, gt=0, lt=1, description="seeded share of the main sources' prompts to hold out as evaluation data"
+    )
+    evaluation_prompts: list[PathText] = Field(
+        [], description="files with prompts that the training data must not contain"
+    )
     allow_overlap: list[str] = Field([], description="suites and files whose prompts the training data may contain")
-    output_dir: str
+    output_dir: PathText
 
     loss_type: str | None = Field(None, description="objective; by default bfpo, and sft in the sft stage")
-    labeling: str | None = Field(None, description="b1 and alpha from a file of 'bfpo label --fit-preference'")
+    labeling: PathText | None = Field(None, description="b1 and alpha from a file of 'bfpo label --fit-preference'")
 
     trainable: str = Field("all", description="all, or a regular expression for parameter names")
-    lora: LoraRecipe | None = None
+    lora: LoraRecipe | None = Field(None, description="a new adapter; or 'continue' the adapter that the model is")
+    merge_adapter: bool = Field(False, description="save whole weights, with the trained adapter merged into them")
     precision: Literal["fp32", "bf16"] | None = Field(None, description="by default bf16 on a GPU that supports it")
     gradient_checkpointing: bool = False
 
@@ -86,14 +111,22 @@ class Recipe(ObjectiveOptions):
         "auto",
         description="the prompt once, once per answer, or one row per answer; auto: the fastest that is exact",
     )
-    reference_cache: str | None = Field(
+    reference_cache: PathText | None = Field(
         "default", description="folder of cached reference log-probabilities; null to score them in every run"
     )
     max_length: int = Field(1024, ge=2, description="largest number of tokens in prompt and answer")
     num_train_epochs: float = Field(1.0, gt=0)
-    max_steps: int = Field(-1, description="number of steps to stop after; -1 for whole epochs")
+    max_steps: Annotated[int, AfterValidator(_some_steps)] = Field(
+        -1, ge=-1, description="number of steps to stop after; -1 for whole epochs"
+    )
     learning_rate: float = Field(5e-7, gt=0)
-    lr_scheduler_type: str = "cosine"
+    lr_scheduler_type: SchedulerType = SchedulerType.COSINE
+    lr_scheduler_kwargs: dict[str, Any] | None = None
+    optim: OptimizerNames = OptimizerNames.ADAMW_TORCH_FUSED
+    optim_args: str | None = None
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
     warmup_steps: float = Field(0.1, ge=0, description="number of steps; below 1, share of all steps")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)
@@ -104,6 +137,9 @@ class Recipe(ObjectiveOptions):
     save_total_limit: int | None = Field(2, ge=1, description="number of complete checkpoints to keep")
     eval_steps: int | None = Field(None, ge=1, description="steps between evaluations")
     keep_best: bool = Field(False, description="keep the checkpoint with the lowest eval loss as the final model")
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="evaluations without a new best, after which training stops; needs keep_best"
+    )
     report_to: str | list[str] = Field("none", description="trackers of transformers' Trainer, e.g. tensorboard")
 
     @property
@@ -145,27 +181,35 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     Raises:
         BfpoError: if the file can't be read, or a key or value is wrong; the message names all of them.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BfpoError(f"{path}: no such recipe; 'bfpo recipe list' shows the packaged ones") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BfpoError(f"{path}: can't be read as a recipe ({error})") from error
-    except yaml.YAMLError as error:
-        raise BfpoError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise BfpoError(f"{path}: a recipe is a mapping of keys to values, such as 'stage: preference'")
+    if not path.exists():
+        raise BfpoError(f"{path}: no such recipe; 'bfpo recipe list' shows the packaged ones")
+    values = read_yaml(path, "a recipe")
     given = dict.fromkeys(values, "recipe")
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise BfpoError(f"--set {override}: write it as key=value, for example --set beta=0.1")
-        try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise BfpoError(f"--set {override}: the value is not valid YAML") from error
-        given[key] = "command line"
+        _override(values, override)
+        given[re.split("[=.]", override)[0]] = "command line"
     return resolve(values, given, str(path))
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set a key, or one inside another (``lora.r=8``, ``data.0.limit=100``), to the value of ``key=value``."""
+    path, separator, text = override.partition("=")
+    if not separator:
+        raise BfpoError(f"--set {override}: write it as key=value, for example --set beta=0.1")
+    inner: Any = values
+    *outer, last = (int(key) if key.isdigit() else key for key in path.split("."))
+    for key in outer:
+        if isinstance(inner, dict) and inner.get(key) is None:
+            inner[key] = {}
+        inner = inner[key] if isinstance(inner, dict) or _holds(inner, key) else None
+    if isinstance(inner, dict) or _holds(inner, last):
+        inner[last] = parse_yaml(text, f"--set {override}")
+    else:
+        raise BfpoError(f"--set {override}: the recipe has no {path!r} to set; check the names and numbers in it")
+
+
+def _holds(values: Any, key: str | int) -> bool:
+    return isinstance(values, list) and isinstance(key, int) and key < len(values)
 
 
 def resolve(values: Mapping[str, Any], given: Mapping[str, str], where: str) -> ResolvedRecipe:
@@ -174,7 +218,7 @@ def resolve(values: Mapping[str, Any], given: Mapping[str, str], where: str) -> 
     Raises:
         BfpoError: if a key or value is wrong, or contradicts another, or the fitted labeling can't be read.
     """
-    recipe = validated(Recipe, _floats(values), where)
+    recipe = validated(Recipe, values, where)
     contradiction = _contradiction(recipe)
     if contradiction:
         raise BfpoError(f"{where}: {contradiction}")
@@ -202,22 +246,14 @@ def _contradiction(recipe: Recipe) -> str | None:
         return f"loss_type {recipe.objective!r} does not read 'labeling': remove it"
     if recipe.lora and recipe.trainable != "all":
         return "'lora' and 'trainable' both select the trainable weights: give only one"
-    if (recipe.eval_steps or recipe.keep_best) and recipe.eval_data is None:
-        return "'eval_steps' and 'keep_best' need 'eval_data'"
+    if recipe.eval_data and recipe.eval_fraction:
+        return "'eval_data' and 'eval_fraction' both say what to evaluate on: give only one"
+    if (recipe.eval_steps or recipe.keep_best) and not (recipe.eval_data or recipe.eval_fraction):
+        return "'eval_steps' and 'keep_best' need 'eval_data' or 'eval_fraction'"
     if recipe.keep_best and not (recipe.eval_steps and recipe.save_steps == recipe.eval_steps):
         return "'keep_best' needs 'eval_steps' and a 'save_steps' equal to it"
+    if recipe.early_stopping_patience and not recipe.keep_best:
+        return "'early_stopping_patience' needs 'keep_best: true'"
+    if recipe.merge_adapter and not recipe.lora:
+        return "'merge_adapter' needs 'lora'"
     return None
-
-
-def _floats(value: Any) -> Any:
-    """Convert numbers such as 5e-7, which YAML 1.1 reads as text because they have no dot."""
-    if isinstance(value, dict):
-        return {key: _floats(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_floats(item) for item in value]
-    if isinstance(value, str) and "e" in value.lower() and value[:1].isdigit():
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

@@ -12,10 +12,10 @@ import datasets
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.labeling.fitted import FittedLabeling
 from bfpo.preferences.blending import balanced, weighted
-from bfpo.preferences.loading import inspect_preferences
+from bfpo.preferences.loading import count_cells, inspect_preferences
 from bfpo.preferences.ordering import order_by, preferred_answers
 from bfpo.preferences.overlap import find_overlap, load_prompts, prompt_text
-from bfpo.preferences.subset import subset
+from bfpo.preferences.subset import hold_out, subset
 from bfpo.training.recipe import Recipe, ResolvedRecipe, SourceRecipe
 from bfpo.training.training_data import Blend, TrainingSource
 
@@ -24,20 +24,29 @@ Prompts = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class LoadedSource:
-    """One source's rows and their record for ``run.json``."""
+    """One source's rows, those held out for evaluation, and the record for ``run.json``."""
 
     source: TrainingSource
     record: dict[str, Any]
+    held_out: datasets.Dataset | None = None
 
 
-def load_source(recipe: SourceRecipe, stage: str, seed: int, labeling: FittedLabeling | None = None) -> LoadedSource:
+@dataclass(frozen=True)
+class LoadedBlend:
+    """All sources of a recipe, their records, and the evaluation data, if any."""
+
+    blend: Blend
+    records: list[dict[str, Any]]
+    evaluation: LoadedSource | None
+
+
+def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe, eval_fraction: float | None = None) -> LoadedSource:
     """Load one source; subset, balance, order and label its rows.
 
     Args:
         recipe: the source's part of the recipe.
-        stage: stage of the recipe; "sft" reduces pairs to single answers.
-        seed: seed for a source without its own.
-        labeling: fitted labeling, whose constants by category are added to the rows.
+        resolved: the whole recipe.
+        eval_fraction: share of the prompts to hold out.
 
     Raises:
         BfpoError: if the data has problems (the message lists all), or no row is left.
@@ -49,29 +58,44 @@ def load_source(recipe: SourceRecipe, stage: str, seed: int, labeling: FittedLab
         columns=recipe.columns,
         unknown_safety=recipe.unknown_safety,
     )
-    seed = _seed(recipe, seed)
+    seed = _seed(recipe, resolved.recipe.seed)
     record: dict[str, Any] = {"name": recipe.label, "role": recipe.role, **asdict(report)}
     if recipe.fraction is not None or recipe.limit is not None:
         rows = subset(rows, fraction=recipe.fraction, limit=recipe.limit, seed=seed)
         record["subset_rows"] = list(rows["row"])
+    held_out = None
+    if eval_fraction is not None:
+        rows, held_out = hold_out(rows, eval_fraction, seed)
+        record["held_out"] = len(held_out)
+        held_out, _ = _treated(held_out, recipe, resolved)
     if recipe.balance is not None:
         rows, counts = balanced(rows, recipe.balance, seed)
         record["balance"] = asdict(counts)
-    if stage == "sft":
+    rows, changes = _treated(rows, recipe, resolved)
+    record |= changes
+    if not len(rows):
+        raise BfpoError(f"{recipe.label}: no row is left after 'prefer: {recipe.prefer}' and 'eval_fraction'")
+    record["used"] = len(rows)
+    return LoadedSource(TrainingSource(rows, recipe.label, recipe.role), record, held_out)
+
+
+def _treated(
+    rows: datasets.Dataset, recipe: SourceRecipe, resolved: ResolvedRecipe
+) -> tuple[datasets.Dataset, dict[str, Any]]:
+    """The rows in the recipe's order (for SFT, the preferred answers) with their constants, and records of both."""
+    record: dict[str, Any] = {}
+    if resolved.recipe.stage == "sft":
         rows = preferred_answers(rows, recipe.prefer)
     elif recipe.prefer != "helpful":
         rows, counts = order_by(rows, recipe.prefer)
         record["ordering"] = asdict(counts)
-    if not len(rows):
-        raise BfpoError(f"{recipe.label}: no row is left after 'prefer: {recipe.prefer}'")
-    record["used"] = len(rows)
-    if labeling and labeling.categories:
-        rows, record["labeling"] = _with_constants(rows, labeling)
-    return LoadedSource(TrainingSource(rows, recipe.label, recipe.role), record)
+    if resolved.labeling and resolved.labeling.categories:
+        rows, record["labeling"] = _with_constants(rows, resolved.labeling)
+    return rows, record
 
 
-def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> tuple[Blend, list[dict[str, Any]]]:
-    """All sources of a recipe, with their records.
+def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> LoadedBlend:
+    """Load all sources of a recipe.
 
     Args:
         resolved: the recipe.
@@ -81,8 +105,12 @@ def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> tuple
         BfpoError: if `load_source` does, or a source contains evaluation prompts without the recipe's permission.
     """
     recipe = resolved.recipe
-    loaded = [load_source(source, recipe.stage, recipe.seed, resolved.labeling) for source in recipe.data]
+    loaded = [
+        load_source(source, resolved, recipe.eval_fraction if source.role == "main" else None) for source in recipe.data
+    ]
     loaded = _weigh(recipe, loaded)
+    for one in loaded:
+        one.record["cells"] = count_cells(one.source.rows)
     evaluation = {**(suites or {}), **{path: load_prompts(path) for path in recipe.evaluation_prompts}}
     for name in recipe.allow_overlap:
         # Without suites (when a recipe is only planned) their names are unknown.
@@ -92,7 +120,20 @@ def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> tuple
                 f"there are {', '.join(evaluation)}"
             )
     _check_overlap(recipe, loaded, evaluation)
-    return Blend([one.source for one in loaded]), [one.record for one in loaded]
+    records = [one.record for one in loaded]
+    return LoadedBlend(Blend([one.source for one in loaded]), records, _evaluation(resolved, loaded))
+
+
+def _evaluation(resolved: ResolvedRecipe, loaded: Sequence[LoadedSource]) -> LoadedSource | None:
+    """The evaluation data: a source of its own, or the rows held out."""
+    recipe = resolved.recipe
+    if recipe.eval_data:
+        return load_source(recipe.eval_data, resolved)
+    held_out = [one.held_out for one in loaded if one.held_out is not None]
+    if not held_out:
+        return None
+    rows = datasets.concatenate_datasets(held_out)
+    return LoadedSource(TrainingSource(rows, "eval_fraction"), {"source": "eval_fraction", "used": len(rows)})
 
 
 def _weigh(recipe: Recipe, loaded: list[LoadedSource]) -> list[LoadedSource]:
@@ -109,7 +150,7 @@ def _weigh(recipe: Recipe, loaded: list[LoadedSource]) -> list[LoadedSource]:
                 )
             source, record = loaded[at].source, loaded[at].record
             record = record | {"draws": asdict(counts), "used": len(rows)}
-            weighed[at] = LoadedSource(TrainingSource(rows, source.name, source.role), record)
+            weighed[at] = LoadedSource(TrainingSource(rows, source.name, source.role), record, loaded[at].held_out)
     return weighed
 
 

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
-from bfpo.errors import BfpoError
-from bfpo.models import load_model, load_tokenizer, resolved_revision
-from bfpo.training.checkpoints import newest_complete_checkpoint
+from bfpo.files import explained_full_disk
 from bfpo.training.config import BFPOConfig
-from bfpo.training.recipe import Recipe, ResolvedRecipe, load_recipe
-from bfpo.training.recipe_data import load_blend, load_source
-from bfpo.training.run_record import config_record, describe_data, read_record, write_record
+from bfpo.training.earlier_run import EarlierRun, check_same_inputs, earlier_run
+from bfpo.training.model_card import write_card
+from bfpo.training.recipe import ResolvedRecipe, load_recipe
+from bfpo.training.recipe_data import load_blend
+from bfpo.training.run_record import config_record, describe_run, write_record
+from bfpo.training.starting_model import load_starting_model, recipe_tokenizer, uses_bf16
 from bfpo.training.trainer import BFPOTrainer
 from bfpo.versions import versions
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """The folder of a finished run, and its last metrics."""
+    """The folder of a finished run, its last metrics, and how long it took (0 s if it was finished before)."""
 
     folder: Path
     metrics: dict[str, float]
@@ -38,6 +38,7 @@ def train(
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     say: Callable[[str], None] = lambda line: None,
+    reference_progress: Callable[[int, int], None] | None = None,
     suites: Mapping[str, Sequence[str]] | None = None,
 ) -> TrainedRun:
     """Run a recipe, and save the model (or its adapter) and ``run.json`` in its output folder.
@@ -47,26 +48,35 @@ def train(
         resume: whether to resume from the newest complete checkpoint, if there is one.
         callbacks: callbacks for transformers' Trainer.
         say: function called with each line about the data and its preparation, before training starts.
+        reference_progress: function called with the numbers of answers scored and to score for the reference.
         suites: evaluation prompts by the name of their suite, which the training data must not contain.
 
     Raises:
         BfpoError: if the recipe, the data or the output folder is unsuitable.
+        RunError: if training fails: a loss that isn't finite, too little memory, a full disk.
     """
     started = time.monotonic()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else load_recipe(Path(recipe))
     folder = Path(resolved.recipe.output_dir)
     record = {"config": config_record(resolved), "versions": versions(), "finished": False}
-    _check_folder(folder, record, resume)
-    trainer = build_trainer(resolved, record, callbacks, suites)
+    earlier = earlier_run(folder, record["config"], resume)
+    if earlier and earlier.is_finished:
+        say(f"{folder}: the run is finished, so there is nothing to resume")
+        return TrainedRun(folder, _last_metrics(earlier.record["log"]), 0.0)
+    trainer = build_trainer(resolved, record, callbacks, suites, say, reference_progress)
+    if earlier:
+        _continue(trainer, earlier, record)
     prepared = time.monotonic()
     if trainer.is_world_process_zero():
-        write_record(folder, record)
-        for line in describe_data(record):
+        trainer.add_callback(_RecordAtFirstStep(folder, record))
+        for line in describe_run(record):
             say(line)
-    trainer.train(resume_from_checkpoint=resume)
-    trained = time.monotonic()
-    _export(trainer, folder, weights_dtype(resolved.recipe))
-    metrics = [entry for entry in trainer.state.log_history if "loss" in entry]
+    with explained_full_disk(folder):
+        trainer.train(resume_from_checkpoint=resume)
+        trained = time.monotonic()
+        if resolved.recipe.merge_adapter:
+            _merge(trainer)
+        trainer.save_model(str(folder))
     record |= {
         "finished": True,
         "seconds": {"prepare": round(prepared - started, 2), "train": round(trained - prepared, 2)},
@@ -74,9 +84,10 @@ def train(
         "log": trainer.state.log_history,
     }
     if trainer.is_world_process_zero():
+        write_card(folder, record)
         write_record(folder, record)
     trainer.accelerator.wait_for_everyone()
-    return TrainedRun(folder, metrics[-1] if metrics else {}, time.monotonic() - started)
+    return TrainedRun(folder, _last_metrics(trainer.state.log_history), time.monotonic() - started)
 
 
 def build_trainer(
@@ -84,29 +95,33 @@ def build_trainer(
     record: dict[str, Any],
     callbacks: Sequence[TrainerCallback],
     suites: Mapping[str, Sequence[str]] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    reference_progress: Callable[[int, int], None] | None = None,
 ) -> BFPOTrainer:
     """Load data and model, score the reference, and add the details to the record."""
     recipe = resolved.recipe
-    blend, sources = load_blend(resolved, suites)
-    evaluation = recipe.eval_data and load_source(recipe.eval_data, recipe.stage, recipe.seed, resolved.labeling)
-    # On the CPU, because the trainer moves the model or its shards.
-    model = load_model(
-        recipe.model, revision=recipe.model_revision, dtype=weights_dtype(recipe), device=torch.device("cpu")
-    )
-    tokenizer = recipe_tokenizer(recipe)
-    record |= {"model": model_record(model, recipe), "data": sources}
-    if evaluation:
-        record["eval_data"] = evaluation.record
+    arguments = training_arguments(resolved)
+    arguments.check()
+    say("loading the data")
+    loaded = load_blend(resolved, suites)
+    record["data"] = loaded.records
+    if loaded.evaluation:
+        record["eval_data"] = loaded.evaluation.record
+    say(f"loading {recipe.model}")
+    start = load_starting_model(recipe)
+    stopping = recipe.early_stopping_patience
     trainer = BFPOTrainer(
-        model,
-        training_arguments(resolved),
-        blend,
-        evaluation.source.rows if evaluation else None,
-        processing_class=tokenizer,
-        peft_config=LoraConfig(**recipe.lora.model_dump(), task_type="CAUSAL_LM") if recipe.lora else None,
-        callbacks=list(callbacks),
+        start.model,
+        arguments,
+        loaded.blend,
+        loaded.evaluation.source.rows if loaded.evaluation else None,
+        processing_class=recipe_tokenizer(recipe),
+        peft_config=start.new_adapter,
+        callbacks=[*callbacks, *([EarlyStoppingCallback(stopping)] if stopping else [])],
+        reference_progress=reference_progress,
     )
     trainer.remove_callback(PrinterCallback)
+    record["model"] = start.record | {"digest": trainer.starting_digest}
     data, plan = trainer.training_data, trainer.plan
     record["mix"] = {
         "main_groups": data.main,
@@ -114,6 +129,7 @@ def build_trainer(
         "steps_per_epoch": plan.steps_per_epoch,
         "main_groups_per_step": plan.main_per_step,
         "groups_per_step": plan.batch_size,
+        "first_steps": plan.first,
         "encoding": {name: asdict(counts) for name, counts in data.counts.items()},
     }
     record["layout"] = asdict(trainer.layout)
@@ -124,47 +140,37 @@ def build_trainer(
     return trainer
 
 
-def _check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
-    earlier = read_record(folder)
-    if not resume:
-        if earlier or newest_complete_checkpoint(folder):
-            raise BfpoError(f"{folder}: contains another run; continue it with --resume, or choose another output_dir")
-        return
-    if earlier and earlier["config"] != record["config"]:
-        changed = [key for key, value in record["config"].items() if earlier["config"].get(key) != value]
-        raise BfpoError(
-            f"{folder}: the run to resume was started with another value of {', '.join(changed)}; "
-            "set it back, or choose another output_dir"
-        )
+def _continue(trainer: BFPOTrainer, earlier: EarlierRun, record: dict[str, Any]) -> None:
+    """Continue the steps of an earlier run in their order, and record what the recipe changed."""
+    check_same_inputs(earlier, record)
+    # The order of the first steps depends on micro_batch_tokens, which may have changed.
+    record["mix"]["first_steps"] = earlier.record["mix"]["first_steps"]
+    trainer.plan = replace(trainer.plan, first=tuple(record["mix"]["first_steps"]))
+    resumed = {"checkpoint": earlier.checkpoint and earlier.checkpoint.name, "changed": earlier.changed}
+    record["resumed"] = [*earlier.record.get("resumed", []), resumed]
 
 
-def recipe_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
-    """The tokenizer that a recipe names, by default its model's at the model's revision."""
-    if recipe.tokenizer:
-        return load_tokenizer(recipe.tokenizer)
-    return load_tokenizer(recipe.model, revision=recipe.model_revision)
+class _RecordAtFirstStep(TrainerCallback):
+    """Writes ``run.json`` after the first step, so that a run that fails before it leaves no trace of one."""
+
+    def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
+        self.folder, self.record, self.written = folder, record, False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the record once."""
+        if not self.written:
+            write_record(self.folder, self.record)
+            self.written = True
 
 
-def model_record(model: PreTrainedModel, recipe: Recipe) -> dict[str, Any]:
-    """The record of a model: name, revision, architecture and size."""
-    return {
-        "name": model.config.name_or_path,
-        "revision": resolved_revision(recipe.model, recipe.model_revision),
-        "architecture": type(model).__name__,
-        "parameters": model.num_parameters(),
-    }
+def _merge(trainer: BFPOTrainer) -> None:
+    """Merge the trained adapter into its base model, which takes the place of the trainer's model."""
+    adapted: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+    trainer.model = trainer.model_wrapped = adapted.merge_and_unload()
 
 
-def uses_bf16(recipe: Recipe) -> bool:
-    """Whether a recipe trains in bf16 on this machine."""
-    if recipe.precision is None:
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return recipe.precision == "bf16"
-
-
-def weights_dtype(recipe: Recipe) -> torch.dtype:
-    """The dtype for loading and saving weights."""
-    return torch.bfloat16 if uses_bf16(recipe) else torch.float32
+def _last_metrics(log: Sequence[dict[str, float]]) -> dict[str, float]:
+    return next((entry for entry in reversed(log) if "loss" in entry), {})
 
 
 def training_arguments(resolved: ResolvedRecipe) -> BFPOConfig:
@@ -188,6 +194,12 @@ def training_arguments(resolved: ResolvedRecipe) -> BFPOConfig:
         max_steps=recipe.max_steps,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler_type,
+        lr_scheduler_kwargs=recipe.lr_scheduler_kwargs,
+        optim=recipe.optim,
+        optim_args=recipe.optim_args,
+        adam_beta1=recipe.adam_beta1,
+        adam_beta2=recipe.adam_beta2,
+        adam_epsilon=recipe.adam_epsilon,
         warmup_steps=recipe.warmup_steps,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
@@ -202,14 +214,3 @@ def training_arguments(resolved: ResolvedRecipe) -> BFPOConfig:
         report_to=recipe.report_to,
         disable_tqdm=True,
     )
-
-
-def _export(trainer: BFPOTrainer, folder: Path, dtype: torch.dtype) -> None:
-    """Save model (with LoRA only the adapter) and tokenizer by ``save_pretrained``."""
-    state: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if trainer.is_world_process_zero():
-        model: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-        state = {name: value.to(dtype) for name, value in state.items()}
-        model.save_pretrained(folder, state_dict=state)
-        assert trainer.processing_class is not None
-        trainer.processing_class.save_pretrained(folder)  # pyright: ignore[reportAttributeAccessIssue]

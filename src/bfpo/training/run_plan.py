@@ -6,17 +6,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
 from bfpo.engine.cost import Cost, Kept, ModelSize, estimate_cost, kept_for_backward, measure_flops
-from bfpo.engine.trainable import select_trainable
-from bfpo.models import load_config
+from bfpo.engine.trainable import add_adapter, select_trainable
+from bfpo.models import adapter_config, load_config
 from bfpo.training.batches import token_chunks
 from bfpo.training.recipe import Recipe, ResolvedRecipe
 from bfpo.training.recipe_data import Prompts, load_blend
-from bfpo.training.run import recipe_tokenizer, training_arguments, uses_bf16
+from bfpo.training.run import training_arguments
+from bfpo.training.starting_model import new_adapter, recipe_tokenizer, uses_bf16
 from bfpo.training.training_data import prepare
 
 
@@ -49,7 +49,8 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     """
     recipe, arguments = resolved.recipe, training_arguments(resolved)
     objective = arguments.objective()
-    blend, _ = load_blend(resolved, suites)
+    arguments.check()
+    blend = load_blend(resolved, suites).blend
     config = load_config(recipe.model, revision=recipe.model_revision)
     data = prepare(blend, recipe_tokenizer(recipe), recipe.max_length, objective)
     size, kept = _measure_model(recipe, config)
@@ -89,10 +90,13 @@ def _measure_model(recipe: Recipe, config: Any) -> tuple[ModelSize, Kept]:
 
     The latter leaves out the adapter: it keeps the same inputs as training its matrices would, and its own are small.
     """
+    adapter = new_adapter(recipe)
+    if recipe.lora and recipe.lora.continued:
+        adapter = adapter_config(recipe.model, revision=recipe.model_revision)
     with torch.device("meta"):
         sized: Any = AutoModelForCausalLM.from_config(config)
-        if recipe.lora:
-            sized = get_peft_model(sized, LoraConfig(**recipe.lora.model_dump(), task_type="CAUSAL_LM"))
+        if adapter:
+            sized = add_adapter(sized, adapter)
     select_trainable(sized, recipe.trainable)
     with FakeTensorMode():
         model: Any = AutoModelForCausalLM.from_config(config)

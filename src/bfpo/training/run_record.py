@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bfpo.errors import BfpoError
 from bfpo.files import write_text
 from bfpo.training.recipe import ResolvedRecipe
 
@@ -14,14 +16,34 @@ FILE_NAME = "run.json"
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write the record atomically."""
-    write_text(folder / FILE_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    """Write the record atomically; numbers that are not finite, which JSON doesn't have, become null."""
+    write_text(folder / FILE_NAME, json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record in a run folder, or None."""
+    """The record in a run folder, or None.
+
+    Raises:
+        BfpoError: if there is one that ``bfpo train`` didn't write.
+    """
     path = folder / FILE_NAME
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not {"config", "finished", "data", "model", "mix"} <= record.keys():
+            raise ValueError("not a training run's record")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise BfpoError(f"{path}: can't be read as the record of a run ({error}); move it away") from error
+    return record
 
 
 def config_record(resolved: ResolvedRecipe) -> dict[str, dict[str, Any]]:
@@ -30,9 +52,16 @@ def config_record(resolved: ResolvedRecipe) -> dict[str, dict[str, Any]]:
     return {key: {"value": value, "origin": resolved.origins[key]} for key, value in values.items()}
 
 
-def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
-    """Yield lines about a run's sources, their mix, and rows left out or changed."""
-    mix = record["mix"]
+def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines about a run's model, sources, their mix, and rows left out or changed."""
+    mix, model = record["mix"], record["model"]
+    if "adapter" in model:
+        note = "its adapter is trained further"
+        if model["adapter"] == "merged":
+            note = f"its adapter was merged into {model['adapter_of']}"
+        if "saved_in" in model:
+            note += f"; the merged weights, the base of the new adapter, are in {model['saved_in']}"
+        yield f"model: {model['name']}; {note}"
     for source in record["data"]:
         encoding = mix["encoding"][source["name"]]
         changes = {
@@ -40,6 +69,7 @@ def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
             "rows dropped as empty": source["dropped_empty"],
             "rows filled as unknown": source["filled_unknown"],
             "duplicates kept": source["duplicates"],
+            "held out for evaluation": source.get("held_out", 0),
             "columns ignored": len(source["ignored_columns"]),
             "answers truncated": encoding["truncated_answers"],
             "rows skipped as too long": len(encoding["skipped_rows"]),
@@ -57,6 +87,8 @@ def describe_data(record: Mapping[str, Any]) -> Iterator[str]:
         noted = ", ".join(f"{name} {count:,}" for name, count in changes.items() if count)
         parts = [f"{encoding['rows']:,} of {source['read']:,} rows ({source['shape']})", cells, noted]
         yield f"{source['name']} ({source['role']}): {'; '.join(part for part in parts if part)}"
+    if "eval_data" in record:
+        yield f"evaluation: {record['eval_data']['used']:,} rows of {record['eval_data']['source']}"
     main, total = mix["main_groups_per_step"], mix["groups_per_step"]
     buffer = f" ({main} main, {total - main} buffer)" if total > main else ""
     yield f"every step: {total} groups{buffer}; {mix['steps_per_epoch']:,} steps per epoch"

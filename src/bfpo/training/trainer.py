@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from functools import partial
+import math
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
-from transformers.trainer_utils import EvalLoopOutput
 
 from bfpo.engine.forward import Engine
 from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.out_of_memory import explained_out_of_memory
-from bfpo.engine.reference_cache import open_cache
+from bfpo.engine.reference_cache import model_digest, open_cache
 from bfpo.engine.trainable import prepare_model
-from bfpo.groups import GroupLabels, GroupLogps, LossInputs, TokenGroup
+from bfpo.errors import RunError
+from bfpo.groups import LossInputs, TokenGroup
 from bfpo.models import load_model, load_tokenizer
 from bfpo.training.batches import Batch, as_rows, collate, row_tokens, token_groups
-from bfpo.training.checkpoints import CheckpointingTrainer
+from bfpo.training.checkpoints import newest_complete_checkpoint
 from bfpo.training.config import BFPOConfig
-from bfpo.training.pair_metrics import RunningMeans, pair_metrics
+from bfpo.training.evaluating import EvaluatingTrainer, one_or_several
+from bfpo.training.finite import not_finite
 from bfpo.training.step_plan import StepLoader, StepSampler
 from bfpo.training.training_data import Blend, ReferenceCounts, TrainingData, prepare, with_reference
 
@@ -32,17 +35,18 @@ from bfpo.training.training_data import Blend, ReferenceCounts, TrainingData, pr
 _CHECKED_ROWS = 64
 
 
-class BFPOTrainer(CheckpointingTrainer):
+class BFPOTrainer(EvaluatingTrainer):
     """Train a causal language model on preferences with BFPO or any other objective.
 
     Args:
-        model: a model, or the name or folder of one.
+        model: a model, a `PeftModel` whose adapter trains, or the name or folder of a model.
         args: the configuration.
         train_dataset: rows from `load_preferences` (or in TRL's format), or a `Blend` of sources.
-        eval_dataset: rows for evaluation, with the same reference.
+        eval_dataset: rows for evaluation, with the same reference; or several sets of them by name.
         processing_class: the tokenizer; by default the model's.
         peft_config: a PEFT configuration, for example LoRA, which freezes the base model.
         callbacks: additional callbacks for the Trainer.
+        reference_progress: function called with the numbers of answers scored and to score, during that pass.
 
     Raises:
         BfpoError: if the configuration or the data doesn't fit the objective.
@@ -50,16 +54,19 @@ class BFPOTrainer(CheckpointingTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | str,
+        model: PreTrainedModel | PeftModel | str,
         args: BFPOConfig,
         train_dataset: datasets.Dataset | Blend,
-        eval_dataset: datasets.Dataset | None = None,
+        eval_dataset: datasets.Dataset | Mapping[str, datasets.Dataset] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: PeftConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        reference_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.objective = args.objective()
-        args.check_devices()
+        args.check()
+        self._reference_progress = reference_progress
+        self._rows: list[int] = []
         if isinstance(model, str):
             dtype = torch.bfloat16 if args.bf16 else torch.float32
             model = load_model(model, dtype=dtype, device=torch.device("cpu"))
@@ -67,42 +74,56 @@ class BFPOTrainer(CheckpointingTrainer):
             # The adapter's initial weights are random, but must be the same in every process and after a restart.
             set_seed(args.seed)
         prepared = prepare_model(
-            model, args.trainable, peft_config, disable_dropout=args.disable_dropout, bf16=args.bf16
+            model, args.trainable, peft_config, disable_dropout=args.disable_dropout, mixed=args.bf16 or args.fp16
         )
+        base = prepared.get_base_model() if isinstance(prepared, PeftModel) else prepared
         tokenizer = processing_class or load_tokenizer(str(prepared.config.name_or_path))
         data = prepare(train_dataset, tokenizer, args.max_length, self.objective)
-        evaluation = prepare(eval_dataset, tokenizer, args.max_length, self.objective) if eval_dataset else None
+        # One set is evaluated under the name "", several under their names.
+        sets = eval_dataset if isinstance(eval_dataset, dict) else {} if eval_dataset is None else {"": eval_dataset}
+        evaluation = {
+            name: prepare(rows, tokenizer, args.max_length, self.objective, name or "eval_dataset")
+            for name, rows in sets.items()
+        }
         super().__init__(
             model=prepared,
             args=args.with_whole_steps(),
             train_dataset=data.rows,
-            eval_dataset=evaluation.rows if evaluation else None,
+            eval_dataset=one_or_several({name: one.rows for name, one in evaluation.items()}),
             processing_class=tokenizer,
             callbacks=callbacks,
         )
         first = token_groups(as_rows(data.rows.select(range(min(_CHECKED_ROWS, len(data.rows))))))
-        self.layout = choose_layout(model, prepared, first, args.layout, args.micro_batch_tokens)
-        self.engine = Engine(model, self.layout.layout, args.micro_batch_tokens, self.layout.attention)
-        self.data_collator = partial(collate, split=self.engine.split)
+        self.layout = choose_layout(base, prepared, first, args.layout, args.micro_batch_tokens)
+        self.engine = Engine(base, self.layout.layout, args.micro_batch_tokens, self.layout.attention)
+        self.data_collator = partial(collate, split=self.engine.split, normalizer=self.objective.normalizer)
         self.reference = ReferenceCounts()
         self.training_data = self._with_reference(data)
         self.train_dataset = self.training_data.rows
-        if evaluation:
-            self.eval_dataset = self._with_reference(evaluation).rows
+        self.eval_dataset = one_or_several({name: self._with_reference(one).rows for name, one in evaluation.items()})
         tokens = row_tokens(data.rows, self.layout.layout)
         self.plan = args.step_plan(data.main, data.buffer).largest_first(tokens, args.micro_batch_tokens)
-        self._means = RunningMeans()
-        self._unlogged: list[tuple[GroupLogps, GroupLabels]] = []
+
+    @property
+    def precision(self) -> str:
+        """Precision of the model's computation, in words."""
+        return "bf16 autocast" if self.args.bf16 else "fp16 autocast" if self.args.fp16 else "as the weights"
+
+    @cached_property
+    def starting_digest(self) -> str:
+        """Digest of the model before its first update."""
+        return model_digest(self.model, self.precision)  # pyright: ignore[reportArgumentType]
 
     def _with_reference(self, data: TrainingData) -> TrainingData:
         """Score the reference with the current weights, i.e. before the first update."""
         if not self.objective.needs_reference:
             return data
         assert isinstance(self.args, BFPOConfig)
-        precision = "bf16 autocast" if self.args.bf16 else "fp16 autocast" if self.args.fp16 else "as the weights"
-        cache = open_cache(self.args.reference_cache, self.model, precision)
+        cache = open_cache(self.args.reference_cache, self.model, self.precision, self.starting_digest)
         with explained_out_of_memory("scoring the reference", self.engine.max_tokens):
-            data, counts = with_reference(data, cache, self.engine, self.model, self.accelerator)
+            data, counts = with_reference(
+                data, cache, self.engine, self.model, self.accelerator, self._reference_progress
+            )
         self.reference += counts
         return data
 
@@ -110,14 +131,6 @@ class BFPOTrainer(CheckpointingTrainer):
         """A loader that yields this process's share of each step."""
         sampler = StepSampler(self.plan, self.args.process_index, self.args.world_size)
         return StepLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)  # pyright: ignore
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> StepLoader:
-        """A loader over this process's share of the evaluation rows, in order."""
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        share = range(self.args.process_index, len(rows), self.args.world_size)
-        size = self.args.per_device_eval_batch_size
-        batches = [list(share[at : at + size]) for at in range(0, len(share), size)]
-        return StepLoader(rows, batch_sampler=batches, collate_fn=self.data_collator)  # pyright: ignore
 
     def train(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
@@ -134,13 +147,16 @@ class BFPOTrainer(CheckpointingTrainer):
         """
         model.train()
         batches: list[Batch] = inputs["batches"]
-        count = torch.tensor(self._count(batches), device=self.args.device)
+        self._rows = [row for batch in batches for row in batch.rows]
+        count = torch.tensor(inputs["count"], device=self.args.device)
         # Data-parallel training averages gradients over processes, but this loss is already normalized globally.
         scale = self.args.world_size / self.accelerator.reduce(count, reduction="sum").item()  # pyright: ignore
         total = torch.zeros((), device=self.args.device)
         for batch in batches:
             with contextlib.nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
                 total += self._backward(model, batch, scale)
+        if not math.isfinite(total.item()):
+            raise self._not_finite(f"the loss is {total.item()}")
         if not batches:
             # The other processes wait for this one's gradients even if the step gave it no group.
             self._backward(model, None, 0.0)
@@ -156,54 +172,20 @@ class BFPOTrainer(CheckpointingTrainer):
                     inputs = LossInputs(self.objective, batch.labels, batch.reference, scale)
                     loss, logps = self.engine.loss(model, batch.groups, inputs)
                     if self.args.logging_strategy != "no":
-                        self._unlogged.append((logps, batch.labels))
+                        self.unlogged.append((logps, batch.labels))
             self.accelerator.backward(loss)
         return loss.detach()
 
-    def _count(self, batches: Sequence[Batch]) -> float:
-        """Divisor of the summed loss: number of groups, or of answer tokens for SFT."""
-        groups = [group for batch in batches for group in batch.groups]
-        if self.objective.normalizer == "groups":
-            return float(len(groups))
-        return float(sum(len(answer) for group in groups for answer in group.answers))
-
-    @torch.no_grad()
-    def evaluation_loop(
-        self,
-        dataloader: Any,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """Loss and metrics over the evaluation rows, with the reference scored before training."""
-        assert self.model is not None
-        model = self._wrap_model(self.model, training=False)
-        model.eval()
-        means = RunningMeans()
-        for batch in (batch for inputs in dataloader for batch in inputs["batches"]):
-            with self.accelerator.autocast(), self.engine.attached():
-                inputs = LossInputs(self.objective, batch.labels, batch.reference)
-                loss, logps = self.engine.loss(model, batch.groups, inputs)
-            means.add({"loss": (loss.item(), self._count([batch]))})
-            means.add(pair_metrics(logps, batch.labels, self.objective))
-        means.gather()
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.take().items()}
-        return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # pyright: ignore
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the metrics of the steps since the last training log."""
-        if "loss" in logs:
-            for logps, labels in self._unlogged:
-                self._means.add(pair_metrics(logps, labels, self.objective))
-            self._unlogged.clear()
-            self._means.gather()
-            logs |= self._means.take()
-        super().log(logs, start_time)
-
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Clip as the Trainer does, and count the clipped steps."""
-        norm = super()._clip_grad_norm(model)
-        clipped = norm is not None and norm > self.args.max_grad_norm
-        self._means.add({"clipped_steps": (float(clipped), 1.0)})
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm, before the update: count the clipped steps, and stop at a norm that isn't finite."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        # With fp16, the scaler skips such steps.
+        if self.accelerator.scaler is None and not math.isfinite(norm):
+            raise self._not_finite(f"the gradient's norm is {float(norm)}")
+        clipped = grad_norm is not None and norm > self.args.max_grad_norm
+        self.means.add({"clipped_steps": (float(clipped), 1.0)})
         return norm
+
+    def _not_finite(self, what: str) -> RunError:
+        newest = newest_complete_checkpoint(Path(str(self.args.output_dir)))
+        return not_finite(what, self.state.global_step + 1, self._rows, newest)

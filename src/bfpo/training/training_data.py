@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -65,13 +65,25 @@ class ReferenceCounts:
         return ReferenceCounts(self.reused + other.reused, self.scored + other.scored)
 
 
-def prepare(data: datasets.Dataset | Blend, tokenizer: Any, max_length: int, objective: Objective) -> TrainingData:
+def prepare(
+    data: datasets.Dataset | Blend, tokenizer: Any, max_length: int, objective: Objective, name: str = "train_dataset"
+) -> TrainingData:
     """Encode every source, and check that it has the labels that the objective reads.
 
+    Args:
+        data: rows, or several sources of them.
+        tokenizer: the tokenizer.
+        max_length: largest number of tokens in prompt and answer together.
+        objective: the objective.
+        name: name of the rows in messages if they are no `Blend`.
+
     Raises:
-        BfpoError: if a label is missing, or a pairwise objective gets single answers.
+        BfpoError: if the data is of another type, a label is missing, or a pairwise objective gets single answers.
     """
-    sources = data.sources if isinstance(data, Blend) else [TrainingSource(data)]
+    if not isinstance(data, (datasets.Dataset, Blend)):
+        hint = f", one of whose splits it takes: {', '.join(data)}" if isinstance(data, datasets.DatasetDict) else ""
+        raise BfpoError(f"{name} must be a datasets.Dataset or a Blend, not a {type(data).__name__}{hint}")
+    sources = data.sources if isinstance(data, Blend) else [TrainingSource(data, name)]
     ordered = sorted(sources, key=lambda source: source.role != "main")
     encoded = {source.name: encode(_canonical(source), tokenizer, max_length) for source in ordered}
     if len(encoded) < len(ordered):
@@ -91,7 +103,12 @@ def _canonical(source: TrainingSource) -> datasets.Dataset:
 
 
 def with_reference(
-    data: TrainingData, cache: ReferenceCache, engine: Engine, model: Any, accelerator: Accelerator
+    data: TrainingData,
+    cache: ReferenceCache,
+    engine: Engine,
+    model: Any,
+    accelerator: Accelerator,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[TrainingData, ReferenceCounts]:
     """Add the reference log-probability of every answer, in nats.
 
@@ -103,6 +120,7 @@ def with_reference(
         engine: the engine for scoring.
         model: the model with its wrappers, before its first update.
         accelerator: the trainer's accelerator.
+        progress: function called with the numbers of answers that this process has scored and has to score.
     """
     chunks = [(answer_keys(groups), [len(group.answers) for group in groups]) for groups in token_chunks(data.rows)]
     keys = np.concatenate([part for part, _ in chunks])
@@ -116,7 +134,14 @@ def with_reference(
         own = data.rows.select(missing[accelerator.process_index :: accelerator.num_processes])
         starts = range(0, len(own), ROWS_AT_ONCE)
         parts = (own.select(range(start, min(start + ROWS_AT_ONCE, len(own)))) for start in starts)
-        fill_cache(engine, model, (token_groups(as_rows(part)) for part in parts), cache)
+        to_score = int(answers[missing[accelerator.process_index :: accelerator.num_processes]].sum())
+        fill_cache(
+            engine,
+            model,
+            (token_groups(as_rows(part)) for part in parts),
+            cache,
+            lambda scored: progress(scored, to_score) if progress else None,
+        )
     if accelerator.num_processes > 1:
         cache.parts[before:] = gather_object(cache.parts[before:])
     sums = _from_first(cache.get(keys), accelerator)

@@ -1,0 +1,97 @@
+"""The run that an output folder already contains: whether it is finished, and whether a recipe can resume it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bfpo.errors import BfpoError
+from bfpo.training.checkpoints import newest_complete_checkpoint
+from bfpo.training.run_record import read_record
+
+# Settings that may change on resuming, because they don't change the result.
+_FREE = {
+    "output_dir", "micro_batch_tokens", "gradient_checkpointing", "reference_cache", "logging_steps", "save_steps",
+    "save_total_limit", "report_to", "evaluation_prompts", "allow_overlap", "merge_adapter",
+}  # fmt: skip
+# Settings that extend a run.
+_LENGTH = {"max_steps", "num_train_epochs"}
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """A run to resume.
+
+    Attributes:
+        record: its ``run.json``.
+        checkpoint: its newest complete checkpoint, if any.
+        changed: settings that the recipe changes, as [earlier, new] by key.
+    """
+
+    record: dict[str, Any]
+    checkpoint: Path | None
+    changed: dict[str, list[Any]]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return bool(self.record["finished"]) and not _LENGTH & self.changed.keys()
+
+
+def earlier_run(folder: Path, config: Mapping[str, Mapping[str, Any]], resume: bool) -> EarlierRun | None:
+    """The run in a folder, which a recipe resumes; None if there is none, or it took no step.
+
+    Args:
+        folder: the output folder.
+        config: the recipe's values and their origins by key.
+        resume: whether the user asked to resume.
+
+    Raises:
+        BfpoError: if the folder can't hold a run, or holds one that can't be resumed with this recipe.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BfpoError(f"output_dir: {folder} is a file; choose a folder")
+    record, checkpoint = read_record(folder), newest_complete_checkpoint(folder)
+    if not resume and (record or checkpoint):
+        raise BfpoError(f"{folder}: contains another run; continue it with --resume, or choose another output_dir")
+    if record is None:
+        return None
+    before = {key: entry["value"] for key, entry in record["config"].items()}
+    changed = {
+        key: [before.get(key), entry["value"]] for key, entry in config.items() if before.get(key) != entry["value"]
+    }
+    free = _FREE - {"save_steps"} if before["keep_best"] else _FREE
+    refused = [f"{key} was {then!r}" for key, (then, _) in changed.items() if key not in free | _LENGTH]
+    if refused:
+        raise BfpoError(
+            f"{folder}: the run to resume was started with other settings: {', '.join(refused)}; set them back, or "
+            "choose another output_dir"
+        )
+    if record["finished"] and _LENGTH & changed.keys() and checkpoint is None:
+        raise BfpoError(f"{folder}: the run is finished and has no checkpoint to extend; choose another output_dir")
+    return EarlierRun(record, checkpoint, changed)
+
+
+def check_same_inputs(earlier: EarlierRun, record: Mapping[str, Any]) -> None:
+    """Refuse to resume on other data or from another model than the run was started with.
+
+    Raises:
+        BfpoError: if they differ; the message names the first that does.
+    """
+    for then, now in zip(_sources(earlier.record), _sources(record), strict=True):
+        if then.get("digest") != now.get("digest"):
+            raise BfpoError(
+                f"{now['source']}: its rows have changed since the run to resume was started; restore them, or choose "
+                "another output_dir"
+            )
+    if earlier.record["model"]["digest"] != record["model"]["digest"]:
+        raise BfpoError(
+            f"{record['model']['name']}: the model has changed since the run to resume was started; restore it, or "
+            "choose another output_dir"
+        )
+
+
+def _sources(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*record["data"], *filter(None, [record.get("eval_data")])]

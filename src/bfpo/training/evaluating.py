@@ -1,0 +1,99 @@
+"""The part of `BFPOTrainer` that evaluates, and that logs the metrics of steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.trainer_utils import EvalLoopOutput
+
+from bfpo.engine.forward import Engine
+from bfpo.errors import BfpoError
+from bfpo.groups import GroupLabels, GroupLogps, LossInputs
+from bfpo.objectives.registry import Objective
+from bfpo.training.checkpoints import CheckpointingTrainer
+from bfpo.training.pair_metrics import RunningMeans, pair_metrics
+from bfpo.training.step_plan import StepLoader
+
+
+class EvaluatingTrainer(CheckpointingTrainer):
+    """A Trainer that runs evaluation rows through the engine.
+
+    Attributes:
+        engine: the engine.
+        objective: the objective in training.
+        means: metrics since the last log.
+        unlogged: log-probabilities and labels of the micro-batches whose metrics are not yet in ``means``.
+    """
+
+    engine: Engine
+    objective: Objective
+
+    def __init__(self, **options: Any) -> None:
+        self.means = RunningMeans()
+        self.unlogged: list[tuple[GroupLogps, GroupLabels]] = []
+        super().__init__(**options)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> StepLoader:
+        """A loader over this process's share of the evaluation rows, in order.
+
+        Raises:
+            BfpoError: if the rows were not given to the trainer, so that they have no reference.
+        """
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(rows, str):
+            rows = self.eval_dataset[rows]  # pyright: ignore
+        if rows is None or "answer_ids" not in rows.column_names:
+            raise BfpoError(
+                "evaluate only rows that were given to the trainer as eval_dataset (several sets as a dict): their "
+                "reference is scored before training"
+            )
+        share = range(self.args.process_index, len(rows), self.args.world_size)
+        size = self.args.per_device_eval_batch_size
+        batches = [list(share[at : at + size]) for at in range(0, len(share), size)]
+        return StepLoader(rows, batch_sampler=batches, collate_fn=self.data_collator)  # pyright: ignore
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: a preference has no prediction."""
+        raise BfpoError("BFPOTrainer has no predictions: call evaluate for losses, or model.generate for answers")
+
+    @torch.no_grad()
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Loss and metrics over the evaluation rows, with the reference scored before training."""
+        assert self.model is not None
+        model = self._wrap_model(self.model, training=False)
+        model.eval()
+        means = RunningMeans()
+        for share in dataloader:
+            means.add({"loss": (0.0, share["count"])})
+            for batch in share["batches"]:
+                with self.accelerator.autocast(), self.engine.attached():
+                    inputs = LossInputs(self.objective, batch.labels, batch.reference)
+                    loss, logps = self.engine.loss(model, batch.groups, inputs)
+                means.add({"loss": (loss.item(), 0.0)})
+                means.add(pair_metrics(logps, batch.labels, self.objective))
+        means.gather()
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.take().items()}
+        return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # pyright: ignore
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the metrics of the steps since the last training log."""
+        if "loss" in logs:
+            for logps, labels in self.unlogged:
+                self.means.add(pair_metrics(logps, labels, self.objective))
+            self.unlogged.clear()
+            self.means.gather()
+            logs |= self.means.take()
+        super().log(logs, start_time)
+
+
+def one_or_several(sets: dict[str, Any]) -> Any:
+    """Evaluation sets as the Trainer takes them: None, the only one, or a dictionary."""
+    return sets.get("", sets or None)

@@ -1,0 +1,123 @@
+"""The model card of a run folder: base, data, objective, settings, cells, and how to load the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from bfpo import __version__
+from bfpo.files import write_text
+
+# The settings of a recipe that decide the result.
+_SHOWN = (
+    "stage", "loss_type", "beta", "b1", "alpha", "learning_rate", "batch_size", "max_steps", "num_train_epochs",
+    "max_length", "trainable", "lora", "precision", "seed",
+)  # fmt: skip
+
+
+def write_card(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write a run's card, without a license, which its owner must choose, as ``README.md`` in its folder."""
+    is_adapter = bool(setting(record, "lora")) and not setting(record, "merge_adapter")
+    lines = [
+        "---",
+        card_data(record, folder.name, library="peft" if is_adapter else "transformers").to_yaml(),
+        "---",
+        "",
+        f"# {plain(folder.name)}",
+        "",
+        f"Trained from {plain(str(base_model(record)))} with bfpo {__version__}.",
+        "",
+        "## How to load it",
+        "",
+        "```python",
+        *(_ADAPTER if is_adapter else _WHOLE).format(folder=folder).splitlines(),
+        "```",
+        "",
+        "## Training data",
+        "",
+        *[f"- {line}" for line in source_lines(record)],
+        "",
+        "## Objective and settings",
+        "",
+        "| setting | value |",
+        "|---|---|",
+        *[f"| {key} | {value} |" for key, value in shown_settings(record)],
+        "",
+        "## Evaluation",
+        "",
+        f"Not evaluated yet. `bfpo evaluate {folder}`, then `bfpo report` with `--card`, write a card with figures.",
+        "",
+    ]
+    write_text(folder / "README.md", "\n".join(lines))
+
+
+_WHOLE = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")"""
+_ADAPTER = """\
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+model = AutoPeftModelForCausalLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")"""
+
+
+def card_data(record: Mapping[str, Any], name: str, *, library: str = "transformers", **more: Any) -> ModelCardData:
+    """A card's metadata from a run's record; ``more`` are further fields."""
+    objective = setting(record, "loss_type") or record.get("objective", {}).get("name")
+    return ModelCardData(
+        base_model=base_model(record),
+        datasets=_hub_datasets(record) or None,
+        library_name=library,
+        pipeline_tag="text-generation",
+        model_name=name,
+        tags=[*more.pop("tags", []), *(["bfpo"] if objective == "bfpo" else [])],
+        **more,
+    )
+
+
+def base_model(record: Mapping[str, Any]) -> str | None:
+    """The model that a run started from."""
+    return setting(record, "model")
+
+
+def setting(record: Mapping[str, Any], key: str) -> Any:
+    """A value of a run's recipe; None if the record has none."""
+    entry = record.get("config", {}).get(key)
+    return entry.get("value") if isinstance(entry, Mapping) else None
+
+
+def shown_settings(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The settings that decide the result, as text for a table; the objective's include its defaults."""
+    settings = {key: setting(record, key) for key in _SHOWN}
+    settings |= {key: value for key, value in record.get("objective", {}).items() if key in settings}
+    return [(key, plain(str(value))) for key, value in settings.items() if value is not None]
+
+
+def source_lines(record: Mapping[str, Any]) -> Iterable[str]:
+    """Yield a line of text for every source of a run, with its safety cells."""
+    for source in record.get("data", ()):
+        used = source.get("used", source.get("read", 0))
+        cells = ", ".join(f"{cell} {count:,}" for cell, count in source.get("cells", {}).items())
+        yield plain(f"{source['name']} ({source.get('role', 'main')}): {used:,} rows{'; ' if cells else ''}{cells}")
+
+
+def _hub_datasets(record: Mapping[str, Any]) -> list[str]:
+    """The sources that are Hub names: one slash, and not a file."""
+    paths = [source.get("path", "") for source in setting(record, "data") or ()]
+    return [
+        path for path in paths if path.count("/") == 1 and "." not in path.rsplit("/", 1)[1] and path[0] not in "./"
+    ]
+
+
+def plain(text: str) -> str:
+    """Text escaped for a Markdown table."""
+    text = " ".join(text.split())
+    for character in "\\`*_{}[]<>|#":
+        text = text.replace(character, f"\\{character}")
+    return text

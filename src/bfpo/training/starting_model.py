@@ -1,0 +1,122 @@
+"""The model and tokenizer that a recipe starts from, and the adapter that it trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bfpo.errors import BfpoError
+from bfpo.files import whole_folder
+from bfpo.models import adapter_config, load_model, load_peft_model, load_tokenizer, resolved_revision
+from bfpo.training.recipe import Recipe
+
+# Folder, inside a run folder, of the weights that a new adapter belongs to.
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class StartingModel:
+    """A model to train.
+
+    Attributes:
+        model: the model; with ``lora: continue`` its adapter is attached and trains.
+        new_adapter: configuration of the adapter to add, if any.
+        record: name, revision, architecture, size and treatment of the adapter, for ``run.json``.
+    """
+
+    model: PreTrainedModel | PeftModel
+    new_adapter: PeftConfig | None
+    record: dict[str, Any]
+
+
+def load_starting_model(recipe: Recipe) -> StartingModel:
+    """Load a recipe's model on the CPU, from which the trainer moves the model or its shards.
+
+    An adapter is merged into its base model unless the recipe continues it. A new adapter then belongs to the merged
+    weights, so they are saved in the run folder for whoever loads the result.
+
+    Raises:
+        BfpoError: if the model can't be loaded, or is no adapter to continue.
+    """
+    source = adapter_config(recipe.model, revision=recipe.model_revision)
+    where: dict[str, Any] = {
+        "revision": recipe.model_revision,
+        "dtype": weights_dtype(recipe),
+        "device": torch.device("cpu"),
+    }
+    record: dict[str, Any] = {}
+    continued = recipe.lora is not None and recipe.lora.continued
+    if source is None:
+        if continued:
+            raise BfpoError(f"'lora: continue' needs an adapter, which {recipe.model!r} is not: write lora: {{r: 16}}")
+        model = load_model(recipe.model, **where)
+        record["name"] = model.config.name_or_path
+    else:
+        adapted = load_peft_model(recipe.model, trainable=continued, **where)
+        # PEFT freezes the base model.
+        model = adapted if continued else adapted.merge_and_unload().requires_grad_(True)
+        record |= {"name": recipe.model, "adapter": "continued" if continued else "merged"}
+        record["adapter_of"] = source.base_model_name_or_path
+        if recipe.lora and not continued:
+            record["saved_in"] = _save_base(model, recipe)
+    whole = model.get_base_model() if isinstance(model, PeftModel) else model
+    record |= {
+        "revision": resolved_revision(recipe.model, recipe.model_revision),
+        "architecture": type(whole).__name__,
+        "parameters": whole.num_parameters(),
+    }
+    return StartingModel(model, new_adapter(recipe), record)
+
+
+def _save_base(model: PreTrainedModel, recipe: Recipe) -> str:
+    """Save merged weights, which are the base of a new adapter, in the run folder unless they are there."""
+    folder = Path(recipe.output_dir) / BASE
+    if not folder.exists():
+        with whole_folder(folder) as partial:
+            model.save_pretrained(partial)
+            recipe_tokenizer(recipe).save_pretrained(partial)
+    # PEFT records the model's name as the adapter's base, transformers the configuration's.
+    model.name_or_path = model.config.name_or_path = str(folder)
+    return str(folder)
+
+
+def new_adapter(recipe: Recipe) -> PeftConfig | None:
+    """The configuration of the adapter that a recipe adds to its model."""
+    if recipe.lora is None or recipe.lora.continued:
+        return None
+    return LoraConfig(**recipe.lora.model_dump(exclude={"continued"}), task_type="CAUSAL_LM")
+
+
+def recipe_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The tokenizer that a recipe names, by default its model's at the model's revision, with the recipe's template.
+
+    Raises:
+        BfpoError: if the tokenizer or the template can't be read.
+    """
+    if recipe.tokenizer:
+        tokenizer = load_tokenizer(recipe.tokenizer)
+    else:
+        tokenizer = load_tokenizer(recipe.model, revision=recipe.model_revision)
+    if recipe.chat_template:
+        try:
+            tokenizer.chat_template = Path(recipe.chat_template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BfpoError(f"chat_template: {recipe.chat_template} can't be read ({error}); check the path") from error
+    return tokenizer
+
+
+def uses_bf16(recipe: Recipe) -> bool:
+    """Whether a recipe trains in bf16 on this machine."""
+    if recipe.precision is None:
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return recipe.precision == "bf16"
+
+
+def weights_dtype(recipe: Recipe) -> torch.dtype:
+    """The dtype for loading and saving weights."""
+    return torch.bfloat16 if uses_bf16(recipe) else torch.float32

@@ -1,0 +1,131 @@
+"""What users of TRL pass to a trainer: it works as they expect, or one sentence says what to pass instead."""
+
+import datasets
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors import safe_open
+
+from bfpo import BFPOConfig, BFPOTrainer
+from bfpo.errors import BfpoError
+from models import tiny_llama
+from training.rows import pairs, word_tokenizer
+
+
+def trainer(tmp_path, model=None, data=None, evaluation=None, peft_config=None, **changes):
+    arguments = {
+        "output_dir": str(tmp_path), "beta": 0.3, "learning_rate": 3e-3, "global_batch_size": 4, "max_steps": 2,
+        "save_strategy": "no", "logging_steps": 1, "use_cpu": True, "disable_tqdm": True, "reference_cache": None,
+    }  # fmt: skip
+    return BFPOTrainer(
+        model or tiny_llama(),
+        BFPOConfig(**(arguments | changes)),
+        pairs(8) if data is None else data,
+        evaluation,
+        processing_class=word_tokenizer(),
+        peft_config=peft_config,
+    )
+
+
+def adapted(**options):
+    return get_peft_model(tiny_llama(), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"), **options)
+
+
+def test_a_peft_model_trains_its_adapter(tmp_path):
+    model = adapted()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run = trainer(tmp_path, model)
+    run.train()
+    changed = {name for name, value in run.model.state_dict().items() if not value.equal(before[name])}
+    assert changed
+    assert all("lora_" in name for name in changed)
+
+
+def test_adapters_that_cannot_train_are_named(tmp_path):
+    with pytest.raises(BfpoError, match="has an adapter already: leave out peft_config"):
+        trainer(tmp_path, adapted(), peft_config=LoraConfig(target_modules="all-linear"))
+    frozen = adapted()
+    frozen.requires_grad_(False)
+    with pytest.raises(BfpoError, match="no weight of the model is trainable: load its adapter with is_trainable=True"):
+        trainer(tmp_path, frozen)
+    attached = tiny_llama()
+    attached.add_adapter(LoraConfig(target_modules="all-linear"))
+    with pytest.raises(BfpoError, match=r"attached an adapter.*is_trainable=True"):
+        trainer(tmp_path, attached)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            datasets.DatasetDict(train=pairs(4), test=pairs(4)),
+            "train_dataset must be a datasets.Dataset or a Blend, not a DatasetDict, one of whose splits it takes: "
+            "train, test",
+        ),
+        ([{"prompt": "w1", "chosen": "w2", "rejected": "w3"}], "not a list"),
+        (pairs(4).to_iterable_dataset(), "not a IterableDataset"),
+    ],
+)
+def test_other_types_of_data_are_named(tmp_path, data, message):
+    with pytest.raises(BfpoError, match=message):
+        trainer(tmp_path, data=data)
+
+
+def test_no_data_is_named(tmp_path):
+    with pytest.raises(BfpoError, match=r"train_dataset must be .* not a NoneType"):
+        BFPOTrainer(tiny_llama(), BFPOConfig(output_dir=str(tmp_path)), None, processing_class=word_tokenizer())
+    with pytest.raises(BfpoError, match="eval_dataset must be a"):
+        trainer(tmp_path, evaluation=[])
+
+
+def test_several_evaluation_sets_have_their_own_figures(tmp_path):
+    sets = {"near": pairs(4, seed=2), "far": pairs(4, seed=3)}
+    found = trainer(tmp_path, evaluation=sets).evaluate()
+    for name, rows in sets.items():
+        assert found[f"eval_{name}_loss"] == pytest.approx(trainer(tmp_path, evaluation=rows).evaluate()["eval_loss"])
+    assert found["eval_near_loss"] != found["eval_far_loss"]
+
+
+def test_rows_without_a_reference_are_refused_in_one_sentence(tmp_path):
+    run = trainer(tmp_path, evaluation=pairs(4, seed=2))
+    with pytest.raises(BfpoError, match="evaluate only rows that were given to the trainer as eval_dataset"):
+        run.evaluate(pairs(4, seed=3))
+    with pytest.raises(BfpoError, match="has no predictions"):
+        run.predict(pairs(4))
+    with pytest.raises(BfpoError, match="evaluate only rows"):
+        trainer(tmp_path).evaluate()
+
+
+def test_half_precision_weights_are_converted_where_nothing_else_would_keep_their_updates(tmp_path):
+    model = tiny_llama(dtype=torch.bfloat16)
+    with pytest.warns(UserWarning, match="converted to float32; set bf16=True"):
+        run = trainer(tmp_path, model, learning_rate=5e-7, lr_scheduler_type="constant", warmup_steps=0)
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.train()
+    assert {value.dtype for value in run.model.state_dict().values()} == {torch.float32}
+    assert all(not value.equal(before[name]) for name, value in run.model.named_parameters())
+
+
+@pytest.mark.parametrize("trainable", ["all", "down_proj"])
+def test_a_model_trained_in_bf16_is_saved_in_bf16(tmp_path, trainable):
+    run = trainer(tmp_path, tiny_llama(dtype=torch.bfloat16), bf16=True, trainable=trainable)
+    run.save_model(str(tmp_path / "saved"))
+    with safe_open(tmp_path / "saved" / "model.safetensors", "pt") as weights:
+        assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.bfloat16}  # noqa: SIM118
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_smoothing_factor": 0.1}, "doesn't read label_smoothing_factor: leave the default"),
+        ({"dataloader_num_workers": 2, "neftune_noise_alpha": 5.0}, "neftune_noise_alpha, dataloader_num_workers"),
+        ({"report_to": "wandb"}, "report_to: wandb is not installed; install it"),
+        ({"report_to": ["wandbb"]}, "report_to: transformers knows no tracker 'wandbb'.*did you mean 'wandb'"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type cosine_with_min_lr can't be made: .*min_lr"),
+        ({"optim": "adamw_bnb_8bit"}, "optim adamw_bnb_8bit .* can't be made"),
+    ],
+)
+def test_arguments_that_would_be_ignored_or_fail_late_are_refused_first(tmp_path, changes, message):
+    with pytest.raises(BfpoError, match=message) as error:
+        trainer(tmp_path, **changes)
+    assert "\n" not in str(error.value)
