@@ -70,8 +70,8 @@ def fit(
     if source is not None:
         labeled = of_source(labeled, source)
     made = fit_judge(labeled, chosen, name=output.resolve().name, folds=folds, seed=seed)
-    held_out = [made.judge.verdict(float(p)) for p in made.out_of_fold.probabilities]
-    report = check_judge(made.out_of_fold.labeled, held_out, chosen, probabilities=made.out_of_fold.probabilities)
+    held_out = [made.judge.verdict(float(p)) for p in made.out_of_fold]
+    report = check_judge(made.labeled, held_out, chosen, probabilities=made.out_of_fold)
     record = dict(made.judge.record) | {"out_of_fold": asdict(report)}
     judge = replace(made.judge, record=record)
     judge.save(output)

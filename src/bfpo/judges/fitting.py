@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from bfpo.errors import BfpoError
-from bfpo.judges.fitted import FittedJudge, NgramBlock, Target, token_options
+from bfpo.judges.fitted import FittedJudge, NgramBlock, Target
 from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.unjudged import is_empty
+from bfpo.judges.verdict import Exchange
 from bfpo.statistics.calibration import Scaling, fit_scaling, logit
 
 # Words catch topics, parts of words catch spellings and languages, openings catch refusals.
@@ -27,28 +28,20 @@ INVERSE_PENALTY = 3.0
 
 
 @dataclass(frozen=True)
-class OutOfFold:
-    """Out-of-fold predictions: no answer's prediction uses answers to the same question.
+class Fit:
+    """A judge fitted to all answers, and predictions of judges that were fitted in the same way to the other folds.
 
     Attributes:
+        judge: the judge.
         labeled: [N] answers that have the label and are not empty.
         labels: [N] labels of the target.
-        scores: [N] logits from judges fitted to the other folds.
-        probabilities: [N] scores scaled by the other folds' scaling.
+        out_of_fold: [N] probabilities of the target; no answer's prediction uses answers to the same question.
     """
 
+    judge: FittedJudge
     labeled: list[LabeledAnswer]
     labels: np.ndarray
-    scores: np.ndarray
-    probabilities: np.ndarray
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A judge fitted to all answers, and out-of-fold predictions of judges fitted the same way."""
-
-    judge: FittedJudge
-    out_of_fold: OutOfFold
+    out_of_fold: np.ndarray
 
 
 def fit_judge(
@@ -59,7 +52,6 @@ def fit_judge(
     folds: int = 5,
     seed: int = 0,
     blocks: Sequence[NgramBlock] = BLOCKS,
-    inverse_penalty: float = INVERSE_PENALTY,
 ) -> Fit:
     """Fit a judge.
 
@@ -70,41 +62,28 @@ def fit_judge(
         folds: number of cross-validation folds; all answers to one question are in one fold.
         seed: random seed for the folds.
         blocks: feature blocks.
-        inverse_penalty: scikit-learn's C.
 
     Raises:
         BfpoError: if there are too few questions with answers of either label.
     """
-    used, labels = _used(labeled, target)
-    groups = [answer.exchange.prompt for answer in used]
+    used = [answer for answer in labeled if answer.label(target) is not None and not is_empty(answer.exchange)]
+    labels = np.array([answer.label(target) for answer in used], dtype=bool)
+    exchanges = [answer.exchange for answer in used]
+    groups = [exchange.prompt for exchange in exchanges]
     _check_enough(labels, groups, folds, target)
-    counts = [_Counts(block, [answer.exchange for answer in used]) for block in blocks]
+    counts = [_Counts(block, exchanges) for block in blocks]
+    everything = np.arange(len(used))
     parts = _split(labels, groups, folds, seed)
     scores = np.empty(len(used))
     for held_out in parts:
-        kept = np.setdiff1d(np.arange(len(used)), held_out)
-        scores[held_out] = _Linear.fit(counts, kept, labels[kept], inverse_penalty).scores(counts, held_out)
-    probabilities = _cross_scaled(scores, labels, parts)
-    everything = _Linear.fit(counts, np.arange(len(used)), labels, inverse_penalty)
-    judge = FittedJudge(
-        name=name,
-        target=target,
-        blocks=tuple(blocks),
-        vocabularies=tuple(
-            tuple(count.ngrams[columns]) for count, columns in zip(counts, everything.columns, strict=True)
-        ),
-        idf=np.concatenate(everything.idf),
-        weights=everything.weights,
-        intercept=everything.intercept,
+        kept = np.setdiff1d(everything, held_out)
+        scores[held_out] = _fitted(name, target, counts, kept, labels[kept]).scores([exchanges[at] for at in held_out])
+    judge = replace(
+        _fitted(name, target, counts, everything, labels),
         scaling=_scaling(scores, labels),
+        record=_record(used, labels, len(labeled) - len(used), folds, seed),
     )
-    record = _record(used, labels, labeled, folds, seed, inverse_penalty)
-    return Fit(replace(judge, record=record), OutOfFold(used, labels, scores, probabilities))
-
-
-def _used(labeled: Sequence[LabeledAnswer], target: Target) -> tuple[list[LabeledAnswer], np.ndarray]:
-    used = [answer for answer in labeled if answer.label(target) is not None and not is_empty(answer.exchange)]
-    return used, np.array([answer.label(target) for answer in used], dtype=bool)
+    return Fit(judge, used, labels, _cross_scaled(scores, labels, parts))
 
 
 def _check_enough(labels: np.ndarray, groups: Sequence[str], folds: int, target: Target) -> None:
@@ -145,16 +124,11 @@ def _scaling(scores: np.ndarray, labels: np.ndarray) -> Scaling:
 class _Counts:
     """Binary n-gram matrix of a block, computed once for all folds."""
 
-    def __init__(self, block: NgramBlock, exchanges: Sequence[Any]) -> None:
+    def __init__(self, block: NgramBlock, exchanges: Sequence[Exchange]) -> None:
         from sklearn.feature_extraction.text import CountVectorizer
 
         self.block = block
-        vectorizer = CountVectorizer(
-            analyzer=block.analyzer,
-            ngram_range=(block.shortest, block.longest),
-            binary=True,
-            **token_options(block.analyzer),
-        )
+        vectorizer = CountVectorizer(analyzer=block.vectorizer().build_analyzer(), binary=True)
         try:
             matrix: Any = vectorizer.fit_transform(block.texts(exchanges))
         except ValueError as error:
@@ -173,54 +147,33 @@ class _Counts:
         return np.sort(enough[most])
 
 
-@dataclass(frozen=True)
-class _Linear:
-    """Logistic regression on tf-idf features."""
+def _fitted(name: str, target: Target, counts: Sequence[_Counts], rows: np.ndarray, labels: np.ndarray) -> FittedJudge:
+    """Logistic regression on tf-idf features of the rows, as a judge without a scaling."""
+    import scipy.sparse
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.linear_model import LogisticRegression
 
-    columns: list[np.ndarray]
-    idf: list[np.ndarray]
-    weights: np.ndarray
-    intercept: float
-
-    @classmethod
-    def fit(cls, counts: Sequence[_Counts], rows: np.ndarray, labels: np.ndarray, inverse_penalty: float) -> _Linear:
-        import scipy.sparse
-        from sklearn.feature_extraction.text import TfidfTransformer
-        from sklearn.linear_model import LogisticRegression
-
-        columns, idf, matrices = [], [], []
-        for count in counts:
-            kept = count.columns(rows)
-            transformer = TfidfTransformer()
-            matrices.append(transformer.fit_transform(count.matrix[rows][:, kept]))
-            columns.append(kept)
-            idf.append(np.asarray(transformer.idf_, dtype=np.float64))
-        model = LogisticRegression(C=inverse_penalty, solver="liblinear", dual=True, max_iter=1000, random_state=0)
-        model.fit(scipy.sparse.hstack(matrices).tocsr(), labels)
-        coefficients, intercept = np.asarray(model.coef_)[0], np.asarray(model.intercept_)[0]
-        return cls(columns, idf, coefficients.astype(np.float64), float(intercept))
-
-    def scores(self, counts: Sequence[_Counts], rows: np.ndarray) -> np.ndarray:
-        from sklearn.feature_extraction.text import TfidfTransformer
-
-        total, start = np.full(len(rows), self.intercept), 0
-        for count, columns, idf in zip(counts, self.columns, self.idf, strict=True):
-            transformer = TfidfTransformer()
-            transformer.idf_ = idf
-            features: Any = transformer.transform(count.matrix[rows][:, columns])
-            total += features @ self.weights[start : start + len(columns)]
-            start += len(columns)
-        return total
+    vocabularies, idf, features = [], [], []
+    for count in counts:
+        kept = count.columns(rows)
+        transformer = TfidfTransformer()
+        features.append(transformer.fit_transform(count.matrix[rows][:, kept]))
+        vocabularies.append(tuple(count.ngrams[kept]))
+        idf.append(transformer.idf_)
+    model = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", dual=True, max_iter=1000, random_state=0)
+    model.fit(scipy.sparse.hstack(features).tocsr(), labels)
+    return FittedJudge(
+        name=name,
+        target=target,
+        blocks=tuple(count.block for count in counts),
+        vocabularies=tuple(vocabularies),
+        idf=np.concatenate(idf, dtype=np.float64),
+        weights=np.asarray(model.coef_, dtype=np.float64)[0],
+        intercept=float(np.asarray(model.intercept_)[0]),
+    )
 
 
-def _record(
-    used: Sequence[LabeledAnswer],
-    labels: np.ndarray,
-    labeled: Sequence[LabeledAnswer],
-    folds: int,
-    seed: int,
-    inverse_penalty: float,
-) -> dict[str, Any]:
+def _record(used: Sequence[LabeledAnswer], labels: np.ndarray, left_out: int, folds: int, seed: int) -> dict[str, Any]:
     import sklearn
 
     digest = hashlib.sha256()
@@ -230,10 +183,10 @@ def _record(
         "answers": len(used),
         "target_holds": int(labels.sum()),
         "questions": len({answer.exchange.prompt for answer in used}),
-        "left_out": len(labeled) - len(used),
+        "left_out": left_out,
         "labels_digest": digest.hexdigest(),
         "folds": folds,
         "seed": seed,
-        "inverse_penalty": inverse_penalty,
+        "inverse_penalty": INVERSE_PENALTY,
         "scikit_learn": sklearn.__version__,
     }
