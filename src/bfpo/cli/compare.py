@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from bfpo.errors import BfpoError, RunError
 
@@ -62,11 +66,6 @@ def _load(given: str) -> list[Evaluation]:
 
 
 def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     for comparison in comparisons:
         seeds = "" if comparison.seeds == (1, 1) else f" ({comparison.seeds[1]} seeds against {comparison.seeds[0]})"
         title = f"{comparison.other} less {comparison.baseline}{seeds}: difference [95 % interval]"

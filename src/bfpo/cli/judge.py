@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
 
 from bfpo.cli.data import Rename, renaming
 from bfpo.errors import BfpoError, did_you_mean
@@ -36,10 +40,6 @@ def list_judges(as_json: AsJson = False) -> None:
         rows = [{"name": kind.name, "argument": kind.argument, "summary": kind.summary} for kind in kinds]
         typer.echo(json.dumps(rows, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table("judge", "after the colon", "description", box=None, pad_edge=False)
     for kind in kinds:
         table.add_row(Text(kind.name), Text(kind.argument), Text(kind.summary))
@@ -176,9 +176,6 @@ def _target(target: str) -> Any:
 
 def _judged(judge: Judge, exchanges: list[Exchange], cache: Path | None) -> list[Verdict]:
     """Verdicts, with a progress bar and a cache."""
-    from rich.console import Console
-    from rich.progress import track
-
     from bfpo.judges import verdicts
     from bfpo.judges.cache import VerdictCache, default_cache_file
 
@@ -190,10 +187,6 @@ def _judged(judge: Judge, exchanges: list[Exchange], cache: Path | None) -> list
 
 
 def _print_report(report: JudgeReport, title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     positive = "unsafe" if report.target == "safety" else "refusals"
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     for name in ("", "answers", "unparsed", "accuracy", f"finds {positive}", "leaves others", "AUC", "ECE", "kappa"):
