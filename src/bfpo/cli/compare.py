@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,8 +40,6 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON.")] = False,
 ) -> None:
     """Compare models prompt by prompt, with intervals and tests; runs must agree in everything but the model."""
-    from dataclasses import asdict
-
     from bfpo.safehelp.compare import compare_models
 
     if baseline is not None:

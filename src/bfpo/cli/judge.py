@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,8 +60,6 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a small classifier to labeled answers (no GPU) and report how well it does on held-out prompts."""
-    from dataclasses import asdict, replace
-
     from bfpo.judges.checking import check_judge
     from bfpo.judges.fitting import fit_judge
     from bfpo.judges.labels import load_labels, of_source
@@ -99,8 +98,6 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check a judge against people's labels: accuracy, errors, AUC, calibration, kappa, all with 95 % intervals."""
-    from dataclasses import asdict, replace
-
     from bfpo.judges import load_judge
     from bfpo.judges.checking import agreement_of, check_judge, probabilities_of
     from bfpo.judges.labels import load_labels
@@ -145,8 +142,6 @@ def rate(
     as_json: AsJson = False,
 ) -> None:
     """Estimate the share of unsafe answers, corrected for the judge's error (Rogan and Gladen)."""
-    from dataclasses import asdict
-
     from bfpo.judges import load_judge
     from bfpo.judges.checking import error_of, share_unsafe
     from bfpo.judges.labels import load_answers, load_labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,8 +33,6 @@ def train(
     resolved = load_recipe(recipe, overrides or [])
     suites = {"microworld": held_out_prompts()}
     if plan:
-        from dataclasses import asdict
-
         from bfpo.training.run_plan import plan_recipe
 
         made = plan_recipe(resolved, suites)

@@ -67,15 +67,8 @@ class VerdictCache:
         self._connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", rows)
         self._connection.execute("COMMIT")
 
-    def __len__(self) -> int:
-        return self._connection.execute("SELECT count(*) FROM verdicts").fetchone()[0]
-
     def __enter__(self) -> VerdictCache:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
         self._connection.close()
