@@ -66,15 +66,17 @@ def fit_judge(
     Raises:
         BfpoError: if there are too few questions with answers of either label.
     """
+    from sklearn.model_selection import StratifiedGroupKFold
+
     used = [answer for answer in labeled if answer.label(target) is not None and not is_empty(answer.exchange)]
     labels = np.array([answer.label(target) for answer in used], dtype=bool)
     exchanges = [answer.exchange for answer in used]
     groups = [exchange.prompt for exchange in exchanges]
     _check_enough(labels, groups, folds, target)
     counts = [_Counts(block, exchanges) for block in blocks]
-    everything = np.arange(len(used))
-    parts = _split(labels, groups, folds, seed)
-    scores = np.empty(len(used))
+    everything, scores = np.arange(len(used)), np.zeros(len(used))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    parts = [held_out for _, held_out in splitter.split(scores, labels, groups)]
     for held_out in parts:
         kept = np.setdiff1d(everything, held_out)
         scores[held_out] = _fitted(name, target, counts, kept, labels[kept]).scores([exchanges[at] for at in held_out])
@@ -95,13 +97,6 @@ def _check_enough(labels: np.ndarray, groups: Sequence[str], folds: int, target:
                 f"{int(chosen.sum())} answers to {questions} questions are labeled {word}: "
                 f"{folds} folds need at least {folds} questions with such answers; label more, or use fewer folds"
             )
-
-
-def _split(labels: np.ndarray, groups: Sequence[str], folds: int, seed: int) -> list[np.ndarray]:
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return [held_out for _, held_out in splitter.split(np.zeros(len(labels)), labels, groups)]
 
 
 def _cross_scaled(scores: np.ndarray, labels: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -85,10 +85,10 @@ class RewardJudge:
 
     def _encode(self, exchange: Exchange) -> list[int]:
         clean = neutralized_exchange(exchange, marks_of(self.tokenizer))
-        fitting = cut_to_fit(clean, self._tokens, self.max_length)
-        self.counts["truncated"] += fitting is None or fitting.cut
+        cut = cut_to_fit(clean, self._tokens, self.max_length)
+        self.counts["truncated"] += cut is not clean
         # If the prompt leaves no room, both answers score alike: a margin of 0, a tie.
-        return self._tokens(fitting.exchange if fitting else clean)[: self.max_length]
+        return self._tokens(cut or clean)[: self.max_length]
 
     def _tokens(self, exchange: Exchange) -> list[int]:
         messages = [{"role": "user", "content": exchange.prompt}, {"role": "assistant", "content": exchange.answer}]

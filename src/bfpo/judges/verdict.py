@@ -1,10 +1,10 @@
-"""The protocol of safety judges: exchanges go in, verdicts come out; and verdicts as plain records."""
+"""The protocol of safety judges: exchanges go in, verdicts come out; and verdicts from plain records."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
 Label = Literal["safe", "unsafe", "controversial", "unparsed"]
@@ -69,11 +69,6 @@ class Judge(Protocol):
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict for every exchange, in order, whatever the answer contains."""
         ...
-
-
-def verdict_record(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as a JSON object."""
-    return asdict(verdict) | {"categories": list(verdict.categories)}
 
 
 def verdict_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
