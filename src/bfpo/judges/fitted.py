@@ -70,6 +70,13 @@ class NgramBlock:
         )
 
 
+def linear_scores(features: Sequence[Any], weights: np.ndarray, intercept: float) -> np.ndarray:
+    """[N] linear scores from the [N, M] features of each block and the weights of all blocks, concatenated."""
+    ends = np.cumsum([matrix.shape[1] for matrix in features])[:-1]
+    parts = zip(features, np.split(weights, ends), strict=True)
+    return sum((matrix @ part for matrix, part in parts), start=intercept)
+
+
 @dataclass(frozen=True)
 class FittedJudge:
     """A linear classifier of exchanges.
@@ -99,13 +106,11 @@ class FittedJudge:
 
     def scores(self, exchanges: Sequence[Exchange]) -> np.ndarray:
         """[N] logits of the target, before scaling."""
-        from scipy.sparse import hstack
-
         if not exchanges:
             return np.empty(0)
         blocks = zip(self.blocks, self._vectorizers, strict=True)
-        features = hstack([vectorizer.transform(block.texts(exchanges)) for block, vectorizer in blocks])
-        return features @ self.weights + self.intercept
+        features = [vectorizer.transform(block.texts(exchanges)) for block, vectorizer in blocks]
+        return linear_scores(features, self.weights, self.intercept)
 
     def probabilities(self, exchanges: Sequence[Exchange]) -> np.ndarray:
         """[N] probabilities of the target."""

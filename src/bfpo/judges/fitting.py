@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bfpo.errors import BfpoError
-from bfpo.judges.fitted import FittedJudge, NgramBlock, Target
+from bfpo.judges.fitted import FittedJudge, NgramBlock, Target, linear_scores
 from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.unjudged import is_empty
 from bfpo.judges.verdict import Exchange
@@ -78,10 +78,17 @@ def fit_judge(
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     parts = [held_out for _, held_out in splitter.split(scores, labels, groups)]
     for held_out in parts:
-        kept = np.setdiff1d(everything, held_out)
-        scores[held_out] = _fitted(name, target, counts, kept, labels[kept]).scores([exchanges[at] for at in held_out])
-    judge = replace(
-        _fitted(name, target, counts, everything, labels),
+        linear = _Linear.fit(counts, np.setdiff1d(everything, held_out), labels)
+        scores[held_out] = linear.scores(counts, held_out)
+    linear = _Linear.fit(counts, everything, labels)
+    judge = FittedJudge(
+        name=name,
+        target=target,
+        blocks=tuple(blocks),
+        vocabularies=tuple(tuple(count.ngrams[kept]) for count, kept in zip(counts, linear.columns, strict=True)),
+        idf=np.concatenate([tfidf.idf_ for tfidf in linear.transformers], dtype=np.float64),
+        weights=linear.weights,
+        intercept=linear.intercept,
         scaling=_scaling(scores, labels),
         record=_record(used, labels, len(labeled) - len(used), folds, seed),
     )
@@ -142,30 +149,34 @@ class _Counts:
         return np.sort(enough[most])
 
 
-def _fitted(name: str, target: Target, counts: Sequence[_Counts], rows: np.ndarray, labels: np.ndarray) -> FittedJudge:
-    """Logistic regression on tf-idf features of the rows, as a judge without a scaling."""
-    import scipy.sparse
-    from sklearn.feature_extraction.text import TfidfTransformer
-    from sklearn.linear_model import LogisticRegression
+@dataclass(frozen=True)
+class _Linear:
+    """Logistic regression on the tf-idf features of some columns of each block."""
 
-    vocabularies, idf, features = [], [], []
-    for count in counts:
-        kept = count.columns(rows)
-        transformer = TfidfTransformer()
-        features.append(transformer.fit_transform(count.matrix[rows][:, kept]))
-        vocabularies.append(tuple(count.ngrams[kept]))
-        idf.append(transformer.idf_)
-    model = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", dual=True, max_iter=1000, random_state=0)
-    model.fit(scipy.sparse.hstack(features).tocsr(), labels)
-    return FittedJudge(
-        name=name,
-        target=target,
-        blocks=tuple(count.block for count in counts),
-        vocabularies=tuple(vocabularies),
-        idf=np.concatenate(idf, dtype=np.float64),
-        weights=np.asarray(model.coef_, dtype=np.float64)[0],
-        intercept=float(np.asarray(model.intercept_)[0]),
-    )
+    columns: list[np.ndarray]
+    transformers: list[Any]
+    weights: np.ndarray
+    intercept: float
+
+    @classmethod
+    def fit(cls, counts: Sequence[_Counts], rows: np.ndarray, labels: np.ndarray) -> _Linear:
+        import scipy.sparse
+        from sklearn.feature_extraction.text import TfidfTransformer
+        from sklearn.linear_model import LogisticRegression
+
+        columns = [count.columns(rows) for count in counts]
+        transformers = [TfidfTransformer() for _ in counts]
+        parts = zip(counts, columns, transformers, strict=True)
+        features = [tfidf.fit_transform(count.matrix[rows][:, kept]) for count, kept, tfidf in parts]
+        model = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", dual=True, max_iter=1000, random_state=0)
+        model.fit(scipy.sparse.hstack(features).tocsr(), labels[rows])
+        weights, intercept = np.asarray(model.coef_, dtype=np.float64)[0], float(np.asarray(model.intercept_)[0])
+        return cls(columns, transformers, weights, intercept)
+
+    def scores(self, counts: Sequence[_Counts], rows: np.ndarray) -> np.ndarray:
+        parts = zip(counts, self.columns, self.transformers, strict=True)
+        features = [tfidf.transform(count.matrix[rows][:, kept]) for count, kept, tfidf in parts]
+        return linear_scores(features, self.weights, self.intercept)
 
 
 def _record(used: Sequence[LabeledAnswer], labels: np.ndarray, left_out: int, folds: int, seed: int) -> dict[str, Any]:
