@@ -20,6 +20,8 @@ from bfpo.judges.templates import marks_of, neutralized, neutralized_exchange
 from bfpo.judges.truncation import cut_to_fit
 from bfpo.judges.verdict import Exchange
 
+_P_FIRST: dict[Choice, float] = {"first": 1.0, "tie": 0.5, "second": 0.0}
+
 
 def _empty_loses(pair: AnswerPair, judge_id: str) -> Preference | None:
     """The preference of a pair with an empty answer, which loses to any other and ties with another empty one."""
@@ -27,7 +29,7 @@ def _empty_loses(pair: AnswerPair, judge_id: str) -> Preference | None:
     if first and second:
         return None
     choice: Choice = "tie" if first == second else "first" if first else "second"
-    return Preference(choice, {"tie": 0.5, "first": 1.0, "second": 0.0}[choice], ("empty answer",), judge_id)
+    return Preference(choice, _P_FIRST[choice], ("empty answer",), judge_id)
 
 
 @dataclass(frozen=True)
@@ -156,16 +158,12 @@ class PairwiseJudge:
 
     def _preference(self, straight: Reply | Failure, swapped: Reply | Failure) -> Preference:
         raw = tuple(reply.text if isinstance(reply, Reply) else f"[{reply.reason}]" for reply in (straight, swapped))
-        parsed: list[Choice | None] = [
-            parse_pairwise(reply.text) if isinstance(reply, Reply) else None for reply in (straight, swapped)
-        ]
-        one, other = parsed
+        one, other = (parse_pairwise(each.text) if isinstance(each, Reply) else None for each in (straight, swapped))
         if one is None or other is None:
             return Preference("unparsed", None, raw, self.judge_id)
-        values: dict[Choice, float] = {"first": 1.0, "tie": 0.5, "second": 0.0}
         # A preference for a position cancels out; one that a tie contradicts counts half.
-        p_first = (values[one] + 1 - values[other]) / 2
-        choice: Choice = "tie" if values[one] != 1 - values[other] else one
+        p_first = (_P_FIRST[one] + 1 - _P_FIRST[other]) / 2
+        choice: Choice = "tie" if _P_FIRST[one] != 1 - _P_FIRST[other] else one
         return Preference(choice, p_first, raw, self.judge_id)
 
 
