@@ -66,15 +66,17 @@ class NgramBlock:
             ngram_range=(self.shortest, self.longest),
             binary=True,
             vocabulary=vocabulary,
-            token_pattern=TOKEN if self.analyzer == "word" else None,
+            token_pattern=TOKEN if self.analyzer == "word" else None,  # pyright: ignore[reportArgumentType]
         )
 
 
 def linear_scores(features: Sequence[Any], weights: np.ndarray, intercept: float) -> np.ndarray:
     """[N] linear scores from the [N, M] features of each block and the weights of all blocks, concatenated."""
     ends = np.cumsum([matrix.shape[1] for matrix in features])[:-1]
-    parts = zip(features, np.split(weights, ends), strict=True)
-    return sum((matrix @ part for matrix, part in parts), start=intercept)
+    total = np.full(features[0].shape[0], intercept)
+    for matrix, part in zip(features, np.split(weights, ends), strict=True):
+        total += matrix @ part
+    return total
 
 
 @dataclass(frozen=True)

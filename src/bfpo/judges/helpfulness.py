@@ -158,7 +158,10 @@ class PairwiseJudge:
 
     def _preference(self, straight: Reply | Failure, swapped: Reply | Failure) -> Preference:
         raw = tuple(reply.text if isinstance(reply, Reply) else f"[{reply.reason}]" for reply in (straight, swapped))
-        one, other = (parse_pairwise(each.text) if isinstance(each, Reply) else None for each in (straight, swapped))
+        parsed: list[Choice | None] = [
+            parse_pairwise(reply.text) if isinstance(reply, Reply) else None for reply in (straight, swapped)
+        ]
+        one, other = parsed
         if one is None or other is None:
             return Preference("unparsed", None, raw, self.judge_id)
         # A preference for a position cancels out; one that a tie contradicts counts half.
