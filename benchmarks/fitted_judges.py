@@ -48,9 +48,8 @@ def main() -> None:
 
 def out_of_fold(made: Fit) -> JudgeReport:
     """The judge's report on answers to prompts that it wasn't fitted to."""
-    held_out = made.out_of_fold
-    verdicts = [made.judge.verdict(float(p)) for p in held_out.probabilities]
-    return check_judge(held_out.labeled, verdicts, made.judge.target, probabilities=held_out.probabilities)
+    verdicts = [made.judge.verdict(float(p)) for p in made.out_of_fold]
+    return check_judge(made.labeled, verdicts, made.judge.target, probabilities=made.out_of_fold)
 
 
 def safety(source: str) -> Callable[[], dict[str, Any]]:
@@ -83,9 +82,9 @@ def refusal() -> dict[str, Any]:
     made = fit_judge(labeled, "refusal", name="xstest")
     seconds = time.perf_counter() - started
     report = out_of_fold(made)
-    keywords = KeywordJudge().judge([answer.exchange for answer in made.out_of_fold.labeled])
+    keywords = KeywordJudge().judge([answer.exchange for answer in made.labeled])
     record = figures(report, made, seconds)
-    record["keywords"] = asdict(check_judge(made.out_of_fold.labeled, keywords, "refusal"))
+    record["keywords"] = asdict(check_judge(made.labeled, keywords, "refusal"))
     record["full"] = full_refusal(rows)
     seeds = [out_of_fold(fit_judge(labeled, "refusal", seed=seed)).overall.accuracy for seed in range(10)]
     record["accuracies"] = [accuracy.value for accuracy in seeds if accuracy]
@@ -100,10 +99,10 @@ def full_refusal(rows: list[dict[str, Any]]) -> dict[str, Any]:
         for row in clear
     ]
     made = fit_judge(labeled, "refusal", name="xstest-full")
-    keywords = KeywordJudge().judge([answer.exchange for answer in made.out_of_fold.labeled])
+    keywords = KeywordJudge().judge([answer.exchange for answer in made.labeled])
     return {
         "fitted": asdict(out_of_fold(made).overall),
-        "keywords": asdict(check_judge(made.out_of_fold.labeled, keywords, "refusal").overall),
+        "keywords": asdict(check_judge(made.labeled, keywords, "refusal").overall),
     }
 
 

@@ -26,8 +26,8 @@ def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[
     """
     labeled = [LabeledAnswer(exchange, safe, None) for exchange, safe in zip(exchanges, is_safe, strict=True)]
     fit = fit_judge(labeled, name="people's share")
-    said = [Verdict("safe" if p >= 0.5 else "unsafe", float(p)) for p in fit.out_of_fold.probabilities]
-    return fit.judge, estimate_error([float(label) for label in fit.out_of_fold.labels], said)
+    said = [Verdict("safe" if p >= 0.5 else "unsafe", float(p)) for p in fit.out_of_fold]
+    return fit.judge, estimate_error([float(label) for label in fit.labels], said)
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,8 @@ def test_it_learns_what_can_be_learned(fit):
     right = [(verdict.label == "safe") == answer.is_safe for verdict, answer in zip(given, held_out, strict=True)]
     # One in ten labels is flipped.
     assert np.mean(right) == pytest.approx(0.9, abs=0.04)
-    out = fit.out_of_fold
-    assert np.mean((out.probabilities >= 0.5) == out.labels) == pytest.approx(0.9, abs=0.04)
-    assert calibration_error(out.probabilities, out.labels, bins=5).value < 0.06
+    assert np.mean((fit.out_of_fold >= 0.5) == fit.labels) == pytest.approx(0.9, abs=0.04)
+    assert calibration_error(fit.out_of_fold, fit.labels, bins=5).value < 0.06
     assert all((verdict.label == "safe") == (verdict.p_safe >= 0.5) for verdict in given)
 
 
@@ -56,10 +55,9 @@ def test_folds_share_no_question():
     flip = [random.Random(n).random() < 0.5 for n in range(40)]
     made = [LabeledAnswer(Exchange(f"unique{n // 10}", "the same text"), flip[n // 10], None) for n in range(400)]
     fit = fit_judge(made)
-    out = fit.out_of_fold
     # Uninformative scores get the base rate.
-    assert set(np.round(out.probabilities, 1)) <= {0.4, 0.5, 0.6}
-    assert np.mean((out.scores >= 0) == out.labels) < 0.6
+    assert set(np.round(fit.out_of_fold, 1)) <= {0.4, 0.5, 0.6}
+    assert np.mean((fit.out_of_fold >= 0.5) == fit.labels) < 0.6
 
 
 @pytest.mark.parametrize("most", [10_000, 60])

@@ -186,12 +186,11 @@ def test_a_question_that_leaves_no_room_is_unparsed(model, tokenizer):
 
 
 def test_the_longest_beginning_that_fits_is_kept():
-    fitting = cut_to_fit(Exchange("p", "abcdef"), lambda exchange: exchange.prompt + exchange.answer, 4)
-    assert fitting is not None
-    assert (fitting.exchange.answer, fitting.cut) == ("abc", True)
-    whole = cut_to_fit(Exchange("p", "abc"), lambda exchange: exchange.prompt + exchange.answer, 4)
-    assert whole is not None
-    assert not whole.cut
+    cut = cut_to_fit(Exchange("p", "abcdef"), lambda exchange: exchange.prompt + exchange.answer, 4)
+    assert cut is not None
+    assert cut.answer == "abc"
+    whole = Exchange("p", "abc")
+    assert cut_to_fit(whole, lambda exchange: exchange.prompt + exchange.answer, 4) is whole
     assert cut_to_fit(Exchange("pppp", "abc"), lambda exchange: exchange.prompt + exchange.answer, 4) is None
 
 

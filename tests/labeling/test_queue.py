@@ -55,14 +55,14 @@ def test_certain_rows_come_last_and_peoples_not_at_all():
     people = dict.fromkeys(BY_JUDGE, "people")
     rows = [pair(1, (0.5, 0.5), by=people), pair(2, (0.99, 0.01)), pair(3, (0.5, 0.6)), pair(4, (None, 0.1))]
     queue = queue_for_people(rows, LABELING)
-    assert [one.row["row"] for one in queue] == [3, 4, 2]
-    assert queue[0].asks == ("chosen", "rejected")
+    assert [row["row"] for row in queue] == [3, 4, 2]
+    assert queue[0]["asks"] == {"chosen": None, "rejected": None}
 
 
 def test_a_prompt_is_not_queued_twice_in_a_row():
     rows = [pair(n, (0.5, 0.5), prompt="same") for n in range(3)] + [pair(9, (0.6, 0.9))]
     queue = queue_for_people(rows, LABELING)
-    assert [one.row["row"] for one in queue] == [0, 9, 1, 2]
+    assert [row["row"] for row in queue] == [0, 9, 1, 2]
 
 
 def test_a_small_budget_corrects_more_than_a_random_order():
@@ -83,6 +83,6 @@ def test_a_small_budget_corrects_more_than_a_random_order():
         return wrong
 
     nobody = error_left(set())
-    queued = nobody - error_left({one.row["row"] for one in queue_for_people(rows, LABELING)[:200]})
+    queued = nobody - error_left({row["row"] for row in queue_for_people(rows, LABELING)[:200]})
     at_random = nobody - error_left(set(generator.sample(range(2000), 200)))
     assert queued > 1.5 * at_random

@@ -65,15 +65,6 @@ def test_scaling_is_the_likeliest_one():
     assert fitted.offset == pytest.approx(-0.7, abs=0.15)
 
 
-def test_temperature_alone_has_no_offset():
-    random = np.random.default_rng(1)
-    logits = 3 * random.normal(size=2000)
-    labels = random.random(2000) < sigmoid(logits / 2)
-    fitted = fit_scaling(logits, labels, offset=False)
-    assert fitted.offset == 0
-    assert 1 / fitted.slope == pytest.approx(2, rel=0.15)
-
-
 def test_scaling_mends_a_judge_that_is_too_sure():
     random = np.random.default_rng(2)
     true_logits = random.normal(size=4000)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bfpo.statistics.comparing import compare_pairs
-from bfpo.statistics.seeds import cluster_means, compare_seeds, components
+from bfpo.statistics.seeds import cluster_means, compare_seeds, seed_error
 
 
 def simulated(generator, seeds, items, seed_sd, item_sd, rest_sd, item_effects=None):
@@ -14,25 +14,21 @@ def simulated(generator, seeds, items, seed_sd, item_sd, rest_sd, item_effects=N
     return generator.normal(0, seed_sd, size=(seeds, 1)) + effects + generator.normal(0, rest_sd, size=(seeds, items))
 
 
-def test_components_of_a_table_by_hand():
-    # Rows 2 and 4, columns 1, 3, 5 apart: pure effects, no rest. Mean squares: items 2 * 4, seeds 3 * 2, rest 0.
-    found = components(np.array([[0.0, 2.0, 4.0], [2.0, 4.0, 6.0]]))
-    assert (found.mean, found.item, found.seed, found.rest) == (3.0, 4.0, 2.0, 0.0)
-    assert found.seed_error == 1.0
+def test_seed_error_of_a_table_by_hand():
+    # Rows 2 apart, columns 2 apart: pure effects, no rest. Mean square of the seeds: 3 * 2, so their variance is 2.
+    found = seed_error(np.array([[0.0, 2.0, 4.0], [2.0, 4.0, 6.0]]))
+    assert (found.value, found.degrees, found.raw) == (1.0, 1, 1.0)
 
 
-def test_components_are_unbiased():
-    generator, found = np.random.default_rng(0), []
-    for _ in range(400):
-        parts = components(simulated(generator, 6, 80, 0.5, 1.0, 0.8))
-        found.append((parts.item, parts.seed, parts.rest))
-    assert np.mean(found, axis=0) == pytest.approx([1.0, 0.25, 0.64], rel=0.06)
+def test_seed_error_is_unbiased():
+    generator = np.random.default_rng(0)
+    found = [seed_error(simulated(generator, 6, 80, 0.5, 1.0, 0.8)).value for _ in range(400)]
+    assert np.mean(found) == pytest.approx(0.25 / 6, rel=0.06)
 
 
 def test_a_single_seed_says_nothing_of_seeds():
     values = np.array([[1.0, 0.0, 1.0, 1.0]])
-    assert components(values).seed is None
-    assert components(values).seed_error == 0
+    assert seed_error(values).value == 0
     other = np.array([[0.0, 0.0, 1.0, 0.0]])
     found, paired = compare_seeds(values, other), compare_pairs(values[0].tolist(), other[0].tolist())
     assert found.difference.value == paired.difference.value
@@ -61,7 +57,7 @@ def test_errors_of_items_and_seeds_add_up():
     found = compare_seeds(a, b)
     differences = a.mean(axis=0) - b.mean(axis=0)
     assert found.item_error == pytest.approx(differences.std(ddof=1) / math.sqrt(50))
-    assert found.seed_error == pytest.approx(math.sqrt(components(a).seed / 4 + components(b).seed / 4))
+    assert found.seed_error == pytest.approx(math.sqrt(seed_error(a).value + seed_error(b).value))
     assert found.difference.value == pytest.approx(a.mean() - b.mean())
     assert found.difference.n == 50
 

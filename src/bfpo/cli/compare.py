@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from bfpo.errors import BfpoError, RunError
 
@@ -35,8 +40,6 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON.")] = False,
 ) -> None:
     """Compare models prompt by prompt, with intervals and tests; runs must agree in everything but the model."""
-    from dataclasses import asdict
-
     from bfpo.safehelp.compare import compare_models
 
     if baseline is not None:
@@ -62,11 +65,6 @@ def _load(given: str) -> list[Evaluation]:
 
 
 def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     for comparison in comparisons:
         seeds = "" if comparison.seeds == (1, 1) else f" ({comparison.seeds[1]} seeds against {comparison.seeds[0]})"
         title = f"{comparison.other} less {comparison.baseline}{seeds}: difference [95 % interval]"

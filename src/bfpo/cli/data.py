@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from bfpo.errors import BfpoError
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 app = typer.Typer(no_args_is_help=True, help="Inspect preference sets.")
 
@@ -76,10 +76,6 @@ def check(
     if as_json:
         typer.echo(json.dumps({**asdict(report), "problems": []}, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in asdict(report).items():
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
@@ -90,10 +86,6 @@ def check(
 
 
 def _print_problems(error: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table("row", "column", "what", "remedy", title=f"{len(error.problems)} problems", title_justify="left")
     for problem in error.problems:
         cells = (problem.row, problem.column, problem.what, problem.remedy)
@@ -127,9 +119,6 @@ def show(
     unknown_safety: Unknown = None,
 ) -> None:
     """Print the first rows as training sees them."""
-    from rich.console import Console
-    from rich.text import Text
-
     from bfpo.preferences.loading import load_preferences
 
     rows = load_preferences(source, **_options(split, revision, rename, unknown_safety))
@@ -147,8 +136,6 @@ def show(
 
 def _token_lines(rows: Any, name: str, max_length: int) -> list[Text]:
     """One line for each answer: the prompt's tokens dim, the answer's, which are trained on, in color."""
-    from rich.text import Text
-
     from bfpo.models import load_tokenizer
     from bfpo.preferences.encoding import encode
     from bfpo.quiet import quiet_libraries

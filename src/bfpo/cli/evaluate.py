@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
 
 from bfpo.cli import evaluate_options as options
 from bfpo.errors import BfpoError
@@ -113,9 +116,6 @@ def _list(suite: str | None, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(box=None, pad_edge=False)
     for column in ("suite", "task", "factor", "figure", "license"):
         table.add_column(column, no_wrap=column != "license", overflow="fold")
@@ -195,9 +195,6 @@ def _generator(model: str, url: str | None, key: str | None, system_prompt: str 
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Progress bars on standard error, one per stage, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
     stages: dict[str, TaskID] = {}
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
 
@@ -215,8 +212,6 @@ def _print_result(result: Evaluation, folder: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({key: asdict(value) for key, value in result.scores.items()}, indent=2))
         return
-    from rich.console import Console
-
     from bfpo.reports.terminal import score_tables
 
     for table in score_tables([result]):

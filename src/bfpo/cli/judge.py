@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
 
 from bfpo.cli.data import Rename, renaming
 from bfpo.errors import BfpoError, did_you_mean
@@ -36,10 +41,6 @@ def list_judges(as_json: AsJson = False) -> None:
         rows = [{"name": kind.name, "argument": kind.argument, "summary": kind.summary} for kind in kinds]
         typer.echo(json.dumps(rows, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table("judge", "after the colon", "description", box=None, pad_edge=False)
     for kind in kinds:
         table.add_row(Text(kind.name), Text(kind.argument), Text(kind.summary))
@@ -59,8 +60,6 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a small classifier to labeled answers (no GPU) and report how well it does on held-out prompts."""
-    from dataclasses import asdict, replace
-
     from bfpo.judges.checking import check_judge
     from bfpo.judges.fitting import fit_judge
     from bfpo.judges.labels import load_labels, of_source
@@ -70,8 +69,8 @@ def fit(
     if source is not None:
         labeled = of_source(labeled, source)
     made = fit_judge(labeled, chosen, name=output.resolve().name, folds=folds, seed=seed)
-    held_out = [made.judge.verdict(float(p)) for p in made.out_of_fold.probabilities]
-    report = check_judge(made.out_of_fold.labeled, held_out, chosen, probabilities=made.out_of_fold.probabilities)
+    held_out = [made.judge.verdict(float(p)) for p in made.out_of_fold]
+    report = check_judge(made.labeled, held_out, chosen, probabilities=made.out_of_fold)
     record = dict(made.judge.record) | {"out_of_fold": asdict(report)}
     judge = replace(made.judge, record=record)
     judge.save(output)
@@ -99,8 +98,6 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check a judge against people's labels: accuracy, errors, AUC, calibration, kappa, all with 95 % intervals."""
-    from dataclasses import asdict, replace
-
     from bfpo.judges import load_judge
     from bfpo.judges.checking import agreement_of, check_judge, probabilities_of
     from bfpo.judges.labels import load_labels
@@ -145,8 +142,6 @@ def rate(
     as_json: AsJson = False,
 ) -> None:
     """Estimate the share of unsafe answers, corrected for the judge's error (Rogan and Gladen)."""
-    from dataclasses import asdict
-
     from bfpo.judges import load_judge
     from bfpo.judges.checking import error_of, share_unsafe
     from bfpo.judges.labels import load_answers, load_labels
@@ -176,9 +171,6 @@ def _target(target: str) -> Any:
 
 def _judged(judge: Judge, exchanges: list[Exchange], cache: Path | None) -> list[Verdict]:
     """Verdicts, with a progress bar and a cache."""
-    from rich.console import Console
-    from rich.progress import track
-
     from bfpo.judges import verdicts
     from bfpo.judges.cache import VerdictCache, default_cache_file
 
@@ -190,10 +182,6 @@ def _judged(judge: Judge, exchanges: list[Exchange], cache: Path | None) -> list
 
 
 def _print_report(report: JudgeReport, title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     positive = "unsafe" if report.target == "safety" else "refusals"
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     for name in ("", "answers", "unparsed", "accuracy", f"finds {positive}", "leaves others", "AUC", "ECE", "kappa"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bfpo.cli.data import Rename, Revision, Split, renaming
+from bfpo.cli.judge import CacheOption
 from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ def label(
     error: Errors = None,
     answers: Answers = None,
     labeling: Annotated[Path | None, typer.Option(help="Fitted labeling to order the queue by.")] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Cache of earlier verdicts; by default in $BFPO_CACHE or ~/.cache/bfpo.")
-    ] = None,
+    cache: CacheOption = None,
     split: Split = "train",
     revision: Revision = None,
     rename: Rename = None,

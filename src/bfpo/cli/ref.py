@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bfpo.cli.train import Overrides
 from bfpo.errors import BfpoError, RunError
 
 app = typer.Typer(no_args_is_help=True, help="Cache of reference log-probabilities.")
@@ -19,9 +20,7 @@ Folder = Annotated[
 @app.command()
 def build(
     recipe: Annotated[Path, typer.Argument(help="Recipe whose reference to score; an interrupted pass resumes.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe; repeatable.")
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Score a recipe's data with its reference model, so that training can start without this pass."""
     from rich.console import Console

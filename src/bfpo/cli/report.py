@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bfpo.errors import BfpoError
+
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders that 'bfpo evaluate' wrote, in the order to show them.")],
@@ -27,8 +29,6 @@ def report(
     ] = False,
 ) -> None:
     """Write a self-contained HTML page with every plot as PNG and SVG, or a model card."""
-    from bfpo.errors import BfpoError
-
     if card and (len(runs) != 1 or baseline):
         raise BfpoError("--card describes a single run: name one folder and leave out --baseline")
     if card and output and output.is_dir():

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 if TYPE_CHECKING:
     from bfpo.training.run_plan import Plan
 
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe; repeatable.")
+]
+
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe file; 'bfpo recipe list' shows the packaged ones.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe; repeatable.")
-    ] = None,
+    overrides: Overrides = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print steps, memory and time; train nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest complete checkpoint.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the result as JSON.")] = False,
@@ -28,8 +33,6 @@ def train(
     resolved = load_recipe(recipe, overrides or [])
     suites = {"microworld": held_out_prompts()}
     if plan:
-        from dataclasses import asdict
-
         from bfpo.training.run_plan import plan_recipe
 
         made = plan_recipe(resolved, suites)
@@ -39,7 +42,6 @@ def train(
             _print_plan(made)
         return
     import torch.distributed
-    from rich.console import Console
 
     from bfpo.quiet import quiet_libraries
     from bfpo.training.progress import ProgressLine, ReferenceProgress
@@ -67,9 +69,6 @@ def train(
 
 
 def _print_plan(plan: Plan) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     options = ", ".join(f"{key} {value}" for key, value in plan.objective.items() if key != "name")
     buffer = plan.groups_per_step - plan.main_groups_per_step
     cost = plan.estimate

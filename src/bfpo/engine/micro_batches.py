@@ -16,17 +16,19 @@ def split(groups: Sequence[TokenGroup], layout: Layout, max_tokens: int) -> list
     Returns:
         Indices of the groups in every micro-batch, longest groups first, so that memory peaks at the start.
     """
-    if layout == "padded":
-        return _split_padded(groups, max_tokens)
-    sizes = [stream_tokens(group, layout) for group in groups]
+    padded = layout == "padded"
+    sizes = [group.width if padded else stream_tokens(group, layout) for group in groups]
     batches: list[list[int]] = []
-    size = 0
+    used = 0
     for index in sorted(range(len(groups)), key=lambda index: (-sizes[index], index)):
-        if not batches or size + sizes[index] > max_tokens:
+        own = len(groups[index].answers) if padded else sizes[index]
+        # Every answer of a padded batch is as wide as its first group.
+        width = sizes[batches[-1][0]] if padded and batches else 1
+        if not batches or (used + own) * width > max_tokens:
             batches.append([])
-            size = 0
+            used = 0
         batches[-1].append(index)
-        size += sizes[index]
+        used += own
     return batches
 
 
@@ -35,16 +37,3 @@ def batch_tokens(groups: Sequence[TokenGroup], layout: Layout) -> int:
     if layout == "padded":
         return sum(len(group.answers) for group in groups) * max(group.width for group in groups)
     return sum(stream_tokens(group, layout) for group in groups)
-
-
-def _split_padded(groups: Sequence[TokenGroup], max_tokens: int) -> list[list[int]]:
-    order = sorted(range(len(groups)), key=lambda index: (-groups[index].width, index))
-    batches: list[list[int]] = []
-    rows = width = 0
-    for index in order:
-        rows += len(groups[index].answers)
-        if not batches or rows * width > max_tokens:
-            batches.append([])
-            rows, width = len(groups[index].answers), groups[index].width
-        batches[-1].append(index)
-    return batches

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from bfpo.groups import GroupLogps, TokenGroup
@@ -36,11 +36,8 @@ def padded_logps(model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
     # Right padding is invisible to causal attention and needs no mask (with one, tokens whose sliding window contains
     # only padding are NaN in some models). Logits predict the next token, so one more position than there are after the
     # shortest prompt is kept, and the last one is dropped.
-    logits = model(
-        input_ids=input_ids,
-        use_cache=False,
-        logits_to_keep=width - shortest_prompt + 1,
-    ).logits[:, :-1]
+    kept = width - shortest_prompt + 1
+    logits = model(input_ids=input_ids, use_cache=False, logits_to_keep=kept).logits[:, :-1]
     scored = is_answer[:, shortest_prompt:]
     token_logps = -cross_entropy(
         logits[scored].to(torch.promote_types(logits.dtype, torch.float32)),
@@ -48,13 +45,8 @@ def padded_logps(model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
         reduction="none",
     )
     return GroupLogps(
-        policy=_sum_by_row(token_logps, scored),
+        policy=token_logps.new_zeros(len(sequences)).index_add(0, scored.nonzero()[:, 0], token_logps),
         reference=None,
         tokens=is_answer.sum(1),
         group=torch.tensor([index for index, group in enumerate(groups) for _ in group.answers], device=device),
     )
-
-
-def _sum_by_row(values: Tensor, mask: Tensor) -> Tensor:
-    rows = mask.nonzero()[:, 0]
-    return torch.zeros(len(mask), dtype=values.dtype, device=values.device).index_add(0, rows, values)

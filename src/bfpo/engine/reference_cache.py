@@ -189,10 +189,9 @@ def fill_cache(
 
     written, scored = time.monotonic(), 0
     for groups in chunks:
-        for batch, values in _score(engine, model, groups):
-            part = [groups[index] for index in batch]
+        for part, values in _score(engine, model, groups):
             keys.append(answer_keys(part))
-            sums += [value for group_sums in values for value in group_sums]
+            sums += values
             tokens += [len(answer) for group in part for answer in group.answers]
             scored += sum(map(len, values))
             progress(scored)
@@ -205,15 +204,15 @@ def fill_cache(
 @torch.no_grad()
 def _score(
     engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]
-) -> Iterator[tuple[list[int], list[list[float]]]]:
-    """Yield the indices of each micro-batch's groups and their answers' sums."""
+) -> Iterator[tuple[list[TokenGroup], list[float]]]:
+    """Yield each micro-batch's groups and their answers' sums."""
     was_training = model.training
     model.eval()
     try:
         with engine.attached():
             for batch in engine.split(groups):
-                values = iter(engine.logps(model, [groups[index] for index in batch]).policy.tolist())
-                yield batch, [[next(values) for _ in groups[index].answers] for index in batch]
+                part = [groups[index] for index in batch]
+                yield part, engine.logps(model, part).policy.tolist()
     finally:
         model.train(was_training)
 
@@ -234,14 +233,13 @@ def read_part(path: Path) -> Part:
             raw = {name: file.get_tensor(name) for name in ("keys", "sums", "tokens")}
             expected = (file.metadata() or {}).get("sha256")
         part = Part(np.frombuffer(raw["keys"].tobytes(), dtype=_KEY), raw["sums"], raw["tokens"])
-        damaged = part.digest() != expected
+        if part.digest() == expected:
+            return part
     except (SafetensorError, OSError, ValueError):
-        damaged, part = True, Part(*(np.empty(0) for _ in range(3)))
-    if damaged:
-        raise BfpoError(
-            f"{path}: this file of the reference cache is damaged; delete it, and its rows will be scored again"
-        )
-    return part
+        pass
+    raise BfpoError(
+        f"{path}: this file of the reference cache is damaged; delete it, and its rows will be scored again"
+    )
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from bfpo.errors import BfpoError
-from bfpo.judges.verdict import Exchange, Judge, Verdict, verdict_from, verdict_record
+from bfpo.judges.verdict import Exchange, Judge, Verdict, verdict_from
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, verdict TEXT NOT NULL) WITHOUT ROWID"
 
@@ -62,20 +63,13 @@ class VerdictCache:
 
     def add(self, judge: Judge, judged: Iterable[tuple[Exchange, Verdict]]) -> None:
         """Store verdicts in one transaction."""
-        rows = [(verdict_key(judge, exchange), json.dumps(verdict_record(verdict))) for exchange, verdict in judged]
+        rows = [(verdict_key(judge, exchange), json.dumps(asdict(verdict))) for exchange, verdict in judged]
         self._connection.execute("BEGIN IMMEDIATE")
         self._connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", rows)
         self._connection.execute("COMMIT")
-
-    def __len__(self) -> int:
-        return self._connection.execute("SELECT count(*) FROM verdicts").fetchone()[0]
 
     def __enter__(self) -> VerdictCache:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
         self._connection.close()

@@ -141,11 +141,8 @@ def _rows(
     target: Target,
     probabilities: Sequence[float] | np.ndarray | None,
 ) -> list[_Judged]:
-    known: Sequence[float | None]
-    if probabilities is not None:
-        known = [float(p) for p in probabilities]
-    else:
-        known = [verdict.p_safe if target == "safety" else None for verdict in verdicts]
+    by_verdict = [verdict.p_safe if target == "safety" else None for verdict in verdicts]
+    known = by_verdict if probabilities is None else probabilities
     return [
         _Judged(answer, verdict, p)
         for answer, verdict, p in zip(labeled, verdicts, known, strict=True)

@@ -26,13 +26,6 @@ FORMAT = 2
 _SETTINGS, _VOCABULARY, _ARRAYS = "judge.json", "vocabulary.json", "arrays.safetensors"
 # Unlike scikit-learn's default, this keeps single letters, punctuation and apostrophes: "I can't" is not "you can".
 TOKEN = r"[\w'’]+|[.,!?;:]"
-
-
-def token_options(analyzer: str) -> dict[str, Any]:
-    """Token pattern option of scikit-learn's vectorizers, which only those of words take."""
-    return {"token_pattern": TOKEN} if analyzer == "word" else {}
-
-
 # Characters in the opening of an answer, where refusals show.
 _OPENING = 200
 
@@ -65,19 +58,25 @@ class NgramBlock:
         return answers if self.part == "answer" else [answer[:_OPENING] for answer in answers]
 
     def vectorizer(self, vocabulary: Mapping[str, int] | None = None) -> Any:
-        """scikit-learn's vectorizer of the block, unfitted or with a known vocabulary."""
+        """scikit-learn's vectorizer of the block, with a known vocabulary or without one."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        fitted = vocabulary is not None
         return TfidfVectorizer(
             analyzer=self.analyzer,
             ngram_range=(self.shortest, self.longest),
-            min_df=1 if fitted else self.min_documents,
-            max_features=None if fitted else self.max_features,
             binary=True,
             vocabulary=vocabulary,
-            **token_options(self.analyzer),
+            token_pattern=TOKEN if self.analyzer == "word" else None,  # pyright: ignore[reportArgumentType]
         )
+
+
+def linear_scores(features: Sequence[Any], weights: np.ndarray, intercept: float) -> np.ndarray:
+    """[N] linear scores from the [N, M] features of each block and the weights of all blocks, concatenated."""
+    ends = np.cumsum([matrix.shape[1] for matrix in features])[:-1]
+    total = np.full(features[0].shape[0], intercept)
+    for matrix, part in zip(features, np.split(weights, ends), strict=True):
+        total += matrix @ part
+    return total
 
 
 @dataclass(frozen=True)
@@ -111,15 +110,9 @@ class FittedJudge:
         """[N] logits of the target, before scaling."""
         if not exchanges:
             return np.empty(0)
-        columns = [
-            block.transform(kind.texts(exchanges)) for kind, block in zip(self.blocks, self._vectorizers, strict=True)
-        ]
-        ends = np.cumsum([len(vocabulary) for vocabulary in self.vocabularies])[:-1]
-        parts = np.split(self.weights, ends)
-        total = np.full(len(exchanges), self.intercept)
-        for matrix, part in zip(columns, parts, strict=True):
-            total += matrix @ part
-        return total
+        blocks = zip(self.blocks, self._vectorizers, strict=True)
+        features = [vectorizer.transform(block.texts(exchanges)) for block, vectorizer in blocks]
+        return linear_scores(features, self.weights, self.intercept)
 
     def probabilities(self, exchanges: Sequence[Exchange]) -> np.ndarray:
         """[N] probabilities of the target."""
@@ -152,11 +145,11 @@ class FittedJudge:
 
     @cached_property
     def _vectorizers(self) -> list[Any]:
-        vectorizers, start = [], 0
-        for block, vocabulary in zip(self.blocks, self.vocabularies, strict=True):
+        vectorizers = []
+        ends = np.cumsum([len(vocabulary) for vocabulary in self.vocabularies])[:-1]
+        for block, vocabulary, idf in zip(self.blocks, self.vocabularies, np.split(self.idf, ends), strict=True):
             vectorizer = block.vectorizer({ngram: column for column, ngram in enumerate(vocabulary)})
-            vectorizer.idf_ = self.idf[start : start + len(vocabulary)]
-            start += len(vocabulary)
+            vectorizer.idf_ = idf
             vectorizers.append(vectorizer)
         return vectorizers
 

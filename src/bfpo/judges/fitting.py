@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bfpo.errors import BfpoError
-from bfpo.judges.fitted import FittedJudge, NgramBlock, Target, token_options
+from bfpo.judges.fitted import FittedJudge, NgramBlock, Target, linear_scores
 from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.unjudged import is_empty
+from bfpo.judges.verdict import Exchange
 from bfpo.statistics.calibration import Scaling, fit_scaling, logit
 
 # Words catch topics, parts of words catch spellings and languages, openings catch refusals.
@@ -27,28 +28,20 @@ INVERSE_PENALTY = 3.0
 
 
 @dataclass(frozen=True)
-class OutOfFold:
-    """Out-of-fold predictions: no answer's prediction uses answers to the same question.
+class Fit:
+    """A judge fitted to all answers, and predictions of judges that were fitted in the same way to the other folds.
 
     Attributes:
+        judge: the judge.
         labeled: [N] answers that have the label and are not empty.
         labels: [N] labels of the target.
-        scores: [N] logits from judges fitted to the other folds.
-        probabilities: [N] scores scaled by the other folds' scaling.
+        out_of_fold: [N] probabilities of the target; no answer's prediction uses answers to the same question.
     """
 
+    judge: FittedJudge
     labeled: list[LabeledAnswer]
     labels: np.ndarray
-    scores: np.ndarray
-    probabilities: np.ndarray
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A judge fitted to all answers, and out-of-fold predictions of judges fitted the same way."""
-
-    judge: FittedJudge
-    out_of_fold: OutOfFold
+    out_of_fold: np.ndarray
 
 
 def fit_judge(
@@ -59,7 +52,6 @@ def fit_judge(
     folds: int = 5,
     seed: int = 0,
     blocks: Sequence[NgramBlock] = BLOCKS,
-    inverse_penalty: float = INVERSE_PENALTY,
 ) -> Fit:
     """Fit a judge.
 
@@ -70,41 +62,37 @@ def fit_judge(
         folds: number of cross-validation folds; all answers to one question are in one fold.
         seed: random seed for the folds.
         blocks: feature blocks.
-        inverse_penalty: scikit-learn's C.
 
     Raises:
         BfpoError: if there are too few questions with answers of either label.
     """
-    used, labels = _used(labeled, target)
-    groups = [answer.exchange.prompt for answer in used]
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    used = [answer for answer in labeled if answer.label(target) is not None and not is_empty(answer.exchange)]
+    labels = np.array([answer.label(target) for answer in used], dtype=bool)
+    exchanges = [answer.exchange for answer in used]
+    groups = [exchange.prompt for exchange in exchanges]
     _check_enough(labels, groups, folds, target)
-    counts = [_Counts(block, [answer.exchange for answer in used]) for block in blocks]
-    parts = _split(labels, groups, folds, seed)
-    scores = np.empty(len(used))
+    counts = [_Counts(block, exchanges) for block in blocks]
+    everything, scores = np.arange(len(used)), np.zeros(len(used))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    parts = [held_out for _, held_out in splitter.split(scores, labels, groups)]
     for held_out in parts:
-        kept = np.setdiff1d(np.arange(len(used)), held_out)
-        scores[held_out] = _Linear.fit(counts, kept, labels[kept], inverse_penalty).scores(counts, held_out)
-    probabilities = _cross_scaled(scores, labels, parts)
-    everything = _Linear.fit(counts, np.arange(len(used)), labels, inverse_penalty)
+        linear = _Linear.fit(counts, np.setdiff1d(everything, held_out), labels)
+        scores[held_out] = linear.scores(counts, held_out)
+    linear = _Linear.fit(counts, everything, labels)
     judge = FittedJudge(
         name=name,
         target=target,
         blocks=tuple(blocks),
-        vocabularies=tuple(
-            tuple(count.ngrams[columns]) for count, columns in zip(counts, everything.columns, strict=True)
-        ),
-        idf=np.concatenate(everything.idf),
-        weights=everything.weights,
-        intercept=everything.intercept,
+        vocabularies=tuple(tuple(count.ngrams[kept]) for count, kept in zip(counts, linear.columns, strict=True)),
+        idf=np.concatenate([tfidf.idf_ for tfidf in linear.transformers], dtype=np.float64),
+        weights=linear.weights,
+        intercept=linear.intercept,
         scaling=_scaling(scores, labels),
+        record=_record(used, labels, len(labeled) - len(used), folds, seed),
     )
-    record = _record(used, labels, labeled, folds, seed, inverse_penalty)
-    return Fit(replace(judge, record=record), OutOfFold(used, labels, scores, probabilities))
-
-
-def _used(labeled: Sequence[LabeledAnswer], target: Target) -> tuple[list[LabeledAnswer], np.ndarray]:
-    used = [answer for answer in labeled if answer.label(target) is not None and not is_empty(answer.exchange)]
-    return used, np.array([answer.label(target) for answer in used], dtype=bool)
+    return Fit(judge, used, labels, _cross_scaled(scores, labels, parts))
 
 
 def _check_enough(labels: np.ndarray, groups: Sequence[str], folds: int, target: Target) -> None:
@@ -116,13 +104,6 @@ def _check_enough(labels: np.ndarray, groups: Sequence[str], folds: int, target:
                 f"{int(chosen.sum())} answers to {questions} questions are labeled {word}: "
                 f"{folds} folds need at least {folds} questions with such answers; label more, or use fewer folds"
             )
-
-
-def _split(labels: np.ndarray, groups: Sequence[str], folds: int, seed: int) -> list[np.ndarray]:
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return [held_out for _, held_out in splitter.split(np.zeros(len(labels)), labels, groups)]
 
 
 def _cross_scaled(scores: np.ndarray, labels: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -145,16 +126,11 @@ def _scaling(scores: np.ndarray, labels: np.ndarray) -> Scaling:
 class _Counts:
     """Binary n-gram matrix of a block, computed once for all folds."""
 
-    def __init__(self, block: NgramBlock, exchanges: Sequence[Any]) -> None:
+    def __init__(self, block: NgramBlock, exchanges: Sequence[Exchange]) -> None:
         from sklearn.feature_extraction.text import CountVectorizer
 
         self.block = block
-        vectorizer = CountVectorizer(
-            analyzer=block.analyzer,
-            ngram_range=(block.shortest, block.longest),
-            binary=True,
-            **token_options(block.analyzer),
-        )
+        vectorizer = CountVectorizer(analyzer=block.vectorizer().build_analyzer(), binary=True)
         try:
             matrix: Any = vectorizer.fit_transform(block.texts(exchanges))
         except ValueError as error:
@@ -175,52 +151,35 @@ class _Counts:
 
 @dataclass(frozen=True)
 class _Linear:
-    """Logistic regression on tf-idf features."""
+    """Logistic regression on the tf-idf features of some columns of each block."""
 
     columns: list[np.ndarray]
-    idf: list[np.ndarray]
+    transformers: list[Any]
     weights: np.ndarray
     intercept: float
 
     @classmethod
-    def fit(cls, counts: Sequence[_Counts], rows: np.ndarray, labels: np.ndarray, inverse_penalty: float) -> _Linear:
+    def fit(cls, counts: Sequence[_Counts], rows: np.ndarray, labels: np.ndarray) -> _Linear:
         import scipy.sparse
         from sklearn.feature_extraction.text import TfidfTransformer
         from sklearn.linear_model import LogisticRegression
 
-        columns, idf, matrices = [], [], []
-        for count in counts:
-            kept = count.columns(rows)
-            transformer = TfidfTransformer()
-            matrices.append(transformer.fit_transform(count.matrix[rows][:, kept]))
-            columns.append(kept)
-            idf.append(np.asarray(transformer.idf_, dtype=np.float64))
-        model = LogisticRegression(C=inverse_penalty, solver="liblinear", dual=True, max_iter=1000, random_state=0)
-        model.fit(scipy.sparse.hstack(matrices).tocsr(), labels)
-        coefficients, intercept = np.asarray(model.coef_)[0], np.asarray(model.intercept_)[0]
-        return cls(columns, idf, coefficients.astype(np.float64), float(intercept))
+        columns = [count.columns(rows) for count in counts]
+        transformers = [TfidfTransformer() for _ in counts]
+        parts = zip(counts, columns, transformers, strict=True)
+        features = [tfidf.fit_transform(count.matrix[rows][:, kept]) for count, kept, tfidf in parts]
+        model = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", dual=True, max_iter=1000, random_state=0)
+        model.fit(scipy.sparse.hstack(features).tocsr(), labels[rows])
+        weights, intercept = np.asarray(model.coef_, dtype=np.float64)[0], float(np.asarray(model.intercept_)[0])
+        return cls(columns, transformers, weights, intercept)
 
     def scores(self, counts: Sequence[_Counts], rows: np.ndarray) -> np.ndarray:
-        from sklearn.feature_extraction.text import TfidfTransformer
-
-        total, start = np.full(len(rows), self.intercept), 0
-        for count, columns, idf in zip(counts, self.columns, self.idf, strict=True):
-            transformer = TfidfTransformer()
-            transformer.idf_ = idf
-            features: Any = transformer.transform(count.matrix[rows][:, columns])
-            total += features @ self.weights[start : start + len(columns)]
-            start += len(columns)
-        return total
+        parts = zip(counts, self.columns, self.transformers, strict=True)
+        features = [tfidf.transform(count.matrix[rows][:, kept]) for count, kept, tfidf in parts]
+        return linear_scores(features, self.weights, self.intercept)
 
 
-def _record(
-    used: Sequence[LabeledAnswer],
-    labels: np.ndarray,
-    labeled: Sequence[LabeledAnswer],
-    folds: int,
-    seed: int,
-    inverse_penalty: float,
-) -> dict[str, Any]:
+def _record(used: Sequence[LabeledAnswer], labels: np.ndarray, left_out: int, folds: int, seed: int) -> dict[str, Any]:
     import sklearn
 
     digest = hashlib.sha256()
@@ -230,10 +189,10 @@ def _record(
         "answers": len(used),
         "target_holds": int(labels.sum()),
         "questions": len({answer.exchange.prompt for answer in used}),
-        "left_out": len(labeled) - len(used),
+        "left_out": left_out,
         "labels_digest": digest.hexdigest(),
         "folds": folds,
         "seed": seed,
-        "inverse_penalty": inverse_penalty,
+        "inverse_penalty": INVERSE_PENALTY,
         "scikit_learn": sklearn.__version__,
     }

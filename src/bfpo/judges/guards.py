@@ -77,11 +77,11 @@ class GuardJudge:
 
     def _encode(self, exchange: Exchange) -> list[int] | None:
         clean = neutralized_exchange(exchange, marks_of(self.tokenizer))
-        fitting = cut_to_fit(clean, self._tokens, self._room)
-        if fitting is None:
+        cut = cut_to_fit(clean, self._tokens, self._room)
+        if cut is None:
             return None
-        self.counts["truncated"] += fitting.cut
-        return self._tokens(fitting.exchange)
+        self.counts["truncated"] += cut is not clean
+        return self._tokens(cut)
 
     @property
     def _room(self) -> int:

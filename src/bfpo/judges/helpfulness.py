@@ -20,6 +20,8 @@ from bfpo.judges.templates import marks_of, neutralized, neutralized_exchange
 from bfpo.judges.truncation import cut_to_fit
 from bfpo.judges.verdict import Exchange
 
+_P_FIRST: dict[Choice, float] = {"first": 1.0, "tie": 0.5, "second": 0.0}
+
 
 def _empty_loses(pair: AnswerPair, judge_id: str) -> Preference | None:
     """The preference of a pair with an empty answer, which loses to any other and ties with another empty one."""
@@ -27,7 +29,7 @@ def _empty_loses(pair: AnswerPair, judge_id: str) -> Preference | None:
     if first and second:
         return None
     choice: Choice = "tie" if first == second else "first" if first else "second"
-    return Preference(choice, {"tie": 0.5, "first": 1.0, "second": 0.0}[choice], ("empty answer",), judge_id)
+    return Preference(choice, _P_FIRST[choice], ("empty answer",), judge_id)
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ class RewardJudge:
 
     def _encode(self, exchange: Exchange) -> list[int]:
         clean = neutralized_exchange(exchange, marks_of(self.tokenizer))
-        fitting = cut_to_fit(clean, self._tokens, self.max_length)
-        self.counts["truncated"] += fitting is None or fitting.cut
+        cut = cut_to_fit(clean, self._tokens, self.max_length)
+        self.counts["truncated"] += cut is not clean
         # If the prompt leaves no room, both answers score alike: a margin of 0, a tie.
-        return self._tokens(fitting.exchange if fitting else clean)[: self.max_length]
+        return self._tokens(cut or clean)[: self.max_length]
 
     def _tokens(self, exchange: Exchange) -> list[int]:
         messages = [{"role": "user", "content": exchange.prompt}, {"role": "assistant", "content": exchange.answer}]
@@ -162,10 +164,9 @@ class PairwiseJudge:
         one, other = parsed
         if one is None or other is None:
             return Preference("unparsed", None, raw, self.judge_id)
-        values: dict[Choice, float] = {"first": 1.0, "tie": 0.5, "second": 0.0}
         # A preference for a position cancels out; one that a tie contradicts counts half.
-        p_first = (values[one] + 1 - values[other]) / 2
-        choice: Choice = "tie" if values[one] != 1 - values[other] else one
+        p_first = (_P_FIRST[one] + 1 - _P_FIRST[other]) / 2
+        choice: Choice = "tie" if _P_FIRST[one] != 1 - _P_FIRST[other] else one
         return Preference(choice, p_first, raw, self.judge_id)
 
 

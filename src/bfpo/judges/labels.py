@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +90,7 @@ def load_answers(name: str, columns: Mapping[str, str] | None = None) -> list[Ex
 def _checked_rows(name: str, columns: Mapping[str, str], needs_label: bool) -> list[Row]:
     rows = [(number, _renamed(row, columns)) for number, row in read_rows(name, "train", None)]
     _check_columns(name, [row for _, row in rows], columns, needs_label)
-    find = _problems if needs_label else _text_problems
-    problems = [problem for number, row in rows for problem in find(number, row)]
+    problems = [problem for number, row in rows for problem in _problems(number, row, needs_label)]
     if problems:
         raise PreferenceDataError(name, problems, is_set=False)
     return [row for _, row in rows]
@@ -125,26 +124,22 @@ def _check_columns(name: str, rows: Sequence[Row], columns: Mapping[str, str], n
         raise PreferenceDataError(name, problems, is_set=False)
 
 
-def _text_problems(number: int, row: Row) -> list[Problem]:
-    problems = []
-    for column in ("prompt", "answer"):
+def _problems(number: int, row: Row, needs_label: bool) -> Iterator[Problem]:
+    for column in ("prompt", "answer", "behavior"):
+        text = row.get(column)
+        if text is None and column == "behavior":
+            continue
         # Empty answers may have labels.
-        if not isinstance(row.get(column), str) or (column == "prompt" and not row[column].strip()):
-            problems.append(Problem(number, column, f"{_shown(row.get(column))} is not a string", "write a string"))
-    if row.get("behavior") is not None and not isinstance(row["behavior"], str):
-        problems.append(Problem(number, "behavior", f"{_shown(row['behavior'])} is not a string", "write a string"))
-    return problems
-
-
-def _problems(number: int, row: Row) -> list[Problem]:
-    problems = _text_problems(number, row)
+        if not isinstance(text, str) or (column == "prompt" and not text.strip()):
+            yield Problem(number, column, f"{_shown(text)} is not a string", "write a string")
+    if not needs_label:
+        return
     for column in ("is_safe", "is_refusal"):
         if row.get(column) is not None and not _is_flag(row[column]):
             remedy = "write true, false, or null if unlabeled"
-            problems.append(Problem(number, column, f"{_shown(row[column])} is not a label", remedy))
+            yield Problem(number, column, f"{_shown(row[column])} is not a label", remedy)
     if row.get("is_safe") is None and row.get("is_refusal") is None:
-        problems.append(Problem(number, "is_safe", "the row has no label", "label it, or leave the row out"))
-    return problems
+        yield Problem(number, "is_safe", "the row has no label", "label it, or leave the row out")
 
 
 def _is_flag(value: Any) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
 from bfpo.files import write_lines
 from bfpo.judges.unjudged import NOT_RECORDED, around_empty, unjudged
-from bfpo.judges.verdict import Exchange, Verdict, verdict_from, verdict_problems, verdict_record
+from bfpo.judges.verdict import Exchange, Verdict, verdict_from, verdict_problems
 from bfpo.preferences.reading import read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
 
@@ -77,4 +77,4 @@ def save_verdicts(path: Path, judged: Iterable[tuple[Exchange, Verdict]]) -> Non
 
 def _row(exchange: Exchange, verdict: Verdict) -> dict[str, Any]:
     behavior = {} if exchange.behavior is None else {"behavior": exchange.behavior}
-    return {"prompt": exchange.prompt, "answer": exchange.answer} | behavior | verdict_record(verdict)
+    return {"prompt": exchange.prompt, "answer": exchange.answer} | behavior | asdict(verdict)

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bfpo.judges.verdict import Exchange
 
 TOO_LONG = "question too long"
 
 
-@dataclass(frozen=True)
-class Fitting:
-    """An exchange within the limit, and whether its answer was cut."""
-
-    exchange: Exchange
-    cut: bool
-
-
-def cut_to_fit(exchange: Exchange, size: Callable[[Exchange], Sized], limit: int) -> Fitting | None:
+def cut_to_fit(exchange: Exchange, size: Callable[[Exchange], Sized], limit: int) -> Exchange | None:
     """Cut the end of an exchange's answer to fit a limit.
 
     Args:
@@ -27,10 +19,10 @@ def cut_to_fit(exchange: Exchange, size: Callable[[Exchange], Sized], limit: int
         limit: largest length.
 
     Returns:
-        None if no character of the answer other than white space fits.
+        The same object if it fits; None if no character of the answer other than white space does.
     """
     if len(size(exchange)) <= limit:
-        return Fitting(exchange, False)
+        return exchange
     low, high = 0, len(exchange.answer)
     # Bisection, because only tokenizing the whole request gives its length.
     while low < high:
@@ -40,4 +32,4 @@ def cut_to_fit(exchange: Exchange, size: Callable[[Exchange], Sized], limit: int
         else:
             high = middle - 1
     kept = exchange.answer[:low]
-    return Fitting(replace(exchange, answer=kept), True) if kept.strip() else None
+    return replace(exchange, answer=kept) if kept.strip() else None

@@ -1,10 +1,10 @@
-"""The protocol of safety judges: exchanges go in, verdicts come out; and verdicts as plain records."""
+"""The protocol of safety judges: exchanges go in, verdicts come out; and verdicts from plain records."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
 Label = Literal["safe", "unsafe", "controversial", "unparsed"]
@@ -71,11 +71,6 @@ class Judge(Protocol):
         ...
 
 
-def verdict_record(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as a JSON object."""
-    return asdict(verdict) | {"categories": list(verdict.categories)}
-
-
 def verdict_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Problems of a record, each as (column, problem, remedy)."""
     label, p_safe = record.get("label"), record.get("p_safe")
@@ -94,8 +89,8 @@ def verdict_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str]
         yield "mass", f"{record['mass']!r} is not a probability", "write a number in [0, 1], or null"
 
 
-def verdict_from(record: Mapping[str, Any], judge_id: str = "", template_digest: str = "") -> Verdict:
-    """The verdict in a record without problems; the arguments fill in a missing judge and template."""
+def verdict_from(record: Mapping[str, Any], judge_id: str = "") -> Verdict:
+    """The verdict in a record without problems; ``judge_id`` fills in a missing one."""
     return Verdict(
         label=record["label"],
         p_safe=None if record["p_safe"] is None else float(record["p_safe"]),
@@ -104,7 +99,7 @@ def verdict_from(record: Mapping[str, Any], judge_id: str = "", template_digest:
         raw=str(record.get("raw") or ""),
         mass=record.get("mass"),
         judge_id=record.get("judge_id") or judge_id,
-        template_digest=record.get("template_digest") or template_digest,
+        template_digest=record.get("template_digest") or "",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from bfpo.errors import BfpoError
@@ -85,27 +86,27 @@ def label_preferences(
     Raises:
         BfpoError: if an answer without a flag has no judge, or the posterior can't be computed.
     """
-    answers = [(at, number) for at, row in enumerate(rows) for number in range(len(flags_of(row)))]
-    known_flags = [flags_of(rows[at])[number] for at, number in answers]
-    if None in known_flags and not judges:
+    given = [flag for row in rows for flag in flags_of(row)]
+    if None in given and not judges:
         raise BfpoError("answers without a safety flag need a judge: name one with --judge")
-    exchanges = [exchange_of(rows[at], number) for at, number in answers]
+    exchanges = [exchange_of(row, number) for row in rows for number in range(len(flags_of(row)))]
     judged = [list(verdicts(judge, exchanges, cache)) for judge in judges]
-    known = [at for at, flag in enumerate(known_flags) if flag is not None]
-    people = [float(known_flags[at]) for at in known]
+    known = [at for at, flag in enumerate(given) if flag is not None]
+    people = [float(given[at]) for at in known]
     if errors is None:
         prompts = [exchanges[at].prompt for at in known]
         errors = [estimate_error(people, [column[at] for at in known], prompts) if known else None for column in judged]
     prior = base_rate(people) if known else None
     flags = flags or ("probability" if prior is None or None in errors else "posterior")
-    filled: dict[int, list[float | None]] = {at: list(flags_of(row)) for at, row in enumerate(rows)}
-    names: dict[int, list[str]] = {at: [PEOPLE] * len(values) for at, values in filled.items()}
-    for place, (at, number) in enumerate(answers):
-        if known_flags[place] is None:
-            flag = _flag([column[place] for column in judged], flags, errors, prior)
-            filled[at][number] = flag
-            names[at][number] = UNPARSED if flag is None else "judge"
-    labeled = [_with_flags(row, filled[at], names[at]) for at, row in enumerate(rows)]
+    answers: list[tuple[float | None, str]] = []
+    for at, flag in enumerate(given):
+        if flag is None:
+            found = _flag([column[at] for column in judged], flags, errors, prior)
+            answers.append((found, UNPARSED if found is None else "judge"))
+        else:
+            answers.append((flag, PEOPLE))
+    rest = iter(answers)
+    labeled = [_with_flags(row, list(islice(rest, len(flags_of(row))))) for row in rows]
     ordered, order, swaps = _ordered(labeled, order_judge)
     return LabeledSet(
         ordered,
@@ -115,7 +116,7 @@ def label_preferences(
             flags=flags,
             prior=prior,
             errors=tuple(errors),
-            safety=_counts((name for row_names in names.values() for name in row_names), (PEOPLE, "judge", UNPARSED)),
+            safety=_counts((name for _, name in answers), (PEOPLE, "judge", UNPARSED)),
             order=order,
             turned=swaps,
         ),
@@ -156,7 +157,9 @@ def _flag(
     return sum(verdict.p_safe or 0.0 for verdict in parsed) / len(parsed)
 
 
-def _with_flags(row: Row, flags: list[float | None], names: list[str]) -> Row:
+def _with_flags(row: Row, answers: list[tuple[float | None, str]]) -> Row:
+    """The row with the flag of every answer, and its source."""
+    flags, names = map(list, zip(*answers, strict=True))
     if "chosen" not in row:
         return row | {"is_safe": flags, "labelled_by": {"answers": names}}
     return row | {
@@ -168,8 +171,7 @@ def _with_flags(row: Row, flags: list[float | None], names: list[str]) -> Row:
 
 def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row], dict[str, int], int]:
     """The rows with missing orders filled in, counts by source of the order, and the number of swapped pairs."""
-    pairs = [row for row in rows if "chosen" in row]
-    open_pairs = [row for row in pairs if row["chosen_is_better"] is None]
+    open_pairs = [row for row in rows if "chosen" in row and row["chosen_is_better"] is None]
     found: list[float | None] = [None] * len(open_pairs)
     if judge and open_pairs:
         exchanges = [(exchange_of(row, 0), exchange_of(row, 1)) for row in open_pairs]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,8 @@ class FittedLabeling:
         """The labeling as a JSON object."""
         return {
             "format": FORMAT,
-            "b1": self.preference.b1,
-            "alpha": self.preference.alpha,
-            "categories": {name: {"b1": one.b1, "alpha": one.alpha} for name, one in self.categories.items()},
+            **asdict(self.preference),
+            "categories": {name: asdict(one) for name, one in self.categories.items()},
             "record": dict(self.record),
         }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -17,42 +16,31 @@ from bfpo.preferences.encoding import labels_of
 from bfpo.preferences.reading import Row
 
 
-@dataclass(frozen=True)
-class QueuedRow:
-    """A row for people to label.
-
-    Attributes:
-        row: canonical row with its current labels.
-        value: expected squared change of its target by people's labels, divided by k for the k-th row of a prompt.
-        asks: open labels: names of answers, and "order".
-    """
-
-    row: Row
-    value: float
-    asks: tuple[str, ...]
-
-
-def queue_for_people(rows: Sequence[Row], labeling: GlobalPreference, prior: float | None = None) -> list[QueuedRow]:
+def queue_for_people(rows: Sequence[Row], labeling: GlobalPreference, prior: float | None = None) -> list[Row]:
     """The rows that people have not labeled in full, most valuable first.
 
     A person's answer replaces the label's expectation G by T. Their mean squared distance is the variance of T under
     the probabilities of the flags and the order, taken as independent, which is what uncertain labels add to the
-    regression loss. Rows with the same prompt are largely redundant, hence the discount.
+    regression loss. Rows with the same prompt are largely redundant: the value of the k-th is divided by k.
 
     Args:
         rows: rows of `label_preferences`.
         labeling: labeling function for training.
         prior: probability of safe for an unknown flag; 1/2 by default.
+
+    Returns:
+        The rows with their ``value``, and ``asks``, the names of the open labels ("order", or the answer's) without a
+        value.
     """
     open_rows = [row for row in rows if _asks(row)]
     values = target_variances(open_rows, labeling, 0.5 if prior is None else prior)
     seen: Counter[str] = Counter()
-    queued = []
+    queued: list[Row] = []
     for at in sorted(range(len(open_rows)), key=lambda at: -values[at]):
         row, prompt = open_rows[at], repr(open_rows[at]["prompt"])
         seen[prompt] += 1
-        queued.append(QueuedRow(row, values[at] / seen[prompt], _asks(row)))
-    return sorted(queued, key=lambda one: (-one.value, one.row["row"]))
+        queued.append({"value": values[at] / seen[prompt], "asks": dict.fromkeys(_asks(row)), **row})
+    return sorted(queued, key=lambda row: (-row["value"], row["row"]))
 
 
 def target_variances(rows: Sequence[Row], labeling: GlobalPreference, unknown: float = 0.5) -> list[float]:

@@ -59,7 +59,7 @@ def label(
     labeled = label_preferences(rows, judges, order_judge=order_judge, flags=flags, errors=errors, cache=cache)
     queue = queue_for_people(labeled.rows, labeling or GlobalPreference(), labeled.report.prior)
     write_rows(output, labeled.rows)
-    write_rows(queue_file(output), ({"value": one.value, "asks": dict.fromkeys(one.asks), **one.row} for one in queue))
+    write_rows(queue_file(output), queue)
     return labeled
 
 

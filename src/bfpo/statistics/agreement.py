@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfpo.statistics.intervals import CONFIDENCE, Estimate, cluster_codes, rate_interval, standard_error, t_quantile
+from bfpo.statistics.intervals import UPPER, Estimate, cluster_codes, rate_interval, standard_error, t_quantile
 
 UNPARSED = "unparsed"
 
@@ -48,10 +48,7 @@ def agreement(
 
 
 def cohens_kappa(
-    first: Sequence[Hashable],
-    second: Sequence[Hashable],
-    clusters: Sequence[Hashable] | None = None,
-    confidence: float = CONFIDENCE,
+    first: Sequence[Hashable], second: Sequence[Hashable], clusters: Sequence[Hashable] | None = None
 ) -> Estimate | None:
     """Cohen's kappa with a cluster-robust interval by the delta method; see `agreement` for the arguments.
 
@@ -75,8 +72,8 @@ def cohens_kappa(
     if count < 2:
         return Estimate(kappa, -1.0, 1.0, n)
     influence = (agree - disagreement * (shares[1][a] + shares[0][b])) / (1 - chance)
-    half = t_quantile((1 + confidence) / 2, count - 1) * standard_error(influence, codes)
-    always, never = (rate_interval([share] * n, clusters, confidence) for share in (1.0, 0.0))
+    half = t_quantile(UPPER, count - 1) * standard_error(influence, codes)
+    always, never = (rate_interval([share] * n, clusters) for share in (1.0, 0.0))
     low = min(kappa - half, (always.low - chance) / (1 - chance))
     high = max(kappa + half, (never.high - chance) / (1 - chance))
     return Estimate(kappa, max(-1.0, low), min(1.0, high), n)

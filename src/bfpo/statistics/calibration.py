@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from bfpo.errors import BfpoError
 from bfpo.statistics.intervals import (
-    CONFIDENCE,
+    UPPER,
     Estimate,
     cluster_codes,
     effective_clusters,
@@ -27,10 +27,10 @@ Numbers = Sequence[float] | np.ndarray
 
 @dataclass(frozen=True)
 class Scaling:
-    """p = sigmoid(slope * logit + offset): Platt scaling, or temperature scaling if the offset is 0.
+    """p = sigmoid(slope * logit + offset): Platt scaling.
 
     Attributes:
-        slope: factor of the logit, 1 / temperature.
+        slope: factor of the logit.
         offset: offset in nats.
     """
 
@@ -42,15 +42,14 @@ class Scaling:
         return expit(self.slope * np.asarray(logits, dtype=float) + self.offset)
 
 
-def fit_scaling(logits: Numbers, labels: Sequence[bool] | np.ndarray, offset: bool = True) -> Scaling:
-    """Maximum-likelihood scaling: a logistic regression on Platt's smoothed targets (Platt 1999; Guo et al. 2017).
+def fit_scaling(logits: Numbers, labels: Sequence[bool] | np.ndarray) -> Scaling:
+    """Maximum-likelihood scaling: a logistic regression on Platt's smoothed targets (Platt 1999).
 
     Smoothing keeps the scaling finite if the labels are perfectly separated.
 
     Args:
         logits: [N] raw scores; higher means more likely true.
         labels: [N] labels.
-        offset: whether to fit an offset; False for temperature scaling.
 
     Raises:
         BfpoError: if only one of the two labels occurs, or higher scores go with false labels.
@@ -61,10 +60,10 @@ def fit_scaling(logits: Numbers, labels: Sequence[bool] | np.ndarray, offset: bo
         raise BfpoError(f"calibration needs labels of both kinds, not {positives} true and {negatives} false ones")
     target = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     scale = max(float(np.abs(x).max()), _EDGE)
-    slope, intercept = fit_logistic((x / scale)[:, None], target, intercept=offset)
+    slope, offset = fit_logistic((x / scale)[:, None], target, intercept=True)
     if slope[0] <= 0:
         raise BfpoError("the judge scores false labels above true ones: check what its labels mean")
-    return Scaling(float(slope[0]) / scale, intercept)
+    return Scaling(float(slope[0]) / scale, offset)
 
 
 def fit_logistic(
@@ -137,9 +136,7 @@ def calibration_error(
     )
 
 
-def auc(
-    scores: np.ndarray, labels: np.ndarray, clusters: Sequence[Hashable] | None = None, confidence: float = CONFIDENCE
-) -> Estimate | None:
+def auc(scores: np.ndarray, labels: np.ndarray, clusters: Sequence[Hashable] | None = None) -> Estimate | None:
     """Chance that a true item scores above a false one, ties counting 1/2 (Mann-Whitney); None without both kinds.
 
     The variance is DeLong's with clusters (Obuchowski, Biometrics 53, 1997, p. 567). The interval is Wilson's for the
@@ -150,7 +147,6 @@ def auc(
         scores: [N] scores.
         labels: [N] labels.
         clusters: [N] cluster of each answer; by default every answer is its own cluster.
-        confidence: coverage of the interval.
     """
     from scipy.stats import rankdata
 
@@ -169,11 +165,11 @@ def auc(
     influence = (placements - value) * np.where(y, len(y) / positives, len(y) / negatives)
     variance = standard_error(influence, codes) ** 2
     alike = min(effective_clusters(np.unique(codes[kind], return_inverse=True)[1]) for kind in (y, ~y))
-    ratio = t_quantile((1 + confidence) / 2, count - 1) / t_quantile((1 + confidence) / 2, np.inf)
+    ratio = t_quantile(UPPER, count - 1) / t_quantile(UPPER, np.inf)
     worth = max(alike, value * (1 - value) / variance / ratio**2) if variance else alike
-    found = wilson(value * worth, worth, confidence)
-    low = min(found.low, wilson(alike, alike, confidence).low)
-    return Estimate(value, low, max(found.high, wilson(0, alike, confidence).high), len(y))
+    found = wilson(value * worth, worth)
+    low, high = min(found.low, wilson(alike, alike).low), max(found.high, wilson(0, alike).high)
+    return Estimate(value, low, high, len(y))
 
 
 def _parts(probabilities: np.ndarray, bins: int) -> list[np.ndarray]:

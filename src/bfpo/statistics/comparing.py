@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import bdtr, ndtri, stdtr
 
-from bfpo.statistics.intervals import CONFIDENCE, Estimate, cluster_codes, standard_error, t_quantile, wilson
+from bfpo.statistics.intervals import CONFIDENCE, UPPER, Estimate, cluster_codes, standard_error, t_quantile, wilson
 
 POWER = 0.8
 SIGNIFICANCE = 1 - CONFIDENCE
 # Size in standard errors of an effect that is found with that power.
-DETECTABLE_ERRORS = float(ndtri(1 - SIGNIFICANCE / 2) + ndtri(POWER))
+DETECTABLE_ERRORS = float(ndtri(UPPER) + ndtri(POWER))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def mcnemar_interval(only_first: int, only_second: int, n: int) -> Estimate:
     from scipy.optimize import root_scalar
 
     discordant = only_first + only_second
-    quantile = float(ndtri(1 - SIGNIFICANCE / 2))
+    quantile = float(ndtri(UPPER))
     if discordant:
         fewer = np.arange(discordant // 2 + 1)
         rejected = int((2 * bdtr(fewer, discordant, 0.5) < SIGNIFICANCE).sum())
@@ -119,7 +119,7 @@ def t_difference(value: float, error: float, degrees: int, n: int, *, bounded: b
         n: number of items.
         bounded: whether to clip the interval to [-1, 1], the range of a difference of shares.
     """
-    half = t_quantile(1 - SIGNIFICANCE / 2, degrees) * error
+    half = t_quantile(UPPER, degrees) * error
     low, high = (value - half, value + half) if not bounded else (max(-1.0, value - half), min(1.0, value + half))
     return Estimate(value, low, high, n), float(2 * stdtr(degrees, -abs(value) / error))
 

@@ -11,6 +11,9 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
+# Probability below the upper bound of an interval.
+UPPER = (1 + CONFIDENCE) / 2
+_NORMAL = float(ndtri(UPPER))
 # Cap on the effective number of items, which is infinite if values don't vary.
 _LARGE = 1e12
 
@@ -30,13 +33,12 @@ class Estimate:
         return next((digits for digits in range(2, 6) if round(smallest, digits)), 6)
 
 
-def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Estimate:
+def wilson(successes: float, n: float) -> Estimate:
     """A rate with Wilson's score interval (JASA 22, 1927, p. 209); 0 of n has an upper bound above 0.
 
     Args:
         successes: number of successes; fractional for clustered samples.
         n: number of independent items, > 0.
-        confidence: coverage of the interval.
 
     Raises:
         ValueError: if there are no items, or successes are not between 0 and ``n``.
@@ -44,13 +46,11 @@ def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Estima
     if not (n > 0 and 0 <= successes <= n):
         raise ValueError(f"a rate needs 0 <= successes <= n and n > 0, not {successes} of {n}")
     rate = successes / n
-    center, half = map(float, _wilson(rate, n, float(ndtri((1 + confidence) / 2))))
+    center, half = map(float, _wilson(rate, n))
     return Estimate(rate, max(0.0, min(center - half, rate)), min(1.0, max(center + half, rate)), round(n))
 
 
-def rate_interval(
-    values: Sequence[float], clusters: Sequence[Hashable] | None = None, confidence: float = CONFIDENCE
-) -> Estimate:
+def rate_interval(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Estimate:
     """A mean of values in [0, 1] with Wilson's interval for the effective number of independent items.
 
     The effective number is that of a binomial rate whose variance equals the mean's cluster-robust variance, times the
@@ -66,7 +66,6 @@ def rate_interval(
     Args:
         values: [N] values in [0, 1].
         clusters: [N] cluster of each item, such as its prompt; by default every item is its own cluster.
-        confidence: coverage of the interval.
     """
     array, codes = np.clip(np.asarray(values, dtype=float), 0.0, 1.0), cluster_codes(clusters, len(values))
     n, count = len(array), _count(codes)
@@ -75,15 +74,15 @@ def rate_interval(
     binary = bool(np.isin(array, (0.0, 1.0)).all())
     rate = float(array.mean())
     if binary and count == n:
-        return wilson(float(array.sum()), n, confidence)
+        return wilson(float(array.sum()), n)
     if count < 2:
         return Estimate(rate, 0.0, 1.0, n)
-    high = _upper_bound(array, codes, binary, confidence)
-    low = 1 - _upper_bound(1 - array, codes, binary, confidence)
+    high = _upper_bound(array, codes, binary)
+    low = 1 - _upper_bound(1 - array, codes, binary)
     return Estimate(rate, max(0.0, min(low, rate)), min(1.0, max(high, rate)), n)
 
 
-def _upper_bound(values: np.ndarray, codes: np.ndarray, binary: bool, confidence: float) -> float:
+def _upper_bound(values: np.ndarray, codes: np.ndarray, binary: bool) -> float:
     """The largest upper bound over prefixes of the values, ordered by descending cluster mean."""
     n, sizes = len(values), np.bincount(codes).astype(float)
     means = np.bincount(codes, weights=values) / sizes
@@ -98,19 +97,16 @@ def _upper_bound(values: np.ndarray, codes: np.ndarray, binary: bool, confidence
     alike, count = effective_clusters(codes), len(sizes)
     spread = np.maximum(squares - 2 * rates * products + rates**2 * float((sizes**2).sum()), 0.0)
     variance = spread * count / (count - 1) / n**2
-    probability = (1 + confidence) / 2
-    normal, student = float(ndtri(probability)), float(stdtrit(count - 1, probability))
+    ratio = _NORMAL / t_quantile(UPPER, count - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         worth = np.where(variance > 0, rates * (1 - rates) / variance, _LARGE)
-    worth = np.maximum(np.minimum(worth, n if binary else _LARGE) * (normal / student) ** 2, alike)
+    worth = np.maximum(np.minimum(worth, n if binary else _LARGE) * ratio**2, alike)
     worth = np.where((rates <= 0) | (rates >= 1), alike, worth)
-    center, half = _wilson(np.concatenate([[0.0], rates]), np.concatenate([[alike], worth]), normal)
+    center, half = _wilson(np.concatenate([[0.0], rates]), np.concatenate([[alike], worth]))
     return float((center + half).max())
 
 
-def mean_interval(
-    values: Sequence[float], clusters: Sequence[Hashable] | None = None, confidence: float = CONFIDENCE
-) -> Estimate:
+def mean_interval(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Estimate:
     """A mean of unbounded values with a cluster-robust Student's t interval; see `rate_interval` for the arguments.
 
     Raises:
@@ -119,7 +115,7 @@ def mean_interval(
     array, codes = np.asarray(values, dtype=float), cluster_codes(clusters, len(values))
     if _count(codes) < 2:
         raise ValueError(f"an interval of a mean needs at least 2 independent values, not {_count(codes)}")
-    half = t_quantile((1 + confidence) / 2, _count(codes) - 1) * standard_error(array, codes)
+    half = t_quantile(UPPER, _count(codes) - 1) * standard_error(array, codes)
     mean = float(array.mean())
     return Estimate(mean, mean - half, mean + half, len(array))
 
@@ -177,8 +173,8 @@ def _count(codes: np.ndarray) -> int:
     return int(codes.max()) + 1 if len(codes) else 0
 
 
-def _wilson(rate: Any, n: Any, quantile: float) -> tuple[Any, Any]:
+def _wilson(rate: Any, n: Any) -> tuple[Any, Any]:
     """Center and half-width of Wilson's interval, for numbers or arrays."""
-    share = quantile**2 / n
-    half = quantile / (1 + share) * np.sqrt(rate * (1 - rate) / n + share / (4 * n))
+    share = _NORMAL**2 / n
+    half = _NORMAL / (1 + share) * np.sqrt(rate * (1 - rate) / n + share / (4 * n))
     return (rate + share / 2) / (1 + share), half

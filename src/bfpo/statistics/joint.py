@@ -25,11 +25,11 @@ class JointMean:
     covariance: tuple[tuple[float, float], tuple[float, float]]
     clusters: int
 
-    def ellipse(self, points: int = 72, confidence: float = CONFIDENCE) -> np.ndarray:
+    def ellipse(self, points: int = 72) -> np.ndarray:
         """[P, 2] outline of Hotelling's confidence region for the two means."""
         degrees = self.clusters - 2
         # The F quantile with 2 and d degrees of freedom has a closed form, whose limit is chi-squared's, -2 log(1 - c).
-        radius = (self.clusters - 1) * ((1 - confidence) ** (-2 / degrees) - 1)
+        radius = (self.clusters - 1) * ((1 - CONFIDENCE) ** (-2 / degrees) - 1)
         values, vectors = np.linalg.eigh(np.asarray(self.covariance))
         angles = np.linspace(0, 2 * np.pi, points, endpoint=False)
         circle = np.stack([np.cos(angles), np.sin(angles)])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 
-from bfpo.statistics.intervals import CONFIDENCE, Estimate, cluster_codes, wilson
+from bfpo.statistics.intervals import UPPER, Estimate, cluster_codes, wilson
 
 REPLICATES = 10_000
 # Number of clusters drawn at once, which limits memory to 64 MB.
@@ -67,7 +67,7 @@ def bootstrap_interval(
     return Estimate(value, min(low, value), max(high, value), len(parts))
 
 
-def percentiles(drawn: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def percentiles(drawn: np.ndarray) -> tuple[float, float]:
     """Percentile interval of bootstrap replicates."""
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(drawn, [1 - UPPER, UPPER])
     return float(low), float(high)

@@ -13,50 +13,33 @@ from bfpo.statistics.intervals import Estimate
 
 
 @dataclass(frozen=True)
-class Components:
-    """Variance components of the model y[s, i] = mean + seed[s] + item[i] + rest[s, i].
+class SeedError:
+    """Contribution of the training seeds to the variance of a mean.
 
     Attributes:
-        mean: overall mean.
-        item: variance of the items.
-        seed: variance of the training seeds; None with a single seed.
-        rest: variance of interaction and sampling; None with a single seed, where it is part of ``item``.
-        seed_error: contribution of the seeds to the variance of the mean, >= 0.
-        seed_degrees: degrees of freedom of the seeds, S - 1.
-        raw_seed_error: mean square of the seeds over S I, the scale of the uncertainty of ``seed_error``.
+        value: the contribution, >= 0; 0 with a single seed.
+        degrees: degrees of freedom of the seeds, S - 1.
+        raw: mean square of the seeds over S I, the scale of the uncertainty of ``value``.
     """
 
-    mean: float
-    item: float
-    seed: float | None
-    rest: float | None
-    seed_error: float
-    seed_degrees: int
-    raw_seed_error: float
+    value: float
+    degrees: int
+    raw: float
 
 
-def components(values: np.ndarray) -> Components:
-    """Variance components of [S, I] values by two-way random-effects ANOVA (Searle, Variance Components, ch. 4).
+def seed_error(values: np.ndarray) -> SeedError:
+    """The seeds' contribution to the mean of [S, I] values by two-way random-effects ANOVA, with at least two items.
 
-    I is at least 2. Negative estimates are set to 0.
+    The model is y[s, i] = mean + seed[s] + item[i] + rest[s, i] (Searle, Variance Components, ch. 4). A negative
+    estimate is set to 0.
     """
-    values = np.asarray(values, dtype=float)
     seeds, items = values.shape
-    by_item, by_seed, mean = values.mean(axis=0), values.mean(axis=1), float(values.mean())
     if seeds == 1:
-        return Components(mean, float(values.var(ddof=1)), None, None, 0.0, 0, 0.0)
-    rest_square = float(((values - by_item - by_seed[:, None] + mean) ** 2).sum()) / ((seeds - 1) * (items - 1))
-    item_square, seed_square = seeds * float(by_item.var(ddof=1)), items * float(by_seed.var(ddof=1))
-    seed = max(0.0, (seed_square - rest_square) / items)
-    return Components(
-        mean=mean,
-        item=max(0.0, (item_square - rest_square) / seeds),
-        seed=seed,
-        rest=rest_square,
-        seed_error=seed / seeds,
-        seed_degrees=seeds - 1,
-        raw_seed_error=seed_square / (seeds * items),
-    )
+        return SeedError(0.0, 0, 0.0)
+    by_item, by_seed = values.mean(axis=0), values.mean(axis=1)
+    rest = float(((values - by_item - by_seed[:, None] + values.mean()) ** 2).sum()) / ((seeds - 1) * (items - 1))
+    square = items * float(by_seed.var(ddof=1))
+    return SeedError(max(0.0, (square - rest) / items) / seeds, seeds - 1, square / (seeds * items))
 
 
 @dataclass(frozen=True)
@@ -84,24 +67,16 @@ def compare_seeds(first: np.ndarray, second: np.ndarray) -> SeedComparison:
     Items are paired, seeds are not: variance = items' variance of the difference of means over seeds / I
     + first's seed variance / S + second's seed variance / S'. Degrees of freedom by Satterthwaite's rule.
     """
-    of_first, of_second = components(first), components(second)
-    differences = np.asarray(first, dtype=float).mean(axis=0) - np.asarray(second, dtype=float).mean(axis=0)
+    differences = first.mean(axis=0) - second.mean(axis=0)
+    errors = [seed_error(first), seed_error(second)]
     item = float(differences.var(ddof=1)) / len(differences)
-    seed = of_first.seed_error + of_second.seed_error
+    seed = sum(each.value for each in errors)
     error = at_least_some(math.sqrt(item + seed), len(differences))
-    spread = item**2 / (len(differences) - 1) + sum(
-        side.raw_seed_error**2 / side.seed_degrees for side in (of_first, of_second) if side.seed_error
-    )
+    spread = item**2 / (len(differences) - 1) + sum(each.raw**2 / each.degrees for each in errors if each.value)
     degrees = max(1, int((item + seed) ** 2 / spread)) if spread else len(differences) - 1
-    value = of_first.mean - of_second.mean
+    value = float(first.mean()) - float(second.mean())
     difference, p = t_difference(value, error, degrees, len(differences), bounded=are_shares(first, second))
-    return SeedComparison(
-        difference=difference,
-        p=p,
-        error=error,
-        item_error=math.sqrt(item),
-        seed_error=math.sqrt(seed),
-    )
+    return SeedComparison(difference, p, error, item_error=math.sqrt(item), seed_error=math.sqrt(seed))
 
 
 def cluster_means(values: Sequence[float], codes: np.ndarray) -> np.ndarray:
