@@ -13,10 +13,9 @@ from bfpo import __version__
 from bfpo.reports.formats import direction, format_estimate, format_number
 from bfpo.reports.provenance import cautions, settings
 from bfpo.reports.report import report_models
-from bfpo.reports.training_log import training_record
 from bfpo.safehelp.figures import FIGURES, label_of
-from bfpo.safehelp.records import Evaluation
-from bfpo.statistics.intervals import Estimate
+from bfpo.safehelp.records import Evaluation, training_record
+from bfpo.safehelp.records import training_setting as setting
 
 # The settings of a recipe that decide the result.
 _SHOWN = (
@@ -31,14 +30,14 @@ def model_card(evaluation: Evaluation) -> ModelCard:
     Training data and settings come from ``run.json`` in the model's folder, if ``bfpo train`` wrote one.
     """
     models = report_models([evaluation])
-    training = training_record(evaluation) or {}
-    base = evaluation.header.base_model or _setting(training, "model")
+    training = training_record(evaluation.header.model_path)
+    base = evaluation.header.base_model or setting(training, "model")
     data = ModelCardData(
         base_model=base,
         datasets=_hub_datasets(training) or None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["safehelp", *(["bfpo"] if _setting(training, "loss_type") == "bfpo" else [])],
+        tags=["safehelp", *(["bfpo"] if setting(training, "loss_type") == "bfpo" else [])],
         model_name=evaluation.model,
         eval_results=list(_results(evaluation)),
     )
@@ -49,7 +48,7 @@ def model_card(evaluation: Evaluation) -> ModelCard:
         card_data=data.to_yaml(),
         name=_plain(evaluation.model),
         base=_plain(str(base)) if base else "",
-        settings=[(key, _plain(str(value))) for key in _SHOWN if (value := _setting(training, key)) is not None],
+        settings=[(key, _plain(str(value))) for key in _SHOWN if (value := setting(training, key)) is not None],
         sources=[_plain(line) for line in _sources(training)],
         headline=[
             (FIGURES[name].label, format_estimate(e), f"{e.n:,}", direction(FIGURES[name].higher_is_better))
@@ -70,30 +69,20 @@ def model_card(evaluation: Evaluation) -> ModelCard:
 
 
 def _results(evaluation: Evaluation) -> Iterable[EvalResult]:
-    suite = evaluation.header.suite
-    for name, estimate in evaluation.scores.items():
-        if name in FIGURES:
-            yield _result(f"safehelp-{suite}", f"SafeHelp ({suite})", name, estimate, evaluation)
-    for task in evaluation.tasks:
-        yield _result(f"safehelp-{suite}/{task.task}", task.task, task.metric, task.estimate, evaluation)
-
-
-def _result(dataset: str, title: str, metric: str, estimate: Estimate, evaluation: Evaluation) -> EvalResult:
-    interval = f"[{estimate.low:.4f}, {estimate.high:.4f}]"
-    return EvalResult(
-        task_type="text-generation",
-        dataset_type=dataset,
-        dataset_name=title,
-        dataset_revision=evaluation.header.suite_digest or None,
-        metric_type=metric,
-        metric_name=f"{label_of(metric)}, 95 % interval {interval}, n = {estimate.n}",
-        metric_value=round(estimate.value, 4),
-    )
-
-
-def _setting(training: Mapping[str, Any], key: str) -> Any:
-    entry = training.get("config", {}).get(key)
-    return entry.get("value") if isinstance(entry, Mapping) else None
+    suite, figures = evaluation.header.suite, [name for name in evaluation.scores if name in FIGURES]
+    rows = [(f"safehelp-{suite}", f"SafeHelp ({suite})", name, evaluation.scores[name]) for name in figures]
+    rows += [(f"safehelp-{suite}/{task.task}", task.task, task.metric, task.estimate) for task in evaluation.tasks]
+    for dataset, title, metric, estimate in rows:
+        interval = f"[{estimate.low:.4f}, {estimate.high:.4f}]"
+        yield EvalResult(
+            task_type="text-generation",
+            dataset_type=dataset,
+            dataset_name=title,
+            dataset_revision=evaluation.header.suite_digest or None,
+            metric_type=metric,
+            metric_name=f"{label_of(metric)}, 95 % interval {interval}, n = {estimate.n}",
+            metric_value=round(estimate.value, 4),
+        )
 
 
 def _sources(training: Mapping[str, Any]) -> Iterable[str]:
@@ -103,7 +92,7 @@ def _sources(training: Mapping[str, Any]) -> Iterable[str]:
 
 def _hub_datasets(training: Mapping[str, Any]) -> list[str]:
     """The sources that are Hub names: one slash, and not a file."""
-    paths = [source.get("path", "") for source in _setting(training, "data") or ()]
+    paths = [source.get("path", "") for source in setting(training, "data") or ()]
     return [
         path for path in paths if path.count("/") == 1 and "." not in path.rsplit("/", 1)[1] and path[0] not in "./"
     ]

@@ -10,6 +10,7 @@ from bfpo.reports.breakdowns import (
     TRUNCATED,
     agreement_by_certainty,
     certainty,
+    gaps_of,
     help_by_length,
     mean_tokens,
     rates_by,
@@ -18,7 +19,6 @@ from bfpo.reports.charts import CELLS, gap_plot, judge_plot, length_plot
 from bfpo.reports.formats import format_estimate, format_number
 from bfpo.reports.panel import Column, Panel, Table, TableCell, estimate_or_dash, model_columns
 from bfpo.reports.report import Report, ReportModel
-from bfpo.reports.training_log import gaps_of
 from bfpo.safehelp.scores import judge_agreement
 from bfpo.statistics.intervals import Estimate
 

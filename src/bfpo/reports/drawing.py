@@ -52,6 +52,8 @@ _SETTINGS: dict[Any, Any] = {
     "axes.unicode_minus": True,
     "xtick.color": GRID,
     "ytick.color": GRID,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
     "xtick.labelcolor": SOFT,
     "ytick.labelcolor": SOFT,
     "xtick.labelsize": 8,
