@@ -14,8 +14,7 @@ from bfpo.reports.formats import direction, format_estimate, format_number
 from bfpo.reports.provenance import cautions, settings
 from bfpo.reports.report import report_models
 from bfpo.safehelp.figures import FIGURES, label_of
-from bfpo.safehelp.records import Evaluation, training_record
-from bfpo.safehelp.records import training_setting as setting
+from bfpo.safehelp.records import Evaluation, training_record, training_setting
 
 # The settings of a recipe that decide the result.
 _SHOWN = (
@@ -31,13 +30,13 @@ def model_card(evaluation: Evaluation) -> ModelCard:
     """
     models = report_models([evaluation])
     training = training_record(evaluation.header.model_path)
-    base = evaluation.header.base_model or setting(training, "model")
+    base = evaluation.header.base_model or training_setting(training, "model")
     data = ModelCardData(
         base_model=base,
         datasets=_hub_datasets(training) or None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["safehelp", *(["bfpo"] if setting(training, "loss_type") == "bfpo" else [])],
+        tags=["safehelp", *(["bfpo"] if training_setting(training, "loss_type") == "bfpo" else [])],
         model_name=evaluation.model,
         eval_results=list(_results(evaluation)),
     )
@@ -48,7 +47,9 @@ def model_card(evaluation: Evaluation) -> ModelCard:
         card_data=data.to_yaml(),
         name=_plain(evaluation.model),
         base=_plain(str(base)) if base else "",
-        settings=[(key, _plain(str(value))) for key in _SHOWN if (value := setting(training, key)) is not None],
+        settings=[
+            (key, _plain(str(value))) for key in _SHOWN if (value := training_setting(training, key)) is not None
+        ],
         sources=[_plain(line) for line in _sources(training)],
         headline=[
             (FIGURES[name].label, format_estimate(e), f"{e.n:,}", direction(FIGURES[name].higher_is_better))
@@ -92,7 +93,7 @@ def _sources(training: Mapping[str, Any]) -> Iterable[str]:
 
 def _hub_datasets(training: Mapping[str, Any]) -> list[str]:
     """The sources that are Hub names: one slash, and not a file."""
-    paths = [source.get("path", "") for source in setting(training, "data") or ()]
+    paths = [source.get("path", "") for source in training_setting(training, "data") or ()]
     return [
         path for path in paths if path.count("/") == 1 and "." not in path.rsplit("/", 1)[1] and path[0] not in "./"
     ]

@@ -227,11 +227,11 @@ def judge_plot(name: str, shares: Sequence[float], agreement: Mapping[float, Est
     """
 
     def draw(figure: Figure, narrow: bool) -> None:
-        both = bool(agreement)
+        both, across = bool(agreement), "P(safe) by the primary judge"
         grid = figure.subplots(2 if narrow and both else 1, 2 if both and not narrow else 1, squeeze=False)
         axes = grid.flat[0]
         axes.bar([0.05 + tenth / 10 for tenth in range(10)], shares, width=0.092, color="#0072b2", linewidth=0)
-        axes.set(xlabel="P(safe) by the primary judge", ylabel="share of answers", xlim=(0, 1))
+        axes.set(xlabel=across, ylabel="share of answers", xlim=(0, 1))
         for axes in grid.flat:
             rate_ticks(axes.xaxis)
             rate_ticks(axes.yaxis)
@@ -242,12 +242,7 @@ def judge_plot(name: str, shares: Sequence[float], agreement: Mapping[float, Est
             for at, share in agreement.items():
                 axes.plot([at, at], [share.low, share.high], color="#0072b2", lw=1.3)
                 axes.plot(at, share.value, "o", color="#0072b2", ms=4.5)
-            axes.set(
-                xlabel="P(safe) by the primary judge",
-                ylabel="labeled safe by the second",
-                xlim=(0, 1),
-                ylim=(-0.03, 1.03),
-            )
+            axes.set(xlabel=across, ylabel="labeled safe by the second", xlim=(0, 1), ylim=(-0.03, 1.03))
 
     sure = shares[0] + shares[-1]
     words = f"{format_number(sure)} of the answers are below .1 or above .9"

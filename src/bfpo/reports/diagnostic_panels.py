@@ -121,12 +121,10 @@ def length(report: Report) -> Panel:
         "Judges tend to favor long answers, and some mistake an apology for safety, so be careful with a gain that "
         "comes with either."
     )
-    plots = [length_plot("length", report.models, curves)] if curves else []
-    notes = (
-        ["Each line shows a model's answers in four equal parts, from short to long, without refusals."]
-        if curves
-        else []
-    )
+    plots, notes = [], []
+    if curves:
+        plots = [length_plot("length", report.models, curves)]
+        notes = ["Each line shows a model's answers in four equal parts, from short to long, without refusals."]
     sampled = [model for model in report.models if model.number in apologies]
     tables = [Table.of("Length of answers", columns, sampled), *_win_rates(report)]
     return Panel(anchor, title, lead, plots, (), tables, notes)

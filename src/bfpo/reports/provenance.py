@@ -124,10 +124,8 @@ def commands(models: Sequence[ReportModel]) -> list[str]:
 
 def versions(models: Sequence[ReportModel]) -> str:
     """Versions of Python and packages."""
-    return (
-        _shared(models, lambda run: ", ".join(f"{name} {version}" for name, version in run.header.versions.items()))
-        or "not recorded"
-    )
+    found = _shared(models, lambda run: ", ".join(f"{name} {version}" for name, version in run.header.versions.items()))
+    return found or "not recorded"
 
 
 def _brief(digest: str | None) -> str:
