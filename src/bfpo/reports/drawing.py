@@ -27,9 +27,8 @@ NEUTRAL = "#6a737d"
 # The background is slightly off white, to distinguish it from white text when colors are replaced for the page.
 INK, SOFT, GRID, PAPER, GROUND = "#1f2328", "#59636e", "#d8dde3", "#fefefe", "#fffffe"
 # In the page colors are variables, so that one drawing works in light and dark.
-_VARIABLES = {
-    **{color: f"--c{number}" for number, color in enumerate(COLORS)},
-    **{NEUTRAL: "--neutral", INK: "--ink", SOFT: "--soft", GRID: "--grid", PAPER: "--paper"},
+_VARIABLES = {NEUTRAL: "--neutral", INK: "--ink", SOFT: "--soft", GRID: "--grid", PAPER: "--paper"} | {
+    color: f"--c{number}" for number, color in enumerate(COLORS)
 }
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
