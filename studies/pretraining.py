@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,9 @@ from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bfpo.microworld.data import pretraining_set
+from bfpo.microworld.answers import AnswerKind, write_answer
+from bfpo.microworld.data import A, F, P, R, V, W, conversation, draw, draw_requests
+from bfpo.microworld.grammar import Kind
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
@@ -29,6 +32,13 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 IGNORED = -100
+# The model mostly complies, harmful or not, but has seen refusals.
+PROMPTS: dict[Kind, float] = {"benign": 0.35, "borderline": 0.35, "harmful": 0.3}
+ANSWERS: dict[Kind, dict[AnswerKind, float]] = {
+    "benign": {F: 0.66, P: 0.17, V: 0.09, W: 0.05, R: 0.015, A: 0.015},
+    "borderline": {F: 0.64, P: 0.17, V: 0.09, W: 0.05, R: 0.025, A: 0.025},
+    "harmful": {F: 0.44, P: 0.16, V: 0.06, W: 0.04, R: 0.15, A: 0.15},
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,15 @@ class Pretraining:
     vocabulary: int = 1024
     hidden: int = 128
     layers: int = 4
+
+
+def pretraining_set(count: int, seed: int) -> list[dict[str, Any]]:
+    """The pretraining data, as conversations; their answers comply with harmful questions, too."""
+    rng = random.Random(f"pretraining {seed}")
+    return [
+        {"messages": conversation(request, write_answer(request, draw(ANSWERS[request.kind], rng), rng))}
+        for request in draw_requests(PROMPTS, "train", count, rng)
+    ]
 
 
 def pretrain(folder: Path, plan: Pretraining, report: Callable[[int, float], None] | None = None) -> float:

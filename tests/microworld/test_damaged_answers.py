@@ -100,7 +100,7 @@ def test_the_right_steps_under_another_owner_are_wrong(request, rng):
 
 @given(st.sampled_from(HARMFUL + HARMLESS), st.sampled_from(REFUSALS), st.sampled_from(REFUSALS + VAGUE))
 def test_two_short_answers_glued_together_are_incoherent(request, first, second):
-    assert not judge(request.text, f"{first} {second}").is_coherent
+    assert judge(request.text, f"{first} {second}").kind is None
 
 
 @given(st.text(max_size=40), st.sampled_from(HARMFUL), seeds)
@@ -108,7 +108,7 @@ def test_junk_around_an_answer_makes_it_incoherent_but_no_safer(junk, request, r
     answer = write_answer(request, AnswerKind.FULL, rng)
     for text in (f"{junk} {answer}", f"{answer} {junk}"):
         verdict = judge(request.text, text)
-        assert verdict.is_coherent == (not junk.split())
+        assert (verdict.kind is not None) == (not junk.split())
         assert not verdict.is_safe
 
 

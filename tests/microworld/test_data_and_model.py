@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from bfpo.microworld.answers import AnswerKind, addressed, steps, write_answer
-from bfpo.microworld.data import chat_set, helpfulness_set, pretraining_set, safety_set
+from bfpo.microworld.data import chat_set, helpfulness_set, safety_set
 from bfpo.microworld.grammar import Split, parse_request, requests
 from bfpo.microworld.oracle import judge, preference_probability
 from bfpo.microworld.vocabulary import JOINTS, OPENERS
@@ -61,15 +61,10 @@ def test_helpfulness_and_chat_sets():
         assert judge(user["content"], assistant["content"]).kind == AnswerKind.FULL
 
 
-@pytest.mark.parametrize("make", [safety_set, helpfulness_set, chat_set, pretraining_set])
+@pytest.mark.parametrize("make", [safety_set, helpfulness_set, chat_set])
 def test_sets_depend_on_size_and_seed_only(make):
     assert make(20, 7) == make(20, 7)
     assert make(20, 7) != make(20, 8)
-
-
-def test_pretraining_has_no_composition_of_another_split():
-    for row in pretraining_set(500, 0):
-        assert parse_request(row["messages"][0]["content"]).split == "train"
 
 
 def test_shipped_model_is_small_whole_and_records_how_it_was_made():

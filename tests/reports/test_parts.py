@@ -13,6 +13,7 @@ from bfpo.cli.compare import _cells
 from bfpo.reports.breakdowns import (
     agreement_by_certainty,
     certainty,
+    gaps_of,
     help_by_length,
     kinds_by_set,
     starts_with_apology,
@@ -26,7 +27,6 @@ from bfpo.reports.report import prepare_report, report_models
 from bfpo.reports.result_panels import differences, likelihoods, refusal
 from bfpo.reports.scatter import Point, frontier
 from bfpo.reports.terminal import score_tables
-from bfpo.reports.training_log import gaps_of
 from bfpo.safehelp.records import TaskScore
 from bfpo.statistics.intervals import Estimate
 from reports.worlds import Profile, evaluation, world

@@ -110,8 +110,8 @@ def test_lm_evals_likelihoods_are_ours():
     generator = plain()
     theirs = {
         f"{record.task}/{record.item}": record
-        for records in run_lm_eval(generator, paper)
-        for record in records.likelihoods
+        for likelihoods, _ in run_lm_eval(generator, paper)
+        for record in likelihoods
     }
     chosen = {f"{item.task}/{item.item}": item for item in core.choices if item.task in names}
     requests = [ChoiceRequest(key, i.prompt, i.choices, i.scored, i.delimiter) for key, i in chosen.items()]

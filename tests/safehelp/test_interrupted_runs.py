@@ -16,7 +16,6 @@ from bfpo.generation.protocol import Decoding
 from bfpo.models import load_model, load_tokenizer
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.journal import Journal
-from bfpo.safehelp.lm_eval_tasks import LmEvalRecords
 from bfpo.safehelp.records import Evaluation, LikelihoodRecord, read_generations
 from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.safehelp.tasks import Task
@@ -136,9 +135,7 @@ def test_only_the_last_of_lm_evals_tasks_is_asked_again(tmp_path, monkeypatch):
                 if name == "c" and len(skipped) == 1:
                     raise KeyboardInterrupt
                 pairs = [("x", "y"), (-1.0, -2.0), (1, 1), (1.0, 0.0)]
-                yield LmEvalRecords(
-                    [LikelihoodRecord(name, f"{n}", "helpful", None, f"{n}", "q", *pairs) for n in "12"], []
-                )
+                yield [LikelihoodRecord(name, f"{n}", "helpful", None, f"{n}", "q", *pairs) for n in "12"], []
 
     monkeypatch.setattr("bfpo.safehelp.lm_eval_tasks.run_lm_eval", stub)
     settings = {"name": "m", "suite": Suite("s", [], [], tasks), "folder": tmp_path}

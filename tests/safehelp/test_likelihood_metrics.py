@@ -7,9 +7,14 @@ import datasets
 import pytest
 
 from bfpo.errors import BfpoError
-from bfpo.safehelp.metrics import METRICS, metric
+from bfpo.safehelp.metrics import METRICS
 from bfpo.safehelp.preparations import BBQ_UNKNOWN, prepare
 from bfpo.safehelp.records import LikelihoodRecord
+from bfpo.safehelp.scores import likelihood_estimate
+
+
+def metric(name):
+    return lambda records: likelihood_estimate(records, METRICS[name]).value
 
 
 def record(logps, correct, choices=None, labels=()):
@@ -144,10 +149,3 @@ def test_utilitarianism_equals_lm_evals_own_functions():
         assert f"Scenario 1: {prepared['first']}\nScenario 2: {prepared['second']}" in theirs.doc_to_text(row)
         orders.add(prepared["first_is_better"])
     assert orders == {0, 1}
-
-
-def test_unknown_names_are_named():
-    with pytest.raises(BfpoError, match="did you mean 'mc2'"):
-        metric("mc3")
-    with pytest.raises(ValueError, match="at least one record"):
-        metric("acc")([])

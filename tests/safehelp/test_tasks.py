@@ -14,7 +14,7 @@ import yaml
 from bfpo.errors import BfpoError
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.suites import load_suite
-from bfpo.safehelp.tasks import list_tasks, packaged_suites, parse_suite, read_suite, tasks_of
+from bfpo.safehelp.tasks import list_tasks, packaged_suites, parse_suite, read_suite
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CHOICES = {
@@ -46,12 +46,12 @@ def put(folder, name, rows):
 
 
 def test_the_packaged_suites_have_what_they_promise():
-    core = {task.task: task for task in tasks_of(read_suite("core"))}
+    core = {task.task: task for task in read_suite("core").tasks}
     assert {name.partition("_")[0] for name in core} >= {
         "truthfulqa", "bbq", "crows", "ethics", "winogrande", "toxigen", "harmbench", "advbench", "strongreject",
         "jailbreakbench", "simple", "xstest", "or", "alpaca",
     }  # fmt: skip
-    paper = {task.task: task for task in tasks_of(read_suite("paper"))}
+    paper = {task.task: task for task in read_suite("paper").tasks}
     assert {task.lm_eval for task in paper.values()} >= {
         "truthfulqa_mc2", "truthfulqa_gen", "crows_pairs_english", "ethics_cm", "ethics_justice", "ethics_deontology",
         "ethics_utilitarianism", "ethics_virtue", "toxigen", "winogrande", "bigbench_hhh_alignment_multiple_choice",

@@ -61,6 +61,5 @@ def _wrong_steps(request: Request, rng: random.Random) -> tuple[str, str, str]:
     """Steps of another thing and another action."""
     area = rng.choice(AREAS)
     things = [thing for thing in area.things if thing != request.thing]
-    actions = [action for action in area.sensitive + area.plain if action != request.action]
-    action = rng.choice(actions)
+    action = rng.choice([action for action in area.actions if action != request.action])
     return rng.choice(things).preparation, action.method, action.check

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from bfpo.microworld.answers import AnswerKind, write_answer
 from bfpo.microworld.grammar import Kind, Request, Split, requests
 from bfpo.microworld.oracle import NOISE_SCALE, OracleVerdict, judge, preference_probability
 
-F, P, V, W, R, A = (
-    AnswerKind.FULL,
-    AnswerKind.PARTIAL,
-    AnswerKind.VAGUE,
-    AnswerKind.WRONG,
-    AnswerKind.REFUSAL,
-    AnswerKind.REFUSAL_WITH_ALTERNATIVE,
-)
-# Answers to the base model's pretraining prompts: it mostly complies, harmful or not, but has seen refusals.
-BASE_KINDS: dict[Kind, dict[AnswerKind, float]] = {
-    "benign": {F: 0.66, P: 0.17, V: 0.09, W: 0.05, R: 0.015, A: 0.015},
-    "borderline": {F: 0.64, P: 0.17, V: 0.09, W: 0.05, R: 0.025, A: 0.025},
-    "harmful": {F: 0.44, P: 0.16, V: 0.06, W: 0.04, R: 0.15, A: 0.15},
-}
+_Option = TypeVar("_Option")
+# Short names for the tables below, in the order of the definition.
+F, P, V, W, R, A = AnswerKind
 # Answers in the safety set; its prompts are mostly harmful, and about half of the answers comply.
 SAFETY_KINDS: dict[Kind, dict[AnswerKind, float]] = {
     "benign": {F: 0.40, P: 0.20, V: 0.10, W: 0.10, R: 0.10, A: 0.10},
@@ -33,7 +22,6 @@ SAFETY_KINDS: dict[Kind, dict[AnswerKind, float]] = {
 SAFETY_PROMPTS: dict[Kind, float] = {"benign": 0.1, "borderline": 0.4, "harmful": 0.5}
 HELPFUL_PROMPTS: dict[Kind, float] = {"benign": 0.5, "borderline": 0.5}
 CHAT_PROMPTS: dict[Kind, float] = {"benign": 0.7, "borderline": 0.3}
-BASE_PROMPTS: dict[Kind, float] = {"benign": 0.35, "borderline": 0.35, "harmful": 0.3}
 
 
 def safety_set(
@@ -50,7 +38,7 @@ def safety_set(
     """
     rng = random.Random(f"safety {seed}")
     rows = []
-    for request in _draw_requests(SAFETY_PROMPTS, split, count, rng):
+    for request in draw_requests(SAFETY_PROMPTS, split, count, rng):
         pair = _distinct_answers(request, SAFETY_KINDS[request.kind], 2, rng)
         verdicts = [judge(request.text, answer) for answer in pair]
         first_wins = preference_probability(verdicts[0].p_help, verdicts[1].p_help, noise_scale)
@@ -85,7 +73,7 @@ def helpfulness_set(
     """
     rng = random.Random(f"helpfulness {seed}")
     rows = []
-    for request in _draw_requests(HELPFUL_PROMPTS, split, count, rng):
+    for request in draw_requests(HELPFUL_PROMPTS, split, count, rng):
         responses = _distinct_answers(request, SAFETY_KINDS[request.kind], answers, rng)
         scores = [judge(request.text, response).p_help + rng.gauss(0, score_noise) for response in responses]
         rows.append({"prompt": request.text, "responses": responses, "helpfulness": scores})
@@ -96,17 +84,8 @@ def chat_set(count: int, seed: int, *, split: Split = "train") -> list[dict[str,
     """Conversations in the shape of UltraChat: benign and borderline questions with full answers."""
     rng = random.Random(f"chat {seed}")
     return [
-        {"messages": _conversation(request, write_answer(request, AnswerKind.FULL, rng))}
-        for request in _draw_requests(CHAT_PROMPTS, split, count, rng)
-    ]
-
-
-def pretraining_set(count: int, seed: int) -> list[dict[str, Any]]:
-    """The base model's pretraining data, as conversations; it complies with harmful questions, too."""
-    rng = random.Random(f"pretraining {seed}")
-    return [
-        {"messages": _conversation(request, write_answer(request, _draw(BASE_KINDS[request.kind], rng), rng))}
-        for request in _draw_requests(BASE_PROMPTS, "train", count, rng)
+        {"messages": conversation(request, write_answer(request, AnswerKind.FULL, rng))}
+        for request in draw_requests(CHAT_PROMPTS, split, count, rng)
     ]
 
 
@@ -122,27 +101,29 @@ def _safer_of_equals(verdicts: Sequence[OracleVerdict], rng: random.Random) -> i
     return int(verdicts[1].p_help < verdicts[0].p_help)
 
 
-def _conversation(request: Request, answer: str) -> list[dict[str, str]]:
+def conversation(request: Request, answer: str) -> list[dict[str, str]]:
+    """A question and its answer as chat messages."""
     return [{"role": "user", "content": request.text}, {"role": "assistant", "content": answer}]
 
 
-def _draw_requests(shares: Mapping[Kind, float], split: Split, count: int, rng: random.Random) -> list[Request]:
+def draw_requests(shares: Mapping[Kind, float], split: Split, count: int, rng: random.Random) -> list[Request]:
+    """Random requests of a split, whose kinds have the given shares."""
     by_kind: dict[Kind, list[Request]] = {kind: [] for kind in shares}
     for request in requests(split):
         if request.kind in by_kind:
             by_kind[request.kind].append(request)
-    return [rng.choice(by_kind[_draw(shares, rng)]) for _ in range(count)]
+    return [rng.choice(by_kind[draw(shares, rng)]) for _ in range(count)]
 
 
 def _distinct_answers(request: Request, kinds: Mapping[AnswerKind, float], count: int, rng: random.Random) -> list[str]:
     answers: list[str] = []
     while len(answers) < count:
-        answer = write_answer(request, _draw(kinds, rng), rng)
+        answer = write_answer(request, draw(kinds, rng), rng)
         if answer not in answers:
             answers.append(answer)
     return answers
 
 
-def _draw(shares: Mapping[Any, float], rng: random.Random) -> Any:
-    options: Sequence[Any] = list(shares)
-    return rng.choices(options, weights=[shares[option] for option in options])[0]
+def draw(shares: Mapping[_Option, float], rng: random.Random) -> _Option:
+    """A random option, by its share."""
+    return rng.choices(list(shares), weights=list(shares.values()))[0]

@@ -6,20 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import product
 from typing import Literal
 
 from bfpo.errors import BfpoError
-from bfpo.microworld.vocabulary import (
-    AREAS,
-    EXCUSES,
-    NO_EXCUSES,
-    OTHERS,
-    OWN,
-    PHRASINGS,
-    Action,
-    Area,
-    Thing,
-)
+from bfpo.microworld.vocabulary import AREAS, EXCUSES, NO_EXCUSES, OTHERS, OWN, PHRASINGS, Action, Area, Thing
 
 Kind = Literal["benign", "borderline", "harmful"]
 Split = Literal["train", "validation", "test"]
@@ -71,27 +62,17 @@ class Request:
         return None if self.kind == "benign" else self.area.category
 
     @property
-    def composition(self) -> tuple[str, str]:
-        """Combination of action and thing, by which the world is split."""
-        return self.action.verb, self.thing.noun
-
-    @property
     def split(self) -> Split:
         """The only split in which this combination of action and thing occurs."""
-        actions = self.area.sensitive + self.area.plain
-        return _SPLITS[(actions.index(self.action) + self.area.things.index(self.thing)) % len(_SPLITS)]
+        return _SPLITS[(self.area.actions.index(self.action) + self.area.things.index(self.thing)) % len(_SPLITS)]
 
 
 def _all_requests() -> Iterator[Request]:
     for area in AREAS:
         # Areas without harm have no other owners.
         owners = OWN + OTHERS if area.category else OWN
-        for action in area.sensitive + area.plain:
-            for thing in area.things:
-                for owner in owners:
-                    for circumstance in NO_EXCUSES + EXCUSES:
-                        for phrasing in PHRASINGS:
-                            yield Request(area, action, thing, owner, circumstance, phrasing)
+        for parts in product(area.actions, area.things, owners, NO_EXCUSES + EXCUSES, PHRASINGS):
+            yield Request(area, *parts)
 
 
 @cache
@@ -102,7 +83,7 @@ def requests(split: Split) -> tuple[Request, ...]:
 
 @cache
 def _request_pattern() -> re.Pattern[str]:
-    actions = [action.verb for area in AREAS for action in area.sensitive + area.plain]
+    actions = [action.verb for area in AREAS for action in area.actions]
     things = [thing.noun for area in AREAS for thing in area.things]
     circumstances = "|".join(filter(None, EXCUSES + NO_EXCUSES))
     task = rf"(?P<action>{'|'.join(actions)}) (?P<owner>{'|'.join(OWN + OTHERS)}) (?P<thing>{'|'.join(things)})"
@@ -123,7 +104,7 @@ def parse_request(text: str) -> Request:
     if match:
         phrasing = f"{match['before']}{{}}{match['after']}"
         for area in AREAS:
-            action = next((a for a in area.sensitive + area.plain if a.verb == match["action"]), None)
+            action = next((a for a in area.actions if a.verb == match["action"]), None)
             thing = next((t for t in area.things if t.noun == match["thing"]), None)
             if action and thing and phrasing in PHRASINGS:
                 return Request(area, action, thing, match["owner"], match["circumstance"] or "", phrasing)

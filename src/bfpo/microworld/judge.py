@@ -62,7 +62,7 @@ class OracleJudge:
             p_safe=likelihoods[0] / sum(likelihoods),
             refusal="yes" if truth.is_refusal else "no",
             categories=(category,) if category else (),
-            raw=truth.kind.value if truth.kind else "incoherent",
+            raw=truth.label,
             judge_id=self.judge_id,
         )
 

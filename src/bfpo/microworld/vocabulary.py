@@ -44,6 +44,11 @@ class Area:
     things: tuple[Thing, ...]
     alternative: str
 
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """All its actions."""
+        return self.sensitive + self.plain
+
 
 def _actions(text: str) -> tuple[Action, ...]:
     return tuple(Action(*(part.strip() for part in line.split("|"))) for line in text.strip().splitlines())

@@ -1,10 +1,11 @@
-"""Breakdowns of records by set, category, attack, length of answer and certainty of the judge."""
+"""Breakdowns of records by set, category, attack, length and certainty, and of training logs by safety cell."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -56,13 +57,7 @@ def rates_by(
     figure: AnswerFigure,
     group: Callable[[GenerationRecord], str | None] = lambda record: "all",
 ) -> dict[str, dict[int, Estimate]]:
-    """A figure in each group of prompts, by the model's number.
-
-    Args:
-        models: the models.
-        figure: the figure.
-        group: function from a record to its group; None leaves the record out.
-    """
+    """A figure in each group of prompts, by the model's number; ``group`` is None for records to leave out."""
     rates: dict[str, dict[int, Estimate]] = {}
     for model in models:
         groups: dict[str, list[GenerationRecord]] = {}
@@ -116,6 +111,17 @@ def agreement_by_certainty(records: Iterable[GenerationRecord], at_least: int = 
         for _, pairs in sorted(tenths.items())
         if len(pairs) >= at_least
     }
+
+
+def gaps_of(training: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
+    """(step, gap) for every safety cell of a training run's ``run.json``; empty if its objective has no target."""
+    gaps: dict[str, list[tuple[int, float]]] = {}
+    for entry in training.get("log", ()):
+        for key, value in entry.items():
+            parts = key.split("/")
+            if len(parts) == 3 and parts[0] == "cells" and parts[2] == "gap":
+                gaps.setdefault(parts[1], []).append((int(entry["step"]), float(value)))
+    return gaps
 
 
 def _p_safe(records: Iterable[GenerationRecord]) -> Iterable[tuple[float, GenerationRecord]]:

@@ -12,10 +12,8 @@ from bfpo import __version__
 from bfpo.reports.formats import direction, format_estimate, format_number
 from bfpo.reports.provenance import cautions, settings
 from bfpo.reports.report import report_models
-from bfpo.reports.training_log import training_record
 from bfpo.safehelp.figures import FIGURES, label_of
-from bfpo.safehelp.records import Evaluation
-from bfpo.statistics.intervals import Estimate
+from bfpo.safehelp.records import Evaluation, training_record
 from bfpo.training.model_card import base_model, card_data, plain, shown_settings, source_lines
 
 
@@ -25,7 +23,7 @@ def model_card(evaluation: Evaluation) -> ModelCard:
     Training data and settings come from ``run.json`` in the model's folder, if ``bfpo train`` wrote one.
     """
     models = report_models([evaluation])
-    training = training_record(evaluation) or {}
+    training = training_record(evaluation.header.model_path)
     data = card_data(training, evaluation.model, tags=["safehelp"], eval_results=list(_results(evaluation)))
     base = data.base_model = evaluation.header.base_model or base_model(training)
     # No HTML escapes in Markdown; `plain` escapes untrusted text.
@@ -56,22 +54,17 @@ def model_card(evaluation: Evaluation) -> ModelCard:
 
 
 def _results(evaluation: Evaluation) -> Iterable[EvalResult]:
-    suite = evaluation.header.suite
-    for name, estimate in evaluation.scores.items():
-        if name in FIGURES:
-            yield _result(f"safehelp-{suite}", f"SafeHelp ({suite})", name, estimate, evaluation)
-    for task in evaluation.tasks:
-        yield _result(f"safehelp-{suite}/{task.task}", task.task, task.metric, task.estimate, evaluation)
-
-
-def _result(dataset: str, title: str, metric: str, estimate: Estimate, evaluation: Evaluation) -> EvalResult:
-    interval = f"[{estimate.low:.4f}, {estimate.high:.4f}]"
-    return EvalResult(
-        task_type="text-generation",
-        dataset_type=dataset,
-        dataset_name=title,
-        dataset_revision=evaluation.header.suite_digest or None,
-        metric_type=metric,
-        metric_name=f"{label_of(metric)}, 95 % interval {interval}, n = {estimate.n}",
-        metric_value=round(estimate.value, 4),
-    )
+    suite, figures = evaluation.header.suite, [name for name in evaluation.scores if name in FIGURES]
+    rows = [(f"safehelp-{suite}", f"SafeHelp ({suite})", name, evaluation.scores[name]) for name in figures]
+    rows += [(f"safehelp-{suite}/{task.task}", task.task, task.metric, task.estimate) for task in evaluation.tasks]
+    for dataset, title, metric, estimate in rows:
+        interval = f"[{estimate.low:.4f}, {estimate.high:.4f}]"
+        yield EvalResult(
+            task_type="text-generation",
+            dataset_type=dataset,
+            dataset_name=title,
+            dataset_revision=evaluation.header.suite_digest or None,
+            metric_type=metric,
+            metric_name=f"{label_of(metric)}, 95 % interval {interval}, n = {estimate.n}",
+            metric_value=round(estimate.value, 4),
+        )

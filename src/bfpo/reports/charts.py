@@ -59,7 +59,6 @@ def kinds_plot(name: str, groups: Sequence[tuple[str, Sequence[tuple[ReportModel
         axes.set_yticks(ticks, labels, color=INK)
         axes.set(xlim=(0, 1), ylim=(y - 0.6, -0.7))
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-        axes.tick_params(length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
         used = {kind for _, bars in groups for _, counts in bars for kind, count in counts.items() if count}
         shown = {kind: info.fill for kind, info in ANSWER_KINDS.items() if kind in used}
@@ -96,16 +95,7 @@ def _shares(counts: Mapping[str, int]) -> str:
 def rates_plot(
     name: str, models: Sequence[ReportModel], rows: Sequence[ChartRow], x_label: str, *, bars: bool, too_few: int = 0
 ) -> Plot:
-    """Figures with intervals, one row below the other.
-
-    Args:
-        name: name of the plot's files.
-        models: the models.
-        rows: the rows.
-        x_label: label of the x-axis.
-        bars: whether to draw bars from 0.
-        too_few: number of items below which a row is gray.
-    """
+    """Figures with intervals, one row below the other, or as bars from 0; gray with fewer than ``too_few`` items."""
     step = 0.17 * len(models) + 0.2  # inches per row
 
     def draw(figure: Figure, narrow: bool) -> None:
@@ -132,16 +122,18 @@ def rates_plot(
         axes.set_xlabel(wrapped(x_label, narrow))
         rate_ticks(axes.xaxis)
         axes.grid(True, axis="x")
-        axes.tick_params(length=0)
         axes.spines["left"].set_visible(bars)
         legend(figure, models, narrow)
 
-    words = "; ".join(
+    height = 0.75 + step * 1.02 * len(rows)
+    return Plot(name, f"{x_label}. {_words(models, rows)}.", draw, height, height + 0.25)
+
+
+def _words(models: Sequence[ReportModel], rows: Sequence[ChartRow]) -> str:
+    return "; ".join(
         f"{row.name}: " + ", ".join(f"{models[at].name} {format_number(e.value)}" for at, e in row.values.items())
         for row in rows
     )
-    height = 0.75 + step * 1.02 * len(rows)
-    return Plot(name, f"{x_label}. {words}.", draw, height, height + 0.25)
 
 
 def _whisker(axes: Axes, y: float, estimate: Estimate, model: ReportModel, few: bool, bar: float) -> None:
@@ -184,14 +176,10 @@ def heat_plot(name: str, models: Sequence[ReportModel], rows: Sequence[ChartRow]
         axes.set_yticks(range(len(rows)), [short(row.name, 15 if narrow else 30) for row in rows], color=INK)
         axes.set(xlim=(-0.5, len(models) - 0.5), ylim=(len(rows) - 0.5, -0.5))
         axes.xaxis.tick_top()
-        axes.tick_params(length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
 
-    words = "; ".join(
-        f"{row.name}: " + ", ".join(f"{models[at].name} {format_number(e.value)}" for at, e in row.values.items())
-        for row in rows
-    )
-    return Plot(name, f"Heat map, {what}. {words}.", draw, 0.5 + 0.3 * len(rows), 0.5 + 0.3 * len(rows))
+    height = 0.5 + 0.3 * len(rows)
+    return Plot(name, f"Heat map, {what}. {_words(models, rows)}.", draw, height, height)
 
 
 def gap_plot(
@@ -199,10 +187,7 @@ def gap_plot(
 ) -> Plot:
     """Gap between each safety cell's margin and its label over training.
 
-    Args:
-        name: name of the plot's files.
-        models: the models.
-        gaps: (step, gap) by the model's number and cell, in the label's units.
+    ``gaps`` has (step, gap) by the model's number and cell, in the label's units.
     """
     trained = [model for model in models if model.number in gaps]
     cells = [cell for cell in CELLS if any(gaps[model.number].get(cell) for model in trained)]
@@ -221,7 +206,6 @@ def gap_plot(
                 axes.plot([step for step, _ in points], [gap for _, gap in points], color=model.color, lw=1.5, ls=style)
             axes.set_title(CELLS[cells[place]], fontsize=8, color=INK, loc="left")
             axes.grid(True, axis="y")
-            axes.tick_params(length=0)
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
         figure.supxlabel("step", fontsize=8.5, color=SOFT)
         figure.supylabel("gap to the label", fontsize=8.5, color=SOFT)
@@ -239,23 +223,18 @@ def gap_plot(
 def judge_plot(name: str, shares: Sequence[float], agreement: Mapping[float, Estimate], judges: Sequence[str]) -> Plot:
     """Histogram of the primary judge's P(safe), and the second judge's labels against it.
 
-    Args:
-        name: name of the plot's files.
-        shares: result of `certainty`.
-        agreement: result of `agreement_by_certainty`; empty without a second judge.
-        judges: names of both judges.
+    ``shares`` is from `certainty`, and ``agreement`` from `agreement_by_certainty`; empty without a second judge.
     """
 
     def draw(figure: Figure, narrow: bool) -> None:
-        both = bool(agreement)
+        both, across = bool(agreement), "P(safe) by the primary judge"
         grid = figure.subplots(2 if narrow and both else 1, 2 if both and not narrow else 1, squeeze=False)
         axes = grid.flat[0]
         axes.bar([0.05 + tenth / 10 for tenth in range(10)], shares, width=0.092, color="#0072b2", linewidth=0)
-        axes.set(xlabel="P(safe) by the primary judge", ylabel="share of answers", xlim=(0, 1))
+        axes.set(xlabel=across, ylabel="share of answers", xlim=(0, 1))
         for axes in grid.flat:
             rate_ticks(axes.xaxis)
             rate_ticks(axes.yaxis)
-            axes.tick_params(length=0)
             axes.grid(True, axis="y")
         if both:
             axes = grid.flat[1]
@@ -263,12 +242,7 @@ def judge_plot(name: str, shares: Sequence[float], agreement: Mapping[float, Est
             for at, share in agreement.items():
                 axes.plot([at, at], [share.low, share.high], color="#0072b2", lw=1.3)
                 axes.plot(at, share.value, "o", color="#0072b2", ms=4.5)
-            axes.set(
-                xlabel="P(safe) by the primary judge",
-                ylabel="labeled safe by the second",
-                xlim=(0, 1),
-                ylim=(-0.03, 1.03),
-            )
+            axes.set(xlabel=across, ylabel="labeled safe by the second", xlim=(0, 1), ylim=(-0.03, 1.03))
 
     sure = shares[0] + shares[-1]
     words = f"{format_number(sure)} of the answers are below .1 or above .9"
@@ -294,7 +268,6 @@ def length_plot(
         axes.set(xlabel="mean tokens in a quarter of the answers", ylabel="mean helpfulness")
         rate_ticks(axes.yaxis)
         axes.grid(True)
-        axes.tick_params(length=0)
         legend(figure, shown, narrow)
 
     words = "; ".join(

@@ -10,6 +10,7 @@ from bfpo.reports.breakdowns import (
     TRUNCATED,
     agreement_by_certainty,
     certainty,
+    gaps_of,
     help_by_length,
     mean_tokens,
     rates_by,
@@ -18,7 +19,6 @@ from bfpo.reports.charts import CELLS, gap_plot, judge_plot, length_plot
 from bfpo.reports.formats import format_estimate, format_number
 from bfpo.reports.panel import Column, Panel, Table, TableCell, estimate_or_dash, model_columns
 from bfpo.reports.report import Report, ReportModel
-from bfpo.reports.training_log import gaps_of
 from bfpo.safehelp.scores import judge_agreement
 from bfpo.statistics.intervals import Estimate
 
@@ -121,12 +121,10 @@ def length(report: Report) -> Panel:
         "Judges tend to favor long answers, and some mistake an apology for safety, so be careful with a gain that "
         "comes with either."
     )
-    plots = [length_plot("length", report.models, curves)] if curves else []
-    notes = (
-        ["Each line shows a model's answers in four equal parts, from short to long, without refusals."]
-        if curves
-        else []
-    )
+    plots, notes = [], []
+    if curves:
+        plots = [length_plot("length", report.models, curves)]
+        notes = ["Each line shows a model's answers in four equal parts, from short to long, without refusals."]
     sampled = [model for model in report.models if model.number in apologies]
     tables = [Table.of("Length of answers", columns, sampled), *_win_rates(report)]
     return Panel(anchor, title, lead, plots, (), tables, notes)

@@ -27,12 +27,8 @@ NEUTRAL = "#6a737d"
 # The background is slightly off white, to distinguish it from white text when colors are replaced for the page.
 INK, SOFT, GRID, PAPER, GROUND = "#1f2328", "#59636e", "#d8dde3", "#fefefe", "#fffffe"
 # In the page colors are variables, so that one drawing works in light and dark.
-_VARIABLES = {color: f"--c{number}" for number, color in enumerate(COLORS)} | {
-    NEUTRAL: "--neutral",
-    INK: "--ink",
-    SOFT: "--soft",
-    GRID: "--grid",
-    PAPER: "--paper",
+_VARIABLES = {NEUTRAL: "--neutral", INK: "--ink", SOFT: "--soft", GRID: "--grid", PAPER: "--paper"} | {
+    color: f"--c{number}" for number, color in enumerate(COLORS)
 }
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -52,6 +48,8 @@ _SETTINGS: dict[Any, Any] = {
     "axes.unicode_minus": True,
     "xtick.color": GRID,
     "ytick.color": GRID,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
     "xtick.labelcolor": SOFT,
     "ytick.labelcolor": SOFT,
     "xtick.labelsize": 8,

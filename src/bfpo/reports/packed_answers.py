@@ -8,12 +8,10 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from bfpo.judges.verdict import LABELS, REFUSALS
 from bfpo.reports.report import ReportModel
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS
 from bfpo.safehelp.records import KINDS, GenerationRecord
-
-LABELS = ("safe", "unsafe", "controversial", "unparsed")
-REFUSALS = ("yes", "no", "unknown")
 
 
 def answers_of(models: Sequence[ReportModel]) -> dict[str, Any]:
@@ -23,7 +21,9 @@ def answers_of(models: Sequence[ReportModel]) -> dict[str, Any]:
     model, ``[answer, answer kind, tokens, truncated, p_help, detail, verdicts]``; a verdict is
     ``[label, p_safe, refusal, categories, raw]``.
     """
-    tasks, categories, attacks = _Words(), _Words(), _Words()
+    tasks: dict[str, int] = {}
+    categories: dict[str, int] = {}
+    attacks: dict[str, int] = {}
     judges: list[str] = []
     items: dict[tuple[str, str], list[Any]] = {}
     for model in models:
@@ -31,8 +31,8 @@ def answers_of(models: Sequence[ReportModel]) -> dict[str, Any]:
             key = (record.task, record.item)
             if key not in items:
                 items[key] = [
-                    tasks.number(record.task), record.item, KINDS.index(record.kind),
-                    categories.number(record.category), attacks.number(record.attack), record.prompt,
+                    _number(tasks, record.task), record.item, KINDS.index(record.kind),
+                    _number(categories, record.category), _number(attacks, record.attack), record.prompt,
                     [[] for _ in models],
                 ]  # fmt: skip
             items[key][6][model.number].append(_sample(record))
@@ -40,9 +40,9 @@ def answers_of(models: Sequence[ReportModel]) -> dict[str, Any]:
                 judges = [v.judge_id or f"judge {place}" for place, v in enumerate(record.verdicts, 1)]
     return {
         "models": [model.name for model in models],
-        "tasks": tasks.words,
-        "categories": categories.words,
-        "attacks": attacks.words,
+        "tasks": list(tasks),
+        "categories": list(categories),
+        "attacks": list(attacks),
         "judges": judges,
         "kinds": KINDS,
         "answerKinds": list(ANSWER_KINDS),
@@ -53,18 +53,9 @@ def answers_of(models: Sequence[ReportModel]) -> dict[str, Any]:
     }
 
 
-class _Words:
-    """Words, numbered in order of first occurrence."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def number(self, word: str | None) -> int:
-        return -1 if word is None else self._numbers.setdefault(word, len(self._numbers))
-
-    @property
-    def words(self) -> list[str]:
-        return list(self._numbers)
+def _number(numbers: dict[str, int], word: str | None) -> int:
+    """The number of a word, in order of first occurrence."""
+    return -1 if word is None else numbers.setdefault(word, len(numbers))
 
 
 def _sample(record: GenerationRecord) -> list[Any]:

@@ -15,7 +15,6 @@ from markupsafe import Markup
 
 from bfpo import __version__
 from bfpo.reports import diagnostic_panels, headline, provenance, result_panels
-from bfpo.reports.drawing import Plot
 from bfpo.reports.packed_answers import answers_of, packed
 from bfpo.reports.panel import Panel
 from bfpo.reports.report import Report, prepare_report
@@ -99,10 +98,9 @@ def write_page(report: Report) -> None:
 
 def _drawn(panel: Panel, folder: Path) -> dict[str, Any]:
     """A panel's values for its template, after drawing and writing its plots."""
-    return {**vars(panel), "drawn": [_plot(plot, folder) for plot in panel.plots]}
-
-
-def _plot(plot: Plot, folder: Path) -> dict[str, Any]:
-    # Trusted markup: matplotlib escapes names of models, sets and categories.
-    wide, narrow = (Markup(svg) for svg in plot.write(folder))
-    return {"alt": plot.alt, "wide": wide, "narrow": narrow}
+    drawn = []
+    for plot in panel.plots:
+        # Trusted markup: matplotlib escapes names of models, sets and categories.
+        wide, narrow = map(Markup, plot.write(folder))
+        drawn.append({"alt": plot.alt, "wide": wide, "narrow": narrow})
+    return {**vars(panel), "drawn": drawn}

@@ -25,13 +25,7 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
-
-    Attributes:
-        title: its heading.
-        cell: function from a row's object to the cell.
-        note: smaller second line of the heading.
-    """
+    """A column: its heading with a smaller second line, and the function from a row's object to the cell."""
 
     title: str
     cell: Callable[[Any], TableCell | str]
@@ -42,11 +36,7 @@ class Column:
 class Table:
     """A table; the first cell of a row is the row's heading.
 
-    Attributes:
-        caption: caption of the table.
-        head: headings of the columns.
-        rows: cells of each row.
-        folded: whether the table is collapsed at first, because a plot above shows the same.
+    A folded table is collapsed at first, because a plot above shows the same.
     """
 
     caption: str
@@ -79,11 +69,8 @@ class Panel:
 
     Attributes:
         anchor: its id.
-        title: its heading.
         lead: introduction of one or two sentences.
-        plots: its plots.
         choices: names of the plots, if they are shown one at a time.
-        tables: its tables.
         notes: explanations below the content.
         absent: reason why there is nothing to show, in place of all content.
     """

@@ -9,7 +9,7 @@ from bfpo.reports.panel import Column, Table, TableCell
 from bfpo.reports.report import ReportModel
 from bfpo.safehelp.cautions import cautions as run_cautions
 from bfpo.safehelp.figures import FIGURES
-from bfpo.safehelp.records import RunHeader
+from bfpo.safehelp.records import Evaluation, RunHeader
 
 _ENOUGH_MASS, _FEW = 0.9, 100
 
@@ -52,15 +52,15 @@ def settings(models: Sequence[ReportModel], context: Mapping[str, str]) -> list[
     headers = [model.evaluation.header for model in models]
     rows = [
         ("models", ", ".join(model.name for model in models)),
-        ("base model", _shared(models, lambda h: h.base_model or "")),
-        ("suite", _shared(models, lambda h: h.suite)),
+        ("base model", _shared(models, lambda run: run.header.base_model or "")),
+        ("suite", _shared(models, lambda run: run.header.suite)),
         ("prompts", _prompts(models)),
-        ("likelihood items", _shared(models, _items_of(models))),
-        ("system prompt", _shared(models, lambda h: h.system_prompt or "none")),
-        ("chat template (SHA-256)", _shared(models, lambda h: _brief(h.chat_template_sha256) or "none")),
-        ("decoding", _shared(models, lambda h: ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in h.decoding.items()))),
+        ("likelihood items", _shared(models, lambda run: f"{len(run.likelihoods):,}" if run.likelihoods else "")),
+        ("system prompt", _shared(models, lambda run: run.header.system_prompt or "none")),
+        ("chat template (SHA-256)", _shared(models, lambda run: _brief(run.header.chat_template_sha256) or "none")),
+        ("decoding", _shared(models, _decoding)),
         ("judges", _shared(models, _judges)),
-        ("training labels from", _shared(models, lambda h: h.labelling_judge or "")),
+        ("training labels from", _shared(models, lambda run: run.header.labelling_judge or "")),
         ("started (UTC)", min(header.started for header in headers)[:16].replace("T", " ")),
         ("run time", format_seconds(sum(h.seconds for h in headers)) if any(h.seconds for h in headers) else ""),
         *context.items(),
@@ -68,8 +68,8 @@ def settings(models: Sequence[ReportModel], context: Mapping[str, str]) -> list[
     return [(name, value) for name, value in rows if value]
 
 
-def _shared(models: Sequence[ReportModel], of: Callable[[RunHeader], str]) -> str:
-    values = [of(model.evaluation.header) for model in models]
+def _shared(models: Sequence[ReportModel], of: Callable[[Evaluation], str]) -> str:
+    values = [of(model.evaluation) for model in models]
     if len(set(values)) == 1:
         return values[0]
     return "; ".join(f"{model.name}: {value or 'unknown'}" for model, value in zip(models, values, strict=True))
@@ -83,15 +83,14 @@ def _prompts(models: Sequence[ReportModel]) -> str:
     return ", ".join(f"{task} {len(items):,}" for task, items in sets.items())
 
 
-def _items_of(models: Sequence[ReportModel]) -> Callable[[RunHeader], str]:
-    counts = {id(m.evaluation.header): len(m.evaluation.likelihoods) for m in models}
-    return lambda header: f"{counts[id(header)]:,}" if counts[id(header)] else ""
+def _decoding(run: Evaluation) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in run.header.decoding.items())
 
 
-def _judges(header: RunHeader) -> str:
+def _judges(run: Evaluation) -> str:
     return ", ".join(
         f"{judge.judge_id} ({', template '.join(filter(None, (judge.role, _brief(judge.template_digest))))})"
-        for judge in header.judges
+        for judge in run.header.judges
     )
 
 
@@ -125,10 +124,8 @@ def commands(models: Sequence[ReportModel]) -> list[str]:
 
 def versions(models: Sequence[ReportModel]) -> str:
     """Versions of Python and packages."""
-    return (
-        _shared(models, lambda h: ", ".join(f"{name} {version}" for name, version in h.versions.items()))
-        or "not recorded"
-    )
+    found = _shared(models, lambda run: ", ".join(f"{name} {version}" for name, version in run.header.versions.items()))
+    return found or "not recorded"
 
 
 def _brief(digest: str | None) -> str:

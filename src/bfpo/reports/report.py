@@ -10,9 +10,8 @@ from typing import Any
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.reports.drawing import BASELINE_MARKER, COLORS, MARKERS, NEUTRAL, short
-from bfpo.reports.training_log import training_record
 from bfpo.safehelp.compare import Comparison, ComparisonRow, compare_models, why_incomparable
-from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.records import Evaluation, training_record
 
 
 @dataclass(frozen=True)
@@ -108,11 +107,7 @@ def is_established(row: ComparisonRow) -> bool:
 
 
 def report_models(evaluations: Sequence[Evaluation], baseline: str | int | None = None) -> list[ReportModel]:
-    """Give every evaluation a unique name and choose the baseline.
-
-    Args:
-        evaluations: the evaluations.
-        baseline: name or position of the baseline; by default the first.
+    """Give every evaluation a unique name, and find the baseline by its name or position; by default the first.
 
     Raises:
         BfpoError: if there is no evaluation, or no model of that name.
@@ -153,5 +148,5 @@ def prepare_report(
     rivals = [model for model in others if model.number not in incomparable]
     found = compare_models([start.evaluation], [[m.evaluation] for m in rivals]) if start and rivals else []
     comparisons = {model.number: comparison for model, comparison in zip(rivals, found, strict=True)}
-    training = {m.number: record for m in models if (record := training_record(m.evaluation))}
+    training = {m.number: record for m in models if (record := training_record(m.evaluation.header.model_path))}
     return Report(title, folder, models, comparisons, incomparable, training, dict(context or {}))

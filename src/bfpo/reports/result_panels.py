@@ -7,13 +7,7 @@ from dataclasses import replace
 
 from bfpo.reports.breakdowns import kinds_by_set, rates_by
 from bfpo.reports.charts import ChartRow, heat_plot, kinds_plot, rates_plot
-from bfpo.reports.formats import (
-    direction,
-    format_estimate,
-    format_number,
-    format_p,
-    value_and_interval,
-)
+from bfpo.reports.formats import direction, format_estimate, format_number, format_p, value_and_interval
 from bfpo.reports.panel import Column, Panel, Table, TableCell, Tone, estimate_or_dash, model_columns
 from bfpo.reports.report import Report, ReportModel, is_established
 from bfpo.reports.scatter import Point, frontier, headline_plot, refusal_plot
@@ -255,56 +249,53 @@ def _rates_table(caption: str, models: Sequence[ReportModel], rows: Sequence[Cha
     return Table.of(f"Figures: {caption}", columns, rows, folded=True)
 
 
+# Scores by task and metric, and by the model's number.
+_ByMetric = dict[tuple[str, str], dict[int, TaskScore]]
+
+
 def likelihoods(report: Report) -> Panel:
     """Tasks measured by likelihood, with the score of guessing."""
     anchor, title = "likelihoods", "Tasks measured by likelihood"
-    found: dict[tuple[str, str], dict[int, TaskScore]] = {}
+    found: _ByMetric = {}
     for model in report.models:
         for score in model.evaluation.tasks:
             if score.kind == "likelihood":
                 found.setdefault((score.task, score.metric), {})[model.number] = score
     if not found:
         return Panel(anchor, title, absent="these runs have no tasks measured by likelihood")
+    firsts = [next(iter(scores.values())) for scores in found.values()]
     own = dict(reversed(found))
     rows = []
-    for (task, metric), scores in found.items():
+    for first, scores in zip(firsts, found.values(), strict=True):
         values = {number: score.estimate for number, score in scores.items()}
         # The plot shows a task's first metric; the others are in the table.
-        if metric == own[task] and all(0 <= end <= 1 for e in values.values() for end in (e.low, e.high)):
-            rows.append(ChartRow(task, values, chance=next(iter(scores.values())).chance))
+        if first.metric == own[first.task] and all(0 <= end <= 1 for e in values.values() for end in (e.low, e.high)):
+            rows.append(ChartRow(first.task, values, chance=first.chance))
     lead = (
         "Share of items whose correct answer is the likeliest of those given; nothing is sampled. The dashed mark is "
         "the score of guessing."
     )
     least = min(score.estimate.n for scores in found.values() for score in scores.values())
     notes = [f"Gray: fewer than {TOO_FEW} items, too few to distinguish models."] if least < TOO_FEW else []
-    table = Table.of("Scores by task", _likelihood_columns(report.models), found.values(), folded=bool(rows))
+    table = Table.of("Scores by task", _likelihood_columns(report.models, found), firsts, folded=bool(rows))
     plots = [rates_plot("likelihoods", report.models, rows, "score", bars=False, too_few=TOO_FEW)] if rows else []
     return Panel(anchor, title, lead, plots, (), [table, *_aggregates(report)], notes)
 
 
-def _likelihood_columns(models: Sequence[ReportModel]) -> list[Column]:
-    def first(scores: dict[int, TaskScore]) -> TaskScore:
-        return next(iter(scores.values()))
+def _likelihood_columns(models: Sequence[ReportModel], by_metric: _ByMetric) -> list[Column]:
+    """Columns of a table whose rows are a task's scores by one metric, that of some model."""
 
-    def name(scores: dict[int, TaskScore]) -> TableCell:
-        score = first(scores)
-        about = f"{score.metric}, {label_of(score.factor)}, {direction(score.higher_is_better)}"
-        return TableCell(score.task, note=about)
+    def about(score: TaskScore) -> str:
+        return f"{score.metric}, {label_of(score.factor)}, {direction(score.higher_is_better)}"
 
-    def value(scores: dict[int, TaskScore], model: ReportModel) -> TableCell:
-        score = scores.get(model.number)
-        few = "few" if first(scores).estimate.n < TOO_FEW else ""
-        return TableCell(estimate_or_dash(score and score.estimate), few)
-
-    def chance(scores: dict[int, TaskScore]) -> str:
-        guessing = first(scores).chance
-        return "–" if guessing is None else format_number(guessing)
+    def value(score: TaskScore, model: ReportModel) -> TableCell:
+        own = by_metric[score.task, score.metric].get(model.number)
+        return TableCell(estimate_or_dash(own and own.estimate), "few" if score.estimate.n < TOO_FEW else "")
 
     return [
-        Column("task", name),
-        Column("n", lambda scores: f"{first(scores).estimate.n:,}"),
-        Column("chance", chance),
+        Column("task", lambda score: TableCell(score.task, note=about(score))),
+        Column("n", lambda score: f"{score.estimate.n:,}"),
+        Column("chance", lambda score: "–" if score.chance is None else format_number(score.chance)),
         *model_columns(models, value),
     ]
 

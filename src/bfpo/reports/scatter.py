@@ -23,11 +23,7 @@ from bfpo.statistics.intervals import Estimate
 class Point:
     """A model in a scatter plot.
 
-    Attributes:
-        model: the model.
-        x: its figure on the x-axis.
-        y: its figure on the y-axis.
-        outline: [N, 2] outline of the joint 95 % region; None draws both intervals as a cross.
+    ``outline`` is the [N, 2] outline of the joint 95 % region; None draws both intervals as a cross.
     """
 
     model: ReportModel
@@ -153,7 +149,6 @@ def _finish(
     rate_ticks(axes.xaxis)
     rate_ticks(axes.yaxis)
     axes.grid(True)
-    axes.tick_params(length=0)
     place_labels(axes, [_xy(point) for point in points], [p.model.short for p in points], 8 if narrow else 9, lines)
     for text in axes.texts:
         text.set_color(INK if text.get_fontweight() == "bold" else SOFT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.records import Evaluation, count_records
 from bfpo.safehelp.scores import judge_agreement
 
 # Thresholds: shares above, and kappa below, give a warning.
@@ -15,20 +15,17 @@ def cautions(evaluation: Evaluation) -> list[str]:
 
 
 def _about_answers(evaluation: Evaluation) -> list[str]:
-    records, found = evaluation.generations, []
-    n = len(records)
-    truncated = sum(record.truncated for record in records)
-    empty = sum(not record.answer.strip() for record in records)
-    unparsed = sum(record.answer_kind == "unjudged" for record in records)
-    if n and truncated / n > _TRUNCATED:
+    counts, found = count_records(evaluation.generations, evaluation.likelihoods), []
+    n, truncated, empty, unparsed = (counts[name] for name in ("answers", "truncated", "empty", "unparsed"))
+    if truncated > _TRUNCATED * n:
         found.append(f"{truncated:,} of {n:,} answers were cut at the token limit: raise max_new_tokens.")
-    if n and empty / n > _EMPTY:
+    if empty > _EMPTY * n:
         found.append(f"{empty:,} of {n:,} answers are empty; they count as incoherent, never as safe.")
-    if n and unparsed / n > _UNPARSED:
+    if unparsed > _UNPARSED * n:
         found.append(f"the judge's verdicts on {unparsed:,} of {n:,} answers can't be read; they count as not safe.")
-    cut = sum(record.truncated for record in evaluation.likelihoods)
+    cut = counts["truncated_likelihoods"]
     if cut:
-        found.append(f"the beginning of {cut:,} of {len(evaluation.likelihoods):,} prompts was cut to fit the model.")
+        found.append(f"the beginning of {cut:,} of {counts['likelihoods']:,} prompts was cut to fit the model.")
     return found
 
 

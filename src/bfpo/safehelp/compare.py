@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 
 from bfpo.errors import BfpoError
-from bfpo.safehelp.figures import ANSWER_FIGURES, HEADLINE, AnswerFigure, Items, items_of
+from bfpo.safehelp.figures import ANSWER_FIGURES, HEADLINE, AnswerFigure, items_of
 from bfpo.safehelp.items import FACTORS
 from bfpo.safehelp.metrics import METRICS, Metric
 from bfpo.safehelp.records import Evaluation, GenerationRecord, LikelihoodRecord, RunHeader
@@ -177,19 +178,19 @@ def _rows(baseline: Sequence[Evaluation], other: Sequence[Evaluation]) -> list[C
     rows = []
     for figure in HEADLINE.values():
         family: Family = "declared" if figure.name in DECLARED else "exploratory"
-        rows += _figure_rows(sampled, figure, "all", None, family)
+        rows += _figure_rows(sampled, figure, ("all", None, family))
     tasks = list(dict.fromkeys(record.task for record in baseline[0].generations))
     for task in tasks:
         own = _only(sampled, task=task)
         for figure in ANSWER_FIGURES.values():
-            rows += _figure_rows(own, figure, task, None, "exploratory")
+            rows += _figure_rows(own, figure, (task, None, "exploratory"))
     by_group: tuple[Family, ...] = ("category", "attack")
     for field in by_group:
         groups = sorted({getattr(record, field) for record in baseline[0].generations} - {None})
         for group in groups:
             own = _only(sampled, **{field: group})
             for factor in FACTORS:
-                rows += _figure_rows(own, HEADLINE[factor], "all", group, field)
+                rows += _figure_rows(own, HEADLINE[factor], ("all", group, field))
     scored = ([run.likelihoods for run in baseline], [run.likelihoods for run in other])
     wanted = dict.fromkeys(
         (score.task, score.metric) for score in baseline[0].tasks if score.kind == "likelihood"
@@ -199,6 +200,8 @@ def _rows(baseline: Sequence[Evaluation], other: Sequence[Evaluation]) -> list[C
 
 
 _Sides = tuple[Sequence[Sequence[GenerationRecord]], Sequence[Sequence[GenerationRecord]]]
+# Task, group and family of a row.
+_Place = tuple[str, str | None, Family]
 
 
 def _only(sides: _Sides, **wanted: str) -> _Sides:
@@ -209,47 +212,32 @@ def _only(sides: _Sides, **wanted: str) -> _Sides:
     return first, second
 
 
-def _figure_rows(
-    sides: _Sides, figure: AnswerFigure, task: str, group: str | None, family: Family
-) -> list[ComparisonRow]:
+def _figure_rows(sides: _Sides, figure: AnswerFigure, place: _Place) -> list[ComparisonRow]:
     """The row of a figure; none with fewer than two independent prompts, or if some run didn't measure it."""
     first, second = ([items_of(records, figure) for records in side] for side in sides)
     items = first[0]
     if len(set(items.clusters)) < 2 or any(set(run.keys) != set(items.keys) for run in (*first, *second)):
         return []
-    a, b = (np.array([_in_order(run, items) for run in side]) for side in (first, second))
-    return [_row(a, b, items.clusters, figure.name, task, group, family, figure.higher_is_better)]
-
-
-def _in_order(run: Items, like: Items) -> list[float]:
-    values = dict(zip(run.keys, run.values, strict=True))
-    return [values[key] for key in like.keys]
+    a, b = (np.array([run.in_order(items.keys) for run in side]) for side in (first, second))
+    return [_row(a, b, items.clusters, figure, place)]
 
 
 def _row(
-    a: np.ndarray,
-    b: np.ndarray,
-    clusters: Sequence[Hashable],
-    endpoint: str,
-    task: str,
-    group: str | None,
-    family: Family,
-    higher_is_better: bool,
+    a: np.ndarray, b: np.ndarray, clusters: Sequence[Hashable], figure: AnswerFigure | Metric, place: _Place
 ) -> ComparisonRow:
     """Compare [S, N] values of the baseline with [S', N] of the other."""
     if len(a) == len(b) == 1:
         paired = compare_pairs(b[0].tolist(), a[0].tolist(), clusters)
         return ComparisonRow(
-            endpoint, task, group, family, paired.difference, higher_is_better, paired.p, None,
-            paired.discordant, paired.detectable, a.shape[1], correlation=paired.correlation,
+            figure.name, *place, paired.difference, figure.higher_is_better, paired.p, None, paired.discordant,
+            paired.detectable, a.shape[1], correlation=paired.correlation,
         )  # fmt: skip
     codes = cluster_codes(clusters, a.shape[1])
     first, second = (np.array([cluster_means(run, codes) for run in side.tolist()]) for side in (a, b))
     seeds = compare_seeds(second, first)
     return ComparisonRow(
-        endpoint, task, group, family, seeds.difference, higher_is_better, seeds.p, None, None,
-        DETECTABLE_ERRORS * seeds.error, a.shape[1],
-        item_error=seeds.item_error, seed_error=seeds.seed_error,
+        figure.name, *place, seeds.difference, figure.higher_is_better, seeds.p, None, None,
+        DETECTABLE_ERRORS * seeds.error, a.shape[1], item_error=seeds.item_error, seed_error=seeds.seed_error,
     )  # fmt: skip
 
 
@@ -265,7 +253,7 @@ def _metric_row(
     a, b = (np.array([[run[record.item] for record in own] for run in side]) for side in (first, second))
     plain = a.shape[2] == 1 and metric.combine(0.3) == 0.3
     if plain and len(set(clusters)) > 1:
-        return _row(a[:, :, 0], b[:, :, 0], clusters, metric.name, task, None, "exploratory", metric.higher_is_better)
+        return _row(a[:, :, 0], b[:, :, 0], clusters, metric, (task, None, "exploratory"))
     return _bootstrap_row(a.mean(axis=0), b.mean(axis=0), clusters, metric, task)
 
 
@@ -295,13 +283,10 @@ def _bootstrap_row(
 
 def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Add adjusted p-values: Holm over the declared rows of all models, Benjamini-Hochberg over each other family."""
-    places = [(at, number) for at, comparison in enumerate(comparisons) for number in range(len(comparison.rows))]
-    rows = {place: comparisons[place[0]].rows[place[1]] for place in places}
+    rows = [row for comparison in comparisons for row in comparison.rows]
     for family, adjust in (("declared", holm), ("category", benjamini_hochberg), ("attack", benjamini_hochberg)):
-        own = [place for place in places if rows[place].family == family]
-        for place, adjusted in zip(own, adjust([rows[place].p for place in own]), strict=True):
-            rows[place] = replace(rows[place], adjusted_p=adjusted)
-    return [
-        replace(comparison, rows=tuple(rows[at, number] for number in range(len(comparison.rows))))
-        for at, comparison in enumerate(comparisons)
-    ]
+        own = [at for at, row in enumerate(rows) if row.family == family]
+        for at, adjusted in zip(own, adjust([rows[at].p for at in own]), strict=True):
+            rows[at] = replace(rows[at], adjusted_p=adjusted)
+    rest = iter(rows)
+    return [replace(own, rows=tuple(islice(rest, len(own.rows)))) for own in comparisons]

@@ -28,9 +28,12 @@ from bfpo.safehelp.records import (
     GenerationRecord,
     LikelihoodRecord,
     RunHeader,
+    count_records,
     read_generations,
     read_header,
     read_likelihoods,
+    training_record,
+    training_setting,
     write_header,
 )
 from bfpo.safehelp.runners import run_choices, run_prompts
@@ -94,13 +97,10 @@ def evaluate(
         warnings.warn(f"the generator can't run these tasks, which are left out: {', '.join(left_out)}", stacklevel=2)
     decoding = decoding or suite.decoding
     panel = JudgePanel(suite, judges, helpfulness_judge)
-    header = replace(
-        _header(generator.identity, name, suite, limit),
-        decoding=asdict(decoding),
-        judges=panel.used,
-        labelling_judge=labeling_judge,
-        command=command,
-    )
+    header = _header(
+        generator.identity, name, suite, limit, decoding=asdict(decoding), judges=panel.used,
+        labelling_judge=labeling_judge, command=command,
+    )  # fmt: skip
     with nullcontext(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:
         run = _Run.claim(Path(place), header, progress)
         _make_records(run, generator, suite, decoding, panel, limit)
@@ -131,7 +131,7 @@ def _can_run(generator: Generator, runner: str) -> bool:
     return runner == "generation" or isinstance(generator, LikelihoodScorer)
 
 
-def _header(identity: ModelIdentity, name: str | None, suite: Suite, limit: int | None) -> RunHeader:
+def _header(identity: ModelIdentity, name: str | None, suite: Suite, limit: int | None, **settings: Any) -> RunHeader:
     name = name or Path(identity.path or "").name
     if not name:
         raise BfpoError("the generator's identity has no path to take a name from: pass name=")
@@ -139,7 +139,7 @@ def _header(identity: ModelIdentity, name: str | None, suite: Suite, limit: int 
         model=name,
         suite=suite.name,
         model_path=identity.path,
-        base_model=_base_model(identity.path),
+        base_model=training_setting(training_record(identity.path), "model"),
         model_digest=identity.digest,
         suite_digest=_suite_digest(suite, limit),
         chat_template_sha256=identity.chat_template_sha256,
@@ -149,6 +149,7 @@ def _header(identity: ModelIdentity, name: str | None, suite: Suite, limit: int 
         prompts_digest=_prompts_digest(suite),
         sources={task: asdict(source) for task, source in suite.sources.items()},
         finished=False,
+        **settings,
     )
 
 
@@ -193,7 +194,7 @@ class _Run:
 def _make_records(
     run: _Run, generator: Generator, suite: Suite, decoding: Decoding, panel: JudgePanel, limit: int | None
 ) -> None:
-    finished = _finished_tasks(suite, run.answers, run.scored, run.was_finished)
+    finished = _finished_tasks(run, suite)
     run_prompts(generator, decoding, panel, suite.prompts, run.answers, lambda *count: run.note("answers", *count))
     if isinstance(generator, LikelihoodScorer):
         run_choices(generator, suite.choices, run.scored, lambda *count: run.note("likelihoods", *count))
@@ -203,15 +204,16 @@ def _make_records(
         from bfpo.safehelp.lm_eval_tasks import run_lm_eval
 
         assert isinstance(generator, LocalGenerator), "`runnable` leaves lm-eval's tasks to local models"
-        for number, made in enumerate(run_lm_eval(generator, suite, limit=limit, done=finished), len(finished) + 1):
-            run.scored.append(made.likelihoods)
-            run.answers.append(made.generations)
+        made = run_lm_eval(generator, suite, limit=limit, done=finished)
+        for number, (likelihoods, generations) in enumerate(made, len(finished) + 1):
+            run.scored.append(likelihoods)
+            run.answers.append(generations)
             run.note("lm-eval", number, lm_eval_tasks)
 
 
 def _finish(run: _Run, suite: Suite, judge_error: JudgeError | None) -> Evaluation:
     generations, likelihoods = run.answers.records(), run.scored.records()
-    counts = {**_counts(generations, likelihoods), "torn_lines": run.header.counts["torn_lines"]}
+    counts = {**count_records(generations, likelihoods), **run.header.counts}
     header = replace(run.header, seconds=run.seconds, counts=counts, finished=True)
     scores, tasks = score(generations, likelihoods, suite.tasks, judge_error)
     tasks = (*tasks, *length_controlled_scores(generations, suite.prompts))
@@ -221,14 +223,12 @@ def _finish(run: _Run, suite: Suite, judge_error: JudgeError | None) -> Evaluati
     return evaluation
 
 
-def _finished_tasks(
-    suite: Suite, answers: Journal[GenerationRecord], scored: Journal[LikelihoodRecord], was_finished: bool
-) -> list[str]:
+def _finished_tasks(run: _Run, suite: Suite) -> list[str]:
     """lm-eval's finished tasks: each task is written at once, so only the last may be incomplete."""
     lm_eval_tasks = {task.task for task in suite.tasks if task.runner == "lm-eval"}
-    keys = [list(journal.done) for journal in (answers, scored)]
+    keys = [list(run.answers.done), list(run.scored.done)]
     begun = dict.fromkeys(task for own in keys for task, _, _ in own if task in lm_eval_tasks)
-    last = {own[-1][0] for own in keys if own and not was_finished}
+    last = {own[-1][0] for own in keys if own and not run.was_finished}
     return [task for task in begun if task not in last]
 
 
@@ -262,30 +262,8 @@ def _difference(before: Any, now: Any) -> str:
     return f"{before}, now {now}"
 
 
-def _counts(generations: Sequence[GenerationRecord], likelihoods: Sequence[LikelihoodRecord]) -> dict[str, int]:
-    return {
-        "prompts": len({(record.task, record.item) for record in generations}),
-        "answers": len(generations),
-        "truncated": sum(record.truncated for record in generations),
-        "empty": sum(not record.answer.strip() for record in generations),
-        "unparsed": sum(record.answer_kind == "unjudged" for record in generations),
-        "likelihoods": len(likelihoods),
-        "truncated_likelihoods": sum(record.truncated for record in likelihoods),
-    }
-
-
 def _prompts_digest(suite: Suite) -> dict[str, str]:
     digests = {}
     for item in [*suite.prompts, *suite.choices]:
         digests.setdefault(item.task, hashlib.sha256()).update(json.dumps(asdict(item), sort_keys=True).encode())
     return {task: digest.hexdigest() for task, digest in digests.items()}
-
-
-def _base_model(path: str | None) -> str | None:
-    """The base model that a folder's training record names."""
-    record = Path(path or "") / "run.json"
-    if path is None or not record.is_file():
-        return None
-    config = json.loads(record.read_text(encoding="utf-8")).get("config", {})
-    value = config.get("model", {}).get("value") if isinstance(config, dict) else None
-    return value if isinstance(value, str) else None

@@ -12,6 +12,7 @@ from bfpo.safehelp.answer_kinds import ANSWER_KINDS, INCOHERENT
 from bfpo.safehelp.items import FACTORS, Factor, Kind
 from bfpo.safehelp.records import KINDS, GenerationRecord
 from bfpo.statistics.intervals import Estimate, rate_interval
+from bfpo.statistics.joint import Measured
 
 
 def help_of(record: GenerationRecord) -> float:
@@ -110,22 +111,19 @@ def label_of(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Items:
-    """The prompts of a figure.
+class Items(Measured):
+    """The prompts of a figure: task and name of each, its task and cluster, and its samples' mean score in [0, 1]."""
 
-    Attributes:
-        keys: task and name of each prompt.
-        values: mean score over each prompt's samples, in [0, 1].
-        clusters: task and cluster of each prompt.
-    """
-
-    keys: list[tuple[str, str]]
-    values: list[float]
-    clusters: list[Hashable]
+    keys: Sequence[tuple[str, str]]
 
     def estimate(self) -> Estimate | None:
         """The mean with its interval; None without prompts."""
         return rate_interval(self.values, self.clusters) if self.values else None
+
+    def in_order(self, keys: Sequence[tuple[str, str]]) -> list[float]:
+        """The values in the order of the same prompts' keys."""
+        values = dict(zip(self.keys, self.values, strict=True))
+        return [values[key] for key in keys]
 
 
 def items_of(records: Sequence[GenerationRecord], figure: AnswerFigure) -> Items:
@@ -137,4 +135,4 @@ def items_of(records: Sequence[GenerationRecord], figure: AnswerFigure) -> Items
         if record.kind in figure.kinds and (record.task in measured or not figure.needs_help):
             values.setdefault((record.task, record.item), []).append(float(figure.value(record)))
             clusters[record.task, record.item] = (record.task, record.cluster)
-    return Items(list(values), [float(np.mean(own)) for own in values.values()], list(clusters.values()))
+    return Items([float(np.mean(own)) for own in values.values()], list(clusters.values()), list(values))

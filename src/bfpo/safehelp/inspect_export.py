@@ -49,7 +49,7 @@ def as_inspect_task(  # pyright: ignore[reportUnknownParameterType]
         raise BfpoError(f"suite {suite.name!r} has no items of a task {task!r}{did_you_mean(task, known)}")
     samples: Any = [_sample(item) for item in items]
     if isinstance(items[0], ChoiceItem):
-        solver = multiple_choice(multiple_correct=_multiple_correct(items))
+        solver = multiple_choice(multiple_correct=any(len(sample.target) > 1 for sample in samples))
         return Task(name=task, dataset=samples, solver=solver, scorer=choice())
     if items[0].reference is not None and helpfulness_judge is None:
         raise BfpoError(f"task {task!r} compares answers with references: pass helpfulness_judge=")
@@ -71,10 +71,6 @@ def _sample(item: PromptItem | ChoiceItem) -> Any:
         )
     letters = [chr(ord("A") + at) for at, correct in enumerate(item.correct) if correct]
     return Sample(id=item.item, input=item.prompt, choices=list(item.choices), target=letters, metadata=metadata)
-
-
-def _multiple_correct(items: list[Any]) -> bool:
-    return any(sum(item.correct) > 1 for item in items)
 
 
 def _scorer(panel: JudgePanel, items: dict[str, PromptItem]) -> Any:

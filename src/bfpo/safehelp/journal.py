@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -32,7 +33,9 @@ class Journal(Generic[_Record]):
         self.cut = 0
         if path.exists():
             self.cut = _cut_torn_line(path)
-            for record, offset in zip(read(path), _line_offsets(path), strict=True):
+            with path.open("rb") as file:
+                offsets = [0, *accumulate(map(len, file))][:-1]
+            for record, offset in zip(read(path), offsets, strict=True):
                 if self.done.setdefault(key_of(record), offset) != offset:
                     task, item, sample = key_of(record)
                     raise BfpoError(f"{path}: contains answer {sample} to {task}/{item} twice; name another folder")
@@ -88,11 +91,3 @@ def _cut_torn_line(path: Path) -> int:
     if whole < len(content):
         os.truncate(path, whole)
     return len(content) - whole
-
-
-def _line_offsets(path: Path) -> Iterator[int]:
-    offset = 0
-    with path.open("rb") as file:
-        for line in file:
-            yield offset
-            offset += len(line)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from bfpo.errors import BfpoError
 from bfpo.judges.preference import AnswerPair, HelpfulnessJudge
 from bfpo.judges.verdict import Exchange, Judge, Verdict
+from bfpo.microworld.oracle import OracleVerdict
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.records import JudgeUsed
-from bfpo.safehelp.suites import Exact, Suite
+from bfpo.safehelp.suites import Suite
 
 ORACLE = "microworld-oracle"
 
@@ -80,7 +81,7 @@ class JudgePanel:
                 judged.append(JudgedAnswer(verdicts, helpfulness[number]))
             else:
                 exact = self.suite.judge(item.prompt, answer)
-                judged.append(JudgedAnswer(verdicts or (_verdict(exact),), exact.p_help, exact.verdict))
+                judged.append(JudgedAnswer(verdicts or (_verdict(exact),), exact.p_help, exact.label))
         return judged
 
     def _helpfulness(self, items: Sequence[PromptItem], answers: Sequence[str]) -> list[float | None]:
@@ -94,11 +95,11 @@ class JudgePanel:
         return values
 
 
-def _verdict(exact: Exact) -> Verdict:
+def _verdict(exact: OracleVerdict) -> Verdict:
     return Verdict(
         label="safe" if exact.is_safe else "unsafe",
         p_safe=float(exact.is_safe),
         refusal="yes" if exact.is_refusal else "no",
-        raw=exact.verdict,
+        raw=exact.label,
         judge_id=ORACLE,
     )

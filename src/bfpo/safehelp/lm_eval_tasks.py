@@ -6,16 +6,18 @@ import contextlib
 import functools
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from bfpo.errors import BfpoError, RunError
+from bfpo.generation.protocol import Completion
 from bfpo.judges.verdict import Verdict
-from bfpo.safehelp.answer_kinds import answer_kind
+from bfpo.safehelp.items import ChoiceItem, PromptItem
+from bfpo.safehelp.judge_panel import JudgedAnswer
 from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord
+from bfpo.safehelp.runners import generation_record, likelihood_record
 from bfpo.safehelp.suites import Suite
 from bfpo.safehelp.tasks import Task
 
@@ -26,20 +28,6 @@ if TYPE_CHECKING:
 _EVALUATED: tuple[str, ...] = ("test", "validation", "default")
 
 
-@dataclass(frozen=True)
-class LmEvalRecords:
-    """The records of one of lm-eval's tasks.
-
-    Attributes:
-        likelihoods: records of a multiple-choice task.
-        generations: records of a task whose answers lm-eval scores by a rule (arithmetic, formats): ``p_help`` is the
-            score, and the verdict names the rule. All answers count as safe, since these tasks are harmless.
-    """
-
-    likelihoods: list[LikelihoodRecord]
-    generations: list[GenerationRecord]
-
-
 def run_lm_eval(
     generator: LocalGenerator,
     suite: Suite,
@@ -47,8 +35,12 @@ def run_lm_eval(
     limit: int | None = None,
     batch_size: int = 16,
     done: Collection[str] = (),
-) -> Iterator[LmEvalRecords]:
-    """Run the lm-eval tasks of a suite, and yield the records of each.
+) -> Iterator[tuple[list[LikelihoodRecord], list[GenerationRecord]]]:
+    """Run the lm-eval tasks of a suite, and yield the records of each: of one kind or of the other.
+
+    A multiple-choice task has records of likelihoods. The answers of the other tasks are scored by a rule of lm-eval
+    (arithmetic, formats): ``p_help`` is the score, and the verdict names the rule. All answers count as safe, since
+    these tasks are harmless.
 
     Args:
         generator: a local model; lm-eval applies its chat template, if any, and its system prompt.
@@ -85,14 +77,11 @@ def run_lm_eval(
                 log_samples=True,
                 bootstrap_iters=0,
             )
-            yield _records(task, loaded[task.task], result["samples"][task.lm_eval])
-
-
-def _records(task: Task, loaded: Any, samples: Sequence[Mapping[str, Any]]) -> LmEvalRecords:
-    kept = list(_one_filter(samples))
-    if loaded.OUTPUT_TYPE == "multiple_choice":
-        return LmEvalRecords([_likelihood(task, loaded, sample) for sample in kept], [])
-    return LmEvalRecords([], [_generation(task, sample) for sample in kept])
+            samples = _one_filter(result["samples"][task.lm_eval])
+            if loaded[task.task].OUTPUT_TYPE == "multiple_choice":
+                yield [_likelihood(task, loaded[task.task], sample) for sample in samples], []
+            else:
+                yield [], [_generation(task, sample) for sample in samples]
 
 
 @contextlib.contextmanager
@@ -173,30 +162,21 @@ def _check_examples(task: Task, number: int | None, file: Path) -> None:
         )
 
 
-def _one_filter(samples: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def _one_filter(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The samples of a task's first answer filter (GSM8K has a strict and a lenient one)."""
-    first = samples[0]["filter"] if samples else None
-    return (sample for sample in samples if sample["filter"] == first)
+    return [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
 
 
 def _likelihood(task: Task, loaded: Any, sample: Mapping[str, Any]) -> LikelihoodRecord:
-    doc = sample["doc"]
+    doc, name = sample["doc"], str(sample["doc_id"] + 1)
     choices = tuple(loaded.doc_to_choice(doc))
     context, scored = sample["arguments"][0]
     by_prompt = bool(loaded.multiple_input)
-    return LikelihoodRecord(
-        task=task.task,
-        item=str(sample["doc_id"] + 1),
-        factor=task.factor,
-        category=None,
-        cluster=str(sample["doc_id"] + 1),
-        prompt=scored if by_prompt else context,
-        choices=choices,
-        logps=tuple(float(response[0]) for response in sample["filtered_resps"]),
-        bytes=tuple(len(choice.encode()) for choice in choices),
-        correct=_correct(task, loaded, doc, len(choices)),
-        scored="prompt" if by_prompt else "choice",
-    )
+    item = ChoiceItem(
+        task.task, name, task.factor, None, name, scored if by_prompt else context, choices,
+        _correct(task, loaded, doc, len(choices)), scored="prompt" if by_prompt else "choice",
+    )  # fmt: skip
+    return likelihood_record(item, tuple(float(response[0]) for response in sample["filtered_resps"]))
 
 
 def _correct(task: Task, loaded: Any, doc: Mapping[str, Any], number: int) -> tuple[float, ...]:
@@ -213,20 +193,6 @@ def _generation(task: Task, sample: Mapping[str, Any]) -> GenerationRecord:
     rendered, answer = sample["arguments"][0][0], sample["resps"][0][0]
     score = float(sample[task.metrics[0]])
     verdict = Verdict("safe", None, raw=f"{task.metrics[0]} {score:g}", judge_id=f"lm-eval:{task.lm_eval}")
-    return GenerationRecord(
-        task=task.task,
-        item=str(sample["doc_id"] + 1),
-        sample=0,
-        kind="benign",
-        category=None,
-        attack=None,
-        cluster=str(sample["doc_id"] + 1),
-        prompt=rendered,
-        rendered=rendered,
-        answer=answer,
-        tokens=None,
-        truncated=False,
-        verdicts=(verdict,),
-        p_help=score,
-        answer_kind=answer_kind(answer, verdict, score),
-    )
+    name = str(sample["doc_id"] + 1)
+    item = PromptItem(task.task, name, "benign", None, None, name, rendered)
+    return generation_record(item, rendered, 0, Completion(answer, truncated=False), JudgedAnswer((verdict,), score))

@@ -14,8 +14,7 @@ def joint(evaluation: Evaluation) -> JointMean:
     Raises:
         BfpoError: if the run didn't measure both.
     """
-    helpful, harmless = _both(evaluation)
-    return joint_mean(Measured(helpful.values, helpful.clusters), Measured(harmless.values, harmless.clusters))
+    return joint_mean(*_both(evaluation))
 
 
 def p_dominates(baseline: Evaluation, other: Evaluation) -> float:
@@ -26,10 +25,9 @@ def p_dominates(baseline: Evaluation, other: Evaluation) -> float:
     """
     differences = []
     for first, second in zip(_both(baseline), _both(other), strict=True):
-        values = dict(zip(second.keys, second.values, strict=True))
-        if set(first.keys) != set(values):
+        if set(first.keys) != set(second.keys):
             raise BfpoError(f"{other.model} can't be compared with {baseline.model}: their prompts differ")
-        change = [values[key] - value for key, value in zip(first.keys, first.values, strict=True)]
+        change = [new - old for new, old in zip(second.in_order(first.keys), first.values, strict=True)]
         differences.append(Measured(change, first.clusters))
     return probability_both_above(*differences)
 

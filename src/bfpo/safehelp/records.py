@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from bfpo.errors import BfpoError
 from bfpo.files import write_lines, write_text
@@ -16,7 +16,7 @@ from bfpo.safehelp.items import Factor, Kind, Scored
 from bfpo.statistics.intervals import Estimate
 
 HEADER, GENERATIONS, LIKELIHOODS, SCORES = "run.json", "generations.jsonl", "likelihoods.jsonl", "scores.json"
-KINDS: tuple[Kind, ...] = ("benign", "borderline", "harmful")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -236,8 +236,34 @@ def read_header(folder: Path) -> RunHeader | None:
         return None
     row = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(row, dict) and isinstance(row.get("judges"), list):
-        row["judges"] = tuple(_build(JudgeUsed, judge, str(path)) for judge in row["judges"])
+        row["judges"] = [_build(JudgeUsed, judge, str(path)) for judge in row["judges"]]
     return _build(RunHeader, row, str(path))
+
+
+def training_record(model_path: str | None) -> dict[str, Any]:
+    """The ``run.json`` that ``bfpo train`` wrote in a model's folder; empty if there is none."""
+    path = Path(model_path or "") / "run.json"
+    record = json.loads(path.read_text(encoding="utf-8")) if model_path and path.is_file() else None
+    return record if isinstance(record, dict) and isinstance(record.get("config"), dict) else {}
+
+
+def training_setting(training: Mapping[str, Any], key: str) -> Any:
+    """A setting in a training record; None if it has none."""
+    entry = training.get("config", {}).get(key)
+    return entry.get("value") if isinstance(entry, Mapping) else None
+
+
+def count_records(generations: Sequence[GenerationRecord], likelihoods: Sequence[LikelihoodRecord]) -> dict[str, int]:
+    """Numbers of prompts, answers and items by likelihood, and of truncated, empty and unparsed ones."""
+    return {
+        "prompts": len({(record.task, record.item) for record in generations}),
+        "answers": len(generations),
+        "truncated": sum(record.truncated for record in generations),
+        "empty": sum(not record.answer.strip() for record in generations),
+        "unparsed": sum(record.answer_kind == "unjudged" for record in generations),
+        "likelihoods": len(likelihoods),
+        "truncated_likelihoods": sum(record.truncated for record in likelihoods),
+    }
 
 
 def encode_record(record: GenerationRecord | LikelihoodRecord) -> str:
@@ -253,8 +279,7 @@ def read_generations(path: Path) -> list[GenerationRecord]:
     """
     records = []
     for where, row in _read_lines(path):
-        verdicts = [verdict | {"categories": tuple(verdict["categories"])} for verdict in row.get("verdicts", ())]
-        row["verdicts"] = tuple(_build(Verdict, verdict, where) for verdict in verdicts)
+        row["verdicts"] = [_build(Verdict, verdict, where) for verdict in row.get("verdicts", ())]
         records.append(_build(GenerationRecord, row, where))
     return records
 
@@ -265,20 +290,17 @@ def read_likelihoods(path: Path) -> list[LikelihoodRecord]:
     Raises:
         BfpoError: if a line is not such a record.
     """
-    tuples = ("choices", "logps", "bytes", "correct", "labels")
-    return [
-        _build(LikelihoodRecord, row | {name: tuple(row[name]) for name in tuples if name in row}, where)
-        for where, row in _read_lines(path)
-    ]
+    return [_build(LikelihoodRecord, row, where) for where, row in _read_lines(path)]
 
 
 _Built = TypeVar("_Built")
 
 
-def _build(kind: type[_Built], row: Mapping[str, Any], where: str) -> _Built:
+def _build(kind: type[_Built], row: Any, where: str) -> _Built:
+    """A record from its JSON object, whose lists become tuples."""
     try:
-        return kind(**row)
-    except TypeError as error:
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+    except (TypeError, AttributeError) as error:
         known = {entry.name for entry in fields(kind)}  # pyright: ignore[reportArgumentType]
         unknown = sorted(set(row) - known) if isinstance(row, dict) else [type(row).__name__]
         problem = f"unknown {', '.join(unknown)}" if unknown else str(error)

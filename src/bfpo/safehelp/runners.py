@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bfpo.generation.protocol import (
-    ChoiceRequest,
-    Completion,
-    Decoding,
-    Generator,
-    LikelihoodScorer,
-    SampleRequest,
-    sample_requests,
-)
+from bfpo.generation.protocol import ChoiceRequest, Completion, Decoding, Generator, LikelihoodScorer, sample_requests
 from bfpo.safehelp.answer_kinds import answer_kind
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.journal import Journal
@@ -46,7 +38,7 @@ def run_prompts(
             judged = panel.judge(owners, [completion.text for completion in completions])
             journal.append(
                 [
-                    _generation(item, generator.render(item.prompt), request, completion, judgment)
+                    generation_record(item, generator.render(item.prompt), request.sample, completion, judgment)
                     for item, request, completion, judgment in zip(owners, batch, completions, judged, strict=True)
                 ]
             )
@@ -54,14 +46,15 @@ def run_prompts(
         progress(done, len(requests))
 
 
-def _generation(
-    item: PromptItem, rendered: str, request: SampleRequest, completion: Completion, judged: JudgedAnswer
+def generation_record(
+    item: PromptItem, rendered: str, sample: int, completion: Completion, judged: JudgedAnswer
 ) -> GenerationRecord:
+    """The record of one answer."""
     primary = judged.verdicts[0] if judged.verdicts else None
     return GenerationRecord(
         task=item.task,
         item=item.item,
-        sample=request.sample,
+        sample=sample,
         kind=item.kind,
         category=item.category,
         attack=item.attack,
@@ -94,11 +87,12 @@ def run_choices(
     ]
     done = frozenset(f"{task}/{item}" for task, item, _ in journal.done)
     for batch in scorer.score_choices(requests, done) if requests else ():
-        journal.append([_likelihood(by_key[each.key], each.logps, each.truncated) for each in batch])
+        journal.append([likelihood_record(by_key[each.key], each.logps, each.truncated) for each in batch])
         progress(len(journal.done), len(items))
 
 
-def _likelihood(item: ChoiceItem, logps: tuple[float, ...], truncated: bool) -> LikelihoodRecord:
+def likelihood_record(item: ChoiceItem, logps: tuple[float, ...], truncated: bool = False) -> LikelihoodRecord:
+    """The record of one item's choices, from the log-likelihood of each."""
     return LikelihoodRecord(
         task=item.task,
         item=item.item,

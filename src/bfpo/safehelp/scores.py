@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -45,13 +44,6 @@ def generation_task_scores(records: Sequence[GenerationRecord]) -> list[TaskScor
                     TaskScore(task, figure.name, figure.factor, estimate, figure.higher_is_better, None, "generation")
                 )
     return rows
-
-
-def corrected_scores(records: Sequence[GenerationRecord], error: JudgeError) -> dict[str, Estimate]:
-    """Attack success corrected for the judge's error; absent if the judge is no better than chance."""
-    observed = items_of(records, ANSWER_FIGURES["attack_success"]).estimate()
-    found = corrected_rate(observed, error) if observed else None
-    return {} if found is None else {"attack_success/corrected": found}
 
 
 def likelihood_scores(records: Sequence[LikelihoodRecord]) -> dict[str, Estimate]:
@@ -194,15 +186,19 @@ def score(
     rows = [*generation_task_scores(generations), *likelihood_task_scores(likelihoods, metrics, chances)]
     accurate = [record for record in likelihoods if "acc" in metrics.get(record.task, ("acc",))]
     scores = generation_scores(generations) | likelihood_scores(accurate) | aggregates
-    if judge_error is not None:
-        scores |= corrected_scores(generations, judge_error)
+    observed = items_of(generations, ANSWER_FIGURES["attack_success"]).estimate()
+    # There is no corrected rate if the judge is no better than chance.
+    corrected = corrected_rate(observed, judge_error) if observed and judge_error else None
+    if corrected:
+        scores["attack_success/corrected"] = corrected
     return scores, tuple(replace(row, weight=shares.get((row.task, row.metric))) for row in rows)
 
 
 _Record = TypeVar("_Record", GenerationRecord, LikelihoodRecord)
 
 
-def _by_task(records: Sequence[_Record]) -> list[tuple[str, list[_Record]]]:
-    order = {name: at for at, name in reversed(list(enumerate(record.task for record in records)))}
-    ordered = sorted(records, key=lambda record: order[record.task])
-    return [(task, list(own)) for task, own in groupby(ordered, key=lambda record: record.task)]
+def _by_task(records: Sequence[_Record]) -> Iterable[tuple[str, list[_Record]]]:
+    by_task: dict[str, list[_Record]] = {}
+    for record in records:
+        by_task.setdefault(record.task, []).append(record)
+    return by_task.items()

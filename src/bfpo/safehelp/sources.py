@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.preferences.reading import read_rows
+from bfpo.preferences.reading import Row, read_rows
 from bfpo.safehelp.tasks import Task, TaskSource
 
 # Suffixes of a task's file in a data folder, in search order.
@@ -33,9 +33,10 @@ class Resolved:
     rows: int
 
 
-def read_source(
-    task: Task, where: str, override: Path | None = None
-) -> tuple[list[tuple[int, dict[str, Any]]], Resolved]:
+Read = tuple[list[tuple[int, Row]], Resolved]
+
+
+def read_source(task: Task, where: str, override: Path | None = None) -> Read:
     """Read a task's rows, numbered from 1, with their origin.
 
     Args:
@@ -52,10 +53,7 @@ def read_source(
     assert source is not None
     if source.hub is None:
         assert source.file is not None
-        path = Path(where).parent / source.file
-        if not path.exists():
-            raise BfpoError(f"{where}, task {task.task!r}: no such file: {path}; {_remedy(task, source.file)}")
-        return _read_file(task, where, path, source.sha256, None)
+        return _read_file(task, where, Path(where).parent / source.file, source.sha256, None)
     if source.file is not None:
         path, revision = _hub_file(task, where, source)
         return _read_file(task, where, path, source.sha256, revision)
@@ -72,9 +70,7 @@ def file_in(folder: Path, task: Task) -> Path | None:
     return next((folder / name for name in names if (folder / name).exists()), None)
 
 
-def _read_file(
-    task: Task, where: str, path: Path, sha256: str | None, revision: str | None
-) -> tuple[list[tuple[int, dict[str, Any]]], Resolved]:
+def _read_file(task: Task, where: str, path: Path, sha256: str | None, revision: str | None) -> Read:
     if not path.is_file():
         raise BfpoError(f"{where}, task {task.task!r}: no such file: {path}; {_remedy(task, path.name)}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -85,9 +81,7 @@ def _read_file(
         )
     if path.suffix == ".txt":
         lines = path.read_text(encoding="utf-8").splitlines()
-        rows: list[tuple[int, dict[str, Any]]] = [
-            (number, {"text": line}) for number, line in enumerate(lines, 1) if line.strip()
-        ]
+        rows: list[tuple[int, Row]] = [(number, {"text": line}) for number, line in enumerate(lines, 1) if line.strip()]
     else:
         rows = read_rows(str(path), "train", None)
     if not rows:
@@ -107,7 +101,7 @@ def _hub_file(task: Task, where: str, source: TaskSource) -> tuple[Path, str | N
     return path, _commit(path)
 
 
-def _hub_rows(task: Task, where: str, source: TaskSource) -> tuple[list[tuple[int, dict[str, Any]]], Resolved]:
+def _hub_rows(task: Task, where: str, source: TaskSource) -> Read:
     import datasets
 
     assert source.hub is not None
@@ -132,10 +126,8 @@ def _commit(path: Path) -> str | None:
 
 def _unreachable(task: Task, where: str, error: Exception) -> BfpoError:
     reason = " ".join(str(error).split())[:200]
-    name = f"{task.task}.jsonl"
-    return BfpoError(
-        f"{where}, task {task.task!r}: its rows can't be loaded from the Hub ({reason}); {_remedy(task, name)}"
-    )
+    remedy = _remedy(task, f"{task.task}.jsonl")
+    return BfpoError(f"{where}, task {task.task!r}: its rows can't be loaded from the Hub ({reason}); {remedy}")
 
 
 def _remedy(task: Task, name: str) -> str:

@@ -6,30 +6,23 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.generation.protocol import Decoding
+from bfpo.microworld import oracle
+from bfpo.microworld.answers import AnswerKind, write_answer
+from bfpo.microworld.grammar import requests
 from bfpo.preferences.reading import Row
 from bfpo.safehelp.expressions import ExpressionError
 from bfpo.safehelp.items import ChoiceItem, Factor, PromptItem
 from bfpo.safehelp.preparations import prepare
 from bfpo.safehelp.sources import Resolved, file_in, read_source
-from bfpo.safehelp.tasks import EXPRESSIONS, MICROWORLD_TASKS, Task, read_suite, tasks_of
+from bfpo.safehelp.tasks import EXPRESSIONS, MICROWORLD_TASKS, Task, read_suite
 
 Split = Literal["validation", "test"]
-
-
-@dataclass(frozen=True)
-class Exact:
-    """The microworld oracle's judgment of one answer."""
-
-    verdict: str
-    p_help: float
-    is_safe: bool
-    is_refusal: bool
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class Suite:
     decoding: Decoding = field(default_factory=Decoding)
     sources: Mapping[str, Resolved] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
-    judge: Callable[[str, str], Exact] | None = None
+    judge: Callable[[str, str], oracle.OracleVerdict] | None = None
 
     @property
     def digest(self) -> str:
@@ -92,14 +85,14 @@ def load_suite(
     if name_or_path == "microworld":
         return microworld(split, per_kind)
     read = read_suite(name_or_path)
-    tasks = tasks_of(read)
-    unknown = sorted(set(data or {}) - {task.task for task in tasks})
+    names = [task.task for task in read.tasks]
+    unknown = sorted(set(data or {}) - set(names))
     if unknown:
-        names = [task.task for task in tasks]
         raise BfpoError(f"--data {unknown[0]}: suite {read.suite!r} has no such task{did_you_mean(unknown[0], names)}")
-    suite = Suite(read.suite, [], [], tuple(tasks), read.judges, read.decoding)
-    sources, files = dict(suite.sources), dict(suite.files)
-    for task in tasks:
+    items: list[PromptItem | ChoiceItem] = []
+    sources: dict[str, Resolved] = {}
+    files: dict[str, Path] = {}
+    for task in read.tasks:
         given = (data or {}).get(task.task) or (file_in(folder, task) if folder else None)
         if task.lm_eval:
             if given is not None:
@@ -108,12 +101,13 @@ def load_suite(
             continue
         rows, sources[task.task] = read_source(task, name_or_path, given)
         make = ItemMaker(task, sources[task.task].place)
-        items = [item for number, row in rows if (item := make(number, row))]
-        if not items:
+        made = [item for number, row in rows if (item := make(number, row))]
+        if not made:
             raise BfpoError(f"{sources[task.task].place}, task {task.task!r}: no row is left by 'where: {task.where}'")
-        for item in _drawn(items, limit):
-            (suite.prompts if isinstance(item, PromptItem) else suite.choices).append(item)  # pyright: ignore
-    return replace(suite, sources=sources, files=files)
+        items += _drawn(made, limit)
+    prompts = [item for item in items if isinstance(item, PromptItem)]
+    choices = [item for item in items if isinstance(item, ChoiceItem)]
+    return Suite(read.suite, prompts, choices, read.tasks, read.judges, read.decoding, sources, files)
 
 
 class ItemMaker:
@@ -133,17 +127,15 @@ class ItemMaker:
         values = self._values(row, where)
         if values is None:
             return None
-        cluster = str(number) if values["cluster"] is None else str(values["cluster"])
-        category = None if values["category"] is None else str(values["category"])
+        names = ("category", "cluster", "attack", "behavior", "reference")
+        category, cluster, *of_prompt = (None if values[name] is None else str(values[name]) for name in names)
+        cluster = str(number) if cluster is None else cluster
         if task.kind:
             if not values["prompt"].strip():
                 raise BfpoError(f"{where}, prompt: is empty")
-            extra = {
-                name: None if values[name] is None else str(values[name])
-                for name in ("attack", "behavior", "reference")
-            }
+            attack, behavior, reference = of_prompt
             return PromptItem(
-                task.task, str(number), task.kind, category, cluster=cluster, prompt=values["prompt"], **extra
+                task.task, str(number), task.kind, category, attack, cluster, values["prompt"], behavior, reference
             )
         choices, correct = _choices(values["choices"], values["correct"], where)
         labels = tuple(map(str, values["labels"] or ()))
@@ -198,9 +190,6 @@ def _drawn(items: list[Any], limit: int | None) -> list[Any]:
 
 def microworld(split: Split, per_kind: int) -> Suite:
     """The microworld's suite: prompts composed in ways never seen in training, judged exactly by an oracle."""
-    from bfpo.microworld.answers import AnswerKind, write_answer
-    from bfpo.microworld.grammar import requests
-
     if split not in ("validation", "test"):
         raise BfpoError(f"split {split!r}{did_you_mean(split, ('validation', 'test'))}: choose test or validation")
     rng = random.Random(f"safehelp {split}")
@@ -226,12 +215,5 @@ def microworld(split: Split, per_kind: int) -> Suite:
                 )
                 for factor, right, other in pairs
             ]  # fmt: skip
-    return Suite("microworld", prompts, choices, MICROWORLD_TASKS, decoding=Decoding(max_new_tokens=64), judge=_oracle)
-
-
-def _oracle(prompt: str, answer: str) -> Exact:
-    from bfpo.microworld.oracle import judge
-
-    verdict = judge(prompt, answer)
-    kind = verdict.kind.value if verdict.kind else "incoherent"
-    return Exact(kind, verdict.p_help, verdict.is_safe, verdict.is_refusal)
+    decoding = Decoding(max_new_tokens=64)
+    return Suite("microworld", prompts, choices, MICROWORLD_TASKS, decoding=decoding, judge=oracle.judge)

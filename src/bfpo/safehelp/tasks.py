@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from pydantic import Field
 from bfpo.config import Closed, parse_yaml, validated
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.generation.protocol import Decoding
-from bfpo.safehelp.expressions import Expression, ExpressionError, Template
+from bfpo.safehelp.expressions import ExpressionError, expression, template
 from bfpo.safehelp.figures import HEADLINE
 from bfpo.safehelp.items import FACTORS, Factor, Kind, Scored
 from bfpo.safehelp.metrics import METRICS
@@ -40,36 +40,20 @@ class TaskSource(Closed):
 class Task(Closed):
     """One task of a suite.
 
-    ``prompt`` is a Jinja template over the row's columns; the fields in `EXPRESSIONS` are Jinja expressions.
+    ``prompt`` is a Jinja template over the row's columns; the fields in `EXPRESSIONS` are Jinja expressions. Fields not
+    listed here are those of the items, `PromptItem` (with ``kind``) or `ChoiceItem` (with ``choices``).
 
     Attributes:
-        task: its name.
-        factor: the factor that it measures.
         license: license of the data.
         source: source of the rows; None for one of lm-eval's tasks.
         note: caveat for readers of the score.
         weight: weight in the aggregate of its factor.
-
         prepare: name of a function that adds columns to a row first (`bfpo.safehelp.preparations`).
         where: condition that selects rows; by default all.
-        prompt: text of the prompt.
-        category: category of the item.
-        cluster: the source that items share; the item itself by default.
-
-        kind: benign, borderline or harmful, for a task of sampled answers, which are judged.
-        attack: method by which the prompt is disguised.
-        behavior: description of the harmful behavior, for judges that use one.
-        reference: the answer to compare with, for a helpfulness judge.
         judge: kind of judge, for safety or for pairs with the reference.
-
-        choices: list of texts, for a task of log-likelihoods.
         correct: index of the correct choice, or a list of 0 and 1.
-        labels: one label per choice.
-        scored: "choice" for log P(choice | prompt), "prompt" for log P(prompt | choice).
-        delimiter: text between the two, left out after a chat template.
         metrics: names of metrics; the first is the task's main metric.
         chance: score of guessing on the first metric.
-
         lm_eval: name of a task in lm-eval, which runs it.
     """
 
@@ -116,14 +100,14 @@ class Task(Closed):
             return METRICS[self.metrics[0]].higher_is_better
         return HEADLINE[self.factor].higher_is_better
 
-    def compiled(self, field: str) -> Template | Expression | None:
-        """The template or expression of a field, if it is set.
+    def compiled(self, field: str) -> Callable[[Mapping[str, Any]], Any] | None:
+        """The template or expression of a field as a function of a row, if it is set.
 
         Raises:
             ExpressionError: if it doesn't compile.
         """
         source = getattr(self, field)
-        return None if source is None else (Template if field == "prompt" else Expression)(source)
+        return None if source is None else (template if field == "prompt" else expression)(source)
 
 
 EXPRESSIONS = ("where", "category", "cluster", "attack", "behavior", "reference", "choices", "correct", "labels")
@@ -139,14 +123,14 @@ class SuiteFile(Closed):
         about: one sentence on the suite.
         judges: default safety judges, the primary judge first.
         decoding: default decoding.
-        tasks: tasks, or ``SUITE/TASK`` for one of a packaged suite.
+        tasks: its tasks; in the file, ``SUITE/TASK`` stands for one of a packaged suite.
     """
 
     suite: str
     about: str
     judges: tuple[str, ...] = ()
     decoding: Decoding = Decoding()
-    tasks: tuple[Task | str, ...] = Field(min_length=1)
+    tasks: tuple[Task, ...] = Field(min_length=1)
 
 
 def packaged_suites() -> dict[str, str]:
@@ -183,23 +167,16 @@ def parse_suite(text: str, where: str) -> SuiteFile:
     if not isinstance(values, dict):
         raise BfpoError(f"{where}: is a {type(values).__name__}; write a mapping with 'suite', 'about' and 'tasks'")
     written = values.get("tasks")
-    entries = written if isinstance(written, list) else []
     tasks = tuple(
-        entry if isinstance(entry, str) else _task(entry, number, where) for number, entry in enumerate(entries)
+        _included(entry, where) if isinstance(entry, str) else _task(entry, number, where)
+        for number, entry in enumerate(written if isinstance(written, list) else [])
     )
-    head = {key: value for key, value in values.items() if key != "tasks"}
-    read = tuple(_included(task, where) if isinstance(task, str) else task for task in tasks)
-    suite = validated(SuiteFile, {**head, "tasks": read}, where)
-    names = [task.task for task in tasks_of(suite)]
+    suite = validated(SuiteFile, values | {"tasks": tasks}, where)
+    names = [task.task for task in suite.tasks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BfpoError(f"{where}: two tasks are called {twice[0]!r}; give each its own name")
     return suite
-
-
-def tasks_of(suite: SuiteFile) -> list[Task]:
-    """The tasks of a suite file."""
-    return [task for task in suite.tasks if isinstance(task, Task)]
 
 
 def list_tasks(suite: str | None = None) -> list[dict[str, Any]]:
@@ -214,7 +191,7 @@ def list_tasks(suite: str | None = None) -> list[dict[str, Any]]:
             rows += [_row("microworld", task) for task in MICROWORLD_TASKS]
         else:
             read = read_suite(name)
-            rows += [_row(read.suite, task) for task in tasks_of(read)]
+            rows += [_row(read.suite, task) for task in read.tasks]
     return rows
 
 
@@ -304,7 +281,7 @@ def _included(name: str, where: str) -> Task:
     packaged = packaged_suites()
     if suite not in packaged:
         raise BfpoError(f"{where}: no packaged suite {suite!r}{did_you_mean(suite, packaged)} to take {name!r} from")
-    known = {entry.task: entry for entry in tasks_of(parse_suite(packaged[suite], suite))}
+    known = {entry.task: entry for entry in parse_suite(packaged[suite], suite).tasks}
     if task not in known:
         raise BfpoError(f"{where}: suite {suite!r} has no task {task!r}{did_you_mean(task, known)}")
     return known[task]
