@@ -73,7 +73,7 @@ def test_answers_to_the_queue_are_merged_in_the_next_run(half_labeled, tmp_path)
         (["--judge", "microworld-oracle", "--flags", "hard"], "write posterior, probability, or verdict"),
         (["--judge", "microworld-oracle", "--error", "0.9"], "write sensitivity,specificity"),
         (["--judge", "microworld-oracle", "--error", "1,1", "--error", "1,1"], "given 2 times for 1 judges"),
-        (["--judge", "microworld-oracle", "--help-judge", "microworld-oracle"], "microworld-oracle"),
+        (["--judge", "microworld-oracle", "--helpfulness-judge", "microworld-oracle"], "microworld-oracle"),
         ([], "need a judge"),
     ],
 )

@@ -26,7 +26,7 @@ def report(
         bool, typer.Option("--card", help="Write a Hugging Face model card for one run instead of a page.")
     ] = False,
 ) -> None:
-    """Write a self-contained HTML page with every plot as PNG and SVG, or a model card."""
+    """Write a self-contained HTML page and its plots as PNG and SVG files, or a model card."""
     from bfpo.errors import BfpoError
 
     if card and (len(runs) != 1 or baseline):
