@@ -129,18 +129,18 @@ def _print(report: LabelingReport, output: Path, as_json: bool) -> None:
 def _report_lines(report: LabelingReport) -> list[str]:
     safety, order = report.safety, report.order
     lines = [
-        f"safety: kept {safety['people']:,} flags of people, a judge filled {safety['judge']:,}, "
+        f"safety: kept {safety['people']:,} human flags, a judge filled in {safety['judge']:,}, "
         f"{safety['unparsed']:,} stay unknown (no verdict could be read)",
-        f"order: kept {order['people']:,} of people, a judge filled {order['judge']:,} (swapped: {report.turned:,}), "
-        f"{order['unknown']:,} stay unknown",
+        f"order: kept {order['people']:,} human labels, a judge filled in {order['judge']:,} "
+        f"(swapped: {report.turned:,}), {order['unknown']:,} stay unknown",
     ]
     prior = "unknown" if report.prior is None else f"{report.prior:.3f}"
-    lines.append(f"flags filled by {report.flags}; share of safe answers by people's labels: {prior}")
+    lines.append(f"filled flags: {report.flags}; share of safe answers by human labels: {prior}")
     if report.flags == "posterior":
         lines.append("the posterior is best for one answer; over many pairs --flags verdict may train a safer model")
     for name, found in zip(report.judges, report.errors, strict=True):
         if found is None:
-            lines.append(f"{name}: too few answers labeled by people to estimate its error")
+            lines.append(f"{name}: too few human labels to estimate its error")
         else:
             safe, unsafe = found.specificity, found.sensitivity
             seen = f"from {safe.n:,} safe and {unsafe.n:,} unsafe answers" if safe.n else "as given"
