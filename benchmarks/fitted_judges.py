@@ -157,7 +157,7 @@ def written(parts: dict[str, dict[str, Any]]) -> str:
 Made by `python benchmarks/fitted_judges.py` on the public samples next to the checkout (not part of the repository),
 with seed 0 and the defaults of `bfpo judge fit`: logistic regression on the words and parts of words that occur in the
 prompt, the answer and the answer's opening, weighted by idf. Figures are out of fold, with all answers to a prompt in
-the same fold; probabilities are scaled with the other folds' scores. Intervals (95 %) count prompts: GPTFuzz
+the same fold; probabilities are scaled with the other folds' scores. Intervals (95 %) are over prompts: GPTFuzz
 has {made["gptfuzz"]:,}, DiaSafety {made["diasafety"]:,}, PKU {made["pku"]:,}, XSTest {made["xstest"]:,}.
 Sensitivity is for unsafe answers, on XSTest for refusals; ECE has ten bins of equal mass.
 

@@ -1,7 +1,7 @@
 """Memory and start-up time of training on 10,000 and 100,000 short pairs, in a first and a second run.
 
 Whatever grows with the data must be on disk: anonymous resident memory (`RssAnon`) is sampled while a process encodes,
-scores the reference and takes three steps with the embedded model of 0.9M weights.
+scores the reference and takes three steps with the bundled model of 0.9M weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STARTED = time.time()
 
 
 def write_pairs(path: Path, count: int) -> None:
-    """Write pairs of random words from the embedded tokenizer: 12 per prompt, 20 per answer."""
+    """Write pairs of random words from the bundled tokenizer: 12 per prompt, 20 per answer."""
     from bfpo.models import MICROWORLD, load_tokenizer
 
     words = [word[1:] for word in load_tokenizer(MICROWORLD).get_vocab() if word[1:].isalpha()]
@@ -123,7 +123,7 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     arguments.out.write_text(
-        "# Training on many pairs\n\nMade by `make bench-streaming`: short pairs, the embedded model with 0.9M "
+        "# Training on many pairs\n\nMade by `make bench-streaming`: short pairs, the bundled model with 0.9M "
         "weights, 2 cores. The first run encodes the data and scores the reference; the second run finds both on disk."
         f"\n\n{text}\n"
     )

@@ -43,7 +43,7 @@ print(pairs[1]["chosen"], pairs[1]["chosen_is_safe"])
 import torch
 
 labeling = bfpo.GlobalPreference(b1=3.0, alpha=0.5)
-print(labeling.target(better_is_safe=False, worse_is_safe=True))  # the pair is turned around: -1
+print(labeling.target(better_is_safe=False, worse_is_safe=True))  # the preference is reversed: -1
 policy, reference = torch.tensor([-12.0, -15.0]), torch.tensor([-13.0, -14.0])  # log-probabilities of two answers
 print(bfpo.bfpo_loss(policy[:1], policy[1:], reference[:1], reference[1:], False, True, beta=0.1, labeling=labeling))
 
@@ -59,7 +59,7 @@ labels = bfpo.GroupLabels(
 print(objective(logps, labels))  # one loss for each group
 
 # %% load_model, load_tokenizer
-model = bfpo.load_model("microworld")  # a folder, an adapter's folder, a .gguf file, a Hub name, or the embedded model
+model = bfpo.load_model("microworld")  # a folder, an adapter's folder, a .gguf file, a Hub name, or the bundled model
 tokenizer = bfpo.load_tokenizer("microworld")
 
 # %% BFPOConfig, BFPOTrainer

@@ -1,4 +1,4 @@
-"""``python -m studies``: commands for the studies and for pretraining the embedded model."""
+"""``python -m studies``: commands for the studies and for pretraining the bundled model."""
 
 from __future__ import annotations
 

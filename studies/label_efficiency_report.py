@@ -123,7 +123,8 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         "judge's verdict used as a flag. *Rescaled* means training on verdicts with the beta and alpha that compensate "
         "for the judge's estimated error on average (`rescaled` in `studies/label_efficiency.py`). "
         "The helpfulness set, which is the buffer, keeps its scores in all arms. "
-        f"{SCALE.steps} steps of {SCALE.batch_size} groups; {PER_KIND} prompts of each kind on unseen compositions. "
+        f"{SCALE.steps} steps of {SCALE.batch_size} groups; {PER_KIND} prompts of each kind, whose actions and "
+        "objects were never combined in training. "
         f"{summary['cells_wanted'] - summary['cells_missing']} of {summary['cells_wanted']} runs are done.",
         "",
         "![Scores by share of human labels, and by the judge's error](label-efficiency.png)",

@@ -29,7 +29,7 @@ def logits(model, tokenizer):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the embedded model, to be broken."""
+    """A copy of the bundled model, to be broken."""
     return Path(shutil.copytree(MICROWORLD, tmp_path / "model"))
 
 
@@ -43,7 +43,7 @@ def test_no_other_file_loads_models():
     assert [str(path.relative_to(root)) for path in root.rglob("*.py") if loads(path)] == ["models.py"]
 
 
-def test_the_embedded_model_has_a_name_unless_a_folder_has_it(tmp_path, monkeypatch, folder):
+def test_the_bundled_model_has_a_name_unless_a_folder_has_it(tmp_path, monkeypatch, folder):
     assert load_config("microworld").to_dict() == load_config(MICROWORLD).to_dict()
     folder.rename(tmp_path / "microworld")
     monkeypatch.chdir(tmp_path)

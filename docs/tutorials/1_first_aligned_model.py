@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 1. Your first aligned model
 #
-# In this tutorial you train a small chat model to be safe without making it less helpful. Everything runs offline on two CPU
-# cores in a few minutes: `bfpo` carries a closed little world of everyday requests (the *microworld*), with a pretrained chat
-# model of 0.9M parameters. The code is the same as for a 7B model; only the sizes differ.
+# In this tutorial you train a small chat model to be safe without making it less helpful. Everything runs offline on two CPU cores in a
+# few minutes: `bfpo` ships with a small closed world of everyday requests (the *microworld*) and a pretrained chat model of 0.9M
+# parameters. The code is the same as for a 7B model; only the sizes differ.
 #
-# Run it as a script, `python docs/tutorials/1_first_aligned_model.py`, or cell by cell in an editor that knows `# %%` cells.
+# Run it as a script, `python docs/tutorials/1_first_aligned_model.py`, or cell by cell in an editor that supports `# %%` cells.
 
 # %%
 import json
@@ -25,8 +25,8 @@ folder = Path("runs/tutorial")
 # %% [markdown]
 # ## The data
 #
-# `bfpo microworld data` writes three sets in the shapes of public ones. We need two: pairs with safety flags (like
-# PKU-SafeRLHF), and prompts with four scored answers and no flags (like UltraFeedback).
+# `bfpo microworld data` writes three sets in the formats of public ones. We need two: pairs with safety flags (like PKU-SafeRLHF), and
+# prompts with four scored answers and no flags (like UltraFeedback).
 
 # %%
 subprocess.run([sys.executable, "-m", "bfpo", "microworld", "data", folder / "data"], check=True)
@@ -41,8 +41,8 @@ print(json.dumps({name: conflict[name] for name in columns}, indent=2))
 #
 # ## One label from two preferences
 #
-# BFPO's labeling function folds the order of helpfulness and the two flags into one number, the label T of the pair. Training
-# draws β times the margin of the pair (how much more the model favors the first answer than it did before) to T.
+# BFPO's labeling function folds the order of helpfulness and the two flags into one number, the label T of the pair. Training pulls β
+# times the pair's margin (how much more the model favors the first answer than it did before) toward T.
 
 # %%
 labeling = bfpo.GlobalPreference()  # the paper's constants: b1 = 3, alpha = 1/2
@@ -53,8 +53,8 @@ for better in (True, False):
         print(f"{words[0]:12}  {words[1]:12}  {labeling.target(better, worse).item():+.1f}")
 
 # %% [markdown]
-# Where the more helpful answer is unsafe and the other one is safe, the label is -1: the preference is turned around. Two safe
-# answers get +1/2, the plain preference for help. [BFPO in formulas](../concepts.md) derives all of it.
+# Where the more helpful answer is unsafe and the other one is safe, the label is -1: the preference is reversed. Two safe answers get
+# +1/2, the plain preference for helpfulness. [BFPO in formulas](../concepts.md) derives all of it.
 #
 # ## Training
 #
@@ -105,34 +105,27 @@ figure.savefig(folder / "cells.png", dpi=120)
 # %% [markdown]
 # ![Over 60 steps the gaps of SU and US fall from 1 toward 0, SS from .5 to .3, and UU stays at .5 to .6](images/cells.png)
 #
-# The mixed cells move first: SU reaches its label, and US (the pairs to turn around) is on its way. SS follows slowly. UU hardly moves:
-# of two unsafe answers the label prefers the less helpful one, which is the opposite of what every other pair teaches.
+# The mixed cells move first: SU reaches its label, and US (the pairs to reverse) is on its way. SS follows slowly. UU hardly moves: of
+# two unsafe answers the label prefers the less helpful one, the opposite of what pairs of two safe answers teach.
 #
 # ## Ask it something
 #
-# The result is an ordinary `save_pretrained` folder, so plain transformers can load it.
+# The result is an ordinary `save_pretrained` folder, so plain transformers can load it. Here `bfpo` loads both models, because only
+# `bfpo` knows the name `microworld`.
+
 
 # %%
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-
-def ask(model_folder: str, question: str) -> str:
-    model = (
-        bfpo.load_model(model_folder)
-        if model_folder == "microworld"
-        else AutoModelForCausalLM.from_pretrained(model_folder)
-    )
-    tokenizer = AutoTokenizer.from_pretrained(run.folder)
+def ask(name: str, question: str) -> str:
+    model, tokenizer = bfpo.load_model(name), bfpo.load_tokenizer(name)
     messages = [{"role": "user", "content": question}]
     inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    output = model.generate(**inputs, max_new_tokens=60, do_sample=False)
+    output = model.generate(**inputs.to(model.device), max_new_tokens=60, do_sample=False)
     return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
-for question in (conflict["prompt"],):
-    print("asked:  ", question)
-    print("before: ", ask("microworld", question))
-    print("after:  ", ask(str(run.folder), question))
+print("asked:  ", conflict["prompt"])
+print("before: ", ask("microworld", conflict["prompt"]))
+print("after:  ", ask(str(run.folder), conflict["prompt"]))
 
 # %% [markdown]
 # One answer proves little. Tutorial 2, [Is it safe and helpful?](2_safe_and_helpful.md), measures both models on prompts that

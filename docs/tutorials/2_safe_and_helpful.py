@@ -14,9 +14,9 @@ folder = Path("runs/tutorial")
 # %% [markdown]
 # ## Evaluate
 #
-# A suite is a set of tasks. The `microworld` suite asks three kinds of questions in combinations that no training data contains:
-# *benign* ones, *harmful* ones, and *borderline* ones that look harmful and are not. An exact oracle judges the answers. For real
-# models use `bfpo.load_suite("core")` and name a judge ([Evaluate and compare](../how-to/evaluate.md)).
+# A suite is a set of tasks. The `microworld` suite asks three kinds of questions: *benign* ones, *harmful* ones, and *borderline* ones
+# that look harmful but are not. They combine actions and objects that never occur together in the training data. An exact oracle judges
+# the answers. For real models use `bfpo.load_suite("core")` and name a judge ([Evaluate and compare](../how-to/evaluate.md)).
 
 # %%
 suite = bfpo.load_suite("microworld", per_kind=200)
@@ -31,8 +31,8 @@ for figure in ("helpful", "harmless", "over_refusal", "incoherent"):
 # %% [markdown]
 # ## How sure are we?
 #
-# Both models answered the same prompts, so `compare` pairs them: what makes a prompt hard for both cancels. An interval that leaves
-# out 0 is a difference that these prompts can tell from chance.
+# Both models answered the same prompts, so `compare` pairs them: whatever makes a prompt hard for both models cancels out. If an interval
+# excludes 0, these prompts can tell the difference from chance.
 
 # %%
 comparison = bfpo.compare(runs["base"], runs["aligned"])
@@ -59,5 +59,5 @@ print(f"open {report.page}")
 # BFPO it is helpful and harmless. The shaded regions hold each model's true position with 95 % confidence. Look at what it cost,
 # too: the aligned model gives a few more answers that make no sense (`incoherent`).
 #
-# What this doesn't show: one training seed says nothing about the next one (`bfpo compare` takes several seeds per side), and the microworld is
-# easy. [Results](../results/README.md) has more.
+# What this doesn't show: one training seed says nothing about another (`bfpo compare` takes several seeds per side), and the microworld
+# is easy. [Results](../results/README.md) has more.

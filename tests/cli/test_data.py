@@ -1,4 +1,4 @@
-"""Tests of ``bfpo data``: its output on the embedded tokenizer, and that text from data is never markup."""
+"""Tests of ``bfpo data``: its output on the bundled tokenizer, and that text from data is never markup."""
 
 import json
 

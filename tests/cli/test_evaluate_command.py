@@ -44,7 +44,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
-    """A LoRA adapter of the embedded model, after two steps."""
+    """A LoRA adapter of the bundled model, after two steps."""
     folder = tmp_path_factory.mktemp("adapter")
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in safety_set(16, 0)))
     recipe = {

@@ -32,8 +32,8 @@ def test_labels_are_filled_and_counted(half_labeled, tmp_path):
     output, cache = tmp_path / "out.jsonl", tmp_path / "verdicts.sqlite"
     done = run(half_labeled, "--judge", "microworld-oracle:0.1,0.1,3", "-o", output, "--cache", cache)
     assert done.exit_code == 0, done.output
-    assert "kept 80 flags of people, a judge filled 40, 0 stay unknown" in done.output
-    assert "flags filled by posterior" in done.output
+    assert "kept 80 human flags, a judge filled in 40, 0 stay unknown" in done.output
+    assert "filled flags: posterior" in done.output
     assert "sensitivity" in done.output
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert all(0 < row["chosen_is_safe"] < 1 for row in rows[40:])
@@ -61,7 +61,7 @@ def test_answers_to_the_queue_are_merged_in_the_next_run(half_labeled, tmp_path)
         row["asks"] = dict.fromkeys(row["asks"], False)
     queue.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = run(half_labeled, *options, "-o", again, "--answers", queue)
-    assert "kept 90 flags of people, a judge filled 30, 0 stay unknown" in done.output
+    assert "kept 90 human flags, a judge filled in 30, 0 stay unknown" in done.output
     left = [json.loads(line)["row"] for line in (tmp_path / "again.queue.jsonl").read_text().splitlines()]
     assert sorted(left) == sorted(row["row"] for row in rows[5:])
 
@@ -73,7 +73,7 @@ def test_answers_to_the_queue_are_merged_in_the_next_run(half_labeled, tmp_path)
         (["--judge", "microworld-oracle", "--flags", "hard"], "write posterior, probability, or verdict"),
         (["--judge", "microworld-oracle", "--error", "0.9"], "write sensitivity,specificity"),
         (["--judge", "microworld-oracle", "--error", "1,1", "--error", "1,1"], "given 2 times for 1 judges"),
-        (["--judge", "microworld-oracle", "--help-judge", "microworld-oracle"], "microworld-oracle"),
+        (["--judge", "microworld-oracle", "--helpfulness-judge", "microworld-oracle"], "microworld-oracle"),
         ([], "need a judge"),
     ],
 )

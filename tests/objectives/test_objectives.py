@@ -145,6 +145,15 @@ def test_mean_reduction_needs_an_explicit_beta(name):
     assert build_objective(name, {"reduction": "mean", "beta": 2.0}).beta == 2.0
 
 
+def test_mean_reduction_alone_suffices_for_an_objective_without_beta(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class WithoutBeta:
+        reduction: str = "sum"
+
+    monkeypatch.setitem(registry.OBJECTIVES, "plain", WithoutBeta)
+    assert build_objective("plain", {"reduction": "mean"}) == WithoutBeta("mean")
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -49,7 +49,7 @@ def stub_run(folder):
 
 
 def model_run(folder):
-    """The embedded model on a few prompts of its world."""
+    """The bundled model on a few prompts of its world."""
     return evaluate(
         "microworld",
         load_suite("microworld", per_kind=3),

@@ -25,21 +25,21 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN RUN...",
+            metavar="RUN",
             help="Folders that 'bfpo evaluate' wrote; join training seeds of one model by commas: A1,A2,A3.",
         ),
     ],
     baseline: Annotated[str | None, typer.Option(help="Run to compare the others with; the first by default.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Include tasks, categories and attacks.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show every task, category and attack.")] = False,
     fail_if_worse: Annotated[
         bool,
         typer.Option(
-            "--fail-if-worse", help="Exit with 1 if a model is worse in a declared endpoint at adjusted p < .05."
+            "--fail-if-worse", help="Exit with 1 if a model is worse in helpful or harmless, at adjusted p < .05."
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON.")] = False,
 ) -> None:
-    """Compare models prompt by prompt, with intervals and tests; runs must agree in everything but the model."""
+    """Compare models prompt by prompt; prompts, judges and decoding must agree (seed and batch size may differ)."""
     from bfpo.safehelp.compare import compare_models
 
     if baseline is not None:

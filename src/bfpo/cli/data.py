@@ -22,7 +22,7 @@ Rename = Annotated[
     list[str] | None, typer.Option("--column", metavar="THEIRS=OURS", help="Rename a column; repeatable.")
 ]
 Unknown = Annotated[
-    str | None, typer.Option(help="Policy for rows without safety flags: error, drop, or a probability.")
+    str | None, typer.Option(help="Policy for rows without safety flags: error, drop, or a probability of being safe.")
 ]
 
 
@@ -108,7 +108,9 @@ def list_sets() -> None:
 def show(
     source: Source,
     count: Annotated[int, typer.Option("-n", min=1, help="Number of rows to show.")] = 3,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Show tokens and their ids, answers in color.")] = False,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Also show the tokens and their ids, with answers in color.")
+    ] = False,
     tokenizer: Annotated[str, typer.Option(help="Tokenizer for --tokens.")] = "microworld",
     max_length: Annotated[
         int, typer.Option(min=2, help="Largest number of tokens in prompt and answer, for --tokens.")

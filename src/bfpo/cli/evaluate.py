@@ -32,7 +32,7 @@ def evaluate(
     name: options.Name = None,
     judge: options.Judge = None,
     second_judge: options.SecondJudge = None,
-    help_judge: options.HelpJudge = None,
+    helpfulness_judge: options.HelpfulnessJudge = None,
     judge_errors: options.JudgeErrors = None,
     labeling_judge: options.LabelingJudge = None,
     endpoint: options.Endpoint = None,
@@ -65,7 +65,7 @@ def evaluate(
     loaded = load_suite(
         suite, data=_files(data), folder=data_folder, limit=limit, split=split, per_kind=per_kind  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
-    judges, helpfulness_judge = _judges(loaded, judge, second_judge), _help_judge(help_judge)
+    judges, comparing_judge = _judges(loaded, judge, second_judge), _helpfulness_judge(helpfulness_judge)
     error = _judge_error(judge_errors)
     generator = _generator(model, endpoint, api_key_env, system_prompt, chat=chat)
     loaded = _runnable(loaded, generator)
@@ -80,7 +80,7 @@ def evaluate(
     folder = output or Path("runs") / "evaluations" / f"{name}-{loaded.name}"
     _run(
         generator, loaded, folder, as_json, name=name, decoding=decoding, judges=judges,
-        helpfulness_judge=helpfulness_judge, judge_error=error, labeling_judge=labeling_judge, limit=limit,
+        helpfulness_judge=comparing_judge, judge_error=error, labeling_judge=labeling_judge, limit=limit,
     )  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def _judge_error(given: str | None) -> JudgeError | None:
     return JudgeError.from_counts(unsafe_found, unsafe, safe_found, safe)
 
 
-def _help_judge(spec: str | None) -> Any:
+def _helpfulness_judge(spec: str | None) -> Any:
     if spec is None:
         return None
     from bfpo.judges.helpfulness import load_helpfulness_judge

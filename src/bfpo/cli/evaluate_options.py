@@ -15,20 +15,22 @@ Model = Annotated[
 ]
 Suite = Annotated[
     str | None,
-    typer.Option(help="core, paper, microworld, or a YAML file; by default core, or microworld for that model."),
+    typer.Option(
+        help="core, paper, microworld, or a YAML file; by default core, or microworld if MODEL is microworld."
+    ),
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; an interrupted run resumes from it.")]
 Name = Annotated[str | None, typer.Option(help="Name of the model in tables; by default the folder's name.")]
 Judge = Annotated[str | None, typer.Option(help="Safety judge ('bfpo judge list'); by default the suite's.")]
 SecondJudge = Annotated[str | None, typer.Option(help="Second safety judge; the report shows how far the two agree.")]
-HelpJudge = Annotated[
+HelpfulnessJudge = Annotated[
     str | None, typer.Option(help="Judge of helpfulness, for tasks that compare answers with references (AlpacaEval).")
 ]
 JudgeErrors = Annotated[
     str | None,
     typer.Option(
         metavar="A/B,C/D",
-        help="Correct rates for a judge that flagged A of B unsafe and passed C of D safe labeled answers.",
+        help="Add rates corrected for a judge that flagged A of B unsafe and passed C of D safe labeled answers.",
     ),
 ]
 LabelingJudge = Annotated[
@@ -36,7 +38,9 @@ LabelingJudge = Annotated[
 ]
 Endpoint = Annotated[str | None, typer.Option(metavar="URL", help="OpenAI-compatible server, up to and including /v1.")]
 ApiKeyEnv = Annotated[str | None, typer.Option(help="Environment variable that holds the server's key.")]
-Samples = Annotated[int | None, typer.Option(min=1, help="Answers to each prompt; by default the suite's, 1.")]
+Samples = Annotated[
+    int | None, typer.Option(min=1, help="Answers to each prompt; by default the suite's (1 unless it sets one).")
+]
 Temperature = Annotated[
     float | None, typer.Option(min=0.0, help="Sampling temperature, 0 for greedy; by default the suite's.")
 ]
@@ -44,13 +48,20 @@ TopP = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Probability mass to sample from; by default the suite's.")
 ]
 MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens; by default the suite's.")]
-Seed = Annotated[int | None, typer.Option(help="Random seed for sampling; by default the suite's, 0.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Answers sampled at once; by default the suite's, 256.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Random seed for sampling; by default the suite's (0 unless it sets one).")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Answers to sample at once; by default the suite's (256 unless it sets one)."),
+]
 SystemPrompt = Annotated[str | None, typer.Option(help="System prompt to put before every prompt.")]
 Chat = Annotated[bool, typer.Option("--chat/--no-chat", help="Use the model's chat template, if it has one.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Largest number of items per task, selected by a fixed hash.")]
 Data = Annotated[list[str] | None, typer.Option(metavar="TASK=FILE", help="Local file for a task; repeatable.")]
-DataFolder = Annotated[Path | None, typer.Option(help="Folder with local files TASK.jsonl.")]
+DataFolder = Annotated[
+    Path | None, typer.Option(help="Folder of local files named TASK.jsonl (or .json, .csv, .parquet, .txt).")
+]
 Split = Annotated[str, typer.Option(help="Microworld split: test, or validation for choosing settings.")]
 PerKind = Annotated[int, typer.Option(min=2, max=2000, help="Microworld prompts of each kind.")]
 ListOnly = Annotated[bool, typer.Option("--list", help="List the suites' tasks and exit.")]

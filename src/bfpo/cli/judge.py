@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Fit judges and check them against labels.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-TargetOption = Annotated[str, typer.Option(help="Label to judge: safety or refusal.")]
+TargetOption = Annotated[str, typer.Option(help="What the judge decides: safety or refusal.")]
 CacheOption = Annotated[
-    Path | None, typer.Option(help="Cache of earlier verdicts; by default in $BFPO_CACHE or ~/.cache/bfpo.")
+    Path | None,
+    typer.Option(help="File of cached verdicts; by default verdicts.sqlite in $BFPO_CACHE or ~/.cache/bfpo."),
 ]
+LABELS_HELP = "File of labeled answers, with columns prompt, answer, and is_safe or is_refusal."
 
 
 @app.command("list")
@@ -41,16 +43,19 @@ def list_judges(as_json: AsJson = False) -> None:
         rows = [{"name": kind.name, "argument": kind.argument, "summary": kind.summary} for kind in kinds]
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table("judge", "after the colon", "description", box=None, pad_edge=False)
+    table = Table("judge", "argument", "description", box=None, pad_edge=False)
     for kind in kinds:
         table.add_row(Text(kind.name), Text(kind.argument), Text(kind.summary))
     Console().print(table)
-    typer.echo("A folder is a fitted judge, a YAML file describes one, any other file holds verdicts.")
+    typer.echo(
+        "Name a judge as JUDGE:ARGUMENT, or JUDGE alone if it needs no argument. Without JUDGE, a folder means a "
+        "fitted judge,\na YAML file a configured one, and a JSONL, JSON, CSV or Parquet file stored verdicts."
+    )
 
 
 @app.command()
 def fit(
-    labels: Annotated[str, typer.Argument(help="Labeled answers: prompt, answer, is_safe or is_refusal.")],
+    labels: Annotated[str, typer.Argument(help=LABELS_HELP)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the judge.")],
     target: TargetOption = "safety",
     source: Annotated[str | None, typer.Option(help="Use only answers from this source.")] = None,
@@ -84,20 +89,22 @@ def fit(
 @app.command()
 def check(
     judge: Annotated[str, typer.Argument(help="Judge, named as in 'bfpo judge list'.")],
-    labels: Annotated[str, typer.Option("--labels", help="Labeled answers: prompt, answer, is_safe or is_refusal.")],
+    labels: Annotated[str, typer.Option("--labels", help=LABELS_HELP)],
     target: TargetOption = "safety",
-    second: Annotated[str | None, typer.Option(help="Second judge; the report shows how far the two agree.")] = None,
+    second: Annotated[str | None, typer.Option(help="Second judge; also print how far the two agree.")] = None,
     column: Rename = None,
     cache: CacheOption = None,
     plot: Annotated[Path | None, typer.Option(help="PNG file for the reliability diagram.")] = None,
     save_verdicts: Annotated[
-        Path | None, typer.Option(help="File for the verdicts, which can itself serve as a judge.")
+        Path | None, typer.Option(help="File to save the verdicts to; it can be named as a judge later.")
     ] = None,
-    save_scaled: Annotated[Path | None, typer.Option(help="YAML file for the judge with its fitted scaling.")] = None,
+    save_scaled: Annotated[
+        Path | None, typer.Option(help="YAML file for the judge with Platt scaling, fitted to these labels.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed for the bootstrap.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Check a judge against people's labels: accuracy, errors, AUC, calibration, kappa, all with 95 % intervals."""
+    """Check a judge against labels: accuracy, sensitivity, specificity, AUC, ECE and kappa, with 95 % intervals."""
     from bfpo.judges import load_judge
     from bfpo.judges.checking import agreement_of, check_judge, probabilities_of
     from bfpo.judges.labels import load_labels
@@ -135,8 +142,10 @@ def check(
 @app.command()
 def rate(
     judge: Annotated[str, typer.Argument(help="Judge, named as in 'bfpo judge list'.")],
-    answers: Annotated[str, typer.Option("--answers", help="Answers without labels: prompt, answer.")],
-    labels: Annotated[str, typer.Option("--labels", help="Labeled answers to estimate the judge's error from.")],
+    answers: Annotated[
+        str, typer.Option("--answers", help="Unlabeled answers: a file with columns prompt and answer.")
+    ],
+    labels: Annotated[str, typer.Option("--labels", help="File of labeled answers that show the judge's error.")],
     column: Rename = None,
     cache: CacheOption = None,
     as_json: AsJson = False,

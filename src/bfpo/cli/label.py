@@ -23,23 +23,25 @@ Errors = Annotated[
     typer.Option(
         "--error",
         metavar="SENSITIVITY,SPECIFICITY",
-        help="Known error of a judge; give one for each --judge, in order.",
+        help="A judge's known sensitivity and specificity; give one pair per --judge, in order.",
     ),
 ]
 Answers = Annotated[
     list[str] | None,
-    typer.Option(help="Queue of an earlier run in which people filled in 'asks'; repeatable."),
+    typer.Option(help="Queue file of an earlier run, with 'asks' filled in by people; repeatable."),
 ]
 
 
 def label(
-    preferences: Annotated[str | None, typer.Argument(help="A file, or a data set on the Hub.")] = None,
+    preferences: Annotated[
+        str | None, typer.Argument(help="A file, a name from 'bfpo data list', or a data set on the Hub.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="JSONL file to write (JSON for a fitted labeling).")
     ] = None,
     judge: Annotated[list[str] | None, typer.Option("--judge", help="Safety judge; repeatable.")] = None,
-    help_judge: Annotated[
-        str | None, typer.Option("--help-judge", help="Helpfulness judge, for pairs without an order.")
+    helpfulness_judge: Annotated[
+        str | None, typer.Option(help="Helpfulness judge, for pairs without an order.")
     ] = None,
     flags: Annotated[
         str | None,
@@ -47,17 +49,19 @@ def label(
     ] = None,
     error: Errors = None,
     answers: Answers = None,
-    labeling: Annotated[Path | None, typer.Option(help="Fitted labeling to order the queue by.")] = None,
+    labeling: Annotated[
+        Path | None, typer.Option(help="File that --fit-preference wrote; its labeling function ranks the queue.")
+    ] = None,
     cache: CacheOption = None,
     split: Split = "train",
     revision: Revision = None,
     rename: Rename = None,
     fit_preference: Annotated[
-        Path | None, typer.Option(help="Instead, fit b1 and alpha to this file of overall judgments.")
+        Path | None, typer.Option(help="Label nothing; fit b1 and alpha to this file of overall judgments.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Fill in missing labels with judges and queue the rows most worth labeling by hand, or fit b1 and alpha."""
+    """Fill in missing labels with judges and queue rows for people, or fit BFPO's labeling function (b1, alpha)."""
     if fit_preference is not None:
         if preferences or judge:
             raise BfpoError("--fit-preference labels nothing: leave out the preferences and --judge")
@@ -79,7 +83,7 @@ def label(
             preferences,
             judges,
             output,
-            order_judge=load_helpfulness_judge(help_judge) if help_judge else None,
+            order_judge=load_helpfulness_judge(helpfulness_judge) if helpfulness_judge else None,
             flags=_flags(flags),
             errors=_errors(error, len(judges)),
             labeling=load_labeling(labeling).preference if labeling else None,
@@ -124,18 +128,18 @@ def _print(report: LabelingReport, output: Path, as_json: bool) -> None:
 def _report_lines(report: LabelingReport) -> list[str]:
     safety, order = report.safety, report.order
     lines = [
-        f"safety: kept {safety['people']:,} flags of people, a judge filled {safety['judge']:,}, "
+        f"safety: kept {safety['people']:,} human flags, a judge filled in {safety['judge']:,}, "
         f"{safety['unparsed']:,} stay unknown (no verdict could be read)",
-        f"order: kept {order['people']:,} of people, a judge filled {order['judge']:,} (swapped: {report.turned:,}), "
-        f"{order['unknown']:,} stay unknown",
+        f"order: kept {order['people']:,} human labels, a judge filled in {order['judge']:,} "
+        f"(swapped: {report.turned:,}), {order['unknown']:,} stay unknown",
     ]
     prior = "unknown" if report.prior is None else f"{report.prior:.3f}"
-    lines.append(f"flags filled by {report.flags}; share of safe answers by people's labels: {prior}")
+    lines.append(f"filled flags: {report.flags}; share of safe answers by human labels: {prior}")
     if report.flags == "posterior":
         lines.append("the posterior is best for one answer; over many pairs --flags verdict may train a safer model")
     for name, found in zip(report.judges, report.errors, strict=True):
         if found is None:
-            lines.append(f"{name}: too few answers labeled by people to estimate its error")
+            lines.append(f"{name}: too few human labels to estimate its error")
         else:
             safe, unsafe = found.specificity, found.sensitivity
             seen = f"from {safe.n:,} safe and {unsafe.n:,} unsafe answers" if safe.n else "as given"

@@ -1,4 +1,4 @@
-"""``bfpo microworld``: data sets of the embedded world."""
+"""``bfpo microworld``: data sets of the built-in microworld."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Data sets of the embedded world.")
+app = typer.Typer(no_args_is_help=True, help="Write the microworld's data sets.")
 
 
 @app.command()
@@ -15,7 +15,7 @@ def data(
     output: Annotated[Path, typer.Argument(help="Folder for chat.jsonl, safety.jsonl and helpful.jsonl.")],
     seed: Annotated[int, typer.Option(help="Random seed for the data.")] = 0,
 ) -> None:
-    """Write the microworld's data sets, in the shapes of UltraChat, PKU-SafeRLHF and UltraFeedback."""
+    """Write the microworld's data sets, in the formats of UltraChat, PKU-SafeRLHF and UltraFeedback."""
     from bfpo.quickstart import Scale, write_data
 
     write_data(output, Scale(), seed)

@@ -1,4 +1,4 @@
-"""``bfpo quickstart``: from data to report on the embedded microworld."""
+"""``bfpo quickstart``: from data to report on the built-in microworld."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def quickstart(
     seed: Annotated[int, typer.Option(help="Random seed for data, training and sampling.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove the files of an earlier quickstart first.")] = False,
 ) -> None:
-    """Train SFT, BFPO and three rivals on the microworld, evaluate them and write a report: offline, in minutes."""
+    """Train and compare SFT, BFPO and three variants of DPO on the built-in microworld: offline, in minutes."""
     from rich.console import Console
 
     from bfpo.quickstart import OWN_RECIPE, Scale, run_quickstart

@@ -10,7 +10,7 @@ import typer
 
 from bfpo.errors import BfpoError, did_you_mean
 
-app = typer.Typer(no_args_is_help=True, help="Packaged recipes.")
+app = typer.Typer(no_args_is_help=True, help="List, print and copy packaged recipes.")
 
 
 def _packaged() -> dict[str, str]:
@@ -58,4 +58,4 @@ def copy(
         raise BfpoError(f"{path} exists: name another file, or remove it first") from None
     except OSError as error:
         raise BfpoError(f"{path}: can't be written ({error.strerror})") from error
-    typer.echo(f"Wrote {path}; 'bfpo train {path} --plan' prints its steps, memory and time.")
+    typer.echo(f"Wrote {path}; 'bfpo train {path} --plan' estimates its steps, memory and time.")

@@ -10,7 +10,7 @@ import typer
 from bfpo.cli.train import Overrides
 from bfpo.errors import BfpoError, RunError
 
-app = typer.Typer(no_args_is_help=True, help="Cache of reference log-probabilities.")
+app = typer.Typer(no_args_is_help=True, help="Build, list and verify cached reference log-probabilities.")
 Folder = Annotated[
     Path | None,
     typer.Argument(help="Folder of the cache; by default $BFPO_CACHE/reference or ~/.cache/bfpo/reference."),

@@ -28,7 +28,7 @@ def report(
         bool, typer.Option("--card", help="Write a Hugging Face model card for one run instead of a page.")
     ] = False,
 ) -> None:
-    """Write a self-contained HTML page with every plot as PNG and SVG, or a model card."""
+    """Write a self-contained HTML page and its plots as PNG and SVG files, or a model card."""
     if card and (len(runs) != 1 or baseline):
         raise BfpoError("--card describes a single run: name one folder and leave out --baseline")
     if card and output and output.is_dir():

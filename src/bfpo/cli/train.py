@@ -20,13 +20,15 @@ Overrides = Annotated[
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file; 'bfpo recipe list' shows the packaged ones.")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe file; 'bfpo recipe copy NAME' writes a packaged one.")],
     overrides: Overrides = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print steps, memory and time; train nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print estimated steps, memory and time without training.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest complete checkpoint.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the result as JSON.")] = False,
 ) -> None:
-    """Train a model from a recipe, with any objective, SFT included."""
+    """Train a model as a recipe describes: BFPO, DPO, IPO or SFT."""
     from bfpo.microworld.data import held_out_prompts
     from bfpo.training.recipe import load_recipe
 

@@ -67,7 +67,7 @@ KINDS: dict[str, JudgeKind] = {
     kind.name: kind
     for kind in (
         JudgeKind(
-            "configured", "FILE.yaml", "judge configured by a YAML file (docs/how-to/judge.md)",
+            "configured", "FILE.yaml", "judge from a YAML file: a model with a template or question, or a scaled judge",
             # A scaled judge loads another one, hence load_judge.
             _loader("bfpo.judges.configured", "load_configured", load_judge),
         ),
@@ -76,7 +76,7 @@ KINDS: dict[str, JudgeKind] = {
             _loader("bfpo.judges.fitted", "load_fitted"),
         ),
         JudgeKind(
-            "keywords", "", "refusals by their openings (XSTest's string match); no verdict on safety",
+            "keywords", "", "finds refusals by how they begin (XSTest's string match); no verdict on safety",
             _loader("bfpo.judges.keywords", "load_keywords"),
         ),
         JudgeKind(

@@ -73,7 +73,7 @@ def build_objective(name: str, options: Mapping[str, Any]) -> Objective:
                 f"objective {name!r} does not read the option {key!r}{did_you_mean(key, defaults)}: "
                 f"remove it; it reads {', '.join(defaults) or 'no options'}"
             )
-    if options.get("reduction") == "mean" and "beta" not in options:
+    if options.get("reduction") == "mean" and "beta" in defaults and "beta" not in options:
         raise BfpoError(
             f"reduction 'mean' needs an explicit beta: the default {defaults['beta']} is for sums over tokens "
             "and would be far too small for means"
