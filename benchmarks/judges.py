@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -140,7 +141,8 @@ def memory_run(rows: int) -> dict[str, Any]:
             unsafe += verdict.label == "unsafe"
             if count % (rows // 10) == 0:
                 seen.append(round(resident(), 1))
-        assert len(cache) == rows
+        with sqlite3.connect(Path(folder) / "cache.sqlite") as stored:
+            assert stored.execute("SELECT count(*) FROM verdicts").fetchone() == (rows,)
     assert unsafe == rows // 2
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"resident": seen, "peak": round(peak, 1), "seconds": round(time.perf_counter() - started, 1)}

@@ -241,7 +241,7 @@ def _answers(model: Path, seed: int) -> list[GenerationRecord]:
 
 def outcomes(records: Sequence[GenerationRecord]) -> dict[str, list[float]]:
     """SafeHelp's value for each prompt of a figure; the figure is the mean of these values."""
-    return {factor: items_of(records, HEADLINE[factor]).values for factor in FACTORS}
+    return {factor: list(items_of(records, HEADLINE[factor]).values) for factor in FACTORS}
 
 
 def result_file(folder: Path, cell: Cell) -> Path:

@@ -21,7 +21,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, cached_file, find_adapter_config_file
+from transformers.utils.hub import cached_file
+from transformers.utils.peft_utils import ADAPTER_SAFE_WEIGHTS_NAME, find_adapter_config_file
 
 from bfpo.errors import BfpoError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
@@ -44,7 +44,7 @@ class CheckpointingTrainer(Trainer):
         if _internal_call:  # a checkpoint, which needs the precision of training
             super().save_model(output_dir, _internal_call)
             return
-        state: dict[str, Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
+        state: dict[str, Any] = self.accelerator.get_state_dict(self.model_wrapped)
         if not self.is_world_process_zero():
             return
         check_finite_weights(state)

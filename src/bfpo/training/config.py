@@ -130,7 +130,7 @@ def _check_made(config: BFPOConfig) -> None:
             kind([weight], **options),
             num_warmup_steps=1,
             num_training_steps=2,
-            scheduler_specific_kwargs=config.lr_scheduler_kwargs,
+            scheduler_specific_kwargs=config.lr_scheduler_kwargs,  # pyright: ignore[reportArgumentType]
         )
     except (TypeError, ValueError, ImportError, RuntimeError) as error:
         optimizer, scheduler = OptimizerNames(config.optim).value, SchedulerType(config.lr_scheduler_type).value
@@ -138,7 +138,7 @@ def _check_made(config: BFPOConfig) -> None:
             f"optim {optimizer} with lr_scheduler_type {scheduler} can't be made: "
             f"{' '.join(str(error).split())}; check optim_args and lr_scheduler_kwargs"
         ) from error
-    for tracker in config.report_to:
+    for tracker in config.report_to or ():
         if tracker not in INTEGRATION_TO_CALLBACK:
             hint = did_you_mean(tracker, INTEGRATION_TO_CALLBACK)
             raise BfpoError(f"report_to: transformers knows no tracker {tracker!r}{hint}")

@@ -58,8 +58,9 @@ def train(
     started = time.monotonic()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else load_recipe(Path(recipe))
     folder = Path(resolved.recipe.output_dir)
-    record = {"config": config_record(resolved), "versions": versions(), "finished": False}
-    earlier = earlier_run(folder, record["config"], resume)
+    config = config_record(resolved)
+    record: dict[str, Any] = {"config": config, "versions": versions(), "finished": False}
+    earlier = earlier_run(folder, config, resume)
     if earlier and earlier.is_finished:
         say(f"{folder}: the run is finished, so there is nothing to resume")
         return TrainedRun(folder, _last_metrics(earlier.record["log"]), 0.0)

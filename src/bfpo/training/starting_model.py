@@ -59,12 +59,12 @@ def load_starting_model(recipe: Recipe) -> StartingModel:
     else:
         adapted = load_peft_model(recipe.model, trainable=continued, **where)
         # PEFT freezes the base model.
-        model = adapted if continued else adapted.merge_and_unload().requires_grad_(True)
+        model: Any = adapted if continued else adapted.merge_and_unload().requires_grad_(True)  # pyright: ignore
         record |= {"name": recipe.model, "adapter": "continued" if continued else "merged"}
         record["adapter_of"] = source.base_model_name_or_path
         if recipe.lora and not continued:
             record["saved_in"] = _save_base(model, recipe)
-    whole = model.get_base_model() if isinstance(model, PeftModel) else model
+    whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     record |= {
         "revision": resolved_revision(recipe.model, recipe.model_revision),
         "architecture": type(whole).__name__,

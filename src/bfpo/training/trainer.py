@@ -76,14 +76,15 @@ class BFPOTrainer(EvaluatingTrainer):
         prepared = prepare_model(
             model, args.trainable, peft_config, disable_dropout=args.disable_dropout, mixed=args.bf16 or args.fp16
         )
-        base = prepared.get_base_model() if isinstance(prepared, PeftModel) else prepared
+        base: Any = prepared.get_base_model() if isinstance(prepared, PeftModel) else prepared
         tokenizer = processing_class or load_tokenizer(str(prepared.config.name_or_path))
         data = prepare(train_dataset, tokenizer, args.max_length, self.objective)
         # One set is evaluated under the name "", several under their names.
-        sets = eval_dataset if isinstance(eval_dataset, dict) else {} if eval_dataset is None else {"": eval_dataset}
+        sets: Any = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
         evaluation = {
             name: prepare(rows, tokenizer, args.max_length, self.objective, name or "eval_dataset")
             for name, rows in sets.items()
+            if rows is not None
         }
         super().__init__(
             model=prepared,
@@ -178,7 +179,7 @@ class BFPOTrainer(EvaluatingTrainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The gradient's norm, before the update: count the clipped steps, and stop at a norm that isn't finite."""
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm: Any = super()._get_grad_norm(model, grad_norm)
         # With fp16, the scaler skips such steps.
         if self.accelerator.scaler is None and not math.isfinite(norm):
             raise self._not_finite(f"the gradient's norm is {float(norm)}")

@@ -80,7 +80,7 @@ def prepare(
     Raises:
         BfpoError: if the data is of another type, a label is missing, or a pairwise objective gets single answers.
     """
-    if not isinstance(data, (datasets.Dataset, Blend)):
+    if not isinstance(data, (datasets.Dataset, Blend)):  # pyright: ignore[reportUnnecessaryIsInstance]
         hint = f", one of whose splits it takes: {', '.join(data)}" if isinstance(data, datasets.DatasetDict) else ""
         raise BfpoError(f"{name} must be a datasets.Dataset or a Blend, not a {type(data).__name__}{hint}")
     sources = data.sources if isinstance(data, Blend) else [TrainingSource(data, name)]
