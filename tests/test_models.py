@@ -17,7 +17,16 @@ from tokenizers import pre_tokenizers
 import bfpo
 from bfpo import models
 from bfpo.errors import BfpoError
-from bfpo.models import MICROWORLD, load_config, load_model, load_tokenizer, resolve_device, resolved_revision
+from bfpo.models import (
+    MICROWORLD,
+    end_tokens,
+    load_config,
+    load_generation_config,
+    load_model,
+    load_tokenizer,
+    resolve_device,
+    resolved_revision,
+)
 
 PROMPT = "How do I"
 
@@ -49,6 +58,20 @@ def test_the_bundled_model_has_a_name_unless_a_folder_has_it(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert load_config("microworld").name_or_path == "microworld"
     assert load_model("microworld").config.name_or_path == "microworld"
+
+
+def test_a_model_stops_at_the_ends_of_its_generation_defaults_and_its_tokenizers(folder):
+    tokenizer = load_tokenizer(folder)
+    defaults = folder / "generation_config.json"
+    for ends in ([3, 4], 4):
+        defaults.write_text(json.dumps({"eos_token_id": ends}))
+        expected = {*([ends] if isinstance(ends, int) else ends), tokenizer.eos_token_id}
+        assert end_tokens(load_generation_config(folder), tokenizer) == sorted(expected)
+    defaults.unlink()
+    configuration = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(configuration | {"eos_token_id": 5}))
+    assert end_tokens(load_generation_config(folder), tokenizer) == sorted({5, tokenizer.eos_token_id})
+    assert end_tokens(None, tokenizer) == [tokenizer.eos_token_id]
 
 
 def test_device_and_dtype(monkeypatch):

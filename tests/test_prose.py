@@ -28,7 +28,7 @@ BRITISH = re.compile(
 # Names with a fixed spelling: a column and a header field of existing files, aria-labelledby of HTML, asyncio's error,
 # and the microworld's words, on which its packaged model was trained.
 NOT_OURS = re.compile(
-    r"labell(?:ed_?by|ing_judge)|CancelledError|"
+    r"labell(?:ed_?by|ing_(?:judge|model|prompt))|CancelledError|"
     r"my neighbour's|grey remote|(?:bright|the) colours|summarise \||colour \|"
 )
 

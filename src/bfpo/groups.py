@@ -20,15 +20,28 @@ Reduction = Literal["sum", "mean"]
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """One prompt and its K >= 1 answers as token ids; every part has at least one token."""
+    """One prompt and its K >= 1 answers as token ids; every part has at least one token.
+
+    Attributes:
+        prompt: tokens of the prompt.
+        answers: tokens of each answer.
+        context: places in each answer of tokens that are not scored, such as a user's turn; empty if there are none.
+    """
 
     prompt: Sequence[int]
     answers: Sequence[Sequence[int]]
+    context: Sequence[Sequence[int]] = ()
 
     @property
     def width(self) -> int:
         """Tokens of the longest sequence, prompt and answer together."""
         return len(self.prompt) + max(len(answer) for answer in self.answers)
+
+    def scored(self, answer: int) -> Sequence[int]:
+        """Places of an answer's scored tokens."""
+        places = range(len(self.answers[answer]))
+        skipped = set(self.context[answer]) if len(self.context) else ()
+        return [place for place in places if place not in skipped] if skipped else places
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,7 @@ class GroupLogps:
     Attributes:
         policy: [N] summed log-probability of each answer's tokens under the model in training, in nats.
         reference: [N] the same under the reference model; None if the objective doesn't need it.
-        tokens: [N] int, number of tokens in each answer.
+        tokens: [N] int, number of scored tokens in each answer.
         group: [N] int, index of each answer's group, 0 .. G-1, non-decreasing.
     """
 
@@ -60,7 +73,7 @@ class GroupLogps:
         return ratios[labels.first] - ratios[labels.second]
 
     def mean_over_pairs(self, values: Tensor, labels: GroupLabels) -> Tensor:
-        """[G] mean of [P] pair values over each group's pairs.
+        """[G] mean of [P] pair values over each group's pairs, times the group's weight if it has one.
 
         Raises:
             BfpoError: if a group has no pair, i.e. only one answer.
@@ -72,6 +85,8 @@ class GroupLogps:
             raise BfpoError(
                 "a pairwise objective needs at least two answers per prompt: train single answers with 'sft'"
             )
+        if labels.weight is not None:
+            values = values * labels.weight[labels.first].to(values)
         return zeros.index_add(0, owner, values) / count
 
 
@@ -86,6 +101,7 @@ class GroupLabels:
         first_is_better: [P] probability in [0, 1] that ``first`` is more helpful than ``second``.
         b1: [P] b1 of the pair's harm category; NaN for pairs without their own, None if no pair has one.
         alpha: [P] the same for alpha.
+        weight: [N] factor of the loss of the answer's group, >= 0; None if no group has one.
     """
 
     is_safe: Tensor
@@ -94,6 +110,7 @@ class GroupLabels:
     first_is_better: Tensor
     b1: Tensor | None = None
     alpha: Tensor | None = None
+    weight: Tensor | None = None
 
     def of(self, answers: slice) -> GroupLabels:
         """The labels of a range of answers that spans whole groups, and of the pairs among them."""
@@ -105,6 +122,7 @@ class GroupLabels:
             first_is_better=self.first_is_better[pairs],
             b1=None if self.b1 is None else self.b1[pairs],
             alpha=None if self.alpha is None else self.alpha[pairs],
+            weight=None if self.weight is None else self.weight[answers],
         )
 
     def to(self, device: torch.device | str) -> GroupLabels:

@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -126,6 +127,25 @@ def load_config(name: str | Path, *, revision: str | None = None) -> PreTrainedC
     if adapter:
         return load_config(str(adapter.base_model_name_or_path), revision=adapter.revision)
     return _load("configuration", AutoConfig.from_pretrained, name, revision)
+
+
+def load_generation_config(name: str | Path, *, revision: str | None = None) -> GenerationConfig:
+    """The generation defaults of a model, without its weights; see `load_config` for arguments and errors."""
+    adapter = adapter_config(name, revision=revision)
+    if adapter:
+        return load_generation_config(str(adapter.base_model_name_or_path), revision=adapter.revision)
+    try:
+        return GenerationConfig.from_pretrained(_place(name), revision=revision or "main")
+    except Exception:  # many models have no such file, and transformers then takes the configuration's values
+        return GenerationConfig.from_model_config(load_config(name, revision=revision))
+
+
+def end_tokens(defaults: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens at which a model stops: those of its generation defaults, and the tokenizer's end of sequence."""
+    configured: Any = getattr(defaults, "eos_token_id", None)
+    end: Any = tokenizer.eos_token_id
+    ends = [*configured, end] if isinstance(configured, list) else [configured, end]
+    return sorted({token for token in ends if token is not None})
 
 
 def resolved_revision(name: str | Path, revision: str | None = None) -> str | None:

@@ -90,3 +90,41 @@ def test_unknown_tokenizer_is_named(source):
     done = run("show", source, "--tokens", "--tokenizer", "no/such/tokenizer")
     assert isinstance(done.exception, BfpoError)
     assert "no/such/tokenizer" in str(done.exception)
+
+
+def test_show_tokens_tells_apart_what_is_trained_on(tmp_path):
+    turns = [
+        {"role": "user", "content": "How do I open my own locker?"},
+        {"role": "assistant", "content": "Use the key."},
+    ]
+    row = {"prompt": turns[:1], "chosen": [turns[1], *turns], "rejected": [turns[1] | {"content": "I can't."}]}
+    path = tmp_path / "turns.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    shown = " ".join(run("show", str(path), "--tokens").output.split())
+    assert "answers with context: 1" in shown
+    assert "green tokens are trained on, dim ones are only read" in shown
+    first, second = shown.split("row 1, answer 1")[1].split("row 1, answer 2")
+    assert "tokens are trained on)" in first
+    assert "tokens are trained on)" not in second
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--unknown-order", "0.7"], "--unknown-order 0.7: write error, drop, or 0.5"),
+        (["--unknown-order", "half"], "--unknown-order half: write error, drop, or 0.5"),
+        (["--unknown-safety", "2"], "a probability lies in [0, 1]"),
+        (["--column", "gone=prompt"], "no row has the column"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(source, options, words):
+    done = run("check", source, *options)
+    assert isinstance(done.exception, BfpoError)
+    assert words in str(done.exception)
+
+
+def test_unknown_order_and_columns_to_leave_out_are_options(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps(ROW | {"chosen_is_better": None, "input": "i"}) + "\n")
+    done = run("check", str(path), "--unknown-order", "0.5", "--column", "input=", "--json")
+    assert json.loads(done.output)["filled_unordered"] == 1

@@ -10,7 +10,7 @@ from bfpo.errors import BfpoError
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.preference import Preference
 from bfpo.judges.verdict import Verdict
-from bfpo.labeling.filling import label_preferences
+from bfpo.labeling.filling import exchange_of, label_preferences
 from bfpo.labeling.run import label, queue_file
 from bfpo.statistics.judge_error import JudgeError
 
@@ -153,3 +153,18 @@ def test_the_source_is_not_overwritten(tmp_path):
     source = written(tmp_path, [pair(1)])
     with pytest.raises(BfpoError, match="would overwrite the source"):
         label(str(source), [WordJudge()], source)
+
+
+def test_judges_read_calls_and_labeled_files_keep_them(tmp_path):
+    call = {"type": "function", "function": {"name": "bad_thing", "arguments": {"x": 1}}}
+    turn = {"role": "assistant", "content": None, "tool_calls": [call]}
+    row = {"prompt": [{"role": "user", "content": "q"}], "chosen": [turn], "weight": 2.0,
+           "rejected": [{"role": "assistant", "content": "good"}], "tools": [call]}  # fmt: skip
+    source, output = tmp_path / "x.jsonl", tmp_path / "labeled.jsonl"
+    source.write_text(json.dumps(row) + "\n")
+    label(str(source), [WordJudge()], output)
+    before, after = (dict(load_preferences(str(path))[0]) for path in (source, output))
+    assert (after["chosen_is_safe"], after["rejected_is_safe"]) == (pytest.approx(0.2), pytest.approx(0.9))
+    for name in ("prompt", "chosen", "rejected", "tools", "weight"):
+        assert after[name] == before[name]
+    assert '"bad_thing"' in exchange_of(before, 0).answer

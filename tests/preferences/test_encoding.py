@@ -8,7 +8,8 @@ from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 
 from bfpo.errors import BfpoError
-from bfpo.preferences.encoding import encode, encode_group, encode_prompt
+from bfpo.preferences.encoding import encode, encode_prompt
+from bfpo.preferences.rendering import Renderer
 from support.word_tokenizer import tokenizer_of
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>", "\n"]
@@ -51,7 +52,8 @@ BOS, EOS = 1, 2
 @given(prompt=texts, answers=st.lists(texts, min_size=1, max_size=4))
 def test_sequences_are_the_tokenizers_own_rendering(name, prompt, answers):
     used = CONVENTIONS[name]
-    ids, endings, moved = encode_group(used, prompt, answers)
+    group = Renderer(used).group(prompt, answers)
+    ids, endings = group.prompt, group.answers
     has_bos = used.bos_token_id is not None and name not in ("template ends without eos", "plain text")
     for answer, ending in zip(answers, endings, strict=True):
         whole = ids + ending
@@ -69,21 +71,22 @@ def test_sequences_are_the_tokenizers_own_rendering(name, prompt, answers):
             expected = prompt + answer
         assert text == expected.replace(" ", "")
     assert ids == encode_prompt(used, prompt)
-    assert moved is False
+    assert not group.moved
+    assert group.added_ends == (len(answers) if name == "template ends without eos" else 0)
 
 
 def test_messages_and_strings_are_rendered_alike_by_a_template():
     used = CONVENTIONS["both"]
     turns = [{"role": "user", "content": "abc"}], [[{"role": "assistant", "content": "de"}]]
-    assert encode_group(used, *turns) == encode_group(used, "abc", ["de"])
+    assert Renderer(used).group(*turns) == Renderer(used).group("abc", ["de"])
 
 
 def test_a_boundary_that_depends_on_the_answer_moves_back():
     vocabulary = ["<s>", "</s>", "<unk>", "a", "b", "ab"]
     merging = tokenizer_of(vocabulary, split=Split("x", "isolated"), eos_token="</s>", unk_token="<unk>")
-    ids, endings, moved = encode_group(merging, "axa", ["b", "xb"])
-    assert (ids, moved) == ([3, 2], True)
-    assert endings == [[5, 1], [3, 2, 4, 1]]
+    group = Renderer(merging).group("axa", ["b", "xb"])
+    assert (group.prompt, group.moved) == ([3, 2], True)
+    assert group.answers == [[5, 1], [3, 2, 4, 1]]
 
 
 def pairs(*rows):

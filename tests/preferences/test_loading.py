@@ -8,6 +8,9 @@ import pyarrow.parquet
 import pytest
 
 from bfpo import load_preferences
+from bfpo.errors import BfpoError
+from bfpo.objectives.bfpo import GlobalPreference
+from bfpo.preferences.encoding import labels_of
 from bfpo.preferences.loading import inspect_preferences
 from bfpo.preferences.ordering import order_by, preferred_answers
 from bfpo.preferences.schema import GROUP_COLUMNS, PAIR_COLUMNS, PreferenceDataError
@@ -142,6 +145,55 @@ def test_unknown_safety_policies(tmp_path):
         load_preferences(some, unknown_safety="error")
     with pytest.raises(PreferenceDataError, match="no row has a known safety"):
         load_preferences(everywhere, unknown_safety="drop")
+
+
+UNORDERED = {"prompt": "q", "responses": ["a", "b", "c"], "is_safe": [True, False, True]}
+
+
+@pytest.mark.parametrize(
+    ("row", "order"),
+    [(UNORDERED, {"helpfulness": [1, 2, 3]}), (PKU, {"better_response_id": 0}), (ROWS[0], {"chosen_is_better": 1})],
+    ids=["K answers", "PKU", "pairs"],
+)
+def test_unknown_order_policies(tmp_path, row, order):
+    row = row | dict.fromkeys(order)
+    path = written(tmp_path, "x.jsonl", [row | order, row])
+    for policy in (None, "error"):
+        with pytest.raises(PreferenceDataError, match=r"row 2.*set unknown_order to 'drop' or 0.5"):
+            load_preferences(path, unknown_order=policy)
+    rows, report = inspect_preferences(path, unknown_order="drop")
+    assert (rows["row"][:], report.dropped_unordered, report.filled_unordered) == ([1], 1, 0)
+    rows, report = inspect_preferences(path, unknown_order=0.5)
+    assert (rows["row"][:], report.dropped_unordered, report.filled_unordered) == ([1, 2], 0, 1)
+    labels = labels_of(rows[1])[1]
+    assert set(labels["first_is_better"]) == {0.5}
+    with pytest.raises(PreferenceDataError, match="no row has a known order"):
+        load_preferences(written(tmp_path, "y.jsonl", [row]), unknown_order="drop")
+
+
+def test_the_label_of_a_mixed_pair_without_an_order_is_exact_at_alpha_one_half():
+    preference = GlobalPreference(b1=3.0, alpha=0.5)
+    if_safe_is_better, if_unsafe_is_better = preference.target(1.0, 0.0), -preference.target(0.0, 1.0)
+    assert preference.target(1.0, 0.0, 0.5) == if_safe_is_better == if_unsafe_is_better
+
+
+@pytest.mark.parametrize("policies", [{"unknown_safety": "dorp"}, {"unknown_safety": 2}, {"unknown_order": 0.7}])
+def test_unknown_policies_are_refused(tmp_path, policies):
+    with pytest.raises(BfpoError, match=r"unknown_.* is .*: write error, drop"):
+        load_preferences(written(tmp_path, "x.jsonl", ROWS), **policies)
+
+
+def test_categories_may_be_lists(tmp_path):
+    rows = [ROWS[0] | {"category": ["a", "b"]}, ROWS[1] | {"category": "c"}, ROWS[1] | {"category": None}]
+    assert load_preferences(written(tmp_path, "x.jsonl", rows))["category"][:] == [["a", "b"], ["c"], None]
+    assert load_preferences(written(tmp_path, "y.jsonl", rows[1:]))["category"][:] == ["c", None]
+
+
+def test_weights_are_stored_where_the_source_has_them(tmp_path):
+    rows = load_preferences(written(tmp_path, "x.jsonl", [ROWS[0] | {"weight": 2}, ROWS[1]]))
+    assert rows["weight"][:] == [2.0, 1.0]
+    assert preferred_answers(rows, "helpful")["weight"][:] == [2.0, 1.0]
+    assert order_by(rows, "safer")[0]["weight"][:] == [2.0, 1.0]
 
 
 def test_report_counts_duplicates_ignored_columns_and_digest(tmp_path):

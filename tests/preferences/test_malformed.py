@@ -1,5 +1,6 @@
 """Tests that every malformed file ends in exit code 2 and one message with file, place and remedy."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -68,6 +69,21 @@ def test_all_problems_are_found_in_one_pass(tmp_path):
     done = check("many.jsonl", "--json", cwd=tmp_path)
     assert done.returncode == 2
     assert [(p["row"], p["column"]) for p in json.loads(done.stdout)["problems"]] == places
+
+
+@pytest.mark.parametrize("name", ["one.jsonl.gz", "one.json.gz", "one.csv.gz"])
+def test_a_line_that_unpacks_to_gigabytes_is_refused_at_once(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("bfpo.preferences.reading._LINE", 2**16)
+    monkeypatch.setattr("bfpo.preferences.reading._WHOLE", 2**16)
+    read = []
+    whole = gzip.GzipFile.readline
+    monkeypatch.setattr(gzip.GzipFile, "readline", lambda self, size=-1: read.append(size) or whole(self, size))
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b"prompt,chosen,rejected\n" * (".csv" in name) + b"a" * 2**22))
+    with pytest.raises(PreferenceDataError, match=r"longer than|larger than"):
+        load_preferences(str(path))
+    assert len(read) <= 6
+    assert all(size == 2**16 + 1 for size in read)
 
 
 def test_every_unreadable_line_is_named(tmp_path):

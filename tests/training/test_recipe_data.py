@@ -127,3 +127,24 @@ def test_pairs_of_a_category_are_regressed_to_their_own_label(tmp_path):
         encoded = encode(source.rows, word_tokenizer(), 64).dataset
         labels = group_labels(as_rows(encoded))
         torch.testing.assert_close(objective.target(labels), GlobalPreference(*constants).target(*flags))
+
+
+def test_rows_of_several_categories_have_the_common_label(tmp_path):
+    fitted = tmp_path / "fitted.json"
+    FittedLabeling(GlobalPreference(3.0, 0.5), {"theft": GlobalPreference(2.0, 0.3)}).save(fitted)
+    path = tmp_path / "x.jsonl"
+    row = {"prompt": "w1", "chosen": "w2", "rejected": "w3", "chosen_is_safe": 1, "rejected_is_safe": 0}
+    categories = (["theft"], ["theft", "fraud"], None)
+    path.write_text("".join(json.dumps(row | {"category": names}) + "\n" for names in categories))
+    blend, records = load_blend(recipe([{"path": str(path)}], labeling=str(fitted)))
+    assert records[0]["labeling"] == {"common": 2, "theft": 1}
+    assert blend.sources[0].rows["b1"][:] == [2.0, 3.0, 3.0]
+
+
+def test_a_recipe_says_what_becomes_of_rows_without_an_order(tmp_path):
+    path = written(tmp_path, "a.jsonl", 8, chosen_is_better=None)
+    with pytest.raises(BfpoError, match="set unknown_order"):
+        load_blend(recipe([{"path": path}]))
+    blend, records = load_blend(recipe([{"path": path, "unknown_order": 0.5}]))
+    assert records[0]["filled_unordered"] == 8
+    assert set(blend.sources[0].rows["chosen_is_better"]) == {0.5}

@@ -19,10 +19,14 @@ Source = Annotated[str, typer.Argument(help="A file, a name from 'bfpo data list
 Split = Annotated[str, typer.Option(help="Split of a Hub data set.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a Hub data set.")]
 Rename = Annotated[
-    list[str] | None, typer.Option("--column", metavar="THEIRS=OURS", help="Rename a column; repeatable.")
+    list[str] | None,
+    typer.Option("--column", metavar="THEIRS=OURS", help="Rename a column, or leave it out (THEIRS=); repeatable."),
 ]
 Unknown = Annotated[
     str | None, typer.Option(help="Policy for rows without safety flags: error, drop, or a probability of being safe.")
+]
+UnknownOrder = Annotated[
+    str | None, typer.Option(help="Policy for rows that don't say which answer is more helpful: error, drop, or 0.5.")
 ]
 
 
@@ -37,17 +41,27 @@ def renaming(pairs: list[str] | None) -> dict[str, str]:
     return columns
 
 
-def _options(split: str, revision: str | None, rename: list[str] | None, unknown: str | None) -> dict[str, Any]:
+def _options(
+    split: str, revision: str | None, rename: list[str] | None, unknown_safety: str | None, unknown_order: str | None
+) -> dict[str, Any]:
+    safety = _policy("--unknown-safety", unknown_safety, "a probability")
+    if isinstance(safety, float) and not 0 <= safety <= 1:
+        raise BfpoError(f"--unknown-safety {unknown_safety}: a probability lies in [0, 1]")
+    order = _policy("--unknown-order", unknown_order, "0.5")
+    if isinstance(order, float) and order != 0.5:
+        raise BfpoError(f"--unknown-order {unknown_order}: write error, drop, or 0.5")
     columns = renaming(rename)
-    policy: Any = unknown
-    if unknown not in (None, "error", "drop"):
-        try:
-            policy = float(str(unknown))
-        except ValueError:
-            raise BfpoError(f"--unknown-safety {unknown}: write error, drop, or a probability") from None
-        if not 0 <= policy <= 1:
-            raise BfpoError(f"--unknown-safety {unknown}: a probability lies in [0, 1]")
-    return {"split": split, "revision": revision, "columns": columns, "unknown_safety": policy}
+    return {"split": split, "revision": revision, "columns": columns, "unknown_safety": safety, "unknown_order": order}
+
+
+def _policy(option: str, text: str | None, number: str) -> Any:
+    """A policy as text or as its number."""
+    if text in (None, "error", "drop"):
+        return text
+    try:
+        return float(str(text))
+    except ValueError:
+        raise BfpoError(f"{option} {text}: write error, drop, or {number}") from None
 
 
 @app.command()
@@ -57,6 +71,7 @@ def check(
     revision: Revision = None,
     rename: Rename = None,
     unknown_safety: Unknown = None,
+    unknown_order: UnknownOrder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Summarize a preference set and list all its problems; exits with 2 if there are any."""
@@ -64,7 +79,7 @@ def check(
     from bfpo.preferences.schema import PreferenceDataError
 
     try:
-        _, report = inspect_preferences(source, **_options(split, revision, rename, unknown_safety))
+        _, report = inspect_preferences(source, **_options(split, revision, rename, unknown_safety, unknown_order))
     except PreferenceDataError as error:
         if as_json:
             typer.echo(
@@ -119,11 +134,12 @@ def show(
     revision: Revision = None,
     rename: Rename = None,
     unknown_safety: Unknown = None,
+    unknown_order: UnknownOrder = None,
 ) -> None:
     """Print the first rows as training sees them."""
     from bfpo.preferences.loading import load_preferences
 
-    rows = load_preferences(source, **_options(split, revision, rename, unknown_safety))
+    rows = load_preferences(source, **_options(split, revision, rename, unknown_safety, unknown_order))
     rows = rows.select(range(min(count, len(rows))))
     console = Console()
     if tokens:
@@ -137,22 +153,31 @@ def show(
 
 
 def _token_lines(rows: Any, name: str, max_length: int) -> list[Text]:
-    """One line for each answer: the prompt's tokens dim, the answer's, which are trained on, in color."""
-    from bfpo.models import load_tokenizer
+    """Counts, and one line for each answer: its tokens that are trained on in color, all others dim."""
+    from bfpo.models import end_tokens, load_generation_config, load_tokenizer
     from bfpo.preferences.encoding import encode
     from bfpo.quiet import quiet_libraries
 
     quiet_libraries()
     loaded = load_tokenizer(name)
-    encoded = encode(rows, loaded, max_length)
+    try:
+        defaults = load_generation_config(name)
+    except BfpoError:  # a folder with nothing but a tokenizer
+        defaults = None
+    ends = end_tokens(defaults, loaded)
+    encoded = encode(rows, loaded, max_length, ends=ends)
     lines = [Text(f"{key.replace('_', ' ')}: {value}", style="bold") for key, value in vars(encoded.counts).items()]
-    for row in encoded.dataset:
-        for number, answer in enumerate(row["answer_ids"]):  # pyright: ignore
-            line = Text(f"row {row['row']}, answer {number + 1}: ")  # pyright: ignore
-            for ids, style in ((row["prompt_ids"], "dim"), (answer, "green")):  # pyright: ignore
-                for token in ids:
-                    text = loaded.convert_ids_to_tokens([token])[0]
-                    ends = token in (loaded.eos_token_id, loaded.bos_token_id)
-                    line.append(f"{text}", style="bold magenta" if ends else style).append(f"·{token} ", style="dim")
+    lines.append(Text("green tokens are trained on, dim ones are only read", style="bold"))
+    for row in encoded.dataset.to_list():
+        for number, answer in enumerate(row["answer_ids"]):
+            context = set(row["context"][number]) if row["context"] else set()
+            trained = f" ({len(answer) - len(context)} of {len(answer)} tokens are trained on)" if context else ""
+            line = Text(f"row {row['row']}, answer {number + 1}{trained}: ")
+            styles = ["dim" if at in context else "green" for at in range(len(answer))]
+            tokens = [*row["prompt_ids"], *answer]
+            for token, style in zip(tokens, ["dim"] * len(row["prompt_ids"]) + styles, strict=True):
+                text = loaded.convert_ids_to_tokens([token])[0]
+                marked = "bold magenta" if token in (*ends, loaded.bos_token_id) and style != "dim" else style
+                line.append(f"{text}", style=marked).append(f"·{token} ", style="dim")
             lines.append(line)
     return lines

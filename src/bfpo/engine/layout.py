@@ -54,7 +54,7 @@ class Stream:
         scored: [R] position in the stream of the token that predicts each answer token.
         targets: [R] the answer tokens.
         answer: [R] index of each token's answer, 0 .. N-1, non-decreasing.
-        tokens: [N] number of tokens in every answer.
+        tokens: [N] number of scored tokens in every answer.
         group: [N] index of every answer's group, 0 .. G-1, non-decreasing.
     """
 
@@ -107,16 +107,19 @@ def build_stream(groups: Sequence[TokenGroup], layout: Layout, device: torch.dev
     """Lay out groups as one stream, "shared" or "packed"."""
     units = list(groups)
     if layout == "packed":
-        units = [TokenGroup(group.prompt, [answer]) for group in groups for answer in group.answers]
+        units = [
+            TokenGroup(g.prompt, [ids], g.context[at : at + 1]) for g in groups for at, ids in enumerate(g.answers)
+        ]
     ids, positions, owner, branch, scored, targets, answer = ([] for _ in range(7))
     for number, unit in enumerate(units):
         last, length = len(ids) + len(unit.prompt) - 1, len(unit.prompt)
         parts = [unit.prompt, *(tokens[:-1] for tokens in unit.answers)]
         for index, part in enumerate(parts):
             if index:
-                scored += [last, *range(len(ids), len(ids) + len(part))]
-                targets += unit.answers[index - 1]
-                answer += [answer[-1] + 1 if answer else 0] * (len(part) + 1)
+                places, predicting = unit.scored(index - 1), [last, *range(len(ids), len(ids) + len(part))]
+                scored += [predicting[place] for place in places]
+                targets += [unit.answers[index - 1][place] for place in places]
+                answer += [answer[-1] + 1 if answer else 0] * len(places)
             ids += part
             positions += range(length if index else 0, (length if index else 0) + len(part))
             owner += [number] * len(part)
@@ -136,7 +139,7 @@ def build_stream(groups: Sequence[TokenGroup], layout: Layout, device: torch.dev
         scored=row(scored),
         targets=row(targets),
         answer=row(answer),
-        tokens=row([len(tokens) for group in groups for tokens in group.answers]),
+        tokens=row([len(group.scored(at)) for group in groups for at in range(len(group.answers))]),
         group=row([index for index, group in enumerate(groups) for _ in group.answers]),
     )
 

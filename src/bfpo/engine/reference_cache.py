@@ -65,14 +65,16 @@ def model_digest(model: nn.Module, precision: str) -> str:
 
 
 def answer_keys(groups: Sequence[TokenGroup]) -> np.ndarray:
-    """[N] key of every answer: a digest of its prompt's and its own token ids."""
+    """[N] key of every answer: a digest of its prompt's and its own token ids, and of those that are not scored."""
     keys = []
     for group in groups:
         ids = np.asarray(group.prompt, dtype="<i4")
         prompt = hashlib.sha256(len(ids).to_bytes(8, "little") + ids.tobytes())
-        for answer in group.answers:
+        for at, answer in enumerate(group.answers):
             digest = prompt.copy()
             digest.update(np.asarray(answer, dtype="<i4").tobytes())
+            if len(group.context) and len(group.context[at]):
+                digest.update(b"context" + np.asarray(group.context[at], dtype="<i4").tobytes())
             keys.append(digest.digest()[: _KEY.itemsize])
     return np.array(keys, dtype=_KEY)
 
@@ -192,7 +194,7 @@ def fill_cache(
         for part, values in _score(engine, model, groups):
             keys.append(answer_keys(part))
             sums += values
-            tokens += [len(answer) for group in part for answer in group.answers]
+            tokens += [len(group.scored(at)) for group in part for at in range(len(group.answers))]
             scored += len(values)
             progress(scored)
             if time.monotonic() - written > _SECONDS_A_FILE:

@@ -34,7 +34,7 @@ from bfpo.generation.protocol import (
     SampleRequest,
     as_messages,
 )
-from bfpo.models import load_model, load_tokenizer
+from bfpo.models import end_tokens, load_model, load_tokenizer
 from bfpo.preferences.encoding import encode_prompt
 
 
@@ -104,7 +104,7 @@ class LocalGenerator(Generator):
     def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:
         """One answer to every request, in evaluation mode and without using the global random state."""
         prompts = [self._encode(request.prompt) for request in batch]
-        ends = _end_tokens(self.model, self.tokenizer)
+        ends = end_tokens(self.model.generation_config, self.tokenizer)
         processors = LogitsProcessorList()
         if decoding.temperature > 0:
             processors.append(_SeededSampler([request.seed for request in batch], decoding))
@@ -187,14 +187,6 @@ def _continue(
         input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors
     )
     return output[:, width:].tolist()  # pyright: ignore
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokenizer's end of sequence and the model's own end tokens."""
-    configured: Any = getattr(model.generation_config, "eos_token_id", None)
-    end: Any = tokenizer.eos_token_id
-    ends = [*configured, end] if isinstance(configured, list) else [configured, end]
-    return sorted({token for token in ends if token is not None})
 
 
 def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: Sequence[int]) -> Completion:

@@ -15,6 +15,7 @@ from bfpo.judges.streaming import verdicts
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.labeling.posterior import base_rate, estimate_error, posterior_safe
 from bfpo.preferences.checking import flags_of
+from bfpo.preferences.messages import message_text
 from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row
 from bfpo.statistics.judge_error import JudgeError
@@ -130,12 +131,12 @@ def exchange_of(row: Row, number: int) -> Exchange:
 
 
 def _rendered(text: Any) -> str:
-    """A string itself, the content of a single message, or several messages with their roles."""
+    """A string itself, the text of a single message, or several messages with their roles."""
     if isinstance(text, str):
         return text
     if len(text) == 1:
-        return text[0]["content"]
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in text)
+        return message_text(text[0])
+    return "\n\n".join(f"{message['role']}: {message_text(message)}" for message in text)
 
 
 def _flag(

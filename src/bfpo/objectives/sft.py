@@ -26,6 +26,7 @@ class SFT:
         """None: there are no pairs."""
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
-        """[G] negative log-probability of each group's answers, summed over their tokens."""
+        """[G] negative log-probability of each group's answers, summed over their tokens, times its weight."""
+        policy = logps.policy if labels.weight is None else logps.policy * labels.weight.to(logps.policy)
         zeros = torch.zeros(int(logps.group[-1]) + 1, dtype=logps.policy.dtype, device=logps.policy.device)
-        return zeros.index_add(0, logps.group, -logps.policy)
+        return zeros.index_add(0, logps.group, -policy)

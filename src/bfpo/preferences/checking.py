@@ -10,15 +10,24 @@ from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import Problem
 
 FLAG_REMEDY = "write true, false, a probability in [0, 1], or null where it is unknown"
+_ORDER_REMEDY = "or set unknown_order to 'drop' or 0.5"
 
 
 def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iterator[Problem]:
-    """Every problem of one canonical row; ``order_may_be_open`` permits a null ``chosen_is_better``."""
+    """Every problem of one canonical row.
+
+    Args:
+        number: the row's number.
+        row: the row; its ``tools`` and ``weight`` are optional.
+        order_may_be_open: whether the order of the answers may be null.
+    """
     answers = _answers(row)
     for column, text in [("prompt", row["prompt"]), *answers]:
         what = _text_problem(text)
         if what:
             yield Problem(number, column, what, "write a string, or a list of {role, content} messages")
+        elif column != "prompt" and isinstance(text, list) and all(turn["role"] != "assistant" for turn in text):
+            yield Problem(number, column, "no message is the assistant's", "give the answer the role 'assistant'")
     if any(isinstance(text, list) != isinstance(row["prompt"], list) for _, text in answers):
         yield Problem(
             number, None, "prompt and answers have different types", "write all as strings or all as messages"
@@ -28,18 +37,41 @@ def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iter
         yield Problem(number, "rejected", "it is the same as 'chosen'", "remove the row: it compares nothing")
     for column, value in _probabilities(row):
         if value is not None and not _is_probability(value):
-            yield Problem(number, column, f"{value!r} is not a probability", FLAG_REMEDY)
-    if "chosen" in row and row["chosen_is_better"] is None and not order_may_be_open:
-        yield Problem(number, "chosen_is_better", "it is null", "write a probability, or leave the column out")
-    if not isinstance(row.get("category"), str | None):
-        yield Problem(
-            number, "category", f"{row['category']!r} is not a string", "write the name of one category, or null"
-        )
+            yield Problem(number, column, f"{shown(value)} is not a probability", FLAG_REMEDY)
+    if is_unordered(row) and not order_may_be_open:
+        if "chosen" in row:
+            remedy = f"write a probability, leave the column out, {_ORDER_REMEDY}"
+            yield Problem(number, "chosen_is_better", "it is null", remedy)
+        else:
+            remedy = f"score the answers, the more helpful the higher, {_ORDER_REMEDY}"
+            yield Problem(number, "helpfulness", "it is missing", remedy)
     for value in row.get("helpfulness") or ():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            yield Problem(number, "helpfulness", f"{value!r} is not a number", "give every answer a finite score")
-    if "responses" in row and len(row["responses"]) > 1 and row["helpfulness"] is None:
-        yield Problem(number, "helpfulness", "it is missing", "score the answers, the more helpful the higher")
+        if not _is_finite(value):
+            yield Problem(number, "helpfulness", f"{shown(value)} is not a number", "give every answer a finite score")
+    yield from _other_problems(number, row)
+
+
+def _other_problems(number: int, row: Row) -> Iterator[Problem]:
+    categories = row.get("category")
+    if categories is not None and not all(isinstance(name, str) for name in _as_list(categories)):
+        remedy = "write the name of a category, a list of names, or null"
+        yield Problem(number, "category", f"{shown(categories)} is not a category", remedy)
+    weight = row.get("weight", 1.0)
+    if not (_is_finite(weight) and weight >= 0):
+        yield Problem(number, "weight", f"{shown(weight)} is not a weight", "write a finite number, at least 0")
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def is_unordered(row: Row) -> bool:
+    """Whether it is unknown which of a row's answers is the more helpful one."""
+    if "chosen" in row:
+        return row["chosen_is_better"] is None
+    return len(row["responses"]) > 1 and row["helpfulness"] is None
 
 
 def is_unknown(row: Row) -> bool:
@@ -65,8 +97,16 @@ def _probabilities(row: Row) -> list[tuple[str, Any]]:
     return [("is_safe", value) for value in row["is_safe"]]
 
 
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _is_probability(value: Any) -> bool:
     return isinstance(value, bool | int | float) and 0 <= value <= 1
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _text_problem(text: Any) -> str | None:
@@ -79,8 +119,10 @@ def _text_problem(text: Any) -> str | None:
     if not text:
         return "it has no message"
     for message in text:
-        if not (isinstance(message, dict) and isinstance(message.get("role"), str)):
-            return "a message has no role"
-        if not (isinstance(message.get("content"), str) and message["content"].strip()):
+        content = message["content"]
+        if content is not None and not isinstance(content, str):
+            return f"the content of a message is a {type(content).__name__}"
+        # A call needs no text, and a tool may return nothing.
+        if not (content and content.strip()) and message["role"] != "tool" and not message.get("tool_calls"):
             return "a message has no content"
     return None

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
+from bfpo.preferences.rendering import Renderer, RenderError, Text
+from bfpo.preferences.schema import PreferenceDataError, Problem
 from bfpo.preferences.store import RowWriter, rows_digest, stored
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
-
-Text = str | Sequence[dict[str, str]]
 
 
 @dataclass
@@ -26,7 +25,9 @@ class EncodingCounts:
 
     Attributes:
         rows: number of rows encoded.
-        truncated_answers: number of answers cut at the end to fit ``max_length``; they have no end-of-sequence token.
+        truncated_answers: number of answers cut at the end to fit ``max_length``; they have no end.
+        added_ends: number of answers whose template writes no end that the model stops at; the tokenizer's was added.
+        answers_with_context: number of answers of several turns, of which only the assistant's are trained on.
         skipped_rows: row numbers whose prompt leaves no room for an answer.
         templated_strings: number of rows whose plain strings went through the chat template as a user message.
         moved_boundaries: number of rows whose last prompt tokens depend on the answer and were moved to it.
@@ -36,6 +37,8 @@ class EncodingCounts:
 
     rows: int = 0
     truncated_answers: int = 0
+    added_ends: int = 0
+    answers_with_context: int = 0
     skipped_rows: list[int] = field(default_factory=list)
     templated_strings: int = 0
     moved_boundaries: int = 0
@@ -56,6 +59,9 @@ def encode(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     helpfulness_scale: float | None = None,
+    *,
+    ends: Collection[int] = (),
+    name: str = "rows",
 ) -> Encoded:
     """Encode rows of `load_preferences` one at a time; earlier encodings are reused from disk.
 
@@ -65,29 +71,43 @@ def encode(
         max_length: largest number of tokens in prompt and answer together; longer answers are cut at the end.
         helpfulness_scale: scale of score differences for K answers, P = sigmoid(difference/scale); None orders them
             strictly, with ties at 1/2.
+        ends: tokens at which the model stops (`bfpo.models.end_tokens`), besides the tokenizer's end of sequence.
+        name: name of the rows in messages.
 
     Returns:
-        A data set on disk with ``prompt_ids``, ``answer_ids`` (K lists, each ending in one end-of-sequence token
-        unless cut), ``is_safe`` (K), the pairs ``first``, ``second`` (answer indices, the more helpful first) and
-        ``first_is_better``, the row's own labeling constants ``b1`` and ``alpha`` (or null), and ``row``.
+        A data set on disk with ``prompt_ids``, ``answer_ids`` (K lists, each ending in one end unless cut), ``context``
+        (places of tokens of other turns in each answer, which are not trained on; empty if there are none in any),
+        ``weight`` of the row (or null), ``is_safe`` (K), the pairs ``first``, ``second`` (answer indices, the more
+        helpful first) and ``first_is_better``, the row's own labeling constants ``b1`` and ``alpha`` (or null), and
+        ``row``.
 
     Raises:
-        BfpoError: if no row has room for an answer, or a prompt has no token of its own.
+        PreferenceDataError: if the chat template can't render rows, or leaves out a part of them; with every such row.
+        BfpoError: if no row has room for an answer.
     """
     key = {
         "rows": rows_digest(rows),
         "tokenizer": tokenizer_digest(tokenizer),
         "max_length": max_length,
         "helpfulness_scale": helpfulness_scale,
+        "ends": sorted(ends),
     }
+    renderer = Renderer(tokenizer, ends)
 
     def build(writer: RowWriter) -> dict[str, Any]:
         counts = EncodingCounts()
+        problems: list[Problem] = []
         writer.open(_features())
         for at, row in enumerate(rows):
-            result = _encode_row(row, at, tokenizer, max_length, helpfulness_scale, counts)  # pyright: ignore
+            try:
+                result = _encode_row(row, at, renderer, max_length, helpfulness_scale, counts)  # pyright: ignore
+            except RenderError as error:
+                problems.append(Problem(row.get("row", at + 1), None, error.what, error.remedy))  # pyright: ignore
+                continue
             if result is not None:
                 writer.write(result)
+        if problems:
+            raise PreferenceDataError(name, problems, is_set=False)
         if not writer.rows:
             raise BfpoError(f"every prompt fills max_length {max_length} on its own, so no row is left; raise it")
         counts.rows = writer.rows
@@ -107,6 +127,8 @@ def _features() -> datasets.Features:
             "prompt_ids": listed(ids),
             "answer_ids": listed(listed(ids)),
             "is_safe": listed(number),
+            "context": listed(listed(ids)),
+            "weight": number,
             "first": listed(ids),
             "second": listed(ids),
             "first_is_better": listed(number),
@@ -127,100 +149,43 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]:
-    """Token ids of a prompt, up to the start of the answer."""
-    if isinstance(prompt, str) and not tokenizer.chat_template:
-        return _with_one_bos(tokenizer, _ids(tokenizer(prompt)["input_ids"]))
-    rendered = tokenizer.apply_chat_template(_messages(prompt, "user"), add_generation_prompt=True, return_dict=False)
-    return _with_one_bos(tokenizer, _ids(rendered))
-
-
-def encode_group(
-    tokenizer: PreTrainedTokenizerBase, prompt: Text, answers: Sequence[Text]
-) -> tuple[list[int], list[list[int]], bool]:
-    """Token ids of a prompt and of each answer to it.
-
-    The prompt is the longest common prefix of the rendered prompt and every rendered conversation. Whatever a
-    template writes after an answer's end-of-sequence token is cut, and a missing one is added.
-
-    Returns:
-        The prompt's ids, each answer's ids, and whether the prefix is shorter than the rendered prompt.
-    """
-    rendered = encode_prompt(tokenizer, prompt)
-    whole = [_encode_whole(tokenizer, prompt, answer) for answer in answers]
-    boundary = len(rendered)
-    for ids in whole:
-        boundary = min(boundary, _shared_length(rendered, ids))
-    endings = [_with_one_eos(tokenizer, ids[boundary:]) for ids in whole]
-    return rendered[:boundary], endings, boundary < len(rendered)
-
-
-def _encode_whole(tokenizer: PreTrainedTokenizerBase, prompt: Text, answer: Text) -> list[int]:
-    if isinstance(prompt, str) and isinstance(answer, str) and not tokenizer.chat_template:
-        return _with_one_bos(tokenizer, _ids(tokenizer(prompt + answer)["input_ids"]))
-    messages = [*_messages(prompt, "user"), *_messages(answer, "assistant")]
-    return _with_one_bos(tokenizer, _ids(tokenizer.apply_chat_template(messages, return_dict=False)))
-
-
-def _messages(text: Text, role: str) -> list[dict[str, str]]:
-    return [{"role": role, "content": text}] if isinstance(text, str) else list(text)
-
-
-def _ids(ids: Any) -> list[int]:
-    return list(ids)
-
-
-def _with_one_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    """The ids with exactly one beginning-of-sequence token if the tokenizer uses one."""
-    bos: Any = tokenizer.bos_token_id
-    if bos is None:
-        return ids
-    start = next((at for at, token in enumerate(ids) if token != bos), len(ids))
-    by_convention = _ids(tokenizer("a")["input_ids"])[:1] == [bos]
-    return [bos, *ids[start:]] if start or by_convention else ids
-
-
-def _with_one_eos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    eos: Any = tokenizer.eos_token_id
-    if eos is None:
-        raise BfpoError("the tokenizer has no end-of-sequence token: set its eos_token")
-    if eos in ids:
-        ids = ids[: len(ids) - ids[::-1].index(eos) - 1]
-        while ids and ids[-1] == eos:
-            ids.pop()
-    return [*ids, eos]
-
-
-def _shared_length(first: Sequence[int], second: Sequence[int]) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+    """Token ids of a prompt, up to the start of the answer; see `Renderer.prompt`."""
+    return Renderer(tokenizer).prompt(prompt)
 
 
 def _encode_row(
     row: dict[str, Any],
     at: int,
-    tokenizer: PreTrainedTokenizerBase,
+    renderer: Renderer,
     max_length: int,
     scale: float | None,
     counts: EncodingCounts,
 ) -> dict[str, Any] | None:
     number = row.get("row", at + 1)
     answers, labels = labels_of(row, scale)
-    prompt, endings, moved = encode_group(tokenizer, row["prompt"], answers)
-    if not prompt:
-        raise BfpoError(f"row {number}: the prompt has no token before the answers differ from it; use a chat template")
-    room = max_length - len(prompt)
-    if room < 1:
+    group = renderer.group(row["prompt"], answers, row.get("tools"))
+    if not group.prompt:
+        raise RenderError("the prompt has no token before the answers differ from it", "use a chat template")
+    room = max_length - len(group.prompt)
+    context = [[place for place in places if place < room] for places in group.context]
+    if any(min(len(ids), room) <= len(places) for ids, places in zip(group.answers, context, strict=True)):
         counts.skipped_rows.append(number)
         return None
     if counts.first_unknown_safety is None and None in labels["is_safe"]:
         counts.first_unknown_safety = number
     if counts.first_without_pair is None and not labels["first"]:
         counts.first_without_pair = number
-    counts.truncated_answers += sum(len(ending) > room for ending in endings)
-    counts.moved_boundaries += moved
-    counts.templated_strings += isinstance(row["prompt"], str) and bool(tokenizer.chat_template)
+    counts.truncated_answers += sum(len(ids) > room for ids in group.answers)
+    counts.added_ends += group.added_ends
+    counts.answers_with_context += sum(map(bool, context))
+    counts.moved_boundaries += group.moved
+    counts.templated_strings += isinstance(row["prompt"], str) and bool(renderer.tokenizer.chat_template)
+    weight = row.get("weight")
     return {
-        "prompt_ids": prompt,
-        "answer_ids": [ending[:room] for ending in endings],
+        "prompt_ids": group.prompt,
+        "answer_ids": [ids[:room] for ids in group.answers],
+        "context": context if any(context) else [],
+        "weight": None if weight is None else float(weight),
         "row": number,
         "b1": row.get("b1"),
         "alpha": row.get("alpha"),

@@ -6,19 +6,23 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from bfpo.preferences.checking import flags_of, is_unknown, row_problems
-from bfpo.preferences.reading import Row, Rows, RowSource, open_source
-from bfpo.preferences.schema import GROUP_COLUMNS, PAIR_COLUMNS, PreferenceDataError, Problem
-from bfpo.preferences.shapes import Complain, Shape, detect
+from bfpo.errors import BfpoError
+from bfpo.preferences.checking import flags_of, is_unknown, is_unordered, row_problems
+from bfpo.preferences.messages import check_trained, tools_of
+from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank
+from bfpo.preferences.reading import Row, Rows, RowSource, dataset_source, open_source
+from bfpo.preferences.schema import GROUP_COLUMNS, PAIR_COLUMNS, PreferenceDataError, Problem, RowError
+from bfpo.preferences.source_columns import SourceColumns, renamed, scan
 from bfpo.preferences.store import RowWriter, stored
 
 if TYPE_CHECKING:
     import datasets
 
 UnknownSafety = Literal["error", "drop", "keep"] | float | None
+UnknownOrder = Literal["error", "drop"] | float | None
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,13 @@ class PreferenceReport:
         read: number of rows read.
         kept: number of rows kept.
         dropped_unknown: number of rows dropped because the safety of an answer is unknown.
+        dropped_unordered: number of rows dropped because it is unknown which answer is the more helpful one.
         dropped_empty: number of HH-RLHF dialogues dropped because a turn is empty or both continuations are the same.
         filled_unknown: number of rows whose unknown safety was filled with the given probability.
+        filled_unordered: number of rows whose unknown order was filled with 1/2.
+        split_prompts: number of rows without a prompt whose texts were split where they part, as TRL does.
         duplicates: number of rows that repeat the prompt and answers of an earlier one; they are kept.
-        ignored_columns: columns that are not read.
+        ignored_columns: columns that are not read, and fields of messages such as "chosen.id".
         cells: number of rows in each safety cell (SU: chosen Safe, rejected Unsafe), "unknown" for the others.
         digest: SHA-256 of the rows kept.
     """
@@ -44,12 +51,45 @@ class PreferenceReport:
     read: int
     kept: int
     dropped_unknown: int
+    dropped_unordered: int
     dropped_empty: int
     filled_unknown: int
+    filled_unordered: int
+    split_prompts: int
     duplicates: int
     ignored_columns: tuple[str, ...]
     cells: dict[str, int]
     digest: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read a source.
+
+    Attributes:
+        columns: columns to rename, theirs to ours; "" leaves one out.
+        unknown_safety: policy for rows in which the safety of an answer is unknown.
+        unknown_order: policy for rows in which it is unknown which answer is the more helpful one.
+
+    Raises:
+        BfpoError: if a policy is unknown.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    unknown_safety: UnknownSafety = None
+    unknown_order: UnknownOrder = None
+
+    def __post_init__(self) -> None:
+        safety, order = self.unknown_safety, self.unknown_order
+        if safety not in (None, "error", "drop", "keep") and (isinstance(safety, str) or not 0 <= safety <= 1):
+            raise BfpoError(f"unknown_safety is {safety!r}: write error, drop, or a probability")
+        if order not in (None, "error", "drop", 0.5):
+            raise BfpoError(f"unknown_order is {order!r}: write error, drop or 0.5")
+
+    @property
+    def order_may_be_open(self) -> bool:
+        """Whether rows without an order are kept, filled or dropped."""
+        return self.unknown_safety == "keep" or self.unknown_order not in (None, "error")
 
 
 def load_preferences(
@@ -59,6 +99,7 @@ def load_preferences(
     revision: str | None = None,
     columns: Mapping[str, str] | None = None,
     unknown_safety: UnknownSafety = None,
+    unknown_order: UnknownOrder = None,
 ) -> datasets.Dataset:
     """Read preferences from a file (JSONL, JSON, CSV, Parquet; gzip too) or a Hub data set.
 
@@ -66,23 +107,33 @@ def load_preferences(
         name_or_path: a file, or the name of a data set on the Hub.
         split: split of a Hub data set.
         revision: revision of a Hub data set.
-        columns: columns to rename, theirs to ours.
+        columns: columns to rename, theirs to ours; "" leaves one out.
         unknown_safety: policy for rows in which the safety of an answer is unknown. None or "error": accept it in
             all rows, raise if in only some; "drop": drop such rows; a probability: fill it in; "keep": keep nulls, also
             in the order (``chosen_is_better``), as `bfpo label` does.
+        unknown_order: policy for rows in which it is unknown which answer is the more helpful one
+            (``chosen_is_better`` or ``helpfulness`` is null). None or "error": raise; "drop": drop such rows; 0.5: both
+            are equally likely to be.
 
     Returns:
         Pairs have the columns ``prompt, chosen, rejected`` (strings, or lists of messages; chosen is the more
         *helpful* answer), ``chosen_is_safe, rejected_is_safe`` (probability or null), ``chosen_is_better``
-        (probability), ``chosen_is_safer`` (probability or null), ``category`` (kind of harm, or null) and ``row``
-        (1-based, in the source). Rows with K answers have ``prompt, responses, helpfulness`` (K scores or null),
-        ``is_safe`` (K probabilities or nulls), ``category`` and ``row``.
+        (probability), ``chosen_is_safer`` (probability or null), ``category`` (kind of harm, list of kinds, or null)
+        and ``row`` (1-based, in the source). Rows with K answers have ``prompt, responses, helpfulness`` (K scores or
+        null), ``is_safe`` (K probabilities or nulls), ``category`` and ``row``. Where the source has them: ``tools``
+        (JSON text) and ``weight``; messages then have their ``tool_calls`` as JSON text.
 
     Raises:
         PreferenceDataError: with *every* problem of the source in ``.problems``.
+        BfpoError: if an argument is wrong.
     """
     return inspect_preferences(
-        name_or_path, split=split, revision=revision, columns=columns, unknown_safety=unknown_safety
+        name_or_path,
+        split=split,
+        revision=revision,
+        columns=columns,
+        unknown_safety=unknown_safety,
+        unknown_order=unknown_order,
     )[0]
 
 
@@ -93,78 +144,107 @@ def inspect_preferences(
     revision: str | None = None,
     columns: Mapping[str, str] | None = None,
     unknown_safety: UnknownSafety = None,
+    unknown_order: UnknownOrder = None,
 ) -> tuple[datasets.Dataset, PreferenceReport]:
     """`load_preferences` with a report of what was read, kept and ignored."""
-    return convert(open_source(name_or_path, split, revision), unknown_safety, columns)
+    return convert(open_source(name_or_path, split, revision), Reading(columns or {}, unknown_safety, unknown_order))
 
 
-def convert(
-    source: RowSource, unknown_safety: UnknownSafety = None, columns: Mapping[str, str] | None = None
-) -> tuple[datasets.Dataset, PreferenceReport]:
+def convert(source: RowSource, reading: Reading | None = None) -> tuple[datasets.Dataset, PreferenceReport]:
     """Convert a source of any known shape to canonical rows, one at a time; earlier results are reused from disk.
 
     Raises:
         PreferenceDataError: with every problem found.
     """
-    key = {"rows": source.digest, "columns": dict(columns or {}), "unknown_safety": unknown_safety}
-    rows, notes = stored(key, lambda writer: _convert(source, unknown_safety, columns or {}, writer))
+    reading = reading or Reading()
+    key = {"rows": source.digest, **asdict(reading)}
+    rows, notes = stored(key, lambda writer: _convert(source, reading, writer))
     notes["ignored_columns"] = tuple(notes["ignored_columns"])
     return rows, PreferenceReport(source=source.name, **notes)
 
 
-def _convert(
-    source: RowSource, unknown_safety: UnknownSafety, columns: Mapping[str, str], writer: RowWriter
-) -> dict[str, Any]:
+def checked(name: str, rows: datasets.Dataset) -> datasets.Dataset:
+    """Rows of `load_preferences` as they are, after another check; other data sets converted.
+
+    Args:
+        name: name in messages.
+        rows: any data set.
+
+    Raises:
+        PreferenceDataError: with every problem found.
+    """
+    if not is_canonical(rows):
+        return convert(dataset_source(name, rows))[0]
+    problems = [problem for row in rows for problem in row_problems(row["row"], row)]  # pyright: ignore
+    if problems:
+        raise PreferenceDataError(name, problems, is_set=False)
+    return rows
+
+
+def is_canonical(rows: datasets.Dataset) -> bool:
+    """Whether a data set has all columns of `load_preferences`, or of its single answers for SFT."""
+    columns = set(rows.column_names)
+    return columns.issuperset(PAIR_COLUMNS) or columns.issuperset(set(GROUP_COLUMNS) - {"category"})
+
+
+def _convert(source: RowSource, reading: Reading, writer: RowWriter) -> dict[str, Any]:
     problems: list[Problem] = []
+    columns = scan(source, reading.columns, problems)
     tally = _Tally()
 
-    def read(problems: list[Problem]) -> Rows:
-        for number, row in source.read(problems):
+    def read() -> Rows:
+        # The first pass has already noted unreadable rows.
+        for number, row in source.read([]):
             tally.read += 1
-            yield number, {columns.get(name, name): value for name, value in row.items()}
+            yield number, renamed(row, reading.columns)
 
-    present = dict.fromkeys(name for _, row in read(problems) for name in row)
-    shape, mistyped = detect(present) if present else (None, [])
-    problems += mistyped
-    if shape is None or mistyped:
-        raise PreferenceDataError(source.name, problems)
-    tally = _Tally()
-    # The first pass has already noted unreadable rows.
-    for row in _canonical(shape, read([]), problems, order_may_be_open=unknown_safety == "keep"):
+    for row in _canonical(columns, read(), problems, reading):
+        split = row.pop("split", False)
         tally.usable += 1
+        if is_unordered(row):
+            if reading.unknown_order == "drop":
+                tally.dropped_unordered += 1
+                continue
+            if reading.unknown_order == 0.5:
+                tally.filled_unordered += 1
+                row = _with_equal_answers(row)
         if is_unknown(row):
             tally.unknown.append(row["row"])
-            if unknown_safety == "drop":
+            if reading.unknown_safety == "drop":
                 continue
-            if isinstance(unknown_safety, int | float):
-                row = _filled(row, float(unknown_safety))
+            if isinstance(reading.unknown_safety, int | float):
+                row = _filled(row, float(reading.unknown_safety))
         if not writer.rows:
-            writer.open(_features(shape, row))
+            writer.open(columns.features(row))
         tally.keep(row)
-        writer.write({name: _plain(row.get(name)) for name in _names(shape)})
-    if unknown_safety in (None, "error") and 0 < len(tally.unknown) < tally.usable:
+        tally.split_prompts += split
+        writer.write({name: columns.plain(row.get(name), name) for name in columns.names})
+    if reading.unknown_safety in (None, "error") and 0 < len(tally.unknown) < tally.usable - tally.dropped_unordered:
         remedy = "label them, or set unknown_safety to 'drop' or to a probability"
         what = "the safety of an answer is unknown here but known in other rows"
         problems += [Problem(number, None, what, remedy) for number in tally.unknown]
     if problems:
         raise PreferenceDataError(source.name, sorted(problems, key=lambda problem: problem.row or 0))
     if not writer.rows:
-        remedy = "set unknown_safety to a probability, or label the answers"
-        raise PreferenceDataError(
-            source.name, [Problem(None, None, "no row has a known safety for all its answers", remedy)]
-        )
-    return {
-        "shape": shape.name,
-        "read": tally.read,
+        raise PreferenceDataError(source.name, [_nothing_left(tally)])
+    return tally.notes() | {
+        "shape": columns.shape.name,
         "kept": writer.rows,
-        "dropped_unknown": tally.usable - writer.rows,
-        "dropped_empty": tally.read - tally.usable,
-        "filled_unknown": len(tally.unknown) if isinstance(unknown_safety, int | float) else 0,
+        "filled_unknown": len(tally.unknown) if isinstance(reading.unknown_safety, int | float) else 0,
         "duplicates": writer.rows - len(tally.seen),
-        "ignored_columns": [name for name in present if name not in shape.required + shape.optional],
-        "cells": dict(sorted(tally.cells.items())) if shape.kind == "pairs" else {},
-        "digest": tally.digest.hexdigest(),
+        "ignored_columns": columns.ignored,
+        "cells": dict(sorted(tally.cells.items())) if columns.shape.kind == "pairs" else {},
+        "dropped_unknown": tally.usable - tally.dropped_unordered - writer.rows,
     }
+
+
+def _nothing_left(tally: _Tally) -> Problem:
+    if tally.dropped_unordered:
+        return Problem(None, None, "no row has a known order of its answers", "set unknown_order to 0.5")
+    if not tally.usable:
+        return Problem(None, None, "no row can be used", "name a file with at least one usable row")
+    remedy = "set unknown_safety to a probability, or label the answers"
+    return Problem(None, None, "no row has a known safety for all its answers", remedy)
 
 
 @dataclass
@@ -173,6 +253,9 @@ class _Tally:
 
     read: int = 0
     usable: int = 0
+    dropped_unordered: int = 0
+    filled_unordered: int = 0
+    split_prompts: int = 0
     unknown: list[int] = field(default_factory=list)
     cells: Counter[str] = field(default_factory=Counter)
     seen: set[bytes] = field(default_factory=set)
@@ -185,28 +268,54 @@ class _Tally:
         self.seen.add(hashlib.blake2b(json.dumps(texts).encode(), digest_size=12).digest())
         self.digest.update(json.dumps(row, sort_keys=True).encode())
 
+    def notes(self) -> dict[str, Any]:
+        """The counts under their names in `PreferenceReport`."""
+        names = ("read", "dropped_unordered", "filled_unordered", "split_prompts")
+        notes = {name: getattr(self, name) for name in names}
+        return notes | {"dropped_empty": self.read - self.usable, "digest": self.digest.hexdigest()}
 
-def _canonical(shape: Shape, numbered: Rows, problems: list[Problem], order_may_be_open: bool) -> Iterator[Row]:
+
+def _canonical(columns: SourceColumns, numbered: Rows, problems: list[Problem], reading: Reading) -> Iterator[Row]:
     kind: type | None = None
     for number, row in numbered:
-        converted = shape.convert(row, _complaints(number, problems))
+        try:
+            converted = _converted(columns, row)
+        except RowError as error:
+            problems.append(error.at(number))
+            continue
         if converted is None:
             continue
-        found = list(row_problems(number, converted, order_may_be_open))
-        if not found and kind not in (None, type(converted["prompt"])):
+        found = list(row_problems(number, converted, reading.order_may_be_open))
+        if isinstance(converted["prompt"], str | list) and kind not in (None, type(converted["prompt"])):
             what = "the prompt is a string in some rows and messages in others"
-            found = [Problem(number, "prompt", what, "write all rows alike")]
+            found.insert(0, Problem(number, "prompt", what, "write all rows alike"))
         problems += found
         if not found:
             kind = type(converted["prompt"])
             yield converted | {"row": number}
 
 
-def _complaints(number: int, problems: list[Problem]) -> Complain:
-    def complain(column: str | None, what: str, remedy: str) -> None:
-        problems.append(Problem(number, column, what, remedy))
+def _converted(columns: SourceColumns, row: Row) -> Row | None:
+    """A canonical row with the optional columns that the source has; None if it is useless.
 
-    return complain
+    Raises:
+        RowError: if it can't be read.
+    """
+    own = {name: value for name, value in row.items() if name not in CONTEXT_COLUMNS}
+    converted = columns.shape.convert(own | {name: row.get(name) for name in columns.context})
+    if converted is None:
+        return None
+    answers = [converted["chosen"], converted["rejected"]] if "chosen" in converted else converted["responses"]
+    check_trained(converted["prompt"], answers)
+    if "weight" in columns.optional:
+        weight = row.get("weight")
+        converted["weight"] = 1.0 if weight is None else weight
+    if "tools" in columns.optional and "tools" not in converted:
+        tools = row.get("tools")
+        converted["tools"] = None if is_blank(tools) else tools_of(tools)
+    if converted.get("tools") and not isinstance(converted["prompt"], list):
+        raise RowError("tools", "a prompt that is a string has no tools", "write the prompt as messages")
+    return converted
 
 
 def _filled(row: Row, probability: float) -> Row:
@@ -217,6 +326,11 @@ def _filled(row: Row, probability: float) -> Row:
         names = ("chosen_is_safe", "rejected_is_safe")
         return row | {name: fill(row[name]) for name in names}
     return row | {"is_safe": [fill(flag) for flag in row["is_safe"]]}
+
+
+def _with_equal_answers(row: Row) -> Row:
+    """A row whose answers are equally likely to be the more helpful one."""
+    return row | ({"chosen_is_better": 0.5} if "chosen" in row else {"helpfulness": [0.0] * len(row["responses"])})
 
 
 def _cell(row: Row) -> str:
@@ -232,36 +346,3 @@ def count_cells(rows: datasets.Dataset) -> dict[str, int]:
         return {}
     flags: Any = rows.select_columns(["chosen_is_safe", "rejected_is_safe"])
     return dict(sorted(Counter(_cell(row | {"chosen": None}) for row in flags).items()))
-
-
-def _features(shape: Shape, row: Row) -> datasets.Features:
-    import datasets
-    from datasets import Value
-
-    number = Value("float64")
-    text = [{"role": Value("string"), "content": Value("string")}]
-    text = text if isinstance(row["prompt"], list) else Value("string")
-    kinds: dict[str, Any] = {
-        "prompt": text,
-        "chosen": text,
-        "rejected": text,
-        "responses": [text],
-        "helpfulness": [number],
-        "is_safe": [number],
-        "category": Value("string"),
-        "row": Value("int64"),
-    }
-    return datasets.Features({name: kinds.get(name, number) for name in _names(shape)})
-
-
-def _names(shape: Shape) -> tuple[str, ...]:
-    return PAIR_COLUMNS if shape.kind == "pairs" else GROUP_COLUMNS
-
-
-def _plain(value: Any) -> Any:
-    """A value with flags as numbers and messages reduced to role and content."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {"role": value["role"], "content": value["content"]}
-    return float(value) if isinstance(value, bool) else value

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.errors import BfpoError
+from bfpo.preferences.schema import OPTIONAL_COLUMNS
 
 if TYPE_CHECKING:
     import datasets
@@ -56,9 +57,10 @@ def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
     """
     if "chosen" not in rows.column_names:
         return rows
+    kept = ("prompt", "row", *OPTIONAL_COLUMNS)
     return rows.map(
         lambda row: _single(row, take_rejected=order != "helpful" and _rejected_is_safer(row)),
-        remove_columns=[name for name in rows.column_names if name not in ("prompt", "row")],
+        remove_columns=[name for name in rows.column_names if name not in kept],
     )
 
 

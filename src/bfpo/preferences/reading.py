@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from bfpo.errors import did_you_mean
 from bfpo.preferences.public_sets import PUBLIC_SETS
 from bfpo.preferences.schema import PreferenceDataError, Problem
 from bfpo.preferences.store import rows_digest
+from bfpo.preferences.strict_json import UnreadableJsonError, check_json, is_suspicious, load_json, parse_json
 
 if TYPE_CHECKING:
     import datasets
@@ -25,6 +26,8 @@ Row = dict[str, Any]
 Rows = Iterator[tuple[int, Row]]
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 _BLOCK = 2**20
+# Largest line (or CSV cell), and largest file that is read whole, in bytes after decompression.
+_LINE, _WHOLE = 2**26, 2**28
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def dataset_source(name: str, rows: datasets.Dataset) -> RowSource:
 
     def read(_: list[Problem]) -> Rows:
         for number, row in enumerate(rows, start=1):
-            yield number, dict(row)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            yield number, _of_arrow(row)  # pyright: ignore[reportArgumentType]
 
     return RowSource(name, rows_digest(rows), read)
 
@@ -137,11 +140,15 @@ def _file_source(path: Path) -> RowSource:
 
 
 def _jsonl(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
-    for number, content in enumerate(file, start=1):
+    for number, content in enumerate(_lines(file), start=1):
+        if content is None:
+            problems.append(_too_long(number))
+            return
         if not content.strip():
             continue
         try:
-            value = json.loads(_decoded(content, first=number == 1))
+            text = _decoded(content, first=number == 1)
+            value = parse_json(text)
         except UnicodeDecodeError as error:
             problems.append(Problem(number, None, *_not_utf8(error.start)))
             continue
@@ -150,10 +157,43 @@ def _jsonl(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
                 Problem(number, None, f"the line is not JSON ({error.msg} at character {error.colno})", "fix the line")
             )
             continue
-        if isinstance(value, dict):
-            yield number, value
-        else:
-            problems.append(_not_an_object(number, value))
+        except UnreadableJsonError as error:
+            problems.append(Problem(number, None, str(error), "fix the line"))
+            continue
+        yield from _checked(number, value, problems, is_suspicious(text))
+
+
+def _checked(number: int, value: Any, problems: list[Problem], suspicious: bool) -> Rows:
+    """The row, unless it can't be used."""
+    if not isinstance(value, dict):
+        problems.append(
+            Problem(
+                number, None, f"the row is a {type(value).__name__}, not an object", "write {column: value} objects"
+            )
+        )
+        return
+    flaws = [flaw for flaw in (_flaw(number, *cell) for cell in value.items()) if flaw] if suspicious else []
+    problems += flaws
+    if not flaws:
+        yield number, value
+
+
+def _flaw(number: int, column: str, value: Any) -> Problem | None:
+    try:
+        check_json([column, value])
+    except UnreadableJsonError as error:
+        return Problem(number, column.encode(errors="replace").decode(), str(error), "correct it, or remove the row")
+    return None
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
+    """The lines of a file; None for one that is too long, after which nothing is read."""
+    while line := file.readline(_LINE + 1):
+        yield line if len(line) <= _LINE else None
+
+
+def _too_long(row: int) -> Problem:
+    return Problem(row, None, f"the line is longer than {_LINE // 2**20} MiB", "write one record per line")
 
 
 def _decoded(content: bytes, *, first: bool) -> str:
@@ -166,9 +206,10 @@ def _not_utf8(byte: int) -> tuple[str, str]:
 
 def _json(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
     """Rows of a JSON list of objects, which is read whole."""
-    content = file.read()
+    content = _read_whole(source, file)
     try:
-        value = json.loads(_decoded(content, first=True))
+        text = _decoded(content, first=True)
+        value = parse_json(text)
     except UnicodeDecodeError as error:
         line_start = content.rfind(b"\n", 0, error.start) + 1
         line = content.count(b"\n", 0, line_start) + 1
@@ -176,17 +217,21 @@ def _json(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
     except json.JSONDecodeError as error:
         remedy = "rename it to .jsonl if it has one object per line" if error.msg == "Extra data" else "fix the file"
         raise _file_error(source, f"it is not JSON ({error.msg} in line {error.lineno})", remedy) from error
+    except UnreadableJsonError as error:
+        raise _file_error(source, str(error), "fix the file") from error
     if not isinstance(value, list):
         raise _file_error(source, f"it holds a {type(value).__name__}, not a list", "write a list of objects")
+    suspicious = is_suspicious(text)
     for number, row in enumerate(value, start=1):
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            problems.append(_not_an_object(number, row))
+        yield from _checked(number, row, problems, suspicious)
 
 
-def _not_an_object(row: int, value: Any) -> Problem:
-    return Problem(row, None, f"the row is a {type(value).__name__}, not an object", "write {column: value} objects")
+def _read_whole(source: str, file: IO[bytes]) -> bytes:
+    content = file.read(_WHOLE + 1)
+    if len(content) > _WHOLE:
+        what = f"it is larger than {_WHOLE // 2**20} MiB, and this format is read whole"
+        raise _file_error(source, what, "write it as .jsonl")
+    return content
 
 
 # Text cells that mean a flag or null; a cell that starts with "[" is parsed as JSON.
@@ -194,7 +239,7 @@ _CELLS: dict[str, Any] = {"": None, "true": True, "false": False}
 
 
 def _csv(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
-    csv.field_size_limit(2**31 - 1)
+    csv.field_size_limit(_LINE)
     reader = csv.DictReader(_csv_lines(file), strict=True)
     number = 0
     try:
@@ -211,7 +256,9 @@ def _csv(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
 
 
 def _csv_lines(file: IO[bytes]) -> Iterator[str]:
-    for number, line in enumerate(file):
+    for number, line in enumerate(_lines(file)):
+        if line is None:
+            raise csv.Error(f"a line is longer than {_LINE // 2**20} MiB")
         yield _decoded(line, first=number == 0)
 
 
@@ -228,8 +275,8 @@ def _cell(name: str | None, cell: Any) -> Any:
             return cell
     if cell.lstrip()[:1] == "[":
         try:
-            return json.loads(cell)
-        except json.JSONDecodeError:
+            return load_json(cell)
+        except (json.JSONDecodeError, UnreadableJsonError):
             return cell
     return cell or None
 
@@ -239,15 +286,28 @@ def _parquet(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
     import pyarrow.parquet
 
     # Parquet is read from the end, which a gzip stream can't seek to.
-    seekable = file if not isinstance(file, gzip.GzipFile) else io.BytesIO(file.read())
+    seekable = file if not isinstance(file, gzip.GzipFile) else io.BytesIO(_read_whole(source, file))
     number = 0
     try:
         for batch in pyarrow.parquet.ParquetFile(seekable).iter_batches(batch_size=1000):
             for row in batch.to_pylist():
                 number += 1
-                yield number, row
+                yield number, _of_arrow(row)
     except (pyarrow.ArrowException, OSError) as error:
         raise _file_error(source, f"it is not Parquet ({str(error).splitlines()[0]})", "write it again") from error
+
+
+def _of_arrow(row: Mapping[str, Any]) -> Row:
+    """A row without the nulls that Arrow puts into objects for fields that only other rows' objects have."""
+    return {name: _without_nulls(value) if isinstance(value, list | dict) else value for name, value in row.items()}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    return value
 
 
 def _load_from_hub(name: str, split: str, revision: str | None) -> datasets.Dataset:

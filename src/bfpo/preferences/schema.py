@@ -19,6 +19,8 @@ PAIR_COLUMNS = (
     "row",
 )
 GROUP_COLUMNS = ("prompt", "responses", "helpfulness", "is_safe", "category", "row")
+# Columns that rows have only if the source has them.
+OPTIONAL_COLUMNS = ("tools", "weight")
 
 _SHOWN = 20
 
@@ -44,6 +46,18 @@ class Problem:
             part for part in (self.row and f"row {self.row}", self.column and f"column {self.column!r}") if part
         )
         return f"{place + ': ' if place else ''}{self.what}; {self.remedy}"
+
+
+class RowError(ValueError):
+    """A row that can't be read, as the parts of a `Problem`."""
+
+    def __init__(self, column: str | None, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.column, self.what, self.remedy = column, what, remedy
+
+    def at(self, row: int) -> Problem:
+        """The problem of the row with this number."""
+        return Problem(row, self.column, self.what, self.remedy)
 
 
 class PreferenceDataError(BfpoError):

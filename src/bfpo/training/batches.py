@@ -44,10 +44,10 @@ def collate(
     split: Callable[[Sequence[TokenGroup]], list[list[int]]],
     normalizer: Literal["groups", "tokens"] = "groups",
 ) -> dict[str, Any]:
-    """One process's share of a step: micro-batches made by ``split``, and the number of groups or answer tokens."""
+    """One process's share of a step: micro-batches made by ``split``, and the number of groups or scored tokens."""
     groups = token_groups(rows)
     parts = [[rows[index] for index in batch] for batch in split(groups)]
-    tokens = sum(len(answer) for group in groups for answer in group.answers)
+    tokens = sum(len(group.scored(at)) for group in groups for at in range(len(group.answers)))
     return {
         "batches": [
             Batch(token_groups(part), group_labels(part), _reference(part), [row["row"] for row in part])
@@ -70,18 +70,18 @@ def as_rows(rows: Iterable[Any]) -> list[EncodedRow]:
 
 def token_groups(rows: Sequence[EncodedRow]) -> list[TokenGroup]:
     """The token ids of encoded rows."""
-    return [TokenGroup(row["prompt_ids"], row["answer_ids"]) for row in rows]
+    return [TokenGroup(row["prompt_ids"], row["answer_ids"], row.get("context", ())) for row in rows]
 
 
 def token_chunks(rows: datasets.Dataset) -> Iterator[list[TokenGroup]]:
     """Yield the token ids of all rows in chunks, as views of the memory-mapped file."""
-    for table in arrow_tables(rows.select_columns(["prompt_ids", "answer_ids"]), ROWS_AT_ONCE):
-        prompts, answers = (table[name].combine_chunks() for name in ("prompt_ids", "answer_ids"))
-        answer_parts = _parts(answers.flatten())
+    for table in arrow_tables(rows.select_columns(["prompt_ids", "answer_ids", "context"]), ROWS_AT_ONCE):
+        prompts, answers, context = (table[name].combine_chunks() for name in ("prompt_ids", "answer_ids", "context"))
+        answer_parts, places = _parts(answers.flatten()), context.to_pylist()
         ends = np.cumsum([0, *answers.value_lengths().to_pylist()])
         yield [
-            TokenGroup(prompt, answer_parts[start:end])
-            for prompt, start, end in zip(_parts(prompts), ends, ends[1:], strict=False)
+            TokenGroup(prompt, answer_parts[start:end], own)
+            for prompt, start, end, own in zip(_parts(prompts), ends, ends[1:], places, strict=False)
         ]
 
 
@@ -119,4 +119,16 @@ def group_labels(rows: Sequence[EncodedRow]) -> GroupLabels:
         first_is_better=torch.tensor(better, dtype=torch.float32),
         b1=None if own is None else own[:, 0],
         alpha=None if own is None else own[:, 1],
+        weight=_weights(rows),
+    )
+
+
+def _weights(rows: Sequence[EncodedRow]) -> Tensor | None:
+    """[N] weight of each answer's row, 1 for rows without one; None if no row has one."""
+    weights = [row.get("weight") for row in rows]
+    if all(weight is None for weight in weights):
+        return None
+    return torch.tensor(
+        [1.0 if weight is None else weight for row, weight in zip(rows, weights, strict=True) for _ in row["is_safe"]],
+        dtype=torch.float32,
     )

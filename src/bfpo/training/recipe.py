@@ -39,6 +39,9 @@ class SourceRecipe(Closed):
     unknown_safety: Literal["error", "drop"] | float | None = Field(
         None, description="treatment of rows without safety flags: error, drop, or a probability of being safe"
     )
+    unknown_order: Literal["error", "drop"] | float | None = Field(
+        None, description="treatment of rows that don't say which answer is more helpful: error, drop, or 0.5"
+    )
     prefer: Literal["helpful", "safer", "safer_then_helpful"] = Field(
         "helpful", description="answer of a pair that counts as chosen (and that SFT trains on)"
     )

@@ -57,6 +57,7 @@ def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe, eval_fraction: f
         revision=recipe.revision,
         columns=recipe.columns,
         unknown_safety=recipe.unknown_safety,
+        unknown_order=recipe.unknown_order,
     )
     seed = _seed(recipe, resolved.recipe.seed)
     record: dict[str, Any] = {"name": recipe.label, "role": recipe.role, **asdict(report)}
@@ -174,10 +175,19 @@ def _check_overlap(recipe: Recipe, loaded: Sequence[LoadedSource], evaluation: P
 
 
 def _with_constants(rows: datasets.Dataset, labeling: FittedLabeling) -> tuple[datasets.Dataset, dict[str, int]]:
-    """The rows with b1 and alpha of their category (by default the common ones), and the counts."""
-    names = [name or "" for name in rows["category"]] if "category" in rows.column_names else [""] * len(rows)
+    """The rows with b1 and alpha of their category (by default the common ones), and the counts.
+
+    A row with several categories has the common constants.
+    """
+    names = [_only(names) for names in rows["category"]] if "category" in rows.column_names else [""] * len(rows)
     constants = [labeling.categories.get(name, labeling.preference) for name in names]
     rows = rows.add_column("b1", [one.b1 for one in constants])  # pyright: ignore[reportCallIssue]
     rows = rows.add_column("alpha", [one.alpha for one in constants])  # pyright: ignore[reportCallIssue]
     used = Counter(name if name in labeling.categories else "common" for name in names)
     return rows, dict(sorted(used.items()))
+
+
+def _only(names: str | list[str] | None) -> str:
+    """The only category of a row; the empty string if it has none or several."""
+    listed = names if isinstance(names, list) else [names]
+    return (listed[0] or "") if len(listed) == 1 else ""

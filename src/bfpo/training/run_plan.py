@@ -11,13 +11,13 @@ from transformers import AutoModelForCausalLM
 
 from bfpo.engine.cost import Cost, Kept, ModelSize, estimate_cost, kept_for_backward, measure_flops
 from bfpo.engine.trainable import add_adapter, select_trainable
-from bfpo.models import adapter_config, load_config
+from bfpo.models import adapter_config, end_tokens, load_config, load_generation_config
 from bfpo.training.batches import token_chunks
 from bfpo.training.recipe import Recipe, ResolvedRecipe
 from bfpo.training.recipe_data import Prompts, load_blend
 from bfpo.training.run import training_arguments
 from bfpo.training.starting_model import new_adapter, recipe_tokenizer, uses_bf16
-from bfpo.training.training_data import prepare
+from bfpo.training.training_data import KnownTokens, prepare
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,10 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     arguments.check()
     blend = load_blend(resolved, suites).blend
     config = load_config(recipe.model, revision=recipe.model_revision)
-    data = prepare(blend, recipe_tokenizer(recipe), recipe.max_length, objective)
+    tokenizer = recipe_tokenizer(recipe)
+    ends = end_tokens(load_generation_config(recipe.model, revision=recipe.model_revision), tokenizer)
+    known = KnownTokens(config.get_text_config().vocab_size, ends)
+    data = prepare(blend, tokenizer, recipe.max_length, objective, known)
     size, kept = _measure_model(recipe, config)
     steps = arguments.step_plan(data.main, data.buffer)
     groups = [group for chunk in token_chunks(data.rows) for group in chunk]

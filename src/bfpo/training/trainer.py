@@ -29,7 +29,7 @@ from bfpo.training.config import BFPOConfig
 from bfpo.training.evaluating import EvaluatingTrainer, one_or_several
 from bfpo.training.finite import not_finite
 from bfpo.training.step_plan import StepLoader, StepSampler
-from bfpo.training.training_data import Blend, ReferenceCounts, TrainingData, prepare, with_reference
+from bfpo.training.training_data import Blend, KnownTokens, ReferenceCounts, TrainingData, prepare, with_reference
 
 # Number of rows from which the layout check takes its sample.
 _CHECKED_ROWS = 64
@@ -78,11 +78,12 @@ class BFPOTrainer(EvaluatingTrainer):
         )
         base: Any = prepared.get_base_model() if isinstance(prepared, PeftModel) else prepared
         tokenizer = processing_class or load_tokenizer(str(prepared.config.name_or_path))
-        data = prepare(train_dataset, tokenizer, args.max_length, self.objective)
+        known = KnownTokens.of(prepared, tokenizer)
+        data = prepare(train_dataset, tokenizer, args.max_length, self.objective, known)
         # One set is evaluated under the name "", several under their names.
         sets: Any = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
         evaluation = {
-            name: prepare(rows, tokenizer, args.max_length, self.objective, name or "eval_dataset")
+            name: prepare(rows, tokenizer, args.max_length, self.objective, known, name or "eval_dataset")
             for name, rows in sets.items()
             if rows is not None
         }

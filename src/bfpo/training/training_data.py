@@ -15,10 +15,10 @@ from accelerate.utils import broadcast_object_list, gather_object
 from bfpo.engine.forward import Engine
 from bfpo.engine.reference_cache import ReferenceCache, answer_keys, fill_cache
 from bfpo.errors import BfpoError
+from bfpo.models import end_tokens
 from bfpo.objectives.registry import Objective
 from bfpo.preferences.encoding import EncodingCounts, encode
-from bfpo.preferences.loading import convert
-from bfpo.preferences.reading import dataset_source
+from bfpo.preferences.loading import checked, is_canonical
 from bfpo.training.batches import ROWS_AT_ONCE, as_rows, token_chunks, token_groups
 
 
@@ -65,31 +65,61 @@ class ReferenceCounts:
         return ReferenceCounts(self.reused + other.reused, self.scored + other.scored)
 
 
+@dataclass(frozen=True)
+class KnownTokens:
+    """What a model knows of tokens.
+
+    Attributes:
+        vocabulary: number of its embeddings.
+        ends: tokens at which it stops, see `bfpo.models.end_tokens`.
+    """
+
+    vocabulary: int
+    ends: Sequence[int]
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any) -> KnownTokens:
+        """What a loaded model knows, with or without an adapter."""
+        ends = end_tokens(getattr(model, "generation_config", None), tokenizer)
+        return cls(model.get_input_embeddings().weight.shape[0], ends)
+
+
 def prepare(
-    data: datasets.Dataset | Blend, tokenizer: Any, max_length: int, objective: Objective, name: str = "train_dataset"
+    data: datasets.Dataset | Blend,
+    tokenizer: Any,
+    max_length: int,
+    objective: Objective,
+    known: KnownTokens,
+    name: str = "train_dataset",
 ) -> TrainingData:
     """Encode every source, and check that it has the labels that the objective reads.
 
     Args:
-        data: rows, or several sources of them.
+        data: rows of `load_preferences` or in any other known shape, or several sources of rows.
         tokenizer: the tokenizer.
         max_length: largest number of tokens in prompt and answer together.
         objective: the objective.
+        known: what the model knows of tokens.
         name: name of the rows in messages if they are no `Blend`.
 
     Raises:
-        BfpoError: if the data is of another type, a label is missing, or a pairwise objective gets single answers.
+        BfpoError: if the data is of another type, a label is missing, a pairwise objective gets single answers, or the
+            model doesn't know a token.
     """
     if not isinstance(data, (datasets.Dataset, Blend)):  # pyright: ignore[reportUnnecessaryIsInstance]
         hint = f", one of whose splits it takes: {', '.join(data)}" if isinstance(data, datasets.DatasetDict) else ""
         raise BfpoError(f"{name} must be a datasets.Dataset or a Blend, not a {type(data).__name__}{hint}")
-    sources = data.sources if isinstance(data, Blend) else [TrainingSource(data, name)]
+    sources = data.sources if isinstance(data, Blend) else [TrainingSource(checked(name, data), name)]
     ordered = sorted(sources, key=lambda source: source.role != "main")
-    encoded = {source.name: encode(_canonical(source), tokenizer, max_length) for source in ordered}
+    encoded = {
+        source.name: encode(_canonical(source), tokenizer, max_length, ends=known.ends, name=source.name)
+        for source in ordered
+    }
     if len(encoded) < len(ordered):
         raise BfpoError("two sources have the same name: give every source its own name")
     for name, part in encoded.items():
         _check(part.counts, name, objective)
+        _check_vocabulary(part.dataset, name, tokenizer, known.vocabulary)
     rows = datasets.concatenate_datasets([part.dataset for part in encoded.values()])
     main = sum(len(encoded[source.name].dataset) for source in ordered if source.role == "main")
     return TrainingData(rows, main, len(rows) - main, {name: part.counts for name, part in encoded.items()})
@@ -97,9 +127,7 @@ def prepare(
 
 def _canonical(source: TrainingSource) -> datasets.Dataset:
     """The rows in the format of `load_preferences`; other data sets are converted and checked."""
-    if "row" in source.rows.column_names:
-        return source.rows
-    return convert(dataset_source(source.name, source.rows))[0]
+    return source.rows if is_canonical(source.rows) else checked(source.name, source.rows)
 
 
 def with_reference(
@@ -168,3 +196,18 @@ def _check(counts: EncodingCounts, source: str, objective: Objective) -> None:
             "unknown here; add chosen_is_safe and rejected_is_safe, or load the source with unknown_safety=1.0 "
             "(all safe, like the paper's buffer) or 'drop'"
         )
+
+
+def _check_vocabulary(rows: datasets.Dataset, source: str, tokenizer: Any, size: int) -> None:
+    """Refuse rows with a token that the model has no embedding for."""
+    if len(tokenizer) <= size:
+        return
+    for row in as_rows(rows.select_columns(["prompt_ids", "answer_ids", "row"])):
+        largest = max(max(ids) for ids in (row["prompt_ids"], *row["answer_ids"]))
+        if largest >= size:
+            token = tokenizer.convert_ids_to_tokens([largest])[0]
+            raise BfpoError(
+                f"{source}, row {row['row']}: the model has {size} embeddings, but the tokenizer has {len(tokenizer)} "
+                f"tokens, and this row has {token!r} with id {largest}: use the model's own tokenizer, or resize the "
+                "model's embeddings (resize_token_embeddings) and save it"
+            )
