@@ -7,12 +7,13 @@ import itertools
 import json
 import time
 
+import httpx2
 import pytest
 from pydantic import ValidationError
 
 from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure, Reply
-from bfpo.endpoints.client import _retry_after
-from bfpo.endpoints.messages import MalformedReplyError, parse_reply
+from bfpo.endpoints.replies import MalformedReplyError, parse_reply
+from bfpo.endpoints.session import _retry_after
 from bfpo.errors import BfpoError, RunError
 from support.mock_server import completion, serving
 
@@ -48,7 +49,7 @@ def test_replies_come_in_the_order_of_requests():
 
 
 def test_requests_in_flight_are_limited():
-    with serving(echo, delay=0.005) as server:
+    with serving(echo, delay=0.05) as server:
         list(Endpoint(config(server, concurrency=7)).complete(ask(str(n)) for n in range(60)))
     assert server.most_in_flight == 7
 
@@ -96,7 +97,7 @@ def test_a_request_that_the_server_never_takes_fails_at_once_and_alone():
 
     with serving(refuse) as server:
         replies = list(Endpoint(config(server)).complete(ask(str(n)) for n in range(6)))
-    assert replies[3] == Failure("HTTP 400: too long", 1)
+    assert replies[3] == Failure("HTTP 400: too long", 1, permanent=True)
     assert sum(isinstance(reply, Failure) for reply in replies) == 1
 
 
@@ -110,7 +111,7 @@ def test_the_key_is_sent_and_never_shown(monkeypatch):
         endpoint = Endpoint(config(server, api_key_env="SOME_KEY"))
         (failure,) = endpoint.complete([ask("a")])
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
-    assert failure == Failure("HTTP 400: bad key ***", 1)
+    assert failure == Failure("HTTP 400: bad key ***", 1, permanent=True)
     assert KEY not in repr(endpoint.config) + repr(vars(endpoint))
 
 
@@ -247,8 +248,13 @@ def test_unknown_options_are_refused():
 
 
 def test_retry_after_is_seconds_or_a_date():
-    assert _retry_after("3.5") == 3.5
-    assert _retry_after(None) == _retry_after("soon") == 0
-    in_a_minute = email.utils.formatdate(time.time() + 60, usegmt=True)
-    assert 55 < _retry_after(in_a_minute) <= 60
-    assert _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    def seconds(value):
+        return _retry_after(httpx2.Headers({"retry-after": value}))
+
+    assert seconds("3.5") == 3.5
+    assert [seconds(value) for value in ("", "soon", "-1", "nan", "inf", "1e999", "Wed, 21 Oct 2015 07:28:00 GMT")] == [
+        0
+    ] * 7
+    assert 55 < seconds(email.utils.formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert _retry_after(httpx2.Headers()) == 0
+    assert _retry_after(httpx2.Headers({"retry-after-ms": "250", "retry-after": "1"})) == 0.25

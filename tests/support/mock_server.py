@@ -1,17 +1,23 @@
-"""A local mock of an OpenAI-compatible server, which can misbehave on purpose and logs every request."""
+"""A local mock of an OpenAI-compatible server, which can misbehave on purpose and logs every request.
+
+`TRANSIENT` and `REFUSALS` hold replies of real servers, one for each kind of fault; `limited` is a rate limit.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 Reply = tuple[int | str, Mapping[str, str], bytes]
-"""Status, headers and body. The status "hang" never answers; the header ``x-half: 1`` hangs up after half the body."""
+"""Status, headers and body. The status "hang" never answers, "reset" resets the connection; the header ``x-half: 1``
+hangs up after half the body."""
+Behavior = Callable[[Any, int], Reply]
 
 
 @dataclass
@@ -36,10 +42,19 @@ class Server:
 
 
 def completion(
-    text: str, tokens: Sequence[tuple[str, Mapping[str, float]]] | None = None, finish: str = "stop"
+    text: Any, tokens: Sequence[tuple[str, Mapping[str, Any]]] | None = None, finish: str = "stop", **extra: Any
 ) -> bytes:
-    """The body of a chat completion; each of the tokens is its text and the log-probabilities at its place."""
-    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+    """The body of a chat completion.
+
+    Args:
+        text: the content.
+        tokens: each token's text and the log-probabilities at its place.
+        finish: the finish_reason.
+        extra: ``usage``, and further fields of the message, such as ``reasoning_content``.
+    """
+    usage = extra.pop("usage", None)
+    message = {"role": "assistant", "content": text} | extra
+    choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": finish}
     if tokens is not None:
         choice["logprobs"] = {
             "content": [
@@ -47,11 +62,69 @@ def completion(
                 for token, top in tokens
             ]
         }
-    return json.dumps({"model": "mock-1", "choices": [choice]}).encode()
+    return json.dumps({"model": "mock-1", "choices": [choice]} | ({"usage": usage} if usage else {})).encode()
+
+
+def refusal(message: str, code: str | None = None, param: str | None = None) -> bytes:
+    """The body of an error in OpenAI's form."""
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    return json.dumps({"error": error}).encode()
+
+
+# Faults that pass: another attempt succeeds.
+TRANSIENT: dict[str, Reply] = {
+    "connection reset": ("reset", {}, b""),
+    "cut body": (200, {"x-half": "1"}, completion("half of this is lost, and must never be taken for a reply")),
+    "no reply in time": ("hang", {}, b""),
+    "429": (429, {}, refusal("Rate limit reached")),
+    "429 with Retry-After": (429, {"retry-after": "0.01"}, refusal("Rate limit reached")),
+    "500": (500, {}, b"boom"),
+    "502": (502, {}, b"<html>bad gateway</html>"),
+    "503": (503, {"retry-after": "0.01"}, b"busy"),
+    "408": (408, {}, b""),
+    "HTML": (200, {}, b"<html>busy</html>"),
+    "JSON that ends early": (200, {}, b'{"choices": [{"message": {"content": "made'),
+    "no choices": (200, {}, b'{"choices": []}'),
+    "an error with status 200": (200, {}, b'{"error": {"message": "upstream is gone", "code": 502}}'),
+    "no UTF-8": (200, {}, b'{"choices": [{"message": {"content": "\xff\xfe"}}]}'),
+    "wrong content-encoding": (200, {"content-encoding": "gzip"}, completion("not zipped")),
+    "nested JSON": (200, {}, b"[" * 3000 + b"]" * 3000),
+    "a number of 5,000 digits": (200, {}, b'{"choices": ' + b"9" * 5000 + b"}"),
+}
+MAX_TOKENS = refusal(
+    "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+    "unsupported_parameter",
+    "max_tokens",
+)
+# Refusals of the prompt by a provider's filter: status and body, by provider.
+FILTERS: dict[str, tuple[int, bytes]] = {
+    "Azure": (400, refusal("The response was filtered due to the prompt triggering ...", "content_filter", "prompt")),
+    "LiteLLM": (400, refusal("litellm.ContentPolicyViolationError: AzureException - ...", "400")),
+    "DeepSeek": (400, refusal("Content Exists Risk", "invalid_request_error")),
+    "Alibaba": (400, refusal("Input data may contain inappropriate content.", "data_inspection_failed")),
+    "OpenRouter": (403, b'{"error": {"code": 403, "message": "flagged", "metadata": {"flagged_input": "..."}}}'),
+}
+
+
+def limited(reply: Behavior, requests: int, seconds: float) -> Behavior:
+    """A behavior that takes a number of requests in every window of time and says when the next one begins."""
+    window = [0.0, 0.0]  # start, and requests so far
+
+    def behave(body: Any, attempt: int) -> Reply:
+        now = time.monotonic()
+        if now >= window[0] + seconds:
+            window[:] = [now, 0.0]
+        window[1] += 1
+        if window[1] > requests:
+            left = window[0] + seconds - now
+            return 429, {"retry-after": f"{left:.3f}"}, refusal("Rate limit reached for requests")
+        return reply(body, attempt)
+
+    return behave
 
 
 @contextmanager
-def serving(reply: Callable[[Any, int], Reply], delay: float = 0.0) -> Generator[Server]:
+def serving(reply: Behavior, delay: float = 0.0) -> Generator[Server]:
     """Serve until the block ends.
 
     Args:
@@ -90,6 +163,9 @@ def serving(reply: Callable[[Any, int], Reply], delay: float = 0.0) -> Generator
             status, extra, payload = reply(body, server.attempts[key])
             if status == "hang":
                 await asyncio.sleep(30)
+                return False
+            if status == "reset":
+                writer.transport.abort()
                 return False
             lines = [f"HTTP/1.1 {status} X", f"content-length: {len(payload)}", "content-type: application/json"]
             writer.write("\r\n".join([*lines, *(f"{k}: {v}" for k, v in extra.items()), "", ""]).encode())

@@ -4,6 +4,17 @@ Sampling and judging build on this room.
 """
 
 from bfpo.endpoints.client import Endpoint
-from bfpo.endpoints.messages import CompletionRequest, EndpointConfig, Failure, Reply, ServerConfig, TokenLogprobs
+from bfpo.endpoints.config import EndpointConfig, ServerConfig, endpoint_config
+from bfpo.endpoints.messages import CompletionRequest, Failure, Reply, TokenLogprobs, Usage
 
-__all__ = ["CompletionRequest", "Endpoint", "EndpointConfig", "Failure", "Reply", "ServerConfig", "TokenLogprobs"]
+__all__ = [
+    "CompletionRequest",
+    "Endpoint",
+    "EndpointConfig",
+    "Failure",
+    "Reply",
+    "ServerConfig",
+    "TokenLogprobs",
+    "Usage",
+    "endpoint_config",
+]

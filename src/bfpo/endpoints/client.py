@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import email.utils
-import json
-import ssl
 import threading
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import httpx2
-import tenacity
 
-from bfpo.endpoints.messages import CompletionRequest, EndpointConfig, Failure, MalformedReplyError, Reply, parse_reply
-from bfpo.errors import BfpoError, RunError
+from bfpo.endpoints.config import EndpointConfig
+from bfpo.endpoints.messages import CompletionRequest, Failure, Reply
+from bfpo.endpoints.session import Dialect, Session
+from bfpo.errors import RunError
 
 # How many requests are read ahead of the oldest unanswered one, in multiples of the requests in flight: a request that
 # waits for its next attempt doesn't hold up the others, and memory stays bounded.
 _AHEAD = 4
-_EXCERPT = 200
+# Requests in flight until the first reply.
+_FIRST = 5
+# Equal failures in a row after which a server isn't asked any more: refusals, and requests without a reply on every
+# attempt.
+_REFUSALS, _BREAKDOWN = 5, 12
 
 
 class Endpoint:
@@ -40,171 +39,81 @@ class Endpoint:
     def __init__(self, config: EndpointConfig, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self.config = config
         self._transport = transport
+        guessed = config.token_limit == "auto"
+        self._dialect = Dialect("max_tokens" if guessed else config.token_limit, may_change=guessed)
+        self._has_replied = False
+        self._failures: list[Failure] = []
 
     def complete(self, requests: Iterable[CompletionRequest]) -> Iterator[Reply | Failure]:
         """A reply to every request, in order; a request that fails on every attempt gives a `Failure`.
 
-        Requests are read as needed, so the iterable may be endless.
+        A server that refuses or fails the first few requests for the same reason is not asked any more: the other
+        requests fail for that reason too. Requests are read as needed, so the iterable may be endless.
 
         Raises:
             BfpoError: if the server rejects the key, the path or the model.
-            RunError: if the server can't be reached.
+            RunError: if the server can't be reached, breaks down after it has replied, or asks to wait for too long.
         """
         key = self.config.api_key()
         with _loop_in_thread() as loop:
-            session = _Session(self.config, key, self._transport)
+            session = Session(self.config, key, self._dialect, self._transport)
             waiting: deque[Future[Reply | Failure]] = deque()
+            given_up: Failure | None = None
             try:
                 for request in requests:
+                    if given_up:
+                        yield given_up
+                        continue
                     waiting.append(asyncio.run_coroutine_threadsafe(session.ask(request), loop))
-                    if len(waiting) >= _AHEAD * self.config.concurrency:
-                        yield waiting.popleft().result()
+                    while len(waiting) >= self._ahead() and not given_up:
+                        yield (outcome := waiting.popleft().result())
+                        given_up = self._given_up(outcome)
+                    while given_up and waiting:
+                        waiting.popleft().cancel()
+                        yield given_up
                 while waiting:
-                    yield waiting.popleft().result()
+                    yield (outcome := waiting.popleft().result())
+                    self._given_up(outcome)
             finally:
                 for future in waiting:
                     future.cancel()
                 asyncio.run_coroutine_threadsafe(session.close(), loop).result()
 
+    def _ahead(self) -> int:
+        """How many requests may be under way; until the first reply, no more than refusals are still needed."""
+        if self._has_replied:
+            return _AHEAD * self.config.concurrency
+        return max(1, _FIRST - sum(failure.permanent for failure in self._failures))
 
-class _Session:
-    """Connections of one call, with its limits on concurrency and rate."""
+    def _given_up(self, outcome: Reply | Failure) -> Failure | None:
+        """The reason to ask no more, if this outcome is the last of several equal failures, and none has replied.
 
-    def __init__(self, config: EndpointConfig, key: str | None, transport: httpx2.AsyncBaseTransport | None) -> None:
-        self._config = config
-        self._key = key
-        self._slots = asyncio.Semaphore(config.concurrency)
-        self._next_start = 0.0
-        limits = httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
-        self._client = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=config.timeout,
-            limits=limits,
-            transport=transport,
-            verify=_tls(config.url.startswith("https")),
-        )
-
-    async def close(self) -> None:
-        await self._client.aclose()
-
-    async def ask(self, request: CompletionRequest) -> Reply | Failure:
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(self._config.attempts),
-            wait=self._wait,
-            retry=tenacity.retry_if_exception_type(_TransientError),
-            reraise=True,
-        )
-        attempts = 0
-        try:
-            async for attempt in retrying:
-                with attempt:
-                    attempts += 1
-                    return replace(await self._once(request), attempts=attempts)
-        except _PermanentError as error:
-            return Failure(str(error), attempts)
-        except _TransientError as error:
-            if error.unreachable:
-                raise RunError(
-                    f"{self._config.url} can't be reached ({error}, {attempts} attempts): start the server and rerun"
-                ) from None
-            return Failure(str(error), attempts)
-        raise AssertionError("tenacity either returns or raises")
-
-    async def _once(self, request: CompletionRequest) -> Reply:
-        """One attempt.
+        A server that has replied may still refuse any number of requests, each for a reason of its own.
 
         Raises:
-            _TransientError: if another attempt may succeed.
-            _PermanentError: if none will.
+            RunError: if the server has broken down: it had replied, and now fails many requests in a row.
         """
-        async with self._slot():
-            try:
-                async with asyncio.timeout(self._config.timeout):
-                    response = await self._client.post(
-                        self._config.url + request.path, json=request.body(self._config.model)
-                    )
-            except (TimeoutError, httpx2.TimeoutException):
-                raise _TransientError(f"no reply within {self._config.timeout:g} s") from None
-            except httpx2.TransportError as error:
-                unreachable = isinstance(error, httpx2.ConnectError)
-                raise _TransientError(
-                    self._without_key(f"{type(error).__name__}: {error}"), unreachable=unreachable
-                ) from None
-        if response.status_code != 200:
-            self._refused(response)
-        try:
-            return parse_reply(response.json())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise _TransientError(f"the reply is not JSON ({error})") from None
-        except MalformedReplyError as error:
-            raise _TransientError(f"the reply is malformed: {self._without_key(str(error))}") from None
-
-    def _refused(self, response: httpx2.Response) -> None:
-        status = response.status_code
-        body = self._without_key(" ".join(response.text.split())[:_EXCERPT])
-        reason = f"HTTP {status}: {body}" if body else f"HTTP {status}"
-        if status in (401, 404):
-            remedy = f"check the key in {self._config.api_key_env}" if self._config.api_key_env else "set api_key_env"
-            remedy = remedy if status == 401 else f"check the address and the model name ({self._config.model!r})"
-            raise BfpoError(f"{self._config.url} rejects every request ({reason}): {remedy}")
-        if status in (408, 409, 425, 429) or status >= 500:
-            raise _TransientError(reason, retry_after=_retry_after(response.headers.get("retry-after")))
-        raise _PermanentError(reason)
-
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
-
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        """Seconds to the next attempt: exponential with full jitter, and at least the server's Retry-After."""
-        error = state.outcome.exception() if state.outcome else None
-        requested = error.retry_after if isinstance(error, _TransientError) else 0.0
-        jittered = tenacity.wait_random_exponential(multiplier=self._config.backoff, max=self._config.longest_wait)
-        return max(jittered(state), min(requested, self._config.longest_wait))
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        """A slot for one request in flight, granted at the configured rate."""
-        async with self._slots:
-            if self._config.requests_per_minute:
-                now = time.monotonic()
-                start = max(now, self._next_start)
-                self._next_start = start + 60.0 / self._config.requests_per_minute
-                await asyncio.sleep(start - now)
-            yield
+        if isinstance(outcome, Reply):
+            self._has_replied, self._failures = True, []
+            return None
+        if self._failures and _cause(self._failures[-1]) != _cause(outcome):
+            self._failures = []
+        self._failures.append(outcome)
+        enough = _REFUSALS if outcome.permanent else _BREAKDOWN
+        if len(self._failures) < enough or (self._has_replied and outcome.permanent):
+            return None
+        if self._has_replied:
+            raise RunError(
+                f"{self.config.url} failed {len(self._failures)} requests in a row, {outcome.attempts} attempts each "
+                f"({outcome.reason.rstrip('.')}): repair the server and rerun"
+            )
+        return replace(outcome, attempts=0)
 
 
-@cache
-def _tls(needed: bool) -> ssl.SSLContext:
-    """The TLS context, built once because reading the certificate authorities takes up to a second.
-
-    An address without TLS gets a context without authorities.
-    """
-    return httpx2.create_ssl_context() if needed else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-class _PermanentError(Exception):
-    """A failed attempt that would fail again."""
-
-
-class _TransientError(Exception):
-    """A failed attempt that may succeed next time."""
-
-    def __init__(self, reason: str, retry_after: float = 0.0, unreachable: bool = False) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
-        self.unreachable = unreachable
-
-
-def _retry_after(value: str | None) -> float:
-    """Seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3)."""
-    if value is None:
-        return 0.0
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(value))
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return 0.0
+def _cause(failure: Failure) -> str:
+    """The reason of a failure without identifiers, which differ from request to request."""
+    words = failure.reason.split()
+    return " ".join("#" if len(word) >= 8 and any(map(str.isdigit, word)) else word for word in words)
 
 
 @contextmanager

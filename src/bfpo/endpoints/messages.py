@@ -1,70 +1,10 @@
-"""Requests and replies of an OpenAI-compatible server, and the configuration of an endpoint."""
+"""Requests to an OpenAI-compatible server, and what comes of them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
-
-from pydantic import Field, field_validator
-
-from bfpo.config import Closed
-from bfpo.errors import BfpoError
-
-
-class ServerConfig(Closed):
-    """Address and limits of a server.
-
-    Attributes:
-        url: base address, up to and including ``/v1``.
-        api_key_env: environment variable that holds the key; the key itself is never part of a configuration.
-        concurrency: largest number of requests in flight.
-        timeout: seconds allowed for one whole reply.
-        attempts: number of attempts before a request counts as failed.
-        backoff: seconds before the second attempt; doubled for every further one, with jitter.
-        longest_wait: longest wait between two attempts in seconds, even if the server's Retry-After is longer.
-        requests_per_minute: rate limit; None for none.
-    """
-
-    url: str
-    api_key_env: str | None = None
-    concurrency: int = Field(default=32, ge=1, le=4096)
-    timeout: float = Field(default=120.0, gt=0)
-    attempts: int = Field(default=6, ge=1)
-    backoff: float = Field(default=1.0, ge=0)
-    longest_wait: float = Field(default=60.0, ge=0)
-    requests_per_minute: float | None = Field(default=None, gt=0)
-
-    @field_validator("url")
-    @classmethod
-    def _plain_address(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not an address; write it as http://host:8000/v1")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("the address holds a user, a password or a query; name the key's variable in api_key_env")
-        return url.rstrip("/")
-
-    def api_key(self) -> str | None:
-        """The key from the environment; None if ``api_key_env`` is not set.
-
-        Raises:
-            BfpoError: if the environment variable is missing or empty.
-        """
-        if self.api_key_env is None:
-            return None
-        key = os.environ.get(self.api_key_env, "").strip()
-        if not key:
-            raise BfpoError(f"the key of {self.url} is missing: set the environment variable {self.api_key_env}")
-        return key
-
-
-class EndpointConfig(ServerConfig):
-    """A server and its name of the model."""
-
-    model: str
 
 
 @dataclass(frozen=True)
@@ -94,15 +34,20 @@ class CompletionRequest:
         """Path of the request below ``/v1``."""
         return "/completions" if isinstance(self.prompt, str) else "/chat/completions"
 
-    def body(self, model: str) -> dict[str, Any]:
-        """The JSON body, see https://platform.openai.com/docs/api-reference/chat/create and .../completions/create."""
-        body: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens, "temperature": self.temperature}
+    def body(self, model: str, token_limit: str = "max_tokens") -> dict[str, Any]:
+        """The JSON body, see https://platform.openai.com/docs/api-reference/chat/create and .../completions/create.
+
+        Args:
+            model: the server's name of the model.
+            token_limit: name of the parameter that limits the tokens of a chat completion.
+        """
+        body: dict[str, Any] = {"model": model, "temperature": self.temperature}
         if isinstance(self.prompt, str):
-            body["prompt"] = self.prompt
+            body |= {"prompt": self.prompt, "max_tokens": self.max_tokens}
             if self.top_logprobs:
                 body["logprobs"] = self.top_logprobs
         else:
-            body["messages"] = [dict(message) for message in self.prompt]
+            body |= {"messages": [dict(message) for message in self.prompt], token_limit: self.max_tokens}
             if self.top_logprobs:
                 body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
         if self.top_p != 1.0:
@@ -123,13 +68,31 @@ class TokenLogprobs:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """A completion from the server.
+class Usage:
+    """The server's count of tokens.
 
     Attributes:
-        text: the completion; "" if the model wrote nothing.
+        prompt: tokens of the prompt.
+        completion: tokens of the output, thinking included.
+        reasoning: tokens of the thinking, as far as the server reports them.
+    """
+
+    prompt: int = 0
+    completion: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A completion from the server, or the provider's refusal to give one.
+
+    Attributes:
+        text: the completion without its thinking; "" if the model wrote nothing.
         finish_reason: the server's reason for its end: "stop", "length", "content_filter", ...
-        tokens: the tokens, if log-probabilities were requested and returned.
+        tokens: the tokens of ``text``, if log-probabilities were requested and returned.
+        thinking: the model's thinking before the completion.
+        refusal: the words in which the provider, not the model, declined; "" if it didn't.
+        usage: the server's count of tokens, if it gave one.
         model: the server's name of the model.
         attempts: number of attempts.
     """
@@ -137,49 +100,42 @@ class Reply:
     text: str
     finish_reason: str
     tokens: tuple[TokenLogprobs, ...] = ()
+    thinking: str = ""
+    refusal: str = ""
+    usage: Usage | None = None
     model: str = ""
     attempts: int = 1
 
     @property
     def truncated(self) -> bool:
-        """Whether it was cut at ``max_tokens``."""
-        return self.finish_reason == "length"
+        """Whether it was cut, at the token limit or by a filter."""
+        return self.finish_reason == "length" or self.filtered
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the provider's filter ended it."""
+        return self.finish_reason in FILTERED
+
+    @property
+    def only_thinking(self) -> bool:
+        """Whether the output ended before the model stopped thinking."""
+        return bool(self.thinking) and not self.text.strip() and not self.refusal
+
+
+# finish_reason of a completion that a provider's filter ended (OpenAI, Azure; Anthropic's compatible interface).
+FILTERED = ("content_filter", "refusal")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A request without a reply, and the reason, which never contains the key."""
+    """A request without a reply.
+
+    Attributes:
+        reason: the server's words, or what went wrong; never contains the key.
+        attempts: number of attempts; 0 if the server was no longer asked, because it failed all requests before.
+        permanent: whether the server refused the request itself, so that another attempt would fail too.
+    """
 
     reason: str
     attempts: int
-
-
-class MalformedReplyError(ValueError):
-    """A reply with status 200 that doesn't follow the protocol."""
-
-
-def parse_reply(body: Any) -> Reply:
-    """The completion in a server's JSON.
-
-    Raises:
-        MalformedReplyError: if there is no completion where the protocol puts it.
-    """
-    try:
-        choice = body["choices"][0]
-        if "message" in choice:
-            text = choice["message"].get("content") or ""
-            logprobs = (choice.get("logprobs") or {}).get("content") or ()
-            tokens = tuple(
-                TokenLogprobs(token["token"], {top["token"]: top["logprob"] for top in token["top_logprobs"]})
-                for token in logprobs
-            )
-        else:
-            text = choice["text"]
-            logprobs = choice.get("logprobs") or {}
-            pairs = zip(logprobs.get("tokens", ()), logprobs.get("top_logprobs") or (), strict=True)
-            tokens = tuple(TokenLogprobs(token, dict(top or {})) for token, top in pairs)
-        if not isinstance(text, str):
-            raise MalformedReplyError(f"its text is a {type(text).__name__}")
-        return Reply(text, str(choice.get("finish_reason") or ""), tokens, str(body.get("model") or ""))
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise MalformedReplyError(f"it has no completion ({type(error).__name__}: {error})") from error
+    permanent: bool = False

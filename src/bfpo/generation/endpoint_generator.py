@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from bfpo.config import validated
-from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure
-from bfpo.errors import RunError
+from bfpo.endpoints import CompletionRequest, Endpoint, Failure, Reply, endpoint_config
 from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest, as_messages
 
 
@@ -31,7 +29,7 @@ class EndpointGenerator(Generator):
         """A generator for one model of a server.
 
         Args:
-            url: base address of the server, up to and including ``/v1``.
+            url: base address of the server, up to and including ``/v1``, or a YAML file with its settings.
             model: the server's name for the model.
             system_prompt: system prompt before every prompt, if any.
             limits: other fields of `bfpo.endpoints.ServerConfig`, such as ``api_key_env`` or ``concurrency``.
@@ -39,20 +37,21 @@ class EndpointGenerator(Generator):
         Raises:
             BfpoError: if the address or a limit is wrong.
         """
-        config = validated(EndpointConfig, {"url": url, "model": model, **limits}, f"endpoint {url}")
-        return cls(Endpoint(config), system_prompt)
+        return cls(Endpoint(endpoint_config(url, model, **limits)), system_prompt)
 
     @property
     def identity(self) -> ModelIdentity:
         """Address and model name; a server's weights are unknown."""
         config = self.endpoint.config
-        return ModelIdentity(f"{config.url} {config.model}", system_prompt=self.system_prompt)
+        return ModelIdentity(
+            f"{config.url} {config.model}", system_prompt=self.system_prompt, extra_body=config.extra_body or None
+        )
 
     def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:
-        """One answer to every request, in order.
+        """One answer to every request, in order; a request that the server doesn't answer has a ``failure``.
 
         Raises:
-            RunError: if a request failed on every attempt.
+            RunError: if the server can't be reached, or breaks down.
         """
         bodies = [
             CompletionRequest(
@@ -65,14 +64,25 @@ class EndpointGenerator(Generator):
             )
             for request in batch
         ]
-        completions = []
-        for request, reply in zip(batch, self.endpoint.complete(bodies), strict=True):
-            if isinstance(reply, Failure):
-                raise RunError(
-                    f"the server gave no answer to {request.key} ({reply.reason}, {reply.attempts} attempts): "
-                    "fix the server and rerun; the run resumes from the last complete batch"
-                )
-            # A lone surrogate is legal in JSON, but can't be written as UTF-8.
-            text = reply.text.encode("utf-8", "replace").decode("utf-8")
-            completions.append(Completion(text.strip(), reply.truncated))
-        return completions
+        return [_completion(reply) for reply in self.endpoint.complete(bodies)]
+
+
+def _completion(reply: Reply | Failure) -> Completion:
+    if isinstance(reply, Failure):
+        return Completion("", False, failure=_encodable(reply.reason))
+    usage = reply.usage
+    return Completion(
+        _encodable(reply.text).strip(),
+        reply.truncated,
+        # Some servers count the thinking apart.
+        tokens=usage.completion - usage.reasoning if usage and usage.completion else None,
+        thinking=_encodable(reply.thinking),
+        refusal=_encodable(reply.refusal),
+        finish_reason=_encodable(reply.finish_reason),
+        usage=asdict(usage) if usage else None,
+    )
+
+
+def _encodable(text: str) -> str:
+    """A text without lone surrogates, which are legal in JSON but can't be written as UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")

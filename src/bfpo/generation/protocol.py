@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Prompt = str | Sequence[dict[str, str]]
 
@@ -44,12 +44,14 @@ class ModelIdentity:
         digest: SHA-256 of weights and configuration; None if unknown, in which case ``path`` identifies the model.
         chat_template_sha256: SHA-256 of the chat template; None without one.
         system_prompt: system prompt before every prompt, if any.
+        extra_body: further parameters of every request to a server.
     """
 
     path: str | None = None
     digest: str | None = None
     chat_template_sha256: str | None = None
     system_prompt: str | None = None
+    extra_body: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,27 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled answer.
+    """One sampled answer, or the reason why there is none.
 
     Attributes:
-        text: the answer, without surrounding white space.
+        text: the answer, without surrounding white space; thinking at its beginning is split off later.
         truncated: whether it was cut before its end.
         tokens: its length without the end token; None if unknown.
+        thinking: thinking that the generator returned apart from the answer.
+        refusal: the words in which the provider of a server, not the model, declined; "" if it didn't.
+        failure: why the server gave no answer; "" if it did.
+        finish_reason: the server's reason for the end.
+        usage: the server's counts of "prompt", "completion" and "reasoning" tokens; None if it gave none.
     """
 
     text: str
     truncated: bool
     tokens: int | None = None
+    thinking: str = ""
+    refusal: str = ""
+    failure: str = ""
+    finish_reason: str = ""
+    usage: Mapping[str, int] | None = None
 
 
 def sample_requests(prompts: Mapping[str, Prompt], decoding: Decoding) -> list[SampleRequest]:
@@ -119,7 +131,8 @@ class Generator(Protocol):
         """One answer to every request of a planned batch, in order; must be deterministic.
 
         Raises:
-            RunError: if a request can't be answered; the run stops, and can be resumed from this batch.
+            RunError: if no request can be answered; the run stops, and can be resumed from this batch. If only some
+                can't, they get a `Completion` with a ``failure``.
         """
         ...
 

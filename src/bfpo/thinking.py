@@ -1,0 +1,30 @@
+"""Separation of a model's thinking from its answer, for everything that reads a model's output."""
+
+from __future__ import annotations
+
+import re
+
+# DeepSeek-R1, Qwen3 and most others write <think>; Magistral [THINK]; Seed-OSS <seed:think>.
+_OPENING = re.compile(r"\s*(?:<(think|thinking|seed:think)>|\[(THINK)\])")
+# Some chat templates end with the opening mark, so that the output holds the closing one alone.
+_CLOSING = re.compile(r"</(?:think|thinking|seed:think)>|\[/THINK\]")
+
+
+def split_thinking(text: str) -> tuple[str, str]:
+    """The thinking at the beginning of an output and the answer after it, without surrounding white space.
+
+    Thinking that never ends is all thinking. Marks after the beginning of the answer are part of the answer.
+
+    Returns:
+        (thinking, answer); thinking is "" if there is none.
+    """
+    thoughts: list[str] = []
+    at = 0
+    while opening := _OPENING.match(text, at):
+        mark = f"</{opening[1]}>" if opening[1] else f"[/{opening[2]}]"
+        end = text.find(mark, opening.end())
+        thoughts.append(text[opening.end() : len(text) if end < 0 else end].strip())
+        at = len(text) if end < 0 else end + len(mark)
+    if not thoughts and (closing := _CLOSING.search(text)):
+        thoughts, at = [text[: closing.start()].strip()], closing.end()
+    return "\n\n".join(filter(None, thoughts)), text[at:].strip() if thoughts else text

@@ -1,0 +1,34 @@
+"""Thinking and the answer after it, in the ways that models write them."""
+
+import pytest
+
+from bfpo.thinking import split_thinking
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "answer"),
+    [
+        ("An answer.", "", "An answer."),
+        ("  An answer.\n", "", "  An answer.\n"),
+        ("<think>\nHm.\n</think>\n\nAn answer.\n", "Hm.", "An answer."),
+        ("\n <think>Hm.</think>An answer.", "Hm.", "An answer."),
+        ("Hm.\n</think>\n\nAn answer.", "Hm.", "An answer."),  # the template wrote the opening mark
+        ("<think></think>An answer.", "", "An answer."),
+        ("<think>One.</think>\n<think>Two.</think>An answer.", "One.\n\nTwo.", "An answer."),
+        ("<thinking>Hm.</thinking>An answer.", "Hm.", "An answer."),
+        ("[THINK]Hm.[/THINK]An answer.", "Hm.", "An answer."),
+        ("<think>A </thinking> is no end.</think>An answer.", "A </thinking> is no end.", "An answer."),
+        ("<think>It never ends", "It never ends", ""),
+        ("<think>One.</think><think>It never ends", "One.\n\nIt never ends", ""),
+        ("<think>", "", ""),
+        ("Write <think> before it.", "", "Write <think> before it."),
+        ("<think>Hm.</think>Write </think> after it.", "Hm.", "Write </think> after it."),
+    ],
+)
+def test_thinking_is_split_from_the_answer(text, thinking, answer):
+    assert split_thinking(text) == (thinking, answer)
+
+
+@pytest.mark.parametrize("piece", ["<think>", "</think>", "<think></think>", "<think>a</think> ", "[THINK]"])
+def test_a_million_marks_take_no_time(piece):
+    assert len(split_thinking(piece * 300_000)) == 2
