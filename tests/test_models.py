@@ -165,13 +165,14 @@ def test_the_revision_that_was_resolved_is_found(tmp_path):
         "load_model('some/model', revision='old'); load_tokenizer('some/model', revision='old')\n"
         "print(json.dumps([resolved_revision('some/model'), resolved_revision('some/model', 'old'),"
         " resolved_revision('some/model', 'a' * 40), resolved_revision('microworld'),"
-        " load_judge('harmbench:some/model@old').judge_id]))"
+        " load_judge('harmbench:some/model@old').judge_id, load_judge('harmbench:some/model').judge_id]))"
     )
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    judge = f"harmbench:some/model@{commits['old']}"
-    assert json.loads(done.stdout) == [commits["main"], commits["old"], commits["main"], None, judge]
+    # A judge without a revision, as suites name theirs, is that of the main branch; the commit is recorded.
+    judges = [f"harmbench:some/model@{commits[name]}" for name in ("old", "main")]
+    assert json.loads(done.stdout) == [commits["main"], commits["old"], commits["main"], None, *judges]
     assert resolved_revision(MICROWORLD) is None
 
 

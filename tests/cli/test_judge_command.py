@@ -118,7 +118,11 @@ def test_a_rate_is_corrected(labels, tmp_path):
     ("arguments", "error", "words"),
     [
         (["check", "qwen3guard", "--labels", "LABELS"], BfpoError, "did you mean 'qwen3guard-gen'"),
-        (["check", "qwen3guard-gen", "--labels", "LABELS"], BfpoError, "Qwen/Qwen3Guard-Gen-0.6B@main"),
+        (
+            ["check", "qwen3guard-gen", "--labels", "LABELS"],
+            BfpoError,
+            "Qwen3Guard-Gen-0.6B' can't be loaded",
+        ),
         (["check", "microworld-oracle:lots", "--labels", "LABELS"], BfpoError, "one error rate, or two and a seed"),
         (["check", "microworld-oracle:1.5", "--labels", "LABELS"], BfpoError, "must lie in"),
         (["check", "keywords", "--labels", "LABELS"], RunError, "no verdict on safety"),
@@ -148,12 +152,12 @@ def test_wrong_usage_is_reported(labels, tmp_path, monkeypatch, arguments, error
         ("model: m\ntemplat: harmbench", "did you mean 'template'"),
         ("model: m\ntemplate: harmbenc\nrevision: main", "did you mean 'harmbench'"),
         ("model: m", "either a template or a question"),
-        ("model: m\ntemplate: harmbench", "needs a revision"),
+        ("model: m\ntemplate: harmbench\nmax_new_tokens: 0", "max_new_tokens"),
         ("model: m\nquestion: {text: 'no place'}\nrevision: main", "no {answer}"),
         ("judge: keywords\nscaling: {slop: 1}", "unknown key 'scaling.slop' (did you mean 'slope'?)"),
         ("judge: keywordz\nscaling: {slope: 1}", "did you mean 'keywords'"),
-        ("- a\n- b", "has no settings"),
-        ("a: [", "can't be read"),
+        ("- a\n- b", "is a mapping of keys"),
+        ("a: [", "not valid YAML"),
     ],
 )
 def test_wrong_files_are_reported(tmp_path, content, words):

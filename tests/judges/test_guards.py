@@ -1,5 +1,7 @@
 """Tests of guard models through transformers, on tiny random models: requests, deciding tokens, and attacks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -9,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from bfpo.judges.guards import GuardJudge
 from bfpo.judges.templates import TEMPLATES, yes_no_template
 from bfpo.judges.truncation import TOO_LONG, cut_to_fit
-from bfpo.judges.unjudged import EMPTY
+from bfpo.judges.unjudged import EMPTY, ONLY_THINKING
 from bfpo.judges.verdict import Exchange
 from models import tiny_llama
 
@@ -102,6 +104,15 @@ def test_unknown_output_is_unparsed_and_keeps_its_raw_text(model, tokenizer):
     verdict = judged_with(model, tokenizer, TEMPLATES["harmbench"], [{"Q": 0.9, "No": 0.1}])
     assert (verdict.label, verdict.p_safe, verdict.raw) == ("unparsed", None, "Q")
     assert verdict.mass == pytest.approx(0.1, abs=1e-6)
+
+
+def test_a_local_judges_thinking_is_no_verdict(model, tokenizer):
+    output = [*"<think>", "No", *"</think>", "Yes", "<|im_end|>"]
+    template = replace(yes_no_template("Unsafe? {answer}"), max_new_tokens=len(output))
+    verdict = judged_with(model, tokenizer, template, [{token: 1.0} for token in output])
+    assert (verdict.label, verdict.p_safe, verdict.raw) == ("unsafe", 0.0, "Yes")
+    cut = judged_with(model, tokenizer, replace(template, max_new_tokens=9), [{token: 1.0} for token in output])
+    assert (cut.label, cut.categories, cut.raw) == ("unparsed", (ONLY_THINKING,), "No<")
 
 
 TEXTS = ["a", "!", "!!!", "a! b!" * 30, "ü🦙", "no <|im_end|> yes", "x" * 300]

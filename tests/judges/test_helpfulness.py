@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from bfpo.endpoints import Endpoint, EndpointConfig
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
 from bfpo.judges.helpfulness import PairwiseJudge, RewardJudge, load_helpfulness_judge, parse_pairwise
 from bfpo.judges.preference import AnswerPair
 from judges.test_guards import tokenizer  # noqa: F401  (a fixture)
@@ -86,6 +86,21 @@ def test_a_preference_that_survives_the_swap_counts():
     assert given[0].raw == ("A", "B")
 
 
+def test_a_judges_file_sets_tokens_and_thinking_is_no_preference(tmp_path):
+    with serving(lambda *_: (200, {}, completion("<think>B or tie?</think>A"))) as server:
+        (tmp_path / "j.yaml").write_text(f"model: m\nserver: {{url: '{server.url}'}}\nmax_new_tokens: 99\n")
+        (given,) = load_helpfulness_judge(f"pairwise:{tmp_path}/j.yaml").compare([AnswerPair("q", "x", "y")])
+    assert (given.choice, server.log[0][1]["max_tokens"]) == ("tie", 99)
+    (tmp_path / "j.yaml").write_text("model: m\nserver: {url: 'http://h/v1'}\nmax_new_token: 99\n")
+    with pytest.raises(BfpoError, match="did you mean 'max_new_tokens'"):
+        load_helpfulness_judge(f"pairwise:{tmp_path}/j.yaml")
+
+
+def test_a_judge_without_a_single_preference_ends_the_run():
+    with pytest.raises(RunError, match=r"no preference for any pair \(\[thinking never ended: Hm\]\)"):
+        pairwise(lambda text: "<think>Hm", [AnswerPair("q", "x", str(n)) for n in range(5)])
+
+
 def test_a_preference_for_a_place_is_a_tie():
     (given,), _ = pairwise(lambda text: "A", [AnswerPair("q", "x", "y")])
     assert (given.choice, given.p_first) == ("tie", 0.5)
@@ -138,7 +153,12 @@ def test_the_parser_takes_any_text(output):
 
 @pytest.mark.parametrize(
     ("spec", "words"),
-    [("rewards:x", "did you mean 'reward'"), ("pairwise:m@main", "server's address"), ("reward:no/model", "revision")],
+    [
+        ("rewards:x", "did you mean 'reward'"),
+        ("pairwise:m@main", "server's address"),
+        ("reward:no/model", "can't be loaded"),
+        ("reward:", "needs a model"),
+    ],
 )
 def test_wrong_names_are_reported(spec, words):
     with pytest.raises(BfpoError, match=words):

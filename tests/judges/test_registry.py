@@ -59,5 +59,5 @@ def test_judges_here_go_where_models_go(monkeypatch, tmp_path):
 
 
 def test_a_wrong_address_is_reported():
-    with pytest.raises(BfpoError, match=r"pairwise:m@http://u:p@h/v1: url: the address holds a user"):
+    with pytest.raises(BfpoError, match=r"pairwise:m@http://u:p@h/v1: server.url: the address holds a user"):
         load_helpfulness_judge("pairwise:m@http://u:p@h/v1")

@@ -13,7 +13,7 @@ from itertools import islice
 
 import pytest
 
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
 from bfpo.judges import Exchange, Verdict, verdicts
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.streaming import CHUNK
@@ -193,3 +193,36 @@ def test_keys_are_the_same_in_every_process():
         ["sha256sum"], input=json.dumps(["a", "b", "p", "ä", None]), capture_output=True, text=True, check=True
     ).stdout.split()[0]
     assert outputs == {expected + "\n"}
+
+
+def test_a_changed_verdict_in_the_cache_is_asked_for_again(tmp_path):
+    path, asked = tmp_path / "cache.sqlite", [Exchange("q", str(n)) for n in range(4)]
+    with VerdictCache(path) as cache:
+        given = list(verdicts(Counting(), asked, cache))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE verdicts SET verdict = replace(verdict, '\"unsafe\"', '\"safe\"')")
+    with VerdictCache(path) as cache:
+        with pytest.warns(UserWarning, match=r"cache.sqlite: damaged verdicts"):
+            again = list(verdicts(Counting(), asked, cache))
+        assert again == given
+        assert cache.damaged == sum(verdict.label == "unsafe" for verdict in given) > 0
+    with VerdictCache(path) as cache:  # stored anew
+        assert list(verdicts(Counting(), asked, cache)) == given
+        assert cache.damaged == 0
+
+
+def test_a_damaged_or_locked_cache_is_named_in_a_sentence(tmp_path):
+    path, asked = tmp_path / "cache.sqlite", [Exchange("q", str(n)) for n in range(300)]
+    with VerdictCache(path) as cache:
+        list(verdicts(Counting(), asked, cache))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with VerdictCache(path, timeout=0.05) as cache, pytest.raises(RunError, match="another process keeps the cache"):
+        cache.add(Counting(), [(asked[0], Counting().judge(asked[:1])[0])])
+    other.execute("ROLLBACK")
+    other.close()
+    content = bytearray(path.read_bytes())
+    content[4096:] = bytes(len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(BfpoError, match=r"cache.sqlite: .*damaged"), VerdictCache(path) as cache:
+        list(verdicts(Counting(), asked, cache))

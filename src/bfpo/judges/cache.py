@@ -9,14 +9,18 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
 from bfpo.judges.verdict import Exchange, Judge, Verdict, verdict_from
 
+# The verdict is JSON after a checksum.
 _SCHEMA = "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, verdict TEXT NOT NULL) WITHOUT ROWID"
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def default_cache_file() -> Path:
@@ -35,41 +39,84 @@ class VerdictCache:
 
     Args:
         path: path of the file, which is created if missing.
+        timeout: seconds to wait for another process that writes to it.
+
+    Attributes:
+        damaged: number of verdicts that could not be read, and so were asked for again.
 
     Raises:
-        BfpoError: if the file exists and is not a cache.
+        BfpoError: if the file can't be written, is damaged, or is not a cache; also from `get` and `add`.
+        RunError: if another process keeps it locked; also from `get` and `add`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timeout: float = 60.0) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.damaged = 0
         try:
-            self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BfpoError(f"{path}: the cache of verdicts can't be created ({error.strerror})") from error
+        with self._usable():
+            self._connection = sqlite3.connect(path, timeout=timeout, isolation_level=None)
             # With a write-ahead log a commit is one append, fast enough to store each verdict as it arrives.
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            raise BfpoError(
-                f"{path}: this is not a cache of verdicts ({error}); name another file or delete it"
-            ) from error
 
     def get(self, judge: Judge, exchange: Exchange) -> Verdict | None:
         """The judge's verdict on an exchange, or None if it is not cached."""
-        row = self._connection.execute(
-            "SELECT verdict FROM verdicts WHERE key = ?", (verdict_key(judge, exchange),)
-        ).fetchone()
-        return verdict_from(json.loads(row[0])) if row else None
+        with self._usable():
+            row = self._connection.execute(
+                "SELECT verdict FROM verdicts WHERE key = ?", (verdict_key(judge, exchange),)
+            ).fetchone()
+        verdict = _unpacked(row[0]) if row else None
+        if row and verdict is None:
+            self.damaged += 1
+            if self.damaged == 1:
+                warnings.warn(f"{self.path}: damaged verdicts are asked for again", stacklevel=2)
+        return verdict
 
     def add(self, judge: Judge, judged: Iterable[tuple[Exchange, Verdict]]) -> None:
         """Store verdicts in one transaction."""
-        rows = [(verdict_key(judge, exchange), json.dumps(asdict(verdict))) for exchange, verdict in judged]
-        self._connection.execute("BEGIN IMMEDIATE")
-        self._connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", rows)
-        self._connection.execute("COMMIT")
+        rows = [(verdict_key(judge, exchange), _packed(verdict)) for exchange, verdict in judged]
+        with self._usable():
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", rows)
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Turns SQLite's errors into sentences."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) in _BUSY:
+                raise RunError(
+                    f"{self.path}: another process keeps the cache of verdicts locked; rerun when it is done, or name "
+                    "another file with --cache"
+                ) from error
+            raise BfpoError(
+                f"{self.path}: this is not a cache of verdicts, or it is damaged ({error}); name another file with "
+                "--cache, or move this one away to have all verdicts asked for again"
+            ) from error
 
     def __enter__(self) -> VerdictCache:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._connection.close()
+
+
+def _packed(verdict: Verdict) -> str:
+    text = json.dumps(asdict(verdict))
+    return f"{_checksum(text)} {text}"
+
+
+def _unpacked(stored: object) -> Verdict | None:
+    """The verdict, or None if it was changed since it was stored."""
+    checksum, _, text = stored.partition(" ") if isinstance(stored, str) else ("", "", "")
+    return verdict_from(json.loads(text)) if checksum == _checksum(text) else None
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

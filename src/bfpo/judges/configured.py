@@ -52,9 +52,10 @@ class ModelJudgeConfig(Closed):
         model: Hub name or folder, or the server's name of the model.
         template: name of a known template.
         question: custom question.
-        revision: revision of a Hub name, for which it is required.
+        revision: revision of a Hub name; by default the main branch. The commit is recorded.
         server: server that runs the model; None to run it locally.
         max_length: largest number of tokens in a local request.
+        max_new_tokens: largest number of tokens in an output, thinking included; by default the template's.
     """
 
     model: str
@@ -63,6 +64,7 @@ class ModelJudgeConfig(Closed):
     revision: str | None = None
     server: ServerOptions | None = None
     max_length: int = Field(default=4096, ge=16)
+    max_new_tokens: int | None = Field(default=None, ge=1)
 
 
 class ScaledJudgeConfig(Closed):
@@ -132,11 +134,11 @@ def load_guard(template: GuardTemplate, argument: str) -> Judge:
 
     Args:
         template: its template.
-        argument: ``MODEL@REVISION``, ``MODEL@URL``, a folder or a ``.gguf`` file; "" stands for the template's example
-            model.
+        argument: ``MODEL`` or ``MODEL@REVISION`` on the Hub, ``MODEL@URL``, a folder or a ``.gguf`` file; "" stands
+            for the template's example model.
 
     Raises:
-        BfpoError: if the model doesn't exist, or its revision is missing.
+        BfpoError: if the model doesn't exist.
     """
     model, _, version = (argument or template.example).partition("@")
     values: dict[str, Any] = {"model": model, "template": template.name}
@@ -151,7 +153,7 @@ def model_judge(config: ModelJudgeConfig) -> Judge:
     """Build the judge of a local or served model.
 
     Raises:
-        BfpoError: if the template is unknown, the revision is missing, or the model can't be loaded.
+        BfpoError: if the template is unknown, or the model can't be loaded.
     """
     if (config.template is None) == (config.question is None):
         raise BfpoError("a model judge needs either a template or a question; write one of the two")
@@ -160,6 +162,8 @@ def model_judge(config: ModelJudgeConfig) -> Judge:
     else:
         assert config.question is not None
         template = yes_no_template(config.question.text, config.question.unsafe_word, config.question.safe_word)
+    if config.max_new_tokens is not None:
+        template = replace(template, max_new_tokens=config.max_new_tokens)
     if config.server is not None:
         from bfpo.judges.served import ServedJudge
 
@@ -180,26 +184,24 @@ def load_judging_model(
     Args:
         judge: name of the judge in messages.
         name: name of the model, see `bfpo.models`.
-        revision: revision of a Hub name, for which it is required.
+        revision: revision of a Hub name; by default the main branch.
         kind: kind of model.
 
     Raises:
-        BfpoError: if the model doesn't exist, or its revision is missing.
+        BfpoError: if the model doesn't exist.
     """
     from bfpo.models import load_model, load_tokenizer, resolved_revision
     from bfpo.quiet import quiet_libraries
 
-    path = Path(name)
-    if revision is None and not path.exists():
-        raise BfpoError(
-            f"{judge} needs a revision of {name or 'the model'}, because verdicts depend on it: write, for example, "
-            f"{judge}:{name or 'MODEL'}@main; the commit is recorded"
-        )
+    if not name:
+        raise BfpoError(f"{judge} needs a model: write, for example, {judge}:MODEL")
     quiet_libraries()
     model = load_model(name, revision=revision, kind=kind)
-    tokenizer = load_tokenizer(name, revision=revision)
-    version = _digest(path) if path.exists() else resolved_revision(name, revision) or revision
-    return model, tokenizer, str(version)
+    # The tokenizer of the same commit, even if the branch moves on meanwhile.
+    commit = resolved_revision(name, revision)
+    tokenizer = load_tokenizer(name, revision=commit or revision)
+    path = Path(name)
+    return model, tokenizer, _digest(path) if path.exists() else commit or revision or "main"
 
 
 def _digest(path: Path) -> str:

@@ -38,9 +38,12 @@ def verdict_of(
         template: the guard's template.
         output: the guard's output, the only text that is parsed.
         probabilities: probability of each valid word at the deciding token; None if unknown, and then the label alone
-            decides ``p_safe``.
+            decides ``p_safe``. The same holds if the label's own word has none: the probabilities are of another token.
     """
     parsed = template.parse(output)
+    label_words = [word for word, label in template.words.items() if label == parsed.label]
+    if probabilities and label_words and not any(probabilities[word] for word in label_words):
+        probabilities = None
     mass = sum(probabilities.values()) if probabilities else None
     p_safe = None
     if parsed.label != "unparsed":

@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from bfpo.judges.deciding import deciding_step, verdict_of
 from bfpo.judges.templates import GuardTemplate, marks_of, neutralized_exchange
 from bfpo.judges.truncation import TOO_LONG, cut_to_fit
-from bfpo.judges.unjudged import around_empty, unjudged
+from bfpo.judges.unjudged import ONLY_THINKING, around_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict
+from bfpo.thinking import split_thinking
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,9 @@ class GuardJudge:
         length = next((at for at, token in enumerate(row) if token in ends), len(row))
         # Decode whole prefixes, because a tokenizer may join adjacent tokens.
         texts = [self.tokenizer.decode(row[:end], skip_special_tokens=False) for end in range(length + 1)]
+        thinking, answer = split_thinking(str(texts[-1]))
+        if thinking:  # the deciding token is then unknown, so the word alone counts
+            return verdict_of(self, self.template, answer, None) if answer else unjudged(self, ONLY_THINKING, thinking)
         pieces = [str(texts[at + 1])[len(str(texts[at])) :] for at in range(length)]
         step = deciding_step(self.template, [*pieces, ""])
         probabilities = None

@@ -7,17 +7,20 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 
-from bfpo.config import validated
-from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure, Reply
-from bfpo.errors import BfpoError, did_you_mean
+from bfpo.config import Closed, read_yaml, validated
+from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure, Reply, ServerConfig
+from bfpo.errors import BfpoError, RunError, did_you_mean
 from bfpo.judges.configured import load_judging_model
 from bfpo.judges.preference import AnswerPair, Choice, HelpfulnessJudge, Preference
 from bfpo.judges.templates import marks_of, neutralized, neutralized_exchange
 from bfpo.judges.truncation import cut_to_fit
+from bfpo.judges.unjudged import ONLY_THINKING
 from bfpo.judges.verdict import Exchange
 
 _P_FIRST: dict[Choice, float] = {"first": 1.0, "tie": 0.5, "second": 0.0}
@@ -100,6 +103,8 @@ class RewardJudge:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+# Pairs after which a judge without a single preference ends the run.
+_ENOUGH = 5
 # Written for this package.
 PAIRWISE_QUESTION = """Two answers to the same request follow. Decide which one helps the person who asked more: \
 whether it does what was asked, is correct, and is complete. Length and tone don't count, nor does the order of the \
@@ -127,12 +132,14 @@ class PairwiseJudge:
         endpoint: the server.
         question: text with {prompt}, {first} and {second}.
         max_characters: largest number of characters of an answer; longer ones are cut.
+        max_new_tokens: largest number of tokens in a reply, thinking included.
         counts: number of "truncated" answers in this process.
     """
 
     endpoint: Endpoint
     question: str = PAIRWISE_QUESTION
     max_characters: int = 16_000
+    max_new_tokens: int = 8
     counts: Counter[str] = field(default_factory=Counter, compare=False)
 
     @property
@@ -141,11 +148,20 @@ class PairwiseJudge:
         return f"pairwise:{self.endpoint.config.model}@{self.endpoint.config.url}"
 
     def compare(self, pairs: Sequence[AnswerPair]) -> list[Preference]:
-        """One preference for every pair; it is unparsed unless both replies could be read."""
+        """One preference for every pair; it is unparsed unless both replies could be read.
+
+        Raises:
+            RunError: if no reply to any of five or more pairs could be read.
+        """
         known = [(pair, _empty_loses(pair, self.judge_id)) for pair in pairs]
         requests = (self._request(pair, swapped) for pair, done in known if done is None for swapped in (False, True))
         replies = self.endpoint.complete(requests)
-        return [done or self._preference(next(replies), next(replies)) for _, done in known]
+        preferences = [done or self._preference(next(replies), next(replies)) for _, done in known]
+        asked = [preference for preference, (_, done) in zip(preferences, known, strict=True) if done is None]
+        if len(asked) >= _ENOUGH and all(preference.choice == "unparsed" for preference in asked):
+            words = " ".join(asked[0].raw[0].split())[:200]
+            raise RunError(f"the judge {self.judge_id} gave no preference for any pair ({words}): correct its settings")
+        return preferences
 
     def _request(self, pair: AnswerPair, swapped: bool) -> CompletionRequest:
         whole = [neutralized(text) for text in (pair.first, pair.second)]
@@ -154,12 +170,13 @@ class PairwiseJudge:
         first, second = reversed(answers) if swapped else answers
         values = {"prompt": neutralized(pair.prompt), "first": first, "second": second}
         text = re.sub(r"\{(prompt|first|second)\}", lambda match: values[match[1]], self.question)
-        return CompletionRequest(({"role": "user", "content": text},), max_tokens=8)
+        return CompletionRequest(({"role": "user", "content": text},), max_tokens=self.max_new_tokens)
 
     def _preference(self, straight: Reply | Failure, swapped: Reply | Failure) -> Preference:
-        raw = tuple(reply.text if isinstance(reply, Reply) else f"[{reply.reason}]" for reply in (straight, swapped))
+        raw = tuple(map(_words, (straight, swapped)))
         parsed: list[Choice | None] = [
-            parse_pairwise(reply.text) if isinstance(reply, Reply) else None for reply in (straight, swapped)
+            parse_pairwise(reply.text) if isinstance(reply, Reply) and not reply.filtered else None
+            for reply in (straight, swapped)
         ]
         one, other = parsed
         if one is None or other is None:
@@ -170,6 +187,12 @@ class PairwiseJudge:
         return Preference(choice, p_first, raw, self.judge_id)
 
 
+def _words(reply: Reply | Failure) -> str:
+    if isinstance(reply, Failure):
+        return f"[{reply.reason}]"
+    return f"[{ONLY_THINKING}: {reply.thinking}]" if reply.only_thinking else reply.text or f"[{reply.refusal}]"
+
+
 def parse_pairwise(output: str) -> Choice | None:
     """The choice in an output that consists of the word A, B or tie; None for any other output."""
     match = re.fullmatch(r"\W*(?:answer\s+)?(a|b|tie)\W*", output.strip(), re.IGNORECASE)
@@ -178,11 +201,20 @@ def parse_pairwise(output: str) -> Choice | None:
     return {"a": "first", "b": "second", "tie": "tie"}[match[1].casefold()]  # pyright: ignore[reportReturnType]
 
 
+class PairwiseConfig(Closed):
+    """A served model that compares answers, as a YAML file describes it."""
+
+    model: str
+    server: ServerConfig
+    max_new_tokens: int = Field(default=8, ge=1)
+
+
 def load_helpfulness_judge(spec: str) -> HelpfulnessJudge:
     """Load a judge of helpfulness.
 
     Args:
-        spec: ``reward:MODEL@REVISION`` or ``reward:FOLDER``; ``pairwise:MODEL@URL``.
+        spec: ``reward:MODEL@REVISION`` or ``reward:FOLDER``; ``pairwise:MODEL@URL``, or ``pairwise:FILE.yaml`` with
+            the fields of `PairwiseConfig`.
 
     Raises:
         BfpoError: if there is no such judge.
@@ -195,11 +227,16 @@ def load_helpfulness_judge(spec: str) -> HelpfulnessJudge:
             raise BfpoError(f"{spec}: it has {loaded.config.num_labels} outputs; a reward model has one")
         return RewardJudge(loaded, tokenizer, f"reward:{model}@{resolved}")
     if kind == "pairwise":
-        if not version.startswith(("http://", "https://")):
+        described: Any = {"model": model, "server": {"url": version}}
+        if argument.endswith((".yaml", ".yml")):
+            described = read_yaml(Path(argument), "a judge of helpfulness")
+        elif not version.startswith(("http://", "https://")):
             raise BfpoError(
                 f"{spec}: write pairwise:MODEL@URL with the server's address, for example http://localhost:8000/v1"
             )
-        return PairwiseJudge(Endpoint(validated(EndpointConfig, {"url": version, "model": model}, spec)))
+        config = validated(PairwiseConfig, described, spec)
+        endpoint = Endpoint(EndpointConfig(model=config.model, **config.server.model_dump()))
+        return PairwiseJudge(endpoint, max_new_tokens=config.max_new_tokens)
     raise BfpoError(
         f"no judge of helpfulness {spec!r}{did_you_mean(kind, ['reward', 'pairwise'])}: there are "
         "reward:MODEL@REVISION and pairwise:MODEL@URL"

@@ -87,7 +87,7 @@ KINDS: dict[str, JudgeKind] = {
         JudgeKind("replay", "FILE", "replays the verdicts in a file", _loader("bfpo.judges.replay", "load_replay")),
         *(
             JudgeKind(
-                template.name, "MODEL@REVISION | MODEL@URL | FOLDER | FILE.gguf",
+                template.name, "MODEL[@REVISION] | MODEL@URL | FOLDER | FILE.gguf",
                 f"guard model, e.g. {template.example}, here or on a server",
                 _loader("bfpo.judges.configured", "load_guard", template),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +12,16 @@ from dataclasses import dataclass, field, replace
 from bfpo.endpoints import CompletionRequest, Endpoint, Failure, Reply
 from bfpo.judges.deciding import deciding_step, verdict_of
 from bfpo.judges.templates import GuardTemplate, neutralized_exchange
-from bfpo.judges.unjudged import EMPTY, NO_REPLY, is_empty, unjudged
+from bfpo.judges.unjudged import (
+    EMPTY,
+    NO_REPLY,
+    ONLY_THINKING,
+    REPLY_CUT,
+    REPLY_EMPTY,
+    REPLY_FILTERED,
+    is_empty,
+    unjudged,
+)
 from bfpo.judges.verdict import Exchange, Verdict
 
 
@@ -24,7 +34,7 @@ class ServedJudge:
         endpoint: the server.
         max_characters: largest number of characters of an answer; longer ones are cut at the end.
         top_logprobs: number of alternatives requested at every token, for ``p_safe``; 0 if the server has none.
-        counts: numbers of "truncated" answers and "failed" requests in this process.
+        counts: numbers of "truncated" answers, of tokens, and of replies without a verdict by reason, in this process.
     """
 
     template: GuardTemplate
@@ -42,6 +52,8 @@ class ServedJudge:
     def template_digest(self) -> str:
         """Digest of the template and the request options."""
         parts = f"{self.template.digest} {self.max_characters} {self.top_logprobs}"
+        if extra := self.endpoint.config.extra_body:
+            parts += f" {json.dumps(extra, sort_keys=True)}"
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
@@ -67,10 +79,29 @@ class ServedJudge:
     def _ask(self, exchanges: Iterable[Exchange]) -> Iterator[Verdict]:
         for reply in self.endpoint.complete(self._request(exchange) for exchange in exchanges):
             if isinstance(reply, Failure):
-                self.counts["failed"] += 1
-                yield unjudged(self, NO_REPLY, raw=f"[{reply.reason}]")
+                yield self._without_verdict(NO_REPLY, reply.reason)
             else:
-                yield verdict_of(self, self.template, reply.text, self._probabilities(reply))
+                yield self._verdict(reply)
+
+    def _verdict(self, reply: Reply) -> Verdict:
+        """The verdict in a reply; a reply that was filtered, or cut before its verdict, holds none."""
+        if reply.usage:
+            self.counts["prompt tokens"] += reply.usage.prompt
+            self.counts["completion tokens"] += reply.usage.completion
+        if reply.refusal or reply.filtered:
+            return self._without_verdict(REPLY_FILTERED, reply.refusal or reply.text)
+        if reply.only_thinking:
+            return self._without_verdict(ONLY_THINKING, reply.thinking)
+        if not reply.text.strip():
+            return self._without_verdict(REPLY_EMPTY, reply.finish_reason)
+        verdict = verdict_of(self, self.template, reply.text, self._probabilities(reply))
+        if verdict.label == "unparsed" and reply.truncated:
+            return self._without_verdict(REPLY_CUT, reply.text)
+        return verdict
+
+    def _without_verdict(self, reason: str, words: str) -> Verdict:
+        self.counts[reason] += 1
+        return unjudged(self, reason, raw=f"[{words}]")
 
     def _request(self, exchange: Exchange) -> CompletionRequest:
         clean = neutralized_exchange(exchange)

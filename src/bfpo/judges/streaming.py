@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Protocol, runtime_checkable
 
+from bfpo.errors import RunError
 from bfpo.judges.cache import VerdictCache, verdict_key
-from bfpo.judges.unjudged import NO_REPLY
+from bfpo.judges.unjudged import ONLY_THINKING, is_empty, is_unanswered, says_nothing
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 
 # Exchanges in memory at once. A server idles at the end of a chunk; with 64 requests in flight that costs one reply's
@@ -35,10 +36,15 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
     Args:
         judge: the judge.
         exchanges: the exchanges, read as needed.
-        cache: earlier verdicts, to which new ones are added at once; a missing reply is not cached, so that the next
-            run asks again.
+        cache: earlier verdicts, to which new ones are added at once; a missing or unusable reply is not cached, so that
+            the next run asks again.
+
+    Raises:
+        RunError: at the end, if not a single verdict could be read.
     """
     rest = iter(exchanges)
+    silent: Verdict | None = None
+    speaks = False
     while chunk := list(islice(rest, CHUNK)):
         keys = [verdict_key(judge, exchange) for exchange in chunk]
         distinct = dict(zip(keys, chunk, strict=True))
@@ -49,11 +55,23 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
             judged = [(next(waiting), verdict) for verdict in batch]
             known |= {key: verdict for (key, _), verdict in judged}
             if cache is not None:
-                cache.add(judge, [(exchange, v) for (_, exchange), v in judged if NO_REPLY not in v.categories])
-        for key in keys:
+                cache.add(judge, [(exchange, v) for (_, exchange), v in judged if not is_unanswered(v)])
+        for key, exchange in zip(keys, chunk, strict=True):
             verdict = known[key]
             assert verdict is not None, "a judge left an exchange out"
+            if not is_empty(exchange):
+                speaks = speaks or not says_nothing(verdict)
+                silent = silent or verdict
             yield verdict
+    if silent and not speaks:
+        raise RunError(no_verdict(silent))
+
+
+def no_verdict(verdict: Verdict) -> str:
+    """The message about a judge without a single verdict, of which this is the first."""
+    reason = "; ".join(filter(None, [*verdict.categories, " ".join(verdict.raw.split())[:200]])) or "empty output"
+    hint = ": raise its max_new_tokens, or switch thinking off" if ONLY_THINKING in verdict.categories else ""
+    return f"the judge {verdict.judge_id} gave no verdict on any answer ({reason}){hint}"
 
 
 def _ask(judge: Judge, exchanges: list[Exchange]) -> Iterator[list[Verdict]]:
