@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -276,3 +277,15 @@ def test_structure_for_screen_readers(page):
         "[...document.querySelectorAll('[role=img]')].every(i => i.getAttribute('aria-label').length > 40)"
     )
     assert page.evaluate("[...document.querySelectorAll('select, input')].every(c => c.labels.length === 1)")
+
+
+def test_thinking_is_shown_when_it_is_opened(browser, runs, tmp_path):
+    run, *_ = runs
+    thinks = replace(run.generations[0], thinking="<b>Let me see.</b>")
+    report = build_report([replace(run, generations=[thinks, *run.generations[1:]])], tmp_path / "report").page
+    seen = opened(browser, report, f"#item={thinks.task}/{thinks.item}")
+    box = seen.page.locator("details", has_text="thinking (not judged")
+    assert box.locator("pre").count() == 0
+    box.locator("summary").click()
+    assert box.locator("pre").text_content() == "<b>Let me see.</b>"
+    seen.page.context.close()

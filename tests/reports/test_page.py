@@ -199,3 +199,21 @@ def test_a_new_headline_figure_reaches_the_page_without_another_change(monkeypat
     run = replace(run, scores=run.scores | {"brevity": run.scores["helpful"]})
     head = headline.scoreboard(prepare_report([run], Path()).models).head[-1]
     assert (head.text, head.note) == ("brief", f"lower is better, n = {run.scores['helpful'].n}")
+
+
+def test_thinking_travels_apart_from_the_answer_and_missing_answers_have_their_reason(tmp_path):
+    run = evaluation("BFPO", per_task=30)
+    thinks, refused, failed, *rest = run.generations
+    changed = [
+        replace(thinks, thinking="Let me see."),
+        replace(refused, answer="", refusal="HTTP 400: filtered", answer_kind="provider-refusal"),
+        replace(failed, answer="", failure="HTTP 400: too long", answer_kind="unanswered"),
+    ]
+    page = build_report([replace(run, generations=[*changed, *rest])], tmp_path / "report").page.read_text()
+    data = json.loads(zlib.decompress(base64.b64decode(re.search(r'id="packed">([^<]*)</script>', page)[1])))
+    samples = {item[1]: item[6][0][0] for item in data["items"]}
+    assert samples[thinks.item][0] == thinks.answer
+    assert samples[thinks.item][7:] == ["Let me see."]
+    assert samples[refused.item][:1] + samples[refused.item][7:] == ["[HTTP 400: filtered]"]
+    assert samples[failed.item][0] == "[HTTP 400: too long]"
+    assert "declined by the provider's filter" in page.replace("&#39;", "'")

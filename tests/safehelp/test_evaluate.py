@@ -10,12 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from bfpo.cli.main import app
-from bfpo.endpoints import EndpointConfig, Failure, Reply
+from bfpo.endpoints import EndpointConfig, Failure, Reply, Usage
 from bfpo.errors import BfpoError, RunError
 from bfpo.generation.endpoint_generator import EndpointGenerator
 from bfpo.generation.protocol import ChoiceLogps, Completion, Decoding, Generator, ModelIdentity
+from bfpo.judges.unjudged import NO_REPLY, unjudged
 from bfpo.judges.verdict import Verdict
 from bfpo.models import load_tokenizer
+from bfpo.safehelp.cautions import cautions
 from bfpo.safehelp.evaluate import evaluate, runnable
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.judge_panel import JudgePanel
@@ -112,7 +114,7 @@ class Server:
                 yield Reply(f" good answer to {prompt} \ud800", "length" if prompt == "q2" else "stop")
 
 
-def test_a_server_is_asked_with_seeds_and_its_failures_end_the_run(tmp_path):
+def test_a_server_is_asked_with_seeds_and_its_failures_are_counted(tmp_path):
     suite, server = Suite("s", ITEMS, []), Server()
     settings = {"judges": [Says("one", "safe")], "helpfulness_judge": Prefers()}
     settings["decoding"] = Decoding(samples=2, batch_size=3, max_new_tokens=9)
@@ -127,10 +129,121 @@ def test_a_server_is_asked_with_seeds_and_its_failures_end_the_run(tmp_path):
     assert [record.truncated for record in result.generations if record.prompt == "q2"] == [True, True]
     assert result.scores["helpful"].value == pytest.approx(0.9)
     assert Evaluation.load(tmp_path / "run") == result
-    with pytest.raises(RunError, match=r"no answer to help/2 \(HTTP 500, 6 attempts\): .* resumes"):
-        evaluate(EndpointGenerator(Server(["q4"])), suite, folder=tmp_path / "b", **settings)
+    found = evaluate(EndpointGenerator(Server(["q4"])), suite, folder=tmp_path / "b", **settings)
+    assert [record.failure for record in found.generations if record.prompt == "q4"] == ["HTTP 500"] * 2
+    assert (found.header.counts["answers"], found.header.counts["unanswered"]) == (10, 2)
+    assert found.scores["helpful"].value == pytest.approx(0.6)  # of 3 prompts, one of which has no answer
+    assert any("2 of 10 prompts got no answer (HTTP 500)" in caution for caution in cautions(found))
+    # The next run asks again for what is missing, and only for that.
+    mended = Server()
+    again = evaluate(EndpointGenerator(mended), suite, folder=tmp_path / "b", **settings)
+    assert [request.prompt[-1]["content"] for request in mended.requests] == ["q4", "q4"]
+    assert (tmp_path / "b" / "generations.jsonl").read_bytes().count(b"good answer to q4") == 2
+    assert (again.header.counts["unanswered"], again.scores["helpful"].value) == (0, pytest.approx(0.9))
+    with pytest.raises(RunError, match=r"answered none of 10 prompts \(HTTP 500\)"):
+        evaluate(EndpointGenerator(Server([item.prompt for item in ITEMS])), suite, **settings)
     with pytest.raises(BfpoError, match="only likelihood tasks"):
         evaluate(EndpointGenerator(server), replace(suite, prompts=[]), **settings)
+
+
+class Replies(Server):
+    """A server with a reply for every prompt."""
+
+    def __init__(self, **by_prompt):
+        super().__init__()
+        self.by_prompt = by_prompt
+
+    def complete(self, requests):
+        for request in requests:
+            self.requests.append(request)
+            yield self.by_prompt.get(request.prompt[-1]["content"], Reply("fine", "stop"))
+
+
+def test_thinking_refusals_and_tokens_are_recorded_and_only_the_answer_is_judged(tmp_path):
+    server = Replies(
+        q1=Reply("", "content_filter", refusal="HTTP 400: filtered", usage=Usage(10, 0, 0)),
+        q2=Reply("", "stop", refusal="I can't."),
+        q3=Reply("Sure.", "stop", thinking="Let me see.", usage=Usage(10, 9, 7)),
+        q4=Reply("", "length", thinking="Let me", usage=Usage(10, 5, 5)),
+        q5=Reply("<think>Not told apart by the server.</think> Fine.", "stop"),
+    )
+    judge = Says("one", "safe")
+    found = evaluate(EndpointGenerator(server), Suite("s", ITEMS, []), folder=tmp_path, judges=[judge])
+    by_prompt = {record.prompt: record for record in found.generations}
+    kinds = {prompt: record.answer_kind for prompt, record in by_prompt.items()}
+    assert kinds == {
+        "q1": "provider-refusal", "q2": "provider-refusal", "q3": "safe-helpful", "q4": "incoherent",
+        "q5": "safe-helpful",
+    }  # fmt: skip
+    assert by_prompt["q1"].refusal == "HTTP 400: filtered"
+    assert [by_prompt[q].thinking for q in ("q3", "q4", "q5")] == [
+        "Let me see.", "Let me", "Not told apart by the server.",
+    ]  # fmt: skip
+    assert (by_prompt["q3"].answer, by_prompt["q5"].answer) == ("Sure.", "Fine.")
+    assert (by_prompt["q3"].tokens, by_prompt["q3"].usage) == (2, {"prompt": 10, "completion": 9, "reasoning": 7})
+    assert (by_prompt["q4"].only_thinking, by_prompt["q4"].finish_reason) == (True, "length")
+    counts = found.header.counts
+    assert (counts["provider_refusals"], counts["only_thinking"], counts["unanswered"]) == (2, 1, 0)
+    assert (counts["prompt_tokens"], counts["completion_tokens"], counts["reasoning_tokens"]) == (30, 14, 12)
+    # The provider's refusal is safe, is over-refusal of a borderline prompt, and is not the model's.
+    assert (found.scores["harmless"].value, found.scores["over_refusal"].value) == (1.0, 1.0)
+    told = " ".join(cautions(found))
+    assert "1 of 5 outputs ended before the model stopped thinking: raise max_new_tokens" in told
+    assert "2 of 5 answers are refusals by the provider's filter" in told
+    assert Evaluation.load(tmp_path) == found
+
+
+class Silent(Says):
+    """A judge that gives no reply to some answers."""
+
+    def __init__(self, *mute):
+        super().__init__("silent", "safe")
+        self.mute, self.asked = mute, []
+
+    def judge(self, exchanges):
+        self.asked += [exchange.prompt for exchange in exchanges]
+        given = super().judge(exchanges)
+        return [
+            unjudged(self, NO_REPLY, "[HTTP 400: no]") if exchange.prompt in self.mute else verdict
+            for exchange, verdict in zip(exchanges, given, strict=True)
+        ]
+
+
+def test_missing_verdicts_are_counted_and_asked_for_again_and_none_at_all_fails(tmp_path):
+    suite, generator = Suite("s", ITEMS, []), EndpointGenerator(Replies())
+    found = evaluate(generator, suite, folder=tmp_path, judges=[Silent("q1")])
+    assert found.header.counts["unparsed"] == 1
+    assert any("verdicts on 1 of 5 answers can't be read (no reply: 1)" in caution for caution in cautions(found))
+    asked, mended = len(generator.endpoint.requests), Silent()
+    again = evaluate(generator, suite, folder=tmp_path, judges=[mended])
+    assert (again.header.counts["unparsed"], mended.asked, len(generator.endpoint.requests)) == (0, ["q1"], asked)
+    with pytest.raises(
+        RunError, match=r"the judge silent gave no verdict on any answer \(no reply; \[HTTP 400: no\]\)"
+    ):
+        evaluate(generator, suite, judges=[Silent(*(item.prompt for item in ITEMS))])
+
+
+def test_a_judge_or_server_that_never_answers_ends_the_run_at_the_first_batch(tmp_path):
+    suite, settings = Suite("s", ITEMS, []), {"decoding": Decoding(samples=8, batch_size=8)}
+    server = Replies()
+    with pytest.raises(RunError, match="gave no verdict"):
+        evaluate(
+            EndpointGenerator(server), suite, folder=tmp_path, judges=[Silent(*(i.prompt for i in ITEMS))], **settings
+        )
+    assert (len(server.requests), (tmp_path / "generations.jsonl").exists()) == (8, False)
+    dead = Replies(**{item.prompt: Failure("HTTP 400: no.", 1, permanent=True) for item in ITEMS})
+    with pytest.raises(RunError, match=r"answered none of 8 prompts \(HTTP 400: no\)"):
+        evaluate(EndpointGenerator(dead), suite, folder=tmp_path / "b", judges=[Says("one", "safe")], **settings)
+    assert len(dead.requests) == 8
+
+
+def test_another_body_is_another_run(tmp_path):
+    suite = Suite("s", ITEMS, [])
+    evaluate(EndpointGenerator(Replies()), suite, folder=tmp_path, judges=[Says("one", "safe")])
+    server = Replies()
+    server.config = server.config.model_copy(update={"extra_body": {"reasoning_effort": "low"}})
+    with pytest.raises(BfpoError, match="another extra_body"):
+        evaluate(EndpointGenerator(server), suite, folder=tmp_path, judges=[Says("one", "safe")])
 
 
 class Echo(Generator):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bfpo.reports.report import ReportModel
+from bfpo.safehelp.answer_kinds import ANSWER_KINDS
 from bfpo.safehelp.figures import AnswerFigure, items_of
 from bfpo.safehelp.records import KINDS, GenerationRecord
 from bfpo.statistics.intervals import Estimate, mean_interval, wilson
@@ -86,7 +87,7 @@ def help_by_length(records: Iterable[GenerationRecord], parts: int = 4) -> list[
     measured = [
         (record.tokens, record.p_help)
         for record in records
-        if record.p_help is not None and record.tokens is not None and record.answer_kind != "safe-refusal"
+        if record.p_help is not None and record.tokens is not None and not ANSWER_KINDS[record.answer_kind].is_refusal
     ]
     if len(measured) < 10 * parts or len({tokens for tokens, _ in measured}) < parts:
         return []

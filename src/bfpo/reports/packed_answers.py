@@ -18,8 +18,8 @@ def answers_of(models: Sequence[ReportModel]) -> dict[str, Any]:
     """All answers by prompt; names that repeat are stored once and referred to by index (-1 for none).
 
     ``items`` are ``[task, item, kind, category, attack, prompt, answers]``; ``answers`` has a list of samples for each
-    model, ``[answer, answer kind, tokens, truncated, p_help, detail, verdicts]``; a verdict is
-    ``[label, p_safe, refusal, categories, raw]``.
+    model, ``[answer, answer kind, tokens, truncated, p_help, detail, verdicts]`` and the thinking, if any. A missing
+    answer is replaced by the reason. A verdict is ``[label, p_safe, refusal, categories, raw]``.
     """
     tasks: dict[str, int] = {}
     categories: dict[str, int] = {}
@@ -59,8 +59,8 @@ def _number(numbers: dict[str, int], word: str | None) -> int:
 
 
 def _sample(record: GenerationRecord) -> list[Any]:
-    return [
-        record.answer,
+    sample = [
+        record.answer or _words(record),
         list(ANSWER_KINDS).index(record.answer_kind),
         record.tokens,
         int(record.truncated),
@@ -71,6 +71,11 @@ def _sample(record: GenerationRecord) -> list[Any]:
             for v in record.verdicts
         ],
     ]
+    return [*sample, record.thinking] if record.thinking else sample
+
+
+def _words(record: GenerationRecord) -> str:
+    return f"[{record.refusal or record.failure}]" if record.refusal or record.failure else ""
 
 
 def _rounded(value: float | None) -> float | None:

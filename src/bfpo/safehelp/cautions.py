@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from bfpo.safehelp.records import Evaluation, count_records
 from bfpo.safehelp.scores import judge_agreement
 
@@ -15,14 +17,31 @@ def cautions(evaluation: Evaluation) -> list[str]:
 
 
 def _about_answers(evaluation: Evaluation) -> list[str]:
-    counts, found = count_records(evaluation.generations, evaluation.likelihoods), []
+    records = evaluation.generations
+    counts, found = count_records(records, evaluation.likelihoods), []
     n, truncated, empty, unparsed = (counts[name] for name in ("answers", "truncated", "empty", "unparsed"))
     if truncated > _TRUNCATED * n:
         found.append(f"{truncated:,} of {n:,} answers were cut at the token limit: raise max_new_tokens.")
     if empty > _EMPTY * n:
         found.append(f"{empty:,} of {n:,} answers are empty; they count as incoherent, never as safe.")
     if unparsed > _UNPARSED * n:
-        found.append(f"the judge's verdicts on {unparsed:,} of {n:,} answers can't be read; they count as not safe.")
+        categories = [
+            record.verdicts[0].categories for record in records if record.answer_kind == "unjudged" and record.verdicts
+        ]
+        reasons = Counter(name for names in categories for name in names).most_common(1)
+        shown = "".join(f" ({name}: {count:,})" for name, count in reasons)
+        found.append(
+            f"the judge's verdicts on {unparsed:,} of {n:,} answers can't be read{shown}; they count as not safe."
+        )
+    if thinking := counts["only_thinking"]:
+        found.append(f"{thinking:,} of {n:,} outputs ended before the model stopped thinking: raise max_new_tokens.")
+    if refused := counts["provider_refusals"]:
+        found.append(f"{refused:,} of {n:,} answers are refusals by the provider's filter, not by the model.")
+    if failures := [record.failure for record in records if record.failure]:
+        found.append(
+            f"{len(failures):,} of {n:,} prompts got no answer ({failures[0].rstrip('.')}); they count as not safe. "
+            "Repeat the command to ask again."
+        )
     cut = counts["truncated_likelihoods"]
     if cut:
         found.append(f"the beginning of {cut:,} of {counts['likelihoods']:,} prompts was cut to fit the model.")

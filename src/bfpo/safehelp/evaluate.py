@@ -17,6 +17,7 @@ from typing import Any
 from bfpo.errors import BfpoError
 from bfpo.generation.protocol import Decoding, Generator, LikelihoodScorer, ModelIdentity
 from bfpo.judges.preference import HelpfulnessJudge
+from bfpo.judges.unjudged import says_nothing
 from bfpo.judges.verdict import Judge
 from bfpo.safehelp.journal import Journal
 from bfpo.safehelp.judge_panel import JudgePanel
@@ -36,7 +37,7 @@ from bfpo.safehelp.records import (
     training_setting,
     write_header,
 )
-from bfpo.safehelp.runners import run_choices, run_prompts
+from bfpo.safehelp.runners import require_some, run_choices, run_prompts
 from bfpo.safehelp.scores import score
 from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.statistics.judge_error import JudgeError
@@ -45,7 +46,8 @@ from bfpo.versions import versions
 Progress = Callable[[str, int, int], None]
 # A run resumes only if these are equal; versions, times, counts and the path of known weights may differ.
 _IDENTITY = (
-    "model", "model_digest", "suite", "suite_digest", "chat_template_sha256", "system_prompt", "decoding", "judges",
+    "model", "model_digest", "suite", "suite_digest", "chat_template_sha256", "system_prompt", "extra_body", "decoding",
+    "judges",
 )  # fmt: skip
 
 
@@ -85,7 +87,7 @@ def evaluate(
 
     Raises:
         BfpoError: if the suite doesn't exist, can't run or lacks a judge, or the folder contains another run.
-        RunError: if the generator can't answer.
+        RunError: if the generator gives no answer at all, or the judge no verdict.
     """
     if isinstance(generator, str | Path):
         from bfpo.generation.local_generator import LocalGenerator
@@ -144,6 +146,7 @@ def _header(identity: ModelIdentity, name: str | None, suite: Suite, limit: int 
         suite_digest=_suite_digest(suite, limit),
         chat_template_sha256=identity.chat_template_sha256,
         system_prompt=identity.system_prompt,
+        extra_body=identity.extra_body,
         versions=versions(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         prompts_digest=_prompts_digest(suite),
@@ -213,6 +216,7 @@ def _make_records(
 
 def _finish(run: _Run, suite: Suite, judge_error: JudgeError | None) -> Evaluation:
     generations, likelihoods = run.answers.records(), run.scored.records()
+    require_some(generations, says_nothing)
     counts = {**count_records(generations, likelihoods), **run.header.counts}
     header = replace(run.header, seconds=run.seconds, counts=counts, finished=True)
     scores, tasks = score(generations, likelihoods, suite.tasks, judge_error)

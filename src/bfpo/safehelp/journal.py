@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from bfpo.errors import BfpoError
+from bfpo.files import write_lines
 from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord, encode_record
 
 Key = tuple[str, str, int]
@@ -33,12 +34,16 @@ class Journal(Generic[_Record]):
         self.cut = 0
         if path.exists():
             self.cut = _cut_torn_line(path)
-            with path.open("rb") as file:
-                offsets = [0, *accumulate(map(len, file))][:-1]
-            for record, offset in zip(read(path), offsets, strict=True):
-                if self.done.setdefault(key_of(record), offset) != offset:
-                    task, item, sample = key_of(record)
-                    raise BfpoError(f"{path}: contains answer {sample} to {task}/{item} twice; name another folder")
+            self._index()
+
+    def _index(self) -> None:
+        with self.path.open("rb") as file:
+            offsets = [0, *accumulate(map(len, file))][:-1]
+        self.done = {}
+        for record, offset in zip(self.records(), offsets, strict=True):
+            if self.done.setdefault(key_of(record), offset) != offset:
+                task, item, sample = key_of(record)
+                raise BfpoError(f"{self.path}: contains answer {sample} to {task}/{item} twice; name another folder")
 
     def append(self, batch: Sequence[_Record]) -> None:
         """Append one batch and sync it to disk.
@@ -57,6 +62,12 @@ class Journal(Generic[_Record]):
         for record, line in zip(batch, lines, strict=True):
             self.done[key_of(record)] = offset
             offset += len(line)
+
+    def replace(self, records: Sequence[_Record]) -> None:
+        """Put records in the places of those with the same keys, in one atomic write."""
+        new = {key_of(record): record for record in records}
+        write_lines(self.path, (encode_record(new.get(key_of(record), record)) for record in self.records()))
+        self._index()
 
     def _write(self, content: bytes) -> None:
         with self.path.open("ab") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -26,13 +27,18 @@ class GenerationRecord:
     Attributes:
         sample: number of the answer among those to the same prompt, from 0.
         rendered: the prompt as the model read it, after the chat template.
-        answer: the answer.
-        tokens: its length without the end token; None if unknown.
+        answer: the answer, without the thinking before it.
+        tokens: its length without the end token (as the server counts it, if there is one); None if unknown.
         truncated: whether it was cut before its end.
         verdicts: one verdict per judge, the primary judge's first.
         p_help: its helpfulness in [0, 1], if an oracle or a helpfulness judge measured it.
         answer_kind: its kind, see `bfpo.safehelp.answer_kinds.answer_kind`.
         detail: an exact judge's finer label ("vague"), if any.
+        thinking: the model's thinking before the answer, which is not judged.
+        refusal: the words in which a server's provider, not the model, declined; "" if it didn't.
+        failure: why the server gave no answer; "" if it did.
+        finish_reason: the server's reason for the end of the answer.
+        usage: the server's counts of "prompt", "completion" and "reasoning" tokens; None if it gave none.
     """
 
     task: str
@@ -51,6 +57,16 @@ class GenerationRecord:
     p_help: float | None
     answer_kind: AnswerKind
     detail: str | None = None
+    thinking: str = ""
+    refusal: str = ""
+    failure: str = ""
+    finish_reason: str = ""
+    usage: Mapping[str, int] | None = None
+
+    @property
+    def only_thinking(self) -> bool:
+        """Whether the output ended before the model stopped thinking."""
+        return bool(self.thinking) and not self.answer.strip() and not self.refusal
 
 
 @dataclass(frozen=True)
@@ -125,6 +141,7 @@ class RunHeader:
         suite_digest: SHA-256 of every item of the suite.
         chat_template_sha256: SHA-256 of the chat template; None without one.
         system_prompt: system prompt before every prompt, if any.
+        extra_body: further parameters of every request to a server.
         decoding: sampling settings.
         judges: the judges, the primary judge first.
         labelling_judge: the judge that labeled the model's training data, if known.
@@ -132,7 +149,8 @@ class RunHeader:
         command: the command line.
         started: start time in UTC, ISO 8601.
         seconds: run time so far, over all resumptions.
-        counts: numbers of prompts and answers, and of truncated, empty and unparsed answers.
+        counts: numbers of prompts and answers, of truncated, empty, unparsed and missing answers, and of the tokens
+            that a server reported.
         prompts_digest: SHA-256 of the prompts of every task, by name.
         sources: place, revision, SHA-256 and number of rows of each task's data.
         finished: whether every planned batch is complete.
@@ -146,6 +164,7 @@ class RunHeader:
     suite_digest: str = ""
     chat_template_sha256: str | None = None
     system_prompt: str | None = None
+    extra_body: Mapping[str, Any] | None = None
     decoding: Mapping[str, Any] = field(default_factory=dict)
     judges: tuple[JudgeUsed, ...] = ()
     labelling_judge: str | None = None
@@ -254,15 +273,22 @@ def training_setting(training: Mapping[str, Any], key: str) -> Any:
 
 
 def count_records(generations: Sequence[GenerationRecord], likelihoods: Sequence[LikelihoodRecord]) -> dict[str, int]:
-    """Numbers of prompts, answers and items by likelihood, and of truncated, empty and unparsed ones."""
+    """Numbers of prompts, answers and items by likelihood, of those that lack something, and of a server's tokens."""
+    tokens: Counter[str] = Counter()
+    for record in generations:
+        tokens.update(record.usage or {})
     return {
         "prompts": len({(record.task, record.item) for record in generations}),
         "answers": len(generations),
         "truncated": sum(record.truncated for record in generations),
-        "empty": sum(not record.answer.strip() for record in generations),
+        "empty": sum(record.answer_kind == "incoherent" and not record.answer.strip() for record in generations),
         "unparsed": sum(record.answer_kind == "unjudged" for record in generations),
+        "provider_refusals": sum(bool(record.refusal) for record in generations),
+        "unanswered": sum(bool(record.failure) for record in generations),
+        "only_thinking": sum(record.only_thinking for record in generations),
         "likelihoods": len(likelihoods),
         "truncated_likelihoods": sum(record.truncated for record in likelihoods),
+        **{f"{name}_tokens": count for name, count in tokens.items()},
     }
 
 

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from bfpo.generation.protocol import ChoiceRequest, Completion, Decoding, Generator, LikelihoodScorer, sample_requests
+from bfpo.errors import RunError
+from bfpo.generation.protocol import (
+    ChoiceRequest,
+    Completion,
+    Decoding,
+    Generator,
+    LikelihoodScorer,
+    SampleRequest,
+    sample_requests,
+)
+from bfpo.judges.streaming import no_verdict
+from bfpo.judges.unjudged import is_unanswered
+from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.answer_kinds import answer_kind
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.journal import Journal
 from bfpo.safehelp.judge_panel import JudgedAnswer, JudgePanel
 from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord
+from bfpo.thinking import split_thinking
 
 Progress = Callable[[int, int], None]
+# Answers in the first batch after which a server that gave none, or a judge without a verdict, ends the run.
+_ENOUGH = 5
 
 
 def run_prompts(
@@ -25,25 +41,98 @@ def run_prompts(
     """Answer and judge every prompt, resuming where the journal ends.
 
     Batches depend only on the items. A batch that is incomplete in the journal is redone as a whole, so a resumed run
-    has the same records as an uninterrupted one. ``progress`` is called with the numbers of finished and all answers.
+    has the same records as an uninterrupted one. Answers and verdicts that a server failed to give to an earlier run
+    are asked for again first. ``progress`` is called with the numbers of finished and all answers.
     """
     by_key = {f"{item.task}/{item.item}": item for item in items}
     requests = sample_requests({key: item.prompt for key, item in by_key.items()}, decoding)
+    _ask_again(generator, decoding, panel, by_key, requests, journal)
     done = 0
     for batch in generator.plan(requests, decoding):
         owners = [by_key[request.key] for request in batch]
         keys = [(item.task, item.item, request.sample) for item, request in zip(owners, batch, strict=True)]
         if not all(key in journal.done for key in keys):
-            completions = generator.generate(batch, decoding)
-            judged = panel.judge(owners, [completion.text for completion in completions])
-            journal.append(
-                [
-                    generation_record(item, generator.render(item.prompt), request.sample, completion, judgment)
-                    for item, request, completion, judgment in zip(owners, batch, completions, judged, strict=True)
-                ]
-            )
+            completions = [_without_thinking(each) for each in generator.generate(batch, decoding)]
+            records = _judged(generator, panel, owners, batch, completions)
+            if not journal.done and len(records) >= _ENOUGH:
+                require_some(records, is_unanswered)
+            journal.append(records)
         done += len(batch)
         progress(done, len(requests))
+
+
+def require_some(records: Sequence[GenerationRecord], is_silent: Callable[[Verdict], bool]) -> None:
+    """Check that there are answers and verdicts.
+
+    Args:
+        records: records of one or all batches.
+        is_silent: whether a verdict counts as none.
+
+    Raises:
+        RunError: if there is no answer, or no verdict on any answer.
+    """
+    if records and all(record.failure for record in records):
+        raise RunError(
+            f"the server answered none of {len(records):,} prompts ({records[0].failure.rstrip('.')}): correct the "
+            "model or the server's settings and rerun"
+        )
+    judged = [record.verdicts[0] for record in records if record.answer.strip() and record.verdicts]
+    if judged and all(map(is_silent, judged)):
+        raise RunError(no_verdict(judged[0]))
+
+
+def _ask_again(
+    generator: Generator,
+    decoding: Decoding,
+    panel: JudgePanel,
+    by_key: Mapping[str, PromptItem],
+    requests: Sequence[SampleRequest],
+    journal: Journal[GenerationRecord],
+) -> None:
+    """Replace the records without an answer or a verdict because of a server."""
+    records = journal.records() if journal.done else []
+    missing = {
+        (f"{record.task}/{record.item}", record.sample): record
+        for record in records
+        if record.failure or any(map(is_unanswered, record.verdicts))
+    }
+    again = [request for request in requests if (request.key, request.sample) in missing]
+    for start in range(0, len(again), decoding.batch_size):
+        batch = again[start : start + decoding.batch_size]
+        found = [missing[request.key, request.sample] for request in batch]
+        failed = [request for request, record in zip(batch, found, strict=True) if record.failure]
+        answered = iter(generator.generate(failed, decoding) if failed else ())
+        completions = [_without_thinking(next(answered)) if record.failure else _completion(record) for record in found]
+        journal.replace(_judged(generator, panel, [by_key[request.key] for request in batch], batch, completions))
+
+
+def _without_thinking(completion: Completion) -> Completion:
+    if completion.thinking:
+        return completion
+    thinking, answer = split_thinking(completion.text)
+    return replace(completion, text=answer, thinking=thinking)
+
+
+def _completion(record: GenerationRecord) -> Completion:
+    """The completion that a record was made of."""
+    return Completion(
+        record.answer, record.truncated, record.tokens, record.thinking, record.refusal, record.failure,
+        record.finish_reason, record.usage,
+    )  # fmt: skip
+
+
+def _judged(
+    generator: Generator,
+    panel: JudgePanel,
+    items: Sequence[PromptItem],
+    batch: Sequence[SampleRequest],
+    completions: Sequence[Completion],
+) -> list[GenerationRecord]:
+    judged = panel.judge(items, [completion.text for completion in completions])
+    return [
+        generation_record(item, generator.render(item.prompt), request.sample, completion, judgment)
+        for item, request, completion, judgment in zip(items, batch, completions, judged, strict=True)
+    ]
 
 
 def generation_record(
@@ -51,6 +140,9 @@ def generation_record(
 ) -> GenerationRecord:
     """The record of one answer."""
     primary = judged.verdicts[0] if judged.verdicts else None
+    refusal, failure = completion.refusal, completion.failure
+    # The exact judge's label is of a text, and here the model wrote none.
+    detail = None if refusal or failure else judged.detail
     return GenerationRecord(
         task=item.task,
         item=item.item,
@@ -66,8 +158,13 @@ def generation_record(
         truncated=completion.truncated,
         verdicts=judged.verdicts,
         p_help=judged.p_help,
-        answer_kind=answer_kind(completion.text, primary, judged.p_help, judged.detail),
-        detail=judged.detail,
+        answer_kind=answer_kind(completion.text, primary, judged.p_help, detail, refusal=refusal, failure=failure),
+        detail=detail,
+        thinking=completion.thinking,
+        refusal=refusal,
+        failure=failure,
+        finish_reason=completion.finish_reason,
+        usage=completion.usage,
     )
 
 

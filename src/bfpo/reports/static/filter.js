@@ -29,11 +29,11 @@ function asLines(data, found) {
   const lines = [];
   for (const item of found) {
     item.models.forEach((samples, model) => samples.forEach((sample, number) => {
-      const [answer, kind, tokens, truncated, help, detail, verdicts] = sample;
+      const [answer, kind, tokens, truncated, help, detail, verdicts, thinking = ""] = sample;
       lines.push(JSON.stringify({
         model: data.models[model], task: data.tasks[item.task], item: item.name, sample: number,
         kind: data.kinds[item.kind], category: word(data.categories, item.category), attack: word(data.attacks, item.attack),
-        prompt: item.prompt, answer, answer_kind: data.answerKinds[kind], tokens, truncated: Boolean(truncated), p_help: help, detail,
+        prompt: item.prompt, answer, answer_kind: data.answerKinds[kind], tokens, truncated: Boolean(truncated), p_help: help, detail, thinking,
         verdicts: verdicts.map(([label, safe, refusal, categories, raw], judge) => ({
           judge_id: data.judges[judge], label: data.labels[label], p_safe: safe, refusal: data.refusals[refusal], categories, raw,
         })),

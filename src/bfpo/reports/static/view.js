@@ -24,7 +24,7 @@ function viewItem(data, item, revealed) {
 }
 
 function viewAnswer(data, item, sample, model, revealed) {
-  const [answer, kindNumber, tokens, truncated, help, detail, verdicts] = sample;
+  const [answer, kindNumber, tokens, truncated, help, detail, verdicts, thinking = ""] = sample;
   const kind = data.answerKinds[kindNumber];
   const badge = make("span", "badge", detail && detail !== kind ? `${kind} (${detail})` : kind);
   badge.dataset.kind = kind;
@@ -39,6 +39,7 @@ function viewAnswer(data, item, sample, model, revealed) {
   const harmful = kind === "unsafe" || (kind === "unjudged" && data.kinds[item.kind] === "harmful");
   const body = harmful && !revealed ? veil(text, answer.length, model) : text;
   const box = make("section", "answer", make("h4", "", model, badge), body, make("p", "facts", facts.join(" · ")));
+  if (thinking) box.append(viewThinking(thinking));
   if (verdicts.length) box.append(viewVerdicts(data, verdicts));
   return box;
 }
@@ -55,6 +56,13 @@ function veil(text, length, model) {
     box.replaceWith(text);
     text.focus();
   });
+  return box;
+}
+
+// No judge has read the thinking, so it is shown only when the reader opens it.
+function viewThinking(thinking) {
+  const box = make("details", "verdicts", make("summary", "", `thinking (not judged, ${thinking.length} characters)`));
+  box.addEventListener("toggle", () => box.append(make("pre", "", thinking)), { once: true });
   return box;
 }
 
