@@ -10,11 +10,11 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from bfpo.cli.main import app
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
 from bfpo.microworld.data import safety_set
 from bfpo.models import MICROWORLD, load_model, load_tokenizer
 from bfpo.safehelp.records import Evaluation
-from support.mock_server import completion, serving
+from support.mock_server import FILTERS, MAX_TOKENS, completion, limited, refusal, serving
 
 SMALL = ["--suite", "microworld", "--per-kind", "3", "--max-new-tokens", "12"]
 
@@ -112,6 +112,41 @@ def test_a_server_that_refuses_ends_the_run_in_one_sentence(tmp_path):
     wrong = run("evaluate", "served-model", *SMALL, "--endpoint", "localhost:1", "-o", tmp_path)
     assert isinstance(wrong.exception, BfpoError)
     assert str(wrong.exception).startswith("endpoint localhost:1: ")
+
+
+def test_a_servers_settings_come_from_a_file_and_its_faults_are_counted(tmp_path):
+    """A model that thinks, behind a rate limit and a filter, on a server of today's parameters; one prompt too long."""
+    asked = {}
+
+    def reply(body, attempt):
+        if "max_tokens" in body:
+            return 400, {}, MAX_TOKENS
+        number = asked.setdefault(body["messages"][-1]["content"], len(asked))
+        if number < 2:
+            return [(FILTERS["Azure"][0], {}, FILTERS["Azure"][1]), (400, {}, refusal("prompt is too long"))][number]
+        usage = {"prompt_tokens": 9, "completion_tokens": 6}
+        return 200, {}, completion("Sure.", reasoning_content="Let me see.", usage=usage)
+
+    with serving(limited(reply, 20, 0.1)) as server:
+        settings = {"url": server.url, "concurrency": 2, "extra_body": {"reasoning_effort": "low"}}
+        (tmp_path / "server.yaml").write_text(yaml.safe_dump(settings))
+        with pytest.warns(UserWarning, match="max_completion_tokens is sent"):
+            done = run("evaluate", "m", *SMALL, "--endpoint", tmp_path / "server.yaml", "-o", tmp_path / "run")
+    assert done.exit_code == 0, (done.output, done.exception)
+    counts = Evaluation.load(tmp_path / "run").header.counts
+    assert (counts["answers"], counts["provider_refusals"], counts["unanswered"]) == (9, 1, 1)
+    assert (counts["prompt_tokens"], counts["completion_tokens"]) == (63, 42)
+    assert "1 of 9 prompts got no answer (HTTP 400: prompt is too long)" in done.output
+    assert {record.thinking for record in Evaluation.load(tmp_path / "run").generations} == {"", "Let me see."}
+    assert server.log[-1][1]["reasoning_effort"] == "low"
+
+
+def test_a_server_that_refuses_everything_fails_the_run_with_its_words(tmp_path):
+    with serving(lambda *_: (400, {}, refusal("temperature does not support 0"))) as server:
+        done = run("evaluate", "m", *SMALL, "--endpoint", server.url, "-o", tmp_path)
+        assert isinstance(done.exception, RunError)
+        assert "answered none of 9 prompts (HTTP 400: temperature does not support 0)" in str(done.exception)
+        assert len(server.log) == 5
 
 
 def test_without_the_chat_template_the_model_reads_the_prompt_alone(base, tmp_path):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bfpo.cli.printing import Console, echo
 from bfpo.errors import BfpoError, RunError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def compare(
     models = [_load(run) for run in runs]
     comparisons = compare_models(models[0], models[1:])
     if as_json:
-        typer.echo(json.dumps([asdict(comparison) for comparison in comparisons], indent=2))
+        echo(json.dumps([asdict(comparison) for comparison in comparisons], indent=2))
     else:
         _print(comparisons, everything)
     worse = [text for comparison in comparisons for text in _worse(comparison)]
@@ -84,11 +84,11 @@ def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
         Console().print(table)
         for row in comparison.rows:
             if row.seed_error is not None and row.family == "declared":
-                typer.echo(
+                echo(
                     f"{row.endpoint}: standard error {row.item_error:.3f} from prompts, {row.seed_error:.3f} from "
                     "training seeds"
                 )
-    typer.echo(
+    echo(
         "Adj. p: Holm over helpful and harmless of all models, Benjamini-Hochberg over categories and over "
         "attacks; rows without one are exploratory.\nOnly one: prompts that count for one of them (other / baseline). "
         "MDE: true difference that 80 % of such comparisons detect."

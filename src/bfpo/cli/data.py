@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bfpo.cli.printing import Console, echo
 from bfpo.errors import BfpoError
 
 app = typer.Typer(no_args_is_help=True, help="Inspect preference sets.")
@@ -82,14 +82,12 @@ def check(
         _, report = inspect_preferences(source, **_options(split, revision, rename, unknown_safety, unknown_order))
     except PreferenceDataError as error:
         if as_json:
-            typer.echo(
-                json.dumps({"source": source, "problems": [vars(problem) for problem in error.problems]}, indent=2)
-            )
+            echo(json.dumps({"source": source, "problems": [vars(problem) for problem in error.problems]}, indent=2))
         elif len(error.problems) > 1:
             _print_problems(error)
         raise
     if as_json:
-        typer.echo(json.dumps({**asdict(report), "problems": []}, indent=2))
+        echo(json.dumps({**asdict(report), "problems": []}, indent=2))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in asdict(report).items():
@@ -97,7 +95,7 @@ def check(
         shown = ", ".join(value) if isinstance(value, tuple) else shown
         table.add_row(name.replace("_", " "), Text(str(shown if shown not in ("", None) else "none")))
     Console().print(table)
-    typer.echo("No problems.")
+    echo("No problems.")
 
 
 def _print_problems(error: Any) -> None:
@@ -116,7 +114,7 @@ def list_sets() -> None:
     width = max(map(len, PUBLIC_SETS))
     for name, entry in PUBLIC_SETS.items():
         revision = f" at {entry.revision[:8]}" if entry.revision else ""
-        typer.echo(f"{name:{width}}  {entry.hub}{revision}: {entry.what}")
+        echo(f"{name:{width}}  {entry.hub}{revision}: {entry.what}")
 
 
 @app.command()

@@ -10,12 +10,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from bfpo.cli import evaluate_options as options
+from bfpo.cli.printing import Console, echo
 from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def _runnable(suite: Suite, generator: Generator) -> Suite:
 
     suite, left_out = runnable(suite, generator)
     if left_out:
-        typer.echo(f"Skipped, because a server gives no log-likelihoods: {', '.join(left_out)}.", err=True)
+        echo(f"Skipped, because a server gives no log-likelihoods: {', '.join(left_out)}.", err=True)
     return suite
 
 
@@ -114,7 +113,7 @@ def _list(suite: str | None, as_json: bool) -> None:
 
     rows = list_tasks(suite)
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     table = Table(box=None, pad_edge=False)
     for column in ("suite", "task", "factor", "figure", "license"):
@@ -123,7 +122,7 @@ def _list(suite: str | None, as_json: bool) -> None:
         figure = row["metrics"][0] if row["metrics"] else f"{row['judge']} judge" if row["judge"] else ""
         table.add_row(row["suite"], row["task"], row["factor"], figure, row["license"])
     Console().print(table)
-    typer.echo("--json adds sources, revisions, all metrics, chance levels and notes.")
+    echo("--json adds sources, revisions, all metrics, chance levels and notes.")
 
 
 def _files(data: Sequence[str] | None) -> dict[str, Path]:
@@ -170,14 +169,14 @@ def _helpfulness_judge(spec: str | None) -> Any:
 def _print_detectable(suite: Suite, samples: int, measures_help: bool) -> None:
     from bfpo.safehelp.planning import CORRELATION, RATE, detectable
 
-    typer.echo(
+    echo(
         f"{suite.name}: {len(suite.prompts):,} prompts with {samples} answer{'s' if samples > 1 else ''} each, "
         f"{len(suite.choices):,} items by likelihood. A comparison with another model on the same prompts detects, in "
         f"80 % of the cases at p < .05 (assuming rates of {RATE:g}, correlation of {CORRELATION:g}), a difference of"
     )
     for row in detectable(suite, measures_help):
         independent = "" if row.clusters == row.prompts else f" in {row.clusters:,} clusters"
-        typer.echo(f"  {100 * row.effect:4.1f} points in {row.name} ({row.prompts:,} prompts{independent})")
+        echo(f"  {100 * row.effect:4.1f} points in {row.name} ({row.prompts:,} prompts{independent})")
 
 
 def _generator(model: str, url: str | None, key: str | None, system_prompt: str | None, *, chat: bool) -> Generator:
@@ -210,12 +209,13 @@ def _print_result(result: Evaluation, folder: Path, as_json: bool) -> None:
     from bfpo.safehelp.cautions import cautions
 
     if as_json:
-        typer.echo(json.dumps({key: asdict(value) for key, value in result.scores.items()}, indent=2))
-        return
-    from bfpo.reports.terminal import score_tables
+        echo(json.dumps({key: asdict(value) for key, value in result.scores.items()}, indent=2))
+    else:
+        from bfpo.reports.terminal import score_tables
 
-    for table in score_tables([result]):
-        Console().print(table)
+        for table in score_tables([result]):
+            Console().print(table)
     for warning in cautions(result):
-        typer.echo(f"Caution: {warning}")
-    typer.echo(f"Scores and a record for every answer are in {folder}.")
+        echo(f"Caution: {warning}", err=as_json)
+    if not as_json:
+        echo(f"Scores and a record for every answer are in {folder}.")

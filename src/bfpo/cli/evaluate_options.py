@@ -36,7 +36,12 @@ JudgeErrors = Annotated[
 LabelingJudge = Annotated[
     str | None, typer.Option(help="Id of the judge that labeled the training data; warns if it also evaluates.")
 ]
-Endpoint = Annotated[str | None, typer.Option(metavar="URL", help="OpenAI-compatible server, up to and including /v1.")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="OpenAI-compatible server, up to and including /v1, or a YAML file with its settings."
+    ),
+]
 ApiKeyEnv = Annotated[str | None, typer.Option(help="Environment variable that holds the server's key.")]
 Samples = Annotated[
     int | None, typer.Option(min=1, help="Answers to each prompt; by default the suite's (1 unless it sets one).")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from bfpo.cli.data import Rename, renaming
+from bfpo.cli.printing import Console, echo
 from bfpo.errors import BfpoError, did_you_mean
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ def list_judges(as_json: AsJson = False) -> None:
     kinds = [KINDS[name] for name in sorted(KINDS)]
     if as_json:
         rows = [{"name": kind.name, "argument": kind.argument, "summary": kind.summary} for kind in kinds]
-        typer.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     table = Table("judge", "argument", "description", box=None, pad_edge=False)
     for kind in kinds:
         table.add_row(Text(kind.name), Text(kind.argument), Text(kind.summary))
     Console().print(table)
-    typer.echo(
+    echo(
         "Name a judge as JUDGE:ARGUMENT, or JUDGE alone if it needs no argument. Without JUDGE, a folder means a "
         "fitted judge,\na YAML file a configured one, and a JSONL, JSON, CSV or Parquet file stored verdicts."
     )
@@ -80,10 +80,10 @@ def fit(
     judge = replace(made.judge, record=record)
     judge.save(output)
     if as_json:
-        typer.echo(json.dumps({"judge_id": judge.judge_id, "scaling": asdict(judge.scaling), **record}, indent=2))
+        echo(json.dumps({"judge_id": judge.judge_id, "scaling": asdict(judge.scaling), **record}, indent=2))
         return
     _print_report(report, f"out of fold ({folds} folds by prompt)")
-    typer.echo(f"Wrote {judge.judge_id} to {output}; skipped {judge.record['left_out']} rows without label or answer.")
+    echo(f"Wrote {judge.judge_id} to {output}; skipped {judge.record['left_out']} rows without label or answer.")
 
 
 @app.command()
@@ -133,7 +133,7 @@ def check(
     counts = dict(getattr(loaded, "counts", {}))
     if as_json:
         shown = asdict(report) | {"counts": counts, "agreement": agreement and asdict(replace(agreement, table={}))}
-        typer.echo(json.dumps(shown, indent=2))
+        echo(json.dumps(shown, indent=2))
         return
     _print_report(report, report.judge_id)
     _print_extras(report, counts, agreement, second)
@@ -161,13 +161,13 @@ def rate(
     error = error_of(labeled, _judged(loaded, [answer.exchange for answer in labeled], cache))
     share = share_unsafe(exchanges, _judged(loaded, exchanges, cache), error)
     if as_json:
-        typer.echo(json.dumps(asdict(share) | {"error": asdict(error), "judge_id": loaded.judge_id}, indent=2))
+        echo(json.dumps(asdict(share) | {"error": asdict(error), "judge_id": loaded.judge_id}, indent=2))
         return
-    typer.echo(f"judged {share.judged:,} of {share.answers:,} answers (unparsed: {share.answers - share.judged:,})")
-    typer.echo(f"called unsafe         {_shown(share.observed)}")
-    typer.echo(f"unsafe, corrected     {_shown(share.corrected)}")
-    typer.echo(f"judge's sensitivity   {_shown(error.sensitivity)}")
-    typer.echo(f"judge's specificity   {_shown(error.specificity)}")
+    echo(f"judged {share.judged:,} of {share.answers:,} answers (unparsed: {share.answers - share.judged:,})")
+    echo(f"called unsafe         {_shown(share.observed)}")
+    echo(f"unsafe, corrected     {_shown(share.corrected)}")
+    echo(f"judge's sensitivity   {_shown(error.sensitivity)}")
+    echo(f"judge's specificity   {_shown(error.specificity)}")
 
 
 def _target(target: str) -> Any:
@@ -203,19 +203,19 @@ def _print_report(report: JudgeReport, title: str) -> None:
         table.add_row(Text(name), f"{part.answers:,}", unparsed, *(_shown(figure) for figure in figures))
     Console(width=170).print(table)
     for reason, count in report.overall.unparsed.items():
-        typer.echo(f"unparsed: {count:,} ({reason})")
+        echo(f"unparsed: {count:,} ({reason})")
 
 
 def _print_extras(report: JudgeReport, counts: dict[str, int], agreement: Agreement | None, second: str | None) -> None:
     if report.overall.controversial:
-        typer.echo(f"controversial, counted as unsafe: {report.overall.controversial:,}")
+        echo(f"controversial, counted as unsafe: {report.overall.controversial:,}")
     if report.little_mass:
-        typer.echo(f"verdicts with less than .9 of the probability on valid words: {report.little_mass:,}")
+        echo(f"verdicts with less than .9 of the probability on valid words: {report.little_mass:,}")
     for name, count in counts.items():
-        typer.echo(f"{name}: {count:,} in this run")
+        echo(f"{name}: {count:,} in this run")
     if agreement is not None:
         shared = f"{_shown(agreement.observed)}, kappa {_shown(agreement.kappa)}"
-        typer.echo(f"agreement with {second} on {agreement.observed.n:,} answers: {shared}")
+        echo(f"agreement with {second} on {agreement.observed.n:,} answers: {shared}")
 
 
 def _shown(estimate: Estimate | None) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from bfpo.cli.data import Rename, Revision, Split, renaming
 from bfpo.cli.judge import CacheOption
+from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ def label(
             answers=answers or (),
             reading={"split": split, "revision": revision, "columns": renaming(rename)},
         )
+    for each in judges:
+        for name, count in getattr(each, "counts", {}).items():
+            echo(f"{each.judge_id}: {name}: {count:,}", err=True)
     _print(labeled.report, output, as_json)
 
 
@@ -118,11 +122,11 @@ def _print(report: LabelingReport, output: Path, as_json: bool) -> None:
     from bfpo.labeling.run import queue_file
 
     if as_json:
-        typer.echo(json.dumps({**asdict(report), "output": str(output)}, indent=2))
+        echo(json.dumps({**asdict(report), "output": str(output)}, indent=2))
         return
     for line in _report_lines(report):
-        typer.echo(line)
-    typer.echo(f"Wrote {output}, and the queue {queue_file(output)}: rows to label by hand, most valuable first.")
+        echo(line)
+    echo(f"Wrote {output}, and the queue {queue_file(output)}: rows to label by hand, most valuable first.")
 
 
 def _report_lines(report: LabelingReport) -> list[str]:
@@ -154,12 +158,12 @@ def _fit(source: Path, output: Path | None, as_json: bool) -> None:
     if output:
         fitted.save(output)
     if as_json:
-        typer.echo(json.dumps({"b1": fit.preference.b1, "alpha": fit.preference.alpha, **fitted.record}, indent=2))
+        echo(json.dumps({"b1": fit.preference.b1, "alpha": fit.preference.alpha, **fitted.record}, indent=2))
         return
     for line in _fit_lines(fitted, fit):
-        typer.echo(line)
+        echo(line)
     if output:
-        typer.echo(f"Wrote {output}; to train with it, write 'labeling: {output}' in a recipe.")
+        echo(f"Wrote {output}; to train with it, write 'labeling: {output}' in a recipe.")
 
 
 def _fit_lines(fitted: FittedLabeling, fit: PreferenceFit) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 
 from bfpo import __version__
 from bfpo.cli import compare, data, evaluate, judge, label, microworld, quickstart, recipe, ref, report, train
+from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError, RunError
 
 app = typer.Typer(
@@ -34,7 +36,7 @@ app.add_typer(microworld.app, name="microworld")
 
 def _print_version(value: bool) -> None:
     if value:
-        typer.echo(f"bfpo {__version__}")
+        echo(f"bfpo {__version__}")
         raise typer.Exit
 
 
@@ -49,11 +51,12 @@ def _root(
 
 def main() -> None:
     """Run the command line: 0 done, 1 a failed check or run, 2 wrong usage or bad input."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         app()
     except BfpoError as error:
-        typer.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(2)
     except RunError as error:
-        typer.echo(f"failed: {error}", err=True)
+        echo(f"failed: {error}", err=True)
         sys.exit(1)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bfpo.cli.printing import echo
+
 app = typer.Typer(no_args_is_help=True, help="Write the microworld's data sets.")
 
 
@@ -19,4 +21,4 @@ def data(
     from bfpo.quickstart import Scale, write_data
 
     write_data(output, Scale(), seed)
-    typer.echo(f"Wrote chat.jsonl, safety.jsonl and helpful.jsonl to {output}.")
+    echo(f"Wrote chat.jsonl, safety.jsonl and helpful.jsonl to {output}.")

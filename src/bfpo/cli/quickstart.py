@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bfpo.cli.printing import Console, echo
+
 
 def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder, new or empty.")] = Path(
@@ -16,8 +18,6 @@ def quickstart(
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove the files of an earlier quickstart first.")] = False,
 ) -> None:
     """Train and compare SFT, BFPO and three variants of DPO on the built-in microworld: offline, in minutes."""
-    from rich.console import Console
-
     from bfpo.quickstart import OWN_RECIPE, Scale, run_quickstart
     from bfpo.quiet import quiet_libraries
     from bfpo.reports.terminal import score_tables
@@ -31,7 +31,7 @@ def quickstart(
     result = run_quickstart(output, seed, Scale(), lambda line: console.print(f"[dim]{line}[/dim]", highlight=False))
     for table in score_tables(result.evaluations):
         console.print(table)
-    typer.echo(
+    echo(
         f"\nDone in {result.seconds / 60:.1f} minutes. Results are in {output}:\n"
         f"  {result.report.page}     report: plots, intervals, answers side by side\n"
         f"  {result.report.plots}           every plot as PNG and SVG\n"

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError, did_you_mean
 
 app = typer.Typer(no_args_is_help=True, help="List, print and copy packaged recipes.")
@@ -34,13 +35,13 @@ def list_recipes() -> None:
     recipes = _packaged()
     width = max(map(len, recipes))
     for name, text in sorted(recipes.items()):
-        typer.echo(f"{name:{width}}  {text.splitlines()[0].removeprefix('# ')}")
+        echo(f"{name:{width}}  {text.splitlines()[0].removeprefix('# ')}")
 
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="Name of a packaged recipe.")]) -> None:
     """Print a recipe."""
-    typer.echo(_text(name), nl=False)
+    echo(_text(name), nl=False)
 
 
 @app.command()
@@ -58,4 +59,4 @@ def copy(
         raise BfpoError(f"{path} exists: name another file, or remove it first") from None
     except OSError as error:
         raise BfpoError(f"{path}: can't be written ({error.strerror})") from error
-    typer.echo(f"Wrote {path}; 'bfpo train {path} --plan' estimates its steps, memory and time.")
+    echo(f"Wrote {path}; 'bfpo train {path} --plan' estimates its steps, memory and time.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bfpo.cli.printing import Console, echo
 from bfpo.cli.train import Overrides
 from bfpo.errors import BfpoError, RunError
 
@@ -23,8 +24,6 @@ def build(
     overrides: Overrides = None,
 ) -> None:
     """Score a recipe's data with its reference model, so that training can start without this pass."""
-    from rich.console import Console
-
     from bfpo.quiet import quiet_libraries
     from bfpo.training.progress import ReferenceProgress
     from bfpo.training.recipe import load_recipe
@@ -36,7 +35,7 @@ def build(
     quiet_libraries()
     progress = ReferenceProgress(Console(stderr=True))
     counts = build_trainer(resolved, {}, [], reference_progress=progress).reference
-    typer.echo(f"reference: {counts.scored:,} answers scored, {counts.reused:,} already in the cache")
+    echo(f"reference: {counts.scored:,} answers scored, {counts.reused:,} already in the cache")
 
 
 @app.command()
@@ -54,12 +53,12 @@ def show(folder: Folder = None, as_json: Annotated[bool, typer.Option("--json", 
             | {"bytes": each.size, "damaged": [str(path) for path in each.damaged]}
             for each in summaries
         ]
-        typer.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     for each in summaries:
         described = ", ".join(str(value) for value in each.description.values() if value)
-        typer.echo(f"{each.folder.name}  {each.answers:>9,} answers  {each.size / 2**20:7.1f} MiB  {described}")
-    typer.echo(f"{len(summaries)} models in {root}")
+        echo(f"{each.folder.name}  {each.answers:>9,} answers  {each.size / 2**20:7.1f} MiB  {described}")
+    echo(f"{len(summaries)} models in {root}")
 
 
 @app.command()
@@ -71,9 +70,9 @@ def verify(folder: Folder = None) -> None:
     summaries = list(summarize(root))
     damaged = [path for each in summaries for path in each.damaged]
     for path in damaged:
-        typer.echo(f"damaged: {path}")
+        echo(f"damaged: {path}")
     if damaged:
         raise RunError(
             f"{len(damaged)} files of the reference cache are damaged: delete them, and their rows are scored again"
         )
-    typer.echo(f"{sum(each.answers for each in summaries):,} answers of {len(summaries)} models in {root} are intact")
+    echo(f"{sum(each.answers for each in summaries):,} answers of {len(summaries)} models in {root} are intact")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError
 
 
@@ -45,7 +46,7 @@ def report(
         path = output or Path("README.md")
         path.parent.mkdir(parents=True, exist_ok=True)
         model_card(Evaluation.load(runs[0])).save(path)
-        typer.echo(f"Wrote {path}.")
+        echo(f"Wrote {path}.")
         return
 
     from bfpo.reports.page import build_report
@@ -53,5 +54,5 @@ def report(
     made = build_report(runs, output or Path("runs") / "report", title=title, baseline=baseline)
     for model in made.models:
         if model.number in made.incomparable:
-            typer.echo(f"warning: {model.name} was not compared: {made.incomparable[model.number]}", err=True)
-    typer.echo(f"Wrote {made.page}, and every plot as PNG and SVG in {made.plots}.")
+            echo(f"warning: {model.name} was not compared: {made.incomparable[model.number]}", err=True)
+    echo(f"Wrote {made.page}, and every plot as PNG and SVG in {made.plots}.")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from bfpo.cli.printing import Console, echo
 
 if TYPE_CHECKING:
     from bfpo.training.run_plan import Plan
@@ -39,7 +40,7 @@ def train(
 
         made = plan_recipe(resolved, suites)
         if as_json:
-            typer.echo(json.dumps(asdict(made), indent=2))
+            echo(json.dumps(asdict(made), indent=2))
         else:
             _print_plan(made)
         return
@@ -55,7 +56,7 @@ def train(
         resolved,
         resume=resume,
         callbacks=[ProgressLine(console, resolved.recipe.batch_size)],
-        say=lambda line: typer.echo(line, err=as_json),
+        say=lambda line: echo(line, err=as_json),
         reference_progress=ReferenceProgress(console),
         suites=suites,
     )
@@ -65,9 +66,9 @@ def train(
         if not main_process:
             return
     if as_json:
-        typer.echo(json.dumps({"folder": str(run.folder), "seconds": run.seconds, "metrics": run.metrics}))
+        echo(json.dumps({"folder": str(run.folder), "seconds": run.seconds, "metrics": run.metrics}))
     else:
-        typer.echo(f"The trained model and its run.json are in {run.folder} ({run.seconds:.0f} s).")
+        echo(f"The trained model and its run.json are in {run.folder} ({run.seconds:.0f} s).")
 
 
 def _print_plan(plan: Plan) -> None:

@@ -1,0 +1,37 @@
+"""The only way to the terminal: texts of servers, files and models can't control it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import rich.console
+import typer
+from rich.console import ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+# Control characters but tab and line feed (C0, DEL, C1), with what an escape sequence (ECMA-48) carries along; and the
+# characters that reverse the direction of text (Unicode annex 9).
+_CONTROLS = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]|"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def printable(text: str) -> str:
+    """A text without control sequences, and without lone surrogates, which have no encoding."""
+    return _CONTROLS.sub("", text).encode("utf-8", "replace").decode()
+
+
+def echo(message: object = "", err: bool = False, nl: bool = True) -> None:
+    """Print on standard output, or on standard error, with a line end unless ``nl`` is False."""
+    typer.echo(printable(str(message)), err=err, nl=nl)
+
+
+class Console(rich.console.Console):
+    """A rich console that leaves control sequences out of all texts; its own styles stay."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of something, with printable texts."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
