@@ -98,7 +98,7 @@ def test_train_resumes_a_killed_run_to_the_same_bits(folder, straight):
     assert not json.loads((folder / "killed" / "run.json").read_text())["finished"]
     assert "--resume" in refused("train", killed)
     changed = refused("train", killed, "--resume", "--set", "learning_rate=0.1")
-    assert "another value of learning_rate" in changed
+    assert "learning_rate was" in changed
     bfpo("train", killed, "--resume")
 
     expected, found = (load_file(folder / name / "model.safetensors") for name in ("straight", "killed"))

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -148,3 +149,37 @@ def test_a_recipe_says_what_becomes_of_rows_without_an_order(tmp_path):
     blend, records = load_blend(recipe([{"path": path, "unknown_order": 0.5}]))
     assert records[0]["filled_unordered"] == 8
     assert set(blend.sources[0].rows["chosen_is_better"]) == {0.5}
+
+
+def test_a_system_prompt_precedes_every_prompt_without_one(tmp_path):
+    own = [{"role": "system", "content": "w7"}, {"role": "user", "content": "w8"}]
+    answers = {name: [{"role": "assistant", "content": "w1"}] for name in ("chosen", "rejected")}
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text(json.dumps({"prompt": own, "chosen_is_safe": True, "rejected_is_safe": True, **answers}) + "\n")
+    sources = [{"path": written(tmp_path, "texts.jsonl", 2)}, {"path": str(chats)}]
+    texts, chat = load_blend(recipe(sources, system_prompt="w9")).blend.sources
+    assert texts.rows["prompt"][0] == [
+        {"role": "system", "content": "w9"}, {"role": "user", "content": "texts.jsonl w0"}
+    ]  # fmt: skip
+    assert texts.rows["chosen"][0] == [{"role": "assistant", "content": "w1"}]
+    assert chat.rows["prompt"][0] == own
+
+
+def test_a_share_of_the_prompts_is_held_out_for_evaluation(tmp_path):
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text(2 * Path(written(tmp_path, "a.jsonl", 40)).read_text(encoding="utf-8"))
+    loaded = load_blend(recipe([{"path": str(twice)}], eval_fraction=0.25))
+    train, held_out = loaded.blend.sources[0].rows, loaded.evaluation.source.rows
+    assert (len(train), len(held_out)) == (60, 20)
+    assert not set(train["prompt"]) & set(held_out["prompt"])
+    assert loaded.records[0]["held_out"] == 20
+    assert sum(loaded.records[0]["cells"].values()) == 60
+    again = load_blend(recipe([{"path": str(twice)}], eval_fraction=0.25)).evaluation.source.rows
+    assert again["prompt"][:] == held_out["prompt"][:]
+    other = load_blend(recipe([{"path": str(twice)}], eval_fraction=0.25, seed=1)).evaluation.source.rows
+    assert other["prompt"][:] != held_out["prompt"][:]
+
+
+def test_cells_are_those_of_the_rows_used(tmp_path):
+    sources = [{"path": written(tmp_path, "a.jsonl", 64), "limit": 10}]
+    assert sum(load_blend(recipe(sources)).records[0]["cells"].values()) == 10

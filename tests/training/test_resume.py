@@ -131,7 +131,7 @@ def test_a_finished_run_is_not_overwritten_and_a_changed_one_not_resumed(folder)
     train(load_recipe(recipe))
     with pytest.raises(BfpoError, match="contains another run"):
         train(load_recipe(recipe))
-    with pytest.raises(BfpoError, match="another value of learning_rate"):
+    with pytest.raises(BfpoError, match="learning_rate was"):
         train(load_recipe(recipe, ["learning_rate=0.1"]), resume=True)
 
 

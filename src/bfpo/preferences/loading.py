@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bfpo.errors import BfpoError
 from bfpo.preferences.checking import flags_of, is_unknown, is_unordered, row_problems
 from bfpo.preferences.messages import check_trained, tools_of
-from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank
+from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank, with_system_prompt
 from bfpo.preferences.reading import Row, Rows, RowSource, dataset_source, open_source
 from bfpo.preferences.schema import GROUP_COLUMNS, PAIR_COLUMNS, PreferenceDataError, Problem, RowError
 from bfpo.preferences.source_columns import SourceColumns, renamed, scan
@@ -70,6 +70,7 @@ class Reading:
         columns: columns to rename, theirs to ours; "" leaves one out.
         unknown_safety: policy for rows in which the safety of an answer is unknown.
         unknown_order: policy for rows in which it is unknown which answer is the more helpful one.
+        system_prompt: system prompt for rows without one, which all become messages.
 
     Raises:
         BfpoError: if a policy is unknown.
@@ -78,6 +79,7 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     unknown_safety: UnknownSafety = None
     unknown_order: UnknownOrder = None
+    system_prompt: str | None = None
 
     def __post_init__(self) -> None:
         safety, order = self.unknown_safety, self.unknown_order
@@ -100,6 +102,7 @@ def load_preferences(
     columns: Mapping[str, str] | None = None,
     unknown_safety: UnknownSafety = None,
     unknown_order: UnknownOrder = None,
+    system_prompt: str | None = None,
 ) -> datasets.Dataset:
     """Read preferences from a file (JSONL, JSON, CSV, Parquet; gzip too) or a Hub data set.
 
@@ -114,6 +117,7 @@ def load_preferences(
         unknown_order: policy for rows in which it is unknown which answer is the more helpful one
             (``chosen_is_better`` or ``helpfulness`` is null). None or "error": raise; "drop": drop such rows; 0.5: both
             are equally likely to be.
+        system_prompt: system prompt for rows without one; all rows then become messages.
 
     Returns:
         Pairs have the columns ``prompt, chosen, rejected`` (strings, or lists of messages; chosen is the more
@@ -134,6 +138,7 @@ def load_preferences(
         columns=columns,
         unknown_safety=unknown_safety,
         unknown_order=unknown_order,
+        system_prompt=system_prompt,
     )[0]
 
 
@@ -145,9 +150,11 @@ def inspect_preferences(
     columns: Mapping[str, str] | None = None,
     unknown_safety: UnknownSafety = None,
     unknown_order: UnknownOrder = None,
+    system_prompt: str | None = None,
 ) -> tuple[datasets.Dataset, PreferenceReport]:
     """`load_preferences` with a report of what was read, kept and ignored."""
-    return convert(open_source(name_or_path, split, revision), Reading(columns or {}, unknown_safety, unknown_order))
+    reading = Reading(columns or {}, unknown_safety, unknown_order, system_prompt)
+    return convert(open_source(name_or_path, split, revision), reading)
 
 
 def convert(source: RowSource, reading: Reading | None = None) -> tuple[datasets.Dataset, PreferenceReport]:
@@ -200,6 +207,8 @@ def _convert(source: RowSource, reading: Reading, writer: RowWriter) -> dict[str
 
     for row in _canonical(columns, read(), problems, reading):
         split = row.pop("split", False)
+        if reading.system_prompt:
+            row = with_system_prompt(row, reading.system_prompt)
         tally.usable += 1
         if is_unordered(row):
             if reading.unknown_order == "drop":

@@ -87,6 +87,19 @@ def with_context(prompt: list[Message], row: Row) -> list[Message]:
     return [*system, *_history(row.get("history")), *rest]
 
 
+def with_system_prompt(row: Row, system_prompt: str) -> Row:
+    """A canonical row as messages after a system prompt, unless its prompt has one."""
+    prompt = as_messages(row["prompt"], "user")
+    if prompt[0]["role"] not in ("system", "developer"):
+        prompt = [{"role": "system", "content": system_prompt}, *prompt]
+    answers = {
+        name: as_messages(row[name], "assistant") for name in ("chosen", "rejected", "completion") if name in row
+    }
+    if "responses" in row:
+        answers["responses"] = [as_messages(answer, "assistant") for answer in row["responses"]]
+    return row | {"prompt": prompt} | answers
+
+
 def _history(history: Any) -> list[Message]:
     """Messages of [question, answer] pairs, or a list of messages."""
     if is_blank(history):

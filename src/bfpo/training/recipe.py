@@ -86,6 +86,7 @@ class Recipe(ObjectiveOptions):
     model: PathText = Field(description="folder, .gguf file or Hub name of the model to start from")
     model_revision: str | None = Field(None, description="revision of the model; the commit it resolved to is recorded")
     tokenizer: PathText | None = Field(None, description="folder or Hub name; by default the model's")
+    system_prompt: str | None = Field(None, min_length=1, description="system prompt for rows that have none")
     chat_template: PathText | None = Field(None, description="file with a Jinja template to use and to save instead")
     data: list[SourceRecipe] = Field(min_length=1)
     eval_data: SourceRecipe | None = None

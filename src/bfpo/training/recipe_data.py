@@ -58,6 +58,7 @@ def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe, eval_fraction: f
         columns=recipe.columns,
         unknown_safety=recipe.unknown_safety,
         unknown_order=recipe.unknown_order,
+        system_prompt=resolved.recipe.system_prompt,
     )
     seed = _seed(recipe, resolved.recipe.seed)
     record: dict[str, Any] = {"name": recipe.label, "role": recipe.role, **asdict(report)}
