@@ -24,6 +24,8 @@ PKU = {
     "safer_response_id": 0,
 }
 
+TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
 
 def lines(*rows):
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
@@ -82,7 +84,7 @@ MALFORMED = [
     ("half_emoji_inside.jsonl", lines({"messages": [{"role": "user", "content": "a"}] * 2, "tools": '["\\ud83d"]'}),
      ["row 1", "'messages'"]),
     ("no_columns.jsonl", b"{}\n{}\n", ["no row has a column"]),
-    ("some_empty.jsonl", lines(GOOD, {}), ["row 2", "'prompt'", "null"]),
+    ("some_empty.jsonl", lines(GOOD, {}), ["row 2", "'chosen'", "it is null"]),
     ("digits.jsonl", lines(GOOD).replace(b"false", b"9" * 400), ["row 1", "'rejected_is_safe'", "inf is not a prob"]),
     ("many_digits.jsonl",
      lines({"prompt": "a", "responses": ["b", "c"], "helpfulness": [1, 7]}).replace(b"7", b"7" * 5000),
@@ -95,6 +97,9 @@ MALFORMED = [
     ("infinite_weight.jsonl", lines(GOOD | {"weight": float("inf")}), ["row 1", "'weight'", "finite"]),
     ("true_weight.jsonl", lines(GOOD | {"weight": True}), ["row 1", "'weight'", "True is not a weight"]),
     ("order.jsonl", lines(PKU | {"better_response_id": None}), ["row 1", "'chosen_is_better'", "unknown_order"]),
+    ("no_turns.jsonl", lines({"messages": TURNS}, {}), ["row 2", "'messages'", "it is missing"]),
+    ("rejected_number.jsonl", lines({"messages": TURNS, "rejected_response": 7}), ["row 1", "'rejected'", "is a int"]),
+    ("rejected_null.jsonl", lines({"chosen": TURNS, "rejected": None}), ["row 1", "'rejected'", "it is null"]),
     ("cells.csv", b"prompt,chosen,rejected\na,b,c\na,b\n", ["row 2", "3 cells"]),
     ("null_better.parquet", parquet({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"], "chosen_is_better": [None]}),
      ["row 1", "'chosen_is_better'", "null"]),

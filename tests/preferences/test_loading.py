@@ -192,6 +192,7 @@ def test_categories_may_be_lists(tmp_path):
 def test_weights_are_stored_where_the_source_has_them(tmp_path):
     rows = load_preferences(written(tmp_path, "x.jsonl", [ROWS[0] | {"weight": 2}, ROWS[1]]))
     assert rows["weight"][:] == [2.0, 1.0]
+    assert load_preferences(written(tmp_path, "y.jsonl", [ROWS[0] | {"weight": 10**30}]))["weight"][:] == [1e30]
     assert preferred_answers(rows, "helpful")["weight"][:] == [2.0, 1.0]
     assert order_by(rows, "safer")[0]["weight"][:] == [2.0, 1.0]
 

@@ -137,9 +137,9 @@ def test_rows_of_several_categories_have_the_common_label(tmp_path):
     row = {"prompt": "w1", "chosen": "w2", "rejected": "w3", "chosen_is_safe": 1, "rejected_is_safe": 0}
     categories = (["theft"], ["theft", "fraud"], None)
     path.write_text("".join(json.dumps(row | {"category": names}) + "\n" for names in categories))
-    blend, records = load_blend(recipe([{"path": str(path)}], labeling=str(fitted)))
-    assert records[0]["labeling"] == {"common": 2, "theft": 1}
-    assert blend.sources[0].rows["b1"][:] == [2.0, 3.0, 3.0]
+    loaded = load_blend(recipe([{"path": str(path)}], labeling=str(fitted)))
+    assert loaded.records[0]["labeling"] == {"common": 2, "theft": 1}
+    assert loaded.blend.sources[0].rows["b1"][:] == [2.0, 3.0, 3.0]
 
 
 def test_a_recipe_says_what_becomes_of_rows_without_an_order(tmp_path):
@@ -183,3 +183,7 @@ def test_a_share_of_the_prompts_is_held_out_for_evaluation(tmp_path):
 def test_cells_are_those_of_the_rows_used(tmp_path):
     sources = [{"path": written(tmp_path, "a.jsonl", 64), "limit": 10}]
     assert sum(load_blend(recipe(sources)).records[0]["cells"].values()) == 10
+
+    loaded = load_blend(recipe([{"path": path, "unknown_order": 0.5}]))
+    assert loaded.records[0]["filled_unordered"] == 8
+    assert set(loaded.blend.sources[0].rows["chosen_is_better"]) == {0.5}

@@ -62,7 +62,10 @@ def response(row: Row) -> Row:
 
 def conversation(row: Row) -> Row:
     """``messages`` (or ``conversations``, ``conversation``), of which the last is the answer to train on."""
-    column = next(name for name in ("messages", "conversations", "conversation") if row.get(name) is not None)
+    names = ("messages", "conversations", "conversation")
+    column = next((name for name in names if row.get(name) is not None), None)
+    if column is None:
+        raise RowError("messages", "it is missing", "write the turns of a conversation, or remove the row")
     messages = messages_of(row[column], column)
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise RowError(column, "it does not end with an assistant's turn", "end it with the answer to train on")

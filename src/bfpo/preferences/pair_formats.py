@@ -67,7 +67,7 @@ def rejected_response(row: Row) -> Row | None:
     before = messages[:-1] if isinstance(rejected, str) else messages[: _after_last_question(messages)]
     worse = as_messages(text_of(rejected, "rejected_response"), "assistant")
     rest = {name: value for name, value in row.items() if name != "messages"}
-    return _pair(rest, messages, worse if worse is None else [*before, *worse])
+    return _pair(rest, messages, [*before, *worse] if isinstance(worse, list) else worse)
 
 
 def rejected_messages(row: Row) -> Row | None:
@@ -93,6 +93,10 @@ def _pair(row: Row, chosen: Any, rejected: Any) -> Row | None:
     """
     prompt, others = prompt_of(row)
     chosen, rejected = text_of(chosen, "chosen"), text_of(rejected, "rejected")
+    for column, text in (("chosen", chosen), ("rejected", rejected)):
+        if prompt is None and not isinstance(text, str | list):
+            what = "it is null" if text is None else f"it is a {type(text).__name__}"
+            raise RowError(column, what, "write a string, or a list of {role, content} messages")
     split = False
     if prompt is None and isinstance(chosen, str) and isinstance(rejected, str):
         # HH-RLHF has whole dialogues without a prompt; a few have an empty turn or two equal dialogues.

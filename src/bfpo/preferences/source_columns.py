@@ -72,7 +72,8 @@ class SourceColumns:
             return [self.plain(item, column) for item in value]
         if isinstance(value, dict):
             return {name: value.get(name) for name in ("role", "content", *self.fields)}
-        return float(value) if isinstance(value, bool) else value
+        # Integers may be larger than Arrow's.
+        return float(value) if isinstance(value, bool | int) and column != "row" else value
 
 
 def renamed(row: Row, columns: Mapping[str, str]) -> Row:
