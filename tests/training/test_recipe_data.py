@@ -146,9 +146,9 @@ def test_a_recipe_says_what_becomes_of_rows_without_an_order(tmp_path):
     path = written(tmp_path, "a.jsonl", 8, chosen_is_better=None)
     with pytest.raises(BfpoError, match="set unknown_order"):
         load_blend(recipe([{"path": path}]))
-    blend, records = load_blend(recipe([{"path": path, "unknown_order": 0.5}]))
-    assert records[0]["filled_unordered"] == 8
-    assert set(blend.sources[0].rows["chosen_is_better"]) == {0.5}
+    loaded = load_blend(recipe([{"path": path, "unknown_order": 0.5}]))
+    assert loaded.records[0]["filled_unordered"] == 8
+    assert set(loaded.blend.sources[0].rows["chosen_is_better"]) == {0.5}
 
 
 def test_a_system_prompt_precedes_every_prompt_without_one(tmp_path):
@@ -183,7 +183,3 @@ def test_a_share_of_the_prompts_is_held_out_for_evaluation(tmp_path):
 def test_cells_are_those_of_the_rows_used(tmp_path):
     sources = [{"path": written(tmp_path, "a.jsonl", 64), "limit": 10}]
     assert sum(load_blend(recipe(sources)).records[0]["cells"].values()) == 10
-
-    loaded = load_blend(recipe([{"path": path, "unknown_order": 0.5}]))
-    assert loaded.records[0]["filled_unordered"] == 8
-    assert set(loaded.blend.sources[0].rows["chosen_is_better"]) == {0.5}

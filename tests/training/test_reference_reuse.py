@@ -51,7 +51,8 @@ def test_the_second_run_scores_nothing(build):
         {"reduction": "mean"},
     ],
 )
-def test_unrelated_changes_score_nothing(build, changes):
+def test_unrelated_changes_score_nothing(build, changes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     first, _ = build()
     second, forwards = build(**changes)
     assert forwards == 0
