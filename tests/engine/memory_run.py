@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from bfpo.engine.cost import ModelSize, estimate_cost, kept_for_backward
 from bfpo.engine.forward import Engine
+from bfpo.engine.pace import Pace, Speed
 from bfpo.engine.trainable import select_trainable
 from bfpo.groups import GroupLabels, LossInputs, TokenGroup
 
@@ -41,8 +42,8 @@ if __name__ == "__main__":
         select_trainable(model, trained)
         size, kept = ModelSize.of(model), kept_for_backward(model, bf16=bool(bf16))
     expected = estimate_cost(
-        size, groups, layout=layout, max_tokens=tokens, bf16=False, checkpointing=bool(checkpointing), reference=True,
-        kept=kept, flops_per_second=1e11,
+        size, [groups], layout=layout, max_tokens=tokens, bf16=False, checkpointing=bool(checkpointing), reference=True,
+        kept=kept, pace=Pace(Speed(0, 0), Speed(0, 0), 0),
     ).memory_bytes  # fmt: skip
     before = peak()
     model = build()

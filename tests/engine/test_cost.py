@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from bfpo.engine import cost as cost_module
-from bfpo.engine.cost import Kept, ModelSize, estimate_cost, measure_flops
+from bfpo.engine import pace as pace_module
+from bfpo.engine.cost import Kept, ModelSize, estimate_cost
+from bfpo.engine.pace import Pace, Speed, measure_pace
 from bfpo.engine.trainable import select_trainable
 from bfpo.groups import TokenGroup
 from models import tiny_llama
@@ -22,9 +22,9 @@ def cost(size=SIZE, groups=GROUPS, **changes):
         "bf16": False,
         "checkpointing": False,
         "reference": False,
-        "flops_per_second": 1e6,
+        "pace": Pace(Speed(2e-3, 3e-3), Speed(1e-3, 1e-3), 1e-5),
     }
-    return estimate_cost(size, groups, **(options | changes))
+    return estimate_cost(size, [groups], **(options | changes))
 
 
 def test_tokens_with_and_without_padding():
@@ -47,12 +47,21 @@ def test_model_sizes_are_the_models():
     assert size.parameters == sum(p.numel() for p in model.parameters())
 
 
-def test_a_step_of_all_weights_costs_three_forwards_and_the_reference_a_fourth():
-    forward = 2 * 1000 * 40 / (1e6 * 0.6)
-    assert cost().seconds == pytest.approx(3 * forward)
-    assert cost(reference=True).seconds == pytest.approx(4 * forward)
-    frozen = ModelSize(parameters=1000, trainable=0, hidden=8, layers=2, vocabulary=50)
-    assert cost(frozen).seconds == pytest.approx(2 * forward)
+def test_time_is_that_of_layers_head_and_update():
+    scored = 3 + 6 + 1 + 1
+    found = cost(reference=True)
+    assert found.step_seconds == pytest.approx(2e-3 * 2 * 40 + 3e-3 * scored + 1e-5 * 1000)
+    assert found.reference_seconds == pytest.approx(1e-3 * 2 * 40 + 1e-3 * scored)
+    assert cost().reference_seconds == 0
+
+
+def test_micro_batches_stay_within_a_step():
+    """Steps of one group can't fill a micro-batch of two."""
+    options = {"layout": "shared", "max_tokens": 1000, "kept": Kept(1e6, 0.0), "bf16": False, "checkpointing": False}
+    options |= {"reference": False, "pace": Pace(Speed(0, 0), Speed(0, 0), 0)}
+    apart, together = (estimate_cost(SIZE, steps, **options) for steps in ([GROUPS[:1], GROUPS[1:]], [GROUPS]))
+    assert apart.computed_tokens == together.computed_tokens
+    assert apart.memory_bytes < together.memory_bytes
 
 
 def test_memory_falls_with_frozen_weights_checkpointing_and_smaller_micro_batches():
@@ -64,16 +73,20 @@ def test_memory_falls_with_frozen_weights_checkpointing_and_smaller_micro_batche
     assert cost(max_tokens=1).memory_bytes < cost().memory_bytes
 
 
-def test_measured_speed_is_the_work_of_a_product_over_the_shortest_of_its_times(monkeypatch):
-    """With a fake clock for the time of each product, and torch's count of its operations."""
-    seconds, now, readings = [4.0, 0.5, 2.0, 1.0], 0.0, []
-    for number, took in enumerate(seconds):
-        start = now + 10 * number
-        now = start + took
-        readings += [start, now]
-    clock = iter(readings)
-    monkeypatch.setattr(cost_module.time, "perf_counter", lambda: next(clock))
-    with FlopCounterMode(display=False) as counter:
-        speed = measure_flops(torch.device("cpu"), torch.float32, width=64)
-    assert speed == counter.get_total_flops() / len(seconds) / min(seconds)
-    assert next(clock, None) is None
+def test_the_pace_counts_layers_once_and_the_head_apart(monkeypatch):
+    """With a fake clock that charges 1 s for each layer of a pass and 5 s for the head, thrice that with gradients."""
+    now = [0.0]
+
+    def build(layers):
+        model = tiny_llama(layers=layers)
+        for part, seconds in [*((layer, 1.0) for layer in model.model.layers), (model.model.norm, 5.0)]:
+            part.register_forward_hook(lambda *_, seconds=seconds: charge(seconds))
+        return model, model
+
+    def charge(seconds):
+        now[0] += seconds * (3 if torch.is_grad_enabled() else 1)
+
+    monkeypatch.setattr(pace_module.time, "perf_counter", lambda: now[0])
+    pace = measure_pace(build, GROUPS[:1], "shared", torch.device("cpu"), bf16=False)
+    assert pace.scoring == Speed(pytest.approx(1 / 11), pytest.approx(5 / 9))
+    assert pace.training == Speed(pytest.approx(3 / 11), pytest.approx(15 / 9))

@@ -153,7 +153,7 @@ def test_a_recipe_says_what_becomes_of_rows_without_an_order(tmp_path):
 
 def test_a_system_prompt_precedes_every_prompt_without_one(tmp_path):
     own = [{"role": "system", "content": "w7"}, {"role": "user", "content": "w8"}]
-    answers = {name: [{"role": "assistant", "content": "w1"}] for name in ("chosen", "rejected")}
+    answers = {name: [{"role": "assistant", "content": word}] for name, word in (("chosen", "w1"), ("rejected", "w2"))}
     chats = tmp_path / "chats.jsonl"
     chats.write_text(json.dumps({"prompt": own, "chosen_is_safe": True, "rejected_is_safe": True, **answers}) + "\n")
     sources = [{"path": written(tmp_path, "texts.jsonl", 2)}, {"path": str(chats)}]

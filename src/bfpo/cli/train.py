@@ -40,7 +40,7 @@ def train(
 
         made = plan_recipe(resolved, suites)
         if as_json:
-            echo(json.dumps(asdict(made), indent=2))
+            echo(json.dumps(asdict(made) | {"memory_bytes": made.memory_bytes, "seconds": made.seconds}, indent=2))
         else:
             _print_plan(made)
         return
@@ -84,8 +84,9 @@ def _print_plan(plan: Plan) -> None:
         if plan.buffer_groups
         else f"{plan.steps:,} of {plan.groups_per_step} groups",
         "tokens per epoch": f"{cost.tokens:,} ({cost.computed_tokens:,} through the model)",
-        "memory (estimate)": f"{cost.memory_bytes / 2**30:.2f} GiB on {plan.device} in {plan.precision}",
-        "time per epoch (estimate)": f"{cost.seconds / 60:.1f} minutes on this machine",
+        "peak memory (estimate)": f"{plan.memory_bytes / 2**30:.2f} GiB on {plan.device} in {plan.precision}",
+        "time of the run (estimate)": f"{plan.seconds / 60:.1f} minutes on this machine, "
+        f"{cost.reference_seconds / 60:.1f} of them for the reference",
     }
     for name, value in rows.items():
         table.add_row(name, value)

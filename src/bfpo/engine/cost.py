@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,10 +13,9 @@ from bfpo.engine.forward import Engine
 from bfpo.engine.head import LOGITS_AT_ONCE
 from bfpo.engine.layout import Layout, build_stream, stream_tokens
 from bfpo.engine.micro_batches import batch_tokens, split
+from bfpo.engine.pace import Pace
 from bfpo.groups import TokenGroup
 
-# Share of the matmul peak that the engine reaches on real batches.
-_EXPECTED_SHARE_OF_PEAK = 0.6
 # Tokens of a prompt and an answer in the dummy batch whose activations are counted.
 _PROMPT, _ANSWER = 64, 32
 
@@ -61,16 +59,18 @@ class Cost:
     """Estimated cost of a run.
 
     Attributes:
-        tokens: tokens in one epoch, with every prompt counted once for each of its answers.
+        tokens: tokens in the steps, with every prompt counted once for each of its answers.
         computed_tokens: tokens that go through the model: shared prompts once, padding included.
         memory_bytes: peak memory of training, without Python and its libraries.
-        seconds: time for one epoch, including the reference pass.
+        reference_seconds: time to score the reference, 0 without one.
+        step_seconds: mean time of a step.
     """
 
     tokens: int
     computed_tokens: int
     memory_bytes: int
-    seconds: float
+    reference_seconds: float
+    step_seconds: float
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _kept_bytes(model: PreTrainedModel, groups: Sequence[TokenGroup], bf16: bool
 
 def estimate_cost(
     size: ModelSize,
-    groups: Sequence[TokenGroup],
+    steps: Sequence[Sequence[TokenGroup]],
     *,
     layout: Layout,
     max_tokens: int,
@@ -124,44 +124,32 @@ def estimate_cost(
     checkpointing: bool,
     reference: bool,
     kept: Kept,
-    flops_per_second: float,
+    pace: Pace,
 ) -> Cost:
-    """Estimate the cost of one epoch over ``groups``.
+    """Estimate the cost of steps, each given by its groups.
 
-    A forward pass takes 2 floating point operations per weight and token; the backward pass takes as many for the
-    activations and as many again for the trainable weights. Memory is the sum of weights; gradients and two float32
-    Adam moments of trainable weights; activations of the largest micro-batch plus one layer's share of them; and the
-    head's logits with their gradient and softmax, and its own gradient.
+    Memory is the sum of weights; gradients and two float32 Adam moments of trainable weights; activations of the
+    largest micro-batch plus one layer's share of them; and the head's logits with their gradient and softmax, and its
+    own gradient.
     """
-    batches = split(groups, layout, max_tokens)
-    computed = [batch_tokens([groups[index] for index in batch], layout) for batch in batches]
-    share_trained = size.trainable / size.parameters
-    flops = 2 * size.parameters * sum(computed) * (2 + share_trained + (1 if reference else 0))
+    batches = [[step[index] for index in batch] for step in steps for batch in split(step, layout, max_tokens)]
+    computed = [batch_tokens(batch, layout) for batch in batches]
+    groups = [group for step in steps for group in step]
+    scored = [sum(map(len, group.answers)) for group in groups]
     weights = 4 * size.trainable + (2 if bf16 else 4) * (size.parameters - size.trainable)
     layer = kept.per_token / size.layers
     # With checkpointing only each layer's input is kept, and one layer at a time is recomputed.
     activations = 4 * size.hidden * size.layers + layer if checkpointing else kept.per_token + layer
-    scored = [sum(map(len, group.answers)) for group in groups]
-    most = max(scored) if layout != "padded" else max(sum(scored[index] for index in batch) for batch in batches)
+    most = max(scored)
+    if layout == "padded":
+        most = max(sum(len(answer) for group in batch for answer in group.answers) for batch in batches)
     logits = most * size.vocabulary if layout == "padded" else max(LOGITS_AT_ONCE, most * size.vocabulary)
     head = 3 * 4 * logits + (4 * size.vocabulary * size.hidden if size.head_trains else 0)
     return Cost(
-        tokens=sum(len(group.prompt) * len(group.answers) + sum(map(len, group.answers)) for group in groups),
+        tokens=sum(len(group.prompt) * len(group.answers) for group in groups) + sum(scored),
         computed_tokens=sum(computed),
         memory_bytes=round(weights + 12 * size.trainable + max(computed) * activations + kept.fixed + head),
-        seconds=flops / (flops_per_second * _EXPECTED_SHARE_OF_PEAK),
+        reference_seconds=pace.scoring.seconds(size.layers, sum(computed), sum(scored)) if reference else 0.0,
+        step_seconds=pace.training.seconds(size.layers, sum(computed), sum(scored)) / len(steps)
+        + pace.update * size.trainable,
     )
-
-
-def measure_flops(device: torch.device, dtype: torch.dtype, width: int | None = None) -> float:
-    """Floating point operations per second of a square matrix product on this device, the best of four runs."""
-    # A CPU without bfloat16 instructions takes 14 seconds for a product of width 2,048.
-    width = width or (1024 if device.type == "cpu" else 2048)
-    left = torch.randn(width, width, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(4):
-        started = time.perf_counter()
-        product = left @ left
-        product[0, 0].item()
-        best = min(best, time.perf_counter() - started)
-    return 2 * width**3 / best

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import psutil
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
-from bfpo.engine.cost import Cost, Kept, ModelSize, estimate_cost, kept_for_backward, measure_flops
-from bfpo.engine.trainable import add_adapter, select_trainable
+from bfpo.engine.cost import Cost, Kept, ModelSize, estimate_cost, kept_for_backward
+from bfpo.engine.pace import measure_pace
+from bfpo.engine.trainable import add_adapter, keep_trained_weights_in_float32, select_trainable
 from bfpo.models import adapter_config, end_tokens, load_config, load_generation_config
-from bfpo.training.batches import token_chunks
+from bfpo.training.batches import as_rows, token_chunks, token_groups
 from bfpo.training.recipe import Recipe, ResolvedRecipe
 from bfpo.training.recipe_data import Prompts, load_blend
 from bfpo.training.run import training_arguments
@@ -22,7 +26,22 @@ from bfpo.training.training_data import KnownTokens, prepare
 
 @dataclass(frozen=True)
 class Plan:
-    """Data and steps of a recipe, and their estimated cost on this machine."""
+    """Data and steps of a recipe, and their estimated cost on this machine.
+
+    Attributes:
+        objective: name and options of the objective.
+        size: sizes of the model.
+        main_groups: number of main groups.
+        buffer_groups: number of buffer groups.
+        groups_per_step: groups in a step.
+        main_groups_per_step: main groups in a step.
+        steps: number of steps of the run.
+        encoding: counts of each source's encoding.
+        estimate: cost of an epoch's steps.
+        process_bytes: memory that Python, its libraries and the data take on a CPU; 0 on a GPU.
+        device: device to train on.
+        precision: "bf16" or "fp32".
+    """
 
     objective: dict[str, Any]
     size: ModelSize
@@ -33,8 +52,23 @@ class Plan:
     steps: int
     encoding: dict[str, dict[str, Any]]
     estimate: Cost
+    process_bytes: int
     device: str
     precision: str
+
+    @property
+    def memory_bytes(self) -> int:
+        """Peak memory of the process on a CPU, or on the GPU."""
+        return self.process_bytes + self.estimate.memory_bytes
+
+    @property
+    def seconds(self) -> float:
+        """Time of the run, without loading."""
+        return self.estimate.reference_seconds + self.steps * self.estimate.step_seconds
+
+
+# Number of groups from which those are taken whose pace is measured.
+_SAMPLE = 64
 
 
 def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan:
@@ -59,9 +93,31 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     size, kept = _measure_model(recipe, config)
     steps = arguments.step_plan(data.main, data.buffer)
     groups = [group for chunk in token_chunks(data.rows) for group in chunk]
-    used = [groups[row] for step in steps.epoch(0) for row in step]
-    bf16 = uses_bf16(recipe)
     total = recipe.max_steps if recipe.max_steps > 0 else round(steps.steps_per_epoch * recipe.num_train_epochs)
+    epoch = steps.epoch(0)
+    planned = [[groups[row] for row in step] for step in epoch]
+    sample = token_groups(as_rows(data.rows.select(np.concatenate(epoch)[:_SAMPLE])))
+    bf16 = uses_bf16(recipe)
+    # The layout is chosen only once the weights are loaded; most models support "shared".
+    layout = "shared" if recipe.layout == "auto" else recipe.layout
+    pace = measure_pace(
+        lambda layers: _random_model(recipe, _with_layers(config, layers)),
+        sample,
+        layout,
+        arguments.device,
+        bf16=bf16,
+    )
+    estimate = estimate_cost(
+        size,
+        planned,
+        layout=layout,
+        max_tokens=recipe.micro_batch_tokens,
+        bf16=bf16,
+        checkpointing=recipe.gradient_checkpointing,
+        reference=objective.needs_reference,
+        kept=kept,
+        pace=pace,
+    )
     return Plan(
         objective={"name": recipe.objective} | asdict(objective),  # pyright: ignore[reportArgumentType]
         size=size,
@@ -71,18 +127,8 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
         main_groups_per_step=steps.main_per_step,
         steps=total,
         encoding={name: asdict(counts) for name, counts in data.counts.items()},
-        estimate=estimate_cost(
-            size,
-            used,
-            # The layout is chosen only once the weights are loaded; most models support "shared".
-            layout="shared" if recipe.layout == "auto" else recipe.layout,
-            max_tokens=recipe.micro_batch_tokens,
-            bf16=bf16,
-            checkpointing=recipe.gradient_checkpointing,
-            reference=objective.needs_reference,
-            kept=kept,
-            flops_per_second=measure_flops(arguments.device, torch.bfloat16 if bf16 else torch.float32),
-        ),
+        estimate=estimate,
+        process_bytes=psutil.Process().memory_info().rss if arguments.device.type == "cpu" else 0,
         device=str(arguments.device),
         precision="bf16" if bf16 else "fp32",
     )
@@ -93,15 +139,32 @@ def _measure_model(recipe: Recipe, config: Any) -> tuple[ModelSize, Kept]:
 
     The latter leaves out the adapter: it keeps the same inputs as training its matrices would, and its own are small.
     """
-    adapter = new_adapter(recipe)
-    if recipe.lora and recipe.lora.continued:
-        adapter = adapter_config(recipe.model, revision=recipe.model_revision)
     with torch.device("meta"):
-        sized: Any = AutoModelForCausalLM.from_config(config)
-        if adapter:
-            sized = add_adapter(sized, adapter)
-    select_trainable(sized, recipe.trainable)
+        _, sized = _random_model(recipe, config)
     with FakeTensorMode():
         model: Any = AutoModelForCausalLM.from_config(config)
         select_trainable(model, recipe.trainable)
         return ModelSize.of(sized), kept_for_backward(model.train(), bf16=uses_bf16(recipe))
+
+
+def _random_model(recipe: Recipe, config: Any) -> tuple[Any, Any]:
+    """A model with random weights on the current device, bare and as it trains: with its adapter, if any."""
+    adapter = new_adapter(recipe)
+    if recipe.lora and recipe.lora.continued:
+        adapter = adapter_config(recipe.model, revision=recipe.model_revision)
+    base: Any = AutoModelForCausalLM.from_config(config)
+    model: Any = add_adapter(base, adapter) if adapter else base
+    select_trainable(model, recipe.trainable)
+    if uses_bf16(recipe):
+        base.to(torch.bfloat16)
+        keep_trained_weights_in_float32(model)
+    return base, model
+
+
+def _with_layers(config: Any, layers: int) -> Any:
+    """The configuration with so many layers."""
+    smaller = copy.deepcopy(config)
+    smaller.get_text_config().num_hidden_layers = layers
+    if getattr(smaller.get_text_config(), "layer_types", None):
+        smaller.get_text_config().layer_types = smaller.get_text_config().layer_types[:layers]
+    return smaller
