@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from bfpo import __version__
-from bfpo.cli import compare, data, evaluate, judge, label, microworld, quickstart, recipe, ref, report, train
+from bfpo.cli import (
+    compare,
+    data,
+    evaluate,
+    judge,
+    label,
+    microworld,
+    model,
+    quickstart,
+    recipe,
+    ref,
+    report,
+    train,
+)
 from bfpo.errors import BfpoError, RunError
 
 app = typer.Typer(
@@ -30,6 +43,7 @@ app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(report.report)
 app.add_typer(microworld.app, name="microworld")
+app.add_typer(model.app, name="model")
 
 
 def _print_version(value: bool) -> None:
