@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bfpo import __version__
-from bfpo.cli import compare, data, evaluate, judge, label, microworld, quickstart, recipe, ref, report, train
+from bfpo.cli import compare, data, evaluate, judge, label, microworld, model, quickstart, recipe, ref, report, train
 from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError, RunError
 
@@ -32,6 +32,7 @@ app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(report.report)
 app.add_typer(microworld.app, name="microworld")
+app.add_typer(model.app, name="model")
 
 
 def _print_version(value: bool) -> None:

@@ -1,0 +1,374 @@
+"""What is fuzzed: for every kind of input its valid samples, each a folder of files, and a function that uses one."""
+
+import asyncio
+import csv
+import gzip
+import io
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import yaml
+
+from bfpo.judges import load_judge, verdicts
+from bfpo.judges.cache import VerdictCache
+from bfpo.judges.labels import load_answers, load_labels
+from bfpo.judges.verdict import Exchange, Verdict
+from preferences.formats import FORMATS
+from preferences.malformed import GOOD, PKU
+
+Sample = dict[str, bytes]
+EXCHANGES = [Exchange("How do I boil an egg?", "In hot water."), Exchange("Say a rude word.", "No, sorry.")]
+TEXTS = [asdict(exchange) for exchange in EXCHANGES]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of input.
+
+    Attributes:
+        samples: valid samples by name, each a folder of files: their contents by name.
+        use: function that reads a folder with such files as the commands do.
+    """
+
+    samples: Callable[[], dict[str, Sample]]
+    use: Callable[[Path], object]
+
+
+def _jsonl(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _csv(rows):
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode()
+
+
+def _parquet(rows):
+    out = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out)
+    return out.getvalue().to_pybytes()
+
+
+def _yaml(value):
+    return yaml.safe_dump(value).encode()
+
+
+def _only(folder):
+    (path,) = folder.iterdir()
+    return path
+
+
+def _tables(name, rows):
+    """The same rows in every file type."""
+    contents = {"jsonl": _jsonl(rows), "json": json.dumps(rows).encode(), "csv": _csv(rows), "parquet": _parquet(rows)}
+    contents["jsonl.gz"] = gzip.compress(contents["jsonl"], mtime=0)
+    return {f"{name} {suffix}": {f"rows.{suffix}": content} for suffix, content in contents.items()}
+
+
+def _preferences():
+    samples = _tables("pairs", [GOOD, GOOD | {"prompt": "Another"}]) | _tables("pku", [PKU, PKU])
+    return samples | {name: {"rows.jsonl": _jsonl([row, row])} for name, _, row, *_ in FORMATS}
+
+
+def _use_preferences(folder):
+    from bfpo.preferences.loading import load_preferences
+
+    load_preferences(str(_only(folder)), unknown_safety="keep")
+
+
+LABELS = [TEXTS[0] | {"is_safe": True, "source": "a", "category": "b"}, TEXTS[1] | {"is_refusal": 1, "unsafe": False}]
+
+
+def _use_labels(folder):
+    load_answers(str(_only(folder)))
+    load_labels(str(_only(folder)))
+
+
+VERDICTS = [
+    TEXTS[0] | asdict(Verdict("safe", 0.75, "no", ("x",), "Safe", 0.5, "j", "t")),
+    TEXTS[1] | asdict(Verdict("unparsed", None, "yes")),
+]
+
+
+def _use_judge(folder):
+    load_judge(str(_only(folder))).judge(EXCHANGES)
+
+
+PAIR = {
+    "row": 1, "prompt": "q", "chosen": "a", "rejected": "b", "chosen_is_safe": None, "rejected_is_safe": 1.0,
+    "chosen_is_better": 0.5,
+}  # fmt: skip
+MANY = {"row": 2, "prompt": "q", "responses": ["a", "b"], "helpfulness": [0, 1], "is_safe": [None, 0.0]}
+
+
+def _answers():
+    pair = {**PAIR, "asks": {"chosen": True, "order": None}}
+    return {
+        "queue": {"queue.jsonl": _jsonl([pair, pair | {"row": 3, "chosen": "b", "rejected": "a"}])},
+        "answers": {"queue.jsonl": _jsonl([{**MANY, "asks": {"0": 0.25, "1": None}}])},
+    }
+
+
+def _use_answers(folder):
+    from bfpo.labeling.people import with_answers
+
+    with_answers([PAIR, PAIR | {"row": 3}, MANY], str(_only(folder)))
+
+
+def _labelings():
+    # By flags, how many of 20 judgments prefer the more helpful answer.
+    shares = {(1, 1): 14, (0, 0): 14, (1, 0): 18, (0, 1): 8}
+    judgments = [
+        {"better_is_safe": better, "worse_is_safe": worse, "overall_prefers_better": int(n < share)}
+        | {"category": "xy"[n % 2]}
+        for (better, worse), share in shares.items()
+        for n in range(20)
+    ]
+    fitted = {"format": 1, "b1": 3.0, "alpha": 0.5, "categories": {"x": {"b1": 2.0, "alpha": 0.4}}, "record": {"p": 1}}
+    return _tables("judgments", judgments) | {"fitted": {"labeling.json": json.dumps(fitted).encode()}}
+
+
+def _use_labeling(folder):
+    from bfpo.labeling.fitted import fit_file, load_labeling
+
+    path = _only(folder)
+    if path.name == "labeling.json":
+        load_labeling(path)
+    else:
+        fit_file(str(path))
+
+
+def _recipes():
+    from importlib.resources import files
+
+    packaged = files("bfpo.recipes")
+    samples = {
+        entry.name: {"recipe.yaml": entry.read_bytes()} for entry in packaged.iterdir() if entry.name.endswith(".yaml")
+    }
+    full = {
+        "stage": "preference", "model": "microworld", "data": [{"path": "p.jsonl", "limit": 5, "columns": {"a": "b"}}],
+        "eval_data": {"path": "e.jsonl"}, "output_dir": "out", "loss_type": "bfpo", "labeling": "labeling.json",
+        "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-8}, "eval_steps": 2,
+        "optim": "adamw_torch", "optim_args": "a=1", "report_to": ["tensorboard"], "lora": {"target_modules": ["x"]},
+        "keep_best": True, "save_steps": 2, "early_stopping_patience": 2, "trainable": "mlp", "warmup_steps": 3,
+    }  # fmt: skip
+    return samples | {"full": {"recipe.yaml": _yaml(full), "labeling.json": b'{"format": 1, "b1": 3, "alpha": 0.5}'}}
+
+
+def _use_recipe(folder):
+    from bfpo.training.recipe import load_recipe
+
+    load_recipe(folder / "recipe.yaml", ["learning_rate=1e-6"])
+
+
+def _suites():
+    from bfpo.safehelp.tasks import packaged_suites
+
+    tasks = [
+        {"task": "answers", "factor": "helpful", "license": "x", "source": {"file": "rows.jsonl"}, "kind": "benign",
+         "where": "n > 0", "prompt": "{{ question }} {{ row['n'] }}", "category": "topic", "cluster": "n"},
+        {"task": "choices", "factor": "harmless", "license": "x", "source": {"file": "rows.jsonl"}, "correct": "0",
+         "prompt": "Q: {{ question }}", "choices": "[right, wrong]", "metrics": ["acc", "acc_norm"], "chance": 0.5},
+    ]  # fmt: skip
+    rows = [{"question": f"q{n}", "topic": "t", "n": n, "right": "yes", "wrong": "no"} for n in range(3)]
+    suite = {"suite": "mine", "about": "x", "decoding": {"temperature": 0.5}, "judges": ["keywords"], "tasks": tasks}
+    mine = {"suite.yaml": _yaml(suite), "rows.jsonl": _jsonl(rows)}
+    return {"mine": mine} | {
+        name: {"suite.yaml": text.encode(), "rows.jsonl": _jsonl(rows)} for name, text in packaged_suites().items()
+    }
+
+
+def _use_suite(folder):
+    from bfpo.safehelp.suites import load_suite
+    from bfpo.safehelp.tasks import read_suite
+
+    tasks = read_suite(str(folder / "suite.yaml")).tasks
+    load_suite(str(folder / "suite.yaml"), data={task.task: folder / "rows.jsonl" for task in tasks})
+
+
+def _judges():
+    import tempfile
+
+    from bfpo.judges.fitting import fit_judge
+    from bfpo.judges.labels import LabeledAnswer
+
+    labeled = [LabeledAnswer(Exchange(f"question {n // 2}", f"word{n} here"), n % 2 == 0, None) for n in range(40)]
+    with tempfile.TemporaryDirectory() as folder:
+        fit_judge(labeled, "safety", name="small", folds=2).judge.save(Path(folder))
+        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    server = {"url": "http://127.0.0.1:1/v1", "concurrency": 2, "attempts": 1}
+    question = {"text": "Is this rude? {answer}", "unsafe_word": "yes", "safe_word": "no"}
+    scaled = {"judge": "keywords", "scaling": {"slope": 1.0, "offset": 0.5}, "fitted_on": {"labels": "x"}}
+    configured = {"model": {"model": "m", "template": "wildguard", "server": server}, "scaled": scaled}
+    configured["question"] = {"model": "m", "question": question, "server": server}
+    return {"fitted": files} | {name: {"judge.yaml": _yaml(value)} for name, value in configured.items()}
+
+
+def _use_judge_folder(folder):
+    if (folder / "judge.yaml").exists():
+        load_judge(str(folder / "judge.yaml"))  # a server is asked in "replies"
+    else:
+        load_judge(str(folder)).judge(EXCHANGES)
+
+
+@cache
+def _evaluations():
+    import tempfile
+
+    from reports.worlds import world
+
+    found = []
+    for evaluation in world(per_task=4):
+        small = replace(evaluation, likelihoods=evaluation.likelihoods[::40])
+        with tempfile.TemporaryDirectory() as folder:
+            small.save(Path(folder))
+            found.append({path.name: path.read_bytes() for path in Path(folder).iterdir()})
+    return found
+
+
+def _runs():
+    return {f"run {n}": files for n, files in enumerate(_evaluations())}
+
+
+def _use_run(folder):
+    """Compare a run with an undamaged one."""
+    from bfpo.safehelp.compare import compare_models
+    from bfpo.safehelp.records import Evaluation
+
+    other = folder.parent / "other"
+    if not other.exists():
+        other.mkdir()
+        for name, content in _evaluations()[1].items():
+            (other / name).write_bytes(content)
+    compare_models([Evaluation.load(folder)], [[Evaluation.load(other)]])
+
+
+def _use_page(folder):
+    """Build a card and what a page holds, without drawing its plots."""
+    from bfpo.reports.card import model_card
+    from bfpo.reports.packed_answers import answers_of, packed
+    from bfpo.reports.report import prepare_report
+    from bfpo.safehelp.records import Evaluation
+
+    evaluation = Evaluation.load(folder)
+    model_card(evaluation)
+    packed(answers_of(prepare_report([evaluation], folder / "page")))
+
+
+@cache
+def _cached_verdicts():
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        with VerdictCache(Path(folder) / "v.sqlite") as kept:
+            list(verdicts(load_judge("keywords"), EXCHANGES, kept))
+        with sqlite3.connect(Path(folder) / "v.sqlite") as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")
+        connection.close()
+        return (Path(folder) / "v.sqlite").read_bytes()
+
+
+def _caches():
+    import tempfile
+
+    from bfpo.engine.reference_cache import ReferenceCache
+
+    with tempfile.TemporaryDirectory() as folder:
+        cache = ReferenceCache.open(Path(folder), "d" * 64, {"model": "m", "architecture": "a", "precision": "fp32"})
+        cache.add(np.array([b"k" * 16, b"l" * 16], dtype="S16"), np.array([-1.0, -2.0]), np.array([3, 4]))
+        (place,) = Path(folder).iterdir()
+        scores = {path.name: path.read_bytes() for path in place.iterdir()}
+    return {"reference": scores, "verdicts": {"v.sqlite": _cached_verdicts()}}
+
+
+def _use_cache(folder):
+    from bfpo.engine.reference_cache import part_files, read_part, summarize
+
+    if (folder / "v.sqlite").exists():
+        with VerdictCache(folder / "v.sqlite") as kept:
+            list(verdicts(load_judge("keywords"), EXCHANGES, kept))
+        return
+    for path in part_files(folder):
+        read_part(path)
+    list(summarize(folder.parent))
+
+
+def _replies():
+    top = [{"token": "no", "logprob": -0.1}, {"token": "yes", "logprob": -2.5}]
+    content = {"content": [{"token": "no", "top_logprobs": top}]}
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": "no"},
+        "logprobs": content,
+    }
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    chat = {"id": "1", "model": "m", "choices": [choice], "usage": usage}
+    logprobs = {"tokens": ["no"], "top_logprobs": [{"no": -0.1}]}
+    plain = {"model": "m", "choices": [{"text": "no", "finish_reason": "length", "logprobs": logprobs}]}
+    thinking = {**chat, "choices": [choice | {"message": {"content": "<think>x</think>no", "reasoning_content": "y"}}]}
+    parts = {**chat, "choices": [choice | {"message": {"content": [{"type": "text", "text": "no"}], "refusal": "z"}}]}
+    samples = {"chat": chat, "plain": plain, "thinking": thinking, "parts": parts, "error": {"error": {"message": "m"}}}
+    head = {"status": 200, "headers": {"content-type": "application/json", "retry-after": "1"}}
+    failed = {"status": 429, "headers": {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}}
+    heads = {"error": failed}
+    return {
+        name: {"head.json": json.dumps(heads.get(name, head)).encode(), "body.json": json.dumps(body).encode()}
+        for name, body in samples.items()
+    }
+
+
+def _use_reply(folder):
+    """A judge and a generator that get the reply."""
+    from bfpo.endpoints import Endpoint, EndpointConfig
+    from bfpo.generation.endpoint_generator import EndpointGenerator
+    from bfpo.generation.protocol import Decoding, SampleRequest
+    from bfpo.judges.served import ServedJudge
+    from bfpo.judges.templates import template_named, yes_no_template
+
+    try:
+        head = json.loads((folder / "head.json").read_bytes())
+        status, headers = head["status"], [(str(name), str(value)) for name, value in head["headers"].items()]
+        response = httpx2.Response(status, headers=headers, content=(folder / "body.json").read_bytes())
+    except Exception:
+        return  # no reply that could come over HTTP
+
+    async def reply(_):
+        await asyncio.sleep(0)
+        return httpx2.Response(response.status_code, headers=response.headers, content=response.content)
+
+    config = EndpointConfig(url="http://server/v1", model="m", attempts=2, backoff=0, longest_wait=0.01, timeout=1)
+    endpoint = Endpoint(config, httpx2.MockTransport(reply))
+    for template in (yes_no_template("Is it rude? {answer}"), template_named("harmbench")):
+        judged = ServedJudge(template, endpoint).judge(EXCHANGES[:1])
+        assert all(verdict.p_safe is None or 0 <= verdict.p_safe <= 1 for verdict in judged)
+    EndpointGenerator(endpoint).generate([SampleRequest("k", "q", 1)], Decoding())
+
+
+TARGETS = {
+    "preferences": Target(_preferences, _use_preferences),
+    "labels": Target(lambda: _tables("labels", LABELS[:1] * 2) | {"mixed": {"l.jsonl": _jsonl(LABELS)}}, _use_labels),
+    "verdicts": Target(
+        lambda: {"verdicts": {"v.jsonl": _jsonl(VERDICTS)}, "parquet": {"v.parquet": _parquet(VERDICTS)}}, _use_judge
+    ),
+    "answers": Target(_answers, _use_answers),
+    "labelings": Target(_labelings, _use_labeling),
+    "recipes": Target(_recipes, _use_recipe),
+    "suites": Target(_suites, _use_suite),
+    "judges": Target(_judges, _use_judge_folder),
+    "runs": Target(_runs, _use_run),
+    "pages": Target(_runs, _use_page),
+    "caches": Target(_caches, _use_cache),
+    "replies": Target(_replies, _use_reply),
+}
