@@ -112,21 +112,15 @@ def label_preferences(
         errors = [estimate_error(people, column, prompts) if places else None for column in on_people]
     prior = base_rate(people) if places else None
     in_sample = tuple(share_fitted_to(judge, own) for judge in judges)
-    if flags is None:
-        calibrated = bool(judges) and all(share > 0.5 for share in in_sample)
-        flags = "probability" if prior is None or None in errors or calibrated else "posterior"
+    flags = flags or _default_flags(errors, prior, in_sample)
     if len(places) < len(given):
         for judge, error, column in zip(judges, errors, on_people, strict=True):
             _check_informative(judge, error, flags, people, column)
     answers: list[tuple[float | None, str]] = []
     for at, flag in enumerate(given):
-        if flag is not None:
-            answers.append((flag, PEOPLE))
-        elif judges:
-            found = _flag([column[at] for column in judged], flags, errors, prior)
-            answers.append((found, UNPARSED if found is None else JUDGE))
-        else:
-            answers.append((known[at], JUDGE))
+        # Without a judge, an earlier one's labels stay.
+        found = _flag([column[at] for column in judged], flags, errors, prior) if judges and flag is None else known[at]
+        answers.append((found, PEOPLE if flag is not None else UNPARSED if found is None else JUDGE))
     rest = iter(answers)
     labeled = [_with_flags(row, list(islice(rest, len(flags_of(row))))) for row in rows]
     ordered, order, swaps = _ordered(labeled, order_judge)
@@ -146,6 +140,12 @@ def label_preferences(
             in_sample=in_sample,
         ),
     )
+
+
+def _default_flags(errors: Sequence[JudgeError | None], prior: float | None, in_sample: Sequence[float]) -> Flags:
+    # The probabilities of a judge are calibrated, out of fold, on the answers that it was fitted to.
+    calibrated = bool(in_sample) and min(in_sample) > 0.5
+    return "probability" if prior is None or None in errors or calibrated else "posterior"
 
 
 def _check_informative(
