@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -123,8 +122,9 @@ def check(
         return
     if judge is None:
         raise BfpoError("name the judge to check: bfpo judge check JUDGE --labels FILE")
-    if save_verdicts:
-        check_suffix(save_verdicts, ".jsonl")
+    for path, suffix in ((plot, ".png"), (save_verdicts, ".jsonl"), (save_scaled, ".yaml")):
+        if path:
+            check_suffix(path, suffix)
     from bfpo.judges import load_judge
     from bfpo.judges.checking import agreement_of, check_judge, probabilities_of
     from bfpo.judges.in_sample import warnings_of
@@ -153,7 +153,7 @@ def check(
     if plot:
         _plot(report, plot)
     counts = dict(getattr(loaded, "counts", {}))
-    cautions = warnings_of(loaded, exchanges, _sha256(labels))
+    cautions = warnings_of(loaded, exchanges, labels)
     for caution in cautions:
         echo(f"warning: {caution}", err=True)
     unlabeled = len(loadable) - len(labeled)
@@ -222,11 +222,6 @@ def _transfer(labels: str, target: Any, column: list[str] | None, seed: int, as_
         "A source against itself is out of fold. Base rate: accuracy of always giving the commoner label.\n"
         "Thresholds and calibration don't transfer between sources, and ranking (AUC) only sometimes."
     )
-
-
-def _sha256(labels: str) -> str:
-    path = Path(labels)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _target(target: str) -> Any:

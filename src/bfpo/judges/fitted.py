@@ -226,7 +226,7 @@ def load_fitted(name: str) -> FittedJudge:
         )
         check_scaling(judge.scaling, name, informative=False)
         damaged = judge.digest != settings["digest"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise BfpoError(f"{name}: the judge can't be read ({error}); fit it again") from error
     if damaged:
         raise BfpoError(f"{name}: a file of the judge was changed (its digest differs); fit it again")

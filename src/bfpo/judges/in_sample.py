@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bfpo.judges.configured import ScaledJudge
 from bfpo.judges.fitted import FittedJudge
+from bfpo.judges.scaling import file_sha256
 from bfpo.judges.verdict import Exchange, Judge
 
 
@@ -21,13 +22,13 @@ def share_fitted_to(judge: Judge, exchanges: Sequence[Exchange]) -> float:
     return float(fitted.was_fitted_to(exchanges).mean()) if fitted and exchanges else 0.0
 
 
-def warnings_of(judge: Judge, exchanges: Sequence[Exchange], labels_sha256: str = "") -> list[str]:
+def warnings_of(judge: Judge, exchanges: Sequence[Exchange], labels: str = "") -> list[str]:
     """Warnings about a check of a judge on labels that it, or its scaling, was fitted to.
 
     Args:
         judge: the judge.
         exchanges: the labeled answers.
-        labels_sha256: SHA-256 of the file of labels.
+        labels: file or Hub data set of the labels.
     """
     warnings = []
     fitted = fitted_part(judge)
@@ -44,6 +45,6 @@ def warnings_of(judge: Judge, exchanges: Sequence[Exchange], labels_sha256: str 
                 f"{judge.judge_id} was fitted to other answers to the prompts of {same_prompt.sum():,} of these "
                 f"{len(own):,} answers, so its figures may be too good"
             )
-    if isinstance(judge, ScaledJudge) and labels_sha256 and judge.labels_sha256 == labels_sha256:
+    if isinstance(judge, ScaledJudge) and judge.labels_sha256 and judge.labels_sha256 == file_sha256(labels):
         warnings.append("the judge's scaling was fitted to these labels, so its ECE is too good; check it on others")
     return warnings
