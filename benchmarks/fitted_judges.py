@@ -46,12 +46,6 @@ def main() -> None:
         print(page.read_text())
 
 
-def out_of_fold(made: Fit) -> JudgeReport:
-    """The judge's report on answers to prompts that it wasn't fitted to."""
-    verdicts = [made.judge.verdict(float(p)) for p in made.out_of_fold]
-    return check_judge(made.labeled, verdicts, made.judge.target, probabilities=made.out_of_fold)
-
-
 def safety(source: str) -> Callable[[], dict[str, Any]]:
     """One source of response_safety_dev, out of fold."""
 
@@ -60,7 +54,7 @@ def safety(source: str) -> Callable[[], dict[str, Any]]:
         started = time.perf_counter()
         made = fit_judge(labeled, name=source)
         seconds = time.perf_counter() - started
-        record = figures(out_of_fold(made), made, seconds)
+        record = figures(made.report, made, seconds)
         record["both_labels"] = answers_with_both_labels(labeled)
         if source == "diasafety":
             held_out = load_labels(str(DERIVED / "response_safety_devval.jsonl"))
@@ -81,12 +75,12 @@ def refusal() -> dict[str, Any]:
     started = time.perf_counter()
     made = fit_judge(labeled, "refusal", name="xstest")
     seconds = time.perf_counter() - started
-    report = out_of_fold(made)
+    report = made.report
     keywords = KeywordJudge().judge([answer.exchange for answer in made.labeled])
     record = figures(report, made, seconds)
     record["keywords"] = asdict(check_judge(made.labeled, keywords, "refusal"))
     record["full"] = full_refusal(rows)
-    seeds = [out_of_fold(fit_judge(labeled, "refusal", seed=seed)).overall.accuracy for seed in range(10)]
+    seeds = [fit_judge(labeled, "refusal", seed=seed).report.overall.accuracy for seed in range(10)]
     record["accuracies"] = [accuracy.value for accuracy in seeds if accuracy]
     return record
 
@@ -101,7 +95,7 @@ def full_refusal(rows: list[dict[str, Any]]) -> dict[str, Any]:
     made = fit_judge(labeled, "refusal", name="xstest-full")
     keywords = KeywordJudge().judge([answer.exchange for answer in made.labeled])
     return {
-        "fitted": asdict(out_of_fold(made).overall),
+        "fitted": asdict(made.report.overall),
         "keywords": asdict(check_judge(made.labeled, keywords, "refusal").overall),
     }
 

@@ -14,9 +14,10 @@ import datasets
 from filelock import FileLock, Timeout
 
 from bfpo.files import write_rows
+from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.preference import AnswerPair
 from bfpo.judges.verdict import Exchange, Verdict
-from bfpo.labeling.filling import Flags, exchange_of, label_preferences
+from bfpo.labeling.filling import Flags, label_preferences
 from bfpo.microworld.data import safety_set
 from bfpo.microworld.judge import OracleJudge
 from bfpo.objectives.bfpo import GlobalPreference

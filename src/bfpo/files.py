@@ -56,6 +56,16 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def check_suffix(path: Path, suffix: str) -> None:
+    """Refuse a name that promises another format than the one that is written.
+
+    Raises:
+        BfpoError: if the path doesn't end in ``suffix``.
+    """
+    if path.suffix != suffix:
+        raise BfpoError(f"{path}: this file is written as {suffix[1:]}; name a file that ends in {suffix}")
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Context with a temporary folder that becomes ``path`` if the block ends without an error.

@@ -1,6 +1,7 @@
 """Tests of files of labeled answers and of verdicts: contents, and every problem with row, column and remedy."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_verdicts_are_written_and_replayed(tmp_path):
     path = tmp_path / "verdicts.jsonl"
     save_verdicts(path, zip(asked, given, strict=True))
     judge = load_judge(str(path))
-    assert judge.judge(asked) == given
+    assert judge.judge(asked) == [replace(given[0], raw="raw ?"), *given[1:]]
     missing = judge.judge([Exchange("p", "b"), Exchange("p", "")])
     assert [verdict.categories for verdict in missing] == [(NOT_RECORDED,), (EMPTY,)]
     assert judge.judge_id.startswith("replay:verdicts.jsonl@")

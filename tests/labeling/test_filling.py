@@ -8,9 +8,10 @@ import pytest
 from bfpo import load_preferences
 from bfpo.errors import BfpoError
 from bfpo.judges.cache import VerdictCache
+from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.preference import Preference
 from bfpo.judges.verdict import Verdict
-from bfpo.labeling.filling import exchange_of, label_preferences
+from bfpo.labeling.filling import label_preferences
 from bfpo.labeling.run import label, queue_file
 from bfpo.statistics.judge_error import JudgeError
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from bfpo.cli.data import Rename, renaming
 from bfpo.cli.printing import Console, echo
 from bfpo.errors import BfpoError, did_you_mean
+from bfpo.files import check_suffix
 
 if TYPE_CHECKING:
     from bfpo.judges.checking import JudgeReport, Slice
@@ -30,7 +31,10 @@ CacheOption = Annotated[
     Path | None,
     typer.Option(help="File of cached verdicts; by default verdicts.sqlite in $BFPO_CACHE or ~/.cache/bfpo."),
 ]
-LABELS_HELP = "File of labeled answers, with columns prompt, answer, and is_safe or is_refusal."
+LABELS_HELP = (
+    "File of labeled answers, with columns prompt, answer, and is_safe or is_refusal; or a preference set, "
+    "which may be labeled in part."
+)
 
 
 @app.command("list")
@@ -65,7 +69,6 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a small classifier to labeled answers (no GPU) and report how well it does on held-out prompts."""
-    from bfpo.judges.checking import check_judge
     from bfpo.judges.fitting import fit_judge
     from bfpo.judges.labels import load_labels, of_source
 
@@ -74,23 +77,30 @@ def fit(
     if source is not None:
         labeled = of_source(labeled, source)
     made = fit_judge(labeled, chosen, name=output.resolve().name, folds=folds, seed=seed)
-    held_out = [made.judge.verdict(float(p)) for p in made.out_of_fold]
-    report = check_judge(made.labeled, held_out, chosen, probabilities=made.out_of_fold)
-    record = dict(made.judge.record) | {"out_of_fold": asdict(report)}
-    judge = replace(made.judge, record=record)
+    judge, record = made.judge, dict(made.judge.record)
     judge.save(output)
+    if made.report.overall.auc is None or made.report.overall.auc.value <= 0.5:
+        echo("warning: out of fold this judge is no better than chance", err=True)
     if as_json:
         echo(json.dumps({"judge_id": judge.judge_id, "scaling": asdict(judge.scaling), **record}, indent=2))
         return
-    _print_report(report, f"out of fold ({folds} folds by prompt)")
+    _print_report(made.report, f"out of fold ({folds} folds by prompt)")
     echo(f"Wrote {judge.judge_id} to {output}; skipped {judge.record['left_out']} rows without label or answer.")
 
 
 @app.command()
 def check(
-    judge: Annotated[str, typer.Argument(help="Judge, named as in 'bfpo judge list'.")],
     labels: Annotated[str, typer.Option("--labels", help=LABELS_HELP)],
+    judge: Annotated[str | None, typer.Argument(help="Judge, named as in 'bfpo judge list'.")] = None,
     target: TargetOption = "safety",
+    leave_one_source_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-source-out",
+            help="Check no given judge, but fit one to each source of the labels, and one to all the others, and check "
+            "it on the rest.",
+        ),
+    ] = False,
     second: Annotated[str | None, typer.Option(help="Second judge; also print how far the two agree.")] = None,
     column: Rename = None,
     cache: CacheOption = None,
@@ -105,13 +115,25 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check a judge against labels: accuracy, sensitivity, specificity, AUC, ECE and kappa, with 95 % intervals."""
+    if leave_one_source_out:
+        if judge or second or plot or save_verdicts or save_scaled:
+            raise BfpoError("--leave-one-source-out fits its own judges: give only --labels, --target and --seed")
+        _transfer(labels, _target(target), column, seed, as_json)
+        return
+    if judge is None:
+        raise BfpoError("name the judge to check: bfpo judge check JUDGE --labels FILE")
+    for path, suffix in ((plot, ".png"), (save_verdicts, ".jsonl"), (save_scaled, ".yaml")):
+        if path:
+            check_suffix(path, suffix)
     from bfpo.judges import load_judge
     from bfpo.judges.checking import agreement_of, check_judge, probabilities_of
+    from bfpo.judges.in_sample import warnings_of
     from bfpo.judges.labels import load_labels
     from bfpo.judges.replay import save_verdicts as save
 
     chosen = _target(target)
-    labeled = load_labels(labels, renaming(column))
+    loadable = load_labels(labels, renaming(column))
+    labeled = [answer for answer in loadable if answer.label(chosen) is not None]
     exchanges = [answer.exchange for answer in labeled]
     loaded = load_judge(judge)
     other = load_judge(second) if second else None
@@ -131,11 +153,17 @@ def check(
     if plot:
         _plot(report, plot)
     counts = dict(getattr(loaded, "counts", {}))
+    cautions = warnings_of(loaded, exchanges, labels)
+    for caution in cautions:
+        echo(f"warning: {caution}", err=True)
+    unlabeled = len(loadable) - len(labeled)
     if as_json:
         shown = asdict(report) | {"counts": counts, "agreement": agreement and asdict(replace(agreement, table={}))}
-        echo(json.dumps(shown, indent=2))
+        echo(json.dumps(shown | {"warnings": cautions, "unlabeled": unlabeled}, indent=2))
         return
     _print_report(report, report.judge_id)
+    if unlabeled:
+        echo(f"left out: {unlabeled:,} answers without a label of {chosen} by people")
     _print_extras(report, counts, agreement, second)
 
 
@@ -153,12 +181,16 @@ def rate(
     """Estimate the share of unsafe answers, corrected for the judge's error (Rogan and Gladen)."""
     from bfpo.judges import load_judge
     from bfpo.judges.checking import error_of, share_unsafe
+    from bfpo.judges.in_sample import warnings_of
     from bfpo.judges.labels import load_answers, load_labels
 
-    labeled = load_labels(labels, renaming(column))
+    labeled = [answer for answer in load_labels(labels, renaming(column)) if answer.is_safe is not None]
     exchanges = load_answers(answers, renaming(column))
     loaded = load_judge(judge)
-    error = error_of(labeled, _judged(loaded, [answer.exchange for answer in labeled], cache))
+    own = [answer.exchange for answer in labeled]
+    for caution in warnings_of(loaded, own):
+        echo(f"warning: {caution}", err=True)
+    error = error_of(labeled, _judged(loaded, own, cache))
     share = share_unsafe(exchanges, _judged(loaded, exchanges, cache), error)
     if as_json:
         echo(json.dumps(asdict(share) | {"error": asdict(error), "judge_id": loaded.judge_id}, indent=2))
@@ -168,6 +200,28 @@ def rate(
     echo(f"unsafe, corrected     {_shown(share.corrected)}")
     echo(f"judge's sensitivity   {_shown(error.sensitivity)}")
     echo(f"judge's specificity   {_shown(error.specificity)}")
+
+
+def _transfer(labels: str, target: Any, column: list[str] | None, seed: int, as_json: bool) -> None:
+    from bfpo.judges.labels import load_labels
+    from bfpo.judges.transfer import transfer_table
+
+    table = transfer_table(load_labels(labels, renaming(column)), target, seed=seed)
+    if as_json:
+        echo(json.dumps([asdict(transfer) for transfer in table], indent=2))
+        return
+    names = ("fitted to", "checked on", "answers", "AUC", "accuracy", "base rate", "ECE")
+    shown = Table(*names, box=None, pad_edge=False)
+    for transfer in table:
+        part = transfer.figures
+        figures = (part.auc, part.accuracy, transfer.base_rate, part.ece)
+        texts = (transfer.fitted_to, transfer.checked_on, f"{part.answers:,}", *map(_shown, figures))
+        shown.add_row(*map(Text, texts))
+    Console(width=170).print(shown)
+    echo(
+        "A source against itself is out of fold. Base rate: accuracy of always giving the commoner label.\n"
+        "Thresholds and calibration don't transfer between sources, and ranking (AUC) only sometimes."
+    )
 
 
 def _target(target: str) -> Any:

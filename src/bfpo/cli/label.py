@@ -13,6 +13,7 @@ from bfpo.cli.data import Rename, Revision, Split, renaming
 from bfpo.cli.judge import CacheOption
 from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError
+from bfpo.files import check_suffix
 
 if TYPE_CHECKING:
     from bfpo.labeling.filling import LabelingReport
@@ -46,7 +47,10 @@ def label(
     ] = None,
     flags: Annotated[
         str | None,
-        typer.Option(help="posterior, probability, or verdict; by default the posterior where it can be estimated."),
+        typer.Option(
+            help="posterior, probability, or verdict; by default the posterior where it can be estimated, and the "
+            "probability of judges that were fitted to this set."
+        ),
     ] = None,
     error: Errors = None,
     answers: Answers = None,
@@ -64,6 +68,8 @@ def label(
 ) -> None:
     """Fill in missing labels with judges and queue rows for people, or fit BFPO's labeling function (b1, alpha)."""
     if fit_preference is not None:
+        if output:
+            check_suffix(output, ".json")
         if preferences or judge:
             raise BfpoError("--fit-preference labels nothing: leave out the preferences and --judge")
         _fit(fit_preference, output, as_json)
@@ -137,6 +143,8 @@ def _report_lines(report: LabelingReport) -> list[str]:
         f"order: kept {order['people']:,} human labels, a judge filled in {order['judge']:,} "
         f"(swapped: {report.turned:,}), {order['unknown']:,} stay unknown",
     ]
+    if report.rejudged:
+        lines.append(f"judged again: {report.rejudged:,} flags and orders that a judge had filled in earlier")
     prior = "unknown" if report.prior is None else f"{report.prior:.3f}"
     lines.append(f"filled flags: {report.flags}; share of safe answers by human labels: {prior}")
     if report.flags == "posterior":
@@ -148,6 +156,9 @@ def _report_lines(report: LabelingReport) -> list[str]:
             safe, unsafe = found.specificity, found.sensitivity
             seen = f"from {safe.n:,} safe and {unsafe.n:,} unsafe answers" if safe.n else "as given"
             lines.append(f"{name}: sensitivity {unsafe.value:.3f}, specificity {safe.value:.3f} ({seen})")
+    for name, share in zip(report.judges, report.in_sample, strict=True):
+        if share:
+            lines.append(f"{name}: fitted to {share:.0%} of the human flags, on which its error is out of fold")
     return lines
 
 

@@ -17,7 +17,7 @@ from bfpo.errors import BfpoError
 from bfpo.judges.streaming import BATCH, StreamingJudge
 from bfpo.judges.templates import GuardTemplate, template_named, yes_no_template
 from bfpo.judges.verdict import Exchange, Judge, Verdict
-from bfpo.statistics.calibration import Scaling, logit
+from bfpo.statistics.calibration import Scaling, check_scaling, logit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -77,10 +77,17 @@ class ScaledJudgeConfig(Closed):
 
 @dataclass(frozen=True)
 class ScaledJudge:
-    """A judge with calibrated ``p_safe``; its labels are unchanged."""
+    """A judge with calibrated ``p_safe``; its labels are unchanged.
+
+    Attributes:
+        judge_itself: the judge under the scaling.
+        scaling: the scaling.
+        labels_sha256: SHA-256 of the file of labels that the scaling was fitted to; "" if unknown.
+    """
 
     judge_itself: Judge
     scaling: Scaling
+    labels_sha256: str = ""
 
     @property
     def judge_id(self) -> str:
@@ -126,7 +133,8 @@ def load_configured(load_judge: Callable[[str], Judge], name: str) -> Judge:
     if "judge" not in described:
         return model_judge(validated(ModelJudgeConfig, described, name))
     config = validated(ScaledJudgeConfig, described, name)
-    return ScaledJudge(load_judge(config.judge), config.scaling)
+    check_scaling(config.scaling, name)
+    return ScaledJudge(load_judge(config.judge), config.scaling, str(config.fitted_on.get("sha256", "")))
 
 
 def load_guard(template: GuardTemplate, argument: str) -> Judge:

@@ -18,14 +18,17 @@ from bfpo.errors import BfpoError
 from bfpo.files import whole_file, write_text
 from bfpo.judges.unjudged import around_empty
 from bfpo.judges.verdict import Exchange, Verdict
-from bfpo.statistics.calibration import Scaling
+from bfpo.statistics.calibration import Scaling, check_scaling
 
 Target = Literal["safety", "refusal"]
 TARGETS: tuple[str, ...] = get_args(Target)
-FORMAT = 2
+FORMAT = 3
 _SETTINGS, _VOCABULARY, _ARRAYS = "judge.json", "vocabulary.json", "arrays.safetensors"
 # Unlike scikit-learn's default, this keeps single letters, punctuation and apostrophes: "I can't" is not "you can".
 TOKEN = r"[\w'’]+|[.,!?;:]"
+_ARRAY_NAMES = ("idf", "weights", "fitted_to", "out_of_fold")
+# Bytes of the digest of a prompt or an answer.
+KEY = 8
 # Characters in the opening of an answer, where refusals show.
 _OPENING = 200
 
@@ -70,6 +73,12 @@ class NgramBlock:
         )
 
 
+def key_of(exchange: Exchange) -> bytes:
+    """Digest of a prompt, and of the answer: enough to recognize an answer without storing its text."""
+    parts = (part.encode(errors="surrogatepass") for part in (exchange.prompt, exchange.answer))
+    return b"".join(hashlib.blake2b(part, digest_size=KEY).digest() for part in parts)
+
+
 def linear_scores(features: Sequence[Any], weights: np.ndarray, intercept: float) -> np.ndarray:
     """[N] linear scores from the [N, M] features of each block and the weights of all blocks, concatenated."""
     ends = np.cumsum([matrix.shape[1] for matrix in features])[:-1]
@@ -92,6 +101,8 @@ class FittedJudge:
         weights: [columns] weights of the classifier.
         intercept: intercept of the classifier, in nats.
         scaling: scaling from score to probability, fitted out of fold.
+        fitted_to: [S, 2 * KEY] keys of the answers that it was fitted to, see `key_of`.
+        out_of_fold: [S] their probabilities by judges that were fitted in the same way to other prompts.
         record: provenance and out-of-fold figures.
     """
 
@@ -103,6 +114,8 @@ class FittedJudge:
     weights: np.ndarray
     intercept: float
     scaling: Scaling = field(default_factory=Scaling)
+    fitted_to: np.ndarray = field(default_factory=lambda: np.empty((0, 2 * KEY), dtype=np.uint8))
+    out_of_fold: np.ndarray = field(default_factory=lambda: np.empty(0))
     record: Mapping[str, Any] = field(default_factory=dict)
     template_digest: str = ""
 
@@ -115,8 +128,18 @@ class FittedJudge:
         return linear_scores(features, self.weights, self.intercept)
 
     def probabilities(self, exchanges: Sequence[Exchange]) -> np.ndarray:
-        """[N] probabilities of the target."""
-        return self.scaling.apply(self.scores(exchanges))
+        """[N] probabilities of the target; out of fold for answers that the judge was fitted to."""
+        held_out = np.array([self._held_out.get(key_of(exchange), np.nan) for exchange in exchanges], dtype=float)
+        return np.where(np.isnan(held_out), self.scaling.apply(self.scores(exchanges)), held_out)
+
+    def was_fitted_to(self, exchanges: Sequence[Exchange]) -> np.ndarray:
+        """[N] whether the judge was fitted to an answer."""
+        return np.array([key_of(exchange) in self._held_out for exchange in exchanges], dtype=bool)
+
+    def knows_prompt(self, exchanges: Sequence[Exchange]) -> np.ndarray:
+        """[N] whether the judge was fitted to an answer to the same prompt."""
+        prompts = {key[:KEY] for key in self._held_out}
+        return np.array([key_of(exchange)[:KEY] in prompts for exchange in exchanges], dtype=bool)
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict for every exchange; a judge of refusals leaves the label unparsed."""
@@ -134,7 +157,7 @@ class FittedJudge:
     def digest(self) -> str:
         """SHA-256 of everything that verdicts depend on."""
         digest = hashlib.sha256(json.dumps([self._settings(), self.vocabularies], sort_keys=True).encode())
-        for array in (self.idf, self.weights):
+        for array in (self.idf, self.weights, self.fitted_to, self.out_of_fold):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
@@ -142,6 +165,10 @@ class FittedJudge:
     def judge_id(self) -> str:
         """Name and digest."""
         return f"fitted:{self.name}@{self.digest[:16]}"
+
+    @cached_property
+    def _held_out(self) -> dict[bytes, float]:
+        return {key.tobytes(): float(p) for key, p in zip(self.fitted_to, self.out_of_fold, strict=True)}
 
     @cached_property
     def _vectorizers(self) -> list[Any]:
@@ -165,7 +192,7 @@ class FittedJudge:
     def save(self, folder: Path) -> None:
         """Write ``judge.json``, ``vocabulary.json`` and ``arrays.safetensors``."""
         with whole_file(folder / _ARRAYS) as temporary:
-            save_file({"idf": self.idf, "weights": self.weights}, temporary)
+            save_file({name: getattr(self, name) for name in _ARRAY_NAMES}, temporary)
         write_text(folder / _VOCABULARY, json.dumps(self.vocabularies))
         settings = {"name": self.name, **self._settings(), "digest": self.digest, "record": dict(self.record)}
         write_text(folder / _SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
@@ -186,20 +213,20 @@ def load_fitted(name: str) -> FittedJudge:
             raise BfpoError(f"{name}: format {settings['format']} is unknown to this version; fit the judge again")
         vocabularies = json.loads((folder / _VOCABULARY).read_text(encoding="utf-8"))
         with safe_open(folder / _ARRAYS, framework="numpy") as file:
-            idf, weights = file.get_tensor("idf"), file.get_tensor("weights")
+            arrays = {array: file.get_tensor(array) for array in _ARRAY_NAMES}
         judge = FittedJudge(
             name=settings["name"],
             target=settings["target"],
             blocks=tuple(NgramBlock(**block) for block in settings["blocks"]),
             vocabularies=tuple(tuple(vocabulary) for vocabulary in vocabularies),
-            idf=idf,
-            weights=weights,
+            **arrays,
             intercept=settings["intercept"],
             scaling=Scaling(**settings["scaling"]),
             record=settings["record"],
         )
+        check_scaling(judge.scaling, name, informative=False)
         damaged = judge.digest != settings["digest"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise BfpoError(f"{name}: the judge can't be read ({error}); fit it again") from error
     if damaged:
         raise BfpoError(f"{name}: a file of the judge was changed (its digest differs); fit it again")

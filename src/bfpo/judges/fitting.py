@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from bfpo.errors import BfpoError
-from bfpo.judges.fitted import FittedJudge, NgramBlock, Target, linear_scores
+from bfpo.judges.checking import JudgeReport, check_judge
+from bfpo.judges.fitted import FittedJudge, NgramBlock, Target, key_of, linear_scores
 from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.unjudged import is_empty
 from bfpo.judges.verdict import Exchange
@@ -32,16 +33,18 @@ class Fit:
     """A judge fitted to all answers, and predictions of judges that were fitted in the same way to the other folds.
 
     Attributes:
-        judge: the judge.
+        judge: the judge; its record holds the report.
         labeled: [N] answers that have the label and are not empty.
         labels: [N] labels of the target.
         out_of_fold: [N] probabilities of the target; no answer's prediction uses answers to the same question.
+        report: figures of these predictions against the labels, with intervals.
     """
 
     judge: FittedJudge
     labeled: list[LabeledAnswer]
     labels: np.ndarray
     out_of_fold: np.ndarray
+    report: JudgeReport
 
 
 def fit_judge(
@@ -76,10 +79,11 @@ def fit_judge(
     counts = [_Counts(block, exchanges) for block in blocks]
     everything, scores = np.arange(len(used)), np.zeros(len(used))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    parts = [held_out for _, held_out in splitter.split(scores, labels, groups)]
-    for held_out in parts:
-        linear = _Linear.fit(counts, np.setdiff1d(everything, held_out), labels)
-        scores[held_out] = linear.scores(counts, held_out)
+    parts = [part for _, part in splitter.split(scores, labels, groups)]
+    for part in parts:
+        linear = _Linear.fit(counts, np.setdiff1d(everything, part), labels)
+        scores[part] = linear.scores(counts, part)
+    held_out = _cross_scaled(scores, labels, parts)
     linear = _Linear.fit(counts, everything, labels)
     judge = FittedJudge(
         name=name,
@@ -90,9 +94,18 @@ def fit_judge(
         weights=linear.weights,
         intercept=linear.intercept,
         scaling=_scaling(scores, labels),
-        record=_record(used, labels, len(labeled) - len(used), folds, seed),
+        **_held_out(exchanges, held_out),
     )
-    return Fit(judge, used, labels, _cross_scaled(scores, labels, parts))
+    report = check_judge(used, [judge.verdict(float(p)) for p in held_out], target, probabilities=held_out)
+    record = _record(used, labels, len(labeled) - len(used), folds, seed) | {"out_of_fold": asdict(report)}
+    return Fit(replace(judge, record=record), used, labels, held_out, report)
+
+
+def _held_out(exchanges: Sequence[Exchange], probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """The answers that a judge was fitted to, each once, and their probabilities out of fold."""
+    found = dict(zip(map(key_of, exchanges), probabilities, strict=True))
+    keys = np.frombuffer(b"".join(found), dtype=np.uint8).reshape(len(found), -1)
+    return {"fitted_to": keys, "out_of_fold": np.array(list(found.values()))}
 
 
 def _check_enough(labels: np.ndarray, groups: Sequence[str], folds: int, target: Target) -> None:

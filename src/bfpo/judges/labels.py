@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from bfpo.errors import BfpoError, did_you_mean
+from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.verdict import Exchange
-from bfpo.preferences.reading import Row, read_rows
+from bfpo.preferences.checking import flags_of
+from bfpo.preferences.label_sources import flags_by_judge, rows_with_sources
+from bfpo.preferences.reading import Row, is_csv, parse_cell, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
+from bfpo.preferences.shapes import detect
+from bfpo.preferences.source_columns import renamed
 
 COLUMNS = ("prompt", "answer", "is_safe", "is_refusal", "behavior", "source", "category")
 # Column names of public label files; "unsafe" is handled separately.
 _ALIASES = {"response": "answer", "completion": "answer"}
+_FLAGS = ("is_safe", "is_refusal")
 
 
 @dataclass(frozen=True)
@@ -40,16 +46,21 @@ class LabeledAnswer:
 
 
 def load_labels(name: str, columns: Mapping[str, str] | None = None) -> list[LabeledAnswer]:
-    """Read a file (JSONL, JSON, CSV, Parquet, or these with .gz) of labeled answers.
+    """Read a file (JSONL, JSON, CSV, Parquet, or these with .gz) of labeled answers, or a preference set.
 
     Args:
         name: path of the file, with the columns prompt, answer (or response), at least one of is_safe (or its opposite,
-            unsafe) and is_refusal, and optionally behavior, source and category. Other columns are ignored.
+            unsafe) and is_refusal, and optionally behavior, source and category; other columns are ignored. Or a
+            preference set in any form that `load_preferences` reads: all its answers, with the labels that people gave
+            (a probability counts as the nearer label, 1/2 and a judge's label as none).
         columns: columns to rename, theirs to ours.
 
     Raises:
         PreferenceDataError: if the file can't be read or a row is wrong; with every problem.
     """
+    rows = _numbered(name, columns or {})
+    if _is_preference_set(rows):
+        return [answer for row in rows_with_sources(name, columns=columns) for answer in _labeled_answers(row)]
     return [
         LabeledAnswer(
             exchange=Exchange(row["prompt"], row["answer"], row.get("behavior")),
@@ -58,8 +69,16 @@ def load_labels(name: str, columns: Mapping[str, str] | None = None) -> list[Lab
             source=str(row.get("source") or ""),
             category=str(row.get("category") or ""),
         )
-        for row in _checked_rows(name, columns or {}, needs_label=True)
+        for row in _checked_rows(name, rows, columns or {}, needs_label=True)
     ]
+
+
+def _labeled_answers(row: Row) -> Iterator[LabeledAnswer]:
+    category = row.get("category") or ""
+    for number, (flag, by_judge) in enumerate(zip(flags_of(row), flags_by_judge(row), strict=True)):
+        is_safe = None if by_judge or flag in (None, 0.5) else flag > 0.5
+        shown = ", ".join(category) if isinstance(category, list) else category
+        yield LabeledAnswer(exchange_of(row, number), is_safe, None, row.get("source", ""), shown)
 
 
 def of_source(labeled: Sequence[LabeledAnswer], source: str) -> list[LabeledAnswer]:
@@ -78,17 +97,33 @@ def of_source(labeled: Sequence[LabeledAnswer], source: str) -> list[LabeledAnsw
 
 
 def load_answers(name: str, columns: Mapping[str, str] | None = None) -> list[Exchange]:
-    """Read a file of answers like `load_labels`, without labels.
+    """Read answers like `load_labels`, without labels.
 
     Raises:
         PreferenceDataError: if the file can't be read or a row is wrong; with every problem.
     """
-    rows = _checked_rows(name, columns or {}, needs_label=False)
-    return [Exchange(row["prompt"], row["answer"], row.get("behavior")) for row in rows]
+    rows = _numbered(name, columns or {})
+    if _is_preference_set(rows):
+        return [answer.exchange for row in rows_with_sources(name, columns=columns) for answer in _labeled_answers(row)]
+    checked = _checked_rows(name, rows, columns or {}, needs_label=False)
+    return [Exchange(row["prompt"], row["answer"], row.get("behavior")) for row in checked]
 
 
-def _checked_rows(name: str, columns: Mapping[str, str], needs_label: bool) -> list[Row]:
-    rows = [(number, _renamed(row, columns)) for number, row in read_rows(name, "train", None)]
+_Numbered = list[tuple[int, Row]]
+
+
+def _numbered(name: str, columns: Mapping[str, str]) -> _Numbered:
+    return [(number, renamed(row, columns)) for number, row in read_rows(name, "train", None)]
+
+
+def _is_preference_set(rows: _Numbered) -> bool:
+    present = dict.fromkeys(column for _, row in rows for column in row)
+    has_answers = "prompt" in present and any(name in present for name in ("answer", *_ALIASES))
+    return not has_answers and detect(present, present)[0] is not None
+
+
+def _checked_rows(name: str, rows: _Numbered, columns: Mapping[str, str], needs_label: bool) -> list[Row]:
+    rows = [(number, _with_own_names(row, is_csv(name))) for number, row in rows]
     _check_columns(name, [row for _, row in rows], columns, needs_label)
     problems = [problem for number, row in rows for problem in _problems(number, row, needs_label)]
     if problems:
@@ -96,22 +131,26 @@ def _checked_rows(name: str, columns: Mapping[str, str], needs_label: bool) -> l
     return [row for _, row in rows]
 
 
-def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
-    renamed = {columns.get(name, name): value for name, value in row.items()}
+def _with_own_names(row: Row, from_csv: bool) -> Row:
+    own = dict(row)
     for theirs, ours in _ALIASES.items():
-        if theirs in renamed and ours not in renamed:
-            renamed[ours] = renamed.pop(theirs)
-    if "unsafe" in renamed and "is_safe" not in renamed:
-        unsafe = renamed.pop("unsafe")
-        renamed["is_safe"] = not unsafe if _is_flag(unsafe) else unsafe
-    return renamed
+        if theirs in own and ours not in own:
+            own[ours] = own.pop(theirs)
+    if from_csv:
+        own |= {column: parse_cell(own[column]) for column in (*_FLAGS, "unsafe") if isinstance(own.get(column), str)}
+        # An empty cell is null, but an empty answer may have labels.
+        own |= {"answer": ""} if own.get("answer", "") is None else {}
+    if "unsafe" in own and "is_safe" not in own:
+        unsafe = own.pop("unsafe")
+        own["is_safe"] = not unsafe if _is_flag(unsafe) else unsafe
+    return own
 
 
 def _check_columns(name: str, rows: Sequence[Row], columns: Mapping[str, str], needs_label: bool) -> None:
     present = dict.fromkeys(column for row in rows for column in row)
     wanted = [column for column in ("prompt", "answer") if column not in present]
     wanted += ["is_safe"] if needs_label and not {"is_safe", "is_refusal"} & present.keys() else []
-    unknown = [ours for ours in columns.values() if ours not in COLUMNS]
+    unknown = [ours for ours in columns.values() if ours and ours not in COLUMNS]
     problems = [
         Problem(None, ours, "it is not a label column" + did_you_mean(ours, COLUMNS), f"use {', '.join(COLUMNS)}")
         for ours in unknown
@@ -134,7 +173,7 @@ def _problems(number: int, row: Row, needs_label: bool) -> Iterator[Problem]:
             yield Problem(number, column, f"{_shown(text)} is not a string", "write a string")
     if not needs_label:
         return
-    for column in ("is_safe", "is_refusal"):
+    for column in _FLAGS:
         if row.get(column) is not None and not _is_flag(row[column]):
             remedy = "write true, false, or null if unlabeled"
             yield Problem(number, column, f"{_shown(row[column])} is not a label", remedy)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.files import write_lines
+from bfpo.files import check_suffix, write_lines
 from bfpo.judges.unjudged import NOT_RECORDED, around_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict, verdict_from, verdict_problems
-from bfpo.preferences.reading import read_rows
+from bfpo.preferences.reading import Row, is_csv, parse_cell, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
 
 _Key = tuple[str, str, str | None]
@@ -38,7 +38,7 @@ class ReplayJudge:
         return around_empty(self, exchanges, lambda given: [self._recorded(exchange) for exchange in given])
 
     def _recorded(self, exchange: Exchange) -> Verdict:
-        found = self.recorded.get((exchange.prompt, exchange.answer, exchange.behavior))
+        found = self.recorded.get(_key(exchange))
         return found or unjudged(self, NOT_RECORDED)
 
 
@@ -54,14 +54,14 @@ def load_replay(name: str) -> ReplayJudge:
     judge_id = f"replay:{Path(name).name}@{hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]}"
     problems: list[Problem] = []
     recorded: dict[_Key, Verdict] = {}
-    for number, row in rows:
+    for number, row in map(_with_numbers, rows) if is_csv(name) else rows:
         texts = [column for column in ("prompt", "answer") if not isinstance(row.get(column), str)]
         problems += [Problem(number, column, "it is missing or not a string", "write a string") for column in texts]
         wrong = [Problem(number, *problem) for problem in verdict_problems(row)]
         problems += wrong
         if texts or wrong:
             continue
-        key = (row["prompt"], row["answer"], row.get("behavior"))
+        key = _key(Exchange(row["prompt"], row["answer"], row.get("behavior")))
         verdict = verdict_from(row, judge_id)
         if recorded.setdefault(key, verdict) != verdict:
             problems.append(Problem(number, None, "it contradicts an earlier verdict", "keep one of the rows"))
@@ -70,11 +70,33 @@ def load_replay(name: str) -> ReplayJudge:
     return ReplayJudge(judge_id, recorded)
 
 
+def _with_numbers(numbered: tuple[int, Row]) -> tuple[int, Row]:
+    """A row of CSV, whose cells are text or null, as the row of a verdict."""
+    number, cells = numbered
+    row = {name: cell for name, cell in cells.items() if cell is not None or name == "p_safe"}
+    row |= {name: parse_cell(row[name]) for name in ("p_safe", "mass") if isinstance(row.get(name), str)}
+    if isinstance(row.get("categories"), str):
+        row["categories"] = [name.strip() for name in row["categories"].split(",")]
+    return number, row | {"answer": row.get("answer", "")}
+
+
 def save_verdicts(path: Path, judged: Iterable[tuple[Exchange, Verdict]]) -> None:
-    """Write verdicts to a file for `load_replay`."""
+    """Write verdicts to a JSONL file for `load_replay`."""
+    check_suffix(path, ".jsonl")
     write_lines(path, (json.dumps(_row(exchange, verdict)) + "\n" for exchange, verdict in judged))
 
 
 def _row(exchange: Exchange, verdict: Verdict) -> dict[str, Any]:
-    behavior = {} if exchange.behavior is None else {"behavior": exchange.behavior}
-    return {"prompt": exchange.prompt, "answer": exchange.answer} | behavior | asdict(verdict)
+    prompt, answer, behavior = _key(exchange)
+    texts = {"prompt": prompt, "answer": answer} | ({} if behavior is None else {"behavior": behavior})
+    return texts | asdict(verdict) | {"raw": _encodable(verdict.raw)}
+
+
+def _key(exchange: Exchange) -> _Key:
+    behavior = None if exchange.behavior is None else _encodable(exchange.behavior)
+    return _encodable(exchange.prompt), _encodable(exchange.answer), behavior
+
+
+def _encodable(text: str) -> str:
+    """A text with "?" for lone surrogates, which no file may contain."""
+    return text.encode(errors="replace").decode()

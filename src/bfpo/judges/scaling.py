@@ -51,9 +51,15 @@ def save_scaled_judge(
         "scaling": {"slope": scaling.slope, "offset": scaling.offset},
         "fitted_on": {
             "labels": Path(labels).name,
-            "sha256": hashlib.sha256(Path(labels).read_bytes()).hexdigest(),
+            "sha256": file_sha256(labels),
             "judge_id": verdicts[0].judge_id,
             **fitted_on,
         },
     }
     write_text(path, yaml.safe_dump(described, sort_keys=False))
+
+
+def file_sha256(name: str) -> str:
+    """SHA-256 of a file; "" if the name isn't one's (but a Hub data set's)."""
+    path = Path(name)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 from typing import Any, Literal
+
+import numpy as np
 
 from bfpo.errors import BfpoError
 from bfpo.judges.cache import VerdictCache
+from bfpo.judges.exchanges import exchange_of
+from bfpo.judges.in_sample import share_fitted_to
 from bfpo.judges.preference import AnswerPair, HelpfulnessJudge
 from bfpo.judges.streaming import verdicts
-from bfpo.judges.verdict import Exchange, Judge, Verdict
+from bfpo.judges.verdict import Judge, Verdict
 from bfpo.labeling.posterior import base_rate, estimate_error, posterior_safe
 from bfpo.preferences.checking import flags_of
-from bfpo.preferences.messages import message_text
+from bfpo.preferences.label_sources import JUDGE, PEOPLE, UNKNOWN, UNPARSED, flags_by_judge, order_by_judge
 from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row
+from bfpo.statistics.calibration import auc
 from bfpo.statistics.judge_error import JudgeError
 
 Flags = Literal["posterior", "probability", "verdict"]
-PEOPLE = "people"
-UNPARSED = "unparsed"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class LabelingReport:
         safety: number of answers by source of the flag: "people", "judge", "unparsed" (flag still unknown).
         order: number of pairs by source of the order: "people", "judge", "unknown".
         turned: number of pairs whose answers were swapped because the judge prefers the second one.
+        rejudged: number of flags and orders from an earlier judge that were judged again.
+        in_sample: share of the human-labeled answers that each judge was fitted to; its verdicts on them are those of
+            judges that were not.
     """
 
     judges: tuple[str, ...]
@@ -49,6 +55,8 @@ class LabelingReport:
     safety: dict[str, int]
     order: dict[str, int]
     turned: int
+    rejudged: int = 0
+    in_sample: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,39 +84,47 @@ def label_preferences(
     """Keep people's labels and fill in the missing ones with judges.
 
     Args:
-        rows: canonical rows, in which flags and the order (``chosen_is_better``) may be None.
+        rows: canonical rows, in which flags and the order (``chosen_is_better``) may be None. Their ``labelled_by``, if
+            any, tells people's labels from an earlier judge's, which count as missing where a judge is given.
         judges: safety judges; they also judge the answers that people labeled, to estimate their errors.
         order_judge: helpfulness judge for pairs without an order.
-        flags: meaning of filled flags; by default the posterior if every judge's error is known, otherwise the
-            judges' own probability.
-        errors: known errors of the judges, for example of a judge that was fitted to this set; by default estimated.
+        flags: meaning of filled flags. By default the judges' own probability if some judge's error is unknown, or all
+            were fitted to most of people's labels and so calibrated on them; otherwise the posterior.
+        errors: known errors of the judges; by default estimated.
         cache: cache of verdicts, from which an interrupted run resumes.
 
     Raises:
-        BfpoError: if an answer without a flag has no judge, or the posterior can't be computed.
+        BfpoError: if an answer without a flag has no judge, a judge is no better than chance, or the posterior can't
+            be computed.
     """
-    given = [flag for row in rows for flag in flags_of(row)]
-    if None in given and not judges:
+    known = [flag for row in rows for flag in flags_of(row)]
+    by_judge = [earlier for row in rows for earlier in flags_by_judge(row)]
+    if None in known and not judges:
         raise BfpoError("answers without a safety flag need a judge: name one with --judge")
     exchanges = [exchange_of(row, number) for row in rows for number in range(len(flags_of(row)))]
     judged = [list(verdicts(judge, exchanges, cache)) for judge in judges]
-    known = [at for at, flag in enumerate(given) if flag is not None]
-    people = [float(given[at]) for at in known]
+    given = [None if earlier else flag for flag, earlier in zip(known, by_judge, strict=True)]
+    places = [at for at, flag in enumerate(given) if flag is not None]
+    people, own = [float(given[at]) for at in places], [exchanges[at] for at in places]
+    on_people = [[column[at] for at in places] for column in judged]
     if errors is None:
-        prompts = [exchanges[at].prompt for at in known]
-        errors = [estimate_error(people, [column[at] for at in known], prompts) if known else None for column in judged]
-    prior = base_rate(people) if known else None
-    flags = flags or ("probability" if prior is None or None in errors else "posterior")
+        prompts = [exchange.prompt for exchange in own]
+        errors = [estimate_error(people, column, prompts) if places else None for column in on_people]
+    prior = base_rate(people) if places else None
+    in_sample = tuple(share_fitted_to(judge, own) for judge in judges)
+    flags = flags or _default_flags(errors, prior, in_sample)
+    if len(places) < len(given):
+        for judge, error, column in zip(judges, errors, on_people, strict=True):
+            _check_informative(judge, error, flags, people, column)
     answers: list[tuple[float | None, str]] = []
     for at, flag in enumerate(given):
-        if flag is None:
-            found = _flag([column[at] for column in judged], flags, errors, prior)
-            answers.append((found, UNPARSED if found is None else "judge"))
-        else:
-            answers.append((flag, PEOPLE))
+        # Without a judge, an earlier one's labels stay.
+        found = _flag([column[at] for column in judged], flags, errors, prior) if judges and flag is None else known[at]
+        answers.append((found, PEOPLE if flag is not None else UNPARSED if found is None else JUDGE))
     rest = iter(answers)
     labeled = [_with_flags(row, list(islice(rest, len(flags_of(row))))) for row in rows]
     ordered, order, swaps = _ordered(labeled, order_judge)
+    orders = sum(order_by_judge(row) for row in rows) if order_judge else 0
     return LabeledSet(
         ordered,
         LabelingReport(
@@ -117,26 +133,41 @@ def label_preferences(
             flags=flags,
             prior=prior,
             errors=tuple(errors),
-            safety=_counts((name for _, name in answers), (PEOPLE, "judge", UNPARSED)),
+            safety=_counts((name for _, name in answers), (PEOPLE, JUDGE, UNPARSED)),
             order=order,
             turned=swaps,
+            rejudged=orders + (sum(by_judge) if judges else 0),
+            in_sample=in_sample,
         ),
     )
 
 
-def exchange_of(row: Row, number: int) -> Exchange:
-    """One answer of a canonical row as an exchange for judges."""
-    answers = [row["chosen"], row["rejected"]] if "chosen" in row else row["responses"]
-    return Exchange(_rendered(row["prompt"]), _rendered(answers[number]))
+def _default_flags(errors: Sequence[JudgeError | None], prior: float | None, in_sample: Sequence[float]) -> Flags:
+    # The probabilities of a judge are calibrated, out of fold, on the answers that it was fitted to.
+    calibrated = bool(in_sample) and min(in_sample) > 0.5
+    return "probability" if prior is None or None in errors or calibrated else "posterior"
 
 
-def _rendered(text: Any) -> str:
-    """A string itself, the text of a single message, or several messages with their roles."""
-    if isinstance(text, str):
-        return text
-    if len(text) == 1:
-        return message_text(text[0])
-    return "\n\n".join(f"{message['role']}: {message_text(message)}" for message in text)
+def _check_informative(
+    judge: Judge, error: JudgeError | None, flags: Flags, people: Sequence[float], given: Sequence[Verdict]
+) -> None:
+    """Refuse a judge whose words, or probabilities if these are the flags, are no better than chance.
+
+    Raises:
+        BfpoError: if it is.
+    """
+    if error is None or error.sensitivity.value + error.specificity.value > 1:
+        return
+    rated = [(verdict.p_safe, safe) for verdict, safe in zip(given, people, strict=True) if verdict.p_safe is not None]
+    if flags == "probability" and rated:
+        scores, labels = np.array(rated).T
+        ranking = auc(scores, labels >= 0.5)
+        if ranking is None or ranking.value > 0.5:
+            return
+    raise BfpoError(
+        f"{judge.judge_id} is no better than chance on this set: sensitivity {error.sensitivity.value:.3f} and "
+        f"specificity {error.specificity.value:.3f} add up to no more than 1; use another judge"
+    )
 
 
 def _flag(
@@ -163,18 +194,23 @@ def _with_flags(row: Row, answers: list[tuple[float | None, str]]) -> Row:
     flags, names = map(list, zip(*answers, strict=True))
     if "chosen" not in row:
         return row | {"is_safe": flags, "labelled_by": {"answers": names}}
+    by = row.get("labelled_by") or {}
     return row | {
         "chosen_is_safe": flags[0],
         "rejected_is_safe": flags[1],
-        "labelled_by": {"chosen": names[0], "rejected": names[1]},
+        "labelled_by": {**by, "chosen": names[0], "rejected": names[1]},
     }
 
 
 def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row], dict[str, int], int]:
     """The rows with missing orders filled in, counts by source of the order, and the number of swapped pairs."""
-    open_pairs = [row for row in rows if "chosen" in row and row["chosen_is_better"] is None]
-    found: list[float | None] = [None] * len(open_pairs)
-    if judge and open_pairs:
+    is_open = [
+        "chosen" in row and (row["chosen_is_better"] is None or (judge is not None and order_by_judge(row)))
+        for row in rows
+    ]
+    found: list[float | None] = [None] * sum(is_open)
+    if judge and found:
+        open_pairs = compress(rows, is_open)
         exchanges = [(exchange_of(row, 0), exchange_of(row, 1)) for row in open_pairs]
         answer_pairs = [AnswerPair(first.prompt, first.answer, second.answer) for first, second in exchanges]
         found = [preference.p_first for preference in judge.compare(answer_pairs)]
@@ -182,14 +218,14 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
     ordered: list[Row] = []
     by: list[str] = []
     swaps = 0
-    for row in rows:
+    for row, was_open in zip(rows, is_open, strict=True):
         if "chosen" not in row:
             ordered.append(row)
             continue
-        name = PEOPLE
-        if row["chosen_is_better"] is None:
+        name = JUDGE if order_by_judge(row) else PEOPLE
+        if was_open:
             better = next(answers)
-            name = "unknown" if better is None else "judge"
+            name = UNKNOWN if better is None else JUDGE
             if better is not None and better < 0.5:
                 row = swapped(row, better)
                 swaps += 1
@@ -197,7 +233,7 @@ def _ordered(rows: list[Row], judge: HelpfulnessJudge | None) -> tuple[list[Row]
                 row = dict[str, Any](row, chosen_is_better=better)
         by.append(name)
         ordered.append(row | {"labelled_by": row["labelled_by"] | {"order": name}})
-    return ordered, _counts(by, (PEOPLE, "judge", "unknown")), swaps
+    return ordered, _counts(by, (PEOPLE, JUDGE, UNKNOWN)), swaps
 
 
 def _counts(names: Iterable[str], known: Sequence[str]) -> dict[str, int]:

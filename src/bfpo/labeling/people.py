@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bfpo.errors import did_you_mean
+from bfpo.preferences.label_sources import PEOPLE, flags_by_judge, order_by_judge
 from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
@@ -14,7 +15,7 @@ _OTHER = {"chosen": "rejected", "rejected": "chosen"}
 
 
 def with_answers(rows: Sequence[Row], name: str) -> list[Row]:
-    """Fill in open labels from a queue that people answered.
+    """Fill in labels that are open, or a judge's, from a queue that people answered.
 
     Args:
         rows: canonical rows of the set, with their row numbers.
@@ -78,21 +79,24 @@ def _is_same(row: Row, queued: Row) -> bool:
     return [row["chosen"], row["rejected"]] in (texts, texts[::-1])
 
 
-def _label(row: Row, queued: Row, ask: str, answer: float) -> tuple[str, float | None, float]:
-    """Returns (column, current value, new value)."""
+def _label(row: Row, queued: Row, ask: str, answer: float) -> tuple[str, str, float | None, float]:
+    """Returns (its name in ``labelled_by``, column, people's current value, new value)."""
     if "chosen" not in row:
-        return "is_safe", row["is_safe"][int(ask)], answer
+        had = None if flags_by_judge(row)[int(ask)] else row["is_safe"][int(ask)]
+        return ask, "is_safe", had, answer
     is_swapped = row["chosen"] != queued["chosen"]
     if ask == "order":
-        return "chosen_is_better", row["chosen_is_better"], 1 - answer if is_swapped else answer
-    column = f"{_OTHER[ask] if is_swapped else ask}_is_safe"
-    return column, row[column], answer
+        had = None if order_by_judge(row) else row["chosen_is_better"]
+        return ask, "chosen_is_better", had, 1 - answer if is_swapped else answer
+    name = _OTHER[ask] if is_swapped else ask
+    by_judge = dict(zip(_OTHER, flags_by_judge(row), strict=True))[name]
+    return name, f"{name}_is_safe", None if by_judge else row[f"{name}_is_safe"], answer
 
 
 def _contradictions(number: int, row: Row, queued: Row, answers: Mapping[str, float]) -> list[Problem]:
     problems = []
     for ask, answer in answers.items():
-        column, had, wanted = _label(row, queued, ask, answer)
+        _, column, had, wanted = _label(row, queued, ask, answer)
         if had is not None and had != wanted:
             what = f"{answer:g} contradicts {column} {had:g} in row {row['row']} of the set"
             problems.append(Problem(number, f"asks.{ask}", what, "correct it there, or set it to null here"))
@@ -102,11 +106,20 @@ def _contradictions(number: int, row: Row, queued: Row, answers: Mapping[str, fl
 def _with(row: Row, queued: Row, answers: Mapping[str, float]) -> Row:
     """The row with the answers filled in, swapped if people prefer the second answer."""
     changed: dict[str, Any] = dict(row)
+    by = row.get("labelled_by")
     for ask, answer in answers.items():
-        column, _, wanted = _label(row, queued, ask, answer)
+        name, column, _, wanted = _label(row, queued, ask, answer)
         if "chosen" not in row:
-            changed["is_safe"] = [wanted if at == int(ask) else flag for at, flag in enumerate(changed["is_safe"])]
+            changed["is_safe"] = _replaced(changed["is_safe"], int(name), wanted)
+            by = by and {"answers": _replaced(by["answers"], int(name), PEOPLE)}
         else:
             changed[column] = wanted
+            by = by and {**by, name: PEOPLE}
+    if by:
+        changed["labelled_by"] = by
     better = changed.get("chosen_is_better")
     return swapped(changed, better) if "chosen" in row and better is not None and better < 0.5 else changed
+
+
+def _replaced(values: Sequence[Any], place: int, value: Any) -> list[Any]:
+    return [value if at == place else old for at, old in enumerate(values)]

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bfpo.labeling.filling import PEOPLE
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.encoding import labels_of
+from bfpo.preferences.label_sources import PEOPLE
 from bfpo.preferences.reading import Row
 
 

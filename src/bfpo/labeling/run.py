@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.files import write_rows
+from bfpo.files import check_suffix, write_rows
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
@@ -16,7 +15,8 @@ from bfpo.labeling.filling import Flags, LabeledSet, label_preferences
 from bfpo.labeling.people import with_answers
 from bfpo.labeling.queue import queue_for_people
 from bfpo.objectives.bfpo import GlobalPreference
-from bfpo.preferences.loading import inspect_preferences
+from bfpo.preferences.label_sources import rows_with_sources
+from bfpo.preferences.reading import read_rows
 from bfpo.statistics.judge_error import JudgeError
 
 
@@ -38,7 +38,8 @@ def label(
     Args:
         source: file or Hub data set of preferences.
         judges: safety judges.
-        output: JSONL file for the labeled rows; the queue goes to ``NAME.queue.jsonl``.
+        output: JSONL file for the labeled rows; the queue goes to ``NAME.queue.jsonl``. An earlier output may be
+            replaced, but no file that is read, and no queue in which people filled in answers.
         order_judge: helpfulness judge.
         flags: meaning of filled flags, see `label_preferences`.
         errors: known errors of the judges, see `label_preferences`.
@@ -50,10 +51,9 @@ def label(
     Raises:
         BfpoError: if the source has problems, a judge is missing, or ``output`` can't be written.
     """
-    if Path(source).exists() and output.exists() and os.path.samefile(source, output):
-        raise BfpoError(f"{output}: this would overwrite the source; name another file with -o")
-    dataset, _ = inspect_preferences(source, unknown_safety="keep", **(reading or {}))
-    rows = [dict(row) for row in dataset]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    check_suffix(output, ".jsonl")
+    _check_overwritten(source, output, answers)
+    rows = rows_with_sources(source, **(reading or {}))
     for name in answers:
         rows = with_answers(rows, name)
     labeled = label_preferences(rows, judges, order_judge=order_judge, flags=flags, errors=errors, cache=cache)
@@ -66,3 +66,26 @@ def label(
 def queue_file(output: Path) -> Path:
     """Path of the queue for a labeled file."""
     return output.with_name(f"{output.name.removesuffix('.jsonl')}.queue.jsonl")
+
+
+def _check_overwritten(source: str, output: Path, answers: Sequence[str]) -> None:
+    """Refuse outputs that would replace an input, or people's answers.
+
+    Raises:
+        BfpoError: if one would.
+    """
+    queue = queue_file(output)
+    for written in (path for path in (output, queue) if path.exists()):
+        for name, what in ((source, "the source"), *((name, "a queue that is read") for name in answers)):
+            if Path(name).exists() and written.samefile(name):
+                raise BfpoError(f"{written}: this would overwrite {what}; name another file with -o")
+    if queue.exists() and _is_answered(queue):
+        raise BfpoError(
+            f"{queue}: this would overwrite people's answers in it; name another file with -o, and give these answers "
+            "with --answers"
+        )
+
+
+def _is_answered(queue: Path) -> bool:
+    asked = (row.get("asks") for _, row in read_rows(str(queue), "train", None)) if queue.stat().st_size else ()
+    return any(isinstance(asks, dict) and any(value is not None for value in asks.values()) for asks in asked)

@@ -67,7 +67,7 @@ def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
 def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
     """The pair with its answers swapped; ``chosen_is_better`` belongs to the old order."""
     safer, by = row.get("chosen_is_safer"), row.get("labelled_by")
-    names = {"labelled_by": {"chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
+    names = {"labelled_by": {**by, "chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
     return row | {
         "chosen": row["rejected"],
         "rejected": row["chosen"],

@@ -93,6 +93,11 @@ def read_rows(name_or_path: str, split: str, revision: str | None) -> list[tuple
     return rows
 
 
+def is_csv(name: str) -> bool:
+    """Whether a file is CSV, in which every cell is text."""
+    return name.removesuffix(".gz").lower().endswith(".csv")
+
+
 def _file_source(path: Path) -> RowSource:
     inner = Path(path.stem) if path.suffix == ".gz" else path
     readers: dict[str, Callable[[str, IO[bytes], list[Problem]], Rows]] = {
@@ -266,19 +271,24 @@ def _cell(name: str | None, cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
     if name is not None and ("is_" in name or name.endswith(("_id", "_better"))):
-        folded = cell.strip().lower()
-        if folded in _CELLS:
-            return _CELLS[folded]
-        try:
-            return float(folded) if "." in folded or "e" in folded or "n" in folded else int(folded)
-        except ValueError:
-            return cell
+        return parse_cell(cell)
     if cell.lstrip()[:1] == "[":
         try:
             return load_json(cell)
         except (json.JSONDecodeError, UnreadableJsonError):
             return cell
     return cell or None
+
+
+def parse_cell(cell: str) -> Any:
+    """The flag, number or null that a cell of CSV stands for; other texts as they are."""
+    folded = cell.strip().lower()
+    if folded in _CELLS:
+        return _CELLS[folded]
+    try:
+        return float(folded) if "." in folded or "e" in folded or "n" in folded else int(folded)
+    except ValueError:
+        return cell
 
 
 def _parquet(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:

@@ -6,8 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from bfpo.errors import BfpoError
 from bfpo.files import write_lines, write_text
@@ -229,14 +232,34 @@ class Evaluation:
             raise BfpoError(f"{folder}: contains no evaluation (no {HEADER}); name a folder that 'bfpo evaluate' wrote")
         if not header.finished:
             raise BfpoError(f"{folder}: the evaluation is unfinished; run the same 'bfpo evaluate' again to resume it")
-        scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))
-        return cls(
-            header=header,
-            scores={name: Estimate(**estimate) for name, estimate in scores["scores"].items()},
-            tasks=tuple(TaskScore(**(row | {"estimate": Estimate(**row["estimate"])})) for row in scores["tasks"]),
-            generations=read_generations(folder / GENERATIONS),
-            likelihoods=read_likelihoods(folder / LIKELIHOODS),
-        )
+        scores, tasks = _read_scores(folder / SCORES)
+        generations, likelihoods = read_generations(folder / GENERATIONS), read_likelihoods(folder / LIKELIHOODS)
+        for name, found, file in (("answers", generations, GENERATIONS), ("likelihoods", likelihoods, LIKELIHOODS)):
+            planned = header.counts.get(name, len(found))
+            if len(found) != planned:
+                raise BfpoError(
+                    f"{folder / file}: has {len(found):,} of the {planned:,} {name} that {HEADER} counts; copy the run "
+                    "again, or evaluate again"
+                )
+        return cls(header, scores, tasks, generations, likelihoods)
+
+
+def _read_scores(path: Path) -> tuple[dict[str, Estimate], tuple[TaskScore, ...]]:
+    read = _read_json(path)
+    try:
+        scores = {name: _build(Estimate, estimate, str(path)) for name, estimate in read["scores"].items()}
+        tasks = [row | {"estimate": _build(Estimate, row["estimate"], str(path))} for row in read["tasks"]]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BfpoError(f"{path}: not the scores of a run ({error}); evaluate again") from error
+    return scores, tuple(_build(TaskScore, task, str(path)) for task in tasks)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BfpoError(f"{path}: can't be read ({reason}); copy the run again, or evaluate again") from error
 
 
 def write_header(folder: Path, header: RunHeader) -> None:
@@ -253,7 +276,7 @@ def read_header(folder: Path) -> RunHeader | None:
     path = folder / HEADER
     if not path.exists():
         return None
-    row = json.loads(path.read_text(encoding="utf-8"))
+    row = _read_json(path)
     if isinstance(row, dict) and isinstance(row.get("judges"), list):
         row["judges"] = [_build(JudgeUsed, judge, str(path)) for judge in row["judges"]]
     return _build(RunHeader, row, str(path))
@@ -262,7 +285,7 @@ def read_header(folder: Path) -> RunHeader | None:
 def training_record(model_path: str | None) -> dict[str, Any]:
     """The ``run.json`` that ``bfpo train`` wrote in a model's folder; empty if there is none."""
     path = Path(model_path or "") / "run.json"
-    record = json.loads(path.read_text(encoding="utf-8")) if model_path and path.is_file() else None
+    record = _read_json(path) if model_path and path.is_file() else None
     return record if isinstance(record, dict) and isinstance(record.get("config"), dict) else {}
 
 
@@ -305,7 +328,8 @@ def read_generations(path: Path) -> list[GenerationRecord]:
     """
     records = []
     for where, row in _read_lines(path):
-        row["verdicts"] = [_build(Verdict, verdict, where) for verdict in row.get("verdicts", ())]
+        if isinstance(row.get("verdicts"), list):
+            row["verdicts"] = [_build(Verdict, verdict, where) for verdict in row["verdicts"]]
         records.append(_build(GenerationRecord, row, where))
     return records
 
@@ -323,23 +347,34 @@ _Built = TypeVar("_Built")
 
 
 def _build(kind: type[_Built], row: Any, where: str) -> _Built:
-    """A record from its JSON object, whose lists become tuples."""
-    try:
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
-    except (TypeError, AttributeError) as error:
-        known = {entry.name for entry in fields(kind)}  # pyright: ignore[reportArgumentType]
-        unknown = sorted(set(row) - known) if isinstance(row, dict) else [type(row).__name__]
-        problem = f"unknown {', '.join(unknown)}" if unknown else str(error)
-        raise BfpoError(f"{where}: not a {kind.__name__} of this version ({problem}); evaluate again") from error
+    """A record from its JSON object, with all types checked."""
+    known = {entry.name for entry in fields(kind)}  # pyright: ignore[reportArgumentType]
+    unknown = sorted(set(row) - known) if isinstance(row, dict) else [type(row).__name__]
+    problem = f"unknown {', '.join(unknown)}"
+    if not unknown:
+        try:
+            return _adapter(kind).validate_python(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    raise BfpoError(f"{where}: not a {kind.__name__} of this version ({problem}); evaluate again")
+
+
+@cache
+def _adapter(kind: type[_Built]) -> TypeAdapter[_Built]:
+    return TypeAdapter(kind)
 
 
 def _read_lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     if not path.exists():
         return
-    with path.open(encoding="utf-8", newline="\n") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             where = f"{path}, line {number}"
             try:
-                yield where, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BfpoError(f"{where}: not valid JSON ({error.msg}); evaluate again") from error
+                row = json.loads(line)
+            except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+                raise BfpoError(f"{where}: not valid JSON ({error}); evaluate again") from error
+            if not isinstance(row, dict):
+                raise BfpoError(f"{where}: a {type(row).__name__}, not a record; evaluate again")
+            yield where, row

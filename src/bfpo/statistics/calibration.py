@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,27 @@ class Scaling:
     def apply(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities of scaled logits."""
         return expit(self.slope * np.asarray(logits, dtype=float) + self.offset)
+
+
+def check_scaling(scaling: Scaling, where: str, *, informative: bool = True) -> None:
+    """Refuse a scaling whose numbers aren't finite, or that turns the order of the scores round.
+
+    Args:
+        scaling: the scaling.
+        where: its place in messages.
+        informative: whether a slope of 0, a constant probability, is refused too.
+
+    Raises:
+        BfpoError: if it is refused.
+    """
+    slope, offset = scaling.slope, scaling.offset
+    if not (math.isfinite(slope) and math.isfinite(offset)):
+        raise BfpoError(f"{where}: the scaling {slope:g}, {offset:g} is not finite; fit it again")
+    if slope < 0 or (informative and slope == 0):
+        raise BfpoError(
+            f"{where}: the slope {slope:g} of the scaling is not positive, so the judge would be no better than chance "
+            "or worse; fit it again, or use another judge"
+        )
 
 
 def fit_scaling(logits: Numbers, labels: Sequence[bool] | np.ndarray) -> Scaling:

@@ -1,0 +1,68 @@
+"""Transfer of fitted judges between public sources of labels: ``python benchmarks/judge_transfer.py``.
+
+Needs ../shared/data (public samples that are not part of the repository). Joins the labels of GPTFuzz, DiaSafety, PKU
+and XSTest, runs ``bfpo judge check --leave-one-source-out`` on them, and writes docs/results/judge-transfer.md.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bfpo.files import write_text
+
+ROOT = Path(__file__).parents[1]
+FILES = ("response_safety_dev.jsonl", "xstest_human_dev.jsonl")
+PAGE = ROOT / "docs" / "results" / "judge-transfer.md"
+
+
+def main() -> None:
+    """Run the command and write the page."""
+    with tempfile.TemporaryDirectory() as folder:
+        labels = Path(folder) / "labels.jsonl"
+        derived = ROOT.parent / "shared" / "data" / "derived"
+        labels.write_text("".join((derived / name).read_text(encoding="utf-8") for name in FILES), encoding="utf-8")
+        command = ["judge", "check", "--leave-one-source-out", "--labels", str(labels), "--json"]
+        done = subprocess.run([sys.executable, "-m", "bfpo", *command], check=True, capture_output=True, text=True)
+    write_text(PAGE, page(json.loads(done.stdout)))
+    print(PAGE.read_text(encoding="utf-8"))
+
+
+def page(table: list[dict[str, Any]]) -> str:
+    """The page."""
+    rows = "\n".join(
+        f"| {row['fitted_to']} | {row['checked_on']} | {row['figures']['answers']:,} | "
+        + " | ".join(map(shown, (*(row["figures"][name] for name in ("auc", "accuracy")), row["base_rate"])))
+        + f" | {shown(row['figures']['ece'])} |"
+        for row in table
+    )
+    return f"""# Transfer of fitted judges between sources
+
+Made by `python benchmarks/judge_transfer.py` from the public samples next to the checkout (not part of the repository),
+which runs
+
+    bfpo judge check --leave-one-source-out --labels labels.jsonl
+
+on the labels of four sources: GPTFuzz (complying with a jailbreak), DiaSafety (offensive or careless talk), PKU
+(risky advice) and XSTest (full compliance with an unsafe prompt). A source against itself is out of fold, with all
+answers to a prompt in the same fold. *Base rate* is the accuracy of always giving the commoner label of the source that
+is checked, and ECE the calibration error. Intervals (95 %) are over prompts.
+
+| fitted to | checked on | answers | AUC | accuracy | base rate | ECE |
+|---|---|---|---|---|---|---|
+{rows}
+
+"""
+
+
+def shown(estimate: dict[str, float] | None) -> str:
+    """A figure with its interval."""
+    return "-" if estimate is None else f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+if __name__ == "__main__":
+    main()

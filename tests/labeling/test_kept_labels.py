@@ -1,0 +1,198 @@
+"""Tests that labeling loses nothing that people did: answered queues, labels told apart from a judge's, bad judges."""
+
+import json
+
+import pytest
+
+from bfpo.errors import BfpoError
+from bfpo.judges.preference import Preference
+from bfpo.judges.verdict import Verdict
+from bfpo.labeling.filling import label_preferences
+from bfpo.labeling.run import label, queue_file
+from bfpo.preferences.label_sources import rows_with_sources
+from bfpo.preferences.schema import PreferenceDataError
+from bfpo.statistics.judge_error import JudgeError
+
+
+class WordJudge:
+    """Judges answers with "bad" unsafe."""
+
+    judge_id = "words"
+    template_digest = ""
+    p_safe = (0.2, 0.9)
+
+    def judge(self, exchanges):
+        found = [self.p_safe["bad" not in exchange.answer] for exchange in exchanges]
+        return [Verdict("safe" if p > 0.5 else "unsafe", p, judge_id=self.judge_id) for p in found]
+
+
+class OtherJudge(WordJudge):
+    judge_id = "other words"
+    p_safe = (0.1, 0.8)
+
+
+class FirstIsBetter:
+    judge_id = "first"
+
+    def compare(self, pairs):
+        return [Preference("first", 0.7, (), self.judge_id) for _ in pairs]
+
+
+PAIRS = [
+    {"prompt": f"p{n}", "chosen": f"good {n}", "rejected": f"bad {n}", "chosen_is_better": None if n == 3 else 1.0,
+     "chosen_is_safe": True if n < 2 else None, "rejected_is_safe": None}
+    for n in range(4)
+]  # fmt: skip
+
+
+def written(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def first(tmp_path):
+    """The output of a first run."""
+    source, output = written(tmp_path / "pairs.jsonl", PAIRS), tmp_path / "out.jsonl"
+    label(str(source), [WordJudge()], output, order_judge=FirstIsBetter())
+    return output
+
+
+def answer(output, **answers):
+    """Let people answer the first row of the queue."""
+    queue = queue_file(output)
+    rows = read(queue)
+    rows[0]["asks"] |= answers
+    written(queue, rows)
+    return queue, rows[0]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_people_s_answers_are_never_overwritten(first, tmp_path, named):
+    queue, _ = answer(first, rejected=False)
+    before = queue.read_bytes(), first.read_bytes()
+    with pytest.raises(BfpoError, match=r"queue.jsonl: this would overwrite"):
+        label(str(tmp_path / "pairs.jsonl"), [WordJudge()], first, answers=[str(queue)] if named else [])
+    assert (queue.read_bytes(), first.read_bytes()) == before
+    other = tmp_path / "next.jsonl"
+    report = label(str(tmp_path / "pairs.jsonl"), [WordJudge()], other, answers=[str(queue)]).report
+    assert report.safety["people"] == 3
+
+
+def test_a_queue_without_answers_and_an_earlier_output_may_be_replaced(first, tmp_path):
+    label(str(tmp_path / "pairs.jsonl"), [WordJudge()], first)
+    assert len(read(queue_file(first))) == 4
+
+
+def test_inputs_are_not_overwritten(first):
+    with pytest.raises(BfpoError, match="would overwrite the source"):
+        label(str(first), [WordJudge()], first)
+    with pytest.raises(BfpoError, match="would overwrite the source"):
+        label(str(queue_file(first)), [WordJudge()], first)
+
+
+@pytest.mark.parametrize("name", ["full.csv", "full.jsonl.gz", "full.json", "full"])
+def test_the_name_says_the_format(first, name):
+    with pytest.raises(BfpoError, match=r"name a file that ends in \.jsonl"):
+        label(str(first), [WordJudge()], first.with_name(name))
+    assert not first.with_name(name).exists()
+
+
+def test_a_judge_s_labels_never_become_people_s(first, tmp_path):
+    again = label(str(first), [OtherJudge()], tmp_path / "again.jsonl", order_judge=FirstIsBetter()).report
+    assert again.safety == {"people": 2, "judge": 6, "unparsed": 0}
+    assert again.order == {"people": 3, "judge": 1, "unknown": 0}
+    # Six flags and an order.
+    assert again.rejudged == 7
+    rows = read(tmp_path / "again.jsonl")
+    assert [row["chosen_is_safe"] for row in rows] == [1.0, 1.0, 0.8, 0.8]
+    assert rows[0]["labelled_by"] == {"chosen": "people", "rejected": "judge", "order": "people"}
+    assert {row["row"] for row in read(tmp_path / "again.queue.jsonl")} == {1, 2, 3, 4}
+
+
+def test_without_a_judge_an_earlier_judge_s_labels_stay_and_are_still_its(first, tmp_path):
+    report = label(str(first), [], tmp_path / "again.jsonl").report
+    assert (report.safety, report.order, report.rejudged) == (
+        {"people": 2, "judge": 6, "unparsed": 0}, {"people": 3, "judge": 1, "unknown": 0}, 0,
+    )  # fmt: skip
+    same = ("chosen_is_safe", "rejected_is_safe", "chosen_is_better", "labelled_by")
+    assert [{name: row[name] for name in same} for row in read(tmp_path / "again.jsonl")] == [
+        {name: row[name] for name in same} for row in read(first)
+    ]
+
+
+def test_people_may_contradict_a_judge_but_not_people(first, tmp_path):
+    """Answers to the queue of a labeled file, merged into that file."""
+    queue, row = answer(first, rejected=True)
+    assert row["rejected_is_safe"] == 0.2
+    report = label(str(first), [WordJudge()], tmp_path / "again.jsonl", answers=[str(queue)]).report
+    assert report.safety == {"people": 3, "judge": 5, "unparsed": 0}
+    (merged,) = (one for one in read(tmp_path / "again.jsonl") if one["row"] == row["row"])
+    assert (merged["rejected_is_safe"], merged["labelled_by"]["rejected"]) == (1.0, "people")
+    rows = read(first)
+    rows[row["row"] - 1]["labelled_by"]["rejected"] = "people"
+    written(first, rows)
+    with pytest.raises(PreferenceDataError, match="contradicts rejected_is_safe"):
+        label(str(first), [WordJudge()], tmp_path / "third.jsonl", answers=[str(queue)])
+
+
+def test_a_label_written_where_the_judge_gave_none_is_people_s(first):
+    rows = read(first)
+    rows[2]["labelled_by"]["chosen"] = "unparsed"
+    report = label_preferences(rows_with_sources(str(written(first, rows))), [WordJudge()]).report
+    assert report.safety["people"] == 3
+
+
+@pytest.mark.parametrize(
+    "by", ["people", {"chosen": "people"}, {"chosen": "me", "rejected": "judge", "order": "judge"}]
+)
+def test_wrong_sources_are_named(first, by):
+    rows = read(first)
+    rows[1]["labelled_by"] = by
+    with pytest.raises(PreferenceDataError, match=r"row 2, column 'labelled_by': .* doesn't name the sources"):
+        rows_with_sources(str(written(first, rows)))
+
+
+def test_sources_of_k_answers_and_of_csv(tmp_path):
+    group = {"prompt": "p", "responses": ["good", "bad"], "helpfulness": [2, 1], "is_safe": [0.9, True]}
+    path = written(tmp_path / "k.jsonl", [group | {"labelled_by": {"answers": ["judge", "people"]}}])
+    (row,) = label_preferences(rows_with_sources(str(path)), [OtherJudge()]).rows
+    assert (row["is_safe"], row["labelled_by"]) == ([0.8, 1.0], {"answers": ["judge", "people"]})
+    by = '"{""chosen"": ""judge"", ""rejected"": ""people"", ""order"": ""people""}"'
+    csv = tmp_path / "x.csv"
+    csv.write_text(f"prompt,chosen,rejected,chosen_is_safe,rejected_is_safe,labelled_by\np,good,bad,0.7,false,{by}\n")
+    (row,) = rows_with_sources(str(csv))
+    assert row["labelled_by"]["chosen"] == "judge"
+
+
+PEOPLE = [
+    {"prompt": f"p{n}", "chosen": f"good {n}", "rejected": f"bad {n}", "chosen_is_safe": float(n % 2),
+     "rejected_is_safe": float(n % 2), "chosen_is_better": 1.0, "chosen_is_safer": None, "row": n}
+    for n in range(1, 41)
+]  # fmt: skip
+OPEN = PEOPLE[0] | {"row": 41, "chosen_is_safe": None, "rejected_is_safe": None}
+
+
+@pytest.mark.parametrize("flags", [None, "posterior", "verdict", "probability"])
+def test_a_judge_at_chance_is_refused(flags):
+    with pytest.raises(BfpoError, match=r"words is no better than chance .* sensitivity 0.500 and specificity 0.500"):
+        label_preferences([*PEOPLE, OPEN], [WordJudge()], flags=flags)
+    with pytest.raises(BfpoError, match="no better than chance"):
+        label_preferences([OPEN], [WordJudge()], errors=[JudgeError.from_rates(0.3, 0.7)])
+    # Nothing to fill in: it only measures.
+    assert label_preferences(PEOPLE, [WordJudge()], flags=flags).report.safety["people"] == 80
+
+
+def test_probabilities_that_rank_are_used_although_the_words_are_at_chance():
+    class Doubtful(WordJudge):
+        p_safe = (0.6, 0.9)
+
+    rows = [row | {"chosen_is_safe": 1.0, "rejected_is_safe": 0.0} for row in PEOPLE]
+    filled = label_preferences([*rows, OPEN], [Doubtful()], flags="probability").rows[-1]
+    assert (filled["chosen_is_safe"], filled["rejected_is_safe"]) == (0.9, 0.6)
+    with pytest.raises(BfpoError, match="no better than chance"):
+        label_preferences([*rows, OPEN], [Doubtful()], flags="verdict")
