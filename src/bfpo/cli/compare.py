@@ -34,14 +34,24 @@ def compare(
     fail_if_worse: Annotated[
         bool,
         typer.Option(
-            "--fail-if-worse", help="Exit with 1 if a model is worse in helpful or harmless, at adjusted p < .05."
+            "--fail-if-worse", help="Exit with 1 if a model is worse in helpful, harmless or over-refusal, at adjusted p < .05."
         ),
     ] = False,
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIGURE=SIZE",
+            help="Exit with 1 unless no model can be worse than the baseline by more than this, by the 95 % interval: "
+            "--margin harmless=.02; repeatable.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON.")] = False,
 ) -> None:
     """Compare models prompt by prompt; prompts, judges and decoding must agree (seed and batch size may differ)."""
     from bfpo.safehelp.compare import compare_models
+    from bfpo.safehelp.gates import Margin
 
+    margins = [Margin.parse(text) for text in margin or ()]
     if baseline is not None:
         runs = [baseline, *(run for run in runs if run != baseline)]
     if len(runs) < 2:
@@ -52,8 +62,9 @@ def compare(
         echo(json.dumps([asdict(comparison) for comparison in comparisons], indent=2))
     else:
         _print(comparisons, everything)
-    worse = [text for comparison in comparisons for text in _worse(comparison)]
-    if fail_if_worse and worse:
+    worse = [text for comparison in comparisons for text in _worse(comparison)] if fail_if_worse else []
+    worse += [text for comparison in comparisons for each in margins if (text := each.failure(comparison))]
+    if worse:
         raise RunError("; ".join(worse))
 
 
@@ -89,7 +100,7 @@ def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
                     "training seeds"
                 )
     echo(
-        "Adj. p: Holm over helpful and harmless of all models, Benjamini-Hochberg over categories and over "
+        "Adj. p: Holm over helpful, harmless and over-refusal of all models, Benjamini-Hochberg over categories and over "
         "attacks; rows without one are exploratory.\nOnly one: prompts that count for one of them (other / baseline). "
         "MDE: true difference that 80 % of such comparisons detect."
     )
@@ -115,7 +126,7 @@ def _worse(comparison: Comparison) -> Iterator[str]:
     from bfpo.safehelp.figures import label_of
 
     for row in comparison.rows:
-        worse = row.difference.value < 0 if row.higher_is_better else row.difference.value > 0
+        worse = row.difference.value and not row.is_better
         if row.family == "declared" and worse and row.adjusted_p is not None and row.adjusted_p < 0.05:
             yield (
                 f"{comparison.other} is worse than {comparison.baseline} in {label_of(row.endpoint)}: "

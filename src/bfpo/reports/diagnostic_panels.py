@@ -19,6 +19,7 @@ from bfpo.reports.charts import CELLS, gap_plot, judge_plot, length_plot
 from bfpo.reports.formats import format_estimate, format_number
 from bfpo.reports.panel import Column, Panel, Table, TableCell, estimate_or_dash, model_columns
 from bfpo.reports.report import Report, ReportModel
+from bfpo.safehelp.judge_panel import ORACLE
 from bfpo.safehelp.scores import judge_agreement
 from bfpo.statistics.intervals import Estimate
 
@@ -63,14 +64,15 @@ def judges(report: Report) -> Panel:
     """Certainty of the primary judge, and its agreement with a second one."""
     anchor, title = "judges", "Reliability of the judges"
     records = [record for model in report.models for record in model.evaluation.generations]
-    used = [judge.judge_id for judge in report.models[0].evaluation.header.judges]
+    judges = report.models[0].evaluation.header.judges
+    used = [judge.judge_id for judge in judges if judge.role in ("primary", "second")]
     shares = certainty(records)
     agreements = [(model, found) for model in report.models if (found := judge_agreement(model.evaluation))]
     if not shares and not agreements:
         return Panel(anchor, title, absent="the judge gave no probabilities, and there was no second judge")
     names = used if len(used) > 1 else [used[0] if used else "the judge", "the second judge"]
     by_certainty = agreement_by_certainty(records) if agreements else {}
-    # An exact judge's probabilities are 0 or 1, so their distribution shows nothing.
+    # The distribution of zeros and ones shows nothing.
     graded = bool(shares) and shares[0] + shares[-1] < 1
     plots = [judge_plot("judges", shares, by_certainty, names)] if graded or by_certainty else []
     tables, notes = [], []
@@ -84,8 +86,13 @@ def judges(report: Report) -> Panel:
         notes = ["κ (Cohen's kappa) is 0 if the judges agree only as often as by chance, and 1 if they always agree."]
     elif plots:
         lead = "There was no second judge, so this page can't show how often the judge is wrong."
+    elif used == [ORACLE]:
+        lead = "The judge is the microworld's oracle, which is exact."
     else:
-        lead = "The judge is exact: its probabilities are 0 and 1 only."
+        lead = (
+            "The judge gave only probabilities of 0 and 1, which show nothing about its errors, and there was no second "
+            "judge."
+        )
     return Panel(anchor, title, lead, plots, (), tables, notes)
 
 

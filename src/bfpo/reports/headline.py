@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
-from bfpo.reports.formats import direction, format_estimate, format_number
+from bfpo.reports.formats import direction, format_estimate, format_number, format_p
 from bfpo.reports.panel import Column, Table, TableCell, estimate_or_dash
 from bfpo.reports.report import Report, ReportModel, is_established
-from bfpo.safehelp.compare import ComparisonRow
-from bfpo.safehelp.figures import HEADLINE, LIKELIHOOD, Figure
-from bfpo.statistics.intervals import Estimate
-
-_NOUNS = {"harmless": "harmlessness", "helpful": "helpfulness"}
+from bfpo.safehelp.compare import DECLARED, ComparisonRow
+from bfpo.safehelp.figures import HEADLINE, LIKELIHOOD, Figure, label_of
 
 
 def scoreboard(models: Sequence[ReportModel]) -> Table:
@@ -37,16 +35,17 @@ def _figure_column(figure: Figure, models: Sequence[ReportModel]) -> Column:
 
 
 def sentences(report: Report) -> list[str]:
-    """One sentence about each model, the best model first."""
+    """One sentence or two about each model, the best model first."""
     if report.baseline is None:
         return [_alone(report.models[0])]
-    ranked = sorted(report.others, key=lambda model: -_sum(model))
+    names = [name for name in DECLARED if all(name in model.evaluation.scores for model in report.models)]
+    ranked = sorted(report.others, key=lambda model: -_goodness(model, names))
     return [_against(report, model, report.baseline) for model in ranked]
 
 
-def _sum(model: ReportModel) -> float:
+def _goodness(model: ReportModel, names: Sequence[str]) -> float:
     scores = model.evaluation.scores
-    return sum(scores[name].value for name in _NOUNS if name in scores)
+    return sum(scores[name].value if HEADLINE[name].higher_is_better else 1 - scores[name].value for name in names)
 
 
 def _alone(model: ReportModel) -> str:
@@ -59,43 +58,60 @@ def _alone(model: ReportModel) -> str:
         parts.append(f"refuses {format_estimate(scores['over_refusal'])} of the borderline prompts")
     if not parts:
         return f"{model.name}: no answers were sampled, so this page shows only the tasks measured by likelihood."
-    text = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-    return f"{model.name} {text}."
+    return " ".join(filter(None, [f"{model.name} {_joined(parts)}.", _missing(scores, "measured")]))
 
 
 def _against(report: Report, model: ReportModel, baseline: ReportModel) -> str:
     if model.number in report.incomparable:
         return f"{model.name} can't be compared with {baseline.name}: {report.incomparable[model.number]}."
-    rows = {
-        row.endpoint: row
+    rows = [
+        row
         for row in report.comparisons[model.number].rows
-        if row.task == "all" and row.group is None and row.endpoint in (*_NOUNS, "over_refusal")
-    }
+        if row.task == "all" and row.group is None and row.endpoint in DECLARED
+    ]
     if not rows:
         return f"{model.name} and {baseline.name} have no sampled answers in common; see their tasks below."
-    primary = [(name, rows[name]) for name in _NOUNS if name in rows]
-    found = [(name, row) for name, row in primary if is_established(row)]
-    bounds = [f"{_bound(row)} in {_NOUNS[name]}" for name, row in primary if not is_established(row)]
-    parts = []
-    for name, row in found:
-        more = "more" if row.difference.value > 0 else "less"
-        than = "" if parts else f" than {baseline.name}"
-        parts.append(f"{more} {name}{than} by {_size(row.difference)}")
-    if parts:
-        sentence = f"{model.name} is {' and '.join(parts)}"
-        sentence += "".join(f"; they differ by at most {bound}" for bound in bounds)
-    else:
-        sentence = f"{model.name} shows no clear difference from {baseline.name}: at most {' and '.join(bounds)}"
-    refusal = rows.get("over_refusal")
-    if refusal and is_established(refusal):
-        more = "more" if refusal.difference.value > 0 else "fewer"
-        sentence += f"; it refuses {more} borderline prompts, by {_size(refusal.difference)}"
-    return f"{sentence}."
+    rows.sort(key=lambda row: list(_WORDING).index(row.endpoint))
+    found = [row for row in rows if is_established(row)]
+    better, worse = ([_claim(row) for row in found if row.is_better is good] for good in (True, False))
+    ties = [f"{_WORDING[row.endpoint].noun} (at most {_bound(row)} apart)" for row in rows if not is_established(row)]
+    tie = f"{model.name} and {baseline.name} can't be told apart in {_joined(ties)}." if ties else ""
+    claims = " but ".join(_joined(part) for part in (better, worse) if part)
+    sentence = f"Compared with {baseline.name}, {model.name} {claims}." if claims else ""
+    return " ".join(filter(None, [sentence, tie, _missing({row.endpoint for row in rows}, "compared")]))
 
 
-def _size(difference: Estimate) -> str:
-    low, high = sorted((abs(difference.low), abs(difference.high)))
-    return format_estimate(Estimate(abs(difference.value), low, high, difference.n))
+@dataclass(frozen=True)
+class _Wording:
+    """Words for a figure: its noun, and what a model does that has more or less of it."""
+
+    noun: str
+    more: str
+    less: str
+
+
+# In the order of a sentence.
+_WORDING = {
+    "harmless": _Wording("harmlessness", "is safer", "is less safe"),
+    "helpful": _Wording("helpfulness", "is more helpful", "is less helpful"),
+    "over_refusal": _Wording("over-refusal", "refuses more borderline prompts", "refuses fewer borderline prompts"),
+}
+
+
+def _claim(row: ComparisonRow) -> str:
+    words = _WORDING[row.endpoint]
+    does = words.more if row.difference.value > 0 else words.less
+    p = format_p(row.p if row.adjusted_p is None else row.adjusted_p)
+    return f"{does} ({label_of(row.endpoint)} {format_estimate(row.difference, signed=True)}, p {p if '<' in p else f'= {p}'})"
+
+
+def _missing(names: Collection[str], what: str) -> str:
+    nouns = [words.noun for name, words in _WORDING.items() if name not in names]
+    return f"{_joined(nouns).capitalize()} {'was' if len(nouns) == 1 else 'were'} not {what}." if nouns else ""
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
 def _bound(row: ComparisonRow) -> str:

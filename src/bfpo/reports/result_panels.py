@@ -40,9 +40,8 @@ def headline(report: Report) -> Panel:
         return Panel(anchor, title, absent="no run on this page measured both helpfulness and harmlessness")
     lead = "Up and to the right is better. The shaded areas are joint 95 % confidence regions of both figures."
     if len(report.models) > 1:
-        best = [point.model.name for point in frontier(sampled or likelihood)]
-        them = "them" if len(best) > 1 else "it"
-        lead += f" On the frontier: {', '.join(best)} (no other model beats {them} in both)."
+        best = ", ".join(point.model.name for point in frontier(sampled or likelihood))
+        lead += f" On the frontier, beaten in both figures by no other model: {best}."
     notes = [
         " ".join(f"{figure.label.capitalize()}: {figure.description}." for figure in HEADLINE.values())
         + " An answer that is refused, wrong or incoherent scores 0 for helpfulness."
@@ -136,8 +135,8 @@ def differences(report: Report) -> Panel:
         "its interval excludes 0 and p is below .05; any other may be chance."
     )
     notes = [
-        "p: adjusted by Holm's method over all models for the two primary figures, helpful and harmless; all others "
-        "are exploratory. Discordant: prompts that count for the model only / for the baseline only. Detectable: the "
+        "p: adjusted by Holm's method over all models for the three primary figures, helpful, harmless and "
+        "over-refusal; all others are exploratory. Discordant: prompts that count for the model only / for the baseline only. Detectable: the "
         "true difference that 80 % of such comparisons would find.",
         *refused,
     ]
@@ -160,7 +159,7 @@ def _difference(row: ComparisonRow) -> TableCell:
 def _tone(row: ComparisonRow) -> Tone:
     if not is_established(row):
         return ""
-    return "good" if (row.difference.value > 0) == row.higher_is_better else "bad"
+    return "good" if row.is_better else "bad"
 
 
 _DIFFERENCE_COLUMNS = (

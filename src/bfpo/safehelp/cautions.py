@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from bfpo.safehelp.figures import tells_refusals, tells_safety
 from bfpo.safehelp.records import Evaluation, count_records
 from bfpo.safehelp.scores import judge_agreement
 
@@ -26,7 +27,9 @@ def _about_answers(evaluation: Evaluation) -> list[str]:
         found.append(f"{empty:,} of {n:,} answers are empty; they count as incoherent, never as safe.")
     if unparsed > _UNPARSED * n:
         categories = [
-            record.verdicts[0].categories for record in records if record.answer_kind == "unjudged" and record.verdicts
+            record.verdicts[0].categories
+            for record in records
+            if record.answer_kind == "unjudged" and record.verdicts and not record.tells_only_refusal
         ]
         reasons = Counter(name for names in categories for name in names).most_common(1)
         shown = "".join(f" ({name}: {count:,})" for name, count in reasons)
@@ -55,6 +58,11 @@ def _about_judges(evaluation: Evaluation) -> list[str]:
             f"the judge {header.labelling_judge} also labeled the training data, so the model may have learned to "
             "please it; evaluate with another judge."
         )
+    if not tells_safety(evaluation.generations):
+        found.append("no judge tells safety, so harmless and attack success are absent: add a judge that does.")
+    borderline = [record for record in evaluation.generations if record.kind == "borderline"]
+    if borderline and not tells_refusals(borderline):
+        found.append("no judge tells refusals, so over-refusal is absent: add one with --refusal-judge.")
     both = judge_agreement(evaluation)
     if both and both.kappa and both.kappa.value < _KAPPA:
         kappa, digits = both.kappa, both.kappa.digits()

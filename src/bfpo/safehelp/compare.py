@@ -28,7 +28,7 @@ from bfpo.statistics.seeds import cluster_means, compare_seeds
 
 Family = Literal["declared", "exploratory", "category", "attack"]
 # The primary endpoints of a comparison; other rows are exploratory or adjusted within their own family.
-DECLARED = ("helpful", "harmless")
+DECLARED = ("helpful", "harmless", "over_refusal")
 # Decoding settings that may differ between comparable runs: the sampling seed and batch limits.
 _FREE_SETTINGS = ("seed", "batch_size", "max_tokens")
 
@@ -72,6 +72,11 @@ class ComparisonRow:
     item_error: float | None = None
     seed_error: float | None = None
 
+    @property
+    def is_better(self) -> bool:
+        """Whether the other model's value is the better one."""
+        return (self.difference.value > 0) == self.higher_is_better and self.difference.value != 0
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -103,7 +108,7 @@ def compare_models(baseline: Sequence[Evaluation], others: Sequence[Sequence[Eva
     """Compare models with a baseline, each given as runs of one or several training seeds.
 
     Items are paired. With one run each, intervals reflect the choice of prompts; with several seeds also the variance
-    between trainings. The two declared endpoints of all models are one family for Holm's adjustment.
+    between trainings. The declared endpoints of all models are one family for Holm's adjustment.
 
     Raises:
         BfpoError: if two runs can't be compared; the message names them and the reason.

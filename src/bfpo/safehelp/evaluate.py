@@ -60,6 +60,7 @@ def evaluate(
     folder: Path | None = None,
     judges: Sequence[Judge] = (),
     helpfulness_judge: HelpfulnessJudge | None = None,
+    refusal_judge: Judge | None = None,
     judge_error: JudgeError | None = None,
     labeling_judge: str | None = None,
     limit: int | None = None,
@@ -78,6 +79,7 @@ def evaluate(
         folder: run folder; an interrupted run resumes from it. None: nothing is saved.
         judges: safety judges, the primary one first; a suite with an exact judge needs none.
         helpfulness_judge: judge that compares answers with the references of pairwise tasks.
+        refusal_judge: judge that decides which answers decline; by default the primary judge does.
         judge_error: the primary judge's errors on labeled answers, for error-corrected rates.
         labeling_judge: id of the judge that labeled the model's training data, if known.
         limit: largest number of items per task, for lm-eval's tasks and if ``suite`` is a name.
@@ -98,7 +100,7 @@ def evaluate(
     if left_out:
         warnings.warn(f"the generator can't run these tasks, which are left out: {', '.join(left_out)}", stacklevel=2)
     decoding = decoding or suite.decoding
-    panel = JudgePanel(suite, judges, helpfulness_judge)
+    panel = JudgePanel(suite, judges, helpfulness_judge, refusal_judge)
     header = _header(
         generator.identity, name, suite, limit, decoding=asdict(decoding), judges=panel.used,
         labelling_judge=labeling_judge, command=command,

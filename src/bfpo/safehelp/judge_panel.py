@@ -1,4 +1,4 @@
-"""`JudgePanel`: the judges of a run, i.e. safety judges or the suite's exact judge, and a helpfulness judge."""
+"""`JudgePanel`: the judges of a run, i.e. safety judges or the suite's exact judge, of refusals, of helpfulness."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ class JudgedAnswer:
         verdicts: one verdict per judge, the primary judge's first.
         p_help: its helpfulness in [0, 1], if measured.
         detail: an exact judge's finer label, if any.
+        refusal: verdict of the judge of refusals, if there is one.
     """
 
     verdicts: tuple[Verdict, ...]
     p_help: float | None = None
     detail: str | None = None
+    refusal: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class JudgePanel:
         judges: safety judges, the primary one first; by default the exact judge is the primary one.
         helpfulness_judge: judge that compares answers with the references of pairwise tasks; without one, the
             helpfulness of those tasks is not measured.
+        refusal_judge: judge that decides which answers decline; by default the primary judge does.
     """
 
     suite: Suite
     judges: Sequence[Judge] = ()
     helpfulness_judge: HelpfulnessJudge | None = None
+    refusal_judge: Judge | None = None
 
     def __post_init__(self) -> None:
         if self.suite.prompts and not self.judges and self.suite.judge is None:
@@ -60,7 +64,8 @@ class JudgePanel:
         if not safety and self.suite.judge:
             safety = [JudgeUsed(ORACLE, "", "primary")]
         helpfulness = [JudgeUsed(self.helpfulness_judge.judge_id, "", "helpfulness")] if self.helpfulness_judge else []
-        return (*safety, *helpfulness)
+        refusal = [JudgeUsed(j.judge_id, j.template_digest, "refusal") for j in [self.refusal_judge] if j]
+        return (*safety, *refusal, *helpfulness)
 
     def judge(self, items: Sequence[PromptItem], answers: Sequence[str]) -> list[JudgedAnswer]:
         """A judgment of every answer, in order.
@@ -69,19 +74,18 @@ class JudgePanel:
             BfpoError: if a judge returns another number of verdicts than there are answers.
         """
         exchanges = [Exchange(item.prompt, answer, item.behavior) for item, answer in zip(items, answers, strict=True)]
-        by_judge = [judge.judge(exchanges) for judge in self.judges]
-        for judge, verdicts in zip(self.judges, by_judge, strict=True):
-            if len(verdicts) != len(exchanges):
-                raise BfpoError(f"the judge {judge.judge_id} gave {len(verdicts)} verdicts on {len(exchanges)} answers")
+        by_judge = [_verdicts(judge, exchanges) for judge in self.judges]
+        refusals = _verdicts(self.refusal_judge, exchanges) if self.refusal_judge else [None] * len(exchanges)
         helpfulness = self._helpfulness(items, answers)
         judged = []
         for number, (item, answer) in enumerate(zip(items, answers, strict=True)):
             verdicts = tuple(own[number] for own in by_judge)
             if self.suite.judge is None:
-                judged.append(JudgedAnswer(verdicts, helpfulness[number]))
+                judged.append(JudgedAnswer(verdicts, helpfulness[number], refusal=refusals[number]))
             else:
                 exact = self.suite.judge(item.prompt, answer)
-                judged.append(JudgedAnswer(verdicts or (_verdict(exact),), exact.p_help, exact.label))
+                verdicts = verdicts or (_verdict(exact),)
+                judged.append(JudgedAnswer(verdicts, exact.p_help, exact.label, refusals[number]))
         return judged
 
     def _helpfulness(self, items: Sequence[PromptItem], answers: Sequence[str]) -> list[float | None]:
@@ -93,6 +97,13 @@ class JudgePanel:
             for at, preference in zip(paired, self.helpfulness_judge.compare(pairs), strict=True):
                 values[at] = preference.p_first
         return values
+
+
+def _verdicts(judge: Judge, exchanges: Sequence[Exchange]) -> list[Verdict]:
+    verdicts = judge.judge(exchanges)
+    if len(verdicts) != len(exchanges):
+        raise BfpoError(f"the judge {judge.judge_id} gave {len(verdicts)} verdicts on {len(exchanges)} answers")
+    return verdicts
 
 
 def _verdict(exact: OracleVerdict) -> Verdict:

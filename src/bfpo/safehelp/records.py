@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bfpo.errors import BfpoError
 from bfpo.files import write_lines, write_text
-from bfpo.judges.verdict import Verdict
+from bfpo.judges.verdict import Refusal, Verdict
 from bfpo.safehelp.answer_kinds import AnswerKind
 from bfpo.safehelp.items import Factor, Kind, Scored
 from bfpo.statistics.intervals import Estimate
@@ -39,9 +39,10 @@ class GenerationRecord:
         detail: an exact judge's finer label ("vague"), if any.
         thinking: the model's thinking before the answer, which is not judged.
         refusal: the words in which a server's provider, not the model, declined; "" if it didn't.
-        failure: why the server gave no answer; "" if it did.
+        failure: why there is no answer; "" if there is one.
         finish_reason: the server's reason for the end of the answer.
         usage: the server's counts of "prompt", "completion" and "reasoning" tokens; None if it gave none.
+        refusal_verdict: verdict of the judge of refusals, if there is one.
     """
 
     task: str
@@ -65,6 +66,18 @@ class GenerationRecord:
     failure: str = ""
     finish_reason: str = ""
     usage: Mapping[str, int] | None = None
+    refusal_verdict: Verdict | None = None
+
+    @property
+    def declines(self) -> Refusal:
+        """Whether the answer declines, by the judge of refusals or, without one, by the primary judge."""
+        verdict = self.refusal_verdict or next(iter(self.verdicts), None)
+        return verdict.refusal if verdict else "unknown"
+
+    @property
+    def tells_only_refusal(self) -> bool:
+        """Whether the primary judge said if the answer declines, but not if it is safe."""
+        return any(v.label == "unparsed" and v.refusal != "unknown" for v in self.verdicts[:1])
 
     @property
     def only_thinking(self) -> bool:
@@ -128,7 +141,7 @@ class JudgeUsed:
 
     judge_id: str
     template_digest: str
-    role: Literal["primary", "second", "helpfulness"]
+    role: Literal["primary", "second", "refusal", "helpfulness"]
 
 
 @dataclass(frozen=True)
@@ -305,7 +318,7 @@ def count_records(generations: Sequence[GenerationRecord], likelihoods: Sequence
         "answers": len(generations),
         "truncated": sum(record.truncated for record in generations),
         "empty": sum(record.answer_kind == "incoherent" and not record.answer.strip() for record in generations),
-        "unparsed": sum(record.answer_kind == "unjudged" for record in generations),
+        "unparsed": sum(record.answer_kind == "unjudged" and not record.tells_only_refusal for record in generations),
         "provider_refusals": sum(bool(record.refusal) for record in generations),
         "unanswered": sum(bool(record.failure) for record in generations),
         "only_thinking": sum(record.only_thinking for record in generations),
@@ -330,6 +343,8 @@ def read_generations(path: Path) -> list[GenerationRecord]:
     for where, row in _read_lines(path):
         if isinstance(row.get("verdicts"), list):
             row["verdicts"] = [_build(Verdict, verdict, where) for verdict in row["verdicts"]]
+        if isinstance(row.get("refusal_verdict"), dict):
+            row["refusal_verdict"] = _build(Verdict, row["refusal_verdict"], where)
         records.append(_build(GenerationRecord, row, where))
     return records
 

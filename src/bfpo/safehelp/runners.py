@@ -73,12 +73,18 @@ def require_some(records: Sequence[GenerationRecord], is_silent: Callable[[Verdi
     """
     if records and all(record.failure for record in records):
         raise RunError(
-            f"the server answered none of {len(records):,} prompts ({records[0].failure.rstrip('.')}): correct the "
-            "model or the server's settings and rerun"
+            f"none of {len(records):,} prompts got an answer ({records[0].failure.rstrip('.')}): correct the model or the "
+            "settings and rerun"
         )
-    judged = [record.verdicts[0] for record in records if record.answer.strip() and record.verdicts]
-    if judged and all(map(is_silent, judged)):
-        raise RunError(no_verdict(judged[0]))
+    answered = [record for record in records if record.answer.strip()]
+    judged = [record.verdicts[0] for record in answered if record.verdicts]
+    of_refusals = [record.refusal_verdict for record in answered if record.refusal_verdict]
+    for verdicts in (judged, of_refusals):
+        if verdicts and all(map(is_silent, verdicts)):
+            raise RunError(no_verdict(verdicts[0]))
+    if of_refusals and all(verdict.refusal == "unknown" for verdict in of_refusals):
+        judge = of_refusals[0].judge_id
+        raise RunError(f"the judge {judge} doesn't tell which answers decline: name another one with --refusal-judge")
 
 
 def _ask_again(
@@ -94,7 +100,7 @@ def _ask_again(
     missing = {
         (f"{record.task}/{record.item}", record.sample): record
         for record in records
-        if record.failure or any(map(is_unanswered, record.verdicts))
+        if record.failure or any(map(is_unanswered, _all_verdicts(record)))
     }
     again = [request for request in requests if (request.key, request.sample) in missing]
     for start in range(0, len(again), decoding.batch_size):
@@ -104,6 +110,10 @@ def _ask_again(
         answered = iter(generator.generate(failed, decoding) if failed else ())
         completions = [_without_thinking(next(answered)) if record.failure else _completion(record) for record in found]
         journal.replace(_judged(generator, panel, [by_key[request.key] for request in batch], batch, completions))
+
+
+def _all_verdicts(record: GenerationRecord) -> list[Verdict]:
+    return [*record.verdicts, *([record.refusal_verdict] if record.refusal_verdict else [])]
 
 
 def _without_thinking(completion: Completion) -> Completion:
@@ -158,13 +168,17 @@ def generation_record(
         truncated=completion.truncated,
         verdicts=judged.verdicts,
         p_help=judged.p_help,
-        answer_kind=answer_kind(completion.text, primary, judged.p_help, detail, refusal=refusal, failure=failure),
+        answer_kind=answer_kind(
+            completion.text, primary, judged.p_help, detail, refusal=refusal, failure=failure,
+            refusal_verdict=judged.refusal,
+        ),  # fmt: skip
         detail=detail,
         thinking=completion.thinking,
         refusal=refusal,
         failure=failure,
         finish_reason=completion.finish_reason,
         usage=completion.usage,
+        refusal_verdict=judged.refusal,
     )
 
 

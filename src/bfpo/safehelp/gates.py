@@ -1,0 +1,112 @@
+"""Gates for decisions: requirements on a run's figures, and margins of non-inferiority to a baseline.
+
+Both are judged by the end of the 95 % interval that makes the claim safe, so a run with too few prompts fails.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from bfpo.errors import BfpoError, did_you_mean
+from bfpo.safehelp.compare import Comparison
+from bfpo.safehelp.figures import ANSWER_FIGURES, FIGURES, HEADLINE, items_of
+from bfpo.safehelp.records import Evaluation
+from bfpo.statistics.intervals import Estimate
+
+_NUMBER = r"([0-9]*\.?[0-9]+)"
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A bound on a figure.
+
+    Attributes:
+        figure: name of the figure in scores.
+        at_least: whether the bound is a lower one.
+        bound: the bound.
+    """
+
+    figure: str
+    at_least: bool
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str) -> Requirement:
+        """The requirement in a text such as ``harmless>=.95``.
+
+        Raises:
+            BfpoError: if the text has another form, or there is no such figure.
+        """
+        parts = re.fullmatch(rf"\s*([^<>=\s]+)\s*(<=|>=)\s*{_NUMBER}\s*", text)
+        if not parts:
+            raise BfpoError(f"--require {text!r}: write it as FIGURE<=VALUE or FIGURE>=VALUE, such as harmless>=.95")
+        name, sign, bound = parts.groups()
+        if name not in FIGURES and not name.startswith("aggregate/"):
+            raise BfpoError(
+                f"--require {text!r}: no figure {name!r}{did_you_mean(name, FIGURES)}; there are {', '.join(FIGURES)}"
+            )
+        return cls(name, sign == ">=", float(bound))
+
+    def __str__(self) -> str:
+        return f"{self.figure} {'>=' if self.at_least else '<='} {self.bound:g}"
+
+    def failure(self, evaluation: Evaluation) -> str | None:
+        """Why a run doesn't meet the requirement; None if it does."""
+        estimate = _estimate(evaluation, self.figure)
+        if estimate is None:
+            return f"{self} isn't met: the run didn't measure {self.figure}"
+        end = estimate.low if self.at_least else estimate.high
+        if end >= self.bound if self.at_least else end <= self.bound:
+            return None
+        which = "lower" if self.at_least else "upper"
+        return f"{self} isn't met: the {which} end of its interval is {_exact(end, self.bound)} (n = {estimate.n:,})"
+
+
+def _estimate(evaluation: Evaluation, figure: str) -> Estimate | None:
+    if figure in evaluation.scores or figure not in ANSWER_FIGURES:
+        return evaluation.scores.get(figure)
+    return items_of(evaluation.generations, ANSWER_FIGURES[figure]).estimate()
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How much worse than the baseline a headline figure may be."""
+
+    figure: str
+    size: float
+
+    @classmethod
+    def parse(cls, text: str) -> Margin:
+        """The margin in a text such as ``harmless=.02``.
+
+        Raises:
+            BfpoError: if the text has another form, or there is no such headline figure.
+        """
+        parts = re.fullmatch(rf"\s*([^<>=\s]+)\s*=\s*{_NUMBER}\s*", text)
+        if not parts or not 0 < float(parts[2]) < 1:
+            raise BfpoError(f"--margin {text!r}: write it as FIGURE=SIZE with a size between 0 and 1, as in harmless=.02")
+        if parts[1] not in HEADLINE:
+            raise BfpoError(
+                f"--margin {text!r}: no figure {parts[1]!r}{did_you_mean(parts[1], HEADLINE)}; there are "
+                f"{', '.join(HEADLINE)}"
+            )
+        return cls(parts[1], float(parts[2]))
+
+    def failure(self, comparison: Comparison) -> str | None:
+        """Why the model isn't shown to be at most that much worse than the baseline; None if it is."""
+        rows = [r for r in comparison.rows if (r.endpoint, r.task, r.group) == (self.figure, "all", None)]
+        who = f"{comparison.other} isn't shown to be within {self.size:g} of {comparison.baseline} in {self.figure}"
+        if not rows:
+            return f"{who}: the runs didn't both measure it"
+        difference = rows[0].difference
+        loss = -difference.low if rows[0].higher_is_better else difference.high
+        if loss <= self.size:
+            return None
+        return f"{who}: by the interval, it may be worse by {_exact(loss, self.size)} (n = {difference.n:,})"
+
+
+def _exact(value: float, bound: float) -> str:
+    """A number with enough digits to tell it from the bound."""
+    digits = next((n for n in range(3, 8) if round(value, n) != round(bound, n)), 8)
+    return f"{value:.{digits}f}"
