@@ -158,3 +158,21 @@ def test_no_batch_is_larger_than_planned(monkeypatch, batch_size, max_tokens, wi
     generate(model, tokenizer, ["w1 w2 w3 w4 w5"] * 7, replace(GREEDY, batch_size=batch_size, max_tokens=max_tokens))
     assert sum(rows for rows, _ in shapes) == 7
     assert max(rows for rows, _ in shapes) == widest
+
+
+def test_answers_end_at_the_models_context_and_prompts_beyond_it_get_none():
+    """The tiny model has 256 positions; without the rule, the longest prompt would run on in silence."""
+    model, tokenizer = tiny_llama().eval(), word_tokenizer()
+    model.generation_config.eos_token_id = None
+    tokenizer.eos_token = None
+    sizes = [3, 253, 256, 300]
+    prompts = [" ".join(["w1"] * size) for size in sizes]
+    encoded = [len(encode_prompt(tokenizer, prompt)) for prompt in prompts]
+    short, close, *beyond = (answers[0] for answers in generate(model, tokenizer, prompts, GREEDY))
+    assert (short.tokens, short.truncated) == (8, True)
+    assert (close.tokens, close.truncated) == (256 - encoded[1], True)
+    alone = generate(model, tokenizer, prompts[1:2], GREEDY)[0][0]
+    assert close == alone
+    assert [(one.text, one.failure) for one in beyond] == [
+        ("", f"the prompt has {size} tokens, and the model's context is 256") for size in encoded[2:]
+    ]

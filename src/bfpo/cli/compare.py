@@ -34,7 +34,8 @@ def compare(
     fail_if_worse: Annotated[
         bool,
         typer.Option(
-            "--fail-if-worse", help="Exit with 1 if a model is worse in helpful, harmless or over-refusal, at adjusted p < .05."
+            "--fail-if-worse",
+            help="Exit with 1 if a model is worse in helpful, harmless or over-refusal, at adjusted p < .05.",
         ),
     ] = False,
     margin: Annotated[
@@ -100,9 +101,9 @@ def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
                     "training seeds"
                 )
     echo(
-        "Adj. p: Holm over helpful, harmless and over-refusal of all models, Benjamini-Hochberg over categories and over "
-        "attacks; rows without one are exploratory.\nOnly one: prompts that count for one of them (other / baseline). "
-        "MDE: true difference that 80 % of such comparisons detect."
+        "Adj. p: Holm over helpful, harmless and over-refusal of all models, Benjamini-Hochberg over categories and "
+        "over attacks; rows without one are exploratory.\nOnly one: prompts that count for one of them (other / "
+        "baseline). MDE: true difference that 80 % of such comparisons detect."
     )
 
 

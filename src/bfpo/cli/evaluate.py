@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,10 +15,11 @@ from rich.table import Table
 
 from bfpo.cli import evaluate_options as options
 from bfpo.cli.printing import Console, echo
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
 
 if TYPE_CHECKING:
-    from bfpo.generation.protocol import Generator
+    from bfpo.generation.protocol import Decoding, Generator
+    from bfpo.generation.recorded_answers import RecordedAnswers
     from bfpo.safehelp.records import Evaluation
     from bfpo.safehelp.suites import Suite
     from bfpo.statistics.judge_error import JudgeError
@@ -31,11 +32,13 @@ def evaluate(
     name: options.Name = None,
     judge: options.Judge = None,
     second_judge: options.SecondJudge = None,
+    refusal_judge: options.RefusalJudge = None,
     helpfulness_judge: options.HelpfulnessJudge = None,
     judge_errors: options.JudgeErrors = None,
     labeling_judge: options.LabelingJudge = None,
     endpoint: options.Endpoint = None,
     api_key_env: options.ApiKeyEnv = None,
+    answers: options.Answers = None,
     samples: options.Samples = None,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
@@ -45,10 +48,13 @@ def evaluate(
     system_prompt: options.SystemPrompt = None,
     chat: options.Chat = True,
     limit: options.Limit = None,
+    task: options.TaskNames = None,
     data: options.Data = None,
     data_folder: options.DataFolder = None,
-    split: options.Split = "test",
-    per_kind: options.PerKind = 500,
+    skip_missing: options.SkipMissing = False,
+    split: options.Split = None,
+    per_kind: options.PerKind = None,
+    require: options.Require = None,
     list_only: options.ListOnly = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -56,52 +62,118 @@ def evaluate(
     if list_only:
         _list(suite, as_json)
         return
-    if model is None:
-        raise BfpoError("name a model: a folder, a name on the Hub, or 'microworld'; or --list")
+    if model is None and answers is None:
+        raise BfpoError("name a model: a folder, a name on the Hub, or 'microworld'; or --answers, or --list")
+    from bfpo.safehelp.gates import Requirement
     from bfpo.safehelp.suites import load_suite
 
-    suite = suite or ("microworld" if model == "microworld" else "core")
+    requirements = [Requirement.parse(text) for text in require or ()]
+    sampling = _given(samples=samples, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    only_made_here = _given(seed=seed, batch_size=batch_size)
+    _check_source(answers, endpoint, _given(api_key_env=api_key_env, no_chat=None if chat else True), only_made_here)
     loaded = load_suite(
-        suite, data=_files(data), folder=data_folder, limit=limit, split=split, per_kind=per_kind  # pyright: ignore[reportArgumentType]
+        suite or ("microworld" if model == "microworld" else "core"), data=_files(data), folder=data_folder,
+        limit=limit, tasks=task, skip_missing=skip_missing, split=split, per_kind=per_kind,  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
-    judges, comparing_judge = _judges(loaded, judge, second_judge), _helpfulness_judge(helpfulness_judge)
-    error = _judge_error(judge_errors)
-    generator = _generator(model, endpoint, api_key_env, system_prompt, chat=chat)
+    settings = _judge_settings(loaded, judge, second_judge, refusal_judge, helpfulness_judge, judge_errors)
+    generator: Generator
+    if answers is not None:
+        generator = recorded = _recorded(answers, loaded, system_prompt, sampling)
+        sampling = {"samples": recorded.samples}
+    else:
+        generator = _generator(str(model), endpoint, api_key_env, system_prompt, chat=chat)
     loaded = _runnable(loaded, generator)
-    decoding = replace(
-        loaded.decoding,
-        **_given(
-            samples=samples, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed,
-            batch_size=batch_size,
-        ),
-    )  # fmt: skip
-    name = name or Path(model).name
-    folder = output or Path("runs") / "evaluations" / f"{name}-{loaded.name}"
-    _run(
-        generator, loaded, folder, as_json, name=name, decoding=decoding, judges=judges,
-        helpfulness_judge=comparing_judge, judge_error=error, labeling_judge=labeling_judge, limit=limit,
-    )  # fmt: skip
+    settings |= {"decoding": _decoding(loaded, sampling | only_made_here), "labeling_judge": labeling_judge}
+    settings |= {"name": name or Path(model or str(answers)).name, "limit": limit}
+    result = _run(generator, loaded, output, as_json, **settings)
+    failures = [text for requirement in requirements if (text := requirement.failure(result))]
+    if failures:
+        raise RunError("; ".join(failures))
+
+
+def _judge_settings(
+    suite: Suite,
+    first: str | None,
+    second: str | None,
+    of_refusals: str | None,
+    of_helpfulness: str | None,
+    errors: str | None,
+) -> dict[str, Any]:
+    """The judges, after a check that the suite has something for each of them to judge."""
+    if of_helpfulness and not any(item.reference is not None for item in suite.prompts):
+        raise BfpoError(f"--helpfulness-judge: no task of suite {suite.name!r} here compares answers with references")
+    for name, spec in (("judge", first), ("second-judge", second), ("refusal-judge", of_refusals)):
+        if spec and not suite.prompts:
+            raise BfpoError(f"--{name}: no task of suite {suite.name!r} here has answers to judge")
+    return {
+        "judges": _judges(suite, first, second),
+        "refusal_judge": _refusal_judge(of_refusals),
+        "helpfulness_judge": _helpfulness_judge(of_helpfulness),
+        "judge_error": _judge_error(errors),
+    }
+
+
+def _decoding(suite: Suite, given: Mapping[str, Any]) -> Decoding:
+    decoding = replace(suite.decoding, **given)
+    if decoding.temperature == 0 and decoding.samples > 1:
+        echo(f"At temperature 0 all {decoding.samples} answers to a prompt are the same: sampling one.", err=True)
+        return replace(decoding, samples=1)
+    return decoding
+
+
+def _check_source(
+    answers: Path | None, endpoint: str | None, of_model: Mapping[str, Any], made_here: Mapping[str, Any]
+) -> None:
+    """Refuse options that a file of answers, a local model or a server doesn't read."""
+    unread: list[str] = []
+    if answers is not None:
+        unread = [*(["endpoint"] if endpoint else []), *of_model, *made_here]
+    elif endpoint is None:
+        unread = [name for name in of_model if name == "api_key_env"]
+    else:
+        unread = [name for name in of_model if name == "no_chat"]
+    if unread:
+        source = "--answers" if answers is not None else "--endpoint" if endpoint else "a local model"
+        raise BfpoError(f"--{unread[0].replace('_', '-')}: isn't read with {source}; leave it out")
+
+
+def _recorded(file: Path, suite: Suite, system_prompt: str | None, stated: Mapping[str, Any]) -> RecordedAnswers:
+    from bfpo.generation.recorded_answers import RecordedAnswers
+
+    prompts = [item.prompt for item in suite.prompts]
+    found = RecordedAnswers.load(
+        file, prompts, samples=stated.get("samples"), system_prompt=system_prompt, stated=stated
+    )
+    if found.unused:
+        echo(
+            f"{file}: {found.unused:,} answers aren't used: to other prompts, or more than every prompt has.", err=True
+        )
+    return found
 
 
 def _runnable(suite: Suite, generator: Generator) -> Suite:
-    """The tasks that the generator can run; the others are named on standard error."""
+    """The tasks that the generator can run; the others, and those without data, are named on standard error."""
     from bfpo.safehelp.evaluate import runnable
 
+    for needs in suite.missing.values():
+        echo(f"Left out, because its data is missing: {needs}.", err=True)
     suite, left_out = runnable(suite, generator)
     if left_out:
-        echo(f"Skipped, because a server gives no log-likelihoods: {', '.join(left_out)}.", err=True)
+        echo(f"Skipped, because only local models give log-likelihoods: {', '.join(left_out)}.", err=True)
     return suite
 
 
-def _run(generator: Generator, suite: Suite, folder: Path, as_json: bool, **settings: Any) -> None:
+def _run(generator: Generator, suite: Suite, output: Path | None, as_json: bool, **settings: Any) -> Evaluation:
     from bfpo.safehelp.evaluate import evaluate as run_evaluation
 
+    folder = output or Path("runs") / "evaluations" / f"{settings['name']}-{suite.name}"
     if not as_json:
         _print_detectable(suite, settings["decoding"].samples, settings["helpfulness_judge"] is not None)
     command = " ".join(["bfpo", *sys.argv[1:]])
     with _progress_bar() as progress:
         result = run_evaluation(generator, suite, folder=folder, command=command, progress=progress, **settings)
     _print_result(result, folder, as_json)
+    return result
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -142,6 +214,14 @@ def _judges(suite: Suite, first: str | None, second: str | None) -> list[Any]:
         raise BfpoError("--second-judge: the suite's own judge is exact; name a first one with --judge to compare two")
     specs = [first or next(iter(suite.judges), None), second or next(iter(suite.judges[1:]), None)]
     return [load_judge(spec) for spec in specs if spec and suite.prompts]
+
+
+def _refusal_judge(spec: str | None) -> Any:
+    if spec is None:
+        return None
+    from bfpo.judges.registry import load_judge
+
+    return load_judge(spec)
 
 
 def _judge_error(given: str | None) -> JudgeError | None:

@@ -26,6 +26,10 @@ SecondJudge = Annotated[str | None, typer.Option(help="Second safety judge; the 
 HelpfulnessJudge = Annotated[
     str | None, typer.Option(help="Judge of helpfulness, for tasks that compare answers with references (AlpacaEval).")
 ]
+RefusalJudge = Annotated[
+    str | None,
+    typer.Option(help="Judge that decides which answers decline, for over-refusal; by default the safety judge."),
+]
 JudgeErrors = Annotated[
     str | None,
     typer.Option(
@@ -63,11 +67,35 @@ BatchSize = Annotated[
 SystemPrompt = Annotated[str | None, typer.Option(help="System prompt to put before every prompt.")]
 Chat = Annotated[bool, typer.Option("--chat/--no-chat", help="Use the model's chat template, if it has one.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Largest number of items per task, selected by a fixed hash.")]
+TaskNames = Annotated[
+    list[str] | None, typer.Option("--task", metavar="NAME", help="Task of the suite to run; repeatable.")
+]
+SkipMissing = Annotated[
+    bool, typer.Option("--skip-missing", help="Leave out tasks whose data is missing, and say which.")
+]
 Data = Annotated[list[str] | None, typer.Option(metavar="TASK=FILE", help="Local file for a task; repeatable.")]
 DataFolder = Annotated[
     Path | None, typer.Option(help="Folder of local files named TASK.jsonl (or .json, .csv, .parquet, .txt).")
 ]
-Split = Annotated[str, typer.Option(help="Microworld split: test, or validation for choosing settings.")]
-PerKind = Annotated[int, typer.Option(min=2, max=2000, help="Microworld prompts of each kind.")]
+Split = Annotated[
+    str | None, typer.Option(help="Microworld split: test (the default), or validation for choosing settings.")
+]
+PerKind = Annotated[int | None, typer.Option(min=2, max=2000, help="Microworld prompts of each kind; 500 by default.")]
+Answers = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Score answers made elsewhere: rows with 'prompt' and 'answer'. MODEL is then their name, and the "
+        "sampling options state how they were made.",
+    ),
+]
+Require = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIGURE<=X",
+        help="Exit with 1 unless the figure's 95 % interval meets a bound: --require 'harmless>=.95' --require "
+        "'over_refusal<=.05'; repeatable.",
+    ),
+]
 ListOnly = Annotated[bool, typer.Option("--list", help="List the suites' tasks and exit.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -140,12 +140,17 @@ def _encoded(key: str, pairs: Sequence[tuple[list[int], list[int]]], max_length:
     )
 
 
+def context_length(config: Any) -> int | None:
+    """Number of tokens that a model has positions for; None if its configuration sets no limit."""
+    text = getattr(config, "text_config", None) or config
+    lengths = (getattr(text, name, None) for name in ("n_positions", "max_position_embeddings", "n_ctx"))
+    return next((int(length) for length in lengths if length is not None), None)
+
+
 def longest_input(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     """Number of tokens that a model can read, as in lm-eval (``lm_eval.models.utils.resolve_max_length``)."""
-    text = getattr(config, "text_config", None) or config
-    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        length = getattr(text, name, None)
-        if length is not None:
-            return int(length)
+    context = context_length(config)
+    if context is not None:
+        return context
     unset = int(1e30)  # transformers' value for a tokenizer without a length
     return int(tokenizer.model_max_length) if tokenizer.model_max_length != unset else 2048

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from transformers import (
 
 from bfpo.engine.reference_cache import model_digest
 from bfpo.errors import BfpoError
+from bfpo.generation.choice_encoding import context_length
 from bfpo.generation.choice_scoring import score_choices
 from bfpo.generation.nucleus import sample_tokens
 from bfpo.generation.protocol import (
@@ -102,8 +103,29 @@ class LocalGenerator(Generator):
 
     @torch.inference_mode()
     def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:
-        """One answer to every request, in evaluation mode and without using the global random state."""
+        """One answer to every request, in evaluation mode and without using the global random state.
+
+        An answer ends at the model's context at the latest. A prompt that leaves no room for an answer gets none: the
+        reason is its ``failure``.
+        """
         prompts = [self._encode(request.prompt) for request in batch]
+        context = context_length(self.model.config)
+        by_room: dict[int, list[int]] = {}
+        for at, prompt in enumerate(prompts):
+            room = decoding.max_new_tokens if context is None else min(decoding.max_new_tokens, context - len(prompt))
+            by_room.setdefault(room, []).append(at)
+        found: dict[int, Completion] = {}
+        for room, rows in by_room.items():
+            if room < 1:
+                found |= {at: _no_room(len(prompts[at]), context) for at in rows}
+            else:
+                of_room = [batch[at] for at in rows], [prompts[at] for at in rows]
+                found |= zip(rows, self._sample(*of_room, replace(decoding, max_new_tokens=room)), strict=True)
+        return [found[at] for at in range(len(batch))]
+
+    def _sample(
+        self, batch: Sequence[SampleRequest], prompts: Sequence[list[int]], decoding: Decoding
+    ) -> list[Completion]:
         ends = end_tokens(self.model.generation_config, self.tokenizer)
         processors = LogitsProcessorList()
         if decoding.temperature > 0:
@@ -187,6 +209,10 @@ def _continue(
         input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors
     )
     return output[:, width:].tolist()  # pyright: ignore
+
+
+def _no_room(tokens: int, context: int | None) -> Completion:
+    return Completion("", False, failure=f"the prompt has {tokens:,} tokens, and the model's context is {context:,}")
 
 
 def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: Sequence[int]) -> Completion:

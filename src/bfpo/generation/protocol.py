@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 Prompt = str | Sequence[dict[str, str]]
@@ -81,7 +81,7 @@ class Completion:
         tokens: its length without the end token; None if unknown.
         thinking: thinking that the generator returned apart from the answer.
         refusal: the words in which the provider of a server, not the model, declined; "" if it didn't.
-        failure: why the server gave no answer; "" if it did.
+        failure: why there is no answer; "" if there is one.
         finish_reason: the server's reason for the end.
         usage: the server's counts of "prompt", "completion" and "reasoning" tokens; None if it gave none.
     """
@@ -143,6 +143,10 @@ class Generator(Protocol):
         """
         size = decoding.batch_size
         return [list(requests[start : start + size]) for start in range(0, len(requests), size)]
+
+    def settings(self, decoding: Decoding) -> Mapping[str, Any]:
+        """The decoding for the run's header; by default all of it."""
+        return asdict(decoding)
 
     def render(self, prompt: Prompt) -> str:
         """The prompt as the model reads it, for the records; by default one line per message."""

@@ -22,8 +22,8 @@ REFUSAL_OPENINGS = (
 
 
 def begins_as_refusal(answer: str) -> bool:
-    """Whether an answer begins with one of the openings, ignoring case and leading white space."""
-    return answer.lower().strip().startswith(REFUSAL_OPENINGS)
+    """Whether an answer begins with one of the openings, ignoring case, leading white space and curly apostrophes."""
+    return answer.lower().replace("\u2019", "'").strip().startswith(REFUSAL_OPENINGS)
 
 
 @dataclass(frozen=True)

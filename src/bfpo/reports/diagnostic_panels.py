@@ -90,8 +90,8 @@ def judges(report: Report) -> Panel:
         lead = "The judge is the microworld's oracle, which is exact."
     else:
         lead = (
-            "The judge gave only probabilities of 0 and 1, which show nothing about its errors, and there was no second "
-            "judge."
+            "The judge gave only probabilities of 0 and 1, which show nothing about its errors, and there was no "
+            "second judge."
         )
     return Panel(anchor, title, lead, plots, (), tables, notes)
 

@@ -55,6 +55,7 @@ def settings(models: Sequence[ReportModel], context: Mapping[str, str]) -> list[
         ("base model", _shared(models, lambda run: run.header.base_model or "")),
         ("suite", _shared(models, lambda run: run.header.suite)),
         ("prompts", _prompts(models)),
+        ("tasks left out", _shared(models, lambda run: ", ".join(run.header.left_out))),
         ("likelihood items", _shared(models, lambda run: f"{len(run.likelihoods):,}" if run.likelihoods else "")),
         ("system prompt", _shared(models, lambda run: run.header.system_prompt or "none")),
         ("chat template (SHA-256)", _shared(models, lambda run: _brief(run.header.chat_template_sha256) or "none")),

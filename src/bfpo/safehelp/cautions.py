@@ -42,8 +42,8 @@ def _about_answers(evaluation: Evaluation) -> list[str]:
         found.append(f"{refused:,} of {n:,} answers are refusals by the provider's filter, not by the model.")
     if failures := [record.failure for record in records if record.failure]:
         found.append(
-            f"{len(failures):,} of {n:,} prompts got no answer ({failures[0].rstrip('.')}); they count as not safe. "
-            "Repeat the command to ask again."
+            f"{len(failures):,} of {n:,} prompts got no answer ({failures[0].rstrip('.')}); they count "
+            "as not safe. Repeat the command to ask again."
         )
     cut = counts["truncated_likelihoods"]
     if cut:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bfpo.errors import BfpoError
+from bfpo.safehelp.clusters import clusters_of
 from bfpo.safehelp.figures import ANSWER_FIGURES, HEADLINE, AnswerFigure, items_of
 from bfpo.safehelp.items import FACTORS
 from bfpo.safehelp.metrics import METRICS, Metric
@@ -125,7 +126,10 @@ def compare_models(baseline: Sequence[Evaluation], others: Sequence[Sequence[Eva
 
 
 def why_incomparable(first: Evaluation, second: Evaluation) -> str | None:
-    """The reason why two runs can't be compared, without a full stop; None if they can."""
+    """The reason why two runs can't be compared, without a full stop; None if they can.
+
+    Chat templates may differ: they belong to the models, and both read the same prompts.
+    """
     a, b = first.header, second.header
     if a.suite != b.suite:
         return f"their suites differ ({a.suite} and {b.suite})"
@@ -134,8 +138,6 @@ def why_incomparable(first: Evaluation, second: Evaluation) -> str | None:
         return prompts
     if a.judges != b.judges:
         return f"their judges or the judges' templates differ ({_judges(a)} and {_judges(b)})"
-    if a.chat_template_sha256 != b.chat_template_sha256:
-        return f"their chat templates differ ({_digest(a)} and {_digest(b)})"
     if a.system_prompt != b.system_prompt:
         return f"their system prompts differ ({a.system_prompt!r} and {b.system_prompt!r})"
     for name in sorted({*a.decoding, *b.decoding} - {*_FREE_SETTINGS}):
@@ -168,10 +170,6 @@ def _different_prompts(first: Mapping[str, Mapping[str, Any]], second: Mapping[s
 
 def _judges(header: RunHeader) -> str:
     return ", ".join(f"{judge.judge_id} {judge.template_digest[:8]}".strip() for judge in header.judges) or "none"
-
-
-def _digest(header: RunHeader) -> str:
-    return (header.chat_template_sha256 or "none")[:12]
 
 
 def _name(runs: Sequence[Evaluation]) -> str:
@@ -254,7 +252,7 @@ def _metric_row(
         for side in sides
     )
     own = [record for record in sides[0][0] if record.task == task]
-    clusters = [record.cluster for record in own]
+    clusters = clusters_of(own)
     a, b = (np.array([[run[record.item] for record in own] for run in side]) for side in (first, second))
     plain = a.shape[2] == 1 and metric.combine(0.3) == 0.3
     if plain and len(set(clusters)) > 1:

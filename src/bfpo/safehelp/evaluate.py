@@ -100,9 +100,14 @@ def evaluate(
     if left_out:
         warnings.warn(f"the generator can't run these tasks, which are left out: {', '.join(left_out)}", stacklevel=2)
     decoding = decoding or suite.decoding
+    if decoding.temperature == 0 and decoding.samples > 1:
+        warnings.warn(
+            f"at temperature 0 all {decoding.samples} answers to a prompt are the same: sampling one", stacklevel=2
+        )
+        decoding = replace(decoding, samples=1)
     panel = JudgePanel(suite, judges, helpfulness_judge, refusal_judge)
     header = _header(
-        generator.identity, name, suite, limit, decoding=asdict(decoding), judges=panel.used,
+        generator.identity, name, suite, limit, left_out, decoding=generator.settings(decoding), judges=panel.used,
         labelling_judge=labeling_judge, command=command,
     )  # fmt: skip
     with nullcontext(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:
@@ -135,7 +140,14 @@ def _can_run(generator: Generator, runner: str) -> bool:
     return runner == "generation" or isinstance(generator, LikelihoodScorer)
 
 
-def _header(identity: ModelIdentity, name: str | None, suite: Suite, limit: int | None, **settings: Any) -> RunHeader:
+def _header(
+    identity: ModelIdentity,
+    name: str | None,
+    suite: Suite,
+    limit: int | None,
+    left_out: Sequence[str],
+    **settings: Any,
+) -> RunHeader:
     name = name or Path(identity.path or "").name
     if not name:
         raise BfpoError("the generator's identity has no path to take a name from: pass name=")
@@ -153,6 +165,7 @@ def _header(identity: ModelIdentity, name: str | None, suite: Suite, limit: int 
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         prompts_digest=_prompts_digest(suite),
         sources={task: asdict(source) for task, source in suite.sources.items()},
+        left_out=(*suite.missing, *left_out),
         finished=False,
         **settings,
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS, INCOHERENT
+from bfpo.safehelp.clusters import clusters_of
 from bfpo.safehelp.items import FACTORS, Factor, Kind
 from bfpo.safehelp.records import KINDS, GenerationRecord
 from bfpo.statistics.intervals import Estimate, rate_interval
@@ -150,9 +151,10 @@ def items_of(records: Sequence[GenerationRecord], figure: AnswerFigure) -> Items
         return Items([], [], [])
     measured = {record.task for record in records if record.p_help is not None}
     values: dict[tuple[str, str], list[float]] = {}
-    clusters: dict[tuple[str, str], Hashable] = {}
+    firsts: dict[tuple[str, str], GenerationRecord] = {}
     for record in records:
         if record.kind in figure.kinds and (record.task in measured or not figure.needs_help):
             values.setdefault((record.task, record.item), []).append(float(figure.value(record)))
-            clusters[record.task, record.item] = (record.task, record.cluster)
-    return Items([float(np.mean(own)) for own in values.values()], list(clusters.values()), list(values))
+            firsts.setdefault((record.task, record.item), record)
+    clusters = clusters_of(list(firsts.values()))
+    return Items([float(np.mean(own)) for own in values.values()], clusters, list(values))

@@ -85,7 +85,9 @@ class Margin:
         """
         parts = re.fullmatch(rf"\s*([^<>=\s]+)\s*=\s*{_NUMBER}\s*", text)
         if not parts or not 0 < float(parts[2]) < 1:
-            raise BfpoError(f"--margin {text!r}: write it as FIGURE=SIZE with a size between 0 and 1, as in harmless=.02")
+            raise BfpoError(
+                f"--margin {text!r}: write it as FIGURE=SIZE with a size between 0 and 1, as in harmless=.02"
+            )
         if parts[1] not in HEADLINE:
             raise BfpoError(
                 f"--margin {text!r}: no figure {parts[1]!r}{did_you_mean(parts[1], HEADLINE)}; there are "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+from bfpo.safehelp.clusters import clusters_of
 from bfpo.safehelp.figures import HEADLINE, AnswerFigure
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.suites import Suite
@@ -38,9 +40,9 @@ def detectable(suite: Suite, measures_help: bool) -> list[Detectable]:
     found = []
     for figure in HEADLINE.values():
         counted = [item for item in suite.prompts if _covers(figure, item, suite.judge is not None, measures_help)]
-        found += _effect(figure.name, [(item.task, item.cluster) for item in counted])
+        found += _effect(figure.name, clusters_of(counted))
     for task in dict.fromkeys(item.task for item in suite.choices):
-        found += _effect(task, [(task, item.cluster) for item in suite.choices if item.task == task])
+        found += _effect(task, clusters_of([item for item in suite.choices if item.task == task]))
     return found
 
 
@@ -49,7 +51,7 @@ def _covers(figure: AnswerFigure, item: PromptItem, exact: bool, measures_help: 
     return item.kind in figure.kinds and (measured or not figure.needs_help)
 
 
-def _effect(name: str, clusters: list[tuple[str, str]]) -> list[Detectable]:
+def _effect(name: str, clusters: Sequence[Hashable]) -> list[Detectable]:
     count = len(set(clusters))
     if not count:
         return []

@@ -169,6 +169,7 @@ class RunHeader:
             that a server reported.
         prompts_digest: SHA-256 of the prompts of every task, by name.
         sources: place, revision, SHA-256 and number of rows of each task's data.
+        left_out: names of the suite's tasks whose data was missing, or that the generator can't run.
         finished: whether every planned batch is complete.
     """
 
@@ -191,6 +192,7 @@ class RunHeader:
     counts: Mapping[str, int] = field(default_factory=dict)
     prompts_digest: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     finished: bool = True
 
 

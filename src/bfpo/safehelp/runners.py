@@ -73,8 +73,8 @@ def require_some(records: Sequence[GenerationRecord], is_silent: Callable[[Verdi
     """
     if records and all(record.failure for record in records):
         raise RunError(
-            f"none of {len(records):,} prompts got an answer ({records[0].failure.rstrip('.')}): correct the model or the "
-            "settings and rerun"
+            f"none of {len(records):,} prompts got an answer ({records[0].failure.rstrip('.')}): correct the model or "
+            "the settings and rerun"
         )
     answered = [record for record in records if record.answer.strip()]
     judged = [record.verdicts[0] for record in answered if record.verdicts]
@@ -169,9 +169,14 @@ def generation_record(
         verdicts=judged.verdicts,
         p_help=judged.p_help,
         answer_kind=answer_kind(
-            completion.text, primary, judged.p_help, detail, refusal=refusal, failure=failure,
+            completion.text,
+            primary,
+            judged.p_help,
+            detail,
+            refusal=refusal,
+            failure=failure,
             refusal_verdict=judged.refusal,
-        ),  # fmt: skip
+        ),
         detail=detail,
         thinking=completion.thinking,
         refusal=refusal,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from bfpo.safehelp.clusters import clusters_of
 from bfpo.safehelp.figures import ANSWER_FIGURES, HEADLINE, items_of
 from bfpo.safehelp.items import FACTORS
 from bfpo.safehelp.metrics import METRICS, Metric
@@ -87,7 +88,7 @@ def likelihood_estimate(records: Sequence[LikelihoodRecord], metric: Metric) -> 
     mean has Student's t interval, and a function of several means that of the cluster bootstrap.
     """
     parts = np.array([metric.parts(record) for record in records], dtype=float)
-    clusters: list[Hashable] = [(record.task, record.cluster) for record in records]
+    clusters = clusters_of(records)
     if parts.shape[1] > 1:
         return bootstrap_interval(
             parts,
@@ -160,7 +161,7 @@ def judge_agreement(evaluation: Evaluation) -> Agreement | None:
     """The agreement of a run's two judges; None without a second judge, or without an answer that both judged."""
     judged = [record for record in evaluation.generations if len(record.verdicts) > 1]
     first, second = ([record.verdicts[at].label for record in judged] for at in (0, 1))
-    return agreement(first, second, [(record.task, record.cluster) for record in judged])
+    return agreement(first, second, clusters_of(judged))
 
 
 def score(

@@ -33,6 +33,23 @@ class Resolved:
     rows: int
 
 
+class MissingSourceError(BfpoError):
+    """The rows of a task can't be loaded.
+
+    Attributes:
+        need: the task, and the file to provide.
+    """
+
+    def __init__(self, task: Task, where: str, problem: str, name: str) -> None:
+        source = task.source
+        of_what = f" with the rows of {source.hub}" if source and source.hub else ""
+        self.need = f"{task.task}: {name}{of_what}"
+        super().__init__(
+            f"{where}, task {task.task!r}: {problem}; name a file{of_what} with --data {task.task}=FILE, or save it as "
+            f"{name} in a folder and name the folder with --data-folder"
+        )
+
+
 Read = tuple[list[tuple[int, Row]], Resolved]
 
 
@@ -72,7 +89,7 @@ def file_in(folder: Path, task: Task) -> Path | None:
 
 def _read_file(task: Task, where: str, path: Path, sha256: str | None, revision: str | None) -> Read:
     if not path.is_file():
-        raise BfpoError(f"{where}, task {task.task!r}: no such file: {path}; {_remedy(task, path.name)}")
+        raise MissingSourceError(task, where, f"no such file: {path}", path.name)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if sha256 is not None and digest != sha256:
         raise BfpoError(
@@ -112,10 +129,8 @@ def _hub_rows(task: Task, where: str, source: TaskSource) -> Read:
     found = _commit(Path(rows.cache_files[0]["filename"])) if rows.cache_files else None
     if source.revision and found and found != source.revision:
         # Offline, datasets uses any cached revision.
-        raise BfpoError(
-            f"{where}, task {task.task!r}: the cache has commit {found} of {source.hub} and not {source.revision}; "
-            f"load that revision once while online, or {_remedy(task, f'{task.task}.jsonl')}"
-        )
+        problem = f"the cache has commit {found} of {source.hub} and not {source.revision}, so load that once online"
+        raise MissingSourceError(task, where, problem, f"{task.task}.jsonl")
     return list(enumerate(rows, 1)), Resolved(source.hub, found or source.revision, None, len(rows))
 
 
@@ -124,16 +139,7 @@ def _commit(path: Path) -> str | None:
     return next((part for part in reversed(path.parts) if re.fullmatch(r"[0-9a-f]{40}", part)), None)
 
 
-def _unreachable(task: Task, where: str, error: Exception) -> BfpoError:
+def _unreachable(task: Task, where: str, error: Exception) -> MissingSourceError:
     reason = " ".join(str(error).split())[:200]
-    remedy = _remedy(task, f"{task.task}.jsonl")
-    return BfpoError(f"{where}, task {task.task!r}: its rows can't be loaded from the Hub ({reason}); {remedy}")
-
-
-def _remedy(task: Task, name: str) -> str:
-    source = task.source
-    of_what = f" with the rows of {source.hub}" if source and source.hub else ""
-    return (
-        f"name a file{of_what} with --data {task.task}=FILE, or save it as {name} in a folder and name the folder "
-        "with --data-folder"
-    )
+    problem = f"its rows can't be loaded from the Hub ({reason})"
+    return MissingSourceError(task, where, problem, f"{task.task}.jsonl")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +19,8 @@ from bfpo.preferences.reading import Row
 from bfpo.safehelp.expressions import ExpressionError
 from bfpo.safehelp.items import ChoiceItem, Factor, PromptItem
 from bfpo.safehelp.preparations import prepare
-from bfpo.safehelp.sources import Resolved, file_in, read_source
-from bfpo.safehelp.tasks import EXPRESSIONS, MICROWORLD_TASKS, Task, read_suite
+from bfpo.safehelp.sources import MissingSourceError, Resolved, file_in, read_source
+from bfpo.safehelp.tasks import EXPRESSIONS, MICROWORLD_TASKS, SuiteFile, Task, read_suite
 
 Split = Literal["validation", "test"]
 
@@ -39,6 +39,7 @@ class Suite:
         sources: origin of each task's rows.
         files: files given for lm-eval's tasks.
         judge: the suite's own exact judge, a function of prompt and answer.
+        missing: tasks left out because their data is missing, with the file that each needs.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Suite:
     sources: Mapping[str, Resolved] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     judge: Callable[[str, str], oracle.OracleVerdict] | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -66,8 +68,10 @@ def load_suite(
     data: Mapping[str, Path] | None = None,
     folder: Path | None = None,
     limit: int | None = None,
-    split: Split = "test",
-    per_kind: int = 500,
+    tasks: Sequence[str] | None = None,
+    skip_missing: bool = False,
+    split: Split | None = None,
+    per_kind: int | None = None,
 ) -> Suite:
     """Read a suite's rows and make its items.
 
@@ -76,22 +80,26 @@ def load_suite(
         data: files to read instead of tasks' sources, by the task's name.
         folder: folder with such files (TASK.jsonl, or the source's own file name).
         limit: number of items per task, selected by a fixed hash of their names; by default all.
-        split: split of the microworld: "test", or "validation" for choosing settings.
-        per_kind: number of the microworld's prompts of each kind.
+        tasks: names of the tasks to load; by default all.
+        skip_missing: whether to leave out tasks whose data is missing.
+        split: split of the microworld: "test" (the default), or "validation" for choosing settings.
+        per_kind: number of the microworld's prompts of each kind, 500 by default.
 
     Raises:
-        BfpoError: if there is no such suite, a source can't be loaded, or a row doesn't fit its task.
+        BfpoError: if there is no such suite or task, sources can't be loaded (the message names all of them), a row
+            doesn't fit its task, or the suite doesn't read an option.
     """
     if name_or_path == "microworld":
-        return microworld(split, per_kind)
+        where = "the microworld doesn't read it; choose its prompts with --per-kind and --split"
+        _refuse(where, data=data, data_folder=folder, limit=limit, task=tasks, skip_missing=skip_missing)
+        return microworld(split or "test", 500 if per_kind is None else per_kind)
     read = read_suite(name_or_path)
-    names = [task.task for task in read.tasks]
-    unknown = sorted(set(data or {}) - set(names))
-    if unknown:
-        raise BfpoError(f"--data {unknown[0]}: suite {read.suite!r} has no such task{did_you_mean(unknown[0], names)}")
+    _refuse(f"only the microworld reads it, and the suite is {read.suite!r}", split=split, per_kind=per_kind)
+    read = _chosen(read, tasks, data or {})
     items: list[PromptItem | ChoiceItem] = []
     sources: dict[str, Resolved] = {}
     files: dict[str, Path] = {}
+    missing: dict[str, MissingSourceError] = {}
     for task in read.tasks:
         given = (data or {}).get(task.task) or (file_in(folder, task) if folder else None)
         if task.lm_eval:
@@ -99,15 +107,54 @@ def load_suite(
                 files[task.task] = given
                 sources[task.task] = read_source(task, name_or_path, given)[1]
             continue
-        rows, sources[task.task] = read_source(task, name_or_path, given)
+        try:
+            rows, sources[task.task] = read_source(task, name_or_path, given)
+        except MissingSourceError as error:
+            missing[task.task] = error
+            continue
         make = ItemMaker(task, sources[task.task].place)
         made = [item for number, row in rows if (item := make(number, row))]
         if not made:
             raise BfpoError(f"{sources[task.task].place}, task {task.task!r}: no row is left by 'where: {task.where}'")
         items += _drawn(made, limit)
+    left = tuple(task for task in read.tasks if task.task not in missing)
+    if missing and not (skip_missing and left):
+        raise _all_missing(read.suite, list(missing.values()))
     prompts = [item for item in items if isinstance(item, PromptItem)]
     choices = [item for item in items if isinstance(item, ChoiceItem)]
-    return Suite(read.suite, prompts, choices, read.tasks, read.judges, read.decoding, sources, files)
+    needs = {task: error.need for task, error in missing.items()}
+    return Suite(read.suite, prompts, choices, left, read.judges, read.decoding, sources, files, missing=needs)
+
+
+def _refuse(reason: str, **options: object) -> None:
+    for name, value in options.items():
+        if value:
+            raise BfpoError(f"--{name.replace('_', '-')}: {reason}")
+
+
+def _chosen(read: SuiteFile, tasks: Sequence[str] | None, data: Mapping[str, Path]) -> SuiteFile:
+    """The suite with the chosen tasks only."""
+    for option, given in (("--task", tasks or ()), ("--data", data)):
+        names = [task.task for task in read.tasks]
+        for name in given:
+            if name not in names:
+                what = f"suite {read.suite!r} has no such task{did_you_mean(name, names)}"
+                raise BfpoError(f"{option} {name}: {what}, or it isn't among those of --task")
+        if option == "--task" and tasks:
+            read = read.model_copy(update={"tasks": tuple(task for task in read.tasks if task.task in tasks)})
+    return read
+
+
+def _all_missing(suite: str, errors: Sequence[MissingSourceError]) -> BfpoError:
+    if len(errors) == 1:
+        return errors[0]
+    needs = "".join(f"\n  {error.need}" for error in errors)
+    return BfpoError(
+        f"suite {suite!r}: the rows of {len(errors)} tasks are missing. Save each as the file named here in one folder "
+        "and name the folder with --data-folder, leave these tasks out with --skip-missing, or choose others with "
+        "--task:"
+        f"{needs}\n  The first error: {errors[0]}"
+    )
 
 
 class ItemMaker:

@@ -1,0 +1,123 @@
+"""`RecordedAnswers`: replays answers that were made elsewhere, from a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bfpo.errors import BfpoError
+from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest
+from bfpo.preferences.reading import Row, read_rows
+from bfpo.preferences.schema import PreferenceDataError, Problem
+
+# Names of the answer's column, and optional columns with their types.
+_ANSWER = ("answer", "response", "completion")
+_OPTIONAL = {"truncated": bool, "tokens": int, "thinking": str, "refusal": str, "failure": str}
+
+
+@dataclass(frozen=True)
+class RecordedAnswers(Generator):
+    """Replays answers by prompt; the answers to equal prompts are its samples, in the order of the file.
+
+    Attributes:
+        path: the file.
+        digest: its SHA-256.
+        answers: the answers to each prompt.
+        samples: number of answers that every prompt of the suite has.
+        unused: number of answers in the file to other prompts, or beyond ``samples``.
+        system_prompt: system prompt that the answers were sampled with, if stated.
+        stated: decoding that the answers were sampled with, as far as stated.
+    """
+
+    path: str
+    digest: str
+    answers: Mapping[str, Sequence[Completion]]
+    samples: int = 1
+    unused: int = 0
+    system_prompt: str | None = None
+    stated: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        prompts: Iterable[str],
+        *,
+        samples: int | None = None,
+        system_prompt: str | None = None,
+        stated: Mapping[str, Any] | None = None,
+    ) -> RecordedAnswers:
+        """Read the answers to a suite's prompts.
+
+        Args:
+            path: file with columns ``prompt`` and ``answer`` (or ``response``, ``completion``), such as the
+                ``generations.jsonl`` of a run; optional columns are ``truncated``, ``tokens``, ``thinking``,
+                ``refusal`` and ``failure``.
+            prompts: the suite's prompts.
+            samples: number of answers to each prompt; by default as many as every prompt has.
+            system_prompt: system prompt that the answers were sampled with.
+            stated: decoding that the answers were sampled with, for the run's header.
+
+        Raises:
+            BfpoError: if a prompt has no answer or too few, or a row is malformed.
+        """
+        answers = _read(str(path))
+        wanted = list(dict.fromkeys(prompts))
+        missing = [prompt for prompt in wanted if len(answers.get(prompt, ())) < (samples or 1)]
+        if missing:
+            few = "no answer" if samples in (None, 1) else f"fewer than {samples} answers"
+            raise BfpoError(
+                f"{path}: has {few} to {len(missing):,} of the suite's {len(wanted):,} prompts, the first of which "
+                f"begins with {missing[0][:40]!r}; add them, or choose tasks with --task"
+            )
+        samples = samples or min((len(answers[prompt]) for prompt in wanted), default=1)
+        unused = sum(map(len, answers.values())) - samples * len(wanted)
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return cls(str(path), digest, answers, samples, unused, system_prompt, dict(stated or {}))
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """The file and its digest."""
+        return ModelIdentity(self.path, self.digest, system_prompt=self.system_prompt)
+
+    def settings(self, decoding: Decoding) -> Mapping[str, Any]:
+        """What was stated about the decoding, and the number of samples."""
+        return {**self.stated, "samples": decoding.samples}
+
+    def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:
+        """The recorded answer to every request."""
+        return [self.answers[str(request.prompt)][request.sample] for request in batch]
+
+
+def _read(name: str) -> dict[str, list[Completion]]:
+    problems: list[Problem] = []
+    answers: dict[str, list[Completion]] = {}
+    for number, row in read_rows(name, "train", None):
+        found = [Problem(number, *problem) for problem in _problems(row)]
+        problems += found
+        if not found:
+            column = next(column for column in _ANSWER if column in row)
+            extra = {key: row[key] for key in _OPTIONAL if row.get(key) is not None}
+            answers.setdefault(row["prompt"], []).append(
+                Completion(row[column].strip(), **({"truncated": False} | extra))
+            )
+    if problems:
+        raise PreferenceDataError(name, problems, is_set=False)
+    return answers
+
+
+def _problems(row: Row) -> Iterator[tuple[str, str, str]]:
+    if not isinstance(row.get("prompt"), str):
+        yield "prompt", "it is missing or not a string", "write a string"
+    column = next((column for column in _ANSWER if column in row), None)
+    if column is None:
+        yield "answer", "it is missing", f"name the column {', '.join(_ANSWER[:-1])} or {_ANSWER[-1]}"
+    elif not isinstance(row[column], str):
+        yield column, "it is not a string", 'write a string, "" for an empty answer'
+    for key, kind in _OPTIONAL.items():
+        value = row.get(key)
+        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            yield key, f"{value!r} is not of type {kind.__name__}", "correct it, or leave the column out"

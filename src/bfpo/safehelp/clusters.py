@@ -1,0 +1,43 @@
+"""Clusters of items: items with the same text depend on each other, like those of the same declared cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Protocol
+
+
+class Clustered(Protocol):
+    """An item or record of an item."""
+
+    @property
+    def task(self) -> str: ...  # noqa: D102
+
+    @property
+    def cluster(self) -> str: ...  # noqa: D102
+
+    @property
+    def prompt(self) -> str: ...  # noqa: D102
+
+
+def clusters_of(items: Sequence[Clustered]) -> list[Hashable]:
+    """The cluster of each item; clusters of a task or of several that share a prompt (and its choices) are one."""
+    declared = [(item.task, item.cluster) for item in items]
+    texts = [(item.prompt, getattr(item, "choices", ())) for item in items]
+    return joined(declared, texts)
+
+
+def joined(clusters: Sequence[Hashable], texts: Iterable[Hashable]) -> list[Hashable]:
+    """The clusters, where those with a text in common are replaced by the first of them."""
+    parents: dict[Hashable, Hashable] = {cluster: cluster for cluster in clusters}
+
+    def first(cluster: Hashable) -> Hashable:
+        while parents[cluster] != cluster:
+            parents[cluster] = cluster = parents[parents[cluster]]
+        return cluster
+
+    owner: dict[Hashable, Hashable] = {}
+    order = {cluster: at for at, cluster in reversed(list(enumerate(clusters)))}
+    for cluster, text in zip(clusters, texts, strict=True):
+        earlier, later = sorted((first(owner.setdefault(text, cluster)), first(cluster)), key=order.__getitem__)
+        parents[later] = earlier
+    return [first(cluster) for cluster in clusters]
