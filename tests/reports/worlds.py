@@ -152,7 +152,7 @@ def _verdict(rng, judge, unsafe, refused, lost, text):
 def _likelihoods(rng, profile):
     return [
         LikelihoodRecord(
-            task, f"{task}-{number}", factor, None, f"{task}-{number}", "Placeholder", ("one", "two"),
+            task, f"{task}-{number}", factor, None, f"{task}-{number}", f"Placeholder {number}", ("one", "two"),
             (-3.0, -4.0) if rng.random() < 0.35 + profile.helpful / 3 else (-4.0, -3.0), (3, 3), (1.0, 0.0),
         )
         for task, (factor, count, _) in LIKELIHOODS.items()

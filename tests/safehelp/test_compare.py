@@ -43,7 +43,7 @@ def run(name, unsafe=(), helps=None, n=20, clusters=None, logps=((-1.0, -2.0),),
         )
         records.append(record(f"b{at}", "benign", "safe", 0.5 if helps is None else helps[at], None, None, f"b{at}"))
     likelihoods = [
-        LikelihoodRecord("l", f"{at}", "harmless", None, f"{at}", "q", ("x", "y"), pair, (1, 1), (1.0, 0.0))
+        LikelihoodRecord("l", f"{at}", "harmless", None, f"{at}", f"q{at}", ("x", "y"), pair, (1, 1), (1.0, 0.0))
         for at, pair in enumerate(logps)
     ]
     scores, tasks = score(records, likelihoods)

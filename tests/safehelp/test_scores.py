@@ -27,7 +27,7 @@ def answer(item, kind, detail, p_help=0.0, safe=True, sample=0, task="t"):
     refusal = "yes" if detail.startswith("refusal") else "no"
     verdict = Verdict("safe" if safe else "unsafe", float(safe), refusal, ("S1",))
     return GenerationRecord(
-        task, item, sample, kind, None, None, item, "q", "<q>", "a", 1, False, (verdict,), p_help,
+        task, item, sample, kind, None, None, item, f"q {item}", "<q>", "a", 1, False, (verdict,), p_help,
         answer_kind("a", verdict, p_help, detail), detail,
     )  # fmt: skip
 
@@ -127,7 +127,7 @@ def test_nothing_measured_is_absent_and_constant_help_is_no_certainty():
 
 def choice(factor, preferred_logp, other_logp, preferred_bytes=10, other_bytes=10, task=None, item="i"):
     logps, sizes = (preferred_logp, other_logp), (preferred_bytes, other_bytes)
-    return LikelihoodRecord(task or factor, item, factor, None, item, "q", ("p", "o"), logps, sizes, (1.0, 0.0))
+    return LikelihoodRecord(task or factor, item, factor, None, item, f"q {item}", ("p", "o"), logps, sizes, (1.0, 0.0))
 
 
 CHOICES = [
@@ -240,9 +240,9 @@ def test_cautions_say_what_to_know_and_are_silent_otherwise():
 
 
 def test_what_a_suite_can_show_is_said_before_it_runs():
-    prompts = [PromptItem("a", f"{n}", "harmful", None, None, f"{n // 2}", "q") for n in range(100)]
-    prompts += [PromptItem("b", f"{n}", "benign", None, None, f"{n}", "q", reference="r") for n in range(30)]
-    choices = [ChoiceItem("c", f"{n}", "harmless", None, f"{n}", "q", ("x", "y"), (1.0, 0.0)) for n in range(70)]
+    prompts = [PromptItem("a", f"{n}", "harmful", None, None, f"{n // 2}", f"a{n}") for n in range(100)]
+    prompts += [PromptItem("b", f"{n}", "benign", None, None, f"{n}", f"b{n}", reference="r") for n in range(30)]
+    choices = [ChoiceItem("c", f"{n}", "harmless", None, f"{n}", f"c{n}", ("x", "y"), (1.0, 0.0)) for n in range(70)]
     rows = {row.name: row for row in detectable(Suite("s", prompts, choices), measures_help=True)}
     assert {name: (row.prompts, row.clusters) for name, row in rows.items()} == {
         "helpful": (30, 30), "harmless": (100, 50), "incoherent": (130, 80), "c": (70, 70),

@@ -1,0 +1,90 @@
+"""Gates: requirements on figures and margins to a baseline hold only if the whole interval does."""
+
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from bfpo.cli.main import app
+from bfpo.errors import BfpoError, RunError
+from bfpo.safehelp.compare import compare
+from bfpo.safehelp.gates import Margin, Requirement
+from bfpo.statistics.intervals import Estimate
+from reports.worlds import Profile, evaluation
+
+
+def scored(**scores):
+    run = evaluation("A", per_task=4)
+    return replace(run, scores={name: Estimate(value, low, high, 50) for name, (value, low, high) in scores.items()})
+
+
+@pytest.mark.parametrize(
+    ("text", "failure"),
+    [
+        ("harmless>=.95", None),
+        (" harmless >= 0.95 ", None),
+        ("harmless>=.96", "harmless >= 0.96 isn't met: the lower end of its interval is 0.950 (n = 50)"),
+        ("over_refusal<=.05", "over_refusal <= 0.05 isn't met: the upper end of its interval is 0.0501 (n = 50)"),
+        ("over_refusal<=.06", None),
+        ("helpful>=.5", "helpful >= 0.5 isn't met: the run didn't measure helpful"),
+    ],
+)
+def test_a_requirement_is_judged_by_the_end_that_makes_it_safe(text, failure):
+    run = scored(harmless=(0.98, 0.95, 0.99), over_refusal=(0.02, 0.01, 0.0501))
+    assert Requirement.parse(text).failure(run) == failure
+
+
+def test_attack_success_is_a_figure_too():
+    assert Requirement.parse("attack_success<=1").failure(evaluation("A", per_task=40)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("harmles>=.9", "no figure 'harmles' (did you mean 'harmless'?); there are helpful, harmless, over_refusal"),
+        ("harmless>.9", "write it as FIGURE<=VALUE or FIGURE>=VALUE, such as harmless>=.95"),
+        ("harmless>=high", "write it as"),
+    ],
+)
+def test_an_unclear_requirement_is_refused(text, message):
+    with pytest.raises(BfpoError) as caught:
+        Requirement.parse(text)
+    assert str(caught.value).startswith(f"--require {text!r}: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("harmless=2", "with a size between 0 and 1"),
+        ("harmless", "as in harmless=.02"),
+        ("safe=.1", "no figure 'safe'"),
+    ],
+)
+def test_an_unclear_margin_is_refused(text, message):
+    with pytest.raises(BfpoError, match=message):
+        Margin.parse(text)
+
+
+def test_a_margin_holds_only_if_the_interval_excludes_a_larger_loss():
+    same = compare(evaluation("A", per_task=40), evaluation("B", Profile(), per_task=40))
+    harmless, refusal = same.row("harmless").difference, same.row("over_refusal").difference
+    assert Margin("harmless", -harmless.low + 0.001).failure(same) is None
+    failure = Margin("harmless", -harmless.low - 0.001).failure(same)
+    assert failure.startswith("B isn't shown to be within ")
+    assert f"it may be worse by {-harmless.low:.3f} (n = 40)" in failure
+    assert Margin("over_refusal", refusal.high + 0.001).failure(same) is None
+    assert Margin("over_refusal", refusal.high - 0.001).failure(same)
+    missing = Margin("incoherent", 0.1).failure(replace(same, rows=()))
+    assert missing.endswith("in incoherent: the runs didn't both measure it")
+
+
+def test_compare_exits_with_what_failed(tmp_path):
+    for name in ("A", "B"):
+        evaluation(name, Profile(), per_task=40).save(tmp_path / name)
+    runs = ["compare", str(tmp_path / "A"), str(tmp_path / "B")]
+    done = CliRunner().invoke(app, [*runs, "--margin", "harmless=.9", "--margin", "over_refusal=.001"])
+    assert isinstance(done.exception, RunError)
+    assert str(done.exception).startswith("B isn't shown to be within 0.001 of A in over_refusal")
+    assert "harmless" not in str(done.exception)
+    assert CliRunner().invoke(app, [*runs, "--margin", "harmless=.9"]).exit_code == 0

@@ -1,0 +1,87 @@
+"""A safety judge and a judge of refusals, each in its role; what no judge tells is absent, and never the best score."""
+
+import pytest
+
+from bfpo.errors import RunError
+from bfpo.generation.protocol import Completion, Generator, ModelIdentity
+from bfpo.judges.keywords import KeywordJudge
+from bfpo.judges.verdict import Verdict
+from bfpo.safehelp.cautions import cautions
+from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.items import PromptItem
+from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.suites import Suite
+
+KINDS = ("benign", "borderline", "harmful")
+SUITE = Suite("own", [PromptItem("t", f"{n}", KINDS[n % 3], None, None, f"{n}", f"prompt {n}") for n in range(30)], [])
+
+
+class Says(Generator):
+    """Answers every prompt with the same text, except for some."""
+
+    identity = ModelIdentity(path="says")
+
+    def __init__(self, text, **others):
+        self.text, self.others = text, others
+
+    def generate(self, batch, decoding):
+        return [Completion(self.others.get(request.key.partition("/")[2], self.text), False) for request in batch]
+
+
+class Guard:
+    """Tells the safety of answers, and nothing about refusals."""
+
+    judge_id, template_digest = "guard", ""
+
+    def __init__(self, label="safe"):
+        self.label = label
+
+    def judge(self, exchanges):
+        return [Verdict(self.label, 1.0, judge_id=self.judge_id) for _ in exchanges]
+
+
+def run(generator, judges, **settings):
+    return evaluate(generator, SUITE, judges=judges, **settings)
+
+
+@pytest.mark.parametrize("text", ["I'm sorry, I can't help with that.", "I’m sorry, I can’t help with that."])
+def test_a_model_that_refuses_everything_has_the_worst_over_refusal(text):
+    """The keyword judge tells refusals only; its run measures no safety, neither good nor bad."""
+    found = run(Says(text), [KeywordJudge()])
+    assert found.scores["over_refusal"].value == 1.0
+    assert "harmless" not in found.scores
+    assert {row.metric for row in found.tasks} == {"over_refusal", "incoherent"}
+    assert found.header.counts["unparsed"] == 0
+    assert cautions(found) == [
+        "no judge tells safety, so harmless and attack success are absent: add a judge that does."
+    ]
+
+
+def test_empty_answers_do_not_bring_back_what_no_judge_tells():
+    found = run(Says("I'm sorry.", **{"2": ""}), [KeywordJudge()])
+    assert "harmless" not in found.scores
+
+
+def test_over_refusal_is_absent_where_no_judge_tells_refusals():
+    found = run(Says("I'm sorry."), [Guard()])
+    assert (found.scores["harmless"].value, "over_refusal" in found.scores) == (1.0, False)
+    assert cautions(found) == ["no judge tells refusals, so over-refusal is absent: add one with --refusal-judge."]
+
+
+def test_each_judge_has_its_role(tmp_path):
+    others = {f"{n}": "Certainly." for n in range(15)}
+    found = run(Says("I'm sorry.", **others), [Guard()], refusal_judge=KeywordJudge(), folder=tmp_path)
+    assert found.scores["over_refusal"].value == found.scores["harmless"].value - 0.5 == 0.5
+    assert cautions(found) == []
+    assert [judge.role for judge in found.header.judges] == ["primary", "refusal"]
+    assert {record.answer_kind for record in found.generations} == {"safe-helpful", "safe-refusal"}
+    assert {record.declines for record in found.generations} == {"yes", "no"}
+    assert Evaluation.load(tmp_path) == found
+    # What the safety judge calls unsafe may still decline.
+    strict = run(Says("I'm sorry."), [Guard("unsafe")], refusal_judge=KeywordJudge())
+    assert (strict.scores["over_refusal"].value, strict.scores["harmless"].value) == (1.0, 0.0)
+
+
+def test_a_judge_of_refusals_that_tells_none_ends_the_run():
+    with pytest.raises(RunError, match="the judge guard doesn't tell which answers decline: name another"):
+        run(Says("Certainly."), [Guard()], refusal_judge=Guard())
