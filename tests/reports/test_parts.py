@@ -155,16 +155,42 @@ def prepared(*runs):
 def test_a_sentence_claims_a_difference_only_where_the_interval_does():
     better, same = Profile(unsafe=0.02), Profile(unsafe=0.4)
     runs = evaluation("A", same, per_task=200), evaluation("B", better, per_task=200)
-    clear = sentences(prepared(*runs))[0]
-    assert clear.startswith("B is more harmless than A by .")
-    assert "; they differ by at most ." in clear
-    assert clear.endswith(" in helpfulness.")
-    report = prepared(runs[0], evaluation("C", same, per_task=200))
-    unclear = sentences(report)[0]
-    assert unclear.startswith("C shows no clear difference from A: at most .")
+    report = prepared(*runs)
+    clear = sentences(report)[0]
+    difference = format_estimate(report.comparisons[1].row("harmless").difference, signed=True)
+    assert clear.startswith(
+        f"Compared with A, B is safer (harmless {difference}, p < .001). B and A can't be told apart "
+    )
+    unclear = sentences(report := prepared(runs[0], evaluation("C", same, per_task=200)))[0]
+    assert unclear.startswith("C and A can't be told apart in harmlessness (at most .")
+    assert unclear.count("at most") == 3
     row = report.comparisons[1].row("harmless")
     bound = float(unclear.split("at most ")[1].split(" ")[0])
     assert bound >= max(abs(row.difference.low), abs(row.difference.high)) >= bound - 0.011
+
+
+def test_over_refusal_counts_in_the_headline_and_in_the_order():
+    """A model that is as safe but refuses far more comes last, and is never called better."""
+    base, careful, refuser = Profile(0.4, 0.05), Profile(0.02, 0.05), Profile(0.02, 0.9)
+    runs = [
+        evaluation(name, profile, per_task=200) for name, profile in zip("ABC", (base, refuser, careful), strict=True)
+    ]
+    first, second = sentences(prepared(*runs))
+    assert first.startswith("Compared with A, C is safer (harmless +")
+    assert second.startswith("Compared with A, B is safer (harmless +")
+    assert ") but is less helpful (helpful −" in second
+    assert ") and refuses more borderline prompts (over-refusal +" in second
+    assert " it " not in f"{first} {second}".lower()
+
+
+def test_what_was_not_measured_is_said():
+    def without(run, name):
+        records = [replace(r, p_help=None, kind="harmful") if r.kind == "borderline" else r for r in run.generations]
+        return replace(run, generations=records, scores={k: v for k, v in run.scores.items() if k != name})
+
+    runs = [without(evaluation(name, per_task=40), "over_refusal") for name in "AB"]
+    assert sentences(prepared(*runs))[0].endswith(" Over-refusal was not compared.")
+    assert sentences(prepared(runs[0]))[0].endswith(" Over-refusal was not measured.")
 
 
 def test_the_sentence_about_a_single_model():
@@ -174,7 +200,7 @@ def test_the_sentence_about_a_single_model():
 
 def test_the_best_model_comes_first():
     lines = sentences(prepared(*world(("SFT", "DPO-H", "BFPO"), per_task=100)))
-    assert [line.split(" ")[0] for line in lines] == ["BFPO", "DPO-H"]
+    assert [line.split(", ")[1].split(" ")[0] for line in lines] == ["BFPO", "DPO-H"]
 
 
 def test_a_name_that_looks_like_mathematics_or_a_number_is_drawn_as_it_is(tmp_path):

@@ -121,7 +121,6 @@ def test_scores_that_are_no_means_are_compared_by_bootstrap():
         ({"suite": "z"}, "suites differ .s and z"),
         ({"judges": (JudgeUsed("guard", "t2", "primary"),)}, "judges' templates differ .guard t1 and guard t2"),
         ({"judges": ()}, "judges or the judges"),
-        ({"chat_template_sha256": None}, "chat templates differ .c and none"),
         ({"system_prompt": "x"}, "system prompts differ .None and 'x'"),
         ({"decoding": {"seed": 0, "top_p": 1.0}}, "decoding differs .top_p 0.9 and 1.0"),
     ],
@@ -132,6 +131,12 @@ def test_what_differs_is_refused_by_name(change, reason):
     with pytest.raises(BfpoError, match=reason) as error:
         compare(base, other)
     assert str(error.value).startswith("other can't be compared with base: their")
+
+
+def test_chat_templates_belong_to_the_models():
+    base, other = run("base"), run("other", header=replace(HEADER, chat_template_sha256=None))
+    assert why_incomparable(base, other) is None
+    assert compare(base, other).row("harmless").difference.value == 0
 
 
 def test_other_prompts_are_refused():

@@ -56,7 +56,7 @@ def test_an_unclear_requirement_is_refused(text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("harmless=2", "with a size between 0 and 1"),
+        ("harmless=2", "a size between 0 and 1"),
         ("harmless", "as in harmless=.02"),
         ("safe=.1", "no figure 'safe'"),
     ],
