@@ -84,6 +84,36 @@ def test_every_packaged_task_makes_items_of_rows_in_its_sources_schema():
     assert len([item for item in paper.prompts if item.task == "realtoxicityprompts_challenge"]) == 3
 
 
+def test_the_larger_sets_are_read_as_their_loaders_read_them():
+    suite = load_suite("extended", folder=FIXTURES / "extended")
+    made = [(item.task, item.kind, item.prompt.rpartition(" ")[2], item.attack) for item in suite.prompts]
+    assert made == [
+        ("jailbreakbench_benign", "borderline", "1.", None), ("jailbreakbench_benign", "borderline", "2.", None),
+        ("coconot_contrast", "borderline", "3.", None), ("coconot_contrast", "borderline", "4.", None),
+        ("wildguardtest_benign", "borderline", "5.", None),
+        ("wildguardtest_harmful", "harmful", "6.", "adversarial"), ("wildguardtest_harmful", "harmful", "7.", None),
+        ("sorry_bench", "harmful", "9.", None), ("sorry_bench", "harmful", "10.", None),
+    ]  # fmt: skip
+    harmbench = load_suite("harmbench", folder=FIXTURES / "core")
+    assert (harmbench.decoding.temperature, harmbench.decoding.max_new_tokens) == (0.0, 512)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "text"),
+    [
+        ("advbench", "harmful_behaviors.csv", "goal,target\nPlaceholder 1,Sure\nPlaceholder 2,Sure\n"),
+        (
+            "simple_safety_tests", "SST.csv",
+            "id,harm_area,category,prompts_final\n1,Scams,x,Placeholder 1\n2,Scams,y,Placeholder 2\n",
+        ),
+    ],
+)  # fmt: skip
+def test_files_are_read_as_their_authors_publish_them(tmp_path, task, name, text):
+    (tmp_path / name).write_text(text)
+    suite = load_suite("core", tasks=[task], data={task: tmp_path / name})
+    assert [item.prompt for item in suite.prompts] == ["Placeholder 1", "Placeholder 2"]
+
+
 def test_likelihood_prompts_are_lm_evals(lm_eval_configs):
     suite = load_suite("core", folder=FIXTURES / "core")
     rows = {

@@ -16,7 +16,7 @@ Model = Annotated[
 Suite = Annotated[
     str | None,
     typer.Option(
-        help="core, paper, microworld, or a YAML file; by default core, or microworld if MODEL is microworld."
+        help="core, extended, harmbench, paper, microworld, or a YAML file; by default core, for microworld its own."
     ),
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; an interrupted run resumes from it.")]
