@@ -20,19 +20,25 @@ PAGES = [
 
 
 def commands(text):
-    """Commands in code blocks, without the explanation after two spaces or a hash, and in inline code."""
+    """Commands in code blocks, without the explanation after two spaces or a hash, and those mentioned in texts."""
     text = re.sub(r"\\\n\s*", "", text)
-    blocks = re.findall(r"^(?: {4})?(?:\$ )?(bfpo .+)$", text, flags=re.MULTILINE)
-    found = [re.split(r"\s{2,}|\s#", line)[0] for line in blocks] + re.findall(r"`(bfpo [^`\n]+)`", text)
-    found = [re.sub(r"[\[\]]", "", line) for line in found]
-    return [line for line in dict.fromkeys(found) if not re.search(r"[|{]|->| \.\.\. ", line)]
+    fenced = "".join(re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL))
+    blocks = re.findall(r"^ {4}(bfpo .+)$", text, flags=re.MULTILINE) + re.findall(
+        r"^(bfpo .+)$", fenced, flags=re.MULTILINE
+    )
+    blocks = [re.split(r"\s{2,}|\s#", line)[0] for line in blocks]
+    return [line for line in blocks if not re.search(r"->|\|", line)], [
+        re.sub(r"[\[\]]", "", line) for line in re.findall(r"`(bfpo [^`|{\n]+)`", text) if " ... " not in line
+    ]
 
 
-COMMANDS = {line: page for page in PAGES for line in commands(page.read_text(encoding="utf-8"))}
+READ = [commands(page.read_text(encoding="utf-8")) for page in PAGES]
+BLOCKS = list(dict.fromkeys(line for blocks, _ in READ for line in blocks))
+COMMANDS = list(dict.fromkeys(BLOCKS + [line for _, mentions in READ for line in mentions]))
 
 
 def parse(line):
-    """Parse a command as the program does, without running it; a mention in a text may leave out arguments."""
+    """Parse a command as the program does, without running it; mentions may leave out arguments and values."""
     root = command = typer.main.get_command(app)
     words = shlex.split(line)[1:]
     rest = list(words)
@@ -43,13 +49,15 @@ def parse(line):
         try:
             root.main(args=words, prog_name="bfpo", standalone_mode=False)
         except Exception as error:
-            if type(error).__name__ != "MissingParameter":
+            if type(error).__name__ not in ("MissingParameter", "BadOptionUsage"):
                 raise
 
 
 def test_the_reader_of_pages_finds_commands():
     text = "Run `bfpo report A`:\n\n    bfpo train a.yaml --plan   # plans\n    bfpo judge \\\n        list    all\n"
-    assert commands(text) == ["bfpo train a.yaml --plan", "bfpo judge list", "bfpo report A"]
+    text += "```text\nbfpo ref build a\n```\nbfpo is a package.\n"
+    assert commands(text) == (["bfpo train a.yaml --plan", "bfpo judge list", "bfpo ref build a"], ["bfpo report A"])
+    assert len(BLOCKS) > 30
     assert len(COMMANDS) > 50
     with pytest.raises(Exception, match="No such option: --splits"):
         parse("bfpo evaluate m --splits test")
@@ -68,7 +76,7 @@ class ReachedError(Exception):
     """The options were read, and a suite is being loaded."""
 
 
-EVALUATIONS = [line for line in COMMANDS if line.startswith("bfpo evaluate ")]
+EVALUATIONS = [line for line in BLOCKS if line.startswith("bfpo evaluate ")]
 
 
 @pytest.mark.parametrize("line", EVALUATIONS)
