@@ -64,7 +64,7 @@ def test_prompts_without_answers_are_an_error(tmp_path, prompts, samples, messag
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"answer": "x"}, "row 1, column 'prompt': it is missing or not a string"),
+        ({"answer": "x"}, "row 1, column 'prompt': it is missing, or neither a string nor a list of messages"),
         ({"prompt": "a"}, "row 1, column 'answer': it is missing; name the column answer, response or completion"),
         ({"prompt": "a", "answer": None}, "row 1, column 'answer': it is not a string"),
         ({"prompt": "a", "answer": "x", "tokens": "3"}, "row 1, column 'tokens': '3' is not of type int"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+from bfpo.judges.verdict import Verdict
 from bfpo.reports.page import build_report
 from reports.browser import chromium, opened
 from reports.worlds import world
@@ -288,4 +289,15 @@ def test_thinking_is_shown_when_it_is_opened(browser, runs, tmp_path):
     assert box.locator("pre").count() == 0
     box.locator("summary").click()
     assert box.locator("pre").text_content() == "<b>Let me see.</b>"
+    seen.page.context.close()
+
+
+def test_the_verdict_of_the_judge_of_refusals_is_shown_with_the_others(browser, runs, tmp_path):
+    run, *_ = runs
+    first = replace(run.generations[0], refusal_verdict=Verdict("unparsed", None, "yes", judge_id="<i>keywords</i>"))
+    report = build_report([replace(run, generations=[first, *run.generations[1:]])], tmp_path / "report").page
+    seen = opened(browser, report, f"#item={first.task}/{first.item}")
+    box = seen.page.locator("details.verdicts")
+    box.locator("summary").click()
+    assert box.locator("li").last.text_content() == "<i>keywords</i>: refusal"
     seen.page.context.close()

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from bfpo.errors import BfpoError
-from bfpo.reports import diagnostic_panels, headline, result_panels
+from bfpo.judges.verdict import Verdict
+from bfpo.reports import diagnostic_panels, headline, provenance, result_panels
 from bfpo.reports.formats import format_estimate
 from bfpo.reports.page import build_report
-from bfpo.reports.report import prepare_report
+from bfpo.reports.report import prepare_report, report_models
 from bfpo.safehelp.figures import HEADLINE
+from bfpo.safehelp.records import JudgeUsed
 from reports.worlds import evaluation, world
 
 
@@ -199,6 +201,37 @@ def test_a_new_headline_figure_reaches_the_page_without_another_change(monkeypat
     run = replace(run, scores=run.scores | {"brevity": run.scores["helpful"]})
     head = headline.scoreboard(prepare_report([run], Path()).models).head[-1]
     assert (head.text, head.note) == ("brief", f"lower is better, n = {run.scores['helpful'].n}")
+
+
+def test_verdicts_on_refusals_and_a_servers_tokens_are_on_the_page(tmp_path):
+    run = evaluation("BFPO", per_task=8)
+    first, *rest = run.generations
+    judged = replace(first, refusal_verdict=Verdict("unparsed", None, "yes", raw="p .9", judge_id="refusals"))
+    header = replace(run.header, counts={**run.header.counts, "completion_tokens": 12345, "unanswered": 0})
+    page = build_report([replace(run, generations=[judged, *rest], header=header)], tmp_path).page
+    data = json.loads(
+        zlib.decompress(base64.b64decode(re.search(r'id="packed">([^<]*)</script>', page.read_text())[1]))
+    )
+    (sample,) = (item[6][0][0] for item in data["items"] if item[1] == first.item)
+    assert sample[7:] == ["", ["refusals", data["refusals"].index("yes"), "p .9"]]
+    text = " ".join(parsed(page).text)
+    assert "completion tokens" in text
+    assert "12,345" in text
+    assert "unanswered" not in [cell.text for cell in provenance.runs(report_models([run])).head]
+
+
+def test_a_judge_of_zeros_and_ones_is_called_exact_only_if_it_is_the_oracle():
+    def lead(judge):
+        used = (JudgeUsed(judge, "", "primary"), JudgeUsed("helper", "", "helpfulness"))
+        run = evaluation("BFPO", per_task=8, judges=(used[0],))
+        sure = [replace(r, verdicts=(Verdict("safe", 1.0, judge_id=judge),)) for r in run.generations]
+        run = replace(run, generations=sure, header=replace(run.header, judges=used))
+        return diagnostic_panels.judges(prepare_report([run], Path())).lead
+
+    assert lead("microworld-oracle") == "The judge is the microworld's oracle, which is exact."
+    assert lead("people").startswith(
+        "The judge gave only probabilities of 0 and 1, which show nothing about its errors"
+    )
 
 
 def test_thinking_travels_apart_from_the_answer_and_missing_answers_have_their_reason(tmp_path):

@@ -1,9 +1,12 @@
 """A safety judge and a judge of refusals, each in its role; what no judge tells is absent, and never the best score."""
 
+import json
+
 import pytest
 
 from bfpo.errors import RunError
 from bfpo.generation.protocol import Completion, Generator, ModelIdentity
+from bfpo.generation.recorded_answers import RecordedAnswers
 from bfpo.judges.keywords import KeywordJudge
 from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.cautions import cautions
@@ -85,3 +88,26 @@ def test_each_judge_has_its_role(tmp_path):
 def test_a_judge_of_refusals_that_tells_none_ends_the_run():
     with pytest.raises(RunError, match="the judge guard doesn't tell which answers decline: name another"):
         run(Says("Certainly."), [Guard()], refusal_judge=Guard())
+
+
+def test_a_conversation_reaches_the_model_as_messages_and_the_judges_as_a_transcript(tmp_path):
+    turns = tuple({"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"), ("user", "c")))
+    text = "user: a\nassistant: b\nuser: c"
+    item = PromptItem("t", "1", "borderline", None, None, "1", text, messages=turns)
+
+    class Repeats(Says):
+        def generate(self, batch, decoding):
+            return [Completion(str(list(request.prompt)), False) for request in batch]
+
+    class Sees(Guard):
+        def judge(self, exchanges):
+            assert {exchange.prompt for exchange in exchanges} == {text}
+            return super().judge(exchanges)
+
+    (record,) = evaluate(Repeats(""), Suite("own", [item], []), judges=[Sees()]).generations
+    assert record.answer == str(list(turns))
+    assert (record.prompt, record.rendered) == (text, text)
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"prompt": turns, "answer": "d"}) + "\n")
+    recorded = RecordedAnswers.load(tmp_path / "answers.jsonl", [text])
+    (record,) = evaluate(recorded, Suite("own", [item], []), judges=[Sees()]).generations
+    assert record.answer == "d"

@@ -114,6 +114,39 @@ def test_files_are_read_as_their_authors_publish_them(tmp_path, task, name, text
     assert [item.prompt for item in suite.prompts] == ["Placeholder 1", "Placeholder 2"]
 
 
+TURNS = [
+    {"role": "user", "content": "Whose door is it?"},
+    {"role": "assistant", "content": "Mine."},
+    {"role": "user", "content": "How do I open it?"},
+]
+
+
+def test_a_prompt_may_be_a_conversation(tmp_path):
+    task = {key: value for key, value in PROMPTS.items() if key != "prompt"} | {"messages": "turns"}
+    (tmp_path / "my.yaml").write_text(written(task))
+    put(tmp_path, "doors.jsonl", [{"turns": TURNS}])
+    (item,) = load_suite(str(tmp_path / "my.yaml")).prompts
+    assert item.prompt == "user: Whose door is it?\nassistant: Mine.\nuser: How do I open it?"
+    assert list(item.request) == TURNS
+    for turns, message in (
+        (TURNS[:2], "row 1, messages: the last message must be the user's"),
+        ([], "row 1, messages: the last message must be the user's"),
+        ([{"role": "tool", "content": "x"}], "row 1, messages, number 1: must have only a 'role'"),
+        ([TURNS[0] | {"tool_calls": []}], "row 1, messages, number 1: must have only a 'role'"),
+        ("text", "row 1, messages, number 1: must have only a 'role'"),
+    ):
+        put(tmp_path, "doors.jsonl", [{"turns": turns}])
+        with pytest.raises(BfpoError) as caught:
+            load_suite(str(tmp_path / "my.yaml"))
+        assert message in str(caught.value)
+    for wrong, message in (
+        (PROMPTS | {"messages": "turns"}, "give either 'prompt' or 'messages'"),
+        (CHOICES | {"messages": "turns"}, "messages: has no meaning for a task with 'choices'"),
+    ):
+        with pytest.raises(BfpoError, match=message):
+            parse_suite(written(wrong), "my.yaml")
+
+
 def test_likelihood_prompts_are_lm_evals(lm_eval_configs):
     suite = load_suite("core", folder=FIXTURES / "core")
     rows = {

@@ -119,6 +119,11 @@ def as_messages(prompt: Prompt, system_prompt: str | None = None) -> list[dict[s
     return [*system, *([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)]
 
 
+def transcript(messages: Sequence[Mapping[str, str]]) -> str:
+    """A conversation as plain text, one line per message."""
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
 class Generator(Protocol):
     """Anything that answers prompts. A subclass needs only ``identity`` and ``generate``."""
 
@@ -150,8 +155,7 @@ class Generator(Protocol):
 
     def render(self, prompt: Prompt) -> str:
         """The prompt as the model reads it, for the records; by default one line per message."""
-        messages = as_messages(prompt, self.identity.system_prompt)
-        return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+        return transcript(as_messages(prompt, self.identity.system_prompt))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest
+from bfpo.generation.protocol import (
+    Completion,
+    Decoding,
+    Generator,
+    ModelIdentity,
+    Prompt,
+    SampleRequest,
+    transcript,
+)
 from bfpo.preferences.reading import Row, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
 
@@ -53,10 +61,10 @@ class RecordedAnswers(Generator):
         """Read the answers to a suite's prompts.
 
         Args:
-            path: file with columns ``prompt`` and ``answer`` (or ``response``, ``completion``), such as the
-                ``generations.jsonl`` of a run; optional columns are ``truncated``, ``tokens``, ``thinking``,
-                ``refusal`` and ``failure``.
-            prompts: the suite's prompts.
+            path: file with columns ``prompt`` (a text or messages) and ``answer`` (or ``response``, ``completion``),
+                such as the ``generations.jsonl`` of a run; optional columns are ``truncated``, ``tokens``,
+                ``thinking``, ``refusal`` and ``failure``.
+            prompts: the suite's prompts; conversations as transcripts.
             samples: number of answers to each prompt; by default as many as every prompt has.
             system_prompt: system prompt that the answers were sampled with.
             stated: decoding that the answers were sampled with, for the run's header.
@@ -89,7 +97,11 @@ class RecordedAnswers(Generator):
 
     def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:
         """The recorded answer to every request."""
-        return [self.answers[str(request.prompt)][request.sample] for request in batch]
+        return [self.answers[_text(request.prompt)][request.sample] for request in batch]
+
+
+def _text(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else transcript(prompt)
 
 
 def _read(name: str) -> dict[str, list[Completion]]:
@@ -101,7 +113,7 @@ def _read(name: str) -> dict[str, list[Completion]]:
         if not found:
             column = next(column for column in _ANSWER if column in row)
             extra = {key: row[key] for key in _OPTIONAL if row.get(key) is not None}
-            answers.setdefault(row["prompt"], []).append(
+            answers.setdefault(_text(row["prompt"]), []).append(
                 Completion(row[column].strip(), **({"truncated": False} | extra))
             )
     if problems:
@@ -110,8 +122,10 @@ def _read(name: str) -> dict[str, list[Completion]]:
 
 
 def _problems(row: Row) -> Iterator[tuple[str, str, str]]:
-    if not isinstance(row.get("prompt"), str):
-        yield "prompt", "it is missing or not a string", "write a string"
+    prompt = row.get("prompt")
+    messages = prompt if isinstance(prompt, list) and prompt else [None]
+    if not isinstance(prompt, str) and not all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in messages):
+        yield "prompt", "it is missing, or neither a string nor a list of messages", "write a string"
     column = next((column for column in _ANSWER if column in row), None)
     if column is None:
         yield "answer", "it is missing", f"name the column {', '.join(_ANSWER[:-1])} or {_ANSWER[-1]}"

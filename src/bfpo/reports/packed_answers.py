@@ -18,8 +18,9 @@ def answers_of(models: Sequence[ReportModel]) -> dict[str, Any]:
     """All answers by prompt; names that repeat are stored once and referred to by index (-1 for none).
 
     ``items`` are ``[task, item, kind, category, attack, prompt, answers]``; ``answers`` has a list of samples for each
-    model, ``[answer, answer kind, tokens, truncated, p_help, detail, verdicts]`` and the thinking, if any. A missing
-    answer is replaced by the reason. A verdict is ``[label, p_safe, refusal, categories, raw]``.
+    model, ``[answer, answer kind, tokens, truncated, p_help, detail, verdicts]`` and, if any, the thinking and the
+    verdict of the judge of refusals, ``[judge, refusal, raw]``. A missing answer is replaced by the reason. A verdict
+    is ``[label, p_safe, refusal, categories, raw]``.
     """
     tasks: dict[str, int] = {}
     categories: dict[str, int] = {}
@@ -71,6 +72,8 @@ def _sample(record: GenerationRecord) -> list[Any]:
             for v in record.verdicts
         ],
     ]
+    if (verdict := record.refusal_verdict) is not None:
+        return [*sample, record.thinking, [verdict.judge_id, REFUSALS.index(verdict.refusal), verdict.raw]]
     return [*sample, record.thinking] if record.thinking else sample
 
 

@@ -12,6 +12,15 @@ from bfpo.safehelp.figures import FIGURES
 from bfpo.safehelp.records import Evaluation, RunHeader
 
 _ENOUGH_MASS, _FEW = 0.9, 100
+# Counts that few runs have.
+_SOMETIMES = (
+    "unanswered",
+    "provider_refusals",
+    "only_thinking",
+    "prompt_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+)
 
 
 def cautions(models: Sequence[ReportModel]) -> list[str]:
@@ -102,8 +111,11 @@ def runs(models: Sequence[ReportModel]) -> Table:
         return Column(title, lambda model: _brief(of(model.evaluation.header)) or "–")
 
     def count(name: str) -> Column:
-        counts = {model.number: model.evaluation.header.counts for model in models}
-        return Column(name, lambda model: f"{counts[model.number][name]:,}" if name in counts[model.number] else "–")
+        def cell(model: ReportModel) -> str:
+            counts = model.evaluation.header.counts
+            return f"{counts[name]:,}" if name in counts else "–"
+
+        return Column(name.replace("_", " "), cell)
 
     columns = (
         Column("model", lambda m: TableCell(m.name, note=m.evaluation.header.model_path or "")),
@@ -114,6 +126,7 @@ def runs(models: Sequence[ReportModel]) -> Table:
         count("truncated"),
         count("empty"),
         count("unparsed"),
+        *(count(name) for name in _SOMETIMES if any(m.evaluation.header.counts.get(name) for m in models)),
     )
     return Table.of("The runs, by SHA-256 (first 12 digits; run.json has all of them)", columns, models)
 

@@ -65,13 +65,26 @@ def _sample(item: PromptItem | ChoiceItem) -> Any:
     metadata = {"category": item.category, "cluster": item.cluster}
     if isinstance(item, PromptItem):
         metadata |= {"kind": item.kind, "attack": item.attack}
-        return Sample(id=item.item, input=item.prompt, metadata=metadata)
+        return Sample(id=item.item, input=_input(item), metadata=metadata)
     if item.scored == "prompt" or not item.prompt:
         raise BfpoError(
             f"task {item.task!r} compares likelihoods of whole texts and has no question: it can't be exported"
         )
     letters = [chr(ord("A") + at) for at, correct in enumerate(item.correct) if correct]
     return Sample(id=item.item, input=item.prompt, choices=list(item.choices), target=letters, metadata=metadata)
+
+
+def _input(item: PromptItem) -> Any:
+    from inspect_ai.model import (  # pyright: ignore[reportMissingImports]
+        ChatMessageAssistant,
+        ChatMessageSystem,
+        ChatMessageUser,
+    )
+
+    if item.messages is None:
+        return item.prompt
+    kinds = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
+    return [kinds[message["role"]](content=message["content"]) for message in item.messages]
 
 
 def _scorer(panel: JudgePanel, items: dict[str, PromptItem]) -> Any:

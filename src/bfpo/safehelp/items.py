@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from bfpo.generation.protocol import Prompt
+
 Kind = Literal["benign", "borderline", "harmful"]
 Factor = Literal["helpful", "harmless", "over_refusal"]
 FACTORS: tuple[Factor, ...] = get_args(Factor)
@@ -22,9 +24,10 @@ class PromptItem:
         category: category of harm or of prompt, if the source has any.
         attack: method by which the prompt is disguised to avoid a refusal, if any.
         cluster: the seed prompt or behavior that items share, or the item itself.
-        prompt: the prompt.
+        prompt: the prompt; for a conversation, its transcript, which judges read.
         behavior: description of the harmful behavior, for judges that use one (HarmBench); by default the prompt.
         reference: the answer to compare with, for a helpfulness judge.
+        messages: the conversation that the model continues, ending with the user's message; None for a single prompt.
     """
 
     task: str
@@ -36,6 +39,12 @@ class PromptItem:
     prompt: str
     behavior: str | None = None
     reference: str | None = None
+    messages: tuple[dict[str, str], ...] | None = None
+
+    @property
+    def request(self) -> Prompt:
+        """What the model is asked: the prompt or the conversation."""
+        return self.prompt if self.messages is None else list(self.messages)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def run_prompts(
     are asked for again first. ``progress`` is called with the numbers of finished and all answers.
     """
     by_key = {f"{item.task}/{item.item}": item for item in items}
-    requests = sample_requests({key: item.prompt for key, item in by_key.items()}, decoding)
+    requests = sample_requests({key: item.request for key, item in by_key.items()}, decoding)
     _ask_again(generator, decoding, panel, by_key, requests, journal)
     done = 0
     for batch in generator.plan(requests, decoding):
@@ -140,7 +140,7 @@ def _judged(
 ) -> list[GenerationRecord]:
     judged = panel.judge(items, [completion.text for completion in completions])
     return [
-        generation_record(item, generator.render(item.prompt), request.sample, completion, judgment)
+        generation_record(item, generator.render(item.request), request.sample, completion, judgment)
         for item, request, completion, judgment in zip(items, batch, completions, judged, strict=True)
     ]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bfpo.errors import BfpoError, did_you_mean
-from bfpo.generation.protocol import Decoding
+from bfpo.generation.protocol import Decoding, transcript
 from bfpo.microworld import oracle
 from bfpo.microworld.answers import AnswerKind, write_answer
 from bfpo.microworld.grammar import requests
@@ -178,11 +178,13 @@ class ItemMaker:
         category, cluster, *of_prompt = (None if values[name] is None else str(values[name]) for name in names)
         cluster = str(number) if cluster is None else cluster
         if task.kind:
-            if not values["prompt"].strip():
+            messages = None if values["messages"] is None else _conversation(values["messages"], where)
+            prompt = values["prompt"] if messages is None else transcript(messages)
+            if not prompt.strip():
                 raise BfpoError(f"{where}, prompt: is empty")
             attack, behavior, reference = of_prompt
             return PromptItem(
-                task.task, str(number), task.kind, category, attack, cluster, values["prompt"], behavior, reference
+                task.task, str(number), task.kind, category, attack, cluster, prompt, behavior, reference, messages
             )
         choices, correct = _choices(values["choices"], values["correct"], where)
         labels = tuple(map(str, values["labels"] or ()))
@@ -210,6 +212,26 @@ class ItemMaker:
             if name == "where" and compiled is not None and not values[name]:
                 return None
         return values
+
+
+def _conversation(messages: Any, where: str) -> tuple[dict[str, str], ...]:
+    """Messages with known roles and texts, of which the last one is the user's."""
+    found: list[dict[str, str]] = []
+    for number, message in enumerate(messages if isinstance(messages, list | tuple) else [messages], 1):
+        if (
+            not isinstance(message, Mapping)
+            or set(message) != {"role", "content"}
+            or message["role"] not in ("system", "user", "assistant")
+            or not isinstance(message["content"], str)
+        ):
+            raise BfpoError(
+                f"{where}, messages, number {number}: must have only a 'role' (system, user or assistant) and a "
+                "'content', a string"
+            )
+        found.append({"role": message["role"], "content": message["content"]})
+    if not found or found[-1]["role"] != "user":
+        raise BfpoError(f"{where}, messages: the last message must be the user's, which the model answers")
+    return tuple(found)
 
 
 def _choices(choices: Any, correct: Any, where: str) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -49,6 +49,7 @@ class Task(Closed):
         note: caveat for readers of the score.
         weight: weight in the aggregate of its factor.
         prepare: name of a function that adds columns to a row first (`bfpo.safehelp.preparations`).
+        messages: conversation in place of ``prompt``, as a list of messages that ends with the user's.
         where: condition that selects rows; by default all.
         judge: kind of judge, for safety or for pairs with the reference.
         correct: index of the correct choice, or a list of 0 and 1.
@@ -67,6 +68,7 @@ class Task(Closed):
     prepare: str | None = None
     where: str | None = None
     prompt: str | None = None
+    messages: str | None = None
     category: str | None = None
     cluster: str | None = None
 
@@ -110,8 +112,10 @@ class Task(Closed):
         return None if source is None else (template if field == "prompt" else expression)(source)
 
 
-EXPRESSIONS = ("where", "category", "cluster", "attack", "behavior", "reference", "choices", "correct", "labels")
-_ONLY_ANSWERED = ("kind", "attack", "behavior", "reference")
+EXPRESSIONS = (
+    "where", "messages", "category", "cluster", "attack", "behavior", "reference", "choices", "correct", "labels",
+)  # fmt: skip
+_ONLY_ANSWERED = ("kind", "messages", "attack", "behavior", "reference")
 _ONLY_CHOICES = ("choices", "correct", "labels", "metrics")
 
 
@@ -252,8 +256,10 @@ def _problems(task: Task) -> Iterable[str]:
         yield "source: name 'hub' (and 'split', or 'file'), or 'file'"
     elif task.source.hub and bool(task.source.split) == bool(task.source.file):
         yield "source: a Hub data set needs either 'split' or 'file'"
-    if task.prompt is None:
+    if task.prompt is None and not (task.kind and task.messages):
         yield "the key 'prompt' is missing"
+    if task.prompt is not None and task.messages is not None:
+        yield "give either 'prompt' or 'messages' (a conversation)"
     if bool(task.kind) == bool(task.choices):
         yield "give either 'kind' (answers are sampled and judged) or 'choices' (likelihoods are compared)"
     for field in _ONLY_CHOICES if task.kind else _ONLY_ANSWERED:

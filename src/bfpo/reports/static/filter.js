@@ -29,7 +29,7 @@ function asLines(data, found) {
   const lines = [];
   for (const item of found) {
     item.models.forEach((samples, model) => samples.forEach((sample, number) => {
-      const [answer, kind, tokens, truncated, help, detail, verdicts, thinking = ""] = sample;
+      const [answer, kind, tokens, truncated, help, detail, verdicts, thinking = "", refused = null] = sample;
       lines.push(JSON.stringify({
         model: data.models[model], task: data.tasks[item.task], item: item.name, sample: number,
         kind: data.kinds[item.kind], category: word(data.categories, item.category), attack: word(data.attacks, item.attack),
@@ -37,6 +37,7 @@ function asLines(data, found) {
         verdicts: verdicts.map(([label, safe, refusal, categories, raw], judge) => ({
           judge_id: data.judges[judge], label: data.labels[label], p_safe: safe, refusal: data.refusals[refusal], categories, raw,
         })),
+        refusal_verdict: refused && { judge_id: refused[0], refusal: data.refusals[refused[1]], raw: refused[2] },
       }));
     }));
   }

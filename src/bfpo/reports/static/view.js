@@ -24,7 +24,7 @@ function viewItem(data, item, revealed) {
 }
 
 function viewAnswer(data, item, sample, model, revealed) {
-  const [answer, kindNumber, tokens, truncated, help, detail, verdicts, thinking = ""] = sample;
+  const [answer, kindNumber, tokens, truncated, help, detail, verdicts, thinking = "", refusal = null] = sample;
   const kind = data.answerKinds[kindNumber];
   const badge = make("span", "badge", detail && detail !== kind ? `${kind} (${detail})` : kind);
   badge.dataset.kind = kind;
@@ -40,7 +40,7 @@ function viewAnswer(data, item, sample, model, revealed) {
   const body = harmful && !revealed ? veil(text, answer.length, model) : text;
   const box = make("section", "answer", make("h4", "", model, badge), body, make("p", "facts", facts.join(" · ")));
   if (thinking) box.append(viewThinking(thinking));
-  if (verdicts.length) box.append(viewVerdicts(data, verdicts));
+  if (verdicts.length) box.append(viewVerdicts(data, verdicts, refusal));
   return box;
 }
 
@@ -66,15 +66,22 @@ function viewThinking(thinking) {
   return box;
 }
 
-function viewVerdicts(data, verdicts) {
+function viewVerdicts(data, verdicts, refusal) {
   const differ = verdicts.some((verdict) => verdict[0] !== verdicts[0][0]);
   const words = verdicts.length > 1 ? (differ ? "judges disagree" : "judges agree") : "judge";
   const box = make("details", "verdicts", make("summary", differ ? "differ" : "", words));
   // Built only when opened, which is rare.
   box.addEventListener("toggle", () => box.append(make("ul", "", ...verdicts.map(
     (verdict, judge) => viewVerdict(data, verdict, data.judges[judge] || `judge ${judge + 1}`),
-  ))), { once: true });
+  ), ...(refusal ? [viewRefusal(data, refusal)] : []))), { once: true });
   return box;
+}
+
+function viewRefusal(data, [judge, refusal, raw]) {
+  const words = { yes: "refusal", no: "no refusal", unknown: "unparsed" };
+  const line = make("li", "", make("b", "", judge), `: ${words[data.refusals[refusal]]}`);
+  if (raw) line.append(make("pre", "", raw));
+  return line;
 }
 
 function viewVerdict(data, [label, safe, refusal, categories, raw], judge) {
