@@ -69,7 +69,7 @@ def test_all_missing_data_is_named_at_once_and_can_be_left_out(place):
     assert "--skip-missing" in message
     done = run("theirs", *DOORS[:2], "--answers", "theirs.jsonl", "--skip-missing", "-o", "run")
     assert done.exit_code == 0, (done.output, done.exception)
-    assert "Left out, because its data is missing: keys: keys.jsonl with the rows of some/keys." in done.stderr
+    assert "Left out: keys, because its data is missing (keys.jsonl with the rows of some/keys)." in done.stderr
     assert Evaluation.load(place / "run").header.left_out == ("locks", "keys")
     (place / "doors.jsonl").unlink()
     nothing = run("theirs", *DOORS[:2], "--answers", "theirs.jsonl", "--skip-missing")

@@ -145,7 +145,7 @@ def test_a_server_that_refuses_everything_fails_the_run_with_its_words(tmp_path)
     with serving(lambda *_: (400, {}, refusal("temperature does not support 0"))) as server:
         done = run("evaluate", "m", *SMALL, "--endpoint", server.url, "-o", tmp_path)
         assert isinstance(done.exception, RunError)
-        assert "answered none of 9 prompts (HTTP 400: temperature does not support 0)" in str(done.exception)
+        assert "none of 9 prompts got an answer (HTTP 400: temperature does not support 0)" in str(done.exception)
         assert len(server.log) == 5
 
 

@@ -145,10 +145,10 @@ def test_a_run_of_likelihoods_alone_is_a_page_too(tmp_path):
 
 def test_runs_that_differ_in_their_judge_are_shown_but_not_compared(tmp_path):
     first, second = world(("SFT", "BFPO"), per_task=20)
-    other = replace(second, header=replace(second.header, chat_template_sha256="ff" * 32))
+    other = replace(second, header=replace(second.header, judges=second.header.judges[:1]))
     report = prepare_report([first, other], tmp_path)
     assert report.comparisons == {}
-    reason = "BFPO can't be compared with SFT: their chat templates differ"
+    reason = "BFPO can't be compared with SFT: their judges or the judges"
     assert headline.sentences(report)[0].startswith(reason)
     assert result_panels.differences(report).absent.startswith(reason)
     assert len(result_panels.headline(report).plots) == 2

@@ -77,7 +77,7 @@ def evaluation(name, profile=None, *, per_task=60, seed=0, judges=JUDGES, likeli
         for number in range(per_task):
             attack = attacks[number % len(attacks)]
             category = categories[number // len(attacks) % len(categories)]
-            prompt = text or f"Placeholder question {number} of {task}: {words(prompt_rng, 12)}?"
+            prompt = f"Placeholder question {number} of {task}: {text or words(prompt_rng, 12)}?"
             place = (task, number, kind, category, attack)
             generations.append(_record(rng, profile, place, prompt, text, judges))
     choices = _likelihoods(rng, profile) if likelihoods else []

@@ -140,7 +140,7 @@ def test_a_server_is_asked_with_seeds_and_its_failures_are_counted(tmp_path):
     assert [request.prompt[-1]["content"] for request in mended.requests] == ["q4", "q4"]
     assert (tmp_path / "b" / "generations.jsonl").read_bytes().count(b"good answer to q4") == 2
     assert (again.header.counts["unanswered"], again.scores["helpful"].value) == (0, pytest.approx(0.9))
-    with pytest.raises(RunError, match=r"answered none of 10 prompts \(HTTP 500\)"):
+    with pytest.raises(RunError, match=r"none of 10 prompts got an answer \(HTTP 500\)"):
         evaluate(EndpointGenerator(Server([item.prompt for item in ITEMS])), suite, **settings)
     with pytest.raises(BfpoError, match="only likelihood tasks"):
         evaluate(EndpointGenerator(server), replace(suite, prompts=[]), **settings)
@@ -232,7 +232,7 @@ def test_a_judge_or_server_that_never_answers_ends_the_run_at_the_first_batch(tm
         )
     assert (len(server.requests), (tmp_path / "generations.jsonl").exists()) == (8, False)
     dead = Replies(**{item.prompt: Failure("HTTP 400: no.", 1, permanent=True) for item in ITEMS})
-    with pytest.raises(RunError, match=r"answered none of 8 prompts \(HTTP 400: no\)"):
+    with pytest.raises(RunError, match=r"none of 8 prompts got an answer \(HTTP 400: no\)"):
         evaluate(EndpointGenerator(dead), suite, folder=tmp_path / "b", judges=[Says("one", "safe")], **settings)
     assert len(dead.requests) == 8
 
@@ -341,7 +341,11 @@ def test_commands_evaluate_and_compare(tmp_path, monkeypatch):
     assert "microworld less again" in bfpo("compare", "a", "b", "--baseline", "b")
     found = json.loads(bfpo("compare", "a", "a,b", "--json"))[0]
     assert found["seeds"] == [1, 2]
-    assert {row["endpoint"] for row in found["rows"] if row["family"] == "declared"} == {"helpful", "harmless"}
+    assert {row["endpoint"] for row in found["rows"] if row["family"] == "declared"} == {
+        "helpful",
+        "harmless",
+        "over_refusal",
+    }
 
 
 def test_a_model_that_got_worse_can_fail_a_check(tmp_path, monkeypatch):

@@ -141,6 +141,7 @@ def test_a_prompt_may_be_a_conversation(tmp_path):
         assert message in str(caught.value)
     for wrong, message in (
         (PROMPTS | {"messages": "turns"}, "give either 'prompt' or 'messages'"),
+        ({k: v for k, v in CHOICES.items() if k != "prompt"} | {"messages": "turns"}, "the key 'prompt' is missing"),
         (CHOICES | {"messages": "turns"}, "messages: has no meaning for a task with 'choices'"),
     ):
         with pytest.raises(BfpoError, match=message):

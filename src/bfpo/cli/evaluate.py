@@ -155,8 +155,8 @@ def _runnable(suite: Suite, generator: Generator) -> Suite:
     """The tasks that the generator can run; the others, and those without data, are named on standard error."""
     from bfpo.safehelp.evaluate import runnable
 
-    for needs in suite.missing.values():
-        echo(f"Left out, because its data is missing: {needs}.", err=True)
+    for task, reason in suite.left_out.items():
+        echo(f"Left out: {task}, because {reason}.", err=True)
     suite, left_out = runnable(suite, generator)
     if left_out:
         echo(f"Skipped, because only local models give log-likelihoods: {', '.join(left_out)}.", err=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from bfpo.reports.breakdowns import kinds_by_set, rates_by
 from bfpo.reports.charts import ChartRow, heat_plot, kinds_plot, rates_plot
 from bfpo.reports.formats import direction, format_estimate, format_number, format_p, value_and_interval
@@ -27,7 +29,7 @@ def headline(report: Report) -> Panel:
     """Helpfulness against harmlessness, with joint regions and dominance probabilities."""
     anchor, title = "headline", "Helpful and harmless"
     plots, choices = [], []
-    sampled = [replace(p, outline=joint(p.model.evaluation).ellipse()) for p in _points(report, "")]
+    sampled = [replace(p, outline=_region(p.model)) for p in _points(report, "")]
     likelihood = _points(report, "likelihood/")
     if sampled:
         choices.append("sampled answers")
@@ -47,6 +49,12 @@ def headline(report: Report) -> Panel:
         + " An answer that is refused, wrong or incoherent scores 0 for helpfulness."
     ]
     return Panel(anchor, title, lead, plots, choices, _dominance(report, sampled), notes)
+
+
+def _region(model: ReportModel) -> np.ndarray | None:
+    mean = joint(model.evaluation)
+    # A covariance of two figures needs three clusters.
+    return mean.ellipse() if mean.clusters > 2 else None
 
 
 def _points(report: Report, prefix: str) -> list[Point]:

@@ -107,7 +107,7 @@ def evaluate(
         decoding = replace(decoding, samples=1)
     panel = JudgePanel(suite, judges, helpfulness_judge, refusal_judge)
     header = _header(
-        generator.identity, name, suite, limit, left_out, decoding=generator.settings(decoding), judges=panel.used,
+        generator.identity, name, suite, limit, decoding=generator.settings(decoding), judges=panel.used,
         labelling_judge=labeling_judge, command=command,
     )  # fmt: skip
     with nullcontext(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:
@@ -129,7 +129,8 @@ def runnable(suite: Suite, generator: Generator) -> tuple[Suite, list[str]]:
             f"suite {suite.name!r} has only likelihood tasks, which the generator can't run: use a local model"
         )
     left_out = [task.task for task in suite.tasks if task not in tasks]
-    return replace(suite, choices=choices, tasks=tasks), left_out
+    reasons = {**suite.left_out, **dict.fromkeys(left_out, "the generator can't run it")}
+    return replace(suite, choices=choices, tasks=tasks, left_out=reasons), left_out
 
 
 def _can_run(generator: Generator, runner: str) -> bool:
@@ -145,7 +146,6 @@ def _header(
     name: str | None,
     suite: Suite,
     limit: int | None,
-    left_out: Sequence[str],
     **settings: Any,
 ) -> RunHeader:
     name = name or Path(identity.path or "").name
@@ -165,7 +165,7 @@ def _header(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         prompts_digest=_prompts_digest(suite),
         sources={task: asdict(source) for task, source in suite.sources.items()},
-        left_out=(*suite.missing, *left_out),
+        left_out=tuple(suite.left_out),
         finished=False,
         **settings,
     )

@@ -37,13 +37,14 @@ class MissingSourceError(BfpoError):
     """The rows of a task can't be loaded.
 
     Attributes:
-        need: the task, and the file to provide.
+        need: the file to provide.
+        task: name of the task.
     """
 
     def __init__(self, task: Task, where: str, problem: str, name: str) -> None:
         source = task.source
         of_what = f" with the rows of {source.hub}" if source and source.hub else ""
-        self.need = f"{task.task}: {name}{of_what}"
+        self.task, self.need = task.task, f"{name}{of_what}"
         super().__init__(
             f"{where}, task {task.task!r}: {problem}; name a file{of_what} with --data {task.task}=FILE, or save it as "
             f"{name} in a folder and name the folder with --data-folder"

@@ -39,7 +39,7 @@ class Suite:
         sources: origin of each task's rows.
         files: files given for lm-eval's tasks.
         judge: the suite's own exact judge, a function of prompt and answer.
-        missing: tasks left out because their data is missing, with the file that each needs.
+        left_out: tasks that were left out, with the reason.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Suite:
     sources: Mapping[str, Resolved] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     judge: Callable[[str, str], oracle.OracleVerdict] | None = None
-    missing: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -122,8 +122,8 @@ def load_suite(
         raise _all_missing(read.suite, list(missing.values()))
     prompts = [item for item in items if isinstance(item, PromptItem)]
     choices = [item for item in items if isinstance(item, ChoiceItem)]
-    needs = {task: error.need for task, error in missing.items()}
-    return Suite(read.suite, prompts, choices, left, read.judges, read.decoding, sources, files, missing=needs)
+    reasons = {task: f"its data is missing ({error.need})" for task, error in missing.items()}
+    return Suite(read.suite, prompts, choices, left, read.judges, read.decoding, sources, files, left_out=reasons)
 
 
 def _refuse(reason: str, **options: object) -> None:
@@ -148,7 +148,7 @@ def _chosen(read: SuiteFile, tasks: Sequence[str] | None, data: Mapping[str, Pat
 def _all_missing(suite: str, errors: Sequence[MissingSourceError]) -> BfpoError:
     if len(errors) == 1:
         return errors[0]
-    needs = "".join(f"\n  {error.need}" for error in errors)
+    needs = "".join(f"\n  {error.task}: {error.need}" for error in errors)
     return BfpoError(
         f"suite {suite!r}: the rows of {len(errors)} tasks are missing. Save each as the file named here in one folder "
         "and name the folder with --data-folder, leave these tasks out with --skip-missing, or choose others with "

@@ -258,7 +258,7 @@ def _problems(task: Task) -> Iterable[str]:
         yield "source: a Hub data set needs either 'split' or 'file'"
     if task.prompt is None and not (task.kind and task.messages):
         yield "the key 'prompt' is missing"
-    if task.prompt is not None and task.messages is not None:
+    if task.kind and task.prompt is not None and task.messages is not None:
         yield "give either 'prompt' or 'messages' (a conversation)"
     if bool(task.kind) == bool(task.choices):
         yield "give either 'kind' (answers are sampled and judged) or 'choices' (likelihoods are compared)"
