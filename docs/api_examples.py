@@ -119,6 +119,10 @@ print(f"{harmless.value:.2f} [{harmless.low:.2f}, {harmless.high:.2f}], n = {har
 server = bfpo.EndpointGenerator.connect("http://localhost:8000/v1", "Qwen/Qwen2.5-7B-Instruct", concurrency=64)
 print(server.identity.path)  # pass it to bfpo.evaluate in place of a local model
 
+# %% RecordedAnswers
+recorded = bfpo.RecordedAnswers.load("mine/generations.jsonl", [item.prompt for item in suite.prompts])
+print(recorded.samples, recorded.unused)  # bfpo.evaluate(recorded, suite) scores answers made elsewhere
+
 
 # %% Generator, ModelIdentity, SampleRequest, Completion, as_messages
 class Echo(bfpo.Generator):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bfpo.generation.endpoint_generator import EndpointGenerator
     from bfpo.generation.local_generator import LocalGenerator
     from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest, as_messages
+    from bfpo.generation.recorded_answers import RecordedAnswers
     from bfpo.groups import GroupLabels, GroupLogps
     from bfpo.judges.helpfulness import load_helpfulness_judge
     from bfpo.judges.preference import AnswerPair
@@ -44,6 +45,7 @@ _NAMES = {
     "generation.endpoint_generator": ("EndpointGenerator",),
     "generation.local_generator": ("LocalGenerator",),
     "generation.protocol": ("Completion", "Decoding", "Generator", "ModelIdentity", "SampleRequest", "as_messages"),
+    "generation.recorded_answers": ("RecordedAnswers",),
     "groups": ("GroupLabels", "GroupLogps"),
     "judges.helpfulness": ("load_helpfulness_judge",),
     "judges.preference": ("AnswerPair",),
@@ -90,6 +92,7 @@ __all__ = [
     "ModelIdentity",
     "Objective",
     "PreferenceDataError",
+    "RecordedAnswers",
     "Report",
     "RunError",
     "SampleRequest",
