@@ -35,6 +35,7 @@ def test_answers_are_replayed_by_prompt_and_those_left_over_are_counted(tmp_path
     assert (several.samples, several.unused) == (2, 2)
     assert [each.text for each in answers(several, ["a"])] == ["one", "three"]
     stated = RecordedAnswers.load(tmp_path / "own.jsonl", ["a"], samples=1, stated={"temperature": 0.7})
+    assert several.defaults(Decoding(temperature=0)) == Decoding(temperature=1, samples=2)
     assert stated.settings(Decoding(samples=1)) == {"temperature": 0.7, "samples": 1}
     assert (
         stated.identity.digest != RecordedAnswers.load(written(tmp_path / "b.jsonl", ROWS[:1]), ["a"]).identity.digest

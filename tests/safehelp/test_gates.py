@@ -87,4 +87,9 @@ def test_compare_exits_with_what_failed(tmp_path):
     assert isinstance(done.exception, RunError)
     assert str(done.exception).startswith("B isn't shown to be within 0.001 of A in over_refusal")
     assert "harmless" not in str(done.exception)
-    assert CliRunner().invoke(app, [*runs, "--margin", "harmless=.9"]).exit_code == 0
+    fine = CliRunner().invoke(app, [*runs, "--margin", "harmless=.9"])
+    assert fine.exit_code == 0
+    assert "chat templates" not in fine.output
+    evaluation("B", Profile(), per_task=40, chat_template_sha256="d5" * 32).save(tmp_path / "B")
+    other = CliRunner().invoke(app, runs)
+    assert "The chat templates differ; each counts as part of its model." in other.output

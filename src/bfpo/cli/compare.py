@@ -63,6 +63,8 @@ def compare(
         echo(json.dumps([asdict(comparison) for comparison in comparisons], indent=2))
     else:
         _print(comparisons, everything)
+        if len({run.header.chat_template_sha256 for runs in models for run in runs}) > 1:
+            echo("The chat templates differ; each counts as part of its model.")
     worse = [text for comparison in comparisons for text in _worse(comparison)] if fail_if_worse else []
     worse += [text for comparison in comparisons for each in margins if (text := each.failure(comparison))]
     if worse:

@@ -78,12 +78,14 @@ def evaluate(
     settings = _judge_settings(loaded, judge, second_judge, refusal_judge, helpfulness_judge, judge_errors)
     generator: Generator
     if answers is not None:
-        generator = recorded = _recorded(answers, loaded, system_prompt, sampling)
-        sampling = {"samples": recorded.samples}
+        generator, sampling = _recorded(answers, loaded, system_prompt, sampling), {}
     else:
         generator = _generator(str(model), endpoint, api_key_env, system_prompt, chat=chat)
     loaded = _runnable(loaded, generator)
-    settings |= {"decoding": _decoding(loaded, sampling | only_made_here), "labeling_judge": labeling_judge}
+    settings |= {
+        "decoding": _decoding(generator.defaults(loaded.decoding), sampling | only_made_here),
+        "labeling_judge": labeling_judge,
+    }
     settings |= {"name": name or Path(model or str(answers)).name, "limit": limit}
     result = _run(generator, loaded, output, as_json, **settings)
     failures = [text for requirement in requirements if (text := requirement.failure(result))]
@@ -113,8 +115,8 @@ def _judge_settings(
     }
 
 
-def _decoding(suite: Suite, given: Mapping[str, Any]) -> Decoding:
-    decoding = replace(suite.decoding, **given)
+def _decoding(defaults: Decoding, given: Mapping[str, Any]) -> Decoding:
+    decoding = replace(defaults, **given)
     if decoding.temperature == 0 and decoding.samples > 1:
         echo(f"At temperature 0 all {decoding.samples} answers to a prompt are the same: sampling one.", err=True)
         return replace(decoding, samples=1)

@@ -149,6 +149,10 @@ class Generator(Protocol):
         size = decoding.batch_size
         return [list(requests[start : start + size]) for start in range(0, len(requests), size)]
 
+    def defaults(self, decoding: Decoding) -> Decoding:
+        """A suite's decoding as far as this generator can follow it; by default all of it."""
+        return decoding
+
     def settings(self, decoding: Decoding) -> Mapping[str, Any]:
         """The decoding for the run's header; by default all of it."""
         return asdict(decoding)

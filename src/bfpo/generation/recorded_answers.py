@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,10 @@ class RecordedAnswers(Generator):
     def identity(self) -> ModelIdentity:
         """The file and its digest."""
         return ModelIdentity(self.path, self.digest, system_prompt=self.system_prompt)
+
+    def defaults(self, decoding: Decoding) -> Decoding:
+        """The decoding with the recorded number of samples, and the temperature that was stated."""
+        return replace(decoding, samples=self.samples, temperature=self.stated.get("temperature", 1.0))
 
     def settings(self, decoding: Decoding) -> Mapping[str, Any]:
         """What was stated about the decoding, and the number of samples."""

@@ -75,7 +75,7 @@ def evaluate(
         suite: a suite, or the name of one. Tasks that the generator can't run (likelihood tasks need a
             `bfpo.generation.protocol.LikelihoodScorer`, lm-eval's tasks a local model) are left out with a warning.
         name: name of the model in tables; by default the last part of its path.
-        decoding: sampling settings; by default the suite's.
+        decoding: sampling settings; by default the suite's, as far as the generator can follow them.
         folder: run folder; an interrupted run resumes from it. None: nothing is saved.
         judges: safety judges, the primary one first; a suite with an exact judge needs none.
         helpfulness_judge: judge that compares answers with the references of pairwise tasks.
@@ -99,7 +99,7 @@ def evaluate(
     suite, left_out = runnable(suite, generator)
     if left_out:
         warnings.warn(f"the generator can't run these tasks, which are left out: {', '.join(left_out)}", stacklevel=2)
-    decoding = decoding or suite.decoding
+    decoding = decoding or generator.defaults(suite.decoding)
     if decoding.temperature == 0 and decoding.samples > 1:
         warnings.warn(
             f"at temperature 0 all {decoding.samples} answers to a prompt are the same: sampling one", stacklevel=2
