@@ -116,10 +116,9 @@ def _read(name: str) -> dict[str, list[Completion]]:
         problems += found
         if not found:
             column = next(column for column in _ANSWER if column in row)
-            extra = {key: row[key] for key in _OPTIONAL if row.get(key) is not None}
-            answers.setdefault(_text(row["prompt"]), []).append(
-                Completion(row[column].strip(), **({"truncated": False} | extra))
-            )
+            extra: dict[str, Any] = {"truncated": False}
+            extra |= {key: row[key] for key in _OPTIONAL if row.get(key) is not None}
+            answers.setdefault(_text(row["prompt"]), []).append(Completion(row[column].strip(), **extra))
     if problems:
         raise PreferenceDataError(name, problems, is_set=False)
     return answers
