@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from bfpo import __version__
-from bfpo.cli import compare, data, evaluate, judge, label, microworld, model, quickstart, recipe, ref, report, train
+from bfpo.cli import (
+    compare,
+    data,
+    evaluate,
+    export,
+    judge,
+    label,
+    microworld,
+    model,
+    quickstart,
+    recipe,
+    ref,
+    report,
+    train,
+)
 from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError, RunError
 
@@ -31,6 +45,7 @@ app.add_typer(ref.app, name="ref")
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(report.report)
+app.command()(export.export)
 app.add_typer(microworld.app, name="microworld")
 app.add_typer(model.app, name="model")
 
