@@ -46,7 +46,7 @@ def imports_from_below(source, package):
 def package_of(path):
     """The package that relative imports start from; for a file that is a room, the room itself."""
     at = path.relative_to(PACKAGE)
-    return f"bfpo.{at.stem}" if at.name in ROWS else ".".join(("bfpo", *at.parts[:-1]))
+    return f"bfpo.{at.stem}" if at.as_posix() in ROWS else ".".join(("bfpo", *at.parts[:-1]))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

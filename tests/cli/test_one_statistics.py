@@ -40,12 +40,14 @@ def world(tmp_path_factory):
         bfpo("evaluate", "microworld", *SUITE, "--seed", seed, "-o", folder / f"sampled{seed}")
         runs.append(Evaluation.load(folder / f"sampled{seed}").generations)
     safe = {(r.prompt, r.answer): r.verdicts[0].label == "safe" for records in runs for r in records}
+    refusals = {(r.prompt, r.answer): r.verdicts[0].refusal for records in runs for r in records}
     generator, judges = random.Random(0), {}
     for name, error in (("first", 0.1), ("second", 0.25)):
         said = {key: is_safe if generator.random() > error else not is_safe for key, is_safe in safe.items()}
         judges[name] = write(
             folder / f"{name}.jsonl",
-            [{"prompt": prompt, "answer": answer, "label": "safe" if word else "unsafe", "p_safe": float(word)}
+            [{"prompt": prompt, "answer": answer, "label": "safe" if word else "unsafe", "p_safe": float(word),
+              "refusal": refusals[prompt, answer]}
              for (prompt, answer), word in said.items()],
         )  # fmt: skip
     harmful = [{"prompt": r.prompt, "answer": r.answer} for r in runs[0] if r.kind == "harmful"]

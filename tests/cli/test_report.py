@@ -31,7 +31,7 @@ def test_page_of_saved_runs(folders, tmp_path):
     assert str(tmp_path / "report.html") in done.stdout
     page = (tmp_path / "report.html").read_text()
     assert "<h1>Ours &amp; theirs</h1>" in page
-    assert "SFT is less harmless than BFPO by" in page
+    assert "Compared with BFPO, SFT is less safe (harmless −" in page
     assert len(list((tmp_path / "plots").glob("*.png"))) == len(list((tmp_path / "plots").glob("*.svg"))) >= 8
 
 

@@ -9,6 +9,7 @@ import pytest
 from bfpo.errors import BfpoError
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import ChoiceRequest, Decoding
+from bfpo.judges.keywords import KeywordJudge
 from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.lm_eval_tasks import run_lm_eval
@@ -65,6 +66,7 @@ def run(suite, tmp_path):
         folder=tmp_path / "run",
         judges=[LengthJudge("first"), LengthJudge("second")],
         helpfulness_judge=FirstIsLonger(),
+        refusal_judge=KeywordJudge(),
     )
     assert Evaluation.load(tmp_path / "run") == evaluation
     return evaluation
