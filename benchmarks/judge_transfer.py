@@ -34,6 +34,10 @@ def main() -> None:
 
 def page(table: list[dict[str, Any]]) -> str:
     """The page."""
+    own = [row for row in table if row["fitted_to"] == row["checked_on"]]
+    pairs = [row for row in table if row not in own and not row["fitted_to"].startswith("all but ")]
+    better = [row for row in pairs if row["figures"]["accuracy"]["low"] > row["base_rate"]["high"]]
+    ranking = [row for row in pairs if row["figures"]["auc"]["low"] > 0.75]
     rows = "\n".join(
         f"| {row['fitted_to']} | {row['checked_on']} | {row['figures']['answers']:,} | "
         + " | ".join(map(shown, (*(row["figures"][name] for name in ("auc", "accuracy")), row["base_rate"])))
@@ -56,7 +60,20 @@ is checked, and ECE the calibration error. Intervals (95 %) are over prompts.
 |---|---|---|---|---|---|---|
 {rows}
 
+- **Ranking transfers only sometimes.** Between sources, AUC runs from {span(pairs, "auc")}, within one from
+  {span(own, "auc")}. It is certainly above .75 in {len(ranking)} of {len(pairs)} transfers:
+  {", ".join(f"{row['fitted_to']} to {row['checked_on']}" for row in ranking)}.
+- **Thresholds don't transfer.** Accuracy is certainly above the base rate in only {len(better)} of {len(pairs)}
+  transfers.
+- **Calibration doesn't transfer.** ECE runs from {span(pairs, "ece")}; within a source from {span(own, "ece")}.
+- Fitting to several other sources doesn't mend that: see the rows "all but ...".
 """
+
+
+def span(rows: list[dict[str, Any]], name: str) -> str:
+    """The smallest and the largest of a figure."""
+    values = [row["figures"][name]["value"] for row in rows]
+    return f"{min(values):.3f} to {max(values):.3f}"
 
 
 def shown(estimate: dict[str, float] | None) -> str:

@@ -90,6 +90,12 @@ def _use_preferences(folder):
 LABELS = [TEXTS[0] | {"is_safe": True, "source": "a", "category": "b"}, TEXTS[1] | {"is_refusal": 1, "unsafe": False}]
 
 
+def _labels():
+    by = {"chosen": "judge", "rejected": "people", "order": "people"}
+    pairs = {"pairs": {"l.jsonl": _jsonl([PAIR | {"labelled_by": by, "source": "a"}] * 2)}}
+    return _tables("labels", LABELS[:1] * 2) | {"mixed": {"l.jsonl": _jsonl(LABELS)}} | pairs
+
+
 def _use_labels(folder):
     load_answers(str(_only(folder)))
     load_labels(str(_only(folder)))
@@ -358,7 +364,7 @@ def _use_reply(folder):
 
 TARGETS = {
     "preferences": Target(_preferences, _use_preferences),
-    "labels": Target(lambda: _tables("labels", LABELS[:1] * 2) | {"mixed": {"l.jsonl": _jsonl(LABELS)}}, _use_labels),
+    "labels": Target(_labels, _use_labels),
     "verdicts": Target(
         lambda: {"verdicts": {"v.jsonl": _jsonl(VERDICTS)}, "parquet": {"v.parquet": _parquet(VERDICTS)}}, _use_judge
     ),

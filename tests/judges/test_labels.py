@@ -109,6 +109,8 @@ def test_the_least_that_a_verdict_needs(tmp_path):
     judge = load_replay(written(tmp_path, VERDICT))
     (verdict,) = judge.judge([Exchange("p", "a")])
     assert (verdict.label, verdict.p_safe, verdict.judge_id) == ("safe", 0.9, judge.judge_id)
+    judge = load_replay(written(tmp_path, {"prompt": "p", "answer": "a", "label": "unparsed"}))
+    assert judge.judge([Exchange("p", "a")])[0].p_safe is None
 
 
 @pytest.mark.parametrize(

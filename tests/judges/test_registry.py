@@ -58,6 +58,12 @@ def test_judges_here_go_where_models_go(monkeypatch, tmp_path):
         load_helpfulness_judge(f"reward:{MICROWORLD}")
 
 
+@pytest.mark.parametrize("spec", ["(" * 5000, "fitted:" + "x" * 5000, "x" * 5000 + ".yaml", "replay:" + "x" * 5000])
+def test_a_name_that_no_file_can_have_is_reported(spec):
+    with pytest.raises(BfpoError):
+        load_judge(spec)
+
+
 def test_a_wrong_address_is_reported():
     with pytest.raises(BfpoError, match=r"pairwise:m@http://u:p@h/v1: server.url: the address holds a user"):
         load_helpfulness_judge("pairwise:m@http://u:p@h/v1")

@@ -56,6 +56,7 @@ def test_chosen_stays_the_more_helpful_answer(tmp_path, shown, answer):
         (PAIR | {"prompt": "other", "asks": {"order": True}}, "3 of the set doesn't match"),
         (PAIR | {"chosen": "c", "asks": {"order": True}}, "3 of the set doesn't match"),
         (GROUP | {"responses": ["x", "z", "y"], "asks": {"0": True}}, "4 of the set doesn't match"),
+        (GROUP | {"responses": 3, "asks": {"0": True}}, "4 of the set doesn't match"),
         (PAIR | {"asks": {"chosen": "yes"}}, "column 'asks.chosen': 'yes' is not an answer"),
         (PAIR | {"asks": {"chosen": 1.7}}, "1.7 is not an answer"),
         (PAIR | {"asks": {"chosne": True}}, "did you mean 'chosen'"),

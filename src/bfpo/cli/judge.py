@@ -116,8 +116,10 @@ def check(
 ) -> None:
     """Check a judge against labels: accuracy, sensitivity, specificity, AUC, ECE and kappa, with 95 % intervals."""
     if leave_one_source_out:
-        if judge or second or plot or save_verdicts or save_scaled:
-            raise BfpoError("--leave-one-source-out fits its own judges: give only --labels, --target and --seed")
+        if judge or second or cache or plot or save_verdicts or save_scaled:
+            raise BfpoError(
+                "--leave-one-source-out fits its own judges: give only --labels, --target, --column, --seed and --json"
+            )
         _transfer(labels, _target(target), column, seed, as_json)
         return
     if judge is None:
@@ -153,9 +155,7 @@ def check(
     if plot:
         _plot(report, plot)
     counts = dict(getattr(loaded, "counts", {}))
-    cautions = warnings_of(loaded, exchanges, labels)
-    for caution in cautions:
-        echo(f"warning: {caution}", err=True)
+    cautions = _warned(warnings_of(loaded, exchanges, labels))
     unlabeled = len(loadable) - len(labeled)
     if as_json:
         shown = asdict(report) | {"counts": counts, "agreement": agreement and asdict(replace(agreement, table={}))}
@@ -188,8 +188,7 @@ def rate(
     exchanges = load_answers(answers, renaming(column))
     loaded = load_judge(judge)
     own = [answer.exchange for answer in labeled]
-    for caution in warnings_of(loaded, own):
-        echo(f"warning: {caution}", err=True)
+    _warned(warnings_of(loaded, own))
     error = error_of(labeled, _judged(loaded, own, cache))
     share = share_unsafe(exchanges, _judged(loaded, exchanges, cache), error)
     if as_json:
@@ -230,6 +229,12 @@ def _target(target: str) -> Any:
     if target not in TARGETS:
         raise BfpoError(f"--target {target}{did_you_mean(target, TARGETS)}: choose {' or '.join(TARGETS)}")
     return target
+
+
+def _warned(cautions: list[str]) -> list[str]:
+    for caution in cautions:
+        echo(f"warning: {caution}", err=True)
+    return cautions
 
 
 def _judged(judge: Judge, exchanges: list[Exchange], cache: Path | None) -> list[Verdict]:

@@ -84,6 +84,7 @@ def fit_judge(
         linear = _Linear.fit(counts, np.setdiff1d(everything, part), labels)
         scores[part] = linear.scores(counts, part)
     held_out = _cross_scaled(scores, labels, parts)
+    keys, once = _by_answer(exchanges, held_out)
     linear = _Linear.fit(counts, everything, labels)
     judge = FittedJudge(
         name=name,
@@ -94,18 +95,18 @@ def fit_judge(
         weights=linear.weights,
         intercept=linear.intercept,
         scaling=_scaling(scores, labels),
-        **_held_out(exchanges, held_out),
+        fitted_to=keys,
+        out_of_fold=once,
     )
     report = check_judge(used, [judge.verdict(float(p)) for p in held_out], target, probabilities=held_out)
     record = _record(used, labels, len(labeled) - len(used), folds, seed) | {"out_of_fold": asdict(report)}
     return Fit(replace(judge, record=record), used, labels, held_out, report)
 
 
-def _held_out(exchanges: Sequence[Exchange], probabilities: np.ndarray) -> dict[str, np.ndarray]:
-    """The answers that a judge was fitted to, each once, and their probabilities out of fold."""
+def _by_answer(exchanges: Sequence[Exchange], probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[S, 2 * KEY] keys of the different answers, and [S] their probabilities."""
     found = dict(zip(map(key_of, exchanges), probabilities, strict=True))
-    keys = np.frombuffer(b"".join(found), dtype=np.uint8).reshape(len(found), -1)
-    return {"fitted_to": keys, "out_of_fold": np.array(list(found.values()))}
+    return np.frombuffer(b"".join(found), dtype=np.uint8).reshape(len(found), -1), np.array(list(found.values()))
 
 
 def _check_enough(labels: np.ndarray, groups: Sequence[str], folds: int, target: Target) -> None:

@@ -150,7 +150,7 @@ def _check_columns(name: str, rows: Sequence[Row], columns: Mapping[str, str], n
     present = dict.fromkeys(column for row in rows for column in row)
     wanted = [column for column in ("prompt", "answer") if column not in present]
     wanted += ["is_safe"] if needs_label and not {"is_safe", "is_refusal"} & present.keys() else []
-    unknown = [ours for ours in columns.values() if ours and ours not in COLUMNS]
+    unknown = [ours for ours in columns.values() if ours and ours not in (*COLUMNS, *_ALIASES, "unsafe")]
     problems = [
         Problem(None, ours, "it is not a label column" + did_you_mean(ours, COLUMNS), f"use {', '.join(COLUMNS)}")
         for ours in unknown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -48,14 +49,17 @@ def load_judge(spec: str) -> Judge:
     path = Path(spec)
     name, colon, argument = spec.partition(":")
     if not (colon and name in KINDS):
-        by_place = "fitted" if path.is_dir() else _BY_SUFFIX.get(path.suffix)
+        by_place = "fitted" if os.path.isdir(spec) else _BY_SUFFIX.get(path.suffix)
         name, argument = (by_place, spec) if by_place else (name, argument)
     if name not in KINDS:
         raise BfpoError(
             f"no judge {spec!r}{did_you_mean(name, KINDS)}: name a fitted judge's folder, a file of verdicts, "
             f"a YAML file, or one of {', '.join(sorted(KINDS))}"
         )
-    return KINDS[name].load(argument)
+    try:
+        return KINDS[name].load(argument)
+    except OSError as error:
+        raise BfpoError(f"the judge {spec[:80]!r} can't be read ({error.strerror}); check its name") from error
 
 
 def _loader(module: str, function: str, *given: object) -> Callable[[str], Judge]:

@@ -73,10 +73,13 @@ def load_replay(name: str) -> ReplayJudge:
 def _with_numbers(numbered: tuple[int, Row]) -> tuple[int, Row]:
     """A row of CSV, whose cells are text or null, as the row of a verdict."""
     number, cells = numbered
-    row = {name: cell for name, cell in cells.items() if cell is not None or name == "p_safe"}
-    row |= {name: parse_cell(row[name]) for name in ("p_safe", "mass") if isinstance(row.get(name), str)}
-    if isinstance(row.get("categories"), str):
-        row["categories"] = [name.strip() for name in row["categories"].split(",")]
+    row: Row = {name: cell for name, cell in cells.items() if cell is not None or name == "p_safe"}
+    for name in ("p_safe", "mass"):
+        if isinstance(value := row.get(name), str):
+            row[name] = parse_cell(value)
+    if isinstance(categories := row.get("categories"), str):
+        row["categories"] = [name.strip() for name in categories.split(",")]
+    # An empty answer has a verdict, too.
     return number, row | {"answer": row.get("answer", "")}
 
 

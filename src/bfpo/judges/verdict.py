@@ -93,7 +93,7 @@ def verdict_from(record: Mapping[str, Any], judge_id: str = "") -> Verdict:
     """The verdict in a record without problems; ``judge_id`` fills in a missing one."""
     return Verdict(
         label=record["label"],
-        p_safe=None if record["p_safe"] is None else float(record["p_safe"]),
+        p_safe=None if record.get("p_safe") is None else float(record["p_safe"]),
         refusal=record.get("refusal", "unknown"),
         categories=tuple(record.get("categories") or ()),
         raw=str(record.get("raw") or ""),

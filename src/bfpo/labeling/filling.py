@@ -16,7 +16,7 @@ from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.in_sample import share_fitted_to
 from bfpo.judges.preference import AnswerPair, HelpfulnessJudge
 from bfpo.judges.streaming import verdicts
-from bfpo.judges.verdict import Judge, Verdict
+from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.labeling.posterior import base_rate, estimate_error, posterior_safe
 from bfpo.preferences.checking import flags_of
 from bfpo.preferences.label_sources import JUDGE, PEOPLE, UNKNOWN, UNPARSED, flags_by_judge, order_by_judge
@@ -104,22 +104,16 @@ def label_preferences(
     exchanges = [exchange_of(row, number) for row in rows for number in range(len(flags_of(row)))]
     judged = [list(verdicts(judge, exchanges, cache)) for judge in judges]
     given = [None if earlier else flag for flag, earlier in zip(known, by_judge, strict=True)]
-    places = [at for at, flag in enumerate(given) if flag is not None]
-    people, own = [float(given[at]) for at in places], [exchanges[at] for at in places]
-    on_people = [[column[at] for at in places] for column in judged]
-    if errors is None:
-        prompts = [exchange.prompt for exchange in own]
-        errors = [estimate_error(people, column, prompts) if places else None for column in on_people]
-    prior = base_rate(people) if places else None
-    in_sample = tuple(share_fitted_to(judge, own) for judge in judges)
-    flags = flags or _default_flags(errors, prior, in_sample)
-    if len(places) < len(given):
-        for judge, error, column in zip(judges, errors, on_people, strict=True):
-            _check_informative(judge, error, flags, people, column)
+    measured = _measured(judges, exchanges, given, judged, errors)
+    flags = flags or measured.default_flags
+    if None in given:
+        measured.check_informative(flags)
     answers: list[tuple[float | None, str]] = []
     for at, flag in enumerate(given):
         # Without a judge, an earlier one's labels stay.
-        found = _flag([column[at] for column in judged], flags, errors, prior) if judges and flag is None else known[at]
+        found = known[at]
+        if judges and flag is None:
+            found = _flag([column[at] for column in judged], flags, measured.errors, measured.prior)
         answers.append((found, PEOPLE if flag is not None else UNPARSED if found is None else JUDGE))
     rest = iter(answers)
     labeled = [_with_flags(row, list(islice(rest, len(flags_of(row))))) for row in rows]
@@ -131,42 +125,88 @@ def label_preferences(
             judges=tuple(judge.judge_id for judge in judges),
             order_judge=order_judge.judge_id if order_judge else None,
             flags=flags,
-            prior=prior,
-            errors=tuple(errors),
+            prior=measured.prior,
+            errors=measured.errors,
             safety=_counts((name for _, name in answers), (PEOPLE, JUDGE, UNPARSED)),
             order=order,
             turned=swaps,
             rejudged=orders + (sum(by_judge) if judges else 0),
-            in_sample=in_sample,
+            in_sample=measured.in_sample,
         ),
     )
 
 
-def _default_flags(errors: Sequence[JudgeError | None], prior: float | None, in_sample: Sequence[float]) -> Flags:
-    # The probabilities of a judge are calibrated, out of fold, on the answers that it was fitted to.
-    calibrated = bool(in_sample) and min(in_sample) > 0.5
-    return "probability" if prior is None or None in errors or calibrated else "posterior"
+@dataclass(frozen=True)
+class _Measured:
+    """The judges on the answers that people labeled.
 
-
-def _check_informative(
-    judge: Judge, error: JudgeError | None, flags: Flags, people: Sequence[float], given: Sequence[Verdict]
-) -> None:
-    """Refuse a judge whose words, or probabilities if these are the flags, are no better than chance.
-
-    Raises:
-        BfpoError: if it is.
+    Attributes:
+        judges: ids of the judges.
+        is_safe: [N] people's labels.
+        given: the [N] verdicts of each judge.
+        errors: error of each judge, if known.
+        prior: share of safe answers; None without labels.
+        in_sample: share of these answers that each judge was fitted to.
     """
-    if error is None or error.sensitivity.value + error.specificity.value > 1:
-        return
-    rated = [(verdict.p_safe, safe) for verdict, safe in zip(given, people, strict=True) if verdict.p_safe is not None]
-    if flags == "probability" and rated:
-        scores, labels = np.array(rated).T
+
+    judges: tuple[str, ...]
+    is_safe: list[float]
+    given: list[list[Verdict]]
+    errors: tuple[JudgeError | None, ...]
+    prior: float | None
+    in_sample: tuple[float, ...]
+
+    @property
+    def default_flags(self) -> Flags:
+        """See `label_preferences`."""
+        # The probabilities of a judge are calibrated, out of fold, on the answers that it was fitted to.
+        calibrated = bool(self.in_sample) and min(self.in_sample) > 0.5
+        return "probability" if self.prior is None or None in self.errors or calibrated else "posterior"
+
+    def check_informative(self, flags: Flags) -> None:
+        """Refuse judges whose words, or probabilities if these are the flags, are no better than chance.
+
+        Raises:
+            BfpoError: if one isn't.
+        """
+        for name, error, given in zip(self.judges, self.errors, self.given, strict=True):
+            if error is None or error.sensitivity.value + error.specificity.value > 1:
+                continue
+            if flags == "probability" and self._ranks(given):
+                continue
+            raise BfpoError(
+                f"{name} is no better than chance on this set: sensitivity {error.sensitivity.value:.3f} and "
+                f"specificity {error.specificity.value:.3f} add up to no more than 1; use another judge"
+            )
+
+    def _ranks(self, given: Sequence[Verdict]) -> bool:
+        """Whether the probabilities rank safe answers above unsafe ones more often than not."""
+        rated = [(v.p_safe, safe) for v, safe in zip(given, self.is_safe, strict=True) if v.p_safe is not None]
+        scores, labels = np.array(rated).reshape(-1, 2).T
         ranking = auc(scores, labels >= 0.5)
-        if ranking is None or ranking.value > 0.5:
-            return
-    raise BfpoError(
-        f"{judge.judge_id} is no better than chance on this set: sensitivity {error.sensitivity.value:.3f} and "
-        f"specificity {error.specificity.value:.3f} add up to no more than 1; use another judge"
+        return ranking is not None and ranking.value > 0.5
+
+
+def _measured(
+    judges: Sequence[Judge],
+    exchanges: Sequence[Exchange],
+    is_safe: Sequence[float | None],
+    judged: Sequence[Sequence[Verdict]],
+    errors: Sequence[JudgeError | None] | None,
+) -> _Measured:
+    places = [at for at, flag in enumerate(is_safe) if flag is not None]
+    people, own = [float(is_safe[at] or 0) for at in places], [exchanges[at] for at in places]
+    given = [[column[at] for at in places] for column in judged]
+    if errors is None:
+        prompts = [exchange.prompt for exchange in own]
+        errors = [estimate_error(people, column, prompts) if places else None for column in given]
+    return _Measured(
+        judges=tuple(judge.judge_id for judge in judges),
+        is_safe=people,
+        given=given,
+        errors=tuple(errors),
+        prior=base_rate(people) if places else None,
+        in_sample=tuple(share_fitted_to(judge, own) for judge in judges),
     )
 
 

@@ -52,8 +52,9 @@ def _answers(number: int, queued: Row) -> tuple[dict[str, float], list[Problem]]
     asks = queued.get("asks")
     if not isinstance(asks, Mapping):
         return {}, [Problem(number, "asks", "it has no answers", "name a queue that 'bfpo label' wrote")]
-    responses = queued.get("responses") or ()
-    known = ("chosen", "rejected", "order") if "chosen" in queued else [str(at) for at in range(len(responses))]
+    responses = queued.get("responses")
+    many = range(len(responses)) if isinstance(responses, list) else ()
+    known = ("chosen", "rejected", "order") if "chosen" in queued else [str(at) for at in many]
     answers: dict[str, float] = {}
     problems = []
     for ask, value in asks.items():
