@@ -269,7 +269,7 @@ def _use_page(folder):
 
     evaluation = Evaluation.load(folder)
     model_card(evaluation)
-    packed(answers_of(prepare_report([evaluation], folder / "page")))
+    packed(answers_of(prepare_report([evaluation], folder / "page").models))
 
 
 @cache
@@ -346,7 +346,9 @@ def _use_reply(folder):
     try:
         head = json.loads((folder / "head.json").read_bytes())
         status, headers = head["status"], [(str(name), str(value)) for name, value in head["headers"].items()]
-        response = httpx2.Response(status, headers=headers, content=(folder / "body.json").read_bytes())
+        response = httpx2.Response(
+            range(100, 600)[status - 100], headers=headers, content=(folder / "body.json").read_bytes()
+        )
     except Exception:
         return  # no reply that could come over HTTP
 

@@ -269,4 +269,19 @@ def summarize(root: Path) -> Iterator[CacheSummary]:
             answers += len(part.keys)
             tokens += int(part.tokens.sum())
         size = sum(path.stat().st_size for path in part_files(folder))
-        yield CacheSummary(folder, json.loads(description.read_text()), answers, tokens, size, damaged)
+        yield CacheSummary(folder, _described(description), answers, tokens, size, damaged)
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """The content of ``model.json``.
+
+    Raises:
+        BfpoError: if the file is damaged.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise BfpoError(f"{path}: can't be read ({error}); delete its folder, and its rows are scored again") from error
+    if not isinstance(found, dict):
+        raise BfpoError(f"{path}: describes no model; delete its folder, and its rows are scored again")
+    return found

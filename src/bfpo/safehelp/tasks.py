@@ -153,8 +153,8 @@ def read_suite(name_or_path: str) -> SuiteFile:
     if name_or_path.endswith((".yaml", ".yml")):
         try:
             text = Path(name_or_path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise BfpoError(f"{name_or_path}: can't be read ({error.strerror})") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise BfpoError(f"{name_or_path}: can't be read as a suite ({error}); check the path") from error
     elif name_or_path in packaged:
         text = packaged[name_or_path]
     else:
