@@ -29,6 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+os.environ["HF_HUB_OFFLINE"] = "1"
 SECONDS, WALL_SECONDS, MEMORY = 2, 60, 2**30
 # Shown per target; the others are counted.
 SHOWN = 20
@@ -55,6 +56,7 @@ def run_target(name: str, seed: int, numbers: range, kept: Path | None = None) -
     faults: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="bfpo-fuzz-") as scratch:
         folder = Path(scratch) / "input"
+        os.environ["BFPO_CACHE"] = f"{scratch}/cache"
         for sample in samples.values():  # undamaged; also imports everything before memory is limited
             _write(folder, sample)
             with contextlib.suppress(BfpoError, RunError):
@@ -152,7 +154,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=100_000, help="number of inputs, of all targets together")
     parser.add_argument("--target", action="append", choices=sorted(TARGETS), help="repeatable; by default all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="number of a single input, whose files are kept in fuzz-input")
+    parser.add_argument("--only", type=int, help="number of a single input, whose files are kept in runs/fuzz-input")
     parser.add_argument("--in-process", action="store_true", help="one process for everything")
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -161,7 +163,7 @@ def main() -> int:
         print(json.dumps(run_target(names[0], given.seed, range(*given.worker))))
         return 0
     if given.only is not None:
-        result = run_target(names[0], given.seed, range(given.only, given.only + 1), Path("fuzz-input"))
+        result = run_target(names[0], given.seed, range(given.only, given.only + 1), Path("runs/fuzz-input"))
         print(*(fault["raised"] for fault in result["faults"]), describe(result, given.seed), sep="\n")
         return bool(result["faults"])
     each = -(-given.inputs // len(names))

@@ -1,5 +1,6 @@
 """Seeded damage to files: wrong values inside of JSON and YAML, and wrong bytes in anything."""
 
+import contextlib
 import csv
 import io
 import json
@@ -39,7 +40,8 @@ def mutated(rng: random.Random, name: str, content: bytes, others: list[bytes]) 
     """Damaged content of a file; ``others`` are files to take pieces from."""
     suffix = name.rpartition(".")[2]
     if suffix in _STRUCTURED and rng.random() < 0.7:
-        return _STRUCTURED[suffix](rng, content)
+        with contextlib.suppress(RecursionError):  # too deep to be written as YAML
+            return _STRUCTURED[suffix](rng, content)
     for _ in range(rng.choice([1, 1, 1, 2, 5])):
         content = _bytes(rng, content, others)
     return content

@@ -56,6 +56,7 @@ def load_replay(name: str) -> ReplayJudge:
     recorded: dict[_Key, Verdict] = {}
     for number, row in map(_with_numbers, rows) if is_csv(name) else rows:
         texts = [column for column in ("prompt", "answer") if not isinstance(row.get(column), str)]
+        texts += ["behavior"] if not isinstance(row.get("behavior"), str | None) else []
         problems += [Problem(number, column, "it is missing or not a string", "write a string") for column in texts]
         wrong = [Problem(number, *problem) for problem in verdict_problems(row)]
         problems += wrong
