@@ -6,6 +6,7 @@ that ships with the package. Code that comes with a model is never run, and pick
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -152,7 +153,7 @@ def resolved_revision(name: str | Path, revision: str | None = None) -> str | No
     """The Hub commit that a name and revision were loaded from; None for a path on disk."""
     from huggingface_hub import try_to_load_from_cache
 
-    if Path(_place(name)).exists():
+    if os.path.exists(_place(name)):
         return None
     for file in ("config.json", "adapter_config.json"):
         cached = try_to_load_from_cache(str(name), file, revision=revision)
@@ -162,7 +163,7 @@ def resolved_revision(name: str | Path, revision: str | None = None) -> str | No
 
 
 def _place(name: str | Path) -> str:
-    return str(MICROWORLD if str(name) == "microworld" and not Path(name).exists() else name)
+    return str(MICROWORLD if str(name) == "microworld" and not os.path.exists(name) else name)
 
 
 def _is_gguf(name: str | Path) -> bool:
@@ -187,14 +188,14 @@ def _reason(name: str | Path, error: Exception) -> str:
     if "trust_remote_code" in raised:
         return "it needs its own code, which bfpo never runs; choose a model that transformers itself implements"
     if _is_gguf(name):
-        if not path.is_file():
+        if not os.path.isfile(path):
             return "there is no such file; check the path"
         if isinstance(error, ImportError):
             return f"a .gguf file needs another package ({raised}); install it with: pip install 'bfpo[gguf]'"
     if isinstance(error, BfpoError):
         return raised
-    if path.is_dir() and not any(path.glob("*.safetensors")) and any(path.glob("*.bin")):
+    if os.path.isdir(path) and not any(path.glob("*.safetensors")) and any(path.glob("*.bin")):
         return "its weights are pickled, which is unsafe to load; save them as safetensors (save_pretrained) first"
-    if path.exists():
+    if os.path.exists(path):
         return f"{raised}; check that its files are complete"
     return f"{raised}; name a folder, a .gguf file, or a Hub model that is reachable or cached"

@@ -87,6 +87,20 @@ def _use_preferences(folder):
     load_preferences(str(_only(folder)), unknown_safety="keep")
 
 
+def _prompts():
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    return _tables("text", [{"prompt": "q"}, {"prompt": "r"}]) | {
+        "messages": {"p.jsonl": _jsonl([{"prompt": messages}, {"prompt": "q"}])},
+        "lines": {"p.txt": b"one\n\ntwo\n"},
+    }
+
+
+def _use_prompts(folder):
+    from bfpo.preferences.overlap import load_prompts
+
+    load_prompts(str(_only(folder)))
+
+
 LABELS = [TEXTS[0] | {"is_safe": True, "source": "a", "category": "b"}, TEXTS[1] | {"is_refusal": 1, "unsafe": False}]
 
 
@@ -206,6 +220,7 @@ def _use_suite(folder):
 def _judges():
     import tempfile
 
+    import bfpo.judges.guards  # noqa: F401  (imports torch, which takes too long for one input)
     from bfpo.judges.fitting import fit_judge
     from bfpo.judges.labels import LabeledAnswer
 
@@ -366,6 +381,7 @@ def _use_reply(folder):
 
 TARGETS = {
     "preferences": Target(_preferences, _use_preferences),
+    "prompts": Target(_prompts, _use_prompts),
     "labels": Target(_labels, _use_labels),
     "verdicts": Target(
         lambda: {"verdicts": {"v.jsonl": _jsonl(VERDICTS)}, "parquet": {"v.parquet": _parquet(VERDICTS)}}, _use_judge

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -74,7 +75,7 @@ def compare(
 def _load(given: str) -> list[Evaluation]:
     from bfpo.safehelp.records import Evaluation
 
-    folders = [given] if Path(given).is_dir() else given.split(",")
+    folders = [given] if os.path.isdir(given) else given.split(",")
     return [Evaluation.load(Path(folder)) for folder in folders]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -209,7 +210,7 @@ def load_judging_model(
     commit = resolved_revision(name, revision)
     tokenizer = load_tokenizer(name, revision=commit or revision)
     path = Path(name)
-    return model, tokenizer, _digest(path) if path.exists() else commit or revision or "main"
+    return model, tokenizer, _digest(path) if os.path.exists(path) else commit or revision or "main"
 
 
 def _digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bfpo.preferences.reading import read_rows
+from bfpo.preferences.reading import read_rows, text_lines
 from bfpo.preferences.schema import PreferenceDataError, Problem
 
 # Words per n-gram; GPT-3 (arXiv 2005.14165, appendix C) took 8 to 13. Shorter prompts match only as a whole.
@@ -67,6 +68,15 @@ def normalized(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+(?:['’]\w+)*", unicodedata.normalize("NFKC", text).casefold()))
 
 
+def _is_prompt(prompt: Any) -> bool:
+    """Whether it is a text, or a list of messages with a text for each of the user's."""
+    return isinstance(prompt, str) or (
+        isinstance(prompt, list)
+        and all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in prompt)
+        and all(isinstance(message.get("content"), str) for message in prompt if message["role"] == "user")
+    )
+
+
 def prompt_text(prompt: Any) -> str:
     """A prompt as one string: itself, or the contents of its user messages."""
     if isinstance(prompt, str):
@@ -80,13 +90,15 @@ def load_prompts(path: str) -> list[str]:
     Raises:
         PreferenceDataError: if the file can't be read, or rows have no prompt.
     """
-    if Path(path).suffix == ".txt" and Path(path).is_file():
-        return [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if Path(path).suffix == ".txt" and os.path.isfile(path):
+        return [line for _, line in text_lines(Path(path))]
     rows = read_rows(path, "train", None)
     problems = [
-        Problem(number, "prompt", "it is missing", "write every evaluation prompt into the column 'prompt'")
+        Problem(
+            number, "prompt", "it is missing or neither a text nor messages", "write every evaluation prompt into it"
+        )
         for number, row in rows
-        if not isinstance(row.get("prompt"), str | list)
+        if not _is_prompt(row.get("prompt"))
     ]
     if problems:
         raise PreferenceDataError(path, problems)

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -55,9 +56,9 @@ def open_source(name_or_path: str, split: str = "train", revision: str | None = 
         PreferenceDataError: if there is neither.
     """
     path = Path(name_or_path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise _file_error(name_or_path, "it is a directory", "name one of the files in it")
-    if path.exists():
+    if os.path.exists(path):
         return _file_source(path)
     if path.suffix in (*_SUFFIXES, ".gz") or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise _file_error(name_or_path, "there is no such file", "check the path")
@@ -96,6 +97,21 @@ def read_rows(name_or_path: str, split: str, revision: str | None) -> list[tuple
 def is_csv(name: str) -> bool:
     """Whether a file is CSV, in which every cell is text."""
     return name.removesuffix(".gz").lower().endswith(".csv")
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that aren't blank, with their numbers.
+
+    Raises:
+        PreferenceDataError: if the file can't be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise _file_error(str(path), f"it can't be read ({error.strerror})", "check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise _file_error(str(path), f"byte {error.start} is not UTF-8", "save the file as UTF-8") from error
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def _file_source(path: Path) -> RowSource:

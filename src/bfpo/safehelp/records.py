@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -300,7 +301,7 @@ def read_header(folder: Path) -> RunHeader | None:
 def training_record(model_path: str | None) -> dict[str, Any]:
     """The ``run.json`` that ``bfpo train`` wrote in a model's folder; empty if there is none."""
     path = Path(model_path or "") / "run.json"
-    record = _read_json(path) if model_path and path.is_file() else None
+    record = _read_json(path) if model_path and os.path.isfile(path) else None
     return record if isinstance(record, dict) and isinstance(record.get("config"), dict) else {}
 
 

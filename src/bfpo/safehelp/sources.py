@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.preferences.reading import Row, read_rows
+from bfpo.preferences.reading import Row, read_rows, text_lines
 from bfpo.safehelp.tasks import Task, TaskSource
 
 # Suffixes of a task's file in a data folder, in search order.
@@ -89,7 +90,7 @@ def file_in(folder: Path, task: Task) -> Path | None:
 
 
 def _read_file(task: Task, where: str, path: Path, sha256: str | None, revision: str | None) -> Read:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise MissingSourceError(task, where, f"no such file: {path}", path.name)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if sha256 is not None and digest != sha256:
@@ -98,8 +99,7 @@ def _read_file(task: Task, where: str, path: Path, sha256: str | None, revision:
             f"the task was written for; to use it anyway, name it with --data {task.task}={path.name}"
         )
     if path.suffix == ".txt":
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows: list[tuple[int, Row]] = [(number, {"text": line}) for number, line in enumerate(lines, 1) if line.strip()]
+        rows: list[tuple[int, Row]] = [(number, {"text": line}) for number, line in text_lines(path)]
     else:
         rows = read_rows(str(path), "train", None)
     if not rows:

@@ -185,7 +185,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     Raises:
         BfpoError: if the file can't be read, or a key or value is wrong; the message names all of them.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise BfpoError(f"{path}: no such recipe; 'bfpo recipe list' shows the packaged ones")
     values = read_yaml(path, "a recipe")
     given = dict.fromkeys(values, "recipe")
