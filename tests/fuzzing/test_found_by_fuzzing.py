@@ -1,0 +1,117 @@
+"""Faults that the fuzzer found, each with the error that it should have been."""
+
+import json
+import sqlite3
+
+import pytest
+
+from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure
+from bfpo.errors import BfpoError
+from bfpo.judges import load_judge, verdicts
+from bfpo.judges.cache import VerdictCache
+from bfpo.models import load_model
+from bfpo.preferences.loading import load_preferences
+from fuzzing.targets import EXCHANGES, TARGETS, TEXTS
+from support.mock_server import serving
+
+
+def refusal(name, folder, sample):
+    """The error of a target for a folder with these files."""
+    folder.mkdir(exist_ok=True)
+    for file, content in sample.items():
+        (folder / file).write_bytes(content)
+    with pytest.raises(BfpoError) as caught:
+        TARGETS[name].use(folder)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "says"),
+    [
+        ("run.json", lambda text: text[:-20], "run.json: not valid JSON (Expecting"),
+        ("run.json", lambda text: text.replace(b"fixture", b"\xc1"), "run.json: not valid JSON ('utf-8' codec"),
+        ("run.json", lambda text: b"[" * 100_000, "run.json: not valid JSON (maximum recursion depth"),
+        (
+            "run.json",
+            lambda text: text.replace(b'"suite": "fixture"', b'"suite": 5'),
+            "(suite: Input should be a valid",
+        ),
+        ("scores.json", lambda text: b"{}", "scores.json: not a Scores of this version (scores: Field required)"),
+        ("scores.json", lambda text: text.replace(b'"low"', b'"lower"'), "(unknown scores.helpful.lower)"),
+        ("generations.jsonl", lambda text: b"7\n" + text, "line 1: not a GenerationRecord of this version"),
+        ("generations.jsonl", lambda text: text.replace(b'"benign"', b'"bening"'), "(kind: Input should be"),
+        ("generations.jsonl", lambda text: text.replace(b'"p_help"', b'"p_helps"'), "unknown p_helps"),
+        (
+            "likelihoods.jsonl",
+            lambda text: text.replace(b'"logps": [', b'"logps": ["x", '),
+            "(logps.0: Input should be",
+        ),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(tmp_path, file, damage, says):
+    sample = dict(TARGETS["runs"].samples()["run 0"])
+    sample[file] = damage(sample[file])
+    assert says in refusal("runs", tmp_path / "run", sample)
+
+
+def test_a_run_without_its_scores_is_named(tmp_path):
+    sample = {name: content for name, content in TARGETS["runs"].samples()["run 0"].items() if name != "scores.json"}
+    assert "scores.json: can't be read (No such file" in refusal("runs", tmp_path / "run", sample)
+
+
+@pytest.mark.parametrize(
+    ("name", "sample", "says"),
+    [
+        ("suites", {"suite.yaml": b"suite: \x96"}, "suite.yaml: can't be read as a suite ('utf-8' codec"),
+        ("preferences", {"r.jsonl": b'{"messages": [{"role": "user", "content": "q"}]}\n{}\n'}, "column 'messages'"),
+        ("prompts", {"p.txt": b"one\xff"}, "byte 3 is not UTF-8"),
+        ("prompts", {"p.jsonl": b'{"prompt": [{"role": "user"}]}'}, "row 1, column 'prompt': it is missing or neither"),
+        ("answers", {"q.jsonl": b'{"row": 2, "prompt": "q", "responses": 7, "asks": {"0": 1}}'}, "asks.0"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path, name, sample, says):
+    assert says in refusal(name, tmp_path / "input", sample)
+
+
+def test_stored_verdicts_may_lack_a_probability_but_not_have_a_list_as_behavior(tmp_path):
+    path = tmp_path / "v.jsonl"
+    path.write_text(json.dumps(TEXTS[0] | {"label": "unparsed"}))
+    assert load_judge(str(path)).judge(EXCHANGES[:1])[0].p_safe is None
+    path.write_text(json.dumps(TEXTS[0] | {"label": "unparsed", "behavior": ["x"]}))
+    with pytest.raises(BfpoError, match="row 1, column 'behavior'"):
+        load_judge(str(path))
+
+
+@pytest.mark.parametrize("stored", ["{", "[]", "5", '{"label": "fine"}'])
+def test_a_cache_with_a_damaged_verdict_is_named(tmp_path, stored):
+    judge, file = load_judge("keywords"), tmp_path / "v.sqlite"
+    with VerdictCache(file) as kept:
+        list(verdicts(judge, EXCHANGES, kept))
+    connection = sqlite3.connect(file)
+    connection.execute("UPDATE verdicts SET verdict = ?", (stored,))
+    connection.commit()
+    connection.close()
+    with VerdictCache(file) as kept, pytest.raises(BfpoError, match="not a cache of verdicts"):
+        list(verdicts(judge, EXCHANGES, kept))
+
+
+def test_a_damaged_description_of_a_reference_cache_is_named(tmp_path):
+    sample = TARGETS["caches"].samples()["reference"]
+    for content in (b"{", b"[]", b"\xff"):
+        said = refusal("caches", tmp_path / "cache", sample | {"model.json": content})
+        assert "model.json" in said
+        assert "delete its folder" in said
+
+
+def test_a_name_that_no_file_can_have_is_an_unknown_name():
+    for load in (load_judge, load_model, load_preferences):
+        with pytest.raises(BfpoError):
+            load("x" * 5000)
+
+
+def test_a_reply_of_brackets_alone_is_not_json():
+    with serving(lambda body, attempt: (200, {}, b"[" * 100_000)) as server:
+        config = EndpointConfig(url=server.url, model="m", attempts=1)
+        (reply,) = Endpoint(config).complete([CompletionRequest("q")])
+    assert isinstance(reply, Failure)
+    assert "not JSON" in reply.reason
