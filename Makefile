@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart study-quick study-labels pretrain bench bench-full bench-streaming reference docs tutorials test test-long lint clean
+.PHONY: help install quickstart study-quick study-labels pretrain bench bench-full bench-streaming reference docs tutorials test test-long test-real fuzz lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -55,6 +55,12 @@ test: install ## run the tests
 
 test-long: install ## run the tests that take many minutes each, which 'make test' leaves out
 	$(BIN)/python -m pytest -m long
+
+test-real: install ## run the tests with a real model, SmolLM2-135M (93 MB to download; six minutes)
+	$(BIN)/python -m pytest -m real_model
+
+fuzz: install ## damage 100,000 inputs of every kind and expect the documented errors (an hour; FUZZ="--seed 1")
+	$(BIN)/python tests/fuzzing/fuzz.py $(FUZZ)
 
 lint: install ## check style, formatting and types (ruff and pyright)
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,7 +170,8 @@ def main() -> int:
     if given.in_process:
         return _report((run_target(name, given.seed, range(each)) for name in names), given.seed)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return _report(pool.map(lambda name: in_a_process(name, given.seed, range(each)), names), given.seed)
+        running = [pool.submit(in_a_process, name, given.seed, range(each)) for name in names]
+        return _report((one.result() for one in as_completed(running)), given.seed)
 
 
 def _report(results, seed: int) -> int:
