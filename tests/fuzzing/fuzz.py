@@ -73,7 +73,8 @@ def run_target(name: str, seed: int, numbers: range, kept: Path | None = None) -
                 if outcome not in ("read", "refused"):
                     faults.append({"number": number, "what": outcome, "raised": raised})
                 if kept:
-                    shutil.copytree(folder, kept, dirs_exist_ok=True)
+                    shutil.rmtree(kept, ignore_errors=True)
+                    shutil.copytree(folder, kept)
     return {"target": name, "counts": dict(counts), "faults": faults}
 
 
