@@ -75,6 +75,8 @@ def test_answers_to_the_queue_are_merged_in_the_next_run(half_labeled, tmp_path)
         (["--judge", "microworld-oracle", "--error", "1,1", "--error", "1,1"], "given 2 times for 1 judges"),
         (["--judge", "microworld-oracle", "--helpfulness-judge", "microworld-oracle"], "microworld-oracle"),
         ([], "need a judge"),
+        (["--judge", "microworld-oracle", "-o", "out.csv"], "name a file that ends in .jsonl"),
+        (["--judge", "microworld-oracle", "--error", "0.5,0.5"], "is no better than chance on this set"),
     ],
 )
 def test_wrong_options_are_named(half_labeled, tmp_path, arguments, says):

@@ -57,6 +57,12 @@ def test_a_file_of_answers_is_no_preference_set(tmp_path):
     assert labels(written(tmp_path, row)) == [("p", "a", True)]
 
 
+def test_flags_of_k_answers_in_csv(tmp_path):
+    path = tmp_path / "k.csv"
+    path.write_text('prompt,responses,is_safe\np,"[""a"", ""b""]","[true, null]"\n')
+    assert labels(str(path)) == [("p", "a", True), ("p", "b", None)]
+
+
 def test_problems_of_a_preference_set_are_named(tmp_path):
     with pytest.raises(BfpoError, match=r"row 2, column 'chosen_is_safe': 'yes' is not a probability"):
         load_labels(written(tmp_path, PAIR, PAIR | {"prompt": "q", "chosen_is_safe": "yes"}))

@@ -97,8 +97,8 @@ def check(
         bool,
         typer.Option(
             "--leave-one-source-out",
-            help="Check no given judge, but fit one to each source of the labels, and one to all the others, and check "
-            "it on the rest.",
+            help="Instead of checking a judge, fit one to each source of the labels (and one to all the others) and "
+            "check it on the rest: bfpo judge check --leave-one-source-out --labels all.jsonl.",
         ),
     ] = False,
     second: Annotated[str | None, typer.Option(help="Second judge; also print how far the two agree.")] = None,

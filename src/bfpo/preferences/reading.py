@@ -286,13 +286,13 @@ def _csv_lines(file: IO[bytes]) -> Iterator[str]:
 def _cell(name: str | None, cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
-    if name is not None and ("is_" in name or name.endswith(("_id", "_better"))):
-        return parse_cell(cell)
     if cell.lstrip()[:1] == "[":
         try:
             return load_json(cell)
         except (json.JSONDecodeError, UnreadableJsonError):
             return cell
+    if name is not None and ("is_" in name or name.endswith(("_id", "_better"))):
+        return parse_cell(cell)
     return cell or None
 
 
