@@ -112,7 +112,10 @@ def _yaml(rng, content):
     changed = _changed(rng, yaml.safe_load(content))
     if rng.random() < 0.3:
         return _dumped(rng, changed)  # JSON is YAML
-    text = yaml.safe_dump(changed, allow_unicode=rng.random() < 0.5)
+    try:
+        text = yaml.safe_dump(changed, allow_unicode=rng.random() < 0.5)
+    except RecursionError:  # nested deeper than PyYAML can write
+        return _dumped(rng, changed)
     return text.encode(errors="surrogatepass")
 
 

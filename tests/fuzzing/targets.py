@@ -146,6 +146,20 @@ def _use_answers(folder):
     with_answers([PAIR, PAIR | {"row": 3}, MANY], str(_only(folder)))
 
 
+RECORDED = [
+    {"prompt": "q", "answer": "a", "truncated": True, "tokens": 3, "thinking": "t", "refusal": "", "failure": ""},
+    {"prompt": [{"role": "user", "content": "q"}], "answer": "b"},
+]
+
+
+def _use_recorded(folder):
+    from bfpo.generation.protocol import Decoding, SampleRequest
+    from bfpo.generation.recorded_answers import RecordedAnswers
+
+    recorded = RecordedAnswers.load(_only(folder), ["q"])
+    recorded.generate([SampleRequest("k", "q")], Decoding())
+
+
 def _labelings():
     # By flags, how many of 20 judgments prefer the more helpful answer.
     shares = {(1, 1): 14, (0, 0): 14, (1, 0): 18, (0, 1): 8}
@@ -387,6 +401,9 @@ TARGETS = {
         lambda: {"verdicts": {"v.jsonl": _jsonl(VERDICTS)}, "parquet": {"v.parquet": _parquet(VERDICTS)}}, _use_judge
     ),
     "answers": Target(_answers, _use_answers),
+    "recorded answers": Target(
+        lambda: _tables("recorded", RECORDED[:1] * 2) | {"mixed": {"r.jsonl": _jsonl(RECORDED)}}, _use_recorded
+    ),
     "labelings": Target(_labelings, _use_labeling),
     "recipes": Target(_recipes, _use_recipe),
     "suites": Target(_suites, _use_suite),
