@@ -110,6 +110,14 @@ def test_what_cannot_be_fitted_is_refused(columns, message):
         GlobalPreference.fit(*columns)
 
 
+def test_an_effect_of_helpfulness_that_is_rounding_error_is_refused():
+    """The only pair whose worse answer alone is safe goes the same way, so 1/temperature is 1e-16."""
+    cells = {(1, 1): (14, 6), (0, 0): (14, 6), (1, 0): (18, 2), (0, 1): (1, 0)}
+    rows = [(*flags, 1 - at) for flags, counts in cells.items() for at in (0, 1) for _ in range(counts[at])]
+    with pytest.raises(BfpoError, match="against helpfulness"):
+        GlobalPreference.fit(*map(list, zip(*rows, strict=True)))
+
+
 def test_safety_without_a_price_is_refused():
     rows = [(w, s, float(at < yes)) for (w, s), yes in {(1, 1): 16, (1, 0): 12, (0, 1): 10}.items() for at in range(20)]
     with pytest.raises(BfpoError, match="no weight to safety"):

@@ -19,6 +19,8 @@ from bfpo.objectives.bfpo import GlobalPreference
 Array = np.ndarray
 MINIMUM_PAIRS = 30
 CELLS: tuple[str, ...] = ("SS", "SU", "US", "UU")
+# Share of the largest weight below which another one is rounding error.
+_NOTHING = 1e-9
 FLAGS = np.array([[1.0, 1, 1], [1, 0, 1], [0, 1, 1], [0, 0, 1]])
 PAPER_DIRECTION = np.array([[1.5], [-0.5], [-0.5]])
 CHI_SQUARE_95_ONE_DEGREE = float(chdtri(1, 0.05))
@@ -79,7 +81,7 @@ def fit_preference(
     likelihood = Likelihood(cells, columns[2])
     best = minimize(likelihood, np.eye(3))
     w1, w2, w0 = best.tolist()
-    if w1 + w2 <= 0:
+    if w1 + w2 <= _NOTHING * np.abs(best).max():
         raise BfpoError(
             "the overall judgments go against helpfulness where both answers are equally safe "
             f"(1/temperature = {w1 + w2:.3g}): check that overall_prefers_better counts the more helpful answer"
