@@ -1,5 +1,6 @@
 """Tests of Jinja in suites: values, missing columns, and limits of time, memory and length."""
 
+import contextlib
 import resource
 import sys
 import threading
@@ -59,3 +60,24 @@ def test_limits_hold_in_other_threads():
     assert len(caught) == 2
     assert all("longer than 1 s" in message for message in caught)
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("source", "linear"),
+    [
+        ("text", True),
+        ("{'1': 0, 'b': {'c': 1}}[text]", True),
+        ("'x' ~ row['text'] if n > 2 and text is defined else [text, n + 1]", True),
+        ("text * n", False),
+        ("text.strip()", False),
+        ("text|upper", False),
+        ("range(n)", False),
+        ("n ** n", False),
+    ],
+)
+def test_only_sources_that_could_grow_pay_for_limits(source, linear, monkeypatch):
+    evaluate, limited = expression(source), []
+    monkeypatch.setattr("bfpo.safehelp.expressions._limited", lambda call, *given: limited.append(call) or call(*given))
+    with contextlib.suppress(ExpressionError):
+        evaluate(ROW)
+    assert bool(limited) != linear
