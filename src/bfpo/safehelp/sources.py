@@ -98,13 +98,21 @@ def _read_file(task: Task, where: str, path: Path, sha256: str | None, revision:
             f"the task was written for; to use it anyway, name it with --data {task.task}={path.name}"
         )
     if path.suffix == ".txt":
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = _text_of(task, where, path).splitlines()
         rows: list[tuple[int, Row]] = [(number, {"text": line}) for number, line in enumerate(lines, 1) if line.strip()]
     else:
         rows = read_rows(str(path), "train", None)
     if not rows:
         raise BfpoError(f"{where}, task {task.task!r}: {path} has no rows")
     return rows, Resolved(str(path), revision, digest, len(rows))
+
+
+def _text_of(task: Task, where: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 ({error.reason} at byte {error.start})"
+        raise BfpoError(f"{where}, task {task.task!r}: {path} {problem}; convert it") from error
 
 
 def _hub_file(task: Task, where: str, source: TaskSource) -> tuple[Path, str | None]:

@@ -155,6 +155,8 @@ def read_suite(name_or_path: str) -> SuiteFile:
             text = Path(name_or_path).read_text(encoding="utf-8")
         except OSError as error:
             raise BfpoError(f"{name_or_path}: can't be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise BfpoError(f"{name_or_path}: is not UTF-8 ({error.reason} at byte {error.start})") from error
     elif name_or_path in packaged:
         text = packaged[name_or_path]
     else:
