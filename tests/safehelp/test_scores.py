@@ -195,7 +195,7 @@ def evaluation(records, likelihoods=(), **header):
 
 def test_an_evaluation_survives_saving(tmp_path):
     judges = (JudgeUsed("oracle", "", "primary"),)
-    original = evaluation(RECORDS, CHOICES, decoding={"seed": 1}, judges=judges, counts={"answers": 8})
+    original = evaluation(RECORDS, CHOICES, decoding={"seed": 1}, judges=judges, counts={"answers": 9})
     odd = replace(RECORDS[0], item="odd", answer='</script>\u2028\r\n"', tokens=None, p_help=None)
     original.generations.append(odd)
     original.save(tmp_path / "e")

@@ -349,6 +349,16 @@ def test_a_missing_source_says_which_file_to_put_where(tmp_path):
         load_suite("core")  # offline, and nothing cached
 
 
+def test_files_that_are_not_utf8_are_named(tmp_path):
+    (tmp_path / "my.yaml").write_bytes(b"suite: \xff")
+    with pytest.raises(BfpoError, match=r"my.yaml: can't be read as a suite .*; check the path"):
+        load_suite(str(tmp_path / "my.yaml"))
+    (tmp_path / "doors.txt").write_bytes(b"one\n\xff")
+    (tmp_path / "my.yaml").write_text(written(PROMPTS | {"source": {"file": "doors.txt"}, "prompt": "{{ text }}"}))
+    with pytest.raises(BfpoError, match=r"doors.txt.*byte 4 is not UTF-8"):
+        load_suite(str(tmp_path / "my.yaml"))
+
+
 def test_another_file_than_the_task_was_written_for_is_refused(tmp_path):
     put(tmp_path, "colors.jsonl", [{"thing": "a", "right": "b", "wrong": "c"}])
     (tmp_path / "my.yaml").write_text(written(CHOICES | {"source": {"file": "colors.jsonl", "sha256": "0" * 64}}))
