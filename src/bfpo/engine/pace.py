@@ -58,7 +58,9 @@ def measure_pace(
         device: device to measure on.
         bf16: whether to compute in bf16 autocast.
     """
-    one, two = (tuple(part.to(device) for part in build(layers)) for layers in (1, 2))
+    one, two = (build(layers) for layers in (1, 2))
+    for _, model in (one, two):
+        model.to(device)
     counts = [sum(parameter.numel() for parameter in model.parameters()) for _, model in (one, two)]
     wanted = max(64.0, _OPERATIONS[device.type] / (6 * max(1, counts[1] - counts[0])))
     batch = list(groups[:1])
