@@ -297,7 +297,7 @@ def test_the_verdict_of_the_judge_of_refusals_is_shown_with_the_others(browser, 
     first = replace(run.generations[0], refusal_verdict=Verdict("unparsed", None, "yes", judge_id="<i>keywords</i>"))
     report = build_report([replace(run, generations=[first, *run.generations[1:]])], tmp_path / "report").page
     seen = opened(browser, report, f"#item={first.task}/{first.item}")
-    box = seen.page.locator("details.verdicts")
+    box = seen.page.locator("details.verdicts").first
     box.locator("summary").click()
     assert box.locator("li").last.text_content() == "<i>keywords</i>: refusal"
     seen.page.context.close()

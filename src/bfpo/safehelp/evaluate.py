@@ -101,9 +101,7 @@ def evaluate(
         warnings.warn(f"the generator can't run these tasks, which are left out: {', '.join(left_out)}", stacklevel=2)
     decoding = decoding or generator.defaults(suite.decoding)
     if decoding.temperature == 0 and decoding.samples > 1:
-        warnings.warn(
-            f"at temperature 0 all {decoding.samples} answers to a prompt are the same: sampling one", stacklevel=2
-        )
+        warnings.warn(f"at temperature 0 all {decoding.samples} answers are the same: sampling one", stacklevel=2)
         decoding = replace(decoding, samples=1)
     panel = JudgePanel(suite, judges, helpfulness_judge, refusal_judge)
     header = _header(

@@ -23,6 +23,7 @@ from bfpo.safehelp.sources import MissingSourceError, Resolved, file_in, read_so
 from bfpo.safehelp.tasks import EXPRESSIONS, MICROWORLD_TASKS, SuiteFile, Task, read_suite
 
 Split = Literal["validation", "test"]
+_NOT_READ = "the microworld doesn't read it; choose its prompts with --per-kind and --split"
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,7 @@ def load_suite(
             doesn't fit its task, or the suite doesn't read an option.
     """
     if name_or_path == "microworld":
-        where = "the microworld doesn't read it; choose its prompts with --per-kind and --split"
-        _refuse(where, data=data, data_folder=folder, limit=limit, task=tasks, skip_missing=skip_missing)
+        _refuse(_NOT_READ, data=data, data_folder=folder, limit=limit, task=tasks, skip_missing=skip_missing)
         return microworld(split or "test", 500 if per_kind is None else per_kind)
     read = read_suite(name_or_path)
     _refuse(f"only the microworld reads it, and the suite is {read.suite!r}", split=split, per_kind=per_kind)
