@@ -385,7 +385,9 @@ def _use_reply(folder):
         await asyncio.sleep(0)
         return httpx2.Response(response.status_code, headers=response.headers, content=response.content)
 
-    config = EndpointConfig(url="http://server/v1", model="m", attempts=2, backoff=0, longest_wait=0.01, timeout=1)
+    config = EndpointConfig(
+        url="http://server/v1", model="m", attempts=2, backoff=0, longest_wait=0.01, patience=0.01, timeout=1
+    )
     endpoint = Endpoint(config, httpx2.MockTransport(reply))
     for template in (yes_no_template("Is it rude? {answer}"), template_named("harmbench")):
         judged = ServedJudge(template, endpoint).judge(EXCHANGES[:1])
