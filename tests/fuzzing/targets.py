@@ -403,7 +403,7 @@ TARGETS = {
         lambda: {"verdicts": {"v.jsonl": _jsonl(VERDICTS)}, "parquet": {"v.parquet": _parquet(VERDICTS)}}, _use_judge
     ),
     "answers": Target(_answers, _use_answers),
-    "recorded answers": Target(
+    "recorded-answers": Target(
         lambda: _tables("recorded", RECORDED[:1] * 2) | {"mixed": {"r.jsonl": _jsonl(RECORDED)}}, _use_recorded
     ),
     "labelings": Target(_labelings, _use_labeling),
