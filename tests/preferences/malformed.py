@@ -57,6 +57,7 @@ MALFORMED = [
     ("text.txt", b"hello", ["'.txt' is not supported", ".jsonl"]),
     ("null.jsonl", lines(GOOD, GOOD | {"chosen": None}), ["row 2", "'chosen'", "it is null"]),
     ("blank_answer.jsonl", lines(GOOD | {"rejected": "  "}), ["row 1", "'rejected'", "it is empty"]),
+    ("numbers.jsonl", lines(PKU | {"prompt": [0, 1]}), ["row 1", "'prompt'", "a message without role and content"]),
     ("number.jsonl", lines(GOOD | {"prompt": 7}), ["row 1", "'prompt'", "it is a int"]),
     ("nan.jsonl", b'{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_is_safe": NaN, "rejected_is_safe": 1}\n',
      ["row 1", "'chosen_is_safe'", "nan is not a probability"]),

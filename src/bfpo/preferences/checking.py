@@ -119,6 +119,8 @@ def _text_problem(text: Any) -> str | None:
     if not text:
         return "it has no message"
     for message in text:
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            return "it has a message without role and content"
         content = message["content"]
         if content is not None and not isinstance(content, str):
             return f"the content of a message is a {type(content).__name__}"

@@ -178,13 +178,18 @@ def check_trained(prompt: Any, answers: Sequence[Any]) -> None:
     Raises:
         RowError: if a message of the prompt is to be trained on, or an assistant's message of an answer is not.
     """
-    for message in prompt if isinstance(prompt, list) else ():
-        if message.get("trained") and message["role"] == "assistant":
+    for message in _messages_in([prompt]):
+        if message.get("trained") and message.get("role") == "assistant":
             what = "an earlier turn is marked as trained on, but only the answer is"
             raise RowError(None, what, "mark it with weight 0, or write one row for each turn")
-    for message in (message for answer in answers if isinstance(answer, list) for message in answer):
-        if message.get("trained") is False and message["role"] == "assistant":
+    for message in _messages_in(answers):
+        if message.get("trained") is False and message.get("role") == "assistant":
             raise RowError(None, "a turn of the answer is marked as not trained on", "move it into the prompt")
+
+
+def _messages_in(texts: Sequence[Any]) -> list[Mapping[str, Any]]:
+    lists = [text for text in texts if isinstance(text, list)]
+    return [message for messages in lists for message in messages if isinstance(message, Mapping)]
 
 
 def _content(content: Any, column: str) -> Any:
