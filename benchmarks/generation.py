@@ -40,7 +40,7 @@ def contestants(name: str, answers: int, tokens: int) -> dict[str, Callable[[], 
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
 
     def ours() -> None:
-        with patch.object(local_generator, "_end_tokens", lambda *_: []):
+        with patch.object(local_generator, "end_tokens", lambda *_: []):
             generator.generate(requests, decoding)
 
     @torch.inference_mode()
