@@ -15,25 +15,10 @@ from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure,
 from bfpo.endpoints.replies import MalformedReplyError, parse_reply
 from bfpo.endpoints.session import _retry_after
 from bfpo.errors import BfpoError, RunError
+from support.asking import ask, config, echo, said
 from support.mock_server import completion, serving
 
 KEY = "sk-very-secret-4711"
-
-
-def ask(text, **options):
-    return CompletionRequest(({"role": "user", "content": text},), **options)
-
-
-def said(body):
-    return body["messages"][-1]["content"]
-
-
-def echo(body, attempt):
-    return 200, {}, completion(f"re: {said(body)}")
-
-
-def config(server, **options):
-    return EndpointConfig(url=server.url, model="m", **({"backoff": 0.001, "longest_wait": 0.01} | options))
 
 
 def test_replies_come_in_the_order_of_requests():

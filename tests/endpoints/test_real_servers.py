@@ -7,26 +7,11 @@ import random
 import pytest
 from pydantic import ValidationError
 
-from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure, Reply, Usage, endpoint_config
+from bfpo.endpoints import Endpoint, EndpointConfig, Failure, Reply, Usage, endpoint_config
 from bfpo.endpoints.replies import parse_reply, refuses_max_tokens
 from bfpo.errors import BfpoError, RunError
+from support.asking import ask, config, echo, said
 from support.mock_server import FILTERS, MAX_TOKENS, TRANSIENT, completion, limited, refusal, serving
-
-
-def ask(text, **options):
-    return CompletionRequest(({"role": "user", "content": text},), **options)
-
-
-def said(body):
-    return body["messages"][-1]["content"]
-
-
-def echo(body, attempt):
-    return 200, {}, completion(f"re: {said(body)}")
-
-
-def config(server, **options):
-    return EndpointConfig(url=server.url, model="m", **({"backoff": 0.001, "longest_wait": 0.01} | options))
 
 
 def replies(behavior, requests, **options):

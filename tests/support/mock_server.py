@@ -144,7 +144,7 @@ def serving(reply: Behavior, delay: float = 0.0) -> Generator[Server]:
                 if not await answer(lines[0], headers, content, writer):
                     break
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
-            pass
+            pass  # the client has hung up, as some tests want it to
         finally:
             writer.close()
 

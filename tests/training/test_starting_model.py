@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from bfpo.errors import BfpoError
 from bfpo.training.recipe import load_recipe
@@ -139,6 +140,51 @@ def test_what_cannot_start_is_said_in_one_sentence(folder, changes, message):
     with pytest.raises(BfpoError, match=message) as error:
         train(recipe(folder, f"wrong-{len(message)}", **changes))
     assert "\n" not in str(error.value)
+
+
+def test_merged_weights_of_a_run_that_took_no_step_are_not_taken_for_those_of_the_next(folder):
+    """The folder of a failed start may hold the base of another first stage."""
+
+    class Fail(TrainerCallback):
+        def on_step_begin(self, *_, **__):
+            raise KeyboardInterrupt
+
+    other_base = folder / "other-model"
+    tiny_llama(seed=5).save_pretrained(other_base)
+    word_tokenizer().save_pretrained(other_base)
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(other_base),
+        LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    adapted.save_pretrained(folder / "other-sft")
+    word_tokenizer().save_pretrained(folder / "other-sft")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(folder, "again", model=str(folder / "other-sft"), lora={"r": 2}), callbacks=[Fail()])
+    run = train(recipe(folder, "again", lora={"r": 2}))
+    sft = logits(AutoPeftModelForCausalLM.from_pretrained(folder / "sft"))
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(run.folder / "base")), sft)
+
+
+def test_a_folder_of_the_users_own_is_never_taken_or_removed(folder):
+    """Merged weights are saved in 'base', which a user may have, too."""
+    own = folder / "mine" / "base" / "notes.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("keep me", encoding="utf-8")
+    with pytest.raises(BfpoError, match="the folder is taken; choose another output_dir"):
+        train(recipe(folder, "mine", lora={"r": 2}))
+    assert own.read_text(encoding="utf-8") == "keep me"
+
+
+def test_the_card_says_how_the_model_was_made_and_loads(folder):
+    run = train(recipe(folder, "carded", lora={"r": 2}))
+    card = ModelCard.load(run.folder / "README.md")
+    assert (card.data.base_model, card.data.library_name, card.data.tags) == (str(folder / "sft"), "peft", ["bfpo"])
+    for words in ("| loss_type | bfpo |", "| beta | 0.3 |", "12 rows; ", "AutoPeftModelForCausalLM", "SU "):
+        assert words in card.text
+    code = card.text.split("```python")[1].split("```")[0]
+    scope = {}
+    exec(code, scope)
+    assert scope["model"].get_base_model().config.vocab_size == len(scope["tokenizer"])
 
 
 def test_a_pickled_adapter_is_refused(folder, tmp_path):

@@ -20,6 +20,7 @@ from bfpo.errors import BfpoError, RunError
 if TYPE_CHECKING:
     from bfpo.generation.protocol import Decoding, Generator
     from bfpo.generation.recorded_answers import RecordedAnswers
+    from bfpo.safehelp.gates import Requirement
     from bfpo.safehelp.records import Evaluation
     from bfpo.safehelp.suites import Suite
     from bfpo.statistics.judge_error import JudgeError
@@ -64,10 +65,9 @@ def evaluate(
         return
     if model is None and answers is None:
         raise BfpoError("name a model: a folder, a name on the Hub, or 'microworld'; or --answers, or --list")
-    from bfpo.safehelp.gates import Requirement
     from bfpo.safehelp.suites import load_suite
 
-    requirements = [Requirement.parse(text) for text in require or ()]
+    requirements = _requirements(require)
     sampling = _given(samples=samples, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     only_made_here = _given(seed=seed, batch_size=batch_size)
     _check_source(answers, endpoint, _given(api_key_env=api_key_env, no_chat=None if chat else True), only_made_here)
@@ -82,12 +82,19 @@ def evaluate(
     else:
         generator = _generator(str(model), endpoint, api_key_env, system_prompt, chat=chat)
     loaded = _runnable(loaded, generator)
-    settings |= {
-        "decoding": _decoding(generator.defaults(loaded.decoding), sampling | only_made_here),
-        "labeling_judge": labeling_judge,
-    }
-    settings |= {"name": name or Path(model or str(answers)).name, "limit": limit}
-    result = _run(generator, loaded, output, as_json, **settings)
+    decoding = _decoding(generator.defaults(loaded.decoding), sampling | only_made_here)
+    settings |= {"decoding": decoding, "labeling_judge": labeling_judge, "limit": limit}
+    settings["name"] = name or Path(model or str(answers)).name
+    _check_gates(requirements, _run(generator, loaded, output, as_json, **settings))
+
+
+def _requirements(texts: Sequence[str] | None) -> list[Requirement]:
+    from bfpo.safehelp.gates import Requirement
+
+    return [Requirement.parse(text) for text in texts or ()]
+
+
+def _check_gates(requirements: Sequence[Requirement], result: Evaluation) -> None:
     failures = [text for requirement in requirements if (text := requirement.failure(result))]
     if failures:
         raise RunError("; ".join(failures))
@@ -116,10 +123,10 @@ def _judge_settings(
 
 
 def _decoding(defaults: Decoding, given: Mapping[str, Any]) -> Decoding:
-    decoding = replace(defaults, **given)
-    if decoding.temperature == 0 and decoding.samples > 1:
-        echo(f"At temperature 0 all {decoding.samples} answers to a prompt are the same: sampling one.", err=True)
-        return replace(decoding, samples=1)
+    wanted = replace(defaults, **given)
+    decoding = wanted.without_repeats()
+    if decoding != wanted:
+        echo(f"At temperature 0 all {wanted.samples} answers to a prompt are the same: sampling one.", err=True)
     return decoding
 
 

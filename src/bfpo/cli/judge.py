@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,7 @@ from bfpo.files import check_suffix
 
 if TYPE_CHECKING:
     from bfpo.judges.checking import JudgeReport, Slice
+    from bfpo.judges.labels import LabeledAnswer
     from bfpo.judges.verdict import Exchange, Judge, Verdict
     from bfpo.statistics.agreement import Agreement
     from bfpo.statistics.intervals import Estimate
@@ -124,16 +125,50 @@ def check(
         return
     if judge is None:
         raise BfpoError("name the judge to check: bfpo judge check JUDGE --labels FILE")
-    for path, suffix in ((plot, ".png"), (save_verdicts, ".jsonl"), (save_scaled, ".yaml")):
-        if path:
-            check_suffix(path, suffix)
+    files = CheckFiles(plot, save_verdicts, save_scaled)
+    files.check_names()
+    _check(judge, labels, _target(target), second, column, cache, files, seed, as_json)
+
+
+@dataclass(frozen=True)
+class CheckFiles:
+    """Files that a check writes, besides its report."""
+
+    plot: Path | None
+    verdicts: Path | None
+    scaled: Path | None
+
+    def check_names(self) -> None:
+        """Refuse names that promise another format."""
+        for path, suffix in ((self.plot, ".png"), (self.verdicts, ".jsonl"), (self.scaled, ".yaml")):
+            if path:
+                check_suffix(path, suffix)
+
+    def write(
+        self, report: JudgeReport, judge: str, labels: str, labeled: list[LabeledAnswer], given: list[Verdict]
+    ) -> None:
+        """Write the verdicts, the judge with Platt scaling, and the diagram, as far as they have names."""
+        if self.verdicts:
+            from bfpo.judges.replay import save_verdicts
+
+            save_verdicts(self.verdicts, zip((answer.exchange for answer in labeled), given, strict=True))
+        if self.scaled:
+            from bfpo.judges.scaling import save_scaled_judge
+
+            save_scaled_judge(self.scaled, judge, labels, labeled, given)
+        if self.plot:
+            _plot(report, self.plot)
+
+
+def _check(
+    judge: str, labels: str, chosen: Any, second: str | None, column: list[str] | None, cache: Path | None,
+    files: CheckFiles, seed: int, as_json: bool,
+) -> None:  # fmt: skip
     from bfpo.judges import load_judge
     from bfpo.judges.checking import agreement_of, check_judge, probabilities_of
     from bfpo.judges.in_sample import warnings_of
     from bfpo.judges.labels import load_labels
-    from bfpo.judges.replay import save_verdicts as save
 
-    chosen = _target(target)
     loadable = load_labels(labels, renaming(column))
     labeled = [answer for answer in loadable if answer.label(chosen) is not None]
     exchanges = [answer.exchange for answer in labeled]
@@ -146,14 +181,7 @@ def check(
     if other is not None:
         prompts = [exchange.prompt for exchange in exchanges]
         agreement = agreement_of(prompts, given, _judged(other, exchanges, cache), chosen)
-    if save_verdicts:
-        save(save_verdicts, zip(exchanges, given, strict=True))
-    if save_scaled:
-        from bfpo.judges.scaling import save_scaled_judge
-
-        save_scaled_judge(save_scaled, judge, labels, labeled, given)
-    if plot:
-        _plot(report, plot)
+    files.write(report, judge, labels, labeled, given)
     counts = dict(getattr(loaded, "counts", {}))
     cautions = _warned(warnings_of(loaded, exchanges, labels))
     unlabeled = len(loadable) - len(labeled)

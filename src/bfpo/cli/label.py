@@ -16,6 +16,7 @@ from bfpo.errors import BfpoError
 from bfpo.files import check_suffix
 
 if TYPE_CHECKING:
+    from bfpo.judges.verdict import Judge
     from bfpo.labeling.filling import LabelingReport
     from bfpo.labeling.fitted import FittedLabeling
     from bfpo.objectives.preference_fit import PreferenceFit
@@ -26,6 +27,13 @@ Errors = Annotated[
         "--error",
         metavar="SENSITIVITY,SPECIFICITY",
         help="A judge's known sensitivity and specificity; give one pair per --judge, in order.",
+    ),
+]
+Flags = Annotated[
+    str | None,
+    typer.Option(
+        help="posterior, probability, or verdict; by default the posterior where it can be estimated, and the "
+        "probability of judges that were fitted to this set."
     ),
 ]
 Answers = Annotated[
@@ -45,13 +53,7 @@ def label(
     helpfulness_judge: Annotated[
         str | None, typer.Option(help="Helpfulness judge, for pairs without an order.")
     ] = None,
-    flags: Annotated[
-        str | None,
-        typer.Option(
-            help="posterior, probability, or verdict; by default the posterior where it can be estimated, and the "
-            "probability of judges that were fitted to this set."
-        ),
-    ] = None,
+    flags: Flags = None,
     error: Errors = None,
     answers: Answers = None,
     labeling: Annotated[
@@ -68,16 +70,12 @@ def label(
 ) -> None:
     """Fill in missing labels with judges and queue rows for people, or fit BFPO's labeling function (b1, alpha)."""
     if fit_preference is not None:
-        if output:
-            check_suffix(output, ".json")
         if preferences or judge:
             raise BfpoError("--fit-preference labels nothing: leave out the preferences and --judge")
         _fit(fit_preference, output, as_json)
         return
     if preferences is None or output is None:
-        raise BfpoError(
-            "name the preferences to label and the file to write: bfpo label pairs.jsonl --judge J -o out.jsonl"
-        )
+        raise BfpoError("name what to label and the file to write: bfpo label pairs.jsonl --judge J -o out.jsonl")
     from bfpo.judges.cache import VerdictCache, default_cache_file
     from bfpo.judges.helpfulness import load_helpfulness_judge
     from bfpo.judges.registry import load_judge
@@ -98,10 +96,7 @@ def label(
             answers=answers or (),
             reading={"split": split, "revision": revision, "columns": renaming(rename)},
         )
-    for each in judges:
-        for name, count in getattr(each, "counts", {}).items():
-            echo(f"{each.judge_id}: {name}: {count:,}", err=True)
-    _print(labeled.report, output, as_json)
+    _print(labeled.report, judges, output, as_json)
 
 
 def _flags(value: str | None) -> Literal["posterior", "probability", "verdict"] | None:
@@ -124,9 +119,12 @@ def _errors(values: list[str] | None, judges: int) -> list[Any] | None:
         raise BfpoError(f"--error {' '.join(values)}: write sensitivity,specificity, for example 0.9,0.95") from None
 
 
-def _print(report: LabelingReport, output: Path, as_json: bool) -> None:
+def _print(report: LabelingReport, judges: list[Judge], output: Path, as_json: bool) -> None:
     from bfpo.labeling.run import queue_file
 
+    for judge in judges:
+        for name, count in getattr(judge, "counts", {}).items():
+            echo(f"{judge.judge_id}: {name}: {count:,}", err=True)
     if as_json:
         echo(json.dumps({**asdict(report), "output": str(output)}, indent=2))
         return
@@ -165,6 +163,8 @@ def _report_lines(report: LabelingReport) -> list[str]:
 def _fit(source: Path, output: Path | None, as_json: bool) -> None:
     from bfpo.labeling.fitted import fit_file
 
+    if output:
+        check_suffix(output, ".json")
     fitted, fit = fit_file(str(source))
     if output:
         fitted.save(output)

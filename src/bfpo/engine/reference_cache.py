@@ -235,13 +235,13 @@ def read_part(path: Path) -> Part:
             raw = {name: file.get_tensor(name) for name in ("keys", "sums", "tokens")}
             expected = (file.metadata() or {}).get("sha256")
         part = Part(np.frombuffer(raw["keys"].tobytes(), dtype=_KEY), raw["sums"], raw["tokens"])
-        if part.digest() == expected:
-            return part
-    except (SafetensorError, OSError, ValueError):
-        pass
-    raise BfpoError(
-        f"{path}: this file of the reference cache is damaged; delete it, and its rows will be scored again"
-    )
+        if part.digest() != expected:
+            raise ValueError("its content differs from its digest")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BfpoError(
+            f"{path}: this file of the reference cache is damaged; delete it, and its rows will be scored again"
+        ) from error
+    return part
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 Prompt = str | Sequence[dict[str, str]]
@@ -33,6 +33,10 @@ class Decoding:
     seed: int = 0
     batch_size: int = 256
     max_tokens: int = 32_768
+
+    def without_repeats(self) -> Decoding:
+        """The same, with one sample at temperature 0, where all answers to a prompt are the same."""
+        return replace(self, samples=1) if self.temperature == 0 else self
 
 
 @dataclass(frozen=True)

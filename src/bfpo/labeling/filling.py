@@ -108,13 +108,7 @@ def label_preferences(
     flags = flags or measured.default_flags
     if None in given:
         measured.check_informative(flags)
-    answers: list[tuple[float | None, str]] = []
-    for at, flag in enumerate(given):
-        # Without a judge, an earlier one's labels stay.
-        found = known[at]
-        if judges and flag is None:
-            found = _flag([column[at] for column in judged], flags, measured.errors, measured.prior)
-        answers.append((found, PEOPLE if flag is not None else UNPARSED if found is None else JUDGE))
+    answers = _answers(given, known, judged, flags, measured)
     rest = iter(answers)
     labeled = [_with_flags(row, list(islice(rest, len(flags_of(row))))) for row in rows]
     ordered, order, swaps = _ordered(labeled, order_judge)
@@ -208,6 +202,23 @@ def _measured(
         prior=base_rate(people) if places else None,
         in_sample=tuple(share_fitted_to(judge, own) for judge in judges),
     )
+
+
+def _answers(
+    given: Sequence[float | None],
+    known: Sequence[float | None],
+    judged: Sequence[Sequence[Verdict]],
+    flags: Flags,
+    measured: _Measured,
+) -> list[tuple[float | None, str]]:
+    """The flag of every answer and its source: people, else a judge; without one, an earlier judge's labels stay."""
+    answers: list[tuple[float | None, str]] = []
+    for at, flag in enumerate(given):
+        found = known[at]
+        if judged and flag is None:
+            found = _flag([column[at] for column in judged], flags, measured.errors, measured.prior)
+        answers.append((found, PEOPLE if flag is not None else UNPARSED if found is None else JUDGE))
+    return answers
 
 
 def _flag(

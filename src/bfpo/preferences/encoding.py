@@ -95,26 +95,33 @@ def encode(
     renderer = Renderer(tokenizer, ends)
 
     def build(writer: RowWriter) -> dict[str, Any]:
-        counts = EncodingCounts()
-        problems: list[Problem] = []
-        writer.open(_features())
-        for at, row in enumerate(rows):
-            try:
-                result = _encode_row(row, at, renderer, max_length, helpfulness_scale, counts)  # pyright: ignore
-            except RenderError as error:
-                problems.append(Problem(row.get("row", at + 1), None, error.what, error.remedy))  # pyright: ignore
-                continue
-            if result is not None:
-                writer.write(result)
+        counts, problems = _write_rows(writer, rows, renderer, max_length, helpfulness_scale)
         if problems:
             raise PreferenceDataError(name, problems, is_set=False)
         if not writer.rows:
             raise BfpoError(f"every prompt fills max_length {max_length} on its own, so no row is left; raise it")
-        counts.rows = writer.rows
         return asdict(counts)
 
     dataset, counts = stored(key, build)
     return Encoded(dataset, EncodingCounts(**counts))
+
+
+def _write_rows(
+    writer: RowWriter, rows: datasets.Dataset, renderer: Renderer, max_length: int, scale: float | None
+) -> tuple[EncodingCounts, list[Problem]]:
+    """Encode and write rows; returns the counts, and the rows that the template can't render."""
+    counts, problems = EncodingCounts(), []
+    writer.open(_features())
+    for at, row in enumerate(rows):
+        try:
+            result = _encode_row(row, at, renderer, max_length, scale, counts)  # pyright: ignore
+        except RenderError as error:
+            problems.append(Problem(row.get("row", at + 1), None, error.what, error.remedy))  # pyright: ignore
+            continue
+        if result is not None:
+            writer.write(result)
+    counts.rows = writer.rows
+    return counts, problems
 
 
 def _features() -> datasets.Features:

@@ -99,10 +99,7 @@ def evaluate(
     suite, left_out = runnable(suite, generator)
     if left_out:
         warnings.warn(f"the generator can't run these tasks, which are left out: {', '.join(left_out)}", stacklevel=2)
-    decoding = decoding or generator.defaults(suite.decoding)
-    if decoding.temperature == 0 and decoding.samples > 1:
-        warnings.warn(f"at temperature 0 all {decoding.samples} answers are the same: sampling one", stacklevel=2)
-        decoding = replace(decoding, samples=1)
+    decoding = _without_repeats(decoding or generator.defaults(suite.decoding))
     panel = JudgePanel(suite, judges, helpfulness_judge, refusal_judge)
     header = _header(
         generator.identity, name, suite, limit, decoding=generator.settings(decoding), judges=panel.used,
@@ -129,6 +126,13 @@ def runnable(suite: Suite, generator: Generator) -> tuple[Suite, list[str]]:
     left_out = [task.task for task in suite.tasks if task not in tasks]
     reasons = {**suite.left_out, **dict.fromkeys(left_out, "the generator can't run it")}
     return replace(suite, choices=choices, tasks=tasks, left_out=reasons), left_out
+
+
+def _without_repeats(wanted: Decoding) -> Decoding:
+    decoding = wanted.without_repeats()
+    if decoding != wanted:
+        warnings.warn(f"at temperature 0 all {wanted.samples} answers are the same: sampling one", stacklevel=3)
+    return decoding
 
 
 def _can_run(generator: Generator, runner: str) -> bool:

@@ -112,11 +112,7 @@ def load_suite(
         except MissingSourceError as error:
             missing[task.task] = error
             continue
-        make = ItemMaker(task, sources[task.task].place)
-        made = [item for number, row in rows if (item := make(number, row))]
-        if not made:
-            raise BfpoError(f"{sources[task.task].place}, task {task.task!r}: no row is left by 'where: {task.where}'")
-        items += _drawn(made, limit)
+        items += _drawn(_items(task, rows, sources[task.task].place), limit)
     left = tuple(task for task in read.tasks if task.task not in missing)
     if missing and not (skip_missing and left):
         raise _all_missing(read.suite, list(missing.values()))
@@ -124,6 +120,14 @@ def load_suite(
     choices = [item for item in items if isinstance(item, ChoiceItem)]
     reasons = {task: f"its data is missing ({error.need})" for task, error in missing.items()}
     return Suite(read.suite, prompts, choices, left, read.judges, read.decoding, sources, files, left_out=reasons)
+
+
+def _items(task: Task, rows: Sequence[tuple[int, Row]], place: str) -> list[PromptItem | ChoiceItem]:
+    make = ItemMaker(task, place)
+    made = [item for number, row in rows if (item := make(number, row))]
+    if not made:
+        raise BfpoError(f"{place}, task {task.task!r}: no row is left by 'where: {task.where}'")
+    return made
 
 
 def _refuse(reason: str, **options: object) -> None:

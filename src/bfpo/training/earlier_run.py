@@ -14,7 +14,7 @@ from bfpo.training.run_record import read_record
 # Settings that may change on resuming, because they don't change the result.
 _FREE = {
     "output_dir", "micro_batch_tokens", "gradient_checkpointing", "reference_cache", "logging_steps", "save_steps",
-    "save_total_limit", "report_to", "evaluation_prompts", "allow_overlap", "merge_adapter",
+    "save_total_limit", "report_to", "evaluation_prompts", "allow_overlap",
 }  # fmt: skip
 # Settings that extend a run.
 _LENGTH = {"max_steps", "num_train_epochs"}
@@ -62,7 +62,7 @@ def earlier_run(folder: Path, config: Mapping[str, Mapping[str, Any]], resume: b
     changed = {
         key: [before.get(key), entry["value"]] for key, entry in config.items() if before.get(key) != entry["value"]
     }
-    free = _FREE - {"save_steps"} if before["keep_best"] else _FREE
+    free = _FREE - {"save_steps"} if before.get("keep_best") else _FREE
     refused = [f"{key} was {then!r}" for key, (then, _) in changed.items() if key not in free | _LENGTH]
     if refused:
         raise BfpoError(
@@ -86,7 +86,7 @@ def check_same_inputs(earlier: EarlierRun, record: Mapping[str, Any]) -> None:
                 f"{now['source']}: its rows have changed since the run to resume was started; restore them, or choose "
                 "another output_dir"
             )
-    if earlier.record["model"]["digest"] != record["model"]["digest"]:
+    if earlier.record["model"].get("digest") != record["model"]["digest"]:
         raise BfpoError(
             f"{record['model']['name']}: the model has changed since the run to resume was started; restore it, or "
             "choose another output_dir"

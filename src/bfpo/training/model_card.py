@@ -95,7 +95,9 @@ def setting(record: Mapping[str, Any], key: str) -> Any:
 def shown_settings(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The settings that decide the result, as text for a table; the objective's include its defaults."""
     settings = {key: setting(record, key) for key in _SHOWN}
-    settings |= {key: value for key, value in record.get("objective", {}).items() if key in settings}
+    objective = record.get("objective", {})
+    settings |= {key: value for key, value in objective.items() if key in settings}
+    settings["loss_type"] = objective.get("name", settings["loss_type"])
     return [(key, plain(str(value))) for key, value in settings.items() if value is not None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,7 @@ from bfpo.training.model_card import write_card
 from bfpo.training.recipe import ResolvedRecipe, load_recipe
 from bfpo.training.recipe_data import load_blend
 from bfpo.training.run_record import config_record, describe_run, write_record
-from bfpo.training.starting_model import load_starting_model, recipe_tokenizer, uses_bf16
+from bfpo.training.starting_model import load_starting_model, recipe_tokenizer, remove_base, uses_bf16
 from bfpo.training.trainer import BFPOTrainer
 from bfpo.versions import versions
 
@@ -58,12 +59,15 @@ def train(
     started = time.monotonic()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else load_recipe(Path(recipe))
     folder = Path(resolved.recipe.output_dir)
-    config = config_record(resolved)
-    record: dict[str, Any] = {"config": config, "versions": versions(), "finished": False}
-    earlier = earlier_run(folder, config, resume)
+    if not _is_main_process():
+        say, reference_progress = lambda line: None, None
+    record: dict[str, Any] = {"config": config_record(resolved), "versions": versions(), "finished": False}
+    earlier = earlier_run(folder, record["config"], resume)
     if earlier and earlier.is_finished:
         say(f"{folder}: the run is finished, so there is nothing to resume")
-        return TrainedRun(folder, _last_metrics(earlier.record["log"]), 0.0)
+        return TrainedRun(folder, _last_metrics(earlier.record.get("log", [])), 0.0)
+    if not earlier and _is_main_process():
+        remove_base(folder)
     trainer = build_trainer(resolved, record, callbacks, suites, say, reference_progress)
     if earlier:
         _continue(trainer, earlier, record)
@@ -149,6 +153,11 @@ def _continue(trainer: BFPOTrainer, earlier: EarlierRun, record: dict[str, Any])
     trainer.plan = replace(trainer.plan, first=tuple(record["mix"]["first_steps"]))
     resumed = {"checkpoint": earlier.checkpoint and earlier.checkpoint.name, "changed": earlier.changed}
     record["resumed"] = [*earlier.record.get("resumed", []), resumed]
+
+
+def _is_main_process() -> bool:
+    """Whether this is the first of the processes that torchrun or accelerate started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class _RecordAtFirstStep(TrainerCallback):

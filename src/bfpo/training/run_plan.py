@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,13 +101,8 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     bf16 = uses_bf16(recipe)
     # The layout is chosen only once the weights are loaded; most models support "shared".
     layout = "shared" if recipe.layout == "auto" else recipe.layout
-    pace = measure_pace(
-        lambda layers: _random_model(recipe, _with_layers(config, layers)),
-        sample,
-        layout,
-        arguments.device,
-        bf16=bf16,
-    )
+    build = partial(_random_model_of, recipe, config)
+    pace = measure_pace(build, sample, layout, arguments.device, bf16=bf16)
     estimate = estimate_cost(
         size,
         planned,
@@ -163,10 +159,10 @@ def _random_model(recipe: Recipe, config: Any) -> tuple[Any, Any]:
     return base, model
 
 
-def _with_layers(config: Any, layers: int) -> Any:
-    """The configuration with so many layers."""
+def _random_model_of(recipe: Recipe, config: Any, layers: int) -> tuple[Any, Any]:
+    """The same with so many layers."""
     smaller = copy.deepcopy(config)
     smaller.get_text_config().num_hidden_layers = layers
     if getattr(smaller.get_text_config(), "layer_types", None):
         smaller.get_text_config().layer_types = smaller.get_text_config().layer_types[:layers]
-    return smaller
+    return _random_model(recipe, smaller)

@@ -41,7 +41,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not {"config", "finished", "data", "model", "mix"} <= record.keys():
             raise ValueError("not a training run's record")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        if not all("value" in entry for entry in record["config"].values()):
+            raise ValueError("its settings have no values")
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise BfpoError(f"{path}: can't be read as the record of a run ({error}); move it away") from error
     return record
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,13 @@ from peft import LoraConfig, PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bfpo.errors import BfpoError
-from bfpo.files import whole_folder
+from bfpo.files import whole_folder, write_text
 from bfpo.models import adapter_config, load_model, load_peft_model, load_tokenizer, resolved_revision
 from bfpo.training.recipe import Recipe
 
-# Folder, inside a run folder, of the weights that a new adapter belongs to.
+# Folder, inside a run folder, of the weights that a new adapter belongs to, and the file there that says so.
 BASE = "base"
+_MERGED_FROM = "merged_from.json"
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,22 @@ def load_starting_model(recipe: Recipe) -> StartingModel:
     return StartingModel(model, new_adapter(recipe), record)
 
 
+def remove_base(folder: Path) -> None:
+    """Remove merged weights that a run which took no step left in its folder; they may be another model's."""
+    if (folder / BASE / _MERGED_FROM).exists():
+        shutil.rmtree(folder / BASE)
+
+
 def _save_base(model: PreTrainedModel, recipe: Recipe) -> str:
-    """Save merged weights, which are the base of a new adapter, in the run folder unless they are there."""
+    """Save merged weights, which are the base of a new adapter, in the run folder, unless the run to resume has."""
     folder = Path(recipe.output_dir) / BASE
     if not folder.exists():
         with whole_folder(folder) as partial:
             model.save_pretrained(partial)
             recipe_tokenizer(recipe).save_pretrained(partial)
+            write_text(partial / _MERGED_FROM, json.dumps({"adapter": recipe.model}) + "\n")
+    if not (folder / _MERGED_FROM).exists():
+        raise BfpoError(f"{folder}: the merged model belongs here, but the folder is taken; choose another output_dir")
     # PEFT records the model's name as the adapter's base, transformers the configuration's.
     model.name_or_path = model.config.name_or_path = str(folder)
     return str(folder)
