@@ -34,7 +34,7 @@ def contestants(name: str, answers: int, tokens: int) -> dict[str, Callable[[], 
     model: Any = generator.model
     decoding = Decoding(max_new_tokens=tokens)
     requests = sample_requests({str(at): f"Tell me about the number {at}." for at in range(answers)}, decoding)
-    prompts = [generator._encode(request.prompt) for request in requests]  # pyright: ignore[reportPrivateUsage]
+    prompts = [generator.encode(request.prompt) for request in requests]
     width, pad = max(map(len, prompts)), generator.tokenizer.pad_token_id or 0
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])

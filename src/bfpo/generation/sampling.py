@@ -1,0 +1,153 @@
+"""Sampling from a transformers model, every answer from its own random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from bfpo.generation.nucleus import sample_tokens
+from bfpo.generation.protocol import Completion, Decoding, SampleRequest
+from bfpo.models import end_tokens
+
+Sample = Callable[[Sequence[SampleRequest], Sequence[list[int]], Decoding], list[Completion]]
+
+
+def in_rooms(
+    batch: Sequence[SampleRequest],
+    prompts: Sequence[list[int]],
+    context: int | None,
+    decoding: Decoding,
+    sample: Sample,
+) -> list[Completion]:
+    """One answer to every request, which ends at the model's context at the latest.
+
+    Args:
+        batch: the requests.
+        prompts: their token ids.
+        context: largest number of tokens of prompt and answer; None if there is no limit.
+        decoding: sampling settings.
+        sample: function that samples for requests with equal room for an answer.
+
+    Returns:
+        The answers; a prompt that leaves no room for one gets a ``failure``.
+    """
+    by_room: dict[int, list[int]] = {}
+    for at, prompt in enumerate(prompts):
+        room = decoding.max_new_tokens if context is None else min(decoding.max_new_tokens, context - len(prompt))
+        by_room.setdefault(room, []).append(at)
+    found: dict[int, Completion] = {}
+    for room, rows in by_room.items():
+        if room < 1:
+            found |= {at: _no_room(len(prompts[at]), context) for at in rows}
+        else:
+            of_room = [batch[at] for at in rows], [prompts[at] for at in rows]
+            found |= zip(rows, sample(*of_room, replace(decoding, max_new_tokens=room)), strict=True)
+    return [found[at] for at in range(len(batch))]
+
+
+def sample_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    seeds: Sequence[int],
+    prompts: Sequence[list[int]],
+    decoding: Decoding,
+    before: Sequence[LogitsProcessor] = (),
+) -> list[Completion]:
+    """One sampled answer after each prompt, without the model's generation defaults.
+
+    Args:
+        model: the model, which samples in evaluation mode.
+        tokenizer: its tokenizer.
+        seeds: random seed of each answer.
+        prompts: token ids of each prompt.
+        decoding: sampling settings.
+        before: processors that change the logits before temperature and nucleus apply.
+    """
+    ends = end_tokens(model.generation_config, tokenizer)
+    processors = LogitsProcessorList(before)
+    if decoding.temperature > 0:
+        processors.append(_SeededSampler(seeds, decoding))
+    with _plain_sampling(model):
+        answers = _continue(model, tokenizer, prompts, ends, decoding.max_new_tokens, processors)
+    return [_completion(tokenizer, ids, ends) for ids in answers]
+
+
+class _SeededSampler(LogitsProcessor):
+    """Samples every row's next token from the row's own random numbers, by inverse transform sampling.
+
+    transformers samples a whole batch from one random generator, so a row would depend on its position and neighbors.
+    Here each row has its own seeded generator, which yields one uniform number per token.
+    """
+
+    def __init__(self, seeds: Sequence[int], decoding: Decoding) -> None:
+        self._uniform = np.stack([np.random.default_rng(seed).random(decoding.max_new_tokens) for seed in seeds])
+        self._decoding = decoding
+        self._step = 0
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """The scores, with an infinite one for the token sampled in each row."""
+        uniform = torch.from_numpy(self._uniform[:, self._step]).to(scores.device)
+        self._step += 1
+        tokens = sample_tokens(scores, uniform, self._decoding.temperature, self._decoding.top_p)
+        return scores.scatter_(1, tokens[:, None], torch.inf)
+
+
+@contextmanager
+def _plain_sampling(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode without the model's own generation defaults; restores both."""
+    was_training, defaults = model.training, model.generation_config
+    model.eval()
+    # `generate` takes unset values (such as a repetition penalty) from this configuration.
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = defaults
+        model.train(was_training)
+
+
+def _continue(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    ends: list[int],
+    max_new_tokens: int,
+    processors: LogitsProcessorList,
+) -> list[list[int]]:
+    """Sampled token ids after each prompt."""
+    width = max(map(len, prompts))
+    device = next(model.parameters()).device
+    # Attention is masked at padding, so any token works.
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    config = GenerationConfig(
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad
+    )
+    output = model.generate(  # pyright: ignore
+        input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors
+    )
+    return output[:, width:].tolist()  # pyright: ignore
+
+
+def _no_room(tokens: int, context: int | None) -> Completion:
+    return Completion("", False, failure=f"the prompt has {tokens:,} tokens, and the model's context is {context:,}")
+
+
+def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: Sequence[int]) -> Completion:
+    stop = next((at for at, token in enumerate(ids) if token in ends), None)
+    text = tokenizer.decode(ids[:stop], skip_special_tokens=True)
+    assert isinstance(text, str)
+    return Completion(text.strip(), stop is None, len(ids) if stop is None else stop)
