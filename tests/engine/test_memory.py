@@ -14,13 +14,13 @@ SCRIPT = Path(__file__).with_name("memory_run.py")
 @pytest.mark.parametrize(
     ("groups", "layout", "tokens", "trained", "bf16", "checkpointing"),
     [
-        (6, "shared", 16384, "all", 0, 0),
         (6, "shared", 1024, "all", 0, 0),
         (6, "shared", 2048, "down_proj", 0, 0),
-        (6, "padded", 1024, "all", 0, 0),
-        (16, "shared", 16384, "all", 0, 1),
+        pytest.param(6, "shared", 16384, "all", 0, 0, marks=pytest.mark.long),
+        pytest.param(6, "padded", 1024, "all", 0, 0, marks=pytest.mark.long),
+        pytest.param(16, "shared", 16384, "all", 0, 1, marks=pytest.mark.long),
         # Few, for bf16 is slow on a CPU that only imitates it.
-        (3, "shared", 16384, "all", 1, 0),
+        pytest.param(3, "shared", 16384, "all", 1, 0, marks=pytest.mark.long),
     ],
 )
 def test_estimates_are_within_a_fifth(groups, layout, tokens, trained, bf16, checkpointing):

@@ -86,6 +86,7 @@ def test_core_runs_to_the_end(tmp_path):
     assert all(row.estimate.low <= row.estimate.value <= row.estimate.high for row in evaluation.tasks)
 
 
+@pytest.mark.long
 def test_paper_runs_to_the_end(tmp_path, monkeypatch):
     pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
     nltk = pytest.importorskip("nltk", reason="lm-eval[ifeval] is not installed")
