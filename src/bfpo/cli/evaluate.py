@@ -181,6 +181,8 @@ def _run(generator: Generator, suite: Suite, output: Path | None, as_json: bool,
     command = " ".join(["bfpo", *sys.argv[1:]])
     with _progress_bar() as progress:
         result = run_evaluation(generator, suite, folder=folder, command=command, progress=progress, **settings)
+    for what, count in getattr(generator, "counts", {}).items():
+        echo(f"{settings['name']}: {what}: {count:,}", err=True)
     _print_result(result, folder, as_json)
     return result
 
@@ -277,6 +279,10 @@ def _generator(model: str, url: str | None, key: str | None, system_prompt: str 
     from bfpo.quiet import quiet_libraries
 
     quiet_libraries()
+    if model.endswith(".json"):
+        from bfpo.generation.dial_file import load_dial
+
+        return load_dial(Path(model)).load_models(system_prompt, chat=chat)
     return LocalGenerator.load(model, system_prompt, chat=chat)
 
 

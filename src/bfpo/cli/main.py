@@ -12,6 +12,7 @@ from bfpo import __version__
 from bfpo.cli import (
     compare,
     data,
+    dial,
     evaluate,
     export,
     judge,
@@ -43,6 +44,7 @@ app.add_typer(recipe.app, name="recipe")
 app.command()(train.train)
 app.add_typer(ref.app, name="ref")
 app.command()(evaluate.evaluate)
+app.command()(dial.dial)
 app.command()(compare.compare)
 app.command()(report.report)
 app.command()(export.export)

@@ -60,7 +60,7 @@ def in_rooms(
 def sample_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    seeds: Sequence[int],
+    seeds: Sequence[int | tuple[int, ...]],
     prompts: Sequence[list[int]],
     decoding: Decoding,
     before: Sequence[LogitsProcessor] = (),
@@ -91,7 +91,7 @@ class _SeededSampler(LogitsProcessor):
     Here each row has its own seeded generator, which yields one uniform number per token.
     """
 
-    def __init__(self, seeds: Sequence[int], decoding: Decoding) -> None:
+    def __init__(self, seeds: Sequence[int | tuple[int, ...]], decoding: Decoding) -> None:
         self._uniform = np.stack([np.random.default_rng(seed).random(decoding.max_new_tokens) for seed in seeds])
         self._decoding = decoding
         self._step = 0

@@ -1,0 +1,46 @@
+"""``bfpo dial``: a policy between two trained ones, without training it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bfpo.cli.printing import echo
+from bfpo.errors import BfpoError
+
+
+def dial(
+    first: Annotated[Path, typer.Argument(help="Folder of a BFPO run.")],
+    second: Annotated[Path, typer.Argument(help="Folder of a run of the same recipe with another b1.")],
+    b3: Annotated[float, typer.Option(help="Weight of safety, 1/(b1 - 1), between those of the two runs.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write, for 'bfpo evaluate'.")],
+    candidates: Annotated[
+        int, typer.Option(min=1, help="Most candidates for an exact answer; 1 mixes token by token, which is cheaper.")
+    ] = 32,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts on which to measure how far the token-by-token policy is off.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of these prompts, in order.")] = 32,
+) -> None:
+    """Make the policy of any b3 between two runs, e.g. bfpo dial runs/b1-9 runs/b1-2 --b3 0.5 -o dial.json."""
+    from bfpo.generation.dial_file import dial_between
+
+    found = dial_between(first, second, b3, candidates)
+    found.save(output)
+    echo(f"b3 {b3:g} is {found.share:.3f} of the way from {found.low} to {found.high}. Wrote {output}.")
+    if prompts:
+        from bfpo.generation.protocol import Decoding
+        from bfpo.preferences.overlap import load_prompts
+        from bfpo.quiet import quiet_libraries
+
+        quiet_libraries()
+        texts = load_prompts(str(prompts))[:limit]
+        if not texts:
+            raise BfpoError(f"{prompts}: it has no prompts")
+        drift = found.load_models().drift(texts, Decoding(max_new_tokens=64))
+        echo(
+            f"Mixed token by token, the policy is {drift:.3f} off in total variation ({len(texts)} prompts, 64 answers "
+            "each, at most 64 tokens)."
+        )
