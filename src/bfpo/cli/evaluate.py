@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from bfpo.safehelp.gates import Requirement
     from bfpo.safehelp.records import Evaluation
     from bfpo.safehelp.suites import Suite
-    from bfpo.statistics.judge_error import JudgeError
 
 
 def evaluate(
@@ -118,7 +117,7 @@ def _judge_settings(
         "judges": _judges(suite, first, second),
         "refusal_judge": _refusal_judge(of_refusals),
         "helpfulness_judge": _helpfulness_judge(of_helpfulness),
-        "judge_error": _judge_error(errors),
+        "judge_error": options.judge_error(errors),
     }
 
 
@@ -233,20 +232,6 @@ def _refusal_judge(spec: str | None) -> Any:
     from bfpo.judges.registry import load_judge
 
     return load_judge(spec)
-
-
-def _judge_error(given: str | None) -> JudgeError | None:
-    from bfpo.statistics.judge_error import JudgeError
-
-    if given is None:
-        return None
-    try:
-        (unsafe_found, unsafe), (safe_found, safe) = (map(int, part.split("/")) for part in given.split(","))
-    except ValueError:
-        raise BfpoError(f"--judge-errors {given}: write it as A/B,C/D, four counts") from None
-    if not (0 <= unsafe_found <= unsafe and 0 <= safe_found <= safe and unsafe and safe):
-        raise BfpoError(f"--judge-errors {given}: A of B and C of D need 0 <= A <= B, 0 <= C <= D, and B and D above 0")
-    return JudgeError.from_counts(unsafe_found, unsafe, safe_found, safe)
 
 
 def _helpfulness_judge(spec: str | None) -> Any:

@@ -1,11 +1,16 @@
-"""The options of ``bfpo evaluate``, one annotation each."""
+"""The options of ``bfpo evaluate``, one annotation each, and the parser of ``--judge-errors``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from bfpo.errors import BfpoError
+
+if TYPE_CHECKING:
+    from bfpo.statistics.judge_error import JudgeError
 
 Model = Annotated[
     str | None,
@@ -99,3 +104,18 @@ Require = Annotated[
 ]
 ListOnly = Annotated[bool, typer.Option("--list", help="List the suites' tasks and exit.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def judge_error(given: str | None) -> JudgeError | None:
+    """The error in the four counts of --judge-errors."""
+    from bfpo.statistics.judge_error import JudgeError
+
+    if given is None:
+        return None
+    try:
+        (unsafe_found, unsafe), (safe_found, safe) = (map(int, part.split("/")) for part in given.split(","))
+    except ValueError:
+        raise BfpoError(f"--judge-errors {given}: write it as A/B,C/D, four counts") from None
+    if not (0 <= unsafe_found <= unsafe and 0 <= safe_found <= safe and unsafe and safe):
+        raise BfpoError(f"--judge-errors {given}: A of B and C of D need 0 <= A <= B, 0 <= C <= D, and B and D above 0")
+    return JudgeError.from_counts(unsafe_found, unsafe, safe_found, safe)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from bfpo.cli.evaluate_options import JudgeErrors, judge_error
 from bfpo.cli.printing import Console, echo
+from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
+    from bfpo.training.recipe import ResolvedRecipe
     from bfpo.training.run_plan import Plan
 
 Overrides = Annotated[
@@ -27,38 +30,58 @@ def train(
         bool, typer.Option("--plan", help="Print estimated steps, memory and time without training.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest complete checkpoint.")] = False,
+    bound: Annotated[
+        str | None,
+        typer.Option(metavar="attack_success<=X", help="Find the smallest b3 that keeps to a bound, and train there."),
+    ] = None,
+    bound_data: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Harmful prompts to check the bound on; none is trained on."),
+    ] = None,
+    bound_judge: Annotated[str | None, typer.Option(help="Safety judge of the answers to them.")] = None,
+    bound_corners: Annotated[
+        str, typer.Option(metavar="LOW,HIGH", help="Smallest and largest b3; both are trained.")
+    ] = "0.1,2",
+    judge_errors: JudgeErrors = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer to check the bound on.")] = 256,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the result as JSON.")] = False,
 ) -> None:
-    """Train a model as a recipe describes: BFPO, DPO, IPO or SFT."""
+    """Train a model as a recipe describes, e.g. bfpo train recipe.yaml --set beta=0.1."""
     from bfpo.microworld.data import held_out_prompts
     from bfpo.training.recipe import load_recipe
 
+    if not bound and (bound_data or bound_judge or judge_errors):
+        raise BfpoError("--bound-data, --bound-judge and --judge-errors are read with --bound only")
+    if plan and bound:
+        raise BfpoError("--plan describes one run, and --bound trains several: leave one of them out")
     resolved = load_recipe(recipe, overrides or [])
     suites = {"microworld": held_out_prompts()}
     if plan:
-        from bfpo.training.run_plan import plan_recipe
+        _plan(resolved, suites, as_json)
+    elif bound:
+        how = (bound_data, bound_judge, bound_corners, judge_errors, max_new_tokens)
+        _train_to_bound(resolved, suites, bound, *how, as_json)
+    else:
+        _train(resolved, suites, resume, as_json)
 
-        made = plan_recipe(resolved, suites)
-        if as_json:
-            echo(json.dumps(asdict(made) | {"memory_bytes": made.memory_bytes, "seconds": made.seconds}, indent=2))
-        else:
-            _print_plan(made)
-        return
+
+def _plan(resolved: ResolvedRecipe, suites: dict[str, list[str]], as_json: bool) -> None:
+    from bfpo.training.run_plan import plan_recipe
+
+    made = plan_recipe(resolved, suites)
+    if as_json:
+        echo(json.dumps(asdict(made) | {"memory_bytes": made.memory_bytes, "seconds": made.seconds}, indent=2))
+    else:
+        _print_plan(made)
+
+
+def _train(resolved: ResolvedRecipe, suites: dict[str, list[str]], resume: bool, as_json: bool) -> None:
     import torch.distributed
 
-    from bfpo.quiet import quiet_libraries
-    from bfpo.training.progress import ProgressLine, ReferenceProgress
     from bfpo.training.run import train as run_training
 
-    quiet_libraries()
-    console = Console(stderr=True)
     run = run_training(
-        resolved,
-        resume=resume,
-        callbacks=[ProgressLine(console, resolved.recipe.batch_size)],
-        say=lambda line: echo(line, err=as_json),
-        reference_progress=ReferenceProgress(console),
-        suites=suites,
+        resolved, resume=resume, say=lambda line: echo(line, err=as_json), suites=suites, **_progress(resolved)
     )
     if torch.distributed.is_initialized():
         main_process = torch.distributed.get_rank() == 0
@@ -69,6 +92,44 @@ def train(
         echo(json.dumps({"folder": str(run.folder), "seconds": run.seconds, "metrics": run.metrics}))
     else:
         echo(f"The trained model and its run.json are in {run.folder} ({run.seconds:.0f} s).")
+
+
+def _progress(resolved: ResolvedRecipe) -> dict[str, Any]:
+    """Arguments of training that show its progress."""
+    from bfpo.quiet import quiet_libraries
+    from bfpo.training.progress import ProgressLine, ReferenceProgress
+
+    quiet_libraries()
+    console = Console(stderr=True)
+    return {
+        "callbacks": [ProgressLine(console, resolved.recipe.batch_size)],
+        "reference_progress": ReferenceProgress(console),
+    }
+
+
+def _train_to_bound(
+    resolved: ResolvedRecipe, suites: dict[str, list[str]], bound: str, data: str | None, judge: str | None,
+    corners: str, errors: str | None, max_new_tokens: int, as_json: bool,
+) -> None:  # fmt: skip
+    from bfpo.bounding import Bound, train_to_bound
+    from bfpo.generation.protocol import Decoding
+    from bfpo.judges import load_judge
+
+    if data is None or judge is None:
+        raise BfpoError("--bound needs --bound-data FILE, harmful prompts, and --bound-judge JUDGE")
+    try:
+        low, high = map(float, corners.split(","))
+    except ValueError:
+        raise BfpoError(f"--bound-corners {corners}: write LOW,HIGH, such as 0.1,2") from None
+    decoding = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=max_new_tokens)
+    wanted = Bound.parse(
+        bound, data, load_judge(judge), error=judge_error(errors), corners=(low, high), decoding=decoding
+    )
+    found = train_to_bound(resolved, wanted, lambda line: echo(line, err=as_json), suites=suites, **_progress(resolved))
+    if as_json:
+        echo(json.dumps({"folder": str(found.run.folder), "b3": found.b3, "statement": found.statement}))
+    else:
+        echo(f"The model at b3 {found.b3:.3f} is in {found.run.folder}. {found.statement}")
 
 
 def _print_plan(plan: Plan) -> None:

@@ -32,19 +32,19 @@ class Requirement:
     bound: float
 
     @classmethod
-    def parse(cls, text: str) -> Requirement:
-        """The requirement in a text such as ``harmless>=.95``.
+    def parse(cls, text: str, option: str = "--require") -> Requirement:
+        """The requirement in a text such as ``harmless>=.95``, given with a command's option.
 
         Raises:
             BfpoError: if the text has another form, or there is no such figure.
         """
         parts = re.fullmatch(rf"\s*([^<>=\s]+)\s*(<=|>=)\s*{_NUMBER}\s*", text)
         if not parts:
-            raise BfpoError(f"--require {text!r}: write it as FIGURE<=VALUE or FIGURE>=VALUE, such as harmless>=.95")
+            raise BfpoError(f"{option} {text!r}: write it as FIGURE<=VALUE or FIGURE>=VALUE, such as harmless>=.95")
         name, sign, bound = parts.groups()
         if name not in FIGURES and not name.startswith("aggregate/"):
             raise BfpoError(
-                f"--require {text!r}: no figure {name!r}{did_you_mean(name, FIGURES)}; there are {', '.join(FIGURES)}"
+                f"{option} {text!r}: no figure {name!r}{did_you_mean(name, FIGURES)}; there are {', '.join(FIGURES)}"
             )
         return cls(name, sign == ">=", float(bound))
 

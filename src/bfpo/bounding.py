@@ -1,0 +1,235 @@
+"""Training to a bound: the smallest weight of safety at which answers are unsafe in no more than a given share.
+
+Among the policies that keep to the bound, the most helpful one (at its distance from the reference) is BFPO's optimum
+with b3 as the bound's multiplier, because the reward's derivative by b3 is the answer's safety (docs/concepts.md). So
+the search is over b3 alone: two corners are trained once, the `Dial` between them is asked at several places, and a
+model is trained at the one found.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bfpo.errors import BfpoError, RunError
+from bfpo.files import write_text
+from bfpo.generation.dial_file import dial_between
+from bfpo.generation.protocol import Decoding, Generator
+from bfpo.judges.verdict import Judge
+from bfpo.preferences.overlap import load_prompts
+from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
+from bfpo.safehelp.gates import Requirement
+from bfpo.safehelp.items import PromptItem
+from bfpo.safehelp.suites import Suite
+from bfpo.safehelp.tasks import Task
+from bfpo.statistics.intervals import Estimate
+from bfpo.statistics.judge_error import JudgeError
+from bfpo.training.recipe import ResolvedRecipe
+from bfpo.training.run import TrainedRun, train
+
+FIGURE = "attack_success"
+# Halvings of the interval between the corners, and models trained at the place found or above.
+_HALVINGS, _MODELS = 6, 3
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound on the share of unsafe answers, and how it is checked.
+
+    Attributes:
+        limit: largest share of harmful prompts with an unsafe answer.
+        prompts: harmful prompts that no training data contains.
+        judge: the judge of their answers.
+        error: the judge's error, by which shares are corrected; None for a judge that is exact.
+        corners: smallest and largest b3.
+        decoding: how answers are sampled; the dial needs temperature 1 and the whole vocabulary.
+    """
+
+    limit: float
+    prompts: Sequence[str]
+    judge: Judge
+    error: JudgeError | None = None
+    corners: tuple[float, float] = (0.1, 2.0)
+    decoding: Decoding = field(default_factory=partial(Decoding, temperature=1.0, top_p=1.0))
+
+    @classmethod
+    def parse(cls, text: str, data: str, judge: Judge, **settings: Any) -> Bound:
+        """The bound in a text such as ``attack_success<=.02``, on a file of prompts.
+
+        Raises:
+            BfpoError: if it bounds another figure, the file has no prompts, or the corners are out of order.
+        """
+        requirement = Requirement.parse(text, "--bound")
+        if requirement.figure != FIGURE or requirement.at_least or not 0 < requirement.bound < 1:
+            raise BfpoError(f"--bound {text!r}: b3 bounds {FIGURE} from above; write for example {FIGURE}<=.02")
+        prompts = load_prompts(data)
+        if not prompts:
+            raise BfpoError(f"{data}: it has no prompts to check the bound on")
+        bound = cls(requirement.bound, prompts, judge, **settings)
+        if not 0 < bound.corners[0] < bound.corners[1]:
+            raise BfpoError(f"the corners' b3 must be positive and ascending, not {bound.corners}")
+        return bound
+
+    @property
+    def suite(self) -> Suite:
+        """The prompts as a suite with one task."""
+        items = [
+            PromptItem("bound", str(number), "harmful", None, None, prompt, prompt)
+            for number, prompt in enumerate(self.prompts)
+        ]
+        task = Task(task="bound", factor="harmless", license="", kind="harmful", prompt="{{ prompt }}")
+        return Suite("bound", items, [], (task,), decoding=self.decoding)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The share of unsafe answers at one b3, corrected for the judge's error, of the dial or of a trained model."""
+
+    b3: float
+    share: Estimate
+    trained: bool
+
+    def keeps(self, limit: float) -> bool:
+        """Whether the upper end of the share's interval keeps to a bound."""
+        return self.share.high <= limit
+
+    def __str__(self) -> str:
+        what = "trained" if self.trained else "dial"
+        return f"b3 {self.b3:.3f} ({what}): {self.share.value:.4f} [{self.share.low:.4f}, {self.share.high:.4f}] unsafe"
+
+
+@dataclass(frozen=True)
+class BoundedRun:
+    """The run that keeps to the bound, every share that was measured on the way, and what that means."""
+
+    run: TrainedRun
+    b3: float
+    checks: tuple[Checked, ...]
+    statement: str
+
+
+def train_to_bound(
+    resolved: ResolvedRecipe, bound: Bound, say: Callable[[str], None] = lambda line: None, **settings: Any
+) -> BoundedRun:
+    """Train a recipe at the smallest b3 between two corners that keeps to a bound.
+
+    An interrupted call goes on where it stopped. Everything lies in the recipe's output folder: ``corner-low`` and
+    ``corner-high``, the models tried (``b3-...``), their evaluations, and ``bound.json``.
+
+    Args:
+        resolved: a recipe of BFPO with ``b1`` of its own, which the bound replaces.
+        bound: the bound.
+        say: function called with a line after every check.
+        settings: further arguments of `bfpo.training.run.train`; its ``suites`` get the bound's prompts as well.
+
+    Raises:
+        BfpoError: if the recipe has another objective or a fitted labeling, or trains on the bound's prompts.
+        RunError: if not even the upper corner, or no model trained at the place found, keeps to the bound.
+    """
+    _check(resolved)
+    search = _Search(resolved, bound, say, settings)
+    low, high = bound.corners
+    for name, b3 in (("corner-low", low), ("corner-high", high)):
+        search.train(name, b3)
+    inside = smallest(lambda b3: search.dial(b3).keeps(bound.limit), low, high)
+    if inside is None:
+        raise RunError(f"{FIGURE} <= {bound.limit:g} isn't reached: {search.checks[-1]}; raise the upper corner's b3")
+    for b3 in (inside + (high - inside) * step / _MODELS for step in range(_MODELS)):
+        run = search.train(f"b3-{b3:.4f}", b3)
+        if search.check(str(run.folder), b3, trained=True).keeps(bound.limit):
+            return search.finish(run, b3)
+    raise RunError(f"{FIGURE} <= {bound.limit:g} isn't kept by the models trained: {search.checks[-1]}")
+
+
+def smallest(keeps: Callable[[float], bool], low: float, high: float) -> float | None:
+    """The smallest value in an interval that keeps to a bound, if larger ones do too; None if the largest doesn't.
+
+    It is found by halving, up to 1/64 of the interval, and errs upwards.
+    """
+    if not keeps(high):
+        return None
+    if keeps(low):
+        return low
+    inside, outside = high, low
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if keeps(middle) else (inside, middle)
+    return inside
+
+
+def _check(resolved: ResolvedRecipe) -> None:
+    if resolved.recipe.objective != "bfpo":
+        raise BfpoError(f"a bound sets BFPO's b1, which loss_type {resolved.recipe.objective!r} doesn't read")
+    if resolved.labeling:
+        raise BfpoError("a bound sets b1, and so does 'labeling': leave one out")
+
+
+class _Search:
+    """The models and measurements of one search, each of them done once."""
+
+    def __init__(
+        self, resolved: ResolvedRecipe, bound: Bound, say: Callable[[str], None], settings: Mapping[str, Any]
+    ) -> None:
+        self.resolved, self.bound, self.say = resolved, bound, say
+        self.folder = Path(resolved.recipe.output_dir)
+        suites: Mapping[str, Sequence[str]] = settings.get("suites") or {}
+        self.settings: dict[str, Any] = {**settings, "suites": {**suites, "the bound's prompts": bound.prompts}}
+        self.suite = bound.suite
+        self.checks: list[Checked] = []
+
+    def train(self, name: str, b3: float) -> TrainedRun:
+        """The model at one b3."""
+        folder = self.folder / name
+        recipe = self.resolved.recipe.model_copy(update={"b1": 1 + 1 / b3, "output_dir": str(folder)})
+        return train(replace(self.resolved, recipe=recipe), resume=(folder / "run.json").exists(), **self.settings)
+
+    def dial(self, b3: float) -> Checked:
+        """The share of unsafe answers of the dial at one b3."""
+        models = dial_between(self.folder / "corner-low", self.folder / "corner-high", b3).load_models()
+        return self.check(models, b3, trained=False)
+
+    def check(self, generator: Generator | str, b3: float, *, trained: bool) -> Checked:
+        """Sample, judge and correct the share of unsafe answers."""
+        name = f"{'model' if trained else 'dial'}-{b3:.4f}"
+        result = evaluate(
+            generator, self.suite, name=name, decoding=self.bound.decoding, folder=self.folder / "checks" / name,
+            judges=[self.bound.judge], judge_error=self.bound.error,
+        )  # fmt: skip
+        share = items_of(result.generations, ANSWER_FIGURES[FIGURE]).estimate()
+        if self.bound.error:
+            share = result.scores.get(f"{FIGURE}/corrected")
+        if share is None:
+            raise RunError(f"{name}: the judge gave no share of unsafe answers; use one that is better than chance")
+        checked = Checked(b3, share, trained)
+        self.checks.append(checked)
+        self.say(str(checked))
+        return checked
+
+    def finish(self, run: TrainedRun, b3: float) -> BoundedRun:
+        """Record the search beside its models."""
+        statement = _statement(self.bound, self.checks[-1])
+        record = {
+            "bound": self.bound.limit,
+            "b3": b3,
+            "model": str(run.folder),
+            "statement": statement,
+            "checks": [asdict(check) for check in self.checks],
+        }
+        write_text(self.folder / "bound.json", json.dumps(record, indent=2) + "\n")
+        return BoundedRun(run, b3, tuple(self.checks), statement)
+
+
+def _statement(bound: Bound, last: Checked) -> str:
+    return (
+        f"On {len(bound.prompts):,} held-out prompts, {last.share.value:.2%} of the answers are unsafe, at most "
+        f"{last.share.high:.2%} by the upper end of the 95 % interval"
+        + (", corrected for the judge's error" if bound.error else "")
+        + f" ({bound.judge.judge_id}). That holds for prompts drawn like these, sampled at temperature "
+        f"{bound.decoding.temperature:g}, and as far as the judge's error is known. It says nothing of other prompts, "
+        "attacks or decodings; and since these prompts chose b3, confirm the share on fresh ones."
+    )

@@ -1,0 +1,147 @@
+"""Training to a bound: the search, and whole searches with tiny models and judges whose verdicts are known."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bfpo.bounding import Bound, smallest, train_to_bound
+from bfpo.errors import BfpoError, RunError
+from bfpo.generation.protocol import Decoding
+from bfpo.judges.verdict import Verdict
+from bfpo.statistics.judge_error import JudgeError
+from bfpo.training.recipe import load_recipe
+from models import tiny_llama
+from training.rows import pairs, word_tokenizer
+
+
+@dataclass
+class SetJudge:
+    """Calls an answer unsafe if it contains one of these words."""
+
+    words: tuple[str, ...]
+    judge_id: str = "set"
+    template_digest: str = ""
+
+    def judge(self, exchanges):
+        return [
+            Verdict("unsafe" if any(word in one.answer.split() for word in self.words) else "safe", None, "no")
+            for one in exchanges
+        ]
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.0, 0.005), st.floats(1.0, 3.0))
+def test_the_smallest_place_is_found_from_above(where, low, high):
+    found = smallest(lambda b3: b3 >= where, low, high)
+    assert where <= found <= where + (high - low) / 64 + 1e-12
+
+
+def test_the_ends_decide_first():
+    asked = []
+    assert smallest(lambda b3: bool(asked.append(b3)), 0.1, 2.0) is None
+    assert asked == [2.0]
+    assert smallest(lambda b3: True, 0.1, 2.0) == 0.1
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bound")
+    tiny_llama().save_pretrained(folder / "model")
+    word_tokenizer().save_pretrained(folder / "model")
+    pairs(12).to_json(folder / "pairs.jsonl")
+    (folder / "prompts.txt").write_text("".join(f"w1 w2 w{number}\n" for number in range(40)))
+    return folder
+
+
+def recipe(folder, name, **changes):
+    values = {
+        "stage": "preference", "model": str(folder / "model"), "data": [{"path": str(folder / "pairs.jsonl")}],
+        "output_dir": str(folder / name), "beta": 0.3, "learning_rate": 0.01, "batch_size": 4, "max_steps": 2,
+        "warmup_steps": 0, "reference_cache": None,
+    } | changes  # fmt: skip
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return load_recipe(path)
+
+
+def bound(folder, text, judge, **settings):
+    decoding = Decoding(1.0, 1.0, max_new_tokens=4)
+    return Bound.parse(text, str(folder / "prompts.txt"), judge, decoding=decoding, **settings)
+
+
+def test_a_bound_that_every_model_keeps_takes_the_lower_corner(material):
+    lines = []
+    found = train_to_bound(recipe(material, "kept"), bound(material, "attack_success<=.2", SetJudge(())), lines.append)
+    # Of 40 answers none is unsafe: Wilson's upper end is 3.84/43.84.
+    assert [(check.b3, check.trained, check.share.value) for check in found.checks] == [
+        (2.0, False, 0.0), (0.1, False, 0.0), (0.1, True, 0.0),
+    ]  # fmt: skip
+    assert found.checks[-1].share.high == pytest.approx(0.0876, abs=1e-4)
+    assert "at most 8.76% by the upper end" in found.statement
+    assert lines == [str(check) for check in found.checks]
+    record = json.loads((material / "kept" / "bound.json").read_text())
+    assert record["model"] == str(material / "kept" / "b3-0.1000")
+    trained = json.loads((material / "kept" / "b3-0.1000" / "run.json").read_text())
+    assert trained["objective"]["b1"] == pytest.approx(11)
+
+
+def test_a_search_goes_on_where_it_stopped(material):
+    arguments = recipe(material, "again"), bound(material, "attack_success<=.2", SetJudge(()))
+    first = train_to_bound(*arguments)
+    weights = material / "again" / "b3-0.1000" / "model.safetensors"
+    written = weights.stat().st_mtime_ns
+    again = train_to_bound(*arguments)
+    assert again.checks == first.checks
+    assert weights.stat().st_mtime_ns == written
+
+
+def test_a_bound_that_no_model_keeps_is_a_failed_run(material):
+    every = SetJudge(tuple(f"w{number}" for number in range(60)))
+    with pytest.raises(RunError, match=r"attack_success <= 0\.2 isn't reached: b3 2\.000 \(dial\): .*raise the upper"):
+        train_to_bound(recipe(material, "never"), bound(material, "attack_success<=.2", every))
+
+
+def test_shares_are_corrected_for_the_judges_error(material):
+    """A judge with false alarms of 5 in 100 sees no unsafe answer: the share is 0, and less certain."""
+    error = JudgeError.from_counts(90, 100, 95, 100)
+    wanted = bound(material, "attack_success<=.5", SetJudge(()), error=error)
+    found = train_to_bound(recipe(material, "corrected"), wanted)
+    assert found.checks[-1].share.value == 0
+    assert "corrected for the judge's error" in found.statement
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("harmless>=.9", "b3 bounds attack_success from above"),
+        ("attack_success>=.9", "b3 bounds attack_success from above"),
+        ("attack_success<=1", "b3 bounds attack_success from above"),
+        ("attack_sucess<=.1", "--bound 'attack_sucess<=.1': no figure .*did you mean"),
+    ],
+)
+def test_other_bounds_are_refused(material, text, message):
+    with pytest.raises(BfpoError, match=message):
+        bound(material, text, SetJudge(()))
+
+
+def test_what_sets_b1_otherwise_is_refused(material):
+    wanted = bound(material, "attack_success<=.2", SetJudge(()))
+    with pytest.raises(BfpoError, match="loss_type 'dpo' doesn't read"):
+        train_to_bound(recipe(material, "dpo", loss_type="dpo"), wanted)
+    with pytest.raises(BfpoError, match="positive and ascending"):
+        bound(material, "attack_success<=.2", SetJudge(()), corners=(1.0, 0.5))
+
+
+def test_prompts_that_are_trained_on_are_refused(material):
+    (material / "prompts.txt").rename(material / "kept.txt")
+    rows = [json.loads(line) for line in (material / "pairs.jsonl").read_text().splitlines()]
+    long = " ".join(f"w{number}" for number in range(30))
+    (material / "long.jsonl").write_text("".join(json.dumps(row | {"prompt": long}) + "\n" for row in rows))
+    (material / "prompts.txt").write_text(long + "\n")
+    wanted = bound(material, "attack_success<=.2", SetJudge(()))
+    (material / "kept.txt").rename(material / "prompts.txt")
+    with pytest.raises(BfpoError, match="the bound's prompts"):
+        train_to_bound(recipe(material, "leak", data=[{"path": str(material / "long.jsonl")}]), wanted)
