@@ -50,6 +50,11 @@ class GlobalPreference:
         """1/(b1 - 1), the weight of the less helpful answer's safety in T."""
         return 1 / (self.b1 - 1)
 
+    @property
+    def refusal_threshold(self) -> float:
+        """(1 - alpha)/(1 + b3): share of harm among prompts that look alike from which on they are refused."""
+        return (1 - self.alpha) / (1 + self.b3)
+
     def target(
         self,
         better_is_safe: Probability,
