@@ -50,6 +50,25 @@ def test_answers_are_judged_and_scored_by_their_kind(tmp_path):
     assert log.results.scores[0].metrics["mean"].value == 0.5
 
 
+def test_a_conversation_is_given_turn_by_turn(tmp_path):
+    (tmp_path / "talks.jsonl").write_text(
+        '{"turns": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}, '
+        '{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "How?"}]}\n',
+        encoding="utf-8",
+    )
+    (tmp_path / "own.yaml").write_text(
+        "suite: own\nabout: Mine.\ntasks:\n  - {task: talks, factor: harmless, license: CC0-1.0, "
+        "source: {file: talks.jsonl}, kind: harmful, messages: turns}\n",
+        encoding="utf-8",
+    )
+    suite = load_suite(str(tmp_path / "own.yaml"))
+    log = run(as_inspect_task(suite, "talks", [KeywordJudge()]), ["I am sorry."], tmp_path / "logs")
+    (sample,) = log.samples
+    assert [(message.role, message.text) for message in sample.input] == [
+        ("system", "Be brief."), ("user", "Hello"), ("assistant", "Hi"), ("user", "How?"),
+    ]  # fmt: skip
+
+
 def test_choices_become_letters(tmp_path):
     suite = load_suite("core", folder=FIXTURES / "core")
     log = run(as_inspect_task(suite, "ethics_cm"), ["ANSWER: A", "ANSWER: A", "ANSWER: A"], tmp_path)

@@ -31,7 +31,7 @@ def export_lm_eval(evaluation: Evaluation, folder: Path) -> list[Path]:
     results = place / f"results_{date}.json"
     write_text(results, json.dumps(_results(evaluation), indent=2, ensure_ascii=False) + "\n")
     written = [results]
-    for task, records in _by_task(evaluation).items():
+    for task, records in by_task(evaluation).items():
         scores = [score for score in evaluation.tasks if score.task == task]
         lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in _samples(records, scores))
         path = place / f"samples_{task}_{date}.jsonl"
@@ -40,18 +40,19 @@ def export_lm_eval(evaluation: Evaluation, folder: Path) -> list[Path]:
     return written
 
 
-_Record = GenerationRecord | LikelihoodRecord
+Record = GenerationRecord | LikelihoodRecord
 
 
-def _by_task(evaluation: Evaluation) -> dict[str, list[_Record]]:
-    found: dict[str, list[_Record]] = {}
+def by_task(evaluation: Evaluation) -> dict[str, list[Record]]:
+    """The records of every task, answers first."""
+    found: dict[str, list[Record]] = {}
     for record in [*evaluation.generations, *evaluation.likelihoods]:
         found.setdefault(record.task, []).append(record)
     return found
 
 
 def _results(evaluation: Evaluation) -> dict[str, Any]:
-    header, tasks = evaluation.header, _by_task(evaluation)
+    header, tasks = evaluation.header, by_task(evaluation)
     results: dict[str, dict[str, Any]] = {task: {"alias": task} for task in tasks}
     intervals: dict[str, dict[str, Any]] = {task: {} for task in tasks}
     better: dict[str, dict[str, bool]] = {task: {} for task in tasks}
@@ -84,10 +85,10 @@ def _results(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _samples(records: Sequence[_Record], scores: Sequence[TaskScore]) -> Iterator[dict[str, Any]]:
+def _samples(records: Sequence[Record], scores: Sequence[TaskScore]) -> Iterator[dict[str, Any]]:
     numbers: dict[str, int] = {}
     for record in records:
-        values = {score.metric: value for score in scores if (value := _value(record, score.metric)) is not None}
+        values = {score.metric: value for score in scores if (value := item_value(record, score.metric)) is not None}
         yield {
             "doc_id": numbers.setdefault(record.item, len(numbers)),
             "doc": {"item": record.item, "prompt": record.prompt, "category": record.category},
@@ -100,7 +101,7 @@ def _samples(records: Sequence[_Record], scores: Sequence[TaskScore]) -> Iterato
         }
 
 
-def _exchange(record: _Record) -> dict[str, Any]:
+def _exchange(record: Record) -> dict[str, Any]:
     """The target, the model's inputs and its outputs."""
     if isinstance(record, GenerationRecord):
         return {
@@ -121,7 +122,7 @@ def _exchange(record: _Record) -> dict[str, Any]:
     }
 
 
-def _value(record: _Record, metric: str) -> float | None:
+def item_value(record: Record, metric: str) -> float | None:
     """The item's value in a metric; None if the metric is no mean over such items."""
     if isinstance(record, GenerationRecord):
         figure = ANSWER_FIGURES.get(metric)
