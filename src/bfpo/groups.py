@@ -125,6 +125,16 @@ class GroupLabels:
             weight=None if self.weight is None else self.weight[answers],
         )
 
+    def refuse_beyond_probabilities(self, name: str) -> None:
+        """Refuse flags and orders outside [0, 1], as unbiased ones are.
+
+        Raises:
+            BfpoError: if there is one; ``name`` says what needs probabilities.
+        """
+        for what, values in (("safety flag", self.is_safe), ("order", self.first_is_better)):
+            if ((values < 0) | (values > 1)).any():
+                raise BfpoError(f"{name} needs probabilities, and one {what} is outside [0, 1]: use verdicts instead")
+
     def to(self, device: torch.device | str) -> GroupLabels:
         """The same labels on a device."""
         values = (getattr(self, field.name) for field in fields(self))

@@ -30,6 +30,7 @@ class Pairwise:
 
     reads_safety: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = True
+    needs_probabilities: ClassVar[bool] = False
     normalizer: ClassVar[Literal["groups", "tokens"]] = "groups"
 
     def __post_init__(self) -> None:

@@ -23,12 +23,16 @@ class Objective(Protocol):
     Attributes:
         reads_safety: whether the loss needs ``GroupLabels.is_safe``.
         needs_reference: whether the loss needs ``GroupLogps.reference``.
+        needs_probabilities: whether the loss refuses flags and orders outside [0, 1], as unbiased ones are.
         normalizer: divisor of a step's summed loss: the number of groups, or of answer tokens.
     """
 
     reads_safety: ClassVar[bool]
     needs_reference: ClassVar[bool]
     normalizer: ClassVar[Literal["groups", "tokens"]]
+
+    @property
+    def needs_probabilities(self) -> bool: ...  # noqa: D102
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] loss of every group, which depends only on its own answers; differentiable in ``logps.policy``."""

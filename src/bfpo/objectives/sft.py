@@ -17,6 +17,7 @@ class SFT:
 
     reads_safety: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
+    needs_probabilities: ClassVar[bool] = False
     normalizer: ClassVar[Literal["groups", "tokens"]] = "tokens"
 
     def rewards(self, logps: GroupLogps) -> None:

@@ -33,6 +33,7 @@ class EncodingCounts:
         moved_boundaries: number of rows whose last prompt tokens depend on the answer and were moved to it.
         first_unknown_safety: number of the first row in which the safety of an answer is unknown.
         first_without_pair: number of the first row without two answers to compare.
+        first_beyond_probabilities: number of the first row with a flag or an order outside [0, 1].
     """
 
     rows: int = 0
@@ -44,6 +45,7 @@ class EncodingCounts:
     moved_boundaries: int = 0
     first_unknown_safety: int | None = None
     first_without_pair: int | None = None
+    first_beyond_probabilities: int | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,9 @@ def _encode_row(
         counts.first_unknown_safety = number
     if counts.first_without_pair is None and not labels["first"]:
         counts.first_without_pair = number
+    values = [value for value in (*labels["is_safe"], *labels["first_is_better"]) if value is not None]
+    if counts.first_beyond_probabilities is None and not all(0 <= value <= 1 for value in values):
+        counts.first_beyond_probabilities = number
     counts.truncated_answers += sum(len(ids) > room for ids in group.answers)
     counts.added_ends += group.added_ends
     counts.answers_with_context += sum(map(bool, context))
