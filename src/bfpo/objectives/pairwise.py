@@ -30,7 +30,6 @@ class Pairwise:
 
     reads_safety: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = True
-    needs_probabilities: ClassVar[bool] = False
     normalizer: ClassVar[Literal["groups", "tokens"]] = "groups"
 
     def __post_init__(self) -> None:
@@ -38,6 +37,11 @@ class Pairwise:
             raise BfpoError(f"reduction must be 'sum' or 'mean', not {self.reduction!r}")
         if not (math.isfinite(self.beta) and self.beta > 0):
             raise BfpoError(f"beta must be greater than 0, not {self.beta}: the default is {type(self).beta}")
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether the loss refuses flags and orders outside [0, 1]."""
+        return False
 
     def rewards(self, logps: GroupLogps) -> Tensor:
         """[N] implicit reward beta * log(pi/pi_ref) of every answer (arXiv 2305.18290, equation 5)."""

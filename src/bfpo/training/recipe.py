@@ -17,6 +17,7 @@ from bfpo.config import Closed, parse_yaml, read_yaml, validated
 from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import FittedLabeling, load_labeling
 from bfpo.objectives.registry import option_types
+from bfpo.preferences.ordering import ORDERS, Order
 
 PathText = Annotated[str, AfterValidator(os.path.expanduser)]
 
@@ -42,8 +43,10 @@ class SourceRecipe(Closed):
     unknown_order: Literal["error", "drop"] | float | None = Field(
         None, description="treatment of rows that don't say which answer is more helpful: error, drop, or 0.5"
     )
-    prefer: Literal["helpful", "safer", "safer_then_helpful"] = Field(
-        "helpful", description="answer of a pair that counts as chosen (and that SFT trains on)"
+    prefer: Order = Field(
+        "helpful",
+        description="answer of a pair that counts as chosen (and that SFT trains on): "
+        + "; ".join(f"{name}: {meaning}" for name, meaning in ORDERS.items()),
     )
     fraction: float | None = Field(None, gt=0, le=1, description="seeded random share of the rows")
     limit: int | None = Field(None, ge=1, description="maximum number of seeded random rows")
