@@ -102,6 +102,7 @@ class GroupLabels:
         b1: [P] b1 of the pair's harm category; NaN for pairs without their own, None if no pair has one.
         alpha: [P] the same for alpha.
         weight: [N] factor of the loss of the answer's group, >= 0; None if no group has one.
+        reward: [N] reward of the answer by another objective (MODPO); None if no answer has one.
     """
 
     is_safe: Tensor
@@ -111,6 +112,7 @@ class GroupLabels:
     b1: Tensor | None = None
     alpha: Tensor | None = None
     weight: Tensor | None = None
+    reward: Tensor | None = None
 
     def of(self, answers: slice) -> GroupLabels:
         """The labels of a range of answers that spans whole groups, and of the pairs among them."""
@@ -123,7 +125,20 @@ class GroupLabels:
             b1=None if self.b1 is None else self.b1[pairs],
             alpha=None if self.alpha is None else self.alpha[pairs],
             weight=None if self.weight is None else self.weight[answers],
+            reward=None if self.reward is None else self.reward[answers],
         )
+
+    def refuse_unknown_safety(self, name: str) -> None:
+        """Refuse unknown flags for the loss ``name``.
+
+        Raises:
+            BfpoError: if there is one.
+        """
+        if torch.isnan(self.is_safe).any():
+            raise BfpoError(
+                f"{name} needs the safety of every answer, and some are unknown: label them, or set the "
+                "source's unknown_safety to a probability or to 'drop'"
+            )
 
     def refuse_beyond_probabilities(self, name: str) -> None:
         """Refuse flags and orders outside [0, 1], as unbiased ones are.

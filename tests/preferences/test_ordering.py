@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfpo.errors import BfpoError
+from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.loading import convert
 from bfpo.preferences.ordering import ORDERS, better_first, order_by
 from bfpo.preferences.reading import dataset_source
@@ -70,3 +71,19 @@ def test_unbiased_flags_are_refused_with_their_row(order):
     with pytest.raises(BfpoError, match=f"row 2 can't be ordered as '{order}': .* outside"):
         order_by(data, order)
     assert len(order_by(data, "helpful")[0]) == 2
+
+
+@given(st.floats(0, 0.5), probabilities)
+def test_errors_of_the_flags_bias_safe_first_but_not_bfpos_label(e, q):
+    """A safe and an unsafe answer; each flag is wrong with probability e, and the unsafe one is more helpful with q.
+
+    The vote for the safe answer (1 to -1) is 1 - 2e under BFPO's label at alpha 1/2, as docs/concepts.md says, whatever
+    q is; under safe_first a common error leaves the vote to helpfulness.
+    """
+    safe_first = bfpo = 0.0
+    for s, other in itertools.product([0.0, 1.0], repeat=2):
+        chance = (1 - e if s else e) * (e if other else 1 - e)
+        safe_first += chance * (2 * better_first("safe_first", s, other, 1 - q)[0] - 1)
+        bfpo += chance * GlobalPreference().target(s, other, 1 - q).item()
+    assert bfpo == pytest.approx(1 - 2 * e, abs=1e-6)
+    assert safe_first == pytest.approx((1 - 2 * e) - 2 * e * (1 - e) * (2 * q - 1), abs=1e-9)

@@ -150,11 +150,7 @@ class BFPO(Pairwise):
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] mean over the group's pairs of (h - G/beta)^2."""
-        if torch.isnan(labels.is_safe).any():
-            raise BfpoError(
-                "BFPO needs the safety of every answer, and some are unknown: label them, or set the "
-                "source's unknown_safety to a probability or to 'drop'"
-            )
+        labels.refuse_unknown_safety("BFPO")
         if self.needs_probabilities:
             labels.refuse_beyond_probabilities(f"unsafe_pairs {self.unsafe_pairs!r}")
         margin = logps.margins(labels, self.reduction)

@@ -104,6 +104,8 @@ def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
     """The pair with its answers swapped; ``chosen_is_better`` belongs to the old order."""
     safer, by = row.get("chosen_is_safer"), row.get("labelled_by")
     names = {"labelled_by": {**by, "chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
+    if "chosen_reward" in row:
+        names |= {"chosen_reward": row["rejected_reward"], "rejected_reward": row["chosen_reward"]}
     return row | {
         "chosen": row["rejected"],
         "rejected": row["chosen"],

@@ -73,7 +73,7 @@ def pair_metrics(logps: GroupLogps, labels: GroupLabels, objective: Objective) -
     }
     target = objective.target(labels)
     wanted = labels.first_is_better - 0.5 if target is None else target
-    drift = logps.log_ratios()
+    drift = None if logps.reference is None else logps.log_ratios()
     safe_first, safe_second = labels.is_safe[labels.first], labels.is_safe[labels.second]
     known = ~(safe_first.isnan() | safe_second.isnan())
     for cell in CELLS:
@@ -83,8 +83,9 @@ def pair_metrics(logps: GroupLogps, labels: GroupLabels, objective: Objective) -
         metrics[f"cells/{cell}/count"] = (float(members.sum()), 0.0)
         if target is not None:
             metrics[f"cells/{cell}/gap"] = _mean(target.sign() * (target - margin), members)
-        metrics[f"cells/{cell}/drift_chosen"] = _mean(drift[labels.first], members)
-        metrics[f"cells/{cell}/drift_rejected"] = _mean(drift[labels.second], members)
+        if drift is not None:
+            metrics[f"cells/{cell}/drift_chosen"] = _mean(drift[labels.first], members)
+            metrics[f"cells/{cell}/drift_rejected"] = _mean(drift[labels.second], members)
         metrics[f"cells/{cell}/sign_accuracy"] = _mean((margin.sign() == wanted.sign()).to(margin), members)
     return metrics
 
