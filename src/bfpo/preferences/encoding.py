@@ -219,8 +219,7 @@ def labels_of(row: dict[str, Any], scale: float | None = None) -> tuple[list[Tex
     else:
         answers = row["responses"] if "responses" in row else [row["completion"]]
         is_safe = row.get("is_safe") or [None] * len(answers)
-        scores = row.get("helpfulness") if len(answers) > 1 else None
-        pairs = [] if scores is None else _pairs(scores, scale)
+        pairs = _group_pairs(row, scale) if len(answers) > 1 else []
         reward = row.get("reward") or []
     labels = {
         "is_safe": [None if flag is None else float(flag) for flag in is_safe],
@@ -230,6 +229,13 @@ def labels_of(row: dict[str, Any], scale: float | None = None) -> tuple[list[Tex
         "first_is_better": [float(probability) for _, _, probability in pairs],
     }
     return answers, labels
+
+
+def _group_pairs(row: dict[str, Any], scale: float | None) -> list[tuple[int, int, float]]:
+    """The pairs of a group: those that it names (see `group_by_prompt`), or all of them by their scores."""
+    if "first" in row:
+        return list(zip(row["first"], row["second"], row["first_is_better"], strict=True))
+    return [] if row.get("helpfulness") is None else _pairs(row["helpfulness"], scale)
 
 
 def _pairs(scores: Sequence[float], scale: float | None) -> list[tuple[int, int, float]]:
