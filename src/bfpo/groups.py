@@ -72,8 +72,17 @@ class GroupLogps:
         ratios = self.log_ratios(reduction)
         return ratios[labels.first] - ratios[labels.second]
 
-    def mean_over_pairs(self, values: Tensor, labels: GroupLabels) -> Tensor:
-        """[G] mean of [P] pair values over each group's pairs, times the group's weight if it has one.
+    def levels(self, reduction: Reduction = "sum") -> Tensor:
+        """[G] mean log-ratio of each group's answers, which margins leave free."""
+        ratios, answers = self.log_ratios(reduction), torch.bincount(self.group)
+        return ratios.new_zeros(len(answers)).index_add(0, self.group, ratios) / answers
+
+    def mean_over_pairs(
+        self, values: Tensor, labels: GroupLabels, level: float = 0.0, reduction: Reduction = "sum"
+    ) -> Tensor:
+        """[G] mean of [P] pair values over each group's pairs, plus the anchor, ``level`` times its squared level.
+
+        Both are multiplied by the group's weight if it has one.
 
         Raises:
             BfpoError: if a group has no pair, i.e. only one answer.
@@ -85,9 +94,11 @@ class GroupLogps:
             raise BfpoError(
                 "a pairwise objective needs at least two answers per prompt: train single answers with 'sft'"
             )
-        if labels.weight is not None:
-            values = values * labels.weight[labels.first].to(values)
-        return zeros.index_add(0, owner, values) / count
+        mean = zeros.index_add(0, owner, values) / count
+        if level:
+            mean = mean + level * self.levels(reduction) ** 2
+        # All answers of a group have its weight.
+        return mean if labels.weight is None else mean * zeros.index_copy(0, self.group, labels.weight.to(mean))
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,7 @@ def test_defaults_are_the_objectives_own():
     assert [build_objective(name, {}).beta for name in ("bfpo", "dpo", "ipo")] == [0.01, 0.1, 0.1]
     assert dataclasses.asdict(build_objective("sft", {})) == {}
     assert dataclasses.asdict(BFPO()) == {
-        "beta": 0.01, "b1": 3.0, "alpha": 0.5, "reduction": "sum", "unsafe_pairs": "keep",
+        "beta": 0.01, "b1": 3.0, "alpha": 0.5, "reduction": "sum", "level": 0.0, "unsafe_pairs": "keep",
     }  # fmt: skip
 
 

@@ -157,7 +157,7 @@ class BFPO(Pairwise):
         loss = (margin - self.target(labels).to(margin) / self.beta) ** 2
         if self.unsafe_pairs == "drop":
             loss = loss * _one_is_safe(labels).to(loss)
-        return logps.mean_over_pairs(loss, labels)
+        return logps.mean_over_pairs(loss, labels, self.level, self.reduction)
 
 
 def _own_or(own: Tensor | None, common: float) -> Tensor | float:

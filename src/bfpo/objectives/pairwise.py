@@ -20,6 +20,7 @@ class Pairwise:
     Attributes:
         beta: strength of the regularization toward the reference, > 0; the default is for summed log-ratios.
         reduction: whether an answer's token log-ratios are summed or averaged.
+        level: gamma of the anchor gamma * (mean log-ratio of a group's answers)^2, which margins leave free.
 
     Raises:
         BfpoError: if a value is out of range.
@@ -27,6 +28,7 @@ class Pairwise:
 
     beta: float = 0.1
     reduction: Reduction = "sum"
+    level: float = 0.0
 
     reads_safety: ClassVar[bool] = False
     reads_reward: ClassVar[bool] = False
@@ -37,6 +39,7 @@ class Pairwise:
         if self.reduction not in get_args(Reduction):
             raise BfpoError(f"reduction must be 'sum' or 'mean', not {self.reduction!r}")
         require(0 < self.beta < math.inf, "beta", "greater than 0", self.beta, f"the default is {type(self).beta}")
+        require(0 <= self.level < math.inf, "level", "at least 0", self.level, "0 leaves the level free")
 
     @property
     def needs_probabilities(self) -> bool:
@@ -55,12 +58,13 @@ class Pairwise:
         raise NotImplementedError
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
-        """[G] mean loss over the group's pairs."""
+        """[G] mean loss over the group's pairs, and the anchor of its level."""
         if self.reads_safety:
             labels.refuse_unknown_safety(type(self).__name__)
         if self.needs_probabilities:
             labels.refuse_beyond_probabilities(type(self).__name__)
-        return logps.mean_over_pairs(self.pair_losses(logps.margins(labels, self.reduction), labels), labels)
+        values = self.pair_losses(logps.margins(labels, self.reduction), labels)
+        return logps.mean_over_pairs(values, labels, self.level, self.reduction)
 
 
 def require(holds: bool, option: str, range_: str, value: float, remedy: str) -> None:
