@@ -30,11 +30,9 @@ pretrain: install ## make the microworld's model again, in runs/microworld (six 
 	$(BIN)/python -m studies pretrain --output runs/microworld
 
 bench: install ## the engine against TRL, fp32 and all weights (half an hour, resumable)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trl]'
 	$(BIN)/python benchmarks/engine.py headline
 
 bench-full: install ## the same with every precision and choice of weights, and sweeps (hours, resumable)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trl]'
 	$(BIN)/python benchmarks/engine.py full
 
 bench-streaming: install ## memory and start of training on 100,000 pairs (ten minutes)

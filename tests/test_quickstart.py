@@ -26,7 +26,7 @@ def test_methods_differ_only_in_what_they_learn_from(tmp_path):
         "BFPO": [("safety", "helpful"), ("helpful", "helpful")],
         "DPO-H": [("safety", "helpful"), ("helpful", "helpful")],
         "DPO-S": [("safety", "safer")],
-        "DPO": [("safety", "safer_then_helpful"), ("helpful", "helpful")],
+        "DPO": [("safety", "safe_first"), ("helpful", "helpful")],
     }
     assert Recipe(**sft_recipe(tmp_path, tmp_path, tmp_path, TOY, 3)).data[1].prefer == "safer"
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from bfpo.labeling.filling import LabeledSet
     from bfpo.labeling.run import label
     from bfpo.models import load_model, load_tokenizer
-    from bfpo.objectives.bfpo import GlobalPreference, bfpo_loss
+    from bfpo.objectives.bfpo import GlobalPreference
+    from bfpo.objectives.bfpo_loss import bfpo_loss
     from bfpo.objectives.registry import Objective, build_objective
     from bfpo.preferences.loading import load_preferences
     from bfpo.preferences.schema import PreferenceDataError
@@ -54,7 +55,8 @@ _NAMES = {
     "labeling.filling": ("LabeledSet",),
     "labeling.run": ("label",),
     "models": ("load_model", "load_tokenizer"),
-    "objectives.bfpo": ("GlobalPreference", "bfpo_loss"),
+    "objectives.bfpo": ("GlobalPreference",),
+    "objectives.bfpo_loss": ("bfpo_loss",),
     "objectives.registry": ("Objective", "build_objective"),
     "preferences.loading": ("load_preferences",),
     "preferences.schema": ("PreferenceDataError",),

@@ -72,8 +72,17 @@ class GroupLogps:
         ratios = self.log_ratios(reduction)
         return ratios[labels.first] - ratios[labels.second]
 
-    def mean_over_pairs(self, values: Tensor, labels: GroupLabels) -> Tensor:
-        """[G] mean of [P] pair values over each group's pairs, times the group's weight if it has one.
+    def levels(self, reduction: Reduction = "sum") -> Tensor:
+        """[G] mean log-ratio of each group's answers, which margins leave free."""
+        ratios, answers = self.log_ratios(reduction), torch.bincount(self.group)
+        return ratios.new_zeros(len(answers)).index_add(0, self.group, ratios) / answers
+
+    def mean_over_pairs(
+        self, values: Tensor, labels: GroupLabels, level: float = 0.0, reduction: Reduction = "sum"
+    ) -> Tensor:
+        """[G] mean of [P] pair values over each group's pairs, plus the anchor, ``level`` times its squared level.
+
+        Both are multiplied by the group's weight if it has one.
 
         Raises:
             BfpoError: if a group has no pair, i.e. only one answer.
@@ -85,9 +94,11 @@ class GroupLogps:
             raise BfpoError(
                 "a pairwise objective needs at least two answers per prompt: train single answers with 'sft'"
             )
-        if labels.weight is not None:
-            values = values * labels.weight[labels.first].to(values)
-        return zeros.index_add(0, owner, values) / count
+        mean = zeros.index_add(0, owner, values) / count
+        if level:
+            mean = mean + level * self.levels(reduction) ** 2
+        # All answers of a group have its weight.
+        return mean if labels.weight is None else mean * zeros.index_copy(0, self.group, labels.weight.to(mean))
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,7 @@ class GroupLabels:
         b1: [P] b1 of the pair's harm category; NaN for pairs without their own, None if no pair has one.
         alpha: [P] the same for alpha.
         weight: [N] factor of the loss of the answer's group, >= 0; None if no group has one.
+        reward: [N] reward of the answer by another objective (MODPO); None if no answer has one.
     """
 
     is_safe: Tensor
@@ -111,6 +123,7 @@ class GroupLabels:
     b1: Tensor | None = None
     alpha: Tensor | None = None
     weight: Tensor | None = None
+    reward: Tensor | None = None
 
     def of(self, answers: slice) -> GroupLabels:
         """The labels of a range of answers that spans whole groups, and of the pairs among them."""
@@ -123,7 +136,30 @@ class GroupLabels:
             b1=None if self.b1 is None else self.b1[pairs],
             alpha=None if self.alpha is None else self.alpha[pairs],
             weight=None if self.weight is None else self.weight[answers],
+            reward=None if self.reward is None else self.reward[answers],
         )
+
+    def refuse_unknown_safety(self, name: str) -> None:
+        """Refuse unknown flags for the loss ``name``.
+
+        Raises:
+            BfpoError: if there is one.
+        """
+        if torch.isnan(self.is_safe).any():
+            raise BfpoError(
+                f"{name} needs the safety of every answer, and some are unknown: label them, or set the "
+                "source's unknown_safety to a probability or to 'drop'"
+            )
+
+    def refuse_beyond_probabilities(self, name: str) -> None:
+        """Refuse flags and orders outside [0, 1], as unbiased ones are.
+
+        Raises:
+            BfpoError: if there is one; ``name`` says what needs probabilities.
+        """
+        for what, values in (("safety flag", self.is_safe), ("order", self.first_is_better)):
+            if ((values < 0) | (values > 1)).any():
+                raise BfpoError(f"{name} needs probabilities, and one {what} is outside [0, 1]: use verdicts instead")
 
     def to(self, device: torch.device | str) -> GroupLabels:
         """The same labels on a device."""

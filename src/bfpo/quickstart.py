@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -14,6 +14,7 @@ from bfpo.errors import BfpoError
 from bfpo.files import write_rows, write_text
 from bfpo.microworld.data import chat_set, helpfulness_set, safety_set
 from bfpo.models import MICROWORLD
+from bfpo.preferences.ordering import ORDERS, Order
 from bfpo.reports.page import build_report
 from bfpo.reports.report import Report
 from bfpo.safehelp.evaluate import evaluate
@@ -51,7 +52,7 @@ class Method:
     """
 
     loss_type: str
-    prefer: Literal["helpful", "safer", "safer_then_helpful"]
+    prefer: Order
     buffer: bool
     beta: float
     summary: str
@@ -61,7 +62,7 @@ METHODS = {
     "BFPO": Method("bfpo", "helpful", True, 0.2, "both labels combined into one"),
     "DPO-H": Method("dpo", "helpful", True, 0.8, "helpfulness order in both sets"),
     "DPO-S": Method("dpo", "safer", False, 0.8, "the safer answer in the safety set"),
-    "DPO": Method("dpo", "safer_then_helpful", True, 0.8, "the safer answer if flags differ, else the more helpful"),
+    "DPO": Method("dpo", "safe_first", True, 0.8, ORDERS["safe_first"]),
 }
 
 

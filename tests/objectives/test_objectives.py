@@ -1,6 +1,7 @@
 """Every objective against its formula, written out for single numbers."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -79,13 +80,59 @@ def test_unsafe_pairs_choose_the_target_of_two_unsafe_answers(policy, target):
     assert loss == pytest.approx((1.5 - target / 0.5) ** 2)
 
 
-def test_dropped_unsafe_pairs_weigh_by_the_chance_that_one_is_safe():
-    logps, labels = pair([-7.0, -9.5], [-8.0, -9.0], safe=(0.25, 0.6))
-    kept, dropped = (
-        build_objective("bfpo", {"beta": 0.5, "unsafe_pairs": policy})(logps, labels).item()
-        for policy in ("keep", "drop")
-    )
-    assert dropped == pytest.approx(kept * (1 - 0.75 * 0.4))
+def slope(objective, h, safe, p):
+    """Derivative of a pair's loss by h, with these flags and this order."""
+    logps, labels = pair([h, 0.0], [0.0, 0.0], safe=safe, p=p)
+    logps.policy.requires_grad_()
+    (gradient,) = torch.autograd.grad(objective(logps, labels).sum(), logps.policy)
+    assert gradient[1].item() == pytest.approx(-gradient[0].item(), rel=1e-9, abs=1e-12)
+    return gradient[0].item()
+
+
+def expected_slope(objective, h, safe, p):
+    """Its mean over all eight hard labelings of the pair, each weighted by its probability: exact, not sampled."""
+    total = 0.0
+    for w, l, first in itertools.product([0.0, 1.0], repeat=3):
+        chance = math.prod(value if hard else 1 - value for hard, value in zip((w, l, first), (*safe, p), strict=True))
+        total += chance * slope(objective, h, (w, l), first)
+    return total
+
+
+@pytest.mark.parametrize("unsafe_pairs", ["keep", "neutral", "drop"])
+@given(st.floats(-20, 20), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(1.2, 9), st.floats(-1, 1))
+def test_soft_labels_have_the_mean_gradient_over_hard_labels(unsafe_pairs, h, s_w, s_l, p, b1, alpha):
+    """The test before this one compared the loss of "drop" with the loss of "keep" times the weight, so it repeated
+    the code's own mistake: the weight multiplied G, in which pairs of two unsafe answers still had their -alpha."""
+    objective = build_objective("bfpo", {"beta": 0.3, "b1": b1, "alpha": alpha, "unsafe_pairs": unsafe_pairs})
+    soft, mean = slope(objective, h, (s_w, s_l), p), expected_slope(objective, h, (s_w, s_l), p)
+    assert soft == pytest.approx(mean, rel=1e-9, abs=1e-9)
+
+
+def test_dropped_pairs_with_probabilities_by_hand():
+    """s .6 and .3, p .8, h -1.5, beta .3: w = .72 and G + alpha (2p - 1)(.4)(.7) = .27 + .084 = .354, so the slope is
+    2 (.72 (-1.5) - .354/.3) = -4.520; it was 2 (.72)(-1.5 - .27/.3) = -3.456."""
+    objective = build_objective("bfpo", {"beta": 0.3, "unsafe_pairs": "drop"})
+    assert slope(objective, -1.5, (0.6, 0.3), 0.8) == pytest.approx(-4.520, abs=5e-4)
+    logps, labels = pair([-7.0, -9.5], [-8.0, -9.0], safe=(0.0, 0.0))
+    assert objective(logps, labels).item() == 0
+    assert objective.target(labels).item() == 0
+
+
+@pytest.mark.parametrize("unsafe_pairs", ["neutral", "drop"])
+@pytest.mark.parametrize(("labels", "what"), [({"safe": (1.2, 0.1)}, "safety flag"), ({"p": 1.4}, "order")])
+def test_products_of_flags_refuse_unbiased_ones(unsafe_pairs, labels, what):
+    """Below 0, the weight of "drop" leaves its loss without a minimum."""
+    objective = build_objective("bfpo", {"unsafe_pairs": unsafe_pairs})
+    with pytest.raises(BfpoError, match=f"unsafe_pairs '{unsafe_pairs}' needs probabilities, and one {what}"):
+        objective(*pair([-7.0, -9.5], [-8.0, -9.0], **labels))
+
+
+@given(st.floats(-10, 10), st.floats(-0.5, 1.5), st.floats(-0.5, 1.5), st.floats(-0.5, 1.5))
+def test_unbiased_labels_beyond_probabilities_are_exact_where_pairs_are_kept(h, s_w, s_l, p):
+    """G is affine in each label, so the formula holds outside of [0, 1] as well."""
+    g = (2 * p - 1) * ((s_w + s_l) / 2 - 0.5) + (0.5 + 0.5) * (s_w - s_l)
+    soft = slope(build_objective("bfpo", {"beta": 0.3}), h, (s_w, s_l), p)
+    assert soft == pytest.approx(2 * (h - g / 0.3), rel=1e-9, abs=1e-9)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
@@ -175,7 +222,7 @@ def test_defaults_are_the_objectives_own():
     assert [build_objective(name, {}).beta for name in ("bfpo", "dpo", "ipo")] == [0.01, 0.1, 0.1]
     assert dataclasses.asdict(build_objective("sft", {})) == {}
     assert dataclasses.asdict(BFPO()) == {
-        "beta": 0.01, "b1": 3.0, "alpha": 0.5, "reduction": "sum", "unsafe_pairs": "keep",
+        "beta": 0.01, "b1": 3.0, "alpha": 0.5, "reduction": "sum", "level": 0.0, "unsafe_pairs": "keep",
     }  # fmt: skip
 
 

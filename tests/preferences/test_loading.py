@@ -194,7 +194,7 @@ def test_weights_are_stored_where_the_source_has_them(tmp_path):
     assert rows["weight"][:] == [2.0, 1.0]
     assert load_preferences(written(tmp_path, "y.jsonl", [ROWS[0] | {"weight": 10**30}]))["weight"][:] == [1e30]
     assert preferred_answers(rows, "helpful")["weight"][:] == [2.0, 1.0]
-    assert order_by(rows, "safer")[0]["weight"][:] == [2.0, 1.0]
+    assert order_by(rows, "safer")[0]["weight"][:] == [2.0, 0.75]
 
 
 def test_report_counts_duplicates_ignored_columns_and_digest(tmp_path):
@@ -211,7 +211,11 @@ def test_order_by_safety(tmp_path):
     assert (counts.kept, counts.turned, counts.skipped_equal) == (1, 1, 1)
     assert (safer["chosen"][:], safer["rejected"][:]) == (["a1", "b2"], ["b1", "a2"])
     assert (safer["chosen_is_safe"][:], safer["rejected_is_safe"][:]) == ([1.0, 1.0], [0.0, 0.25])
-    both, counts = order_by(rows, "safer_then_helpful")
+    # Row 2: s .25 and s' 1, p .8.
+    assert safer["chosen_is_better"][:] == [1.0, 1.0]
+    assert safer["weight"][:] == [1.0, 0.75]
+    assert counts.weighted == 1
+    both, counts = order_by(rows, "safe_first")
     assert both["chosen"][:] == ["a1", "b2", "a1"]
     assert (counts.kept, counts.turned) == (2, 1)
     assert order_by(rows, "helpful")[0]["chosen"][:] == ["a1", "a2", "a1"]
@@ -222,6 +226,7 @@ def test_preferred_answers_for_sft(tmp_path):
     rows = load_preferences(written(tmp_path, "x.jsonl", [PKU, equal]))
     assert preferred_answers(rows, "safer")["responses"][:] == [["one"], ["one"]]
     assert preferred_answers(rows, "helpful")["responses"][:] == [["zero"], ["zero"]]
+    assert preferred_answers(rows, "safe_first")["responses"][:] == [["one"], ["zero"]]
     assert preferred_answers(rows, "safer")["is_safe"][:] == [[1.0], [1.0]]
 
 

@@ -17,6 +17,7 @@ RECIPES = {path.name: path for path in files("bfpo.recipes").iterdir() if path.n
 ARCHITECTURES = {
     "mistralai/Mistral-7B-v0.1": "mistral",
     "runs/paper-sft": "mistral",
+    "runs/sacpo-helpfulness": "qwen2",
     "Qwen/Qwen2.5-0.5B-Instruct": "qwen2",
 }
 SCHEMAS = {

@@ -31,6 +31,7 @@ def test_bfpo_cells():
     found = means(build_objective("bfpo", {"beta": 0.1}), [1.0, 0.0, 0.0, 0.0])
     # Log-ratios are 2, -1, -1, 1: margins 3 and -2 nats.
     assert found["rewards/chosen"] == pytest.approx(0.1 * (2 - 1) / 2)
+    assert found["level"] == pytest.approx(((2 - 1) / 2 + (-1 + 1) / 2) / 2)
     assert found["rewards/margins"] == pytest.approx(0.1 * (3 - 2) / 2)
     assert found["rewards/accuracies"] == 0.5
     assert found["logps/rejected"] == pytest.approx(-4.5)
@@ -52,6 +53,14 @@ def test_an_objective_without_target_has_signs_but_no_gap():
 def test_unknown_safety_belongs_to_no_cell_and_sft_has_no_pairs():
     assert not any("cells" in name for name in means(build_objective("dpo", {}), [math.nan] * 4))
     assert means(build_objective("sft", {}), [1.0] * 4) == {}
+
+
+def test_without_a_reference_there_is_no_drift_and_no_level():
+    without = GroupLogps(LOGPS.policy, None, LOGPS.tokens, LOGPS.group)
+    found = pair_metrics(without, labels([1.0, 0.0, 0.0, 0.0]), build_objective("simpo", {"beta": 2.0}))
+    # Mean log-probabilities are -2, -3.5, -2.25 and -2.
+    assert found["rewards/margins"] == (pytest.approx(2 * (1.5 - 0.25)), 2.0)
+    assert not any("drift" in name or name == "level" for name in found)
 
 
 def test_running_means_weigh_by_pairs_and_start_afresh():

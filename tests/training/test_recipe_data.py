@@ -183,3 +183,24 @@ def test_a_share_of_the_prompts_is_held_out_for_evaluation(tmp_path):
 def test_cells_are_those_of_the_rows_used(tmp_path):
     sources = [{"path": written(tmp_path, "a.jsonl", 64), "limit": 10}]
     assert sum(load_blend(recipe(sources)).records[0]["cells"].values()) == 10
+
+
+def test_a_source_is_grouped_by_prompt_on_request(tmp_path):
+    path = Path(written(tmp_path, "a.jsonl", 8))
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + text.replace('"chosen": "w1"', '"chosen": "w3"'), encoding="utf-8")
+    loaded = load_blend(recipe([{"name": "a", "path": str(path), "group_by_prompt": True}]))
+    record, rows = loaded.records[0], loaded.blend.sources[0].rows
+    assert record["grouping"] == {"pairs": 16, "groups": 8, "answers": 24, "largest": 3, "averaged": 0}
+    assert record["cells"] == {"SS": 8, "SU": 4, "US": 4}
+    assert (len(rows), sum(rows["weight"])) == (8, 8.0)
+    assert encode(rows, word_tokenizer(), 64).dataset["first"][0] == [0, 2]
+    encoding = {"rows": 8, "truncated_answers": 0, "skipped_rows": [], "moved_boundaries": 0}
+    mix = {"main_groups_per_step": 1, "groups_per_step": 1, "steps_per_epoch": 1, "encoding": {"a": encoding}}
+    made = {"data": [record], "mix": mix, "reference": {}, "layout": {"layout": "padded", "reason": "r"}}
+    line = next(describe_run(made | {"model": {"name": "m"}}))
+    assert "pairs grouped by prompt 16, answers in the largest group 3, repeated answers merged 8" in line
+    for wrong, message in (({"stage": "sft"}, "the sft stage has none"), ({"eval_data": 1}, "pair by pair")):
+        source = {"path": str(path), "group_by_prompt": True}
+        with pytest.raises(BfpoError, match=message):
+            recipe([source], **({"eval_data": source} if "eval_data" in wrong else wrong))

@@ -8,6 +8,9 @@ from safetensors import safe_open
 
 from bfpo import BFPOConfig, BFPOTrainer
 from bfpo.errors import BfpoError
+from bfpo.preferences.loading import convert
+from bfpo.preferences.reading import dataset_source
+from bfpo.training.training_data import Blend, TrainingSource
 from models import tiny_llama
 from training.rows import pairs, word_tokenizer
 
@@ -129,3 +132,12 @@ def test_arguments_that_would_be_ignored_or_fail_late_are_refused_first(tmp_path
     with pytest.raises(BfpoError, match=message) as error:
         trainer(tmp_path, **changes)
     assert "\n" not in str(error.value)
+
+
+def test_unbiased_flags_are_refused_with_their_row_where_flags_are_multiplied(tmp_path):
+    rows = convert(dataset_source("rows", pairs(8)))[0]
+    rows = rows.map(lambda row: row | {"chosen_is_safe": 1.2 if row["row"] == 3 else row["chosen_is_safe"]})
+    data = Blend([TrainingSource(rows, "judged")])
+    trainer(tmp_path, data=data)
+    with pytest.raises(BfpoError, match=r"judged, row 3: the objective multiplies flags .* outside \[0, 1\]"):
+        trainer(tmp_path, data=data, unsafe_pairs="drop")

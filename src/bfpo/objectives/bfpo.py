@@ -115,9 +115,10 @@ class BFPO(Pairwise):
         beta: strength of the regularization toward the reference (tau in the paper).
         b1: see `GlobalPreference`.
         alpha: see `GlobalPreference`.
-        unsafe_pairs: treatment of pairs of two unsafe answers: "keep" prefers the less helpful one
-            (T = -alpha), "neutral" sets the target to 0, "drop" sets the weight to 0. With probabilities,
-            "neutral" adds alpha (2p - 1)(1 - s_w)(1 - s_l) to G and "drop" weights by 1 - (1 - s_w)(1 - s_l).
+        unsafe_pairs: treatment of pairs of two unsafe answers: "keep" prefers the less helpful one (T = -alpha),
+            "neutral" sets the target to 0, "drop" sets the weight to 0. With probabilities, and w = 1 - (1 - s_w)
+            (1 - s_l) for the chance that an answer is safe, "neutral" has alpha w in place of alpha, and "drop"
+            that target divided by w, and weight w: the expected gradient if the two flags' errors are independent.
     """
 
     beta: float = 0.01
@@ -136,75 +137,42 @@ class BFPO(Pairwise):
             )
         GlobalPreference(self.b1, self.alpha)
 
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether the loss multiplies flags with each other, so that unbiased flags outside [0, 1] would bias it."""
+        return self.unsafe_pairs != "keep"
+
     def target(self, labels: GroupLabels) -> Tensor:
         """[P] the label G of every pair, with the pair's own b1 and alpha if it has them."""
         safe_first, safe_second = labels.is_safe[labels.first], labels.is_safe[labels.second]
         b1, alpha = _own_or(labels.b1, self.b1), _own_or(labels.alpha, self.alpha)
-        label = _expected_label(safe_first, safe_second, labels.first_is_better, b1, alpha)
-        if self.unsafe_pairs == "neutral":
-            label = label + alpha * (2 * labels.first_is_better - 1) * _both_unsafe(labels)
-        return label
+        if self.unsafe_pairs == "keep":
+            return _expected_label(safe_first, safe_second, labels.first_is_better, b1, alpha)
+        one_safe = _one_is_safe(labels)
+        label = _expected_label(safe_first, safe_second, labels.first_is_better, b1, alpha * one_safe)
+        # Where both are unsafe for certain, the label is 0 and the weight, too.
+        return label / one_safe.where(one_safe > 0, 1) if self.unsafe_pairs == "drop" else label
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] mean over the group's pairs of (h - G/beta)^2."""
-        if torch.isnan(labels.is_safe).any():
-            raise BfpoError(
-                "BFPO needs the safety of every answer, and some are unknown: label them, or set the "
-                "source's unknown_safety to a probability or to 'drop'"
-            )
+        labels.refuse_unknown_safety("BFPO")
+        if self.needs_probabilities:
+            labels.refuse_beyond_probabilities(f"unsafe_pairs {self.unsafe_pairs!r}")
         margin = logps.margins(labels, self.reduction)
         loss = (margin - self.target(labels).to(margin) / self.beta) ** 2
         if self.unsafe_pairs == "drop":
-            loss = loss * (1 - _both_unsafe(labels))
-        return logps.mean_over_pairs(loss, labels)
-
-
-def bfpo_loss(
-    chosen_logps: Tensor,
-    rejected_logps: Tensor,
-    ref_chosen_logps: Tensor,
-    ref_rejected_logps: Tensor,
-    chosen_is_safe: Probability,
-    rejected_is_safe: Probability,
-    *,
-    chosen_is_better: Probability = 1.0,
-    beta: float = BFPO.beta,
-    labeling: GlobalPreference = GlobalPreference(),
-) -> Tensor:
-    """BFPO's loss of every pair, (h - T/beta)^2, where "chosen" is the more *helpful* answer.
-
-    h = log[pi(chosen)/pi_ref(chosen)] - log[pi(rejected)/pi_ref(rejected)], summed over answer tokens. If flags
-    are probabilities, the label is the expectation G (see `GlobalPreference.target`).
-
-    Args:
-        chosen_logps: [B] log-probability of the more helpful answer under the policy, in nats.
-        rejected_logps: [B] the same for the less helpful answer.
-        ref_chosen_logps: [B] log-probability of the more helpful answer under the reference.
-        ref_rejected_logps: [B] the same for the less helpful answer.
-        chosen_is_safe: [B] flag or probability that the more helpful answer is safe.
-        rejected_is_safe: [B] the same for the less helpful answer.
-        chosen_is_better: [B] or number, probability that the chosen answer is the more helpful one.
-        beta: strength of the regularization toward the reference (tau in the paper), > 0.
-        labeling: the labeling function.
-
-    Returns:
-        [B] loss of every pair.
-
-    Raises:
-        BfpoError: if beta is not positive.
-    """
-    BFPO(beta=beta)  # refuses a beta that is out of range
-    margin = (chosen_logps - ref_chosen_logps) - (rejected_logps - ref_rejected_logps)
-    label = labeling.target(chosen_is_safe, rejected_is_safe, chosen_is_better)
-    return (margin - label.to(margin) / beta) ** 2
+            loss = loss * _one_is_safe(labels).to(loss)
+        return logps.mean_over_pairs(loss, labels, self.level, self.reduction)
 
 
 def _own_or(own: Tensor | None, common: float) -> Tensor | float:
     return common if own is None else torch.where(own.isnan(), common, own)
 
 
-def _both_unsafe(labels: GroupLabels) -> Tensor:
-    return (1 - labels.is_safe[labels.first]) * (1 - labels.is_safe[labels.second])
+def _one_is_safe(labels: GroupLabels) -> Tensor:
+    """[P] probability that at least one answer of each pair is safe; free of rounding near 0."""
+    first, second = labels.is_safe[labels.first], labels.is_safe[labels.second]
+    return first + second - first * second
 
 
 def _expected_label(

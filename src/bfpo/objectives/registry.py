@@ -11,7 +11,12 @@ from torch import Tensor
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.groups import GroupLabels, GroupLogps
 from bfpo.objectives.bfpo import BFPO
+from bfpo.objectives.bso import BSO
+from bfpo.objectives.modpo import MODPO
 from bfpo.objectives.pairwise import DPO, IPO
+from bfpo.objectives.rdpo import RobustDPO
+from bfpo.objectives.reference_free import ORPO, SimPO
+from bfpo.objectives.safedpo import SafeDPO
 from bfpo.objectives.sft import SFT
 
 
@@ -22,13 +27,19 @@ class Objective(Protocol):
 
     Attributes:
         reads_safety: whether the loss needs ``GroupLabels.is_safe``.
+        reads_reward: whether the loss needs ``GroupLabels.reward``.
         needs_reference: whether the loss needs ``GroupLogps.reference``.
+        needs_probabilities: whether the loss refuses flags and orders outside [0, 1], as unbiased ones are.
         normalizer: divisor of a step's summed loss: the number of groups, or of answer tokens.
     """
 
     reads_safety: ClassVar[bool]
+    reads_reward: ClassVar[bool]
     needs_reference: ClassVar[bool]
     normalizer: ClassVar[Literal["groups", "tokens"]]
+
+    @property
+    def needs_probabilities(self) -> bool: ...  # noqa: D102
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] loss of every group, which depends only on its own answers; differentiable in ``logps.policy``."""
@@ -43,7 +54,18 @@ class Objective(Protocol):
         ...
 
 
-OBJECTIVES: Mapping[str, type] = {"bfpo": BFPO, "dpo": DPO, "ipo": IPO, "sft": SFT}
+OBJECTIVES: Mapping[str, type] = {
+    "bfpo": BFPO,
+    "dpo": DPO,
+    "rdpo": RobustDPO,
+    "ipo": IPO,
+    "simpo": SimPO,
+    "orpo": ORPO,
+    "safedpo": SafeDPO,
+    "bso": BSO,
+    "modpo": MODPO,
+    "sft": SFT,
+}
 
 
 def option_types() -> dict[str, Any]:

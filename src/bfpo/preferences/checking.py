@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bfpo.preferences.reading import Row
-from bfpo.preferences.schema import Problem
+from bfpo.preferences.schema import REWARD_COLUMNS, Problem
 
 FLAG_REMEDY = "write true, false, a probability in [0, 1], or null where it is unknown"
 _ORDER_REMEDY = "or set unknown_order to 'drop' or 0.5"
@@ -18,7 +18,7 @@ def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iter
 
     Args:
         number: the row's number.
-        row: the row; its ``tools`` and ``weight`` are optional.
+        row: the row; its ``tools``, ``weight`` and rewards are optional.
         order_may_be_open: whether the order of the answers may be null.
     """
     answers = _answers(row)
@@ -56,9 +56,22 @@ def _other_problems(number: int, row: Row) -> Iterator[Problem]:
     if categories is not None and not all(isinstance(name, str) for name in _as_list(categories)):
         remedy = "write the name of a category, a list of names, or null"
         yield Problem(number, "category", f"{shown(categories)} is not a category", remedy)
+    yield from _reward_problems(number, row)
     weight = row.get("weight", 1.0)
     if not (_is_finite(weight) and weight >= 0):
         yield Problem(number, "weight", f"{shown(weight)} is not a weight", "write a finite number, at least 0")
+
+
+def _reward_problems(number: int, row: Row) -> Iterator[Problem]:
+    given = {name: row[name] for name in (*REWARD_COLUMNS["pairs"], *REWARD_COLUMNS["groups"]) if name in row}
+    remedy = "give every answer a finite number, or leave the column out"
+    if "chosen" in row and len(given) == 1:
+        yield Problem(number, next(iter(given)), "only one of the two answers has a reward", remedy)
+    for name, values in given.items():
+        expected = 1 if "chosen" in row else len(row["responses"])
+        listed = values if isinstance(values, list) and "chosen" not in row else [values]
+        if len(listed) != expected or not all(map(_is_finite, listed)):
+            yield Problem(number, name, f"{shown(values)} is no reward of each answer", remedy)
 
 
 def shown(value: Any) -> str:

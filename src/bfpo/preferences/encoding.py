@@ -33,6 +33,8 @@ class EncodingCounts:
         moved_boundaries: number of rows whose last prompt tokens depend on the answer and were moved to it.
         first_unknown_safety: number of the first row in which the safety of an answer is unknown.
         first_without_pair: number of the first row without two answers to compare.
+        first_without_reward: number of the first row whose answers have no reward.
+        first_beyond_probabilities: number of the first row with a flag or an order outside [0, 1].
     """
 
     rows: int = 0
@@ -44,6 +46,8 @@ class EncodingCounts:
     moved_boundaries: int = 0
     first_unknown_safety: int | None = None
     first_without_pair: int | None = None
+    first_without_reward: int | None = None
+    first_beyond_probabilities: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,9 @@ def encode(
     Returns:
         A data set on disk with ``prompt_ids``, ``answer_ids`` (K lists, each ending in one end unless cut), ``context``
         (places of tokens of other turns in each answer, which are not trained on; empty if there are none in any),
-        ``weight`` of the row (or null), ``is_safe`` (K), the pairs ``first``, ``second`` (answer indices, the more
-        helpful first) and ``first_is_better``, the row's own labeling constants ``b1`` and ``alpha`` (or null), and
-        ``row``.
+        ``weight`` of the row (or null), ``is_safe`` (K), ``reward`` (K, or empty), the pairs ``first``, ``second``
+        (answer indices, the more helpful first) and ``first_is_better``, the row's own labeling constants ``b1`` and
+        ``alpha`` (or null), and ``row``.
 
     Raises:
         PreferenceDataError: if the chat template can't render rows, or leaves out a part of them; with every such row.
@@ -134,6 +138,7 @@ def _features() -> datasets.Features:
             "prompt_ids": listed(ids),
             "answer_ids": listed(listed(ids)),
             "is_safe": listed(number),
+            "reward": listed(number),
             "context": listed(listed(ids)),
             "weight": number,
             "first": listed(ids),
@@ -182,6 +187,11 @@ def _encode_row(
         counts.first_unknown_safety = number
     if counts.first_without_pair is None and not labels["first"]:
         counts.first_without_pair = number
+    if counts.first_without_reward is None and not labels["reward"]:
+        counts.first_without_reward = number
+    values = [value for value in (*labels["is_safe"], *labels["first_is_better"]) if value is not None]
+    if counts.first_beyond_probabilities is None and not all(0 <= value <= 1 for value in values):
+        counts.first_beyond_probabilities = number
     counts.truncated_answers += sum(len(ids) > room for ids in group.answers)
     counts.added_ends += group.added_ends
     counts.answers_with_context += sum(map(bool, context))
@@ -205,18 +215,27 @@ def labels_of(row: dict[str, Any], scale: float | None = None) -> tuple[list[Tex
         pairs = [(0, 1, row.get("chosen_is_better", 1.0))]
         is_safe = [row.get("chosen_is_safe"), row.get("rejected_is_safe")]
         answers = [row["chosen"], row["rejected"]]
+        reward = [row["chosen_reward"], row["rejected_reward"]] if "chosen_reward" in row else []
     else:
         answers = row["responses"] if "responses" in row else [row["completion"]]
         is_safe = row.get("is_safe") or [None] * len(answers)
-        scores = row.get("helpfulness") if len(answers) > 1 else None
-        pairs = [] if scores is None else _pairs(scores, scale)
+        pairs = _group_pairs(row, scale) if len(answers) > 1 else []
+        reward = row.get("reward") or []
     labels = {
         "is_safe": [None if flag is None else float(flag) for flag in is_safe],
+        "reward": [float(value) for value in reward],
         "first": [first for first, _, _ in pairs],
         "second": [second for _, second, _ in pairs],
         "first_is_better": [float(probability) for _, _, probability in pairs],
     }
     return answers, labels
+
+
+def _group_pairs(row: dict[str, Any], scale: float | None) -> list[tuple[int, int, float]]:
+    """The pairs of a group: those that it names (see `group_by_prompt`), or all of them by their scores."""
+    if "first" in row:
+        return list(zip(row["first"], row["second"], row["first_is_better"], strict=True))
+    return [] if row.get("helpfulness") is None else _pairs(row["helpfulness"], scale)
 
 
 def _pairs(scores: Sequence[float], scale: float | None) -> list[tuple[int, int, float]]:

@@ -14,7 +14,14 @@ from bfpo.preferences.checking import flags_of, is_unknown, is_unordered, row_pr
 from bfpo.preferences.messages import check_trained, tools_of
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank, with_system_prompt
 from bfpo.preferences.reading import Row, Rows, RowSource, dataset_source, open_source
-from bfpo.preferences.schema import GROUP_COLUMNS, PAIR_COLUMNS, PreferenceDataError, Problem, RowError
+from bfpo.preferences.schema import (
+    GROUP_COLUMNS,
+    PAIR_COLUMNS,
+    REWARD_COLUMNS,
+    PreferenceDataError,
+    Problem,
+    RowError,
+)
 from bfpo.preferences.source_columns import SourceColumns, renamed, scan
 from bfpo.preferences.store import RowWriter, stored
 
@@ -319,6 +326,7 @@ def _converted(columns: SourceColumns, row: Row) -> Row | None:
     if "weight" in columns.optional:
         weight = row.get("weight")
         converted["weight"] = 1.0 if weight is None else weight
+    converted |= {name: row.get(name) for name in REWARD_COLUMNS[columns.shape.kind] if name in columns.optional}
     if "tools" in columns.optional and "tools" not in converted:
         tools = row.get("tools")
         converted["tools"] = None if is_blank(tools) else tools_of(tools)

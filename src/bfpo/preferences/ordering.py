@@ -1,7 +1,8 @@
-"""Orders by safety, for methods that use a single preference, and the choice of answers for SFT."""
+"""The orders of a pair's answers, for methods that use a single preference, and the choice of answers for SFT."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,55 +12,90 @@ from bfpo.preferences.schema import OPTIONAL_COLUMNS
 if TYPE_CHECKING:
     import datasets
 
-Order = Literal["helpful", "safer", "safer_then_helpful"]
+Order = Literal["helpful", "safer", "safe_first"]
+
+# What each order puts first; with probabilities, see `better_first`.
+ORDERS: Mapping[Order, str] = {
+    "helpful": "the more helpful answer",
+    "safer": "the safer answer by the flags; pairs with equal flags are dropped",
+    "safe_first": "the safer answer where flags differ, else the more helpful one",
+}
 
 
 @dataclass(frozen=True)
 class OrderingCounts:
-    """Counts of pairs that kept their order, swapped answers, or were dropped because their flags are equal."""
+    """Counts of pairs that kept their order, swapped answers, or were dropped because their flags are equal.
+
+    ``weighted`` pairs are among the first two: uncertain flags gave them a weight below 1.
+    """
 
     kept: int
     turned: int
     skipped_equal: int
+    weighted: int = 0
+
+
+def better_first(order: Order, first_is_safe: float, second_is_safe: float, p: float) -> tuple[float, float]:
+    """Probability that a pair's first answer is the better one by an order, and the weight of the pair.
+
+    With s, s' the probabilities that the answers are safe and p the one that the first is the more helpful answer,
+    d = s(1 - s') + (1 - s)s' is the chance that the flags differ, and
+
+    - "helpful": p, and weight 1;
+    - "safe_first": s(1 - s') + (1 - d)p, and weight 1;
+    - "safer": s(1 - s')/d, and weight d.
+
+    Certain flags give certain orders. With uncertain ones, a loss that is linear in the label (as DPO's is) has the
+    mean gradient over hard labels, if the flags err independently of each other and of the order.
+    """
+    if order == "helpful":
+        return p, 1.0
+    only_first, only_second = first_is_safe * (1 - second_is_safe), (1 - first_is_safe) * second_is_safe
+    differ = only_first + only_second
+    if order == "safe_first":
+        return only_first + (1 - differ) * p, 1.0
+    return (only_first / differ if differ else 0.5), differ
 
 
 def order_by(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, OrderingCounts]:
-    """Reorder pairs so that ``chosen`` is the better answer by ``order``.
+    """Reorder pairs so that ``chosen`` is the better answer by ``order`` more likely than not.
 
-    "safer" puts the safer answer first by the flags and drops pairs with equal flags; "safer_then_helpful" keeps
-    those in order of helpfulness. A pair decided by safety gets ``chosen_is_better`` 1. Probabilities count as the
-    nearer flag.
+    ``chosen_is_better`` becomes the probability of `better_first`, and its weight multiplies the row's; pairs of weight
+    0 are dropped.
 
     Raises:
-        BfpoError: if the rows are not pairs, or a flag is unknown.
+        BfpoError: if the rows are not pairs, or a flag is unknown or no probability.
     """
     if "chosen" not in rows.column_names:
         raise BfpoError(f"only pairs can be ordered as {order!r}, but these rows have K answers; use 'prefer: helpful'")
     if order == "helpful":
         return rows, OrderingCounts(len(rows), 0, 0)
-    flags: Any = rows.select_columns(["chosen_is_safe", "rejected_is_safe", "row"])
-    safe = [_is_safe(row) for row in flags]
-    decided = [chosen != rejected for chosen, rejected in safe]
-    turned = {at for at, (chosen, rejected) in enumerate(safe) if rejected and not chosen}
-    ordered = rows.map(lambda row, at: _decided(row, at in turned) if decided[at] else row, with_indices=True)
-    equal = decided.count(False)
-    if order == "safer":
-        ordered = ordered.select([at for at, known in enumerate(decided) if known])
-        return ordered, OrderingCounts(len(ordered) - len(turned), len(turned), equal)
-    return ordered, OrderingCounts(len(ordered) - len(turned), len(turned), 0)
+    labels: Any = rows.select_columns(["chosen_is_safe", "rejected_is_safe", "chosen_is_better", "row"])
+    found = [better_first(order, *_probabilities(row, order), row["chosen_is_better"]) for row in labels]
+    weighted = any(weight not in (0, 1) for _, weight in found)
+
+    def ordered(row: dict[str, Any], at: int) -> dict[str, Any]:
+        first, weight = found[at]
+        row = swapped(row, first) if first < 0.5 else row | {"chosen_is_better": first}
+        return row | ({"weight": (1.0 if row.get("weight") is None else row["weight"]) * weight} if weighted else {})
+
+    kept = [at for at, (_, weight) in enumerate(found) if weight]
+    turned = sum(found[at][0] < 0.5 for at in kept)
+    counts = OrderingCounts(len(kept) - turned, turned, len(rows) - len(kept), sum(found[at][1] < 1 for at in kept))
+    return rows.map(ordered, with_indices=True).select(kept), counts
 
 
 def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
-    """Rows with one answer each, for SFT: the more helpful or the safer answer of each pair.
+    """Rows with one answer each, for SFT: the better answer of each pair by ``order``.
 
-    The safer answer is the source's own choice if it has one (PKU-SafeRLHF's ``safer_response_id``), otherwise the
-    one with the safe flag, and with equal flags the more helpful one.
+    The safer answer is the one with the safe flag (a probability of 1/2 or more), and with equal flags the more helpful
+    one. Only for "safer", the source's own choice comes first if it has one (PKU-SafeRLHF's ``safer_response_id``).
     """
     if "chosen" not in rows.column_names:
         return rows
     kept = ("prompt", "row", *OPTIONAL_COLUMNS)
     return rows.map(
-        lambda row: _single(row, take_rejected=order != "helpful" and _rejected_is_safer(row)),
+        lambda row: _single(row, take_rejected=order != "helpful" and _rejected_is_safer(row, order)),
         remove_columns=[name for name in rows.column_names if name not in kept],
     )
 
@@ -68,6 +104,8 @@ def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
     """The pair with its answers swapped; ``chosen_is_better`` belongs to the old order."""
     safer, by = row.get("chosen_is_safer"), row.get("labelled_by")
     names = {"labelled_by": {**by, "chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
+    if "chosen_reward" in row:
+        names |= {"chosen_reward": row["rejected_reward"], "rejected_reward": row["chosen_reward"]}
     return row | {
         "chosen": row["rejected"],
         "rejected": row["chosen"],
@@ -79,23 +117,28 @@ def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
     }
 
 
-def _is_safe(row: dict[str, Any]) -> tuple[bool, bool]:
+def _flags(row: dict[str, Any]) -> tuple[float, float]:
     flags = row["chosen_is_safe"], row["rejected_is_safe"]
     if None in flags:
         raise BfpoError(f"row {row['row']} can't be ordered by safety: the safety of an answer is unknown")
-    return flags[0] >= 0.5, flags[1] >= 0.5
+    return flags
 
 
-def _decided(row: dict[str, Any], turn: bool) -> dict[str, Any]:
-    row = swapped(row, 0.0) if turn else row
-    return row | {"chosen_is_better": 1.0, "chosen_is_safer": 1.0}
+def _probabilities(row: dict[str, Any], order: str) -> tuple[float, float]:
+    flags = _flags(row)
+    if not all(0 <= flag <= 1 for flag in flags):
+        raise BfpoError(
+            f"row {row['row']} can't be ordered as {order!r}: this order multiplies the two flags, and one is outside "
+            "[0, 1]; use verdicts or probabilities"
+        )
+    return flags
 
 
-def _rejected_is_safer(row: dict[str, Any]) -> bool:
-    if row["chosen_is_safer"] is not None:
+def _rejected_is_safer(row: dict[str, Any], order: Order) -> bool:
+    if order == "safer" and row["chosen_is_safer"] is not None:
         return row["chosen_is_safer"] < 0.5
-    chosen, rejected = _is_safe(row)
-    return rejected and not chosen
+    chosen, rejected = _flags(row)
+    return rejected >= 0.5 > chosen
 
 
 def _single(row: dict[str, Any], take_rejected: bool) -> dict[str, Any]:

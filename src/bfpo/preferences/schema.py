@@ -21,6 +21,8 @@ PAIR_COLUMNS = (
 GROUP_COLUMNS = ("prompt", "responses", "helpfulness", "is_safe", "category", "row")
 # Columns that rows have only if the source has them.
 OPTIONAL_COLUMNS = ("tools", "weight")
+# Rewards of the answers by another objective, which MODPO reads; by kind of rows, and only if the source has them.
+REWARD_COLUMNS = {"pairs": ("chosen_reward", "rejected_reward"), "groups": ("reward",)}
 
 _SHOWN = 20
 

@@ -10,7 +10,7 @@ from typing import Literal
 from bfpo.preferences import group_formats, pair_formats
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, PROMPT_COLUMNS
 from bfpo.preferences.reading import Row
-from bfpo.preferences.schema import OPTIONAL_COLUMNS, Problem
+from bfpo.preferences.schema import OPTIONAL_COLUMNS, REWARD_COLUMNS, Problem
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ class Shape:
         return self.required + self.optional
 
 
-_FLAGS = ("chosen_is_safe", "rejected_is_safe", "chosen_is_better", "chosen_is_safer", "category")
+_FLAGS = (
+    *("chosen_is_safe", "rejected_is_safe", "chosen_is_better", "chosen_is_safer", "category"),
+    *REWARD_COLUMNS["pairs"],
+)
 _PROMPT = (*PROMPT_COLUMNS, *CONTEXT_COLUMNS, *OPTIONAL_COLUMNS)
 
 # The first shape whose columns a source has is used.
@@ -94,7 +97,7 @@ SHAPES = (
         "groups",
         group_formats.k_answers,
         ("prompt", "responses"),
-        ("helpfulness", "is_safe", "category", *CONTEXT_COLUMNS, *OPTIONAL_COLUMNS),
+        ("helpfulness", "is_safe", "category", "reward", *CONTEXT_COLUMNS, *OPTIONAL_COLUMNS),
     ),
     Shape(
         "UltraFeedback",
@@ -125,8 +128,9 @@ _KTO = "answers marked one by one as good or bad are not read"
 # Columns that are never just ignored, with the reason.
 _MEANINGFUL = {
     **dict.fromkeys((*PROMPT_COLUMNS, *CONTEXT_COLUMNS, *OPTIONAL_COLUMNS, "context", "functions"), _IGNORED),
+    **dict.fromkeys((name for name in _FLAGS if name != "category"), _IGNORED),
     **dict.fromkeys(("completion", "rejected_response", "rejected_messages", "rejected_tools"), _IGNORED),
-    **dict.fromkeys(("chosen", "rejected", "helpfulness", "is_safe", *_FLAGS[:4], "chat_template_kwargs"), _IGNORED),
+    **dict.fromkeys(("chosen", "rejected", "helpfulness", "is_safe", "reward", "chat_template_kwargs"), _IGNORED),
     **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios", "rejected_images"), _ONLY_TEXT),
     **dict.fromkeys(("label", "kto_tag"), _KTO),
 }

@@ -10,7 +10,14 @@ from bfpo.errors import did_you_mean
 from bfpo.preferences.messages import CARRIED, is_read, message_fields
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank
 from bfpo.preferences.reading import Row, RowSource
-from bfpo.preferences.schema import GROUP_COLUMNS, OPTIONAL_COLUMNS, PAIR_COLUMNS, PreferenceDataError, Problem
+from bfpo.preferences.schema import (
+    GROUP_COLUMNS,
+    OPTIONAL_COLUMNS,
+    PAIR_COLUMNS,
+    REWARD_COLUMNS,
+    PreferenceDataError,
+    Problem,
+)
 from bfpo.preferences.shapes import Shape, detect
 
 if TYPE_CHECKING:
@@ -23,7 +30,7 @@ class SourceColumns:
 
     Attributes:
         shape: its shape.
-        optional: columns of `OPTIONAL_COLUMNS` that hold anything.
+        optional: columns of `OPTIONAL_COLUMNS` and `REWARD_COLUMNS` that hold anything.
         context: columns of `CONTEXT_COLUMNS` that hold anything.
         fields: fields of its messages besides role and content.
         lists_categories: whether a row has a list of categories.
@@ -58,6 +65,7 @@ class SourceColumns:
             "responses": [text],
             "helpfulness": [number],
             "is_safe": [number],
+            "reward": [number],
             "category": [string] if self.lists_categories else string,
             "row": Value("int64"),
             "tools": string,
@@ -117,7 +125,11 @@ def scan(source: RowSource, columns: Mapping[str, str], problems: list[Problem])
     ignored = [f"{column}.{field}" for column, field in fields if column in shape.columns and not is_read(field)]
     return SourceColumns(
         shape=shape,
-        optional=tuple(name for name in OPTIONAL_COLUMNS if (has_tools if name == "tools" else name in used)),
+        optional=tuple(
+            name
+            for name in (*OPTIONAL_COLUMNS, *REWARD_COLUMNS[shape.kind])
+            if (has_tools if name == "tools" else name in used and name in shape.columns)
+        ),
         context=tuple(name for name in CONTEXT_COLUMNS if name in used),
         fields=tuple(name for name in CARRIED if any(name == field for _, field in fields)),
         lists_categories=lists_categories,

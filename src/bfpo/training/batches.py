@@ -120,7 +120,16 @@ def group_labels(rows: Sequence[EncodedRow]) -> GroupLabels:
         b1=None if own is None else own[:, 0],
         alpha=None if own is None else own[:, 1],
         weight=_weights(rows),
+        reward=_rewards(rows),
     )
+
+
+def _rewards(rows: Sequence[EncodedRow]) -> Tensor | None:
+    """[N] reward of each answer, NaN in rows without one; None if no row has one."""
+    if not any(row.get("reward") for row in rows):
+        return None
+    values = [value for row in rows for value in row.get("reward") or [math.nan] * len(row["is_safe"])]
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def _weights(rows: Sequence[EncodedRow]) -> Tensor | None:

@@ -51,13 +51,14 @@ def pair_metrics(logps: GroupLogps, labels: GroupLabels, objective: Objective) -
     """Sums and weights of a batch's metrics, in float64, for `RunningMeans`.
 
     TRL's names: ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins``, ``rewards/accuracies``,
-    ``logps/chosen``, ``logps/rejected``; chosen is the first answer of each pair. For every safety cell (SU:
+    ``logps/chosen``, ``logps/rejected``; chosen is the first answer of each pair. ``level`` is the mean log-ratio to
+    the reference over a group's answers, in nats, which margins leave free. For every safety cell (SU:
     chosen safe, rejected unsafe; a flag below 1/2 is unsafe), ``cells/SU/...``: ``count``; ``gap``, the mean of
     sign(T) (T - beta h), which is |T| at the start, 0 at the target and negative beyond it (only objectives with a
     target); ``drift_chosen`` and ``drift_rejected``, the mean log-ratio to the reference in nats;
     ``sign_accuracy``, the share of pairs whose margin has the same sign as the target.
     """
-    logps = replace(logps, policy=logps.policy.cpu().double(), tokens=logps.tokens.cpu())
+    logps = replace(logps, policy=logps.policy.cpu().double(), tokens=logps.tokens.cpu(), group=logps.group.cpu())
     rewards = objective.rewards(logps)
     if rewards is None or not len(labels.first):
         return {}
@@ -73,7 +74,10 @@ def pair_metrics(logps: GroupLogps, labels: GroupLabels, objective: Objective) -
     }
     target = objective.target(labels)
     wanted = labels.first_is_better - 0.5 if target is None else target
-    drift = logps.log_ratios()
+    drift = None if logps.reference is None else logps.log_ratios()
+    if drift is not None:
+        levels = logps.levels()
+        metrics["level"] = (float(levels.sum()), float(len(levels)))
     safe_first, safe_second = labels.is_safe[labels.first], labels.is_safe[labels.second]
     known = ~(safe_first.isnan() | safe_second.isnan())
     for cell in CELLS:
@@ -83,8 +87,9 @@ def pair_metrics(logps: GroupLogps, labels: GroupLabels, objective: Objective) -
         metrics[f"cells/{cell}/count"] = (float(members.sum()), 0.0)
         if target is not None:
             metrics[f"cells/{cell}/gap"] = _mean(target.sign() * (target - margin), members)
-        metrics[f"cells/{cell}/drift_chosen"] = _mean(drift[labels.first], members)
-        metrics[f"cells/{cell}/drift_rejected"] = _mean(drift[labels.second], members)
+        if drift is not None:
+            metrics[f"cells/{cell}/drift_chosen"] = _mean(drift[labels.first], members)
+            metrics[f"cells/{cell}/drift_rejected"] = _mean(drift[labels.second], members)
         metrics[f"cells/{cell}/sign_accuracy"] = _mean((margin.sign() == wanted.sign()).to(margin), members)
     return metrics
 

@@ -17,6 +17,7 @@ from bfpo.config import Closed, parse_yaml, read_yaml, validated
 from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import FittedLabeling, load_labeling
 from bfpo.objectives.registry import option_types
+from bfpo.preferences.ordering import ORDERS, Order
 
 PathText = Annotated[str, AfterValidator(os.path.expanduser)]
 
@@ -42,8 +43,14 @@ class SourceRecipe(Closed):
     unknown_order: Literal["error", "drop"] | float | None = Field(
         None, description="treatment of rows that don't say which answer is more helpful: error, drop, or 0.5"
     )
-    prefer: Literal["helpful", "safer", "safer_then_helpful"] = Field(
-        "helpful", description="answer of a pair that counts as chosen (and that SFT trains on)"
+    prefer: Order = Field(
+        "helpful",
+        description="answer of a pair that counts as chosen (and that SFT trains on): "
+        + "; ".join(f"{name}: {meaning}" for name, meaning in ORDERS.items()),
+    )
+    group_by_prompt: bool = Field(
+        False,
+        description="train all pairs of a prompt as one group, which is faster; flags of equal answers are averaged",
     )
     fraction: float | None = Field(None, gt=0, le=1, description="seeded random share of the rows")
     limit: int | None = Field(None, ge=1, description="maximum number of seeded random rows")
@@ -244,6 +251,10 @@ def _contradiction(recipe: Recipe) -> str | None:
         return "every source is a buffer: at least one must have 'role: main'"
     if (recipe.stage == "sft") != (recipe.objective == "sft"):
         return f"stage {recipe.stage!r} doesn't go with loss_type {recipe.objective!r}"
+    if recipe.stage == "sft" and any(source.group_by_prompt for source in recipe.data):
+        return "'group_by_prompt' groups pairs, and the sft stage has none: remove it"
+    if recipe.eval_data and recipe.eval_data.group_by_prompt:
+        return "'eval_data' is evaluated pair by pair: remove its 'group_by_prompt'"
     if recipe.labeling and {"b1", "alpha"} & recipe.objective_options.keys():
         return "'labeling' sets b1 and alpha: leave them out, or leave out 'labeling'"
     if recipe.labeling and recipe.objective != "bfpo":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import datasets
@@ -12,6 +12,7 @@ import datasets
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.labeling.fitted import FittedLabeling
 from bfpo.preferences.blending import balanced, weighted
+from bfpo.preferences.grouping import group_by_prompt
 from bfpo.preferences.loading import count_cells, inspect_preferences
 from bfpo.preferences.ordering import order_by, preferred_answers
 from bfpo.preferences.overlap import find_overlap, load_prompts, prompt_text
@@ -113,6 +114,7 @@ def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Loade
     loaded = _weigh(recipe, loaded)
     for one in loaded:
         one.record["cells"] = count_cells(one.source.rows)
+    loaded = [_grouped(source, one) for source, one in zip(recipe.data, loaded, strict=True)]
     evaluation = {**(suites or {}), **{path: load_prompts(path) for path in recipe.evaluation_prompts}}
     for name in recipe.allow_overlap:
         # Without suites (when a recipe is only planned) their names are unknown.
@@ -124,6 +126,16 @@ def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Loade
     _check_overlap(recipe, loaded, evaluation)
     records = [one.record for one in loaded]
     return LoadedBlend(Blend([one.source for one in loaded]), records, _evaluation(resolved, loaded))
+
+
+def _grouped(recipe: SourceRecipe, loaded: LoadedSource) -> LoadedSource:
+    """The source with its pairs grouped by prompt, if the recipe wants that."""
+    if not recipe.group_by_prompt:
+        return loaded
+    rows, counts = group_by_prompt(loaded.source.rows)
+    return replace(
+        loaded, source=replace(loaded.source, rows=rows), record=loaded.record | {"grouping": asdict(counts)}
+    )
 
 
 def _evaluation(resolved: ResolvedRecipe, loaded: Sequence[LoadedSource]) -> LoadedSource | None:

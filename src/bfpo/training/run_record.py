@@ -54,6 +54,18 @@ def config_record(resolved: ResolvedRecipe) -> dict[str, dict[str, Any]]:
     return {key: {"value": value, "origin": resolved.origins[key]} for key, value in values.items()}
 
 
+def _grouping(counts: Mapping[str, int] | None) -> dict[str, int]:
+    """What a line about a source says of its pairs that were grouped by prompt."""
+    if counts is None:
+        return {}
+    return {
+        "pairs grouped by prompt": counts["pairs"],
+        "answers in the largest group": counts["largest"],
+        "repeated answers merged": 2 * counts["pairs"] - counts["answers"],
+        "answers with averaged flags": counts["averaged"],
+    }
+
+
 def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines about a run's model, sources, their mix, and rows left out or changed."""
     mix, model = record["mix"], record["model"]
@@ -83,6 +95,7 @@ def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
                 f"prompts of {overlap['evaluation']}, allowed": overlap["same"] + overlap["similar"]
                 for overlap in source.get("overlap", ())
             },
+            **_grouping(source.get("grouping")),
             **{f"labeled as {name}": count for name, count in source.get("labeling", {}).items()},
         }
         cells = ", ".join(f"{cell} {count:,}" for cell, count in source["cells"].items())

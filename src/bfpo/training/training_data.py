@@ -196,6 +196,16 @@ def _check(counts: EncodingCounts, source: str, objective: Objective) -> None:
             "unknown here; add chosen_is_safe and rejected_is_safe, or load the source with unknown_safety=1.0 "
             "(all safe, like the paper's buffer) or 'drop'"
         )
+    if objective.reads_reward and counts.first_without_reward is not None:
+        raise BfpoError(
+            f"{source}, row {counts.first_without_reward}: the objective needs the reward of every answer by another "
+            "objective; add chosen_reward and rejected_reward (for K answers, reward)"
+        )
+    if objective.needs_probabilities and counts.first_beyond_probabilities is not None:
+        raise BfpoError(
+            f"{source}, row {counts.first_beyond_probabilities}: the objective multiplies flags with each other, and a "
+            "flag or order is outside [0, 1] here; use verdicts, or unsafe_pairs 'keep' for BFPO"
+        )
 
 
 def _check_vocabulary(rows: datasets.Dataset, source: str, tokenizer: Any, size: int) -> None:

@@ -1,0 +1,91 @@
+"""Speed of training on pairs and on the same pairs grouped by prompt: one epoch of the microworld's safety set."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import datasets
+
+from bfpo import BFPOConfig, BFPOTrainer
+from bfpo.files import write_text
+from bfpo.microworld.data import safety_set
+from bfpo.models import MICROWORLD, load_model, load_tokenizer
+from bfpo.preferences.grouping import group_by_prompt
+from bfpo.preferences.loading import convert
+from bfpo.preferences.reading import dataset_source
+from bfpo.quickstart import Scale
+from bfpo.quiet import quiet_libraries
+from bfpo.training.training_data import Blend, TrainingSource
+
+ROUNDS = 3
+INTRODUCTION = f"""# Pairs grouped by prompt
+
+Made by `python benchmarks/grouping.py`: one epoch of {Scale.safety:,} pairs of the microworld's safety set, in steps of about
+64 pairs; CPU seconds of one process, medians of {ROUNDS} rounds. The mean loss is exactly the same
+(`tests/preferences/test_grouping.py`).
+"""
+COLUMNS = ("data", "pairs per prompt", "answers", "grouped", "largest group", "seconds", "grouped", "ratio")
+END = """
+The ratio is the median over the rounds, with the smallest and largest. The microworld's own safety set hardly repeats a
+prompt, so grouping gains nothing there. The other row has as many pairs, of fewer prompts.
+"""
+
+
+def pairs_of(prompts: int | None) -> datasets.Dataset:
+    """Pairs of the safety set, or as many of the prompts that come first in a larger set."""
+    if prompts is None:
+        made = list(safety_set(Scale.safety, 0))
+    else:
+        large = list(safety_set(40 * Scale.safety, 0))
+        common = {prompt for prompt, _ in Counter(row["prompt"] for row in large).most_common(prompts)}
+        made = [row for row in large if row["prompt"] in common][: Scale.safety]
+    return convert(dataset_source("safety", datasets.Dataset.from_list(made)))[0]
+
+
+def epoch_seconds(rows: datasets.Dataset, pairs_per_row: float) -> float:
+    """CPU seconds of one epoch, in steps of about 64 pairs; the reference is scored before."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = BFPOConfig(
+            output_dir=folder, num_train_epochs=1, global_batch_size=max(1, round(64 / pairs_per_row)), max_length=128,
+            micro_batch_tokens=2048, save_strategy="no", logging_strategy="no", use_cpu=True, disable_tqdm=True,
+            report_to="none",
+        )  # fmt: skip
+        model, tokenizer = load_model(MICROWORLD), load_tokenizer(MICROWORLD)
+        trainer = BFPOTrainer(model, arguments, Blend([TrainingSource(rows)]), processing_class=tokenizer)
+        started = time.process_time()
+        trainer.train()
+        return time.process_time() - started
+
+
+def measured(name: str, prompts: int | None) -> str:
+    """A line of the table."""
+    rows = pairs_of(prompts)
+    grouped, counts = group_by_prompt(rows)
+    density = counts.pairs / counts.groups
+    rounds = [(epoch_seconds(rows, 1.0), epoch_seconds(grouped, density)) for _ in range(ROUNDS)]
+    pairs, groups = (statistics.median(side) for side in zip(*rounds, strict=True))
+    ratios = sorted(one / other for one, other in rounds)
+    cells = [
+        name, f"{density:.2f}", f"{2 * counts.pairs:,}", f"{counts.answers:,}", str(counts.largest), f"{pairs:.1f}",
+        f"{groups:.1f}", f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measure, print and write docs/results/grouping.md."""
+    quiet_libraries()
+    wanted = {"the safety set": None, "320 prompts": 320}
+    table = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    table += [measured(name, prompts) for name, prompts in wanted.items()]
+    text = "\n".join([INTRODUCTION, *table, END])
+    print(text)
+    write_text(Path(__file__).parents[1] / "docs" / "results" / "grouping.md", text)
+
+
+if __name__ == "__main__":
+    main()
