@@ -21,6 +21,8 @@ PAIR_COLUMNS = (
 GROUP_COLUMNS = ("prompt", "responses", "helpfulness", "is_safe", "category", "row")
 # Columns that rows have only if the source has them.
 OPTIONAL_COLUMNS = ("tools", "weight")
+# Columns with the harm of each answer, by kind of rows, which they have only if the source has it.
+HARM_COLUMNS = {"pairs": ("chosen_harm", "rejected_harm"), "groups": ("harm",)}
 
 _SHOWN = 20
 
