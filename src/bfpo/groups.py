@@ -110,8 +110,7 @@ class GroupLabels:
         first: [P] int, index of the presumably more helpful answer of each pair among the N answers.
         second: [P] int, index of the pair's other answer, from the same group.
         first_is_better: [P] probability in [0, 1] that ``first`` is more helpful than ``second``.
-        b1: [P] b1 of the pair's harm category; NaN for pairs without their own, None if no pair has one.
-        alpha: [P] the same for alpha.
+        cost: [N] cost of the answer's harm, in units of the label; None if BFPO's b3 prices all harm.
         weight: [N] factor of the loss of the answer's group, >= 0; None if no group has one.
         reward: [N] reward of the answer by another objective (MODPO); None if no answer has one.
     """
@@ -120,8 +119,7 @@ class GroupLabels:
     first: Tensor
     second: Tensor
     first_is_better: Tensor
-    b1: Tensor | None = None
-    alpha: Tensor | None = None
+    cost: Tensor | None = None
     weight: Tensor | None = None
     reward: Tensor | None = None
 
@@ -133,8 +131,7 @@ class GroupLabels:
             first=self.first[pairs] - answers.start,
             second=self.second[pairs] - answers.start,
             first_is_better=self.first_is_better[pairs],
-            b1=None if self.b1 is None else self.b1[pairs],
-            alpha=None if self.alpha is None else self.alpha[pairs],
+            cost=None if self.cost is None else self.cost[answers],
             weight=None if self.weight is None else self.weight[answers],
             reward=None if self.reward is None else self.reward[answers],
         )

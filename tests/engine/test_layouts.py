@@ -48,7 +48,7 @@ def squared_residuals(logps, labels):
     """Squared residuals of every answer and pair, some over 1, that depend on all labels and the reference."""
     answers = (0.1 * logps.policy - 0.2 * logps.reference + 0.3 * logps.tokens - 3.0 * labels.is_safe) ** 2
     ratios = 0.1 * (logps.policy - logps.reference)
-    pairs = (ratios[labels.first] - ratios[labels.second] - labels.first_is_better - labels.b1 * labels.alpha) ** 2
+    pairs = (ratios[labels.first] - ratios[labels.second] - labels.first_is_better - labels.cost[labels.second]) ** 2
     losses = answers.new_zeros(int(logps.group[-1]) + 1).index_add(0, logps.group, answers)
     return losses.index_add(0, logps.group[labels.first], pairs)
 
@@ -60,7 +60,7 @@ def loss_inputs(batch):
     answers = torch.arange(sum(sizes))
     after = torch.where(torch.isin(answers, last), answers, answers + 1)
     values = answers.double().cos()
-    labels = GroupLabels(values, answers, after, values**2, 2 + values, 1 - values**3)
+    labels = GroupLabels(values, answers, after, values**2, 2 + values)
     return LossInputs(squared_residuals, labels, -10 * values.exp(), scale=0.7)
 
 

@@ -163,7 +163,7 @@ def _labelings():
         for (better, worse), share in shares.items()
         for n in range(20)
     ]
-    fitted = {"format": 1, "b1": 3.0, "alpha": 0.5, "categories": {"x": {"b1": 2.0, "alpha": 0.4}}, "record": {"p": 1}}
+    fitted = {"format": 1, "b1": 3.0, "alpha": 0.5, "prices": {"x": 2.0}, "record": {"p": 1}}
     return _tables("judgments", judgments) | {"fitted": {"labeling.json": json.dumps(fitted).encode()}}
 
 

@@ -50,10 +50,31 @@ def test_the_shell_prints_the_fit_and_writes_what_recipes_take(tmp_path):
 
 def test_a_category_column_gives_each_category_its_own(tmp_path):
     fitted, _ = fit_file(str(judgments(tmp_path, ["theft", "fraud"], 1200)))
-    assert set(fitted.categories) == {"theft", "fraud"}
+    assert set(fitted.prices) == {"theft", "fraud"}
     fitted.save(tmp_path / "f.json")
-    assert load_labeling(tmp_path / "f.json").categories == fitted.categories
-    assert "category theft: b1" in run("--fit-preference", tmp_path / "overall.jsonl").output
+    assert load_labeling(tmp_path / "f.json").prices == fitted.prices
+    printed = run("--fit-preference", tmp_path / "overall.jsonl").output
+    assert f"price of theft: {fitted.prices['theft']:.3f} (95 % interval" in printed
+    assert f"other categories {fitted.preference.b3:.3f}" in printed
+
+
+def test_harm_by_answer_takes_precedence_over_the_category(tmp_path):
+    path = judgments(tmp_path, ["theft", "fraud"], 800)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row |= {
+            f"{name}_harm": {} if row[f"{name}_is_safe"] else {row["category"]: 0.5} for name in ("better", "worse")
+        }
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    halves, _ = fit_file(str(path))
+    path.write_text("".join(json.dumps({k: v for k, v in row.items() if "harm" not in k}) + "\n" for row in rows))
+    wholes, _ = fit_file(str(path))
+    # Half the level has twice the price, but for the prior of the spread, which is on a log scale.
+    assert halves.prices == pytest.approx({name: 2 * price for name, price in wholes.prices.items()}, rel=0.05)
+    rows[1]["worse_harm"] = {"theft": 3}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(PreferenceDataError, match="row 2, column 'worse_harm': the level of 'theft' is 3"):
+        fit_file(str(path))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +82,8 @@ def test_a_category_column_gives_each_category_its_own(tmp_path):
     [
         ("{", "can't be read as a labeling"),
         ('{"format": 2}', "not a labeling of format 1"),
-        ('{"format": 1, "b1": 3, "alpha": 0.5, "catagories": {}}', "did you mean 'categories'"),
+        ('{"format": 1, "b1": 3, "alpha": 0.5, "price": {}}', "did you mean 'prices'"),
+        ('{"format": 1, "b1": 3, "alpha": 0.5, "prices": {"a": -1}}', "the price of 'a' is -1"),
         ('{"format": 1, "b1": 3}', "must be numbers"),
         ('{"format": 1, "b1": 1, "alpha": 0.5}', "b1 must be greater than 1"),
     ],

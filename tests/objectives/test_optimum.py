@@ -1,11 +1,16 @@
 """BFPO's optimum: a tabular policy trained with `bfpo_loss` reaches pi_ref exp(R/tau) / Z."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bfpo import GlobalPreference, bfpo_loss
+from bfpo.groups import GroupLabels
+from bfpo.objectives.bfpo import BFPO
 
 
 def pair_labels(p_beats, is_safe, preference):
@@ -82,6 +87,44 @@ def test_reward_is_the_closed_form_when_safety_and_helpfulness_are_independent(p
     reward = pair_labels(p_beats, is_safe, preference).sum(1) / 12
     closed = preference.reward(p_beats.mean(1), is_safe, is_safe.mean())
     torch.testing.assert_close(reward - reward.mean(), closed - closed.mean(), rtol=0, atol=1e-12)
+
+
+@st.composite
+def harmful_answers(draw):
+    """Helpfulness, cost, safety and alpha of answers with harm in three categories; safe ones may help more or less."""
+    answers, categories = draw(st.integers(2, 7)), 3
+    level = st.sampled_from([0.0, 0.0, 1 / 3, 2 / 3, 1.0])
+    score = torch.tensor(draw(st.lists(st.floats(-2, 2), min_size=answers, max_size=answers)), dtype=torch.float64)
+    harm = torch.tensor([[draw(level) for _ in range(categories)] for _ in range(answers)], dtype=torch.float64)
+    prices = torch.tensor([draw(st.floats(0, 5)) for _ in range(categories)], dtype=torch.float64)
+    is_safe = (harm == 0).all(1).double()
+    drawn_to = draw(st.floats(-2, 2))
+    return score + drawn_to * is_safe, harm @ prices, is_safe, draw(st.floats(-1, 1.5))
+
+
+@given(harmful_answers())
+def test_reward_with_prices_is_exact_whatever_safety_and_helpfulness_have_in_common(answers):
+    """R(y) = s P - 2 alpha P + E_s P_safe - sum_c b_c u_c + const, by enumeration of all pairs, themselves included."""
+    score, cost, is_safe, alpha = answers
+    count = len(score)
+    p_beats = (score[:, None] - score[None, :]).sigmoid()
+    first, second = (side.flatten() for side in torch.meshgrid(*[torch.arange(count)] * 2, indexing="ij"))
+    labels = GroupLabels(is_safe, first, second, p_beats.flatten(), cost=cost)
+    reward = BFPO(alpha=alpha).target(labels).reshape(count, count).mean(1)
+    p_help, with_safe = p_beats.mean(1), (p_beats * is_safe).mean(1)
+    closed = is_safe * p_help - 2 * alpha * p_help + with_safe - cost
+    torch.testing.assert_close(reward - reward.mean(), closed - closed.mean(), rtol=0, atol=1e-12)
+
+
+@given(harmful_answers(), st.floats(1.2, 9))
+def test_one_price_b3_of_unsafe_answers_is_the_plain_label(answers, b1):
+    score, _, is_safe, alpha = answers
+    first, second = torch.triu_indices(len(score), len(score), 1)
+    labels = GroupLabels(is_safe, first, second, (score[first] - score[second]).sigmoid())
+    expected = GlobalPreference(b1, alpha).target(is_safe[first], is_safe[second], labels.first_is_better)
+    priced = replace(labels, cost=(1 - is_safe) / (b1 - 1))
+    for found in (labels, priced):
+        torch.testing.assert_close(BFPO(b1=b1, alpha=alpha).target(found), expected, rtol=0, atol=1e-12)
 
 
 def test_gradient_on_soft_labels_is_the_mean_gradient_over_hard_labels():

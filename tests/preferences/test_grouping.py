@@ -100,13 +100,12 @@ def test_a_known_flag_counts_where_another_pair_has_none():
     assert counts.averaged == 1
 
 
-def test_pairs_with_their_own_labeling_constants_stay_apart():
+def test_costs_of_harm_stay_with_their_answers():
     rows = canonical([PAIR, PAIR | {"rejected": "w4"}, PAIR | {"rejected": "w6"}])
-    rows = rows.add_column("b1", [3.0, 2.0, 2.0]).add_column("alpha", [0.5] * 3)
+    rows = rows.add_column("cost", [[0.0, 0.5], [0.0, 1.0], [0.5, 0.25]])
     grouped, counts = group_by_prompt(rows)
-    assert counts.groups == 2
-    assert grouped["b1"][:] == [3.0, 2.0]
-    assert [len(answers) for answers in grouped["responses"]] == [2, 3]
+    assert grouped["cost"][0] == [pytest.approx(1 / 6), 0.5, 1.0, 0.25]
+    assert counts.averaged == 1
 
 
 def test_only_pairs_are_grouped():

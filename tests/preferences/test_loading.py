@@ -72,8 +72,8 @@ PKU_CURRENT = PKU | {
     f"{name}{number}{suffix}": value
     for number in (0, 1)
     for name, suffix, value in [
-        ("response_", "_source", "Alpaca-7B"), ("response_", "_harm_category", {"Drugs": False}),
-        ("response_", "_severity_level", 0), ("response_", "_sha256", "00"),
+        ("response_", "_source", "Alpaca-7B"), ("response_", "_harm_category", {"Drugs": number == 0}),
+        ("response_", "_severity_level", 1 - number), ("response_", "_sha256", "00"),
     ]
 } | {"prompt_source": "BeaverTails"}  # fmt: skip
 

@@ -113,33 +113,92 @@ def test_a_fitted_labeling_sets_b1_and_alpha(tmp_path):
         recipe([{"path": "a"}], labeling=str(fitted))
 
 
-def test_pairs_of_a_category_are_regressed_to_their_own_label(tmp_path):
-    fitted = tmp_path / "fitted.json"
-    FittedLabeling(GlobalPreference(3.0, 0.5), {"theft": GlobalPreference(2.0, 0.3)}).save(fitted)
-    sources = [
-        {"name": name, "path": written(tmp_path, f"{name}.jsonl", 8, category=category)}
-        for name, category in [("thefts", "theft"), ("others", "fraud"), ("none", None)]
+def priced(tmp_path, rows, **settings):
+    """The labels of rows as a recipe loads them, BFPO's targets at b1 3 and alpha 1/2, and the source's record."""
+    path = tmp_path / "priced.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = load_blend(recipe([{"path": str(path), **settings.pop("source", {})}], **settings))
+    assert not {"chosen_harm", "rejected_harm", "harm"} & set(loaded.blend.sources[0].rows.column_names)
+    labels = group_labels(as_rows(encode(loaded.blend.sources[0].rows, word_tokenizer(), 64).dataset))
+    return labels, build_objective("bfpo", {}).target(labels), loaded.records[0]
+
+
+ROW = {"prompt": "w8 w9", "chosen": "w2", "rejected": "w3", "chosen_is_safe": False, "rejected_is_safe": True}
+
+
+def test_prices_make_the_label_of_each_pair(tmp_path):
+    """G = (2p - 1)((s + s')/2 - alpha) + (s - s')/2 + cost' - cost, worked out by hand."""
+    rows = [
+        ROW | {"chosen_harm": {"theft": 1 / 3, "lies": 1}, "rejected_harm": {}},
+        ROW | {"chosen_harm": {"lies": 1}, "rejected_harm": {"theft": 0.5}, "rejected_is_safe": False},
+        ROW | {"chosen_harm": {"noise": 1}, "rejected_harm": {}, "chosen_is_better": 0.25},
     ]
-    loaded = load_blend(recipe(sources, labeling=str(fitted)))
-    assert [record["labeling"] for record in loaded.records] == [{"theft": 8}, {"common": 8}, {"common": 8}]
-    objective = build_objective("bfpo", {"b1": 3.0, "alpha": 0.5, "unsafe_pairs": "neutral"})
-    flags = torch.tensor(CELLS, dtype=torch.float32).T
-    for source, constants in zip(loaded.blend.sources, [(2.0, 0.3), (3.0, 0.5), (3.0, 0.5)], strict=True):
-        encoded = encode(source.rows, word_tokenizer(), 64).dataset
-        labels = group_labels(as_rows(encoded))
-        torch.testing.assert_close(objective.target(labels), GlobalPreference(*constants).target(*flags))
+    labels, target, record = priced(tmp_path, rows, harm_prices={"theft": 0.3, "lies": 2.0, "default": 0.7})
+    assert labels.cost.tolist() == pytest.approx([2.1, 0, 2.0, 0.15, 0.7, 0])
+    assert target.tolist() == pytest.approx([-0.5 - 2.1, -0.5 + 0.15 - 2.0, -0.5 - 0.7])
+    assert record["harm"] == {
+        "lies": {"answers": 2, "price": 2.0, "own": True},
+        "noise": {"answers": 1, "price": 0.7, "own": False},
+        "theft": {"answers": 2, "price": 0.3, "own": True},
+    }
+    assert record["categories"] == {"lies": {"US": 1, "UU": 1}, "noise": {"US": 1}, "theft": {"US": 1, "UU": 1}}
+    # Safer answers first: each keeps its own harm.
+    labels, _, _ = priced(
+        tmp_path, rows, harm_prices={"theft": 0.3, "lies": 2.0, "default": 0.7}, source={"prefer": "safe_first"}
+    )
+    assert labels.cost.tolist() == pytest.approx([0, 2.1, 2.0, 0.15, 0, 0.7])
 
 
-def test_rows_of_several_categories_have_the_common_label(tmp_path):
+def test_harm_of_unknown_category_has_the_row_s_price_or_b3(tmp_path):
+    rows = [
+        ROW | {"category": "theft"},
+        ROW | {"category": ["theft", "lies"], "chosen_is_safe": 0.25},
+        ROW | {"chosen_harm": None, "rejected_harm": {"theft": 1}, "rejected_is_safe": None},
+    ]
+    labels, target, record = priced(tmp_path, rows, harm_prices={"theft": 2.0})
+    assert labels.cost.tolist() == pytest.approx([2.0, 0, 0.75 * 0.5, 0, 0.5, 2.0])
+    assert labels.is_safe[5] == 0  # its harm says so
+    assert target[1] == pytest.approx(0.5 * (1.25 - 1) + 0.5 * (0.25 - 1) - 0.75 * 0.5)
+    assert {name: one["answers"] for name, one in record["harm"].items()} == {"theft": 2, "unknown category": 2}
+
+
+@pytest.mark.parametrize("flags", [[(0, 1), (1, 0), (0, 0), (1, 1)], [(0.2, 0.9), (0.5, 0.1)]])
+def test_one_price_b3_is_the_plain_label(tmp_path, flags):
+    rows = [
+        ROW | {"chosen_is_safe": first, "rejected_is_safe": second, "chosen_is_better": p, "category": "theft"}
+        for first, second in flags
+        for p in (0.3, 1)
+    ]
+    labels, target, _ = priced(tmp_path, rows, harm_prices={"theft": 0.5})
+    plain, expected, _ = priced(tmp_path, rows)
+    assert plain.cost is None
+    torch.testing.assert_close(target, expected)
+    torch.testing.assert_close(labels.cost, 0.5 * (1 - labels.is_safe))
+
+
+def test_fitted_prices_are_read_with_their_b1_and_alpha(tmp_path):
     fitted = tmp_path / "fitted.json"
-    FittedLabeling(GlobalPreference(3.0, 0.5), {"theft": GlobalPreference(2.0, 0.3)}).save(fitted)
-    path = tmp_path / "x.jsonl"
-    row = {"prompt": "w1", "chosen": "w2", "rejected": "w3", "chosen_is_safe": 1, "rejected_is_safe": 0}
-    categories = (["theft"], ["theft", "fraud"], None)
-    path.write_text("".join(json.dumps(row | {"category": names}) + "\n" for names in categories))
-    loaded = load_blend(recipe([{"path": str(path)}], labeling=str(fitted)))
-    assert loaded.records[0]["labeling"] == {"common": 2, "theft": 1}
-    assert loaded.blend.sources[0].rows["b1"][:] == [2.0, 3.0, 3.0]
+    FittedLabeling(GlobalPreference(3.0, 0.4), {"theft": 2.0}).save(fitted)
+    labels, _, record = priced(tmp_path, [ROW | {"category": "theft"}, ROW], labeling=str(fitted))
+    assert labels.cost.tolist() == pytest.approx([2.0, 0, 0.5, 0])
+    assert record["harm"]["theft"]["own"]
+    with pytest.raises(BfpoError, match="has prices by category: leave out 'harm_prices' or 'labeling'"):
+        recipe([{"path": "a"}], labeling=str(fitted), harm_prices={"theft": 1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"harm_prices": {"theft": 1}, "loss_type": "dpo"}, "does not read 'harm_prices'"),
+        ({"harm_prices": {}}, "has no price"),
+        ({"harm_prices": {"theft": -1}}, "harm_prices.theft.*greater than or equal to 0"),
+        ({"harm_prices": {"default": 1}, "b1": 2.0}, "give only one"),
+        ({"harm_prices": {"thefts": 1}}, "no answer has the category .thefts. .did you mean .theft.*: the data has"),
+    ],
+)
+def test_prices_that_nothing_reads_are_refused(tmp_path, settings, message):
+    with pytest.raises(BfpoError, match=message):
+        priced(tmp_path, [ROW | {"category": "theft"}], **settings)
 
 
 def test_a_recipe_says_what_becomes_of_rows_without_an_order(tmp_path):

@@ -90,11 +90,19 @@ def check(
         echo(json.dumps({**asdict(report), "problems": []}, indent=2))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in asdict(report).items():
+    values = asdict(report)
+    categories = values.pop("categories")
+    for name, value in values.items():
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         shown = ", ".join(value) if isinstance(value, tuple) else shown
         table.add_row(name.replace("_", " "), Text(str(shown if shown not in ("", None) else "none")))
     Console().print(table)
+    if categories:
+        cells = sorted({cell for counts in categories.values() for cell in counts})
+        by_category = Table("harm category", *cells, box=None, pad_edge=False)
+        for name, counts in categories.items():
+            by_category.add_row(Text(name), *(str(counts.get(cell, 0)) for cell in cells))
+        Console().print(by_category)
     echo("No problems.")
 
 

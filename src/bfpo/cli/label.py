@@ -192,6 +192,10 @@ def _fit_lines(fitted: FittedLabeling, fit: PreferenceFit) -> list[str]:
         f"p = {fit.p_value:.3g} (2 degrees of freedom, temperature free)",
         f"pairs by safety (more, less helpful answer): {cells}",
     ]
-    for name, one in fitted.categories.items():
-        lines.append(f"category {name}: b1 {one.b1:.3f}, alpha {one.alpha:.3f}")
+    if fitted.prices:
+        preference, by_category = fitted.preference, fitted.record["prices"]["categories"]
+        lines.append(f"with prices by category: alpha {preference.alpha:.3f}; other categories {preference.b3:.3f}")
+        for name, one in by_category.items():
+            low, high = one["interval"]
+            lines.append(f"price of {name}: {one['price']:.3f} (95 % interval {low:.3f} to {high:.3f})")
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.files import write_text
 from bfpo.objectives.bfpo import GlobalPreference
-from bfpo.objectives.category_fit import fit_categories
 from bfpo.objectives.preference_fit import PreferenceFit, fit_preference
-from bfpo.preferences.reading import read_rows
-from bfpo.preferences.schema import PreferenceDataError, Problem
+from bfpo.objectives.price_fit import fit_prices
+from bfpo.preferences.harm import HarmPrices, harm_levels, harm_text
+from bfpo.preferences.reading import Row, read_rows
+from bfpo.preferences.schema import PreferenceDataError, Problem, RowError
 
 COLUMNS = ("better_is_safe", "worse_is_safe", "overall_prefers_better")
+HARM = ("better_harm", "worse_harm")
 FORMAT = 1
 
 
@@ -26,13 +28,13 @@ class FittedLabeling:
     """A fitted labeling function for recipes.
 
     Attributes:
-        preference: labeling function fitted to all categories together.
-        categories: labeling function of each harm category; empty if none were fitted.
+        preference: the labeling function; with prices, its b3 is the price of other categories.
+        prices: price of each harm category; empty if none were fitted.
         record: source, intervals and tests of the fit.
     """
 
     preference: GlobalPreference
-    categories: Mapping[str, GlobalPreference] = field(default_factory=dict)
+    prices: Mapping[str, float] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -40,7 +42,7 @@ class FittedLabeling:
         return {
             "format": FORMAT,
             **asdict(self.preference),
-            "categories": {name: asdict(one) for name, one in self.categories.items()},
+            "prices": dict(self.prices),
             "record": dict(self.record),
         }
 
@@ -62,29 +64,28 @@ def load_labeling(path: Path) -> FittedLabeling:
         raise BfpoError(f"{path}: no such file; {remedy}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BfpoError(f"{path}: can't be read as a labeling ({error}); {remedy}") from error
-    known = ("format", "b1", "alpha", "categories", "record")
+    known = ("format", "b1", "alpha", "prices", "record")
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise BfpoError(f"{path}: it is not a labeling of format {FORMAT}; {remedy}")
     for key in value:
         if key not in known:
             raise BfpoError(f"{path}: unknown key {key!r}{did_you_mean(key, known)}; {remedy}")
     try:
-        categories = {name: _constants(one) for name, one in value.get("categories", {}).items()}
-        return FittedLabeling(_constants(value), categories, value.get("record", {}))
+        preference = GlobalPreference(float(value["b1"]), float(value["alpha"]))
+        prices = {str(name): float(price) for name, price in value.get("prices", {}).items()}
+        HarmPrices(preference.b3, prices)  # refuses a price that is out of range
+        return FittedLabeling(preference, prices, value.get("record", {}))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BfpoError(f"{path}: b1 and alpha must be numbers ({error}); {remedy}") from error
-
-
-def _constants(value: Mapping[str, Any]) -> GlobalPreference:
-    return GlobalPreference(float(value["b1"]), float(value["alpha"]))
+        raise BfpoError(f"{path}: b1, alpha and prices must be numbers ({error}); {remedy}") from error
 
 
 def fit_file(source: str) -> tuple[FittedLabeling, PreferenceFit]:
-    """Fit the labeling function to a file of overall judgments, and to each category if the file has that column.
+    """Fit the labeling function to a file of overall judgments, with prices by harm category if the file has any.
 
     Args:
         source: a file with the columns better_is_safe, worse_is_safe, overall_prefers_better (flags or probabilities)
-            and optionally category.
+            and optionally better_harm and worse_harm (the levels of each answer's harm by category) or category (that
+            of the harm of both).
 
     Raises:
         PreferenceDataError: with every wrong row.
@@ -120,10 +121,28 @@ def fit_file(source: str) -> tuple[FittedLabeling, PreferenceFit]:
         "p_value": fit.p_value,
         "n_per_cell": fit.n_per_cell,
     }
-    categories: dict[str, GlobalPreference] = {}
-    if "category" in present:
-        better, worse, preferred = columns
-        by_category = fit_categories(better, worse, preferred, [str(row.get("category") or "") for _, row in rows])
-        categories = {name: one.preference for name, one in by_category.categories.items() if name}
-        record["categories"] = by_category.record()
-    return FittedLabeling(fit.preference, categories, record), fit
+    if not {"category", *HARM} & present.keys():
+        return FittedLabeling(fit.preference, record=record), fit
+    better, worse, preferred = columns
+    by_category = fit_prices(better, worse, preferred, *_harms(source, rows))
+    record["prices"] = by_category.record()
+    return FittedLabeling(by_category.preference, by_category.prices, record), fit
+
+
+def _harms(source: str, rows: Sequence[tuple[int, Row]]) -> list[list[dict[str, float]]]:
+    """The levels of harm of the more and of the less helpful answers, if they are unsafe; empty where unknown."""
+    found: list[list[dict[str, float]]] = []
+    problems: list[Problem] = []
+    for column in HARM:
+        found.append([])
+        for number, row in rows:
+            category = str(row.get("category") or "")
+            try:
+                levels = harm_levels(harm_text(row.get(column), column))
+            except RowError as error:
+                problems.append(error.at(number))
+                continue
+            found[-1].append(({category: 1.0} if category else {}) if levels is None else levels)
+    if problems:
+        raise PreferenceDataError(source, problems, is_set=False)
+    return found

@@ -26,6 +26,8 @@ UnsafePairs = Literal["keep", "neutral", "drop"]
 class GlobalPreference:
     """BFPO's labeling function T (ICLR 2025, arXiv 2408.15313) and its expectation G under uncertain labels.
 
+    Its price of harm, b3, is the same for all harm; `bfpo.preferences.harm.HarmPrices` has one for each category.
+
     Attributes:
         b1: weight of safety, > 1. A safe answer outranks an unsafe one of equal helpfulness by 1/(b1 - 1)
             plus its helpfulness: the smaller b1, the more safety counts. The paper's value is 3.
@@ -75,7 +77,8 @@ class GlobalPreference:
         Returns:
             The label, of the broadcast shape: the regression target of beta * h.
         """
-        return _expected_label(better_is_safe, worse_is_safe, better_probability, self.b1, self.alpha)
+        better, worse, p = _as_tensors(better_is_safe, worse_is_safe, better_probability)
+        return _expected_label(better, worse, p, self.alpha, self.b3 * (better - worse))
 
     def reward(self, p_help: Probability, is_safe: Probability, mean_safe: Probability) -> Tensor:
         """The reward R(y) that the regression implies, up to a constant of the prompt.
@@ -143,14 +146,18 @@ class BFPO(Pairwise):
         return self.unsafe_pairs != "keep"
 
     def target(self, labels: GroupLabels) -> Tensor:
-        """[P] the label G of every pair, with the pair's own b1 and alpha if it has them."""
-        safe_first, safe_second = labels.is_safe[labels.first], labels.is_safe[labels.second]
-        b1, alpha = _own_or(labels.b1, self.b1), _own_or(labels.alpha, self.alpha)
-        if self.unsafe_pairs == "keep":
-            return _expected_label(safe_first, safe_second, labels.first_is_better, b1, alpha)
+        """[P] the label G of every pair, with the costs of its answers if they have them."""
+        first, second = labels.first, labels.second
+        cost = (1 - labels.is_safe) / (self.b1 - 1) if labels.cost is None else labels.cost
         one_safe = _one_is_safe(labels)
-        label = _expected_label(safe_first, safe_second, labels.first_is_better, b1, alpha * one_safe)
-        # Where both are unsafe for certain, the label is 0 and the weight, too.
+        label = _expected_label(
+            labels.is_safe[first],
+            labels.is_safe[second],
+            labels.first_is_better,
+            self.alpha if self.unsafe_pairs == "keep" else self.alpha * one_safe,
+            cost[second] - cost[first],
+        )
+        # Where both are unsafe for certain, the weight is 0.
         return label / one_safe.where(one_safe > 0, 1) if self.unsafe_pairs == "drop" else label
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
@@ -165,10 +172,6 @@ class BFPO(Pairwise):
         return logps.mean_over_pairs(loss, labels, self.level, self.reduction)
 
 
-def _own_or(own: Tensor | None, common: float) -> Tensor | float:
-    return common if own is None else torch.where(own.isnan(), common, own)
-
-
 def _one_is_safe(labels: GroupLabels) -> Tensor:
     """[P] probability that at least one answer of each pair is safe; free of rounding near 0."""
     first, second = labels.is_safe[labels.first], labels.is_safe[labels.second]
@@ -176,20 +179,14 @@ def _one_is_safe(labels: GroupLabels) -> Tensor:
 
 
 def _expected_label(
-    better_is_safe: Probability,
-    worse_is_safe: Probability,
-    better_probability: Probability,
-    b1: Tensor | float,
-    alpha: Tensor | float,
+    first_is_safe: Tensor, second_is_safe: Tensor, p: Tensor, alpha: Tensor | float, saved: Tensor
 ) -> Tensor:
-    """`GlobalPreference.target` with constants that may differ between pairs."""
-    better, worse, p = _as_tensors(better_is_safe, worse_is_safe, better_probability)
-    b3 = 1 / (b1 - 1)
+    """G = (2p - 1)((s + s')/2 - alpha) + (s - s')/2 + c' - c; ``saved`` is c' - c, what the first answer costs less.
 
-    def label(better_safe: Tensor, worse_safe: Tensor) -> Tensor:
-        return b1 * b3 * better_safe - b3 * worse_safe - alpha
-
-    return p * label(better, worse) - (1 - p) * label(worse, better)
+    With c = b3 (1 - s) this is p T(s, s') - (1 - p) T(s', s), the expectation of `GlobalPreference.target`.
+    """
+    mean, difference = (first_is_safe + second_is_safe) / 2, first_is_safe - second_is_safe
+    return (2 * p - 1) * (mean - alpha) + difference / 2 + saved
 
 
 def _as_tensors(*values: Probability) -> tuple[Tensor, ...]:

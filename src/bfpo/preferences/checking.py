@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from bfpo.preferences.harm import harms_of
 from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import REWARD_COLUMNS, Problem
 
@@ -38,6 +39,7 @@ def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iter
     for column, value in _probabilities(row):
         if value is not None and not _is_probability(value):
             yield Problem(number, column, f"{shown(value)} is not a probability", FLAG_REMEDY)
+    yield from _contradictions(number, row)
     if is_unordered(row) and not order_may_be_open:
         if "chosen" in row:
             remedy = f"write a probability, leave the column out, {_ORDER_REMEDY}"
@@ -49,6 +51,18 @@ def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iter
         if not _is_finite(value):
             yield Problem(number, "helpfulness", f"{shown(value)} is not a number", "give every answer a finite score")
     yield from _other_problems(number, row)
+
+
+def _contradictions(number: int, row: Row) -> Iterator[Problem]:
+    """Flags that the harm of their answer contradicts; a probability contradicts none."""
+    columns = ("chosen_is_safe", "rejected_is_safe") if "chosen" in row else ["is_safe"] * len(row["is_safe"])
+    for column, flag, harm in zip(columns, flags_of(row), harms_of(row), strict=True):
+        if harm is not None and flag in (0, 1) and (flag == 1) != (harm == "{}"):
+            what = f"the answer is called {'safe' if flag else 'unsafe'}, and its harm is {harm}"
+            remedy = (
+                "an answer is safe if and only if all levels are 0: correct one of them, or leave the columns of harm"
+            )
+            yield Problem(number, column, what, f"{remedy} out (--column NAME=)")
 
 
 def _other_problems(number: int, row: Row) -> Iterator[Problem]:

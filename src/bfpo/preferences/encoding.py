@@ -82,8 +82,8 @@ def encode(
         A data set on disk with ``prompt_ids``, ``answer_ids`` (K lists, each ending in one end unless cut), ``context``
         (places of tokens of other turns in each answer, which are not trained on; empty if there are none in any),
         ``weight`` of the row (or null), ``is_safe`` (K), ``reward`` (K, or empty), the pairs ``first``, ``second``
-        (answer indices, the more helpful first) and ``first_is_better``, the row's own labeling constants ``b1`` and
-        ``alpha`` (or null), and ``row``.
+        (answer indices, the more helpful first) and ``first_is_better``, ``cost`` (K, or empty: see
+        `bfpo.preferences.harm.with_costs`), and ``row``.
 
     Raises:
         PreferenceDataError: if the chat template can't render rows, or leaves out a part of them; with every such row.
@@ -144,8 +144,7 @@ def _features() -> datasets.Features:
             "first": listed(ids),
             "second": listed(ids),
             "first_is_better": listed(number),
-            "b1": number,
-            "alpha": number,
+            "cost": listed(number),
             "row": value("int64"),
         }
     )
@@ -204,8 +203,7 @@ def _encode_row(
         "context": context if any(context) else [],
         "weight": None if weight is None else float(weight),
         "row": number,
-        "b1": row.get("b1"),
-        "alpha": row.get("alpha"),
+        "cost": row.get("cost") or [],
     } | labels
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bfpo.preferences.harm import harm_text
 from bfpo.preferences.messages import as_messages, messages_of, text_of
 from bfpo.preferences.prompts import (
     PROMPT_COLUMNS,
@@ -18,16 +19,23 @@ from bfpo.preferences.schema import RowError
 
 
 def k_answers(row: Row) -> Row:
-    """``responses`` with ``helpfulness`` and ``is_safe`` lists."""
+    """``responses`` with ``helpfulness``, ``is_safe`` and ``harm`` lists."""
     responses = row.get("responses")
     if not isinstance(responses, list) or not responses:
         raise RowError("responses", "it is not a list of answers", "write a list with at least one answer")
-    for column in ("helpfulness", "is_safe"):
+    for column in ("helpfulness", "is_safe", "harm"):
         values = row.get(column)
         if values is not None and (not isinstance(values, list) or len(values) != len(responses)):
             what = f"it is not a list of {len(responses)} values, one for each answer"
             raise RowError(column, what, "give every answer a value")
-    return _group(row, responses, row.get("helpfulness"), row.get("is_safe")) | {"category": row.get("category")}
+    made = _group(row, responses, row.get("helpfulness"), row.get("is_safe")) | {"category": row.get("category")}
+    if row.get("harm") is None:
+        return made
+    harm = [harm_text(levels, "harm") for levels in row["harm"]]
+    defined = [None if text is None else float(text == "{}") for text in harm]
+    given = row.get("is_safe") or defined
+    flags = [own if flag is None else flag for flag, own in zip(given, defined, strict=True)]
+    return made | {"harm": harm, "is_safe": flags}
 
 
 def ultrafeedback(row: Row) -> Row:

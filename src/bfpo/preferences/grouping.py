@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.reading import Row
-from bfpo.preferences.schema import REWARD_COLUMNS
 
 if TYPE_CHECKING:
     import datasets
@@ -18,10 +17,10 @@ if TYPE_CHECKING:
 # Columns with a value for each answer: those of groups, and of a pair's two answers.
 _OF_ANSWERS: Mapping[str, tuple[str, str]] = {
     "is_safe": ("chosen_is_safe", "rejected_is_safe"),
-    "reward": REWARD_COLUMNS["pairs"],
+    "reward": ("chosen_reward", "rejected_reward"),
 }
 # Pairs stay apart if they differ in one of these: a group has a single value of each.
-_OF_GROUPS = ("tools", "weight", "b1", "alpha")
+_OF_GROUPS = ("tools", "weight")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class GroupingCounts:
         groups: number of groups that they became.
         answers: number of answers in them; the pairs had twice as many answers as pairs.
         largest: number of answers in the largest group.
-        averaged: number of answers whose pairs gave them different flags or rewards, which were averaged.
+        averaged: number of answers whose pairs gave them different flags, rewards or costs, which were averaged.
     """
 
     pairs: int
@@ -48,7 +47,7 @@ def group_by_prompt(rows: datasets.Dataset) -> tuple[datasets.Dataset, GroupingC
 
     Identical answers to a prompt become one. Where the pairs give it different flags (or rewards), it has the mean of
     those that are known. The weight of a group is in proportion to its number of pairs, so that the mean loss over all
-    rows is exactly that over the pairs. Pairs with different tools, weights or labeling constants stay apart.
+    rows is exactly that over the pairs. Pairs with different tools or weights stay apart.
 
     Args:
         rows: pairs of `load_preferences`.
@@ -69,6 +68,7 @@ def group_by_prompt(rows: datasets.Dataset) -> tuple[datasets.Dataset, GroupingC
         key = [row["prompt"], *(row.get(name) for name in _OF_GROUPS)]  # pyright: ignore
         members[json.dumps(key)].append(dict(row))  # pyright: ignore
     columns = [name for name, pair in _OF_ANSWERS.items() if pair[0] in rows.column_names]
+    columns += ["cost"] if "cost" in rows.column_names else []
     groups, averaged = [], 0
     for pairs in members.values():
         group, differing = _grouped(pairs, columns)
@@ -95,7 +95,7 @@ def _grouped(pairs: Sequence[Row], columns: Sequence[str]) -> tuple[Row, int]:
                     found.append([])
             sides[side].append(place)
             for name, found in values.items():
-                found[place].append(pair[_OF_ANSWERS[name][side]])
+                found[place].append(pair["cost"][side] if name == "cost" else pair[_OF_ANSWERS[name][side]])
     differing = sum(any(len(set(found[place])) > 1 for found in values.values()) for place in range(len(answers)))
     weight = pairs[0].get("weight")
     group = {

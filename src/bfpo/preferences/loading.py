@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.checking import flags_of, is_unknown, is_unordered, row_problems
+from bfpo.preferences.harm import categories_of
 from bfpo.preferences.messages import check_trained, tools_of
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank, with_system_prompt
 from bfpo.preferences.reading import Row, Rows, RowSource, dataset_source, open_source
@@ -50,6 +51,8 @@ class PreferenceReport:
         duplicates: number of rows that repeat the prompt and answers of an earlier one; they are kept.
         ignored_columns: columns that are not read, and fields of messages such as "chosen.id".
         cells: number of rows in each safety cell (SU: chosen Safe, rejected Unsafe), "unknown" for the others.
+        categories: the same by harm category, of pairs in which an answer or the row has it; for K answers, the number
+            of such rows under "rows".
         digest: SHA-256 of the rows kept.
     """
 
@@ -66,6 +69,7 @@ class PreferenceReport:
     duplicates: int
     ignored_columns: tuple[str, ...]
     cells: dict[str, int]
+    categories: dict[str, dict[str, int]]
     digest: str
 
 
@@ -132,7 +136,8 @@ def load_preferences(
         (probability), ``chosen_is_safer`` (probability or null), ``category`` (kind of harm, list of kinds, or null)
         and ``row`` (1-based, in the source). Rows with K answers have ``prompt, responses, helpfulness`` (K scores or
         null), ``is_safe`` (K probabilities or nulls), ``category`` and ``row``. Where the source has them: ``tools``
-        (JSON text) and ``weight``; messages then have their ``tool_calls`` as JSON text.
+        (JSON text), ``weight``, and ``chosen_harm, rejected_harm`` or the list ``harm`` (JSON text with the level in
+        (0, 1] of each harm category; null if unknown); messages then have their ``tool_calls`` as JSON text.
 
     Raises:
         PreferenceDataError: with *every* problem of the source in ``.problems``.
@@ -250,6 +255,7 @@ def _convert(source: RowSource, reading: Reading, writer: RowWriter) -> dict[str
         "duplicates": writer.rows - len(tally.seen),
         "ignored_columns": columns.ignored,
         "cells": dict(sorted(tally.cells.items())) if columns.shape.kind == "pairs" else {},
+        "categories": {name: dict(sorted(cells.items())) for name, cells in sorted(tally.categories.items())},
         "dropped_unknown": tally.usable - tally.dropped_unordered - writer.rows,
     }
 
@@ -274,12 +280,16 @@ class _Tally:
     split_prompts: int = 0
     unknown: list[int] = field(default_factory=list)
     cells: Counter[str] = field(default_factory=Counter)
+    categories: dict[str, Counter[str]] = field(default_factory=dict)
     seen: set[bytes] = field(default_factory=set)
     digest: Any = field(default_factory=hashlib.sha256)
 
     def keep(self, row: Row) -> None:
         """Count a kept row."""
-        self.cells[_cell(row)] += 1
+        cell = _cell(row)
+        self.cells[cell] += 1
+        for name in categories_of(row):
+            self.categories.setdefault(name, Counter())[cell if "chosen" in row else "rows"] += 1
         texts = [row.get(name) for name in ("prompt", "chosen", "rejected", "responses")]
         self.seen.add(hashlib.blake2b(json.dumps(texts).encode(), digest_size=12).digest())
         self.digest.update(json.dumps(row, sort_keys=True).encode())

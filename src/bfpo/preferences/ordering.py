@@ -103,6 +103,8 @@ def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
 def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
     """The pair with its answers swapped; ``chosen_is_better`` belongs to the old order."""
     safer, by = row.get("chosen_is_safer"), row.get("labelled_by")
+    has_harm = "chosen_harm" in row
+    harm = {"chosen_harm": row["rejected_harm"], "rejected_harm": row["chosen_harm"]} if has_harm else {}
     names = {"labelled_by": {**by, "chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
     if "chosen_reward" in row:
         names |= {"chosen_reward": row["rejected_reward"], "rejected_reward": row["chosen_reward"]}
@@ -114,6 +116,7 @@ def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
         "chosen_is_better": 1 - chosen_is_better,
         "chosen_is_safer": None if safer is None else 1 - safer,
         **names,
+        **harm,
     }
 
 

@@ -6,6 +6,7 @@ import re
 from itertools import takewhile
 from typing import Any
 
+from bfpo.preferences.harm import harm_text, severity_harm, with_harm
 from bfpo.preferences.messages import Message, as_messages, messages_of, text_of, tools_of
 from bfpo.preferences.prompts import check_repeats, is_blank, needs_messages, prompt_of, with_context
 from bfpo.preferences.reading import Row
@@ -26,7 +27,7 @@ def pku_saferlhf(row: Row) -> Row:
         what = f"response {int(safer)} is called the safer although it is unsafe and the other is safe"
         raise RowError("safer_response_id", what, "correct the flags or the id")
     chosen = int(better or 0)
-    return {
+    made = {
         "prompt": row.get("prompt"),
         "chosen": row.get(f"response_{chosen}"),
         "rejected": row.get(f"response_{1 - chosen}"),
@@ -36,6 +37,10 @@ def pku_saferlhf(row: Row) -> Row:
         "chosen_is_safer": None if safer is None else float(int(safer) == chosen),
         "category": _only_harm(row),
     }
+    for number, answer in ((chosen, "chosen"), (1 - chosen, "rejected")):
+        name, severity = f"response_{number}_harm_category", f"response_{number}_severity_level"
+        made = with_harm(made, severity_harm(row.get(name), row.get(severity), severity), answer)
+    return made
 
 
 def _only_harm(row: Row) -> str | None:
@@ -114,7 +119,7 @@ def _pair(row: Row, chosen: Any, rejected: Any) -> Row | None:
             prompt, chosen, rejected = _split_messages(prompt, chosen, rejected)
             prompt = with_context(prompt, row)
     check_repeats(others, [prompt, chosen, rejected])
-    return {
+    made = {
         "prompt": prompt,
         "chosen": chosen,
         "rejected": rejected,
@@ -124,6 +129,9 @@ def _pair(row: Row, chosen: Any, rejected: Any) -> Row | None:
         "chosen_is_safer": row.get("chosen_is_safer"),
         "category": row.get("category"),
     } | ({"split": True} if split else {})
+    for answer in ("chosen", "rejected"):
+        made = with_harm(made, harm_text(row.get(f"{answer}_harm"), f"{answer}_harm"), answer)
+    return made
 
 
 def _split_messages(

@@ -23,6 +23,8 @@ GROUP_COLUMNS = ("prompt", "responses", "helpfulness", "is_safe", "category", "r
 OPTIONAL_COLUMNS = ("tools", "weight")
 # Rewards of the answers by another objective, which MODPO reads; by kind of rows, and only if the source has them.
 REWARD_COLUMNS = {"pairs": ("chosen_reward", "rejected_reward"), "groups": ("reward",)}
+# Columns with the harm of each answer, by kind of rows, which they have only if the source has it.
+HARM_COLUMNS = {"pairs": ("chosen_harm", "rejected_harm"), "groups": ("harm",)}
 
 _SHOWN = 20
 

@@ -10,7 +10,7 @@ from typing import Literal
 from bfpo.preferences import group_formats, pair_formats
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, PROMPT_COLUMNS
 from bfpo.preferences.reading import Row
-from bfpo.preferences.schema import OPTIONAL_COLUMNS, REWARD_COLUMNS, Problem
+from bfpo.preferences.schema import HARM_COLUMNS, OPTIONAL_COLUMNS, REWARD_COLUMNS, Problem
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,15 @@ class Shape:
 
 
 _FLAGS = (
-    *("chosen_is_safe", "rejected_is_safe", "chosen_is_better", "chosen_is_safer", "category"),
+    *("chosen_is_safe", "rejected_is_safe", "chosen_is_better", "chosen_is_safer"),
+    *HARM_COLUMNS["pairs"],
+    "category",
     *REWARD_COLUMNS["pairs"],
 )
 _PROMPT = (*PROMPT_COLUMNS, *CONTEXT_COLUMNS, *OPTIONAL_COLUMNS)
+
+# PKU-SafeRLHF's columns with the harm of its answers.
+HARM_SOURCES = tuple(f"response_{number}_{what}" for number in (0, 1) for what in ("harm_category", "severity_level"))
 
 # The first shape whose columns a source has is used.
 SHAPES = (
@@ -53,8 +58,8 @@ SHAPES = (
         "pairs",
         pair_formats.pku_saferlhf,
         ("prompt", "response_0", "response_1", "is_response_0_safe", "is_response_1_safe", "better_response_id"),
-        ("safer_response_id", "response_0_harm_category", "response_1_harm_category", "weight"),
-        tuple(f"response_{number}_{what}" for number in (0, 1) for what in ("source", "severity_level", "sha256")),
+        ("safer_response_id", *HARM_SOURCES, "weight"),
+        tuple(f"response_{number}_{what}" for number in (0, 1) for what in ("source", "sha256")),
     ),
     Shape(
         "OpenAI preference",
@@ -97,7 +102,7 @@ SHAPES = (
         "groups",
         group_formats.k_answers,
         ("prompt", "responses"),
-        ("helpfulness", "is_safe", "category", "reward", *CONTEXT_COLUMNS, *OPTIONAL_COLUMNS),
+        ("helpfulness", "is_safe", "harm", "category", "reward", *CONTEXT_COLUMNS, *OPTIONAL_COLUMNS),
     ),
     Shape(
         "UltraFeedback",
@@ -130,7 +135,10 @@ _MEANINGFUL = {
     **dict.fromkeys((*PROMPT_COLUMNS, *CONTEXT_COLUMNS, *OPTIONAL_COLUMNS, "context", "functions"), _IGNORED),
     **dict.fromkeys((name for name in _FLAGS if name != "category"), _IGNORED),
     **dict.fromkeys(("completion", "rejected_response", "rejected_messages", "rejected_tools"), _IGNORED),
-    **dict.fromkeys(("chosen", "rejected", "helpfulness", "is_safe", "reward", "chat_template_kwargs"), _IGNORED),
+    **dict.fromkeys(
+        ("chosen", "rejected", "helpfulness", "is_safe", "harm", "reward", "chat_template_kwargs"), _IGNORED
+    ),
+    **dict.fromkeys(_FLAGS[:-1], _IGNORED),
     **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios", "rejected_images"), _ONLY_TEXT),
     **dict.fromkeys(("label", "kto_tag"), _KTO),
 }

@@ -12,16 +12,20 @@ from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank
 from bfpo.preferences.reading import Row, RowSource
 from bfpo.preferences.schema import (
     GROUP_COLUMNS,
+    HARM_COLUMNS,
     OPTIONAL_COLUMNS,
     PAIR_COLUMNS,
     REWARD_COLUMNS,
     PreferenceDataError,
     Problem,
 )
-from bfpo.preferences.shapes import Shape, detect
+from bfpo.preferences.shapes import HARM_SOURCES, Shape, detect
 
 if TYPE_CHECKING:
     import datasets
+
+# Columns from which the harm of answers is read.
+_HARM = (*HARM_COLUMNS["pairs"], *HARM_COLUMNS["groups"], *HARM_SOURCES)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class SourceColumns:
         context: columns of `CONTEXT_COLUMNS` that hold anything.
         fields: fields of its messages besides role and content.
         lists_categories: whether a row has a list of categories.
+        has_harm: whether a row has the harm of its answers by category.
         ignored: columns and fields of messages that are not read.
     """
 
@@ -42,12 +47,14 @@ class SourceColumns:
     context: tuple[str, ...]
     fields: tuple[str, ...]
     lists_categories: bool
+    has_harm: bool
     ignored: list[str]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Columns of canonical rows."""
-        return (PAIR_COLUMNS if self.shape.kind == "pairs" else GROUP_COLUMNS) + self.optional
+        labels = PAIR_COLUMNS if self.shape.kind == "pairs" else GROUP_COLUMNS
+        return labels + (HARM_COLUMNS[self.shape.kind] if self.has_harm else ()) + self.optional
 
     def features(self, row: Row) -> datasets.Features:
         """Types of the columns; all prompts are strings or messages like this row's."""
@@ -69,6 +76,8 @@ class SourceColumns:
             "category": [string] if self.lists_categories else string,
             "row": Value("int64"),
             "tools": string,
+            **dict.fromkeys(HARM_COLUMNS["pairs"], string),
+            "harm": [string],
         }
         return datasets.Features({name: kinds.get(name, number) for name in self.names})
 
@@ -133,6 +142,7 @@ def scan(source: RowSource, columns: Mapping[str, str], problems: list[Problem])
         context=tuple(name for name in CONTEXT_COLUMNS if name in used),
         fields=tuple(name for name in CARRIED if any(name == field for _, field in fields)),
         lists_categories=lists_categories,
+        has_harm=any(name in used for name in _HARM if name in shape.columns),
         ignored=[*(name for name in present if name not in shape.columns), *ignored],
     )
 

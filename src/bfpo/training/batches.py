@@ -108,17 +108,13 @@ def group_labels(rows: Sequence[EncodedRow]) -> GroupLabels:
         first += [start + index for index in row["first"]]
         second += [start + index for index in row["second"]]
         better += row["first_is_better"]
-    constants = [(row.get("b1"), row.get("alpha")) for row in rows for _ in row["first"]]
-    own = None
-    if any(b1 is not None for b1, _ in constants):
-        own = torch.tensor([[math.nan if value is None else value for value in pair] for pair in constants])
+    costs = [math.nan if value is None else value for row in rows for value in row.get("cost", ())]
     return GroupLabels(
         is_safe=torch.tensor(is_safe, dtype=torch.float32),
         first=torch.tensor(first, dtype=torch.long),
         second=torch.tensor(second, dtype=torch.long),
         first_is_better=torch.tensor(better, dtype=torch.float32),
-        b1=None if own is None else own[:, 0],
-        alpha=None if own is None else own[:, 1],
+        cost=torch.tensor(costs, dtype=torch.float32) if costs else None,
         weight=_weights(rows),
         reward=_rewards(rows),
     )

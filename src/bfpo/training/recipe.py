@@ -16,7 +16,9 @@ from transformers.training_args import OptimizerNames
 from bfpo.config import Closed, parse_yaml, read_yaml, validated
 from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import FittedLabeling, load_labeling
+from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.objectives.registry import option_types
+from bfpo.preferences.harm import HarmPrices
 from bfpo.preferences.ordering import ORDERS, Order
 
 PathText = Annotated[str, AfterValidator(os.path.expanduser)]
@@ -108,6 +110,9 @@ class Recipe(ObjectiveOptions):
 
     loss_type: str | None = Field(None, description="objective; by default bfpo, and sft in the sft stage")
     labeling: PathText | None = Field(None, description="b1 and alpha from a file of 'bfpo label --fit-preference'")
+    harm_prices: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = Field(
+        None, description="price of each harm category in BFPO's label; 'default' is that of the others, by default b3"
+    )
 
     trainable: str = Field("all", description="all, or a regular expression for parameter names")
     lora: LoraRecipe | None = Field(None, description="a new adapter; or 'continue' the adapter that the model is")
@@ -185,6 +190,13 @@ class ResolvedRecipe:
         fitted = self.labeling and {"b1": self.labeling.preference.b1, "alpha": self.labeling.preference.alpha}
         return self.recipe.objective_options | (fitted or {})
 
+    @property
+    def harm_prices(self) -> HarmPrices | None:
+        """Prices by harm category, from the recipe or the fitted labeling; None if BFPO's b3 prices all harm."""
+        own = dict(self.recipe.harm_prices or {}) or dict(self.labeling.prices if self.labeling else {})
+        b3 = GlobalPreference(self.objective_options.get("b1", GlobalPreference.b1)).b3
+        return HarmPrices(own.pop("default", b3), own) if own else None
+
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     """Read a recipe from a YAML file, with ``key=value`` overrides from the command line.
@@ -234,6 +246,8 @@ def resolve(values: Mapping[str, Any], given: Mapping[str, str], where: str) -> 
     if contradiction:
         raise BfpoError(f"{where}: {contradiction}")
     labeling = load_labeling(Path(recipe.labeling)) if recipe.labeling else None
+    if labeling and labeling.prices and recipe.harm_prices:
+        raise BfpoError(f"{where}: {recipe.labeling} has prices by category: leave out 'harm_prices' or 'labeling'")
     return ResolvedRecipe(recipe, {key: given.get(key, "default") for key in Recipe.model_fields}, labeling)
 
 
@@ -259,6 +273,12 @@ def _contradiction(recipe: Recipe) -> str | None:
         return "'labeling' sets b1 and alpha: leave them out, or leave out 'labeling'"
     if recipe.labeling and recipe.objective != "bfpo":
         return f"loss_type {recipe.objective!r} does not read 'labeling': remove it"
+    if recipe.harm_prices is not None and recipe.objective != "bfpo":
+        return f"loss_type {recipe.objective!r} does not read 'harm_prices': remove it"
+    if recipe.harm_prices == {}:
+        return "'harm_prices' has no price: write one for a category, or remove it"
+    if "default" in (recipe.harm_prices or {}) and (recipe.labeling or "b1" in recipe.objective_options):
+        return "b1 is the price of categories without their own, and so is 'default' in 'harm_prices': give only one"
     if recipe.lora and recipe.trainable != "all":
         return "'lora' and 'trainable' both select the trainable weights: give only one"
     if recipe.eval_data and recipe.eval_fraction:

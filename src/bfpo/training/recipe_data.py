@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import datasets
 
 from bfpo.errors import BfpoError, did_you_mean
-from bfpo.labeling.fitted import FittedLabeling
 from bfpo.preferences.blending import balanced, weighted
 from bfpo.preferences.grouping import group_by_prompt
+from bfpo.preferences.harm import with_costs, without_harm
 from bfpo.preferences.loading import count_cells, inspect_preferences
 from bfpo.preferences.ordering import order_by, preferred_answers
 from bfpo.preferences.overlap import find_overlap, load_prompts, prompt_text
@@ -85,16 +84,21 @@ def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe, eval_fraction: f
 def _treated(
     rows: datasets.Dataset, recipe: SourceRecipe, resolved: ResolvedRecipe
 ) -> tuple[datasets.Dataset, dict[str, Any]]:
-    """The rows in the recipe's order (for SFT, the preferred answers) with their constants, and records of both."""
+    """The rows in the recipe's order (for SFT, the preferred answers) with the costs of harm, and records of both."""
     record: dict[str, Any] = {}
     if resolved.recipe.stage == "sft":
         rows = preferred_answers(rows, recipe.prefer)
     elif recipe.prefer != "helpful":
         rows, counts = order_by(rows, recipe.prefer)
         record["ordering"] = asdict(counts)
-    if resolved.labeling and resolved.labeling.categories:
-        rows, record["labeling"] = _with_constants(rows, resolved.labeling)
-    return rows, record
+    prices = resolved.harm_prices
+    if prices:
+        rows, counts = with_costs(rows, prices)
+        record["harm"] = {
+            name: {"answers": count, "price": prices.price(name), "own": name in prices.prices}
+            for name, count in counts.items()
+        }
+    return without_harm(rows), record
 
 
 def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> LoadedBlend:
@@ -111,6 +115,7 @@ def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Loade
     loaded = [
         load_source(source, resolved, recipe.eval_fraction if source.role == "main" else None) for source in recipe.data
     ]
+    _check_priced(recipe, loaded)
     loaded = _weigh(recipe, loaded)
     for one in loaded:
         one.record["cells"] = count_cells(one.source.rows)
@@ -187,20 +192,16 @@ def _check_overlap(recipe: Recipe, loaded: Sequence[LoadedSource], evaluation: P
         one.record["overlap"] = [asdict(overlap) for overlap in found]
 
 
-def _with_constants(rows: datasets.Dataset, labeling: FittedLabeling) -> tuple[datasets.Dataset, dict[str, int]]:
-    """The rows with b1 and alpha of their category (by default the common ones), and the counts.
+def _check_priced(recipe: Recipe, loaded: Sequence[LoadedSource]) -> None:
+    """Refuse prices of harm categories that no source has.
 
-    A row with several categories has the common constants.
+    Raises:
+        BfpoError: if there is one.
     """
-    names = [_only(names) for names in rows["category"]] if "category" in rows.column_names else [""] * len(rows)
-    constants = [labeling.categories.get(name, labeling.preference) for name in names]
-    rows = rows.add_column("b1", [one.b1 for one in constants])  # pyright: ignore[reportCallIssue]
-    rows = rows.add_column("alpha", [one.alpha for one in constants])  # pyright: ignore[reportCallIssue]
-    used = Counter(name if name in labeling.categories else "common" for name in names)
-    return rows, dict(sorted(used.items()))
-
-
-def _only(names: str | list[str] | None) -> str:
-    """The only category of a row; the empty string if it has none or several."""
-    listed = names if isinstance(names, list) else [names]
-    return (listed[0] or "") if len(listed) == 1 else ""
+    present = sorted({name for one in loaded for name in one.record["categories"]})
+    for name in recipe.harm_prices or {}:
+        if name != "default" and name not in present:
+            raise BfpoError(
+                f"harm_prices: no answer has the category {name!r}{did_you_mean(name, present)}: "
+                + (f"the data has {', '.join(present)}" if present else "the data has no categories of harm")
+            )

@@ -13,6 +13,7 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from bfpo.files import explained_full_disk
+from bfpo.preferences.harm import SEVERITY_LEVELS
 from bfpo.training.config import BFPOConfig
 from bfpo.training.earlier_run import EarlierRun, check_same_inputs, earlier_run
 from bfpo.training.model_card import write_card
@@ -141,6 +142,8 @@ def build_trainer(
     record["reference"] = asdict(trainer.reference)
     if resolved.labeling:
         record["labeling"] = {"file": recipe.labeling, **resolved.labeling.as_json()}
+    if resolved.harm_prices:
+        record["harm_prices"] = {**asdict(resolved.harm_prices), "levels_of_severities": SEVERITY_LEVELS}
     record["objective"] = {"name": recipe.objective} | asdict(trainer.objective)  # pyright: ignore[reportArgumentType]
     return trainer
 

@@ -96,11 +96,15 @@ def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
                 for overlap in source.get("overlap", ())
             },
             **_grouping(source.get("grouping")),
-            **{f"labeled as {name}": count for name, count in source.get("labeling", {}).items()},
         }
         cells = ", ".join(f"{cell} {count:,}" for cell, count in source["cells"].items())
         noted = ", ".join(f"{name} {count:,}" for name, count in changes.items() if count)
-        parts = [f"{encoding['rows']:,} of {source['read']:,} rows ({source['shape']})", cells, noted]
+        harm = ", ".join(
+            f"{name} {one['answers']:,} at {one['price']:g}{'' if one['own'] else ' (default)'}"
+            for name, one in source.get("harm", {}).items()
+        )
+        harm = f"answers with harm, and its price: {harm}" if harm else ""
+        parts = [f"{encoding['rows']:,} of {source['read']:,} rows ({source['shape']})", cells, harm, noted]
         yield f"{source['name']} ({source['role']}): {'; '.join(part for part in parts if part)}"
     if "eval_data" in record:
         yield f"evaluation: {record['eval_data']['used']:,} rows of {record['eval_data']['source']}"

@@ -1,0 +1,197 @@
+"""Prices of harm categories, fitted to overall judgments; those with few judgments shrink toward the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize, minimize_scalar
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from bfpo.errors import BfpoError
+from bfpo.objectives.bfpo import GlobalPreference
+from bfpo.objectives.preference_fit import cell_probabilities, checked_columns, fit_preference
+
+Array = np.ndarray
+Harms = Sequence[Mapping[str, float]]
+# Scale of the prior of the spread; with few categories their prices say little about it.
+SPREAD_SCALE = 0.7
+_SPREADS = (0.02, 3.0)
+_PRECISION = 0.01
+# Flags of the more and the less helpful answer in each cell of `cell_probabilities`.
+_BETTER, _WORSE = torch.tensor([[1.0, 1, 0, 0], [1, 0, 1, 0]], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class CategoryPrice:
+    """Price of one category.
+
+    Attributes:
+        price: posterior mode of b_c.
+        interval: 95 % interval, from the curvature of the log-posterior in log b_c.
+        pairs: number of judged pairs (expected, if flags are probabilities) with such harm.
+    """
+
+    price: float
+    interval: tuple[float, float]
+    pairs: float
+
+
+@dataclass(frozen=True)
+class PriceFit:
+    """Prices of harm by category, with what they have in common.
+
+    Attributes:
+        preference: alpha, and as b3 the price of a category without judgments, exp of the mean of log b_c.
+        temperature: t in P(overall prefers the more helpful answer) = sigmoid(T/t).
+        spread: standard deviation of log b_c over categories.
+        categories: price of each category, by name.
+    """
+
+    preference: GlobalPreference
+    temperature: float
+    spread: float
+    categories: Mapping[str, CategoryPrice]
+
+    @property
+    def prices(self) -> dict[str, float]:
+        """Price by category."""
+        return {name: one.price for name, one in self.categories.items()}
+
+    def record(self) -> dict[str, Any]:
+        """The fit as JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Judgments:
+    """Distinct judged pairs: cells [N, 4], and the levels [N, C + 1] of each answer's harm if it is unsafe.
+
+    The last level, of the price that categories have in common, is that of harm without a category. ``preferred`` and
+    ``other`` [N] count the judgments for the more and for the less helpful answer.
+    """
+
+    cells: Tensor
+    better: Tensor
+    worse: Tensor
+    preferred: Tensor
+    other: Tensor
+
+    @classmethod
+    def of(cls, cells: Tensor, better: Tensor, worse: Tensor, outcomes: Tensor) -> _Judgments:
+        """Equal pairs taken together, of which there are many where levels and flags have few values."""
+        rows, place = torch.unique(torch.cat([cells, better, worse], 1), dim=0, return_inverse=True)
+        zeros = torch.zeros(len(rows), dtype=torch.float64)
+        preferred, other = zeros.index_add(0, place, outcomes), zeros.index_add(0, place, 1 - outcomes)
+        cells, better, worse = rows.split([cells.shape[1], better.shape[1], worse.shape[1]], 1)
+        return cls(cells, better, worse, preferred, other)
+
+    def loss(self, constants: Tensor, spread: float) -> Tensor:
+        """Negative log-posterior of (log 1/t, alpha, log b_1 .. log b_C, mean of log b), up to a constant.
+
+        T = s_w - alpha + sum_c b_c (u_l,c - u_w,c), which is b1 b3 s_w - b3 s_l - alpha for one price b3.
+        """
+        prices = constants[2:].exp()
+        costs = (1 - _WORSE) * (self.worse @ prices)[:, None] - (1 - _BETTER) * (self.better @ prices)[:, None]
+        logits = constants[0].exp() * (_BETTER - constants[1] + costs)
+        weights = self.cells.log()
+        yes, no = (torch.logsumexp(weights + logsigmoid(sign * logits), 1) for sign in (1, -1))
+        away = constants[2:-1] - constants[-1]
+        return (away**2).sum() / (2 * spread**2) - (self.preferred * yes + self.other * no).sum()
+
+    def mode(self, start: Array, spread: float) -> tuple[Array, Array, float]:
+        """The posterior mode, the Hessian there, and the loss."""
+
+        def value(at: Array) -> float:
+            return float(self.loss(torch.from_numpy(at), spread))
+
+        def gradient(at: Array) -> Array:
+            return torch.func.grad(self.loss)(torch.from_numpy(at), spread).numpy()
+
+        def hessian(at: Array) -> Array:
+            return torch.func.hessian(self.loss)(torch.from_numpy(at), spread).numpy()
+
+        found = minimize(value, start, jac=gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-6}).x
+        return found, hessian(found), value(found)
+
+
+def fit_prices(
+    better_is_safe: Sequence[float] | Tensor,
+    worse_is_safe: Sequence[float] | Tensor,
+    overall_prefers_better: Sequence[float] | Tensor,
+    better_harm: Harms,
+    worse_harm: Harms,
+) -> PriceFit:
+    """Fit a price b_c for every harm category, with alpha and the temperature in common.
+
+    The log b_c are normal around their mean. Their spread maximizes Laplace's approximation of the marginal likelihood
+    times a gamma(2, 1/0.7) density, which keeps it off 0 (Chung et al. 2013, doi 10.1007/s11336-013-9328-2); the
+    constants are then the posterior mode. A category with many judgments has its own price, one with few nearly the
+    price in common. Probabilities of safety enter as in `fit_preference`.
+
+    Args:
+        better_is_safe: [N] flag or probability that the more helpful answer is safe.
+        worse_is_safe: [N] the same for the less helpful answer.
+        overall_prefers_better: [N] flag or probability that the more helpful answer was preferred overall.
+        better_harm: [N] levels in (0, 1] by category that the more helpful answer has if it is unsafe; harm without a
+            category has the price in common.
+        worse_harm: [N] the same for the less helpful answer.
+
+    Raises:
+        BfpoError: if `fit_preference` refuses the pairs of all categories together, the harms are not one for each
+            pair, or there are fewer than two categories.
+    """
+    common = fit_preference(better_is_safe, worse_is_safe, overall_prefers_better)
+    better, worse, outcomes = checked_columns(better_is_safe, worse_is_safe, overall_prefers_better)
+    names = sorted({name for harms in (better_harm, worse_harm) for harm in harms for name in harm})
+    if not len(better_harm) == len(worse_harm) == len(outcomes):
+        raise BfpoError(f"there are {len(outcomes)} pairs: give the harm of both answers of each")
+    if len(names) < 2:
+        raise BfpoError("prices by category need at least two categories: leave the categories out")
+    levels = [_levels(harms, names) for harms in (better_harm, worse_harm)]
+    judged = _Judgments.of(cell_probabilities(better, worse), levels[0], levels[1], outcomes)
+    log_b3 = math.log(common.preference.b3)
+    at = np.array([-math.log(common.temperature), common.preference.alpha, *[log_b3] * (len(names) + 1)])
+
+    def badness(log_spread: float) -> float:
+        nonlocal at
+        spread = math.exp(log_spread)
+        at, hessian, loss = judged.mode(at, spread)
+        evidence = -loss - len(names) * log_spread - np.linalg.slogdet(hessian)[1] / 2
+        return -(evidence + log_spread - spread / SPREAD_SCALE)
+
+    bounds = [math.log(end) for end in _SPREADS]
+    best: Any = minimize_scalar(badness, bounds=bounds, method="bounded", options={"xatol": _PRECISION})
+    spread = math.exp(best.x)
+    at, hessian, _ = judged.mode(at, spread)
+    errors = np.sqrt(np.diag(np.linalg.inv(hessian)))[2:]
+    # A pair in which both answers may be unsafe counts once.
+    has = (torch.stack(levels) > 0) * (1 - torch.stack([better, worse]))[:, :, None]
+    pairs = (1 - (1 - has).prod(0)).sum(0).tolist()
+    categories = {
+        name: CategoryPrice(
+            math.exp(at[2 + number]),
+            (math.exp(at[2 + number] - 1.96 * errors[number]), math.exp(at[2 + number] + 1.96 * errors[number])),
+            pairs[number],
+        )
+        for number, name in enumerate(names)
+    }
+    preference = GlobalPreference(b1=1 + math.exp(-at[-1]), alpha=float(at[1]))
+    return PriceFit(preference, math.exp(-at[0]), spread, categories)
+
+
+def _levels(harms: Harms, names: Sequence[str]) -> Tensor:
+    """[N, C + 1] levels of every category, and 1 in the last column where there is none."""
+    levels = torch.zeros(len(harms), len(names) + 1, dtype=torch.float64)
+    place = {name: number for number, name in enumerate(names)}
+    for row, harm in zip(levels, harms, strict=True):
+        for name, level in harm.items():
+            row[place[name]] = level
+        if not any(harm.values()):
+            row[-1] = 1.0
+    return levels
