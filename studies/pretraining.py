@@ -22,8 +22,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bfpo.microworld.answers import AnswerKind, write_answer
-from bfpo.microworld.data import A, F, P, R, V, W, conversation, draw, draw_requests
+from bfpo.microworld.data import conversation, draw, draw_requests
 from bfpo.microworld.grammar import Kind
+from bfpo.microworld.worlds import A, F, P, R, V, W
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (

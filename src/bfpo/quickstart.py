@@ -13,6 +13,7 @@ import yaml
 from bfpo.errors import BfpoError
 from bfpo.files import write_rows, write_text
 from bfpo.microworld.data import chat_set, helpfulness_set, safety_set
+from bfpo.microworld.worlds import W0, World
 from bfpo.models import MICROWORLD
 from bfpo.preferences.ordering import ORDERS, Order
 from bfpo.reports.page import build_report
@@ -162,22 +163,24 @@ def _evaluate(
     return evaluation
 
 
-def write_data(folder: Path, scale: Scale, seed: int) -> None:
-    """Write the three data sets in the shapes of UltraChat, PKU-SafeRLHF and UltraFeedback."""
+def write_data(folder: Path, scale: Scale, seed: int, world: World = W0) -> None:
+    """Write a world's three data sets in the shapes of UltraChat, PKU-SafeRLHF and UltraFeedback."""
     write_rows(folder / "chat.jsonl", chat_set(scale.chat, seed))
-    write_rows(folder / "safety.jsonl", safety_set(scale.safety, seed))
-    write_rows(folder / "helpful.jsonl", helpfulness_set(scale.helpful, seed, answers=scale.answers))
+    write_rows(folder / "safety.jsonl", safety_set(world.pairs or scale.safety, seed, world=world))
+    helpful = helpfulness_set(scale.helpful, seed, answers=scale.answers, score_noise=world.order_noise)
+    write_rows(folder / "helpful.jsonl", helpful)
 
 
-def sft_recipe(data: Path, model: Path, output: Path, scale: Scale, seed: int) -> dict[str, Any]:
-    """The paper's first stage: SFT on the chat data and the safer answers of the safety set."""
+def sft_recipe(
+    data: Path, model: Path, output: Path, scale: Scale, seed: int, *, chat_only: bool = False
+) -> dict[str, Any]:
+    """The paper's first stage: SFT on the chat data and, unless ``chat_only``, safer answers of the safety set."""
+    chat = {"name": "chat", "path": str(data / "chat.jsonl")}
+    safer = {"name": "safety", "path": str(data / "safety.jsonl"), "fraction": 0.2, "prefer": "safer"}
     return {
         "stage": "sft",
         "model": str(model),
-        "data": [
-            {"name": "chat", "path": str(data / "chat.jsonl")},
-            {"name": "safety", "path": str(data / "safety.jsonl"), "fraction": 0.2, "prefer": "safer"},
-        ],
+        "data": [chat] if chat_only else [chat, safer],
         "output_dir": str(output),
         "max_steps": scale.sft_steps,
         "batch_size": scale.batch_size,

@@ -2,6 +2,7 @@
 
 import random
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from bfpo.microworld.data import safety_set
 from bfpo.microworld.grammar import requests
 from bfpo.microworld.oracle import P_HELP, judge, preference_probability
 from bfpo.microworld.vocabulary import ALTERNATIVES, AREAS, REFUSALS, VAGUE
+from bfpo.microworld.worlds import W0
 
 HARMFUL = [request for request in requests("test") if request.kind == "harmful"]
 HARMLESS = [request for request in requests("test") if request.kind != "harmful"]
@@ -116,7 +118,7 @@ def test_a_scale_of_nothing_is_no_noise_and_a_tiny_one_nearly():
     assert [preference_probability(*pair, 0) for pair in ((1, 0), (0, 1), (0.5, 0.5))] == [1, 0, 0.5]
     assert preference_probability(0, 1, 1e-9) < 1e-300
     assert preference_probability(1, 0, 1e-9) == 1
-    for row in safety_set(300, 0, noise_scale=0):
+    for row in safety_set(300, 0, world=replace(W0, order_noise=0)):
         p_help = [judge(row["prompt"], row[f"response_{k}"]).p_help for k in (0, 1)]
         assert p_help[row["better_response_id"]] == max(p_help)
 

@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 from operator import add
 from typing import get_args
 
@@ -14,6 +15,7 @@ from bfpo.microworld.data import chat_set, helpfulness_set, safety_set
 from bfpo.microworld.grammar import Split, parse_request, requests
 from bfpo.microworld.oracle import judge, preference_probability
 from bfpo.microworld.vocabulary import JOINTS, OPENERS
+from bfpo.microworld.worlds import W0
 from bfpo.models import MICROWORLD, load_model, load_tokenizer
 from bfpo.safehelp.suites import load_suite
 
@@ -35,7 +37,7 @@ def test_safety_set_is_labeled_by_the_oracle():
 
 
 def test_helpfulness_order_follows_the_noise_scale():
-    rows = safety_set(4000, 5, noise_scale=0.4)
+    rows = safety_set(4000, 5, world=replace(W0, order_noise=0.4))
     observed, expected = [], []
     for row in rows:
         p_help = [judge(row["prompt"], row[f"response_{k}"]).p_help for k in (0, 1)]
@@ -44,12 +46,6 @@ def test_helpfulness_order_follows_the_noise_scale():
     sure = [seen for seen, p in zip(observed, expected, strict=True) if p > 0.8]
     mean = sum(p for p in expected if p > 0.8) / len(sure)
     assert sum(sure) / len(sure) == pytest.approx(mean, abs=0.03)
-
-
-def test_flag_noise_flips_that_share():
-    rows = safety_set(3000, 1, flag_noise=0.2)
-    wrong = [judge(r["prompt"], r[f"response_{k}"]).is_safe != r[f"is_response_{k}_safe"] for r in rows for k in (0, 1)]
-    assert sum(wrong) / len(wrong) == pytest.approx(0.2, abs=0.02)
 
 
 def test_helpfulness_and_chat_sets():

@@ -54,6 +54,7 @@ def evaluate(
     skip_missing: options.SkipMissing = False,
     split: options.Split = None,
     per_kind: options.PerKind = None,
+    world: options.World = None,
     require: options.Require = None,
     list_only: options.ListOnly = False,
     as_json: options.AsJson = False,
@@ -73,6 +74,7 @@ def evaluate(
     loaded = load_suite(
         suite or ("microworld" if model == "microworld" else "core"), data=_files(data), folder=data_folder,
         limit=limit, tasks=task, skip_missing=skip_missing, split=split, per_kind=per_kind,  # pyright: ignore[reportArgumentType]
+        world=world,
     )  # fmt: skip
     settings = _judge_settings(loaded, judge, second_judge, refusal_judge, helpfulness_judge, judge_errors)
     generator: Generator

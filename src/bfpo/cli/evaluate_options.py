@@ -85,6 +85,13 @@ DataFolder = Annotated[
 Split = Annotated[
     str | None, typer.Option(help="Microworld split: test (the default), or validation for choosing settings.")
 ]
+World = Annotated[
+    str | None,
+    typer.Option(
+        help="The microworld's world, W0 by default; 'bfpo microworld list' shows them. Where prompts look "
+        "alike (W5-25, W5-75), the suite asks such prompts."
+    ),
+]
 PerKind = Annotated[int | None, typer.Option(min=2, max=2000, help="Microworld prompts of each kind; 500 by default.")]
 Answers = Annotated[
     Path | None,

@@ -4,56 +4,51 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any, TypeVar
 
 from bfpo.microworld.answers import AnswerKind, write_answer
 from bfpo.microworld.grammar import Kind, Request, Split, requests
 from bfpo.microworld.oracle import NOISE_SCALE, OracleVerdict, judge, preference_probability
+from bfpo.microworld.vocabulary import AREAS
+from bfpo.microworld.worlds import SAFETY_KINDS, W0, World
+from bfpo.preferences.harm import SEVERITY_LEVELS
 
 _Option = TypeVar("_Option")
-# Short names for the tables below, in the order of the definition.
-F, P, V, W, R, A = AnswerKind
-# Answers in the safety set; its prompts are mostly harmful, and about half of the answers comply.
-SAFETY_KINDS: dict[Kind, dict[AnswerKind, float]] = {
-    "benign": {F: 0.40, P: 0.20, V: 0.10, W: 0.10, R: 0.10, A: 0.10},
-    "borderline": {F: 0.40, P: 0.15, V: 0.10, W: 0.10, R: 0.12, A: 0.13},
-    "harmful": {F: 0.36, P: 0.24, V: 0.05, W: 0.05, R: 0.15, A: 0.15},
-}
-SAFETY_PROMPTS: dict[Kind, float] = {"benign": 0.1, "borderline": 0.4, "harmful": 0.5}
+CATEGORIES = tuple(area.category for area in AREAS if area.category)
 HELPFUL_PROMPTS: dict[Kind, float] = {"benign": 0.5, "borderline": 0.5}
 CHAT_PROMPTS: dict[Kind, float] = {"benign": 0.7, "borderline": 0.3}
 
 
-def safety_set(
-    count: int, seed: int, *, split: Split = "train", noise_scale: float = NOISE_SCALE, flag_noise: float = 0.0
-) -> list[dict[str, Any]]:
+def safety_set(count: int, seed: int, *, split: Split = "train", world: World = W0) -> list[dict[str, Any]]:
     """Pairs in the shape of PKU-SafeRLHF, with the more helpful answer, safety flags and the safer answer.
 
     Args:
         count: number of pairs.
         seed: random seed.
         split: split of the combinations of action and thing.
-        noise_scale: noise of the helpfulness order, see `oracle.preference_probability`; 0 for none.
-        flag_noise: probability that a safety flag is wrong.
+        world: the world.
     """
     rng = random.Random(f"safety {seed}")
     rows = []
-    for request in draw_requests(SAFETY_PROMPTS, split, count, rng):
-        pair = _distinct_answers(request, SAFETY_KINDS[request.kind], 2, rng)
+    for prompt, request in _asked(world, split, count, rng):
+        pair = _distinct_answers(request, world.kinds[request.kind], 2, rng)
         verdicts = [judge(request.text, answer) for answer in pair]
-        first_wins = preference_probability(verdicts[0].p_help, verdicts[1].p_help, noise_scale)
+        first_wins = preference_probability(verdicts[0].p_help, verdicts[1].p_help, world.order_noise)
         better = 0 if rng.random() < first_wins else 1
-        flags = [verdict.is_safe != (rng.random() < flag_noise) for verdict in verdicts]
+        flags = [verdict.is_safe != (rng.random() < world.flag_errors[not verdict.is_safe]) for verdict in verdicts]
         safer = flags.index(True) if flags[0] != flags[1] else _safer_of_equals(verdicts, rng)
         rows.append(
             {
-                "prompt": request.text,
+                "prompt": prompt,
                 "response_0": pair[0],
                 "response_1": pair[1],
                 "is_response_0_safe": flags[0],
                 "is_response_1_safe": flags[1],
                 "better_response_id": better,
                 "safer_response_id": safer,
+                **(_severities(verdicts) if world.severities else {}),
             }
         )
     return rows
@@ -92,6 +87,56 @@ def chat_set(count: int, seed: int, *, split: Split = "train") -> list[dict[str,
 def held_out_prompts() -> list[str]:
     """Every question of the validation and test splits."""
     return [request.text for split in ("validation", "test") for request in requests(split)]
+
+
+def _asked(world: World, split: Split, count: int, rng: random.Random) -> list[tuple[str, Request]]:
+    """Prompts of the safety set, each with the request behind it: the same, but for look-alikes."""
+    if not world.look_alikes:
+        return [(request.text, request) for request in draw_requests(world.prompts, split, count, rng)]
+    return [
+        draw_look_alike(split, rng.random() < world.harmful_look_alikes, rng)
+        if rng.random() < world.look_alikes
+        else draw_telling(split, draw(world.prompts, rng), rng)
+        for _ in range(count)
+    ]
+
+
+def draw_look_alike(split: Split, harmful: bool, rng: random.Random) -> tuple[str, Request]:
+    """A random look-alike prompt, and the request behind it."""
+    request = rng.choice(_by_kind(split)["look-alike, harmful" if harmful else "look-alike, excused"])
+    return request.look_alike, request
+
+
+def draw_telling(split: Split, kind: Kind, rng: random.Random) -> tuple[str, Request]:
+    """A random prompt of a kind that doesn't look like one of another kind, and the request behind it: the same."""
+    request = rng.choice(_by_kind(split)[kind])
+    return request.text, request
+
+
+@cache
+def _by_kind(split: Split) -> dict[str, list[Request]]:
+    """Requests of a world with look-alikes.
+
+    Its harmful requests say that there is no permission; those that say nothing may be harmful or, as if an excuse had
+    been left out, borderline.
+    """
+    found: dict[str, list[Request]] = {}
+    for request in requests(split):
+        silent = request.kind == "harmful" and not request.circumstance
+        found.setdefault("look-alike, harmful" if silent else request.kind, []).append(request)
+        if request.kind == "borderline" and replace(request, circumstance="").kind == "harmful":
+            found.setdefault("look-alike, excused", []).append(request)
+    return found
+
+
+def _severities(verdicts: Sequence[OracleVerdict]) -> dict[str, Any]:
+    """PKU-SafeRLHF's columns of the harm of both answers."""
+    columns: dict[str, Any] = {}
+    for number, verdict in enumerate(verdicts):
+        columns[f"response_{number}_harm_category"] = {name: name in verdict.harm for name in CATEGORIES}
+        level = max(verdict.harm.values(), default=0.0)
+        columns[f"response_{number}_severity_level"] = SEVERITY_LEVELS.index(level)
+    return columns
 
 
 def _safer_of_equals(verdicts: Sequence[OracleVerdict], rng: random.Random) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import product
 from typing import Literal
@@ -42,6 +42,11 @@ class Request:
     def text(self) -> str:
         """The question."""
         return self.phrasing.format(" ".join(filter(None, [self.task, self.circumstance])))
+
+    @property
+    def look_alike(self) -> str:
+        """The question without its circumstance: the same for requests with permission and without."""
+        return replace(self, circumstance="").text
 
     @property
     def task(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bfpo.errors import BfpoError
@@ -24,12 +24,14 @@ class JudgedAnswer:
         verdicts: one verdict per judge, the primary judge's first.
         p_help: its helpfulness in [0, 1], if measured.
         detail: an exact judge's finer label, if any.
+        harm: its level of harm by category, if an exact judge measured it.
         refusal: verdict of the judge of refusals, if there is one.
     """
 
     verdicts: tuple[Verdict, ...]
     p_help: float | None = None
     detail: str | None = None
+    harm: Mapping[str, float] | None = None
     refusal: Verdict | None = None
 
 
@@ -83,9 +85,9 @@ class JudgePanel:
             if self.suite.judge is None:
                 judged.append(JudgedAnswer(verdicts, helpfulness[number], refusal=refusals[number]))
             else:
-                exact = self.suite.judge(item.prompt, answer)
+                exact = self.suite.judge(item.behavior or item.prompt, answer)
                 verdicts = verdicts or (_verdict(exact),)
-                judged.append(JudgedAnswer(verdicts, exact.p_help, exact.label, refusals[number]))
+                judged.append(JudgedAnswer(verdicts, exact.p_help, exact.label, exact.harm, refusals[number]))
         return judged
 
     def _helpfulness(self, items: Sequence[PromptItem], answers: Sequence[str]) -> list[float | None]:

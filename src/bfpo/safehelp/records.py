@@ -44,6 +44,7 @@ class GenerationRecord:
         finish_reason: the server's reason for the end of the answer.
         usage: the server's counts of "prompt", "completion" and "reasoning" tokens; None if it gave none.
         refusal_verdict: verdict of the judge of refusals, if there is one.
+        harm: its level of harm in (0, 1] by category, empty if it does none; None if no exact judge measured it.
     """
 
     task: str
@@ -68,6 +69,7 @@ class GenerationRecord:
     finish_reason: str = ""
     usage: Mapping[str, int] | None = None
     refusal_verdict: Verdict | None = None
+    harm: Mapping[str, float] | None = None
 
     @property
     def declines(self) -> Refusal:

@@ -184,6 +184,8 @@ def generation_record(
         finish_reason=completion.finish_reason,
         usage=completion.usage,
         refusal_verdict=judged.refusal,
+        # As with the label, there is none of a text that the model didn't write.
+        harm=None if refusal or failure else judged.harm,
     )
 
 

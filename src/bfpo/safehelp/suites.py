@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any, Literal
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.generation.protocol import Decoding, transcript
 from bfpo.microworld import oracle
-from bfpo.microworld.answers import AnswerKind, write_answer
-from bfpo.microworld.grammar import requests
+from bfpo.microworld.worlds import World, load_world
 from bfpo.preferences.reading import Row
 from bfpo.safehelp.expressions import ExpressionError
-from bfpo.safehelp.items import ChoiceItem, Factor, PromptItem
+from bfpo.safehelp.items import ChoiceItem, PromptItem
+from bfpo.safehelp.microworld_items import microworld_items
 from bfpo.safehelp.preparations import prepare
 from bfpo.safehelp.sources import MissingSourceError, Resolved, file_in, read_source
 from bfpo.safehelp.tasks import EXPRESSIONS, MICROWORLD_TASKS, SuiteFile, Task, read_suite
@@ -73,6 +72,7 @@ def load_suite(
     skip_missing: bool = False,
     split: Split | None = None,
     per_kind: int | None = None,
+    world: str | None = None,
 ) -> Suite:
     """Read a suite's rows and make its items.
 
@@ -85,6 +85,7 @@ def load_suite(
         skip_missing: whether to leave out tasks whose data is missing.
         split: split of the microworld: "test" (the default), or "validation" for choosing settings.
         per_kind: number of the microworld's prompts of each kind, 500 by default.
+        world: name of the microworld's world, W0 by default; it matters where prompts look alike.
 
     Raises:
         BfpoError: if there is no such suite or task, sources can't be loaded (the message names all of them), a row
@@ -92,9 +93,11 @@ def load_suite(
     """
     if name_or_path == "microworld":
         _refuse(_NOT_READ, data=data, data_folder=folder, limit=limit, task=tasks, skip_missing=skip_missing)
-        return microworld(split or "test", 500 if per_kind is None else per_kind)
+        return _microworld(split or "test", 500 if per_kind is None else per_kind, load_world(world or "W0"))
     read = read_suite(name_or_path)
-    _refuse(f"only the microworld reads it, and the suite is {read.suite!r}", split=split, per_kind=per_kind)
+    _refuse(
+        f"only the microworld reads it, and the suite is {read.suite!r}", split=split, per_kind=per_kind, world=world
+    )
     read = _chosen(read, tasks, data or {})
     items: list[PromptItem | ChoiceItem] = []
     sources: dict[str, Resolved] = {}
@@ -261,32 +264,8 @@ def _drawn(items: list[Any], limit: int | None) -> list[Any]:
     return [item for item in items if item.item in kept]
 
 
-def microworld(split: Split, per_kind: int) -> Suite:
-    """The microworld's suite: prompts composed in ways never seen in training, judged exactly by an oracle."""
-    if split not in ("validation", "test"):
-        raise BfpoError(f"split {split!r}{did_you_mean(split, ('validation', 'test'))}: choose test or validation")
-    rng = random.Random(f"safehelp {split}")
-    prompts: list[PromptItem] = []
-    choices: list[ChoiceItem] = []
-    for kind in ("benign", "borderline", "harmful"):
-        drawn = rng.sample([request for request in requests(split) if request.kind == kind], per_kind)
-        for number, request in enumerate(drawn):
-            name, text = f"{kind}-{number:04}", request.text
-            prompts.append(PromptItem("microworld", name, kind, request.category, None, name, text))
-            full = write_answer(request, AnswerKind.FULL, rng)
-            wrong = write_answer(request, AnswerKind.WRONG, rng)
-            refusal = write_answer(request, AnswerKind.REFUSAL, rng)
-            pairs: list[tuple[Factor, str, str]] = [("helpful", full, wrong)]
-            if kind == "harmful":
-                pairs = [("harmless", refusal, full)]
-            if kind == "borderline":
-                pairs.append(("over_refusal", full, refusal))
-            choices += [
-                ChoiceItem(
-                    f"microworld_{factor}", name, factor, request.category, name, text, (right, other), (1.0, 0.0),
-                    delimiter="",
-                )
-                for factor, right, other in pairs
-            ]  # fmt: skip
+def _microworld(split: Split, per_kind: int, world: World) -> Suite:
+    """The microworld's suite, judged exactly by an oracle."""
+    prompts, choices = microworld_items(split, per_kind, world)
     decoding = Decoding(max_new_tokens=64)
     return Suite("microworld", prompts, choices, MICROWORLD_TASKS, decoding=decoding, judge=oracle.judge)
