@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import product
@@ -69,21 +68,26 @@ class Request:
     @property
     def split(self) -> Split:
         """The only split in which this combination of action and thing occurs."""
-        return _SPLITS[(self.area.actions.index(self.action) + self.area.things.index(self.thing)) % len(_SPLITS)]
+        return _split(self.area.actions.index(self.action), self.area.things.index(self.thing))
 
 
-def _all_requests() -> Iterator[Request]:
-    for area in AREAS:
-        # Areas without harm have no other owners.
-        owners = OWN + OTHERS if area.category else OWN
-        for parts in product(area.actions, area.things, owners, NO_EXCUSES + EXCUSES, PHRASINGS):
-            yield Request(area, *parts)
+def _split(action: int, thing: int) -> Split:
+    """The split of a combination of an area's actions and things, by their places."""
+    return _SPLITS[(action + thing) % len(_SPLITS)]
 
 
 @cache
 def requests(split: Split) -> tuple[Request, ...]:
     """Every request of a split, in a fixed order; splits share no combination of action and thing."""
-    return tuple(request for request in _all_requests() if request.split == split)
+    found: list[Request] = []
+    for area in AREAS:
+        # Areas without harm have no other owners.
+        owners = OWN + OTHERS if area.category else OWN
+        for (at, action), (place, thing) in product(enumerate(area.actions), enumerate(area.things)):
+            if _split(at, place) == split:
+                rest = product(owners, NO_EXCUSES + EXCUSES, PHRASINGS)
+                found += [Request(area, action, thing, *parts) for parts in rest]
+    return tuple(found)
 
 
 @cache
