@@ -24,8 +24,8 @@ from bfpo.training.training_data import Blend, TrainingSource
 ROUNDS = 3
 INTRODUCTION = f"""# Pairs grouped by prompt
 
-Made by `python benchmarks/grouping.py`: one epoch of {Scale.safety:,} pairs of the microworld's safety set, in steps of about
-64 pairs; CPU seconds of one process, medians of {ROUNDS} rounds. The mean loss is exactly the same
+Made by `python benchmarks/grouping.py`: one epoch of {Scale.safety:,} pairs of the microworld's safety set, in steps of
+about 64 pairs; CPU seconds of one process, medians of {ROUNDS} rounds. The mean loss is exactly the same
 (`tests/preferences/test_grouping.py`).
 """
 COLUMNS = ("data", "pairs per prompt", "answers", "grouped", "largest group", "seconds", "grouped", "ratio")

@@ -10,6 +10,7 @@ pytest.importorskip("trl")
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.kto_trainer import KTOTrainer
 
 # What a model's output has for the metrics only.
 LOGGED = ("entropy", "mean_logits", "log_sum_sq_probs", "is_top1")
@@ -36,6 +37,31 @@ def dpo_loss(loss_type, policy, reference, tokens, beta, label_smoothing=0.0):
         "ref_rejected_logps": torch.tensor(reference[1:], dtype=torch.float64),
     }  # fmt: skip
     return DPOTrainer._compute_loss(trainer, lambda **_: outputs, inputs, return_outputs=False).item()
+
+
+def kto_loss(ratios, labels, mismatched, beta, weights):
+    """Loss of single answers by `KTOTrainer`: log-ratios, whether each is desirable, and mismatched log-ratios."""
+    made = iter([mismatched, ratios])
+
+    def model(**_):
+        log_probs = torch.zeros(len(labels), 1, dtype=torch.float64)
+        log_probs[:, 0] = torch.tensor(next(made), dtype=torch.float64)
+        return SimpleNamespace(log_probs=log_probs, **dict.fromkeys(LOGGED, torch.zeros(len(labels), 1)))
+
+    trainer = MagicMock(
+        loss_type="kto", beta=beta, desirable_weight=weights[0], undesirable_weight=weights[1], calculate_KL=True,
+        precompute_ref_logps=True, aux_loss_enabled=False, _total_train_tokens=0, _tp_size=1,
+    )  # fmt: skip
+    trainer._compute_kl_logps = lambda model, batch: KTOTrainer._compute_kl_logps(trainer, model, batch)
+    trainer.accelerator.gather_for_metrics = lambda value: value
+    trainer.accelerator.device = torch.device("cpu")
+    ids, mask = torch.zeros(len(labels), 2, dtype=torch.long), torch.tensor([[0, 1]] * len(labels))
+    inputs = {
+        "input_ids": ids, "attention_mask": mask, "completion_mask": mask, "KL_input_ids": ids,
+        "KL_attention_mask": mask, "KL_completion_mask": mask, "label": torch.tensor(labels),
+        "ref_logps": torch.zeros(len(labels)), "ref_KL_logps": torch.zeros(len(labels)),
+    }  # fmt: skip
+    return KTOTrainer._compute_loss(trainer, model, inputs, return_outputs=False).item()
 
 
 def simpo_loss(means, beta, gamma):

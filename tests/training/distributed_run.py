@@ -1,6 +1,6 @@
 """Train a float64 model with as many processes as were started, and leave its weights; a script of test_processes.py.
 
-Usage: distributed_run.py FOLDER STEPS [resume], where the folder gets checkpoints, weights and log.
+Usage: distributed_run.py FOLDER STEPS [resume] [kto], where the folder gets checkpoints, weights and log.
 """
 
 import json
@@ -18,11 +18,13 @@ from training.rows import pairs, word_tokenizer
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, steps = Path(sys.argv[1]), int(sys.argv[2])
+    # Its estimate of the KL divergence is a mean over all processes; the small weight keeps it above 0.
+    kto = {"loss_type": "kto", "undesirable_weight": 0.01} if "kto" in sys.argv else {}
     arguments = BFPOConfig(
         output_dir=str(folder), beta=0.3, learning_rate=3e-3, global_batch_size=5, num_train_epochs=2, max_steps=steps,
         save_steps=2, save_only_model=False, logging_steps=1, use_cpu=True, disable_tqdm=True, micro_batch_tokens=40,
         reference_cache=str(folder / "reference"), lr_scheduler_type="constant", warmup_steps=0,
-        eval_strategy="steps", eval_steps=3, report_to="none",
+        eval_strategy="steps", eval_steps=3, report_to="none", **kto,
     )  # fmt: skip
     # 11 pairs in steps of 5: the last step of an epoch has a single one, less than there are processes.
     trainer = BFPOTrainer(

@@ -59,3 +59,9 @@ def test_processes_change_nothing(tmp_path, alone, processes):
 def test_a_resumed_run_of_two_processes_ends_in_the_same_place(tmp_path, alone):
     run(tmp_path, 2, 4)
     assert_same(run(tmp_path, 2, 6, "resume"), alone)
+
+
+def test_the_kl_estimate_of_kto_is_that_of_all_processes(tmp_path):
+    alone = run(tmp_path / "alone", 1, 6, "kto")
+    assert_same(run(tmp_path / "two", 2, 6, "kto"), alone)
+    assert max(entry.get("kl", 0) for entry in alone[1]) > 0.1

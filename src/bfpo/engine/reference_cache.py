@@ -189,14 +189,14 @@ def fill_cache(
         for kept in (keys, sums, tokens):
             kept.clear()
 
-    written, scored = time.monotonic(), 0
+    written, done = time.monotonic(), 0
     for groups in chunks:
-        for part, values in _score(engine, model, groups):
+        for part, values in scored(engine, model, groups):
             keys.append(answer_keys(part))
             sums += values
             tokens += [len(group.scored(at)) for group in part for at in range(len(group.answers))]
-            scored += len(values)
-            progress(scored)
+            done += len(values)
+            progress(done)
             if time.monotonic() - written > _SECONDS_A_FILE:
                 write()
                 written = time.monotonic()
@@ -204,10 +204,10 @@ def fill_cache(
 
 
 @torch.no_grad()
-def _score(
+def scored(
     engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]
 ) -> Iterator[tuple[list[TokenGroup], list[float]]]:
-    """Yield each micro-batch's groups and their answers' sums."""
+    """Yield each micro-batch's groups and their answers' sums, without a gradient and in evaluation mode."""
     was_training = model.training
     model.eval()
     try:

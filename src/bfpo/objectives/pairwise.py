@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import get_args
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from bfpo.errors import BfpoError
 from bfpo.groups import GroupLabels, GroupLogps, Reduction
+from bfpo.objectives.traits import Traits
 
 
 @dataclass(frozen=True)
-class Pairwise:
+class Pairwise(Traits):
     """Options of every objective that compares log-ratios to the reference within pairs.
 
     Attributes:
@@ -30,21 +31,11 @@ class Pairwise:
     reduction: Reduction = "sum"
     level: float = 0.0
 
-    reads_safety: ClassVar[bool] = False
-    reads_reward: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = True
-    normalizer: ClassVar[Literal["groups", "tokens"]] = "groups"
-
     def __post_init__(self) -> None:
         if self.reduction not in get_args(Reduction):
             raise BfpoError(f"reduction must be 'sum' or 'mean', not {self.reduction!r}")
         require(0 < self.beta < math.inf, "beta", "greater than 0", self.beta, f"the default is {type(self).beta}")
         require(0 <= self.level < math.inf, "level", "at least 0", self.level, "0 leaves the level free")
-
-    @property
-    def needs_probabilities(self) -> bool:
-        """Whether the loss refuses flags and orders outside [0, 1]."""
-        return False
 
     def target(self, labels: GroupLabels) -> Tensor | None:
         """None: the loss decreases in the margin without a minimum."""

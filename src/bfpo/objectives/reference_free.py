@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from bfpo.groups import GroupLabels, GroupLogps
 from bfpo.objectives.pairwise import logistic, require
+from bfpo.objectives.traits import Traits
 
 
 @dataclass(frozen=True)
-class ReferenceFree:
+class ReferenceFree(Traits):
     """What SimPO and ORPO have in common: they compare mean log-probabilities of tokens.
 
     Attributes:
@@ -23,11 +24,7 @@ class ReferenceFree:
 
     beta: float
 
-    reads_safety: ClassVar[bool] = False
-    reads_reward: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
-    needs_probabilities: ClassVar[bool] = False
-    normalizer: ClassVar[Literal["groups", "tokens"]] = "groups"
 
     def __post_init__(self) -> None:
         require(0 < self.beta < math.inf, "beta", "greater than 0", self.beta, f"the default is {type(self).beta}")

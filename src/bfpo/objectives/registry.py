@@ -12,6 +12,7 @@ from bfpo.errors import BfpoError, did_you_mean
 from bfpo.groups import GroupLabels, GroupLogps
 from bfpo.objectives.bfpo import BFPO
 from bfpo.objectives.bso import BSO
+from bfpo.objectives.kto import KTO
 from bfpo.objectives.modpo import MODPO
 from bfpo.objectives.pairwise import DPO, IPO
 from bfpo.objectives.rdpo import RobustDPO
@@ -30,12 +31,14 @@ class Objective(Protocol):
         reads_reward: whether the loss needs ``GroupLabels.reward``.
         needs_reference: whether the loss needs ``GroupLogps.reference``.
         needs_probabilities: whether the loss refuses flags and orders outside [0, 1], as unbiased ones are.
+        estimates_kl: whether the loss is called with ``kl``, the trainer's estimate over the step, as a third argument.
         normalizer: divisor of a step's summed loss: the number of groups, or of answer tokens.
     """
 
     reads_safety: ClassVar[bool]
     reads_reward: ClassVar[bool]
     needs_reference: ClassVar[bool]
+    estimates_kl: ClassVar[bool]
     normalizer: ClassVar[Literal["groups", "tokens"]]
 
     @property
@@ -61,6 +64,7 @@ OBJECTIVES: Mapping[str, type] = {
     "ipo": IPO,
     "simpo": SimPO,
     "orpo": ORPO,
+    "kto": KTO,
     "safedpo": SafeDPO,
     "bso": BSO,
     "modpo": MODPO,

@@ -9,16 +9,14 @@ import torch
 from torch import Tensor
 
 from bfpo.groups import GroupLabels, GroupLogps
+from bfpo.objectives.traits import Traits
 
 
 @dataclass(frozen=True)
-class SFT:
+class SFT(Traits):
     """Cross-entropy of the answers; a step's loss is the mean over the answer tokens of the global batch."""
 
-    reads_safety: ClassVar[bool] = False
-    reads_reward: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
-    needs_probabilities: ClassVar[bool] = False
     normalizer: ClassVar[Literal["groups", "tokens"]] = "tokens"
 
     def rewards(self, logps: GroupLogps) -> None:

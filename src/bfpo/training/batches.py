@@ -15,6 +15,7 @@ from torch import Tensor
 from bfpo.engine.layout import Layout, stream_tokens
 from bfpo.groups import GroupLabels, TokenGroup
 from bfpo.preferences.store import arrow_tables
+from bfpo.training.mismatched import mismatched_of
 
 EncodedRow = Mapping[str, Any]
 
@@ -44,7 +45,10 @@ def collate(
     split: Callable[[Sequence[TokenGroup]], list[list[int]]],
     normalizer: Literal["groups", "tokens"] = "groups",
 ) -> dict[str, Any]:
-    """One process's share of a step: micro-batches made by ``split``, and the number of groups or scored tokens."""
+    """One process's share of a step: micro-batches made by ``split``, and the number of groups or scored tokens.
+
+    Also the answers to other prompts, if the rows have them.
+    """
     groups = token_groups(rows)
     parts = [[rows[index] for index in batch] for batch in split(groups)]
     tokens = sum(len(group.scored(at)) for group in groups for at in range(len(group.answers)))
@@ -53,6 +57,7 @@ def collate(
             Batch(token_groups(part), group_labels(part), _reference(part), [row["row"] for row in part])
             for part in parts
         ],
+        "mismatched": mismatched_of(rows),
         "count": float(len(groups) if normalizer == "groups" else tokens),
     }
 

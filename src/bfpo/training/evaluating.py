@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers.trainer_utils import EvalLoopOutput
 
 from bfpo.engine.forward import Engine
@@ -12,6 +15,7 @@ from bfpo.errors import BfpoError
 from bfpo.groups import GroupLabels, GroupLogps, LossInputs
 from bfpo.objectives.registry import Objective
 from bfpo.training.checkpoints import CheckpointingTrainer
+from bfpo.training.mismatched import Mismatched, estimated_kl
 from bfpo.training.pair_metrics import RunningMeans, pair_metrics
 from bfpo.training.step_plan import StepLoader
 
@@ -71,17 +75,28 @@ class EvaluatingTrainer(CheckpointingTrainer):
         model = self._wrap_model(self.model, training=False)
         model.eval()
         means = RunningMeans()
+        loss_of = self.objective
+        if self.objective.estimates_kl:
+            loss_of = self.with_kl((share["mismatched"] for share in dataloader), means)
         for share in dataloader:
             means.add({"loss": (0.0, share["count"])})
             for batch in share["batches"]:
                 with self.accelerator.autocast(), self.engine.attached():
-                    inputs = LossInputs(self.objective, batch.labels, batch.reference)
+                    inputs = LossInputs(loss_of, batch.labels, batch.reference)
                     loss, logps = self.engine.loss(model, batch.groups, inputs)
                 means.add({"loss": (loss.item(), 0.0)})
                 means.add(pair_metrics(logps, batch.labels, self.objective))
         means.gather()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.take().items()}
         return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # pyright: ignore
+
+    def with_kl(
+        self, parts: Iterable[Mismatched | None], means: RunningMeans
+    ) -> Callable[[GroupLogps, GroupLabels], Tensor]:
+        """The objective with the KL divergence that these answers to other prompts give, which joins the metrics."""
+        kl = estimated_kl(self.engine, self.model, parts, self.accelerator)
+        means.add({"kl": (kl, 1.0)})
+        return partial(self.objective, kl=kl)  # pyright: ignore[reportCallIssue]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics of the steps since the last training log."""

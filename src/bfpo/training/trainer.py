@@ -154,24 +154,25 @@ class BFPOTrainer(EvaluatingTrainer):
         # Data-parallel training averages gradients over processes, but this loss is already normalized globally.
         scale = self.args.world_size / self.accelerator.reduce(count, reduction="sum").item()  # pyright: ignore
         total = torch.zeros((), device=self.args.device)
+        loss_of = self.with_kl([inputs["mismatched"]], self.means) if self.objective.estimates_kl else self.objective
         for batch in batches:
             with contextlib.nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
-                total += self._backward(model, batch, scale)
+                total += self._backward(model, batch, scale, loss_of)
         if not math.isfinite(total.item()):
             raise self._not_finite(f"the loss is {total.item()}")
         if not batches:
             # The other processes wait for this one's gradients even if the step gave it no group.
-            self._backward(model, None, 0.0)
+            self._backward(model, None, 0.0, loss_of)
         return total
 
-    def _backward(self, model: nn.Module, batch: Batch | None, scale: float) -> Tensor:
+    def _backward(self, model: nn.Module, batch: Batch | None, scale: float, loss_of: Any) -> Tensor:
         """Loss of one micro-batch (or of a dummy token), after its forward and backward pass."""
         with self.engine.attached():
             with self.accelerator.autocast():
                 if batch is None:
                     loss = scale * self.engine.logps(model, [TokenGroup([0], [[0]])]).policy.sum()
                 else:
-                    inputs = LossInputs(self.objective, batch.labels, batch.reference, scale)
+                    inputs = LossInputs(loss_of, batch.labels, batch.reference, scale)
                     loss, logps = self.engine.loss(model, batch.groups, inputs)
                     if self.args.logging_strategy != "no":
                         self.unlogged.append((logps, batch.labels))

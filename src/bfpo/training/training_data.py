@@ -20,6 +20,7 @@ from bfpo.objectives.registry import Objective
 from bfpo.preferences.encoding import EncodingCounts, encode
 from bfpo.preferences.loading import checked, is_canonical
 from bfpo.training.batches import ROWS_AT_ONCE, as_rows, token_chunks, token_groups
+from bfpo.training.mismatched import mismatched_rows, with_mismatched
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def prepare(
         _check(part.counts, name, objective)
         _check_vocabulary(part.dataset, name, tokenizer, known.vocabulary)
     rows = datasets.concatenate_datasets([part.dataset for part in encoded.values()])
+    if objective.estimates_kl:
+        rows = with_mismatched(rows, max_length)
     main = sum(len(encoded[source.name].dataset) for source in ordered if source.role == "main")
     return TrainingData(rows, main, len(rows) - main, {name: part.counts for name, part in encoded.items()})
 
@@ -138,7 +141,7 @@ def with_reference(
     accelerator: Accelerator,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[TrainingData, ReferenceCounts]:
-    """Add the reference log-probability of every answer, in nats.
+    """Add the reference log-probability of every answer, in nats; also of those to other prompts, if rows have them.
 
     All processes together score the answers missing in the cache, with one chunk of rows in memory at a time.
 
@@ -150,7 +153,25 @@ def with_reference(
         accelerator: the trainer's accelerator.
         progress: function called with the numbers of answers that this process has scored and has to score.
     """
-    chunks = [(answer_keys(groups), [len(group.answers) for group in groups]) for groups in token_chunks(data.rows)]
+    reference, counts = _reference(data.rows, cache, engine, model, accelerator, progress)
+    rows = data.rows.add_column("reference", reference)  # pyright: ignore[reportArgumentType]
+    if "mismatched_ids" in rows.column_names:
+        single, others = _reference(mismatched_rows(rows), cache, engine, model, accelerator, progress)
+        rows = rows.add_column("mismatched_reference", single.flatten())  # pyright: ignore[reportArgumentType]
+        counts += others
+    return replace(data, rows=rows), counts
+
+
+def _reference(
+    rows: datasets.Dataset,
+    cache: ReferenceCache,
+    engine: Engine,
+    model: Any,
+    accelerator: Accelerator,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Any, ReferenceCounts]:
+    """The reference log-probabilities of each row's answers, as an Arrow array of lists."""
+    chunks = [(answer_keys(groups), [len(group.answers) for group in groups]) for groups in token_chunks(rows)]
     keys = np.concatenate([part for part, _ in chunks])
     answers = np.array([number for _, numbers in chunks for number in numbers])
     # The first process's cache decides, since it may already be writing while the others read theirs.
@@ -159,7 +180,7 @@ def with_reference(
     missing = np.flatnonzero(np.logical_or.reduceat(unknown, ends - answers))
     before = len(cache.parts)
     with accelerator.autocast():
-        own = data.rows.select(missing[accelerator.process_index :: accelerator.num_processes])
+        own = rows.select(missing[accelerator.process_index :: accelerator.num_processes])
         starts = range(0, len(own), ROWS_AT_ONCE)
         parts = (own.select(range(start, min(start + ROWS_AT_ONCE, len(own)))) for start in starts)
         to_score = int(answers[missing[accelerator.process_index :: accelerator.num_processes]].sum())
@@ -174,9 +195,8 @@ def with_reference(
         cache.parts[before:] = gather_object(cache.parts[before:])
     sums = _from_first(cache.get(keys), accelerator)
     column = pyarrow.ListArray.from_arrays(np.concatenate([[0], ends]).astype(np.int32), sums)
-    rows = data.rows.add_column("reference", column)  # pyright: ignore[reportArgumentType]
     scored = int(answers[missing].sum())
-    return replace(data, rows=rows), ReferenceCounts(len(keys) - scored, scored)
+    return column, ReferenceCounts(len(keys) - scored, scored)
 
 
 def _from_first(values: np.ndarray, accelerator: Accelerator) -> np.ndarray:

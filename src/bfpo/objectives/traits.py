@@ -1,0 +1,20 @@
+"""What an objective reads besides log-probabilities and orders."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+
+class Traits:
+    """Base class with the traits of a loss over groups that needs a reference; `Objective` says what they mean."""
+
+    reads_safety: ClassVar[bool] = False
+    reads_reward: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = True
+    estimates_kl: ClassVar[bool] = False
+    normalizer: ClassVar[Literal["groups", "tokens"]] = "groups"
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether the loss refuses flags and orders outside [0, 1]."""
+        return False
