@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.checking import flags_of, is_unknown, is_unordered, row_problems
+from bfpo.preferences.label_columns import label_column
 from bfpo.preferences.messages import check_trained, tools_of
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank, with_system_prompt
 from bfpo.preferences.reading import Row, Rows, RowSource, dataset_source, open_source
-from bfpo.preferences.schema import GROUP_COLUMNS, PAIR_COLUMNS, PreferenceDataError, Problem, RowError
+from bfpo.preferences.schema import (
+    GROUP_COLUMNS,
+    LABEL_COLUMNS,
+    PAIR_COLUMNS,
+    PreferenceDataError,
+    Problem,
+    RowError,
+)
 from bfpo.preferences.source_columns import SourceColumns, renamed, scan
 from bfpo.preferences.store import RowWriter, stored
 
@@ -125,7 +133,8 @@ def load_preferences(
         (probability), ``chosen_is_safer`` (probability or null), ``category`` (kind of harm, list of kinds, or null)
         and ``row`` (1-based, in the source). Rows with K answers have ``prompt, responses, helpfulness`` (K scores or
         null), ``is_safe`` (K probabilities or nulls), ``category`` and ``row``. Where the source has them: ``tools``
-        (JSON text) and ``weight``; messages then have their ``tool_calls`` as JSON text.
+        (JSON text) and ``weight``; messages then have their ``tool_calls`` as JSON text. In files that `bfpo label`
+        wrote also ``labelled_by`` and ``judged_as`` (JSON text, see `bfpo.preferences.label_columns`).
 
     Raises:
         PreferenceDataError: with *every* problem of the source in ``.problems``.
@@ -322,6 +331,9 @@ def _converted(columns: SourceColumns, row: Row) -> Row | None:
     if "tools" in columns.optional and "tools" not in converted:
         tools = row.get("tools")
         converted["tools"] = None if is_blank(tools) else tools_of(tools)
+    for name in LABEL_COLUMNS:
+        if name in columns.optional:
+            converted[name] = label_column(name, row.get(name), converted)
     if converted.get("tools") and not isinstance(converted["prompt"], list):
         raise RowError("tools", "a prompt that is a string has no tools", "write the prompt as messages")
     return converted

@@ -20,7 +20,9 @@ PAIR_COLUMNS = (
 )
 GROUP_COLUMNS = ("prompt", "responses", "helpfulness", "is_safe", "category", "row")
 # Columns that rows have only if the source has them.
-OPTIONAL_COLUMNS = ("tools", "weight")
+OPTIONAL_COLUMNS = ("tools", "weight", "labelled_by", "judged_as")
+# Those of them that `bfpo label` writes as objects; canonical rows hold their JSON text.
+LABEL_COLUMNS = ("labelled_by", "judged_as")
 
 _SHOWN = 20
 

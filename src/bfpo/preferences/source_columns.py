@@ -10,7 +10,14 @@ from bfpo.errors import did_you_mean
 from bfpo.preferences.messages import CARRIED, is_read, message_fields
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank
 from bfpo.preferences.reading import Row, RowSource
-from bfpo.preferences.schema import GROUP_COLUMNS, OPTIONAL_COLUMNS, PAIR_COLUMNS, PreferenceDataError, Problem
+from bfpo.preferences.schema import (
+    GROUP_COLUMNS,
+    LABEL_COLUMNS,
+    OPTIONAL_COLUMNS,
+    PAIR_COLUMNS,
+    PreferenceDataError,
+    Problem,
+)
 from bfpo.preferences.shapes import Shape, detect
 
 if TYPE_CHECKING:
@@ -60,7 +67,7 @@ class SourceColumns:
             "is_safe": [number],
             "category": [string] if self.lists_categories else string,
             "row": Value("int64"),
-            "tools": string,
+            **dict.fromkeys(("tools", *LABEL_COLUMNS), string),
         }
         return datasets.Features({name: kinds.get(name, number) for name in self.names})
 

@@ -8,15 +8,16 @@ that depend on the text break that premise, and nothing here mends them except t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bfpo.statistics.intervals import Estimate
-from bfpo.statistics.resampling import bootstrap_interval
+from bfpo.statistics.intervals import UPPER, Estimate, cluster_codes, standard_error, t_quantile, wilson
 
-_REPLICATES = 2000
+# Variances below this are rounding error.
+_NOTHING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -60,46 +61,49 @@ def flag_channel(
     is_safe: np.ndarray,
     clusters: Sequence[Hashable] | None = None,
     weights: np.ndarray | None = None,
-    *,
-    seed: int = 0,
 ) -> FlagChannel | None:
     """Estimate the channel from answers that people labeled, by weighted least squares of q on s.
 
     With flags of 0 and 1 this is the mean of q on either kind. With people's probabilities it is the line through them.
+    The interval of the correlation is cluster-robust, by the delta method on Fisher's z.
 
     Args:
         q: [N] flags that never saw people's labels of these answers (out of fold).
         is_safe: [N] people's labels, in [0, 1].
         clusters: [N] cluster of each answer, usually its prompt; by default every answer is its own cluster.
         weights: [N] weight of each answer, by default 1. See `rest_weights`, whose weights may be negative.
-        seed: random seed for the bootstrap over clusters, which gives the interval of the correlation.
 
     Returns:
-        None without labels of both kinds, or if the weights leave none of them.
+        None without labels of both kinds in two clusters, or if the weights leave none of them.
     """
     w = np.ones(len(q)) if weights is None else weights
-    # With one column per mean, each replicate of the bootstrap weighs its clusters anew.
-    parts = np.stack([w, w * q, w * is_safe, w * q * q, w * is_safe * is_safe, w * q * is_safe], axis=1)
-    if not len(q) or float(np.ptp(is_safe)) == 0:
+    codes = cluster_codes(clusters, len(q))
+    total = float(w.sum())
+    if total <= 0 or len(np.unique(codes)) < 2:
         return None
-    total, mean_q, mean_s, _, square_s, product = parts.mean(axis=0)
-    spread = square_s / total - (mean_s / total) ** 2 if total > 0 else 0.0
-    if not spread > 0:
+    mean_q, mean_s = float(w @ q) / total, float(w @ is_safe) / total
+    away_q, away_s = q - mean_q, is_safe - mean_s
+    spread_q, spread_s, product = (float(w @ values) / total for values in (away_q**2, away_s**2, away_q * away_s))
+    if spread_s <= _NOTHING:
         return None
-    c = (product / total - mean_q * mean_s / total**2) / spread
-    correlation = bootstrap_interval(
-        parts, clusters, _correlations, bounds=(-1.0, 1.0), seed=seed, replicates=_REPLICATES
-    )
-    return FlagChannel(float(mean_q - c * mean_s) / float(total), float(c), correlation)
+    c = product / spread_s
+    if spread_q <= _NOTHING:
+        correlation = Estimate(0.0, -1.0, 1.0, len(q))
+    else:
+        z_q, z_s = away_q / math.sqrt(spread_q), away_s / math.sqrt(spread_s)
+        r = min(1.0, max(-1.0, product / math.sqrt(spread_q * spread_s)))
+        influence = w * (z_q * z_s - r * (z_q**2 + z_s**2) / 2) * len(q) / total
+        correlation = _correlation(r, standard_error(influence, codes), int(codes.max()) + 1, len(q))
+    return FlagChannel(mean_q - c * mean_s, c, correlation)
 
 
-def _correlations(means: np.ndarray) -> np.ndarray:
-    """[R] correlations from [R, 6] means of w, wq, ws, wqq, wss, wqs; 0 where q or s doesn't vary."""
-    total, q, s, qq, ss, qs = means.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread = (qq / total - (q / total) ** 2) * (ss / total - (s / total) ** 2)
-        found = (qs / total - q * s / total**2) / np.sqrt(spread)
-    return np.clip(np.where((total > 0) & (spread > 0), found, 0.0), -1.0, 1.0)
+def _correlation(r: float, error: float, clusters: int, n: int) -> Estimate:
+    """A correlation with its interval; at 1 and -1, with as much error as none in C clusters allows."""
+    if 1 - abs(r) < _NOTHING:
+        reach = 2 * wilson(0, clusters).high
+        return Estimate(r, max(-1.0, r - reach), min(1.0, r + reach), n)
+    half = t_quantile(UPPER, clusters - 1) * error / (1 - r**2)
+    return Estimate(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), n)
 
 
 def rest_weights(is_random: np.ndarray, is_known: np.ndarray) -> np.ndarray:
