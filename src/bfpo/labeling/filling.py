@@ -17,7 +17,7 @@ from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.streaming import verdicts
 from bfpo.judges.verdict import Judge
 from bfpo.labeling.judging import JudgedAnswers, check_informative, judge_answers
-from bfpo.labeling.ordering import fill_orders
+from bfpo.labeling.order_filling import fill_orders
 from bfpo.preferences.checking import flags_of
 from bfpo.preferences.label_columns import HUMAN, JUDGE, UNKNOWN, UNPARSED, flag_sources, order_source
 from bfpo.preferences.reading import Row

@@ -1,4 +1,4 @@
-"""What training makes of judged flags: verdicts, unbiased flags, probabilities or doubly robust flags."""
+"""The flags to train on from judged ones: verdicts, unbiased flags, probabilities or doubly robust flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of people's labels are a random sample, so that errors can be estimated from them."""
+"""The part of people's labels that is a random sample, from which errors can be estimated."""
 
 from __future__ import annotations
 
