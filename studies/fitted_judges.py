@@ -12,9 +12,9 @@ from bfpo.judges.fitted import FittedJudge
 from bfpo.judges.fitting import fit_judge
 from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.preference import AnswerPair, Preference
-from bfpo.judges.verdict import Exchange, Verdict
-from bfpo.labeling.posterior import estimate_error
-from bfpo.statistics.judge_error import JudgeError
+from bfpo.judges.verdict import Exchange
+from bfpo.labeling.people_sample import MINIMUM_OF_EACH
+from bfpo.statistics.judge_error import JudgeError, judge_error
 
 
 def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[FittedJudge, JudgeError | None]:
@@ -26,8 +26,10 @@ def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[
     """
     labeled = [LabeledAnswer(exchange, safe, None) for exchange, safe in zip(exchanges, is_safe, strict=True)]
     fit = fit_judge(labeled, name="people's share")
-    said = [Verdict("safe" if p >= 0.5 else "unsafe", float(p)) for p in fit.out_of_fold]
-    return fit.judge, estimate_error([float(label) for label in fit.labels], said)
+    if min(fit.labels.sum(), (~fit.labels).sum()) < MINIMUM_OF_EACH:
+        return fit.judge, None
+    said = ["safe" if p >= 0.5 else "unsafe" for p in fit.out_of_fold]
+    return fit.judge, judge_error(fit.labels.astype(float).tolist(), said)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from bfpo.files import write_rows
 from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.preference import AnswerPair
 from bfpo.judges.verdict import Exchange, Verdict
-from bfpo.labeling.filling import Flags, label_preferences
+from bfpo.labeling.filling import label_preferences
 from bfpo.microworld.data import safety_set
 from bfpo.microworld.judge import OracleJudge
 from bfpo.objectives.bfpo import GlobalPreference
@@ -38,6 +38,7 @@ from studies.quick import ensure_sft
 
 SEEDS = (0, 1, 2, 3, 4)
 SHARES = (0.01, 0.03, 0.1, 0.3)
+Flags = Literal["posterior", "verdict", "rescaled"]
 BOTH: tuple[Flags, ...] = ("posterior", "verdict")
 # Prompts of each kind that every model answers.
 PER_KIND = 300
@@ -55,14 +56,15 @@ class Cell:
             safety and order, fitted to people's share) or "oracle" (with an error rate; it judges safety only).
         share: share of the pairs that people (the clean oracle) label.
         error: error rate of the oracle as a judge, the same for safe and unsafe answers.
-        flags: form of a judged flag; "rescaled" means verdicts, with a beta and alpha that compensate for their error.
+        flags: form of a judged flag: its calibrated probability, the verdict, or "rescaled", verdicts with a beta and
+            alpha that compensate for their error.
     """
 
     seed: int
     judge: Literal["nobody", "fitted", "oracle"]
     share: float = 1.0
     error: float = 0.0
-    flags: Flags | Literal["rescaled"] = "posterior"
+    flags: Flags = "posterior"
 
     @property
     def arm(self) -> str:
@@ -131,7 +133,7 @@ def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
     method = METHODS["BFPO"]
     beta, alpha = method.beta, GlobalPreference.alpha
     if cell.flags == "rescaled":
-        found = judged["report"]["errors"][0]
+        found = judged["error"]
         if found is not None:
             error = JudgeError(
                 Estimate(**found["sensitivity"]), Estimate(**found["specificity"]), found["controversial"]
@@ -177,27 +179,34 @@ def labeled_rows(cell: Cell, scale: Scale) -> tuple[list[Row], dict[str, Any]]:
     people = set(random.Random(f"people {cell.seed}").sample(range(len(truth)), round(cell.share * len(truth))))
     known, left = [truth[at] for at in sorted(people)], [row for at, row in enumerate(truth) if at not in people]
     nothing = {"chosen_is_safe": None, "rejected_is_safe": None, "chosen_is_safer": None}
-    wanted: Flags = "verdict" if cell.flags == "rescaled" else cell.flags
-    order, errors, flags = None, None, wanted
+    order, error = None, None
     if cell.judge == "fitted":
         judge, error = fit_safety(*_exchanges(known))
-        errors = [error]
         order = FittedOrder.fit(*_comparisons(known))
-        # Very few labels don't allow an estimate of the error; the judge's own probability is used then.
-        flags = wanted if error else None
         # The judge of order is symmetric in the two answers, so their places give nothing away.
         nothing |= {"chosen_is_better": None}
     else:
         judge = OracleJudge(cell.error, cell.error, cell.seed)
     rows = [row if at in people else row | nothing for at, row in enumerate(truth)]
-    labeled = label_preferences(rows, [judge], order_judge=order, flags=flags, errors=errors)
+    labeled = label_preferences(rows, [judge], order_judge=order)
     exchanges, is_safe = _exchanges(left)
     judged = {
         "safety": _agreement(is_safe, judge.judge(exchanges)),
         "order": None if order is None else _order_agreement(order, left),
         "report": asdict(labeled.report),
+        "error": error and asdict(error),
     }
-    return labeled.rows, judged
+    return [_with_flags(row, cell.flags) for row in labeled.rows], judged
+
+
+def _with_flags(row: Row, flags: Flags) -> Row:
+    """The row with judged flags in the form of the cell, without the column from which a recipe would make its own."""
+    values = {
+        f"{name}_is_safe": row["judged_as"][name]["probability"]
+        for name in ("chosen", "rejected")
+        if flags == "posterior" and row["labelled_by"][name] == "judge"
+    }
+    return {name: value for name, value in (row | values).items() if name != "judged_as"}
 
 
 def _exchanges(rows: Sequence[Row]) -> tuple[list[Exchange], list[bool]]:

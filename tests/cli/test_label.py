@@ -33,22 +33,28 @@ def test_labels_are_filled_and_counted(half_labeled, tmp_path):
     done = run(half_labeled, "--judge", "microworld-oracle:0.1,0.1,3", "-o", output, "--cache", cache)
     assert done.exit_code == 0, done.output
     assert "kept 80 human flags, a judge filled in 40, 0 stay unknown" in done.output
-    assert "filled flags: posterior" in done.output
+    assert "errors: estimated from the labels of the set, taken as a random sample of it" in done.output
+    assert "probabilities: calibrated on that sample, out of fold" in done.output
     assert "sensitivity" in done.output
     rows = [json.loads(line) for line in output.read_text().splitlines()]
-    assert all(0 < row["chosen_is_safe"] < 1 for row in rows[40:])
-    assert len((tmp_path / "out.queue.jsonl").read_text().splitlines()) == 20
-    report = json.loads(
-        run(half_labeled, "--judge", "microworld-oracle", "-o", output, "--flags", "verdict", "--json").output
-    )
-    assert (report["safety"]["judge"], report["flags"]) == (40, "verdict")
+    assert {row["chosen_is_safe"] for row in rows[40:]} <= {0.0, 1.0}
+    assert all(0 < row["judged_as"][name]["probability"] < 1 for row in rows for name in ("chosen", "rejected"))
+    queue = [json.loads(line) for line in (tmp_path / "out.queue.jsonl").read_text().splitlines()]
+    assert [row["placed"] for row in queue] == [*["value"] * 4, "random"] * 4
+    report = json.loads(run(half_labeled, "--judge", "microworld-oracle", "-o", output, "--json").output)
+    assert (report["safety"]["judge"], report["sample"]) == (40, "labels of the set")
 
 
-def test_a_known_error_is_taken_as_given(half_labeled, tmp_path):
-    options = ("--judge", "microworld-oracle", "-o", tmp_path / "out.jsonl", "--error", "1,1")
-    assert run(half_labeled, *options).exit_code == 0
-    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert {row["chosen_is_safe"] for row in rows} == {0.0, 1.0}
+def test_the_random_part_is_drawn_with_a_seed(half_labeled, tmp_path):
+    def queued(*options):
+        output = tmp_path / "out.jsonl"
+        assert run(half_labeled, "--judge", "microworld-oracle:0.1", "-o", output, *options).exit_code == 0
+        rows = map(json.loads, (tmp_path / "out.queue.jsonl").read_text().splitlines())
+        return [(row["row"], row["placed"]) for row in rows]
+
+    assert queued("--random-share", 1, "--seed", 3) == queued("--random-share", 1, "--seed", 3)
+    assert queued("--random-share", 1, "--seed", 3) != queued("--random-share", 1)
+    assert {placed for _, placed in queued("--random-share", 0)} == {"value"}
 
 
 def test_answers_to_the_queue_are_merged_in_the_next_run(half_labeled, tmp_path):
@@ -61,22 +67,20 @@ def test_answers_to_the_queue_are_merged_in_the_next_run(half_labeled, tmp_path)
         row["asks"] = dict.fromkeys(row["asks"], False)
     queue.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = run(half_labeled, *options, "-o", again, "--answers", queue)
-    assert "kept 90 human flags, a judge filled in 30, 0 stay unknown" in done.output
-    left = [json.loads(line)["row"] for line in (tmp_path / "again.queue.jsonl").read_text().splitlines()]
-    assert sorted(left) == sorted(row["row"] for row in rows[5:])
+    assert "kept 90 human flags (2 of the random part, 8 others of the queue), a judge filled in 30" in done.output
+    left = map(json.loads, (tmp_path / "again.queue.jsonl").read_text().splitlines())
+    assert sorted(row["row"] for row in left if row["asks"]) == sorted(row["row"] for row in rows[5:])
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--judge", "microworld-oracl"], "did you mean 'microworld-oracle'"),
-        (["--judge", "microworld-oracle", "--flags", "hard"], "write posterior, probability, or verdict"),
-        (["--judge", "microworld-oracle", "--error", "0.9"], "write sensitivity,specificity"),
-        (["--judge", "microworld-oracle", "--error", "1,1", "--error", "1,1"], "given 2 times for 1 judges"),
+        (["--judge", "microworld-oracle", "--random-share", "1.5"], "write a number from 0 to 1"),
         (["--judge", "microworld-oracle", "--helpfulness-judge", "microworld-oracle"], "microworld-oracle"),
         ([], "need a judge"),
         (["--judge", "microworld-oracle", "-o", "out.csv"], "name a file that ends in .jsonl"),
-        (["--judge", "microworld-oracle", "--error", "0.5,0.5"], "is no better than chance on this set"),
+        (["--judge", "microworld-oracle:0.6"], "is no better than chance on this set"),
     ],
 )
 def test_wrong_options_are_named(half_labeled, tmp_path, arguments, says):

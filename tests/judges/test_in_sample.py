@@ -104,28 +104,27 @@ def test_a_scaling_fitted_to_the_labels_is_out_of_fold_too_and_warned_about(fitt
 
 
 def test_labeling_the_other_half_measures_the_error_out_of_fold(fitted, tmp_path):
-    """The README's way: in sample the judge would be right on every answer, and its posteriors near-certain."""
+    """The README's way: in sample the judge would be right on every answer."""
     source, folder, printed = fitted
-    truth = [row[f"{name}_is_safe"] for row in pairs(400, 400)[200:] for name in ("chosen", "rejected")]
-    losses = {}
-    for flags in (None, "posterior"):
-        found = label(str(source), [load_judge(str(folder))], tmp_path / f"{flags}.jsonl", flags=flags)
-        overall, (error,) = printed["out_of_fold"]["overall"], found.report.errors
-        assert (error.sensitivity.value, error.specificity.value) == pytest.approx(
-            (overall["sensitivity"]["value"], overall["specificity"]["value"])
-        )
-        assert found.report.in_sample == (1.0,)
-        assert found.report.flags == (flags or "probability")
-        filled = np.array([row[f"{name}_is_safe"] for row in found.rows[200:] for name in ("chosen", "rejected")])
-        losses[flags] = -np.mean(np.log(np.where(truth, filled, 1 - filled)))
-    assert max(losses.values()) < np.log(2)
+    truth = [row[f"{name}_is_safe"] for row in pairs(400, 400) for name in ("chosen", "rejected")]
+    found = label(str(source), [load_judge(str(folder))], tmp_path / "full.jsonl")
+    overall, (error,) = printed["out_of_fold"]["overall"], found.report.errors
+    assert (error.sensitivity.value, error.specificity.value) == pytest.approx(
+        (overall["sensitivity"]["value"], overall["specificity"]["value"])
+    )
+    assert (found.report.in_sample, found.report.calibrated) == ((1.0,), "itself")
+    noted = [row["judged_as"][name]["probability"] for row in found.rows for name in ("chosen", "rejected")]
+    losses = -np.log(np.where(truth, noted, np.subtract(1, noted)))
+    # As good on the answers that it was fitted to as on the others, and no better.
+    assert losses[:400].mean() == pytest.approx(losses[400:].mean(), abs=0.05)
+    assert losses.mean() < np.log(2)
 
 
 def test_the_command_says_so(fitted, tmp_path):
     source, folder, _ = fitted
     done = run("label", source, "--judge", folder, "-o", tmp_path / "full.jsonl")
-    assert "fitted to 100% of the human flags, on which its error is out of fold" in done.output
-    assert "filled flags: probability" in done.output
+    assert "fitted to 100% of these human flags, on which its error is out of fold" in done.output
+    assert "probabilities: the judge's own, which were calibrated out of fold when it was fitted" in done.output
 
 
 def test_a_judge_without_information_is_named_and_refused_for_labeling(tmp_path):

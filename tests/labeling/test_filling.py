@@ -13,7 +13,6 @@ from bfpo.judges.preference import Preference
 from bfpo.judges.verdict import Verdict
 from bfpo.labeling.filling import label_preferences
 from bfpo.labeling.run import label, queue_file
-from bfpo.statistics.judge_error import JudgeError
 
 
 class WordJudge:
@@ -55,32 +54,41 @@ def test_peoples_labels_stay_and_are_counted():
     rows = [pair(1, flags=(0.0, 1.0)), pair(2), pair(3, chosen="odd"), pair(4, flags=(1.0, None))]
     labeled = label_preferences(rows, [WordJudge()])
     flags = [(row["chosen_is_safe"], row["rejected_is_safe"]) for row in labeled.rows]
-    assert flags == [(0.0, 1.0), (0.9, 0.2), (None, 0.2), (1.0, 0.2)]
+    assert flags == [(0.0, 1.0), (1.0, 0.0), (None, 0.0), (1.0, 0.0)]
     report = labeled.report
-    assert report.safety == {"people": 3, "judge": 4, "unparsed": 1}
-    assert report.flags == "probability"
+    assert report.safety == {"people": 3, "random": 0, "queue": 0, "judge": 4, "unparsed": 1}
+    assert (report.sample, report.calibrated, report.errors) == (None, "not", (None,))
+    # The judge's word is noted for every answer, also where people labeled.
+    assert labeled.rows[0]["judged_as"] == {
+        "chosen": {"verdict": 1.0, "probability": 0.9}, "rejected": {"verdict": 0.0, "probability": 0.2}
+    }  # fmt: skip
+    assert labeled.rows[2]["judged_as"]["chosen"] is None
     assert labeled.rows[2]["labelled_by"] == {"chosen": "unparsed", "rejected": "judge", "order": "people"}
 
 
-def test_with_a_known_error_the_flag_is_the_posterior():
-    """The judge calls 1 in 10 of people's safe answers unsafe, and none of the unsafe ones safe."""
-    people = [pair(n, chosen="bad" if n < 2 else "good", flags=(1.0, 0.0)) for n in range(20)]
+def test_probabilities_are_calibrated_on_people_s_labels_out_of_fold():
+    """The judge calls 10 in 40 of people's safe answers unsafe, and none of the unsafe ones safe: 2 words, 2 shares."""
+    people = [pair(n, chosen="bad" if n < 10 else "good", flags=(1.0, 0.0)) for n in range(40)]
     labeled = label_preferences([*people, pair(99)], [WordJudge()])
-    specificity, missed, prior = 18.5 / 21, 0.5 / 21, 20.5 / 41
-    safe = prior * specificity / (prior * specificity + (1 - prior) * missed)
-    unsafe = prior * (1 - specificity) / (prior * (1 - specificity) + (1 - prior) * (1 - missed))
-    assert labeled.report.flags == "posterior"
-    assert labeled.rows[-1]["chosen_is_safe"] == pytest.approx(safe)
-    assert labeled.rows[-1]["rejected_is_safe"] == pytest.approx(unsafe)
-    known = label_preferences([*people, pair(99)], [WordJudge()], errors=[JudgeError.from_rates(1.0, 1.0)])
-    assert known.rows[-1]["rejected_is_safe"] == 0.0
-    words = label_preferences([*people, pair(99)], [WordJudge()], flags="verdict")
-    assert (words.rows[-1]["chosen_is_safe"], words.rows[-1]["rejected_is_safe"]) == (1.0, 0.0)
+    assert (labeled.report.sample, labeled.report.calibrated) == ("labels of the set", "sample")
+    assert labeled.report.prior == 40.5 / 81
+    assert (labeled.report.errors[0].sensitivity.value, labeled.report.errors[0].specificity.value) == (1.0, 0.75)
+    # Platt's targets are 41/42 and 1/42, so the shares are those of 30 of 30 and of 10 of 50.
+    word = labeled.rows[-1]["judged_as"]
+    assert word["chosen"] == {"verdict": 1.0, "probability": pytest.approx(41 / 42, abs=1e-3)}
+    expected = (10 * 41 / 42 + 40 / 42) / 50
+    assert word["rejected"] == {"verdict": 0.0, "probability": pytest.approx(expected, abs=1e-3)}
 
 
-def test_the_posterior_needs_an_estimate_of_the_error():
-    with pytest.raises(BfpoError, match="at least 10 safe and 10 unsafe"):
-        label_preferences([pair(1)], [WordJudge()], flags="posterior")
+def test_several_judges_who_make_the_same_errors_are_not_more_certain():
+    people = [pair(n, chosen="bad" if n < 10 else "good", flags=(1.0, 0.0)) for n in range(40)]
+    one = label_preferences([*people, pair(99)], [WordJudge()]).rows[-1]["judged_as"]
+    two = label_preferences([*people, pair(99)], [WordJudge(), WordJudge()]).rows[-1]["judged_as"]
+    for name in ("chosen", "rejected"):
+        assert two[name]["probability"] == pytest.approx(one[name]["probability"], abs=1e-3)
+
+
+def test_without_a_judge_missing_flags_are_refused():
     with pytest.raises(BfpoError, match="need a judge"):
         label_preferences([pair(1)], [])
 
@@ -90,24 +98,39 @@ def test_an_open_order_is_judged_and_the_pair_swapped():
     labeled = label_preferences(rows, [WordJudge()], order_judge=LongerIsBetter())
     first, second, third = labeled.rows
     # "good 1" is longer than "bad 1" and stays first; with swapped answers the pair is swapped back.
-    assert (first["chosen"], first["chosen_is_better"]) == ("good 1", 0.8)
-    assert second["chosen_is_better"] == 0.8
+    assert (first["chosen"], first["chosen_is_better"]) == ("good 1", 1.0)
+    assert second["chosen_is_better"] == 1.0
     assert third["chosen_is_better"] == 1.0
-    assert labeled.report.order == {"people": 1, "judge": 2, "unknown": 0}
+    # The judge is asked about people's pair, too, to show its error.
+    assert [row["judged_as"]["order"] for row in labeled.rows] == [{"verdict": 1.0, "probability": 0.8}] * 3
+    assert labeled.report.order == {"people": 1, "random": 0, "queue": 0, "judge": 2, "unknown": 0}
     turned = label_preferences(
         [pair(1, chosen="bad", rejected="good", better=None)], [WordJudge()], order_judge=LongerIsBetter()
     )
     (row,) = turned.rows
-    assert (row["chosen"], row["rejected"], row["chosen_is_better"]) == ("good 1", "bad 1", 0.7)
-    assert (row["chosen_is_safe"], row["rejected_is_safe"]) == (0.9, 0.2)
+    assert (row["chosen"], row["rejected"], row["chosen_is_better"]) == ("good 1", "bad 1", 1.0)
+    assert (row["chosen_is_safe"], row["rejected_is_safe"]) == (1.0, 0.0)
+    assert row["judged_as"] == {
+        "chosen": {"verdict": 1.0, "probability": 0.9}, "rejected": {"verdict": 0.0, "probability": 0.2},
+        "order": {"verdict": 1.0, "probability": 0.7},
+    }  # fmt: skip
     assert turned.report.turned == 1
 
 
 def test_groups_of_answers_are_labeled_answer_by_answer():
     row = {"prompt": "p", "responses": ["good", "bad", "odd"], "helpfulness": [3, 2, 1], "is_safe": [None, 1.0, None]}
     (labeled,) = label_preferences([row | {"row": 1}], [WordJudge()]).rows
-    assert labeled["is_safe"] == [0.9, 1.0, None]
+    assert labeled["is_safe"] == [1.0, 1.0, None]
     assert labeled["labelled_by"] == {"answers": ["judge", "people", "unparsed"]}
+    assert [word and word["verdict"] for word in labeled["judged_as"]["answers"]] == [1.0, 0.0, None]
+
+
+def test_the_order_judge_s_error_is_measured_on_people_s_orders():
+    """It prefers the longer answer; of people's 20 pairs, the chosen one is the longer in 15."""
+    rows = [pair(n, chosen="a long good one" if n < 15 else "no") for n in range(20)]
+    report = label_preferences([*rows, pair(99, better=None)], [WordJudge()], order_judge=LongerIsBetter()).report
+    assert report.order_error.value == 0.25
+    assert label_preferences(rows, [WordJudge()], order_judge=LongerIsBetter()).report.order_error is None
 
 
 def written(tmp_path, rows):
@@ -120,11 +143,11 @@ def test_a_file_in_a_file_and_a_queue_out(tmp_path):
     people = [pair(n, flags=(1.0, 0.0)) for n in range(1, 11)]
     source = written(tmp_path, [*people, pair(11), pair(12, better=None), pair(13, chosen="odd")])
     output = tmp_path / "out.jsonl"
-    report = label(str(source), [WordJudge()], output, order_judge=LongerIsBetter()).report
-    assert report.safety == {"people": 20, "judge": 5, "unparsed": 1}
+    report = label(str(source), [WordJudge()], output, order_judge=LongerIsBetter(), random_share=0).report
+    assert report.safety == {"people": 20, "random": 0, "queue": 0, "judge": 5, "unparsed": 1}
     rows = load_preferences(str(output), unknown_safety="drop")
     assert len(rows) == 12
-    assert rows["chosen_is_better"][11] == 0.8
+    assert rows["chosen_is_better"][11] == 1.0
     queue = [json.loads(line) for line in queue_file(output).read_text().splitlines()]
     assert [row["row"] for row in queue] == [13, 12, 11]
     assert queue[0]["asks"] == {"chosen": None, "rejected": None}
@@ -165,7 +188,7 @@ def test_judges_read_calls_and_labeled_files_keep_them(tmp_path):
     source.write_text(json.dumps(row) + "\n")
     label(str(source), [WordJudge()], output)
     before, after = (dict(load_preferences(str(path))[0]) for path in (source, output))
-    assert (after["chosen_is_safe"], after["rejected_is_safe"]) == (pytest.approx(0.2), pytest.approx(0.9))
+    assert (after["chosen_is_safe"], after["rejected_is_safe"]) == (0.0, 1.0)
     for name in ("prompt", "chosen", "rejected", "tools", "weight"):
         assert after[name] == before[name]
     assert '"bad_thing"' in exchange_of(before, 0).answer

@@ -11,7 +11,6 @@ from bfpo.labeling.filling import label_preferences
 from bfpo.labeling.run import label, queue_file
 from bfpo.preferences.label_sources import rows_with_sources
 from bfpo.preferences.schema import PreferenceDataError
-from bfpo.statistics.judge_error import JudgeError
 
 
 class WordJudge:
@@ -80,7 +79,7 @@ def test_people_s_answers_are_never_overwritten(first, tmp_path, named):
     assert (queue.read_bytes(), first.read_bytes()) == before
     other = tmp_path / "next.jsonl"
     report = label(str(tmp_path / "pairs.jsonl"), [WordJudge()], other, answers=[str(queue)]).report
-    assert report.safety["people"] == 3
+    assert (report.safety["people"], report.safety["queue"]) == (2, 1)
 
 
 def test_a_queue_without_answers_and_an_earlier_output_may_be_replaced(first, tmp_path):
@@ -104,22 +103,23 @@ def test_the_name_says_the_format(first, name):
 
 def test_a_judge_s_labels_never_become_people_s(first, tmp_path):
     again = label(str(first), [OtherJudge()], tmp_path / "again.jsonl", order_judge=FirstIsBetter()).report
-    assert again.safety == {"people": 2, "judge": 6, "unparsed": 0}
-    assert again.order == {"people": 3, "judge": 1, "unknown": 0}
+    assert again.safety == {"people": 2, "random": 0, "queue": 0, "judge": 6, "unparsed": 0}
+    assert again.order == {"people": 3, "random": 0, "queue": 0, "judge": 1, "unknown": 0}
     # Six flags and an order.
     assert again.rejudged == 7
     rows = read(tmp_path / "again.jsonl")
-    assert [row["chosen_is_safe"] for row in rows] == [1.0, 1.0, 0.8, 0.8]
+    assert [row["chosen_is_safe"] for row in rows] == [1.0] * 4
+    assert [row["judged_as"]["chosen"]["probability"] for row in rows] == [0.8] * 4
     assert rows[0]["labelled_by"] == {"chosen": "people", "rejected": "judge", "order": "people"}
     assert {row["row"] for row in read(tmp_path / "again.queue.jsonl")} == {1, 2, 3, 4}
 
 
 def test_without_a_judge_an_earlier_judge_s_labels_stay_and_are_still_its(first, tmp_path):
     report = label(str(first), [], tmp_path / "again.jsonl").report
-    assert (report.safety, report.order, report.rejudged) == (
-        {"people": 2, "judge": 6, "unparsed": 0}, {"people": 3, "judge": 1, "unknown": 0}, 0,
-    )  # fmt: skip
-    same = ("chosen_is_safe", "rejected_is_safe", "chosen_is_better", "labelled_by")
+    assert {name: count for name, count in report.safety.items() if count} == {"people": 2, "judge": 6}
+    assert {name: count for name, count in report.order.items() if count} == {"people": 3, "judge": 1}
+    assert report.rejudged == 0
+    same = ("chosen_is_safe", "rejected_is_safe", "chosen_is_better", "labelled_by", "judged_as")
     assert [{name: row[name] for name in same} for row in read(tmp_path / "again.jsonl")] == [
         {name: row[name] for name in same} for row in read(first)
     ]
@@ -128,11 +128,13 @@ def test_without_a_judge_an_earlier_judge_s_labels_stay_and_are_still_its(first,
 def test_people_may_contradict_a_judge_but_not_people(first, tmp_path):
     """Answers to the queue of a labeled file, merged into that file."""
     queue, row = answer(first, rejected=True)
-    assert row["rejected_is_safe"] == 0.2
+    # People don't see what the judge says.
+    assert row["rejected_is_safe"] is None
+    assert "judged_as" not in row
     report = label(str(first), [WordJudge()], tmp_path / "again.jsonl", answers=[str(queue)]).report
-    assert report.safety == {"people": 3, "judge": 5, "unparsed": 0}
+    assert {name: count for name, count in report.safety.items() if count} == {"people": 2, "queue": 1, "judge": 5}
     (merged,) = (one for one in read(tmp_path / "again.jsonl") if one["row"] == row["row"])
-    assert (merged["rejected_is_safe"], merged["labelled_by"]["rejected"]) == (1.0, "people")
+    assert (merged["rejected_is_safe"], merged["labelled_by"]["rejected"]) == (1.0, "queue")
     rows = read(first)
     rows[row["row"] - 1]["labelled_by"]["rejected"] = "people"
     written(first, rows)
@@ -147,13 +149,25 @@ def test_a_label_written_where_the_judge_gave_none_is_people_s(first):
     assert report.safety["people"] == 3
 
 
+WORD = {"verdict": 1, "probability": 0.7}
+
+
 @pytest.mark.parametrize(
-    "by", ["people", {"chosen": "people"}, {"chosen": "me", "rejected": "judge", "order": "judge"}]
+    ("column", "value", "says"),
+    [
+        ("labelled_by", "people", "doesn't name the sources"),
+        ("labelled_by", {"chosen": "people"}, "doesn't name the sources"),
+        ("labelled_by", {"chosen": "me", "rejected": "judge", "order": "judge"}, "doesn't name the sources"),
+        ("judged_as", {"chosen": WORD, "rejected": {"verdict": 1.5}}, "doesn't hold a verdict and a probability"),
+        ("judged_as", {"chosen": WORD, "rejected": WORD, "odrer": WORD}, "doesn't hold a verdict and a probability"),
+        ("judged_as", {"answers": [WORD, WORD]}, "doesn't hold a verdict and a probability"),
+        ("judged_as", 3, "doesn't hold a verdict and a probability"),
+    ],
 )
-def test_wrong_sources_are_named(first, by):
+def test_wrong_notes_are_named(first, column, value, says):
     rows = read(first)
-    rows[1]["labelled_by"] = by
-    with pytest.raises(PreferenceDataError, match=r"row 2, column 'labelled_by': .* doesn't name the sources"):
+    rows[1][column] = value
+    with pytest.raises(PreferenceDataError, match=rf"row 2, column '{column}': .* {says}"):
         rows_with_sources(str(written(first, rows)))
 
 
@@ -161,7 +175,7 @@ def test_sources_of_k_answers_and_of_csv(tmp_path):
     group = {"prompt": "p", "responses": ["good", "bad"], "helpfulness": [2, 1], "is_safe": [0.9, True]}
     path = written(tmp_path / "k.jsonl", [group | {"labelled_by": {"answers": ["judge", "people"]}}])
     (row,) = label_preferences(rows_with_sources(str(path)), [OtherJudge()]).rows
-    assert (row["is_safe"], row["labelled_by"]) == ([0.8, 1.0], {"answers": ["judge", "people"]})
+    assert (row["is_safe"], row["labelled_by"]) == ([1.0, 1.0], {"answers": ["judge", "people"]})
     by = '"{""chosen"": ""judge"", ""rejected"": ""people"", ""order"": ""people""}"'
     csv = tmp_path / "x.csv"
     csv.write_text(f"prompt,chosen,rejected,chosen_is_safe,rejected_is_safe,labelled_by\np,good,bad,0.7,false,{by}\n")
@@ -177,22 +191,19 @@ PEOPLE = [
 OPEN = PEOPLE[0] | {"row": 41, "chosen_is_safe": None, "rejected_is_safe": None}
 
 
-@pytest.mark.parametrize("flags", [None, "posterior", "verdict", "probability"])
-def test_a_judge_at_chance_is_refused(flags):
+def test_a_judge_at_chance_is_refused():
     with pytest.raises(BfpoError, match=r"words is no better than chance .* sensitivity 0.500 and specificity 0.500"):
-        label_preferences([*PEOPLE, OPEN], [WordJudge()], flags=flags)
-    with pytest.raises(BfpoError, match="no better than chance"):
-        label_preferences([OPEN], [WordJudge()], errors=[JudgeError.from_rates(0.3, 0.7)])
+        label_preferences([*PEOPLE, OPEN], [WordJudge()])
     # Nothing to fill in: it only measures.
-    assert label_preferences(PEOPLE, [WordJudge()], flags=flags).report.safety["people"] == 80
+    assert label_preferences(PEOPLE, [WordJudge()]).report.safety["people"] == 80
 
 
-def test_probabilities_that_rank_are_used_although_the_words_are_at_chance():
+def test_probabilities_that_rank_are_noted_although_the_words_are_at_chance():
     class Doubtful(WordJudge):
         p_safe = (0.6, 0.9)
 
     rows = [row | {"chosen_is_safe": 1.0, "rejected_is_safe": 0.0} for row in PEOPLE]
-    filled = label_preferences([*rows, OPEN], [Doubtful()], flags="probability").rows[-1]
-    assert (filled["chosen_is_safe"], filled["rejected_is_safe"]) == (0.9, 0.6)
-    with pytest.raises(BfpoError, match="no better than chance"):
-        label_preferences([*rows, OPEN], [Doubtful()], flags="verdict")
+    filled = label_preferences([*rows, OPEN], [Doubtful()]).rows[-1]
+    assert (filled["chosen_is_safe"], filled["rejected_is_safe"]) == (1.0, 1.0)
+    assert filled["judged_as"]["chosen"]["probability"] > 0.9
+    assert filled["judged_as"]["rejected"]["probability"] < 0.1

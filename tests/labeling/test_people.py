@@ -27,17 +27,21 @@ def test_answers_fill_what_was_open_and_nothing_else(tmp_path):
         GROUP | {"asks": {"0": True, "1": None, "2": 0.25}},
         PAIR | {"asks": {"chosen": False, "order": 0.75}},
     )
-    assert pair == PAIR | {"chosen_is_safe": 0.0, "chosen_is_better": 0.75}
-    assert group == GROUP | {"is_safe": [1.0, None, 0.25]}
+    by = {"chosen": "queue", "rejected": "people", "order": "queue"}
+    assert pair == PAIR | {"chosen_is_safe": 0.0, "chosen_is_better": 0.75, "labelled_by": by}
+    assert group == GROUP | {"is_safe": [1.0, None, 0.25], "labelled_by": {"answers": ["queue", "unparsed", "queue"]}}
 
 
 def test_a_queue_with_nothing_answered_changes_nothing(tmp_path):
-    assert merged(tmp_path, PAIR | {"asks": {"chosen": None, "order": None}}) == [PAIR, GROUP]
+    pair, group = merged(tmp_path, PAIR | {"asks": {"chosen": None, "order": None}})
+    by = {"chosen": "unparsed", "rejected": "people", "order": "unknown"}
+    assert (pair, group) == (PAIR | {"labelled_by": by}, GROUP)
 
 
 def test_answers_to_a_swapped_pair_refer_to_the_order_shown(tmp_path):
     pair, _ = merged(tmp_path, TURNED | {"asks": {"rejected": False, "order": False}})
-    assert pair == PAIR | {"chosen_is_safe": 0.0, "chosen_is_better": 1.0}
+    by = {"chosen": "queue", "rejected": "people", "order": "queue"}
+    assert pair == PAIR | {"chosen_is_safe": 0.0, "chosen_is_better": 1.0, "labelled_by": by}
 
 
 @pytest.mark.parametrize(("shown", "answer"), [(PAIR, False), (TURNED, True)])
@@ -62,6 +66,8 @@ def test_chosen_stays_the_more_helpful_answer(tmp_path, shown, answer):
         (PAIR | {"asks": {"chosne": True}}, "did you mean 'chosen'"),
         (GROUP | {"asks": {"3": True}}, "column 'asks.3': it is not in the queue"),
         (PAIR | {"asks": {"rejected": False}}, "0 contradicts rejected_is_safe 1 in row 3 of the set"),
+        (PAIR | {"asks": {"order": True}, "draw": "first"}, "column 'draw': 'first', placed by 'value', is no draw"),
+        (PAIR | {"asks": {"order": True}, "draw": 1, "placed": 2}, "column 'draw': 1, placed by 2, is no draw"),
     ],
 )
 def test_invalid_answers_are_named(tmp_path, queued, says):

@@ -1,13 +1,14 @@
-"""Tests of the queue: values by enumeration, the discount for repeated prompts, and the gain over a random order."""
+"""The queue: values by enumeration, the gain over a random order, and a random part that stays random over rounds."""
 
 import random
+from collections import Counter
 from itertools import product
 
 import pytest
 from scipy.special import expit as sigmoid
 
 from bfpo import GlobalPreference
-from bfpo.labeling.queue import queue_for_people, target_variances
+from bfpo.labeling.queue import queue_for_people, random_rows, target_variances
 
 LABELING = GlobalPreference()
 BY_JUDGE = {"chosen": "judge", "rejected": "judge", "order": "people"}
@@ -51,6 +52,17 @@ def test_unknown_flags_count_as_the_prior_and_groups_as_the_mean_of_their_pairs(
     assert target_variances([group], LABELING, 0.8) == [pytest.approx(expected)]
 
 
+def test_a_judged_flag_counts_with_its_probability_and_a_single_answer_with_its_variance():
+    word = {"chosen": {"verdict": 1.0, "probability": 0.8}, "rejected": {"verdict": 0.0, "probability": 0.3}}
+    judged = pair(1, (1.0, 0.0)) | {"judged_as": word | {"order": {"verdict": 1.0, "probability": 0.6}}}
+    assert target_variances([judged], LABELING) == [pytest.approx(enumerated(0.8, 0.3, 1.0))]
+    by_judge = judged | {"labelled_by": BY_JUDGE | {"rejected": "queue", "order": "judge"}}
+    assert target_variances([by_judge], LABELING) == [pytest.approx(enumerated(0.8, 0.0, 0.6))]
+    alone = {"prompt": "p", "responses": ["a"], "helpfulness": None, "is_safe": [0.0], "row": 1}
+    alone |= {"labelled_by": {"answers": ["judge"]}, "judged_as": {"answers": [{"verdict": 0.0, "probability": 0.1}]}}
+    assert target_variances([alone], LABELING) == [pytest.approx(0.09)]
+
+
 def test_certain_rows_come_last_and_peoples_not_at_all():
     people = dict.fromkeys(BY_JUDGE, "people")
     rows = [pair(1, (0.5, 0.5), by=people), pair(2, (0.99, 0.01)), pair(3, (0.5, 0.6)), pair(4, (None, 0.1))]
@@ -86,3 +98,69 @@ def test_a_small_budget_corrects_more_than_a_random_order():
     queued = nobody - error_left({row["row"] for row in queue_for_people(rows, LABELING)[:200]})
     at_random = nobody - error_left(set(generator.sample(range(2000), 200)))
     assert queued > 1.5 * at_random
+
+
+def judged_pairs(count, seed=0):
+    """Pairs whose judge is unsure of the first fifth."""
+    generator = random.Random(seed)
+    return [pair(n, (generator.uniform(0.4, 0.6) if n < count // 5 else generator.uniform(0.9, 1.0), 0.0))
+            for n in range(count)]  # fmt: skip
+
+
+def test_one_row_in_five_is_drawn_at_random_whatever_the_budget():
+    queue = queue_for_people(judged_pairs(200), LABELING, random_share=0.2, seed=1)
+    assert sorted(row["row"] for row in queue) == list(range(200))
+    for budget in (10, 50, 105):
+        assert Counter(row["placed"] for row in queue[:budget])["random"] == budget // 5
+    by_value = [row["value"] for row in queue if row["placed"] == "value"]
+    assert by_value == sorted(by_value, reverse=True)
+    placed = [row["draw"] for row in queue if row["placed"] == "random"]
+    assert placed == sorted(placed)
+    assert queue == queue_for_people(judged_pairs(200), LABELING, random_share=0.2, seed=1)
+    other = queue_for_people(judged_pairs(200), LABELING, random_share=0.2, seed=2)
+    assert [row["row"] for row in other] != [row["row"] for row in queue]
+    assert {row["placed"] for row in queue_for_people(judged_pairs(20), LABELING)} == {"value"}
+    whole = queue_for_people(judged_pairs(20), LABELING, random_share=1.0)
+    assert [row["draw"] for row in whole] == list(range(20))
+
+
+def test_the_random_part_ends_at_the_first_random_row_left_open():
+    queue = [
+        {"draw": 3, "placed": "value"}, {"draw": 0, "placed": "random"}, {"draw": None, "placed": "value"},
+        {"draw": 1, "placed": "value"}, {"draw": 2, "placed": "random"}, {"draw": 4, "placed": "random"},
+    ]  # fmt: skip
+    assert random_rows(queue, [True] * 6) == {0, 1, 3, 4, 5}
+    # Whether the first row was asked depends on what it says: without the last draw it doesn't count.
+    assert random_rows(queue, [True] * 5 + [False]) == {1, 3, 4}
+    assert random_rows(queue, [True, True, True, False, True, True]) == {1}
+    assert random_rows(queue, [True, False, True, True, True, True]) == set()
+
+
+def rounds(rows, budget, seed, share, number=2):
+    """The source of the label of every row after rounds of a budget, each with the most uncertain rows first."""
+    rows = [dict(row) for row in rows]
+    for _ in range(number):
+        queue = queue_for_people(rows, LABELING, random_share=share, seed=seed)
+        open_rows = [row for row in queue if row["asks"]][:budget]
+        done = {row["row"] for row in open_rows} | {row["row"] for row in queue if not row["asks"]}
+        sample = random_rows(queue, [row["row"] in done for row in queue])
+        for at, row in enumerate(queue):
+            if row["row"] in done:
+                source = "random" if at in sample or rows[row["row"]]["labelled_by"]["chosen"] == "random" else "queue"
+                rows[row["row"]]["labelled_by"] = {"chosen": source, "rejected": source, "order": source}
+    return [row["labelled_by"]["chosen"] for row in rows]
+
+
+def test_two_rounds_together_are_one_random_sample():
+    """Over 150 seeds, a fifth of the random part are the rows that each round's queue asks for first."""
+    rows = judged_pairs(100)
+    unsure = sizes = queued = 0
+    for seed in range(150):
+        sources = rounds(rows, 20, seed, 0.4)
+        sizes += sources.count("random")
+        unsure += sources[:20].count("random")
+        queued += sources[:20].count("queue")
+    # 8 of 20 rows are drawn in each round, and in the second those that the first asked anyway.
+    assert 16 <= sizes / 150 < 19
+    assert unsure / sizes == pytest.approx(0.2, abs=0.02)
+    assert queued / 150 > 10

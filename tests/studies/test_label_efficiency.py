@@ -43,7 +43,7 @@ def test_the_people_of_a_seed_label_the_same_pairs_in_every_arm():
     right = [is_right(row, name) for row in verdicts for name in ("chosen", "rejected")]
     assert judged["safety"]["accuracy"] == pytest.approx((sum(right) - 40) / (400 - 40))
     assert all(is_right(row, name) for row in posterior for name in ("chosen", "rejected"))
-    assert judged["report"]["order"] == {"people": 200, "judge": 0, "unknown": 0}
+    assert {name: count for name, count in judged["report"]["order"].items() if count} == {"people": 200}
 
 
 def test_fitted_judges_know_people_s_share_only_and_are_wrong_about_some_of_the_rest():

@@ -201,6 +201,78 @@ def test_prices_that_nothing_reads_are_refused(tmp_path, settings, message):
         priced(tmp_path, [ROW | {"category": "theft"}], **settings)
 
 
+def judged(tmp_path, count=300):
+    """Pairs whose flags a judge filled in, wrong about one in five; people labeled the first half."""
+    rows = []
+    for at in range(count):
+        row = {"prompt": f"judged w{at}", "chosen": "w1", "rejected": "w2", "judged_as": {}, "labelled_by": {}}
+        for name, offset in (("chosen", 0), ("rejected", 1)):
+            truth = (at + offset) % 2
+            verdict = float(truth != (at % 5 == offset))
+            row[f"{name}_is_safe"] = float(truth) if at < count // 2 else verdict
+            row["labelled_by"][name] = "people" if at < count // 2 else "judge"
+            row["judged_as"][name] = {"verdict": verdict, "probability": verdict}
+        row["labelled_by"]["order"] = "people"
+        rows.append(row)
+    path = tmp_path / "judged.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_judged_flags_are_what_the_recipe_makes_of_them_and_the_record_says_so(tmp_path):
+    path = judged(tmp_path)
+    loaded = load_blend(recipe([{"path": path, "name": "a"}], beta=0.1))
+    values = set(loaded.blend.sources[0].rows["chosen_is_safe"][150:])
+    assert sorted(values) == pytest.approx([-1 / 3, 4 / 3])
+    labels = loaded.records[0]["labels"]
+    assert (labels["flags"]["flags"], labels["flags"]["alpha_eff"]) == ("unbiased", pytest.approx(0.5))
+    assert labels["flags"]["beta_eff"] == pytest.approx(0.1)
+    assert labels["flags"]["n_eff"]["value"] < 600
+    verdicts = load_blend(recipe([{"path": path, "name": "a", "flags": "verdict"}], beta=0.1)).records[0]["labels"]
+    # Half of the flags are people's, and one in five of the others is wrong.
+    assert verdicts["flags"]["beta_eff"] == pytest.approx(0.1 / 0.8)
+    mix = {"main_groups_per_step": 1, "groups_per_step": 1, "steps_per_epoch": 1}
+    mix |= {"encoding": {"a": {"rows": 1, "truncated_answers": 0, "skipped_rows": [], "moved_boundaries": 0}}}
+    record = {"data": loaded.records, "mix": mix, "reference": {}, "layout": {"layout": "padded", "reason": "r"}}
+    lines = list(describe_run(record | {"model": {"name": "m"}}))
+    assert lines[1].startswith(
+        "a: flags unbiased (people labeled a random sample with 50 answers of either kind): 300 by"
+    )
+    assert "a: a 0.000, c 1.000, alpha_eff 0.5, beta_eff 0.1, n_eff " in lines[2]
+    assert "ignored" not in lines[0]
+
+
+def test_flags_are_resolved_before_rows_are_drawn(tmp_path):
+    """A subset's flags come from the error of the whole source."""
+    sources = [{"path": judged(tmp_path), "limit": 20}]
+    rows = load_blend(recipe(sources)).blend.sources[0].rows
+    judged_ones = [flag for flag, at in zip(rows["chosen_is_safe"], rows["row"], strict=True) if at > 150]
+    assert judged_ones
+    assert all(min(abs(flag + 1 / 3), abs(flag - 4 / 3)) < 1e-9 for flag in judged_ones)
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "says"),
+    [
+        ({"flags": "unbiased"}, {"unsafe_pairs": "drop"}, "'flags: unbiased' makes flags outside"),
+        ({"flags": "doubly_robust"}, {"unsafe_pairs": "neutral"}, "'flags: doubly_robust' makes flags outside"),
+        ({"flags": "unbiased", "prefer": "safer"}, {}, "'flags: unbiased' makes flags outside"),
+        ({"flags": "unbiased"}, {"loss_type": "dpo"}, "'flags: unbiased' makes flags outside"),
+        ({"order": "unbiased"}, {}, "judged: 'order: unbiased' is for labels that a judge filled in"),
+    ],
+)
+def test_bilinear_labels_refuse_flags_outside_the_unit_interval(tmp_path, source, more, says):
+    with pytest.raises(BfpoError) as caught:
+        load_blend(recipe([{"path": judged(tmp_path), "name": "judged"} | source], **more))
+    assert says in str(caught.value)
+    # Without a wish they get verdicts, and say why.
+    plain = {key: value for key, value in source.items() if key == "prefer"}
+    if more or plain:
+        labels = load_blend(recipe([{"path": judged(tmp_path)} | plain], **more)).records[0]["labels"]
+        assert labels["flags"]["flags"] == "verdict"
+        assert "not affine" in labels["flags"]["reason"]
+
+
 def test_a_recipe_says_what_becomes_of_rows_without_an_order(tmp_path):
     path = written(tmp_path, "a.jsonl", 8, chosen_is_better=None)
     with pytest.raises(BfpoError, match="set unknown_order"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,20 +21,9 @@ if TYPE_CHECKING:
     from bfpo.labeling.fitted import FittedLabeling
     from bfpo.objectives.preference_fit import PreferenceFit
 
-Errors = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--error",
-        metavar="SENSITIVITY,SPECIFICITY",
-        help="A judge's known sensitivity and specificity; give one pair per --judge, in order.",
-    ),
-]
-Flags = Annotated[
-    str | None,
-    typer.Option(
-        help="posterior, probability, or verdict; by default the posterior where it can be estimated, and the "
-        "probability of judges that were fitted to this set."
-    ),
+RandomShare = Annotated[
+    float,
+    typer.Option(help="Share of the queue that is drawn at random; the judges' errors are estimated from this part."),
 ]
 Answers = Annotated[
     list[str] | None,
@@ -53,9 +42,9 @@ def label(
     helpfulness_judge: Annotated[
         str | None, typer.Option(help="Helpfulness judge, for pairs without an order.")
     ] = None,
-    flags: Flags = None,
-    error: Errors = None,
     answers: Answers = None,
+    random_share: RandomShare = 0.2,
+    seed: Annotated[int, typer.Option(help="Random seed for the random part of the queue.")] = 0,
     labeling: Annotated[
         Path | None, typer.Option(help="File that --fit-preference wrote; its labeling function ranks the queue.")
     ] = None,
@@ -89,34 +78,14 @@ def label(
             judges,
             output,
             order_judge=load_helpfulness_judge(helpfulness_judge) if helpfulness_judge else None,
-            flags=_flags(flags),
-            errors=_errors(error, len(judges)),
             labeling=load_labeling(labeling).preference if labeling else None,
             cache=verdicts,
             answers=answers or (),
+            random_share=random_share,
+            seed=seed,
             reading={"split": split, "revision": revision, "columns": renaming(rename)},
         )
     _print(labeled.report, judges, output, as_json)
-
-
-def _flags(value: str | None) -> Literal["posterior", "probability", "verdict"] | None:
-    if value in (None, "posterior", "probability", "verdict"):
-        return value  # pyright: ignore[reportReturnType]
-    raise BfpoError(f"--flags {value}: write posterior, probability, or verdict")
-
-
-def _errors(values: list[str] | None, judges: int) -> list[Any] | None:
-    from bfpo.statistics.judge_error import JudgeError
-
-    if not values:
-        return None
-    if len(values) != judges:
-        raise BfpoError(f"--error is given {len(values)} times for {judges} judges: give one for each, in order")
-    try:
-        rates = [tuple(float(part) for part in value.split(",")) for value in values]
-        return [JudgeError.from_rates(sensitivity, specificity) for sensitivity, specificity in rates]
-    except ValueError:
-        raise BfpoError(f"--error {' '.join(values)}: write sensitivity,specificity, for example 0.9,0.95") from None
 
 
 def _print(report: LabelingReport, judges: list[Judge], output: Path, as_json: bool) -> None:
@@ -136,28 +105,51 @@ def _print(report: LabelingReport, judges: list[Judge], output: Path, as_json: b
 def _report_lines(report: LabelingReport) -> list[str]:
     safety, order = report.safety, report.order
     lines = [
-        f"safety: kept {safety['people']:,} human flags, a judge filled in {safety['judge']:,}, "
+        f"safety: kept {_people(safety, 'flags')}, a judge filled in {safety['judge']:,}, "
         f"{safety['unparsed']:,} stay unknown (no verdict could be read)",
-        f"order: kept {order['people']:,} human labels, a judge filled in {order['judge']:,} "
+        f"order: kept {_people(order, 'labels')}, a judge filled in {order['judge']:,} "
         f"(swapped: {report.turned:,}), {order['unknown']:,} stay unknown",
     ]
     if report.rejudged:
         lines.append(f"judged again: {report.rejudged:,} flags and orders that a judge had filled in earlier")
-    prior = "unknown" if report.prior is None else f"{report.prior:.3f}"
-    lines.append(f"filled flags: {report.flags}; share of safe answers by human labels: {prior}")
-    if report.flags == "posterior":
-        lines.append("the posterior is best for one answer; over many pairs --flags verdict may train a safer model")
+    if report.sample is None:
+        lines.append(
+            "errors: people labeled too few answers at random to estimate them; answer the random part of the queue"
+        )
+    else:
+        taken = "" if report.sample == "random part" else ", taken as a random sample of it"
+        lines.append(
+            f"errors: estimated from the {report.sample}{taken}; share of safe answers there: {report.prior:.3f}"
+        )
     for name, found in zip(report.judges, report.errors, strict=True):
-        if found is None:
-            lines.append(f"{name}: too few human labels to estimate its error")
-        else:
+        if found is not None:
             safe, unsafe = found.specificity, found.sensitivity
-            seen = f"from {safe.n:,} safe and {unsafe.n:,} unsafe answers" if safe.n else "as given"
+            seen = f"from {safe.n:,} safe and {unsafe.n:,} unsafe answers"
             lines.append(f"{name}: sensitivity {unsafe.value:.3f}, specificity {safe.value:.3f} ({seen})")
     for name, share in zip(report.judges, report.in_sample, strict=True):
         if share:
-            lines.append(f"{name}: fitted to {share:.0%} of the human flags, on which its error is out of fold")
-    return lines
+            lines.append(f"{name}: fitted to {share:.0%} of these human flags, on which its error is out of fold")
+    if report.order_error is not None:
+        error = report.order_error
+        lines.append(
+            f"{report.order_judge}: wrong about {error.value:.3f} [{error.low:.3f}, {error.high:.3f}] of {error.n:,} "
+            "human orders"
+        )
+    return [*lines, f"probabilities: {_CALIBRATED[report.calibrated]}"]
+
+
+_CALIBRATED = {
+    "sample": "calibrated on that sample, out of fold",
+    "itself": "the judge's own, which were calibrated out of fold when it was fitted",
+    "not": "the judges' own, not calibrated",
+}
+
+
+def _people(counts: dict[str, int], what: str) -> str:
+    """Number of people's labels, and how many of them were asked for."""
+    asked = counts["random"] + counts["queue"]
+    parts = f" ({counts['random']:,} of the random part, {counts['queue']:,} others of the queue)" if asked else ""
+    return f"{counts['people'] + asked:,} human {what}{parts}"
 
 
 def _fit(source: Path, output: Path | None, as_json: bool) -> None:

@@ -10,7 +10,8 @@ from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.verdict import Exchange
 from bfpo.preferences.checking import flags_of
-from bfpo.preferences.label_sources import flags_by_judge, rows_with_sources
+from bfpo.preferences.label_columns import JUDGE, flag_sources
+from bfpo.preferences.label_sources import rows_with_sources
 from bfpo.preferences.reading import Row, is_csv, parse_cell, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
 from bfpo.preferences.shapes import detect
@@ -75,8 +76,8 @@ def load_labels(name: str, columns: Mapping[str, str] | None = None) -> list[Lab
 
 def _labeled_answers(row: Row) -> Iterator[LabeledAnswer]:
     category = row.get("category") or ""
-    for number, (flag, by_judge) in enumerate(zip(flags_of(row), flags_by_judge(row), strict=True)):
-        is_safe = None if by_judge or flag in (None, 0.5) else flag > 0.5
+    for number, (flag, source) in enumerate(zip(flags_of(row), flag_sources(row), strict=True)):
+        is_safe = None if source == JUDGE or flag in (None, 0.5) else flag > 0.5
         shown = ", ".join(category) if isinstance(category, list) else category
         yield LabeledAnswer(exchange_of(row, number), is_safe, None, row.get("source", ""), shown)
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bfpo.errors import did_you_mean
-from bfpo.preferences.label_sources import PEOPLE, flags_by_judge, order_by_judge
+from bfpo.labeling.queue import random_rows
+from bfpo.preferences.label_columns import HUMAN, QUEUE, RANDOM, flag_sources, order_source
 from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
@@ -16,6 +17,8 @@ _OTHER = {"chosen": "rejected", "rejected": "chosen"}
 
 def with_answers(rows: Sequence[Row], name: str) -> list[Row]:
     """Fill in labels that are open, or a judge's, from a queue that people answered.
+
+    Labels from rows of the queue's random part get the source "random", others "queue" (see `random_rows`).
 
     Args:
         rows: canonical rows of the set, with their row numbers.
@@ -30,8 +33,12 @@ def with_answers(rows: Sequence[Row], name: str) -> list[Row]:
     answered = list(rows)
     places = {row["row"]: place for place, row in enumerate(rows)}
     problems: list[Problem] = []
-    for number, queued in read_rows(name, "train", None):
-        answers, wrong = _answers(number, queued)
+    queue = read_rows(name, "train", None)
+    found = [_answers(number, queued) for number, queued in queue]
+    complete = [isinstance(asks := row.get("asks"), Mapping) and None not in asks.values() for _, row in queue]
+    problems += [wrong for number, row in queue if (wrong := _wrong_draw(number, row))]
+    sample: set[int] = set() if problems else random_rows([row for _, row in queue], complete)
+    for place_in_queue, ((number, queued), (answers, wrong)) in enumerate(zip(queue, found, strict=True)):
         at = queued.get("row")
         place = places.get(at) if isinstance(at, int) else None
         if place is None or not _is_same(row := answered[place], queued):
@@ -40,11 +47,18 @@ def with_answers(rows: Sequence[Row], name: str) -> list[Row]:
         elif not wrong:
             wrong = _contradictions(number, row, queued, answers)
             if not wrong:
-                answered[place] = _with(row, queued, answers)
+                answered[place] = _with(row, queued, answers, place_in_queue in sample)
         problems += wrong
     if problems:
         raise PreferenceDataError(name, problems, is_set=False)
     return answered
+
+
+def _wrong_draw(number: int, queued: Row) -> Problem | None:
+    draw, placed = queued.get("draw"), queued.get("placed", "value")
+    if (draw is None or (isinstance(draw, int) and draw >= 0)) and placed in ("value", "random"):
+        return None
+    return Problem(number, "draw", f"{draw!r}, placed by {placed!r}, is no draw", "keep it as 'bfpo label' wrote it")
 
 
 def _answers(number: int, queued: Row) -> tuple[dict[str, float], list[Problem]]:
@@ -83,15 +97,15 @@ def _is_same(row: Row, queued: Row) -> bool:
 def _label(row: Row, queued: Row, ask: str, answer: float) -> tuple[str, str, float | None, float]:
     """Returns (its name in ``labelled_by``, column, people's current value, new value)."""
     if "chosen" not in row:
-        had = None if flags_by_judge(row)[int(ask)] else row["is_safe"][int(ask)]
+        had = row["is_safe"][int(ask)] if flag_sources(row)[int(ask)] in HUMAN else None
         return ask, "is_safe", had, answer
     is_swapped = row["chosen"] != queued["chosen"]
     if ask == "order":
-        had = None if order_by_judge(row) else row["chosen_is_better"]
+        had = row["chosen_is_better"] if order_source(row) in HUMAN else None
         return ask, "chosen_is_better", had, 1 - answer if is_swapped else answer
     name = _OTHER[ask] if is_swapped else ask
-    by_judge = dict(zip(_OTHER, flags_by_judge(row), strict=True))[name]
-    return name, f"{name}_is_safe", None if by_judge else row[f"{name}_is_safe"], answer
+    by = dict(zip(_OTHER, flag_sources(row), strict=True))[name]
+    return name, f"{name}_is_safe", row[f"{name}_is_safe"] if by in HUMAN else None, answer
 
 
 def _contradictions(number: int, row: Row, queued: Row, answers: Mapping[str, float]) -> list[Problem]:
@@ -104,22 +118,27 @@ def _contradictions(number: int, row: Row, queued: Row, answers: Mapping[str, fl
     return problems
 
 
-def _with(row: Row, queued: Row, answers: Mapping[str, float]) -> Row:
+def _with(row: Row, queued: Row, answers: Mapping[str, float], is_random: bool) -> Row:
     """The row with the answers filled in, swapped if people prefer the second answer."""
     changed: dict[str, Any] = dict(row)
-    by = row.get("labelled_by")
+    by = _sources(row)
     for ask, answer in answers.items():
         name, column, _, wanted = _label(row, queued, ask, answer)
-        if "chosen" not in row:
-            changed["is_safe"] = _replaced(changed["is_safe"], int(name), wanted)
-            by = by and {"answers": _replaced(by["answers"], int(name), PEOPLE)}
-        else:
-            changed[column] = wanted
-            by = by and {**by, name: PEOPLE}
-    if by:
-        changed["labelled_by"] = by
+        changed[column] = wanted if "chosen" in row else _replaced(changed["is_safe"], int(name), wanted)
+        by[name] = by[name] if by[name] in HUMAN else QUEUE
+    if is_random:
+        by = {name: RANDOM if source == QUEUE else source for name, source in by.items()}
+    is_pair = "chosen" in row
+    changed["labelled_by"] = by if is_pair else {"answers": list(by.values())}
     better = changed.get("chosen_is_better")
-    return swapped(changed, better) if "chosen" in row and better is not None and better < 0.5 else changed
+    return swapped(changed, better) if is_pair and better is not None and better < 0.5 else changed
+
+
+def _sources(row: Row) -> dict[str, str]:
+    """Source of every label, by the name of its answer, or "order"."""
+    if "chosen" in row:
+        return dict(zip(_OTHER, flag_sources(row), strict=True)) | {"order": order_source(row)}
+    return {str(at): name for at, name in enumerate(flag_sources(row))}
 
 
 def _replaced(values: Sequence[Any], place: int, value: Any) -> list[Any]:

@@ -1,9 +1,10 @@
-"""The queue of rows for people, ordered by the expected change of their labels."""
+"""The queue of rows for people: a random part, and the others by the expected change of their labels."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -11,60 +12,164 @@ import torch
 from torch import Tensor
 
 from bfpo.objectives.bfpo import GlobalPreference
+from bfpo.preferences.checking import flags_of
 from bfpo.preferences.encoding import labels_of
-from bfpo.preferences.label_sources import PEOPLE
+from bfpo.preferences.label_columns import (
+    HUMAN,
+    PEOPLE,
+    RANDOM,
+    flag_sources,
+    judged_flags,
+    judged_order,
+    order_source,
+)
 from bfpo.preferences.reading import Row
 
 
-def queue_for_people(rows: Sequence[Row], labeling: GlobalPreference, prior: float | None = None) -> list[Row]:
-    """The rows that people have not labeled in full, most valuable first.
+def queue_for_people(
+    rows: Sequence[Row],
+    labeling: GlobalPreference,
+    prior: float | None = None,
+    *,
+    random_share: float = 0.0,
+    seed: int = 0,
+) -> list[Row]:
+    """The rows that people have not labeled in full: the most valuable first, and among them a random part.
 
     A person's answer replaces the label's expectation G by T. Their mean squared distance is the variance of T under
-    the probabilities of the flags and the order, taken as independent, which is what uncertain labels add to the
-    regression loss. Rows with the same prompt are largely redundant: the value of the k-th is divided by k.
+    the calibrated probabilities of the flags and the order, taken as independent, which is what uncertain labels add to
+    the regression loss. Rows with the same prompt are largely redundant: the value of the k-th is divided by k. A
+    single answer, which has no T, has the variance of its flag.
+
+    The random part is drawn from all rows that didn't come with people's labels in full, also from those that people
+    labeled in earlier rounds: rounds together are then one random sample, although each round's most valuable rows are
+    taken out of the next.
 
     Args:
         rows: rows of `label_preferences`.
         labeling: labeling function for training.
         prior: probability of safe for an unknown flag; 1/2 by default.
+        random_share: share of the rows to ask that are drawn at random.
+        seed: random seed for the draws.
 
     Returns:
-        The rows with their ``value``, and ``asks``, the names of the open labels ("order", or the answer's) without a
-        value.
+        The rows with ``asks``, the names of the open labels ("order", or the answer's) without a value; ``value``;
+        ``placed``, whether by "value" or as part of the "random" sample; and ``draw``, the place in the order of the
+        draws (null: not drawn). A row that people have labeled may be drawn: it asks nothing. What judges say of a row
+        is left out.
     """
-    open_rows = [row for row in rows if _asks(row)]
-    values = target_variances(open_rows, labeling, 0.5 if prior is None else prior)
+    # A label of the queue becomes one of the random part when it is drawn, so the draws so far are counted by row.
+    drawable = [at for at, row in enumerate(rows) if any(name not in (PEOPLE, RANDOM) for name in _sources(row))]
+    earlier = sum(RANDOM in _sources(row) for row in rows)
+    drawn = np.random.default_rng([seed, earlier]).permutation(drawable).astype(int).tolist() if random_share else []
+    asks = {at: _asks(rows[at]) for at in drawable}
+    values = dict(zip(drawable, _discounted([rows[at] for at in drawable], labeling, prior), strict=True))
+    ranked = sorted((at for at in drawable if asks[at]), key=lambda at: (-values[at], rows[at]["row"]))
+    placed: dict[int, tuple[str, int | None]] = {}
+    by_value, at_random = iter(ranked), _draws(drawn, placed, asks)
+    for asked in range(len(ranked)):
+        is_random = math.floor((asked + 1) * random_share) > math.floor(asked * random_share)
+        found = next(at_random, None) if is_random else None
+        if found is None:
+            found = next((at for at in by_value if at not in placed), None)
+            if found is None:
+                break
+            placed[found] = ("value", None)
+    return [
+        {"value": values[at], "placed": how, "draw": draw, "asks": dict.fromkeys(asks[at]), **_blind(rows[at])}
+        for at, (how, draw) in placed.items()
+    ]
+
+
+def _draws(
+    drawn: Sequence[int], placed: dict[int, tuple[str, int | None]], asks: dict[int, tuple[str, ...]]
+) -> Iterator[int]:
+    """Yield the drawn rows that are newly placed as random; those placed or labeled before are drawn in passing."""
+    for draw, at in enumerate(drawn):
+        is_new = at not in placed and asks[at]
+        placed[at] = ("random" if is_new else "value", draw)
+        if is_new:
+            yield at
+
+
+def random_rows(queue: Sequence[Row], is_answered: Sequence[bool]) -> set[int]:
+    """Indices of a queue's rows whose labels are a random sample: by draw, up to the first random row left open.
+
+    A row that was in the queue anyway counts only if a random row drawn after it was answered, because whether it was
+    asked depends on what it says.
+
+    Args:
+        queue: rows of `queue_for_people`.
+        is_answered: whether people answered all that a row asks.
+    """
+    order = sorted(
+        (at for at, row in enumerate(queue) if row.get("draw") is not None), key=lambda at: queue[at]["draw"]
+    )
+    sample: set[int] = set()
+    waiting: set[int] = set()
+    for at in order:
+        if not is_answered[at]:
+            break
+        waiting.add(at)
+        if queue[at]["placed"] == "random":
+            sample |= waiting
+            waiting.clear()
+    return sample
+
+
+def _discounted(rows: Sequence[Row], labeling: GlobalPreference, prior: float | None) -> list[float]:
+    """[N] values, divided by k for the k-th most valuable row with the same prompt."""
+    values = target_variances(rows, labeling, 0.5 if prior is None else prior)
     seen: Counter[str] = Counter()
-    queued: list[Row] = []
-    for at in sorted(range(len(open_rows)), key=lambda at: -values[at]):
-        row, prompt = open_rows[at], repr(open_rows[at]["prompt"])
+    for at in sorted(range(len(rows)), key=lambda at: -values[at]):
+        prompt = repr(rows[at]["prompt"])
         seen[prompt] += 1
-        queued.append({"value": values[at] / seen[prompt], "asks": dict.fromkeys(_asks(row)), **row})
-    return sorted(queued, key=lambda row: (-row["value"], row["row"]))
+        values[at] /= seen[prompt]
+    return values
 
 
 def target_variances(rows: Sequence[Row], labeling: GlobalPreference, unknown: float = 0.5) -> list[float]:
     """[N] variance of T under the probabilities of a row's flags and order, averaged over its pairs.
 
     Args:
-        rows: [N] canonical rows.
+        rows: [N] canonical rows; where a judge filled in a label, its calibrated probability in ``judged_as`` counts.
         labeling: labeling function.
         unknown: probability of safe for an unknown flag.
     """
     owners, firsts, seconds, better = [], [], [], []
+    alone = np.zeros(len(rows))
     for at, row in enumerate(rows):
+        safe = _beliefs(row, unknown)
         is_pair = "chosen" in row
-        _, labels = labels_of(row | {"chosen_is_better": 0.5} if is_pair and row["chosen_is_better"] is None else row)
-        safe = [unknown if flag is None else flag for flag in labels["is_safe"]]
+        _, labels = labels_of(row | {"chosen_is_better": _order_belief(row)} if is_pair else row)
         owners += [at] * len(labels["first"])
         firsts += [safe[index] for index in labels["first"]]
         seconds += [safe[index] for index in labels["second"]]
         # Tied scores are certain.
         better += labels["first_is_better"] if is_pair else [1.0] * len(labels["first"])
+        if not labels["first"]:
+            alone[at] = np.mean([p * (1 - p) for p in safe])
     first, second, first_is_better = torch.tensor([firsts, seconds, better], dtype=torch.float64)
     variances = _variances(first, second, first_is_better, labeling)
     pairs = np.bincount(owners, minlength=len(rows))
-    return list(np.bincount(owners, variances.numpy(), len(rows)) / np.maximum(pairs, 1))
+    return list(alone + np.bincount(owners, variances.numpy(), len(rows)) / np.maximum(pairs, 1))
+
+
+def _beliefs(row: Row, unknown: float) -> list[float]:
+    """P(safe) of each answer: people's label, else the calibrated probability, else the flag."""
+    beliefs: list[float] = []
+    for flag, name, word in zip(flags_of(row), flag_sources(row), judged_flags(row), strict=True):
+        probability = None if name in HUMAN else word.get("probability")
+        found = flag if probability is None else probability
+        beliefs.append(unknown if found is None else float(found))
+    return beliefs
+
+
+def _order_belief(row: Row) -> float:
+    """P(chosen is the more helpful answer) of a pair; 1/2 if unknown."""
+    probability = None if order_source(row) in HUMAN else judged_order(row).get("probability")
+    found = row["chosen_is_better"] if probability is None else probability
+    return 0.5 if found is None else float(found)
 
 
 def _variances(first: Tensor, second: Tensor, better: Tensor, labeling: GlobalPreference) -> Tensor:
@@ -77,8 +182,21 @@ def _variances(first: Tensor, second: Tensor, better: Tensor, labeling: GlobalPr
     return (square - mean**2).clamp(min=0)
 
 
+def _sources(row: Row) -> list[str]:
+    return flag_sources(row) + ([order_source(row)] if "chosen" in row else [])
+
+
+def _blind(row: Row) -> Row:
+    """The row without what judges say of it, which people should not see."""
+    shown = {name: value for name, value in row.items() if name != "judged_as"}
+    flags = [flag if name in HUMAN else None for flag, name in zip(flags_of(row), flag_sources(row), strict=True)]
+    if "chosen" not in row:
+        return shown | {"is_safe": flags}
+    better = row["chosen_is_better"] if order_source(row) in HUMAN else None
+    return shown | {"chosen_is_safe": flags[0], "rejected_is_safe": flags[1], "chosen_is_better": better}
+
+
 def _asks(row: Row) -> tuple[str, ...]:
-    by = row["labelled_by"]
-    if "chosen" in row:
-        return tuple(name for name in ("chosen", "rejected", "order") if by[name] != PEOPLE)
-    return tuple(str(number) for number, name in enumerate(by["answers"]) if name != PEOPLE)
+    """Names of the labels that people haven't given."""
+    names = ("chosen", "rejected", "order") if "chosen" in row else tuple(map(str, range(len(flags_of(row)))))
+    return tuple(name for name, source in zip(names, _sources(row), strict=True) if source not in HUMAN)

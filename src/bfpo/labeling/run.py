@@ -11,13 +11,15 @@ from bfpo.files import check_suffix, write_rows
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
-from bfpo.labeling.filling import Flags, LabeledSet, label_preferences
+from bfpo.labeling.filling import LabeledSet, label_preferences
 from bfpo.labeling.people import with_answers
 from bfpo.labeling.queue import queue_for_people
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.label_sources import rows_with_sources
 from bfpo.preferences.reading import read_rows
-from bfpo.statistics.judge_error import JudgeError
+
+# Share of the queue's rows that are drawn at random, by default.
+RANDOM_SHARE = 0.2
 
 
 def label(
@@ -26,11 +28,11 @@ def label(
     output: Path,
     *,
     order_judge: HelpfulnessJudge | None = None,
-    flags: Flags | None = None,
-    errors: Sequence[JudgeError | None] | None = None,
     labeling: GlobalPreference | None = None,
     cache: VerdictCache | None = None,
     answers: Sequence[str] = (),
+    random_share: float = RANDOM_SHARE,
+    seed: int = 0,
     reading: Mapping[str, Any] | None = None,
 ) -> LabeledSet:
     """Label a file or Hub data set, and queue the rows most worth labeling by hand.
@@ -41,23 +43,26 @@ def label(
         output: JSONL file for the labeled rows; the queue goes to ``NAME.queue.jsonl``. An earlier output may be
             replaced, but no file that is read, and no queue in which people filled in answers.
         order_judge: helpfulness judge.
-        flags: meaning of filled flags, see `label_preferences`.
-        errors: known errors of the judges, see `label_preferences`.
         labeling: labeling function for training, which orders the queue; the paper's by default.
         cache: cache of verdicts.
-        answers: queues of earlier runs in which people filled in ``asks`` (see `with_answers`).
+        answers: queues of earlier runs in which people filled in ``asks`` (see `with_answers`), in their order.
+        random_share: share of the queue's rows that are drawn at random, from which errors are estimated.
+        seed: random seed for the draws and for the folds of the calibration.
         reading: further arguments of `load_preferences` (split, revision, columns).
 
     Raises:
         BfpoError: if the source has problems, a judge is missing, or ``output`` can't be written.
     """
+    if not 0 <= random_share <= 1:
+        raise BfpoError(f"the random share of the queue is {random_share:g}: write a number from 0 to 1")
     check_suffix(output, ".jsonl")
     _check_overwritten(source, output, answers)
     rows = rows_with_sources(source, **(reading or {}))
     for name in answers:
         rows = with_answers(rows, name)
-    labeled = label_preferences(rows, judges, order_judge=order_judge, flags=flags, errors=errors, cache=cache)
-    queue = queue_for_people(labeled.rows, labeling or GlobalPreference(), labeled.report.prior)
+    labeled = label_preferences(rows, judges, order_judge=order_judge, cache=cache, seed=seed)
+    constants, prior = labeling or GlobalPreference(), labeled.report.prior
+    queue = queue_for_people(labeled.rows, constants, prior, random_share=random_share, seed=seed)
     write_rows(output, labeled.rows)
     write_rows(queue_file(output), queue)
     return labeled

@@ -1,4 +1,4 @@
-"""What an objective reads besides log-probabilities and orders."""
+"""Traits of objectives: the labels that they read besides orders, and what they need beside log-probabilities."""
 
 from __future__ import annotations
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from bfpo.errors import BfpoError
 from bfpo.preferences.checking import flags_of, is_unknown, is_unordered, row_problems
 from bfpo.preferences.harm import categories_of
+from bfpo.preferences.label_columns import label_column
 from bfpo.preferences.messages import check_trained, tools_of
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank, with_system_prompt
 from bfpo.preferences.reading import Row, Rows, RowSource, dataset_source, open_source
 from bfpo.preferences.schema import (
     GROUP_COLUMNS,
+    LABEL_COLUMNS,
     PAIR_COLUMNS,
     REWARD_COLUMNS,
     PreferenceDataError,
@@ -137,7 +139,9 @@ def load_preferences(
         and ``row`` (1-based, in the source). Rows with K answers have ``prompt, responses, helpfulness`` (K scores or
         null), ``is_safe`` (K probabilities or nulls), ``category`` and ``row``. Where the source has them: ``tools``
         (JSON text), ``weight``, and ``chosen_harm, rejected_harm`` or the list ``harm`` (JSON text with the level in
-        (0, 1] of each harm category; null if unknown); messages then have their ``tool_calls`` as JSON text.
+        (0, 1] of each harm category; null if unknown); messages then have their ``tool_calls`` as JSON text. In files
+        that `bfpo label` wrote also ``labelled_by`` and ``judged_as`` (JSON text, see
+        `bfpo.preferences.label_columns`).
 
     Raises:
         PreferenceDataError: with *every* problem of the source in ``.problems``.
@@ -340,6 +344,9 @@ def _converted(columns: SourceColumns, row: Row) -> Row | None:
     if "tools" in columns.optional and "tools" not in converted:
         tools = row.get("tools")
         converted["tools"] = None if is_blank(tools) else tools_of(tools)
+    for name in LABEL_COLUMNS:
+        if name in columns.optional:
+            converted[name] = label_column(name, row.get(name), converted)
     if converted.get("tools") and not isinstance(converted["prompt"], list):
         raise RowError("tools", "a prompt that is a string has no tools", "write the prompt as messages")
     return converted

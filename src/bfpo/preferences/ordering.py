@@ -102,12 +102,16 @@ def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
 
 def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
     """The pair with its answers swapped; ``chosen_is_better`` belongs to the old order."""
-    safer, by = row.get("chosen_is_safer"), row.get("labelled_by")
+    safer, by, judged = (row.get(name) for name in ("chosen_is_safer", "labelled_by", "judged_as"))
     has_harm = "chosen_harm" in row
     harm = {"chosen_harm": row["rejected_harm"], "rejected_harm": row["chosen_harm"]} if has_harm else {}
     names = {"labelled_by": {**by, "chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
     if "chosen_reward" in row:
         names |= {"chosen_reward": row["rejected_reward"], "rejected_reward": row["chosen_reward"]}
+    if judged:
+        turned = {"chosen": judged.get("rejected"), "rejected": judged.get("chosen")}
+        order = {name: None if p is None else 1 - p for name, p in (judged.get("order") or {}).items()}
+        names["judged_as"] = turned | ({"order": order} if order else {})
     return row | {
         "chosen": row["rejected"],
         "rejected": row["chosen"],

@@ -20,7 +20,9 @@ PAIR_COLUMNS = (
 )
 GROUP_COLUMNS = ("prompt", "responses", "helpfulness", "is_safe", "category", "row")
 # Columns that rows have only if the source has them.
-OPTIONAL_COLUMNS = ("tools", "weight")
+OPTIONAL_COLUMNS = ("tools", "weight", "labelled_by", "judged_as")
+# Those of them that `bfpo label` writes as objects; canonical rows hold their JSON text.
+LABEL_COLUMNS = ("labelled_by", "judged_as")
 # Rewards of the answers by another objective, which MODPO reads; by kind of rows, and only if the source has them.
 REWARD_COLUMNS = {"pairs": ("chosen_reward", "rejected_reward"), "groups": ("reward",)}
 # Columns with the harm of each answer, by kind of rows, which they have only if the source has it.

@@ -13,6 +13,7 @@ from bfpo.preferences.reading import Row, RowSource
 from bfpo.preferences.schema import (
     GROUP_COLUMNS,
     HARM_COLUMNS,
+    LABEL_COLUMNS,
     OPTIONAL_COLUMNS,
     PAIR_COLUMNS,
     REWARD_COLUMNS,
@@ -75,7 +76,7 @@ class SourceColumns:
             "reward": [number],
             "category": [string] if self.lists_categories else string,
             "row": Value("int64"),
-            "tools": string,
+            **dict.fromkeys(("tools", *LABEL_COLUMNS), string),
             **dict.fromkeys(HARM_COLUMNS["pairs"], string),
             "harm": [string],
         }

@@ -16,6 +16,8 @@ from transformers.training_args import OptimizerNames
 from bfpo.config import Closed, parse_yaml, read_yaml, validated
 from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import FittedLabeling, load_labeling
+from bfpo.labeling.flags import Flags
+from bfpo.labeling.source_labels import OrderRule
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.objectives.registry import option_types
 from bfpo.preferences.harm import HarmPrices
@@ -53,6 +55,14 @@ class SourceRecipe(Closed):
     group_by_prompt: bool = Field(
         False,
         description="train all pairs of a prompt as one group, which is faster; flags of equal answers are averaged",
+    )
+    flags: Flags | None = Field(
+        None,
+        description="what to make of flags that a judge filled in: verdict, unbiased, probability or doubly_robust; by "
+        "default unbiased where people's random sample allows it, else verdict",
+    )
+    order: OrderRule | None = Field(
+        None, description="what to make of orders that a judge filled in: verdict (default) or unbiased"
     )
     fraction: float | None = Field(None, gt=0, le=1, description="seeded random share of the rows")
     limit: int | None = Field(None, ge=1, description="maximum number of seeded random rows")

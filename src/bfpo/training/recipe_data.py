@@ -9,6 +9,9 @@ from typing import Any
 import datasets
 
 from bfpo.errors import BfpoError, did_you_mean
+from bfpo.labeling.source_labels import label_record, resolve_labels
+from bfpo.objectives.bfpo import BFPO
+from bfpo.objectives.registry import build_objective
 from bfpo.preferences.blending import balanced, weighted
 from bfpo.preferences.grouping import group_by_prompt
 from bfpo.preferences.harm import with_costs, without_harm
@@ -62,6 +65,7 @@ def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe, eval_fraction: f
     )
     seed = _seed(recipe, resolved.recipe.seed)
     record: dict[str, Any] = {"name": recipe.label, "role": recipe.role, **asdict(report)}
+    rows, record["labels"] = _with_labels(rows, recipe, resolved)
     if recipe.fraction is not None or recipe.limit is not None:
         rows = subset(rows, fraction=recipe.fraction, limit=recipe.limit, seed=seed)
         record["subset_rows"] = list(rows["row"])
@@ -79,6 +83,29 @@ def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe, eval_fraction: f
         raise BfpoError(f"{recipe.label}: no row is left after 'prefer: {recipe.prefer}' and 'eval_fraction'")
     record["used"] = len(rows)
     return LoadedSource(TrainingSource(rows, recipe.label, recipe.role), record, held_out)
+
+
+def _with_labels(
+    rows: datasets.Dataset, recipe: SourceRecipe, resolved: ResolvedRecipe
+) -> tuple[datasets.Dataset, dict[str, Any]]:
+    """The rows with what the recipe makes of judged flags and orders, and the record of both.
+
+    Raises:
+        BfpoError: if it can't be made; the message names the source.
+    """
+    objective = build_objective(resolved.recipe.objective, resolved.objective_options)
+    is_bfpo = isinstance(objective, BFPO)
+    is_affine = objective.reads_safety and not objective.needs_probabilities and recipe.prefer == "helpful"
+    drops = is_bfpo and objective.unsafe_pairs == "drop"
+    reads_order = resolved.recipe.stage == "preference" and recipe.prefer == "helpful" and not drops
+    try:
+        rows, flags, order = resolve_labels(
+            rows, recipe.flags, recipe.order, is_affine=is_affine, reads_order=reads_order
+        )
+    except BfpoError as error:
+        raise BfpoError(f"{recipe.label}: {error}") from error
+    constants = (objective.alpha, objective.beta) if is_bfpo else (None, None)
+    return rows, label_record(flags, order, *constants)
 
 
 def _treated(

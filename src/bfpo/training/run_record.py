@@ -66,6 +66,28 @@ def _grouping(counts: Mapping[str, int] | None) -> dict[str, int]:
     }
 
 
+def _describe_labels(name: str, labels: Mapping[str, Any]) -> Iterator[str]:
+    """Lines about what is made of judged flags and orders, and what training on them amounts to."""
+    if flags := labels.get("flags"):
+        reason = f" ({flags['reason']})" if flags["reason"] else ""
+        unused = f", {flags['unused']:,} of people's outside the sample not used" if flags["unused"] else ""
+        outside = f", {flags['outside']:,} outside [0, 1]" if flags["outside"] else ""
+        counts = f"{flags['people']:,} by people, {flags['judged']:,} by judges{unused}{outside}"
+        yield f"{name}: flags {flags['flags']}{reason}: {counts}"
+        if flags["channel"] is None:
+            yield f"{name}: the error of these flags is unknown, as people labeled no random sample of judged answers"
+        else:
+            effect = "".join(f", {key} {flags[key]:.4g}" for key in ("alpha_eff", "beta_eff") if key in flags)
+            worth = "n_eff {value:,.0f} [{low:,.0f}, {high:,.0f}] of {n:,}".format(**flags["n_eff"])
+            sample = f"{flags['sample']}: {flags['safe']:g} safe, {flags['unsafe']:g} unsafe"
+            yield f"{name}: a {flags['channel']['a']:.3f}, c {flags['channel']['c']:.3f}{effect}, {worth} ({sample})"
+    if order := labels.get("order"):
+        error = order["error"]
+        shown = f"error {error['value']:.3f} [{error['low']:.3f}, {error['high']:.3f}]" if error else "error unknown"
+        counts = f"{order['people']:,} by people, {order['judged']:,} by a judge"
+        yield f"{name}: order {order['order']}: {counts}; {shown}"
+
+
 def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines about a run's model, sources, their mix, and rows left out or changed."""
     mix, model = record["mix"], record["model"]
@@ -106,6 +128,7 @@ def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
         harm = f"answers with harm, and its price: {harm}" if harm else ""
         parts = [f"{encoding['rows']:,} of {source['read']:,} rows ({source['shape']})", cells, harm, noted]
         yield f"{source['name']} ({source['role']}): {'; '.join(part for part in parts if part)}"
+        yield from _describe_labels(source["name"], source.get("labels", {}))
     if "eval_data" in record:
         yield f"evaluation: {record['eval_data']['used']:,} rows of {record['eval_data']['source']}"
     main, total = mix["main_groups_per_step"], mix["groups_per_step"]

@@ -1,0 +1,64 @@
+"""The part of people's labels that is a random sample, from which errors can be estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bfpo.preferences.label_columns import PEOPLE, RANDOM
+
+# Smallest number of safe and of unsafe answers labeled by people for an estimate of a judge's error.
+MINIMUM_OF_EACH = 10
+# From this number on, the random part of the queue is used alone, and unbiased flags are the default.
+ENOUGH_OF_EACH = 50
+
+
+@dataclass(frozen=True)
+class PeopleSample:
+    """People's labels that stand for all others.
+
+    Attributes:
+        origin: "random part" of the queue, or "labels of the set", which came with it and are taken as random.
+        inside: [N] whether a label is part of the sample.
+        population: [N] whether a label is among those that the sample was drawn from.
+    """
+
+    origin: Literal["random part", "labels of the set"]
+    inside: np.ndarray
+    population: np.ndarray
+
+
+def people_sample(sources: Sequence[str], size: Callable[[np.ndarray], float]) -> PeopleSample | None:
+    """The sample from which errors are estimated; people's other answers to the queue are never part of it.
+
+    The queue asks for the labels that are hardest for the judge, so its answers make a judge look worse (or better, as
+    the queue ranks pairs) than it is. If the random part is large enough it is used alone, as nobody knows how the
+    labels that came with the set were chosen; otherwise both together.
+
+    Args:
+        sources: [N] source of every label.
+        size: size of a part [N], such as the smaller number of safe and of unsafe answers in it.
+
+    Returns:
+        None if even both together have less than `MINIMUM_OF_EACH`.
+    """
+    names = np.asarray(sources)
+    random, given = names == RANDOM, names == PEOPLE
+    if size(random) >= ENOUGH_OF_EACH or (not given.any() and size(random) >= MINIMUM_OF_EACH):
+        return PeopleSample("random part", random, ~given)
+    if size(random | given) >= MINIMUM_OF_EACH:
+        return PeopleSample("labels of the set", random | given, np.ones(len(names), dtype=bool))
+    return None
+
+
+def of_each(is_safe: np.ndarray) -> Callable[[np.ndarray], float]:
+    """The smaller number of safe and of unsafe answers in a part, for `people_sample`; NaN counts for neither."""
+
+    def size(part: np.ndarray) -> float:
+        known = is_safe[part & ~np.isnan(is_safe)]
+        return min(float(known.sum()), len(known) - float(known.sum()))
+
+    return size

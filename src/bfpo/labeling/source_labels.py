@@ -1,0 +1,192 @@
+"""The labels of a recipe's source: what is made of its judged flags and orders when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from bfpo.errors import BfpoError
+from bfpo.labeling.flags import FlagReport, Flags, LabeledAnswers, resolve_flags
+from bfpo.labeling.people_sample import MINIMUM_OF_EACH, people_sample
+from bfpo.preferences.checking import flags_of
+from bfpo.preferences.label_columns import (
+    HUMAN,
+    JUDGE,
+    PEOPLE,
+    UNKNOWN,
+    judged_flags,
+    judged_order,
+    label_names,
+    parsed_columns,
+)
+from bfpo.preferences.reading import Row
+from bfpo.preferences.schema import LABEL_COLUMNS
+from bfpo.statistics.flag_channel import rest_weights, unbiased_order
+from bfpo.statistics.intervals import Estimate, rate_interval
+
+if TYPE_CHECKING:
+    import datasets
+
+OrderRule = Literal["verdict", "unbiased"]
+
+
+@dataclass(frozen=True)
+class OrderReport:
+    """What a source's orders amount to.
+
+    Attributes:
+        order: what was made of judged orders.
+        people: number of pairs that people ordered.
+        judged: number of pairs that a judge ordered.
+        outside: number of orders outside [0, 1].
+        sample: origin of the sample that shows the error, see `PeopleSample`; None without one.
+        error: share of judged orders that are wrong, a tie counting 1/2; None without a sample.
+    """
+
+    order: OrderRule
+    people: int
+    judged: int
+    outside: int
+    sample: str | None
+    error: Estimate | None
+
+
+def resolve_labels(
+    rows: datasets.Dataset,
+    flags: Flags | None,
+    order: OrderRule | None,
+    *,
+    is_affine: bool,
+    reads_order: bool = True,
+) -> tuple[datasets.Dataset, FlagReport | None, OrderReport | None]:
+    """Rows with the labels to train on, without the columns that say where they come from.
+
+    Args:
+        rows: rows of `load_preferences`.
+        flags: what to make of judged flags, see `resolve_flags`.
+        order: what to make of judged orders of pairs: "verdict" (default) takes them as they are.
+        is_affine: whether the training label is affine in the flags.
+        reads_order: whether it is affine in the order; orders outside [0, 1] are refused otherwise.
+
+    Returns:
+        The rows, and a report each of flags and orders; None where none is a judge's.
+
+    Raises:
+        BfpoError: if ``flags`` or ``order`` is given and none is a judge's, or it can't be computed.
+    """
+    if order == "unbiased" and not reads_order:
+        raise BfpoError(
+            "'order: unbiased' makes orders outside [0, 1], which this label can't use: write 'order: verdict', or use "
+            "'prefer: helpful' and not 'unsafe_pairs: drop'"
+        )
+    present = [name for name in LABEL_COLUMNS if name in rows.column_names]
+    labeled: list[Row] = [dict(row) | parsed_columns(row) for row in map(dict, rows)] if present else []
+    names = [name for row in labeled for name in label_names(row)]
+    has_flags, has_orders = JUDGE in names, any(_order_name(row) == JUDGE for row in labeled if "chosen" in row)
+    for what, wanted, found in (("flags", flags, has_flags), ("order", order, has_orders)):
+        if wanted and not found:
+            raise BfpoError(
+                f"'{what}: {wanted}' is for labels that a judge filled in, and 'bfpo label' noted none here: remove it"
+            )
+    rows = rows.remove_columns(present)
+    flag_report = order_report = None
+    if has_flags:
+        made, flag_report = resolve_flags(_answers(labeled, names), flags, is_affine=is_affine)
+        rows = _with_flags(rows, labeled, [None if np.isnan(flag) else float(flag) for flag in made])
+    if has_orders:
+        orders, order_report = _resolve_orders(labeled, order or "verdict")
+        rows = _replaced(rows, "chosen_is_better", orders)
+    return rows, flag_report, order_report
+
+
+def _answers(labeled: Sequence[Row], names: list[str]) -> LabeledAnswers:
+    words = [word for row in labeled for word in judged_flags(row)]
+    verdicts, probabilities = (
+        np.array([word.get(name) for word in words], dtype=float) for name in ("verdict", "probability")
+    )
+    flags = np.array([flag for row in labeled for flag in flags_of(row)], dtype=float)
+    prompts = [repr(row["prompt"]) for row in labeled for _ in flags_of(row)]
+    return LabeledAnswers(flags, names, verdicts, probabilities, prompts)
+
+
+def _with_flags(rows: datasets.Dataset, labeled: Sequence[Row], flags: list[float | None]) -> datasets.Dataset:
+    rest = iter(flags)
+    parts = [list(islice(rest, len(flags_of(row)))) for row in labeled]
+    if "chosen" not in rows.column_names:
+        return _replaced(rows, "is_safe", parts)
+    rows = _replaced(rows, "chosen_is_safe", [first for first, _ in parts])
+    return _replaced(rows, "rejected_is_safe", [second for _, second in parts])
+
+
+def _replaced(rows: datasets.Dataset, name: str, values: list[Any]) -> datasets.Dataset:
+    feature = rows.features[name]
+    return rows.remove_columns(name).add_column(name, values, feature=feature)  # pyright: ignore
+
+
+def _order_name(row: Row) -> str:
+    # A row without a note of its own came with the set.
+    return (row.get("labelled_by") or {}).get("order", PEOPLE)
+
+
+def _resolve_orders(labeled: Sequence[Row], wanted: OrderRule) -> tuple[list[float | None], OrderReport]:
+    """[P] orders of a source of pairs, and their report."""
+    names = np.array([_order_name(row) for row in labeled])
+    given = np.array([row["chosen_is_better"] for row in labeled], dtype=float)
+    verdicts = np.array([judged_order(row).get("verdict") for row in labeled], dtype=float)
+    is_human = np.isin(names, HUMAN)
+    sample = people_sample(np.where(np.isnan(verdicts), UNKNOWN, names).tolist(), lambda part: float(part.sum()))
+    error, share = None, 0.0
+    if sample:
+        part = sample.population & ~np.isnan(verdicts)
+        wrong = np.abs(verdicts - given)
+        prompts = [repr(row["prompt"]) for row in labeled]
+        inside = np.flatnonzero(sample.inside).tolist()
+        error = rate_interval(wrong[inside].tolist(), [prompts[at] for at in inside])
+        weights = rest_weights(sample.inside[part], is_human[part])
+        total = float(weights.sum())
+        share = max(0.0, float(weights[is_human[part]] @ wrong[part & is_human]) / total) if total > 0 else error.value
+    made = given
+    if wanted == "unbiased":
+        if error is None or error.high >= 0.5:
+            shown = f"it is {error.value:.3f} [{error.low:.3f}, {error.high:.3f}]" if error else "there is no sample"
+            raise BfpoError(
+                f"'order: unbiased' needs the share of wrong orders, surely below 1/2, from at least {MINIMUM_OF_EACH} "
+                f"pairs that people ordered at random and the judge compared ({shown}): answer more of the random part "
+                "of the queue, or write 'order: verdict'"
+            )
+        made = np.where(is_human, given, unbiased_order(given, share))
+    report = OrderReport(
+        order=wanted,
+        people=int(is_human.sum()),
+        judged=int((names == JUDGE).sum()),
+        outside=int(((made < 0) | (made > 1)).sum()),
+        sample=sample.origin if sample else None,
+        error=error,
+    )
+    return [None if np.isnan(order) else float(order) for order in made], report
+
+
+def label_record(
+    flags: FlagReport | None, order: OrderReport | None, alpha: float | None, beta: float | None
+) -> dict[str, Any]:
+    """The reports for ``run.json``, with the alpha and beta that training on these flags amounts to (docs/concepts.md).
+
+    Args:
+        flags: report of the flags; None if none is a judge's.
+        order: report of the orders; None if none is a judge's.
+        alpha: alpha of BFPO; None with another objective.
+        beta: beta of BFPO.
+    """
+    record: dict[str, Any] = {}
+    if flags:
+        record["flags"] = asdict(flags)
+        if flags.channel and alpha is not None and beta is not None:
+            effective = {"alpha_eff": flags.channel.alpha_eff(alpha), "beta_eff": flags.channel.beta_eff(beta)}
+            record["flags"] |= effective
+    if order:
+        record["order"] = asdict(order)
+    return record

@@ -1,0 +1,108 @@
+"""The two columns in which `bfpo label` notes who labeled what, and how judges judged it.
+
+``labelled_by`` names the source of every label: {"chosen": ..., "rejected": ..., "order": ...} for a pair, {"answers":
+[...]} for K answers. ``judged_as`` holds the judges' word on every answer, whoever labeled it, in objects of the same
+form: {"verdict": share of the judges that call it safe, "probability": calibrated probability that it is safe}, for the
+order of a pair the same about ``chosen`` being the more helpful answer; null where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from bfpo.preferences.checking import flags_of
+from bfpo.preferences.reading import Row
+from bfpo.preferences.schema import RowError
+from bfpo.preferences.strict_json import load_json
+
+# Labels by people: those that came with the set, and answers to the queue's random part and to the rest of it.
+PEOPLE, RANDOM, QUEUE = "people", "random", "queue"
+HUMAN = (PEOPLE, RANDOM, QUEUE)
+JUDGE, UNPARSED, UNKNOWN = "judge", "unparsed", "unknown"
+_NAMES = (*HUMAN, JUDGE, UNPARSED, UNKNOWN)
+_REMEDY = "keep it as 'bfpo label' wrote it, or leave the column out"
+_WORDS = ("verdict", "probability")
+
+
+def label_column(name: str, value: Any, row: Row) -> str | None:
+    """JSON text of a row's ``labelled_by`` or ``judged_as``, given as an object or as text (in CSV); None without.
+
+    Raises:
+        RowError: if it doesn't describe the row's labels.
+    """
+    if value is None:
+        return None
+    try:
+        found = load_json(value) if isinstance(value, str) else value
+    except ValueError:
+        found = value
+    if name == "labelled_by" and not _describes(found, row, lambda one: one in _NAMES, ("order",)):
+        raise RowError(name, f"{str(value)[:60]!r} doesn't name the sources of this row's labels", _REMEDY)
+    if name == "judged_as" and not _describes(found, row, _is_judged, ()):
+        raise RowError(name, f"{str(value)[:60]!r} doesn't hold a verdict and a probability per answer", _REMEDY)
+    return json.dumps(found)
+
+
+def parsed_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A canonical row's ``labelled_by`` and ``judged_as`` as objects, where it has them."""
+    return {name: json.loads(row[name]) for name in ("labelled_by", "judged_as") if row.get(name) is not None}
+
+
+def label_names(row: Row) -> list[str]:
+    """The noted source of each answer's flag; in a row without notes, people's."""
+    by = row.get("labelled_by")
+    return [PEOPLE] * len(flags_of(row)) if by is None else _entries(by, row)
+
+
+def flag_sources(row: Row) -> list[str]:
+    """The source of each answer's flag; a flag that is there although its noted source gave none is people's."""
+    by, flags = row.get("labelled_by"), flags_of(row)
+    names = [UNPARSED] * len(flags) if by is None else _entries(by, row)
+    return [PEOPLE if name in (UNPARSED, UNKNOWN) and flag is not None else name
+            for name, flag in zip(names, flags, strict=True)]  # fmt: skip
+
+
+def order_source(row: Row) -> str:
+    """The source of a pair's order; an order without a named source is people's."""
+    name = (row.get("labelled_by") or {}).get("order", UNKNOWN)
+    return PEOPLE if name == UNKNOWN and row["chosen_is_better"] is not None else name
+
+
+def judged_flags(row: Row) -> list[Mapping[str, float | None]]:
+    """The judges' word on the safety of each answer; empty objects without one."""
+    judged = row.get("judged_as")
+    return [{}] * len(flags_of(row)) if judged is None else [one or {} for one in _entries(judged, row)]
+
+
+def judged_order(row: Row) -> Mapping[str, float | None]:
+    """The judge's word on a pair's order; an empty object without one."""
+    return (row.get("judged_as") or {}).get("order") or {}
+
+
+def _entries(column: Mapping[str, Any], row: Row) -> list[Any]:
+    return [column.get("chosen"), column.get("rejected")] if "chosen" in row else column["answers"]
+
+
+def _describes(column: Any, row: Row, is_entry: Any, more: tuple[str, ...]) -> bool:
+    """Whether a column has an entry for every answer, and in pairs for ``more``."""
+    if not isinstance(column, Mapping):
+        return False
+    if "chosen" in row:
+        known = ("chosen", "rejected", "order")
+        return set(column) <= set(known) and all(
+            is_entry(column.get(name)) for name in known if name in column or name in ("chosen", "rejected", *more)
+        )
+    entries = column.get("answers")
+    return isinstance(entries, list) and len(entries) == len(flags_of(row)) and all(map(is_entry, entries))
+
+
+def _is_judged(entry: Any) -> bool:
+    if entry is None:
+        return True
+    return isinstance(entry, Mapping) and set(entry) <= set(_WORDS) and all(map(_is_share, entry.values()))
+
+
+def _is_share(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 <= value <= 1)
