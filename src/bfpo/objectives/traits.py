@@ -1,4 +1,4 @@
-"""What an objective reads besides log-probabilities and orders."""
+"""Traits of objectives: what they read besides log-probabilities and orders."""
 
 from __future__ import annotations
 
