@@ -8,6 +8,8 @@ from safetensors import safe_open
 
 from bfpo import BFPOConfig, BFPOTrainer
 from bfpo.errors import BfpoError
+from bfpo.objectives.registry import OBJECTIVES
+from bfpo.preferences.grouping import group_by_prompt
 from bfpo.preferences.loading import convert
 from bfpo.preferences.reading import dataset_source
 from bfpo.training.training_data import Blend, TrainingSource
@@ -141,3 +143,40 @@ def test_unbiased_flags_are_refused_with_their_row_where_flags_are_multiplied(tm
     trainer(tmp_path, data=data)
     with pytest.raises(BfpoError, match=r"judged, row 3: the objective multiplies flags .* outside \[0, 1\]"):
         trainer(tmp_path, data=data, unsafe_pairs="drop")
+
+
+def rewarded(rows):
+    """The rows with a reward of each answer, which only MODPO reads."""
+    return rows.map(lambda row: {"chosen_reward": len(row["chosen"]), "rejected_reward": len(row["rejected"])})
+
+
+WHOLE = {"global_batch_size": 8, "max_steps": 3, "warmup_steps": 0, "lr_scheduler_type": "constant"}
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "sft"])
+def test_every_objective_has_the_same_losses_in_any_layout(tmp_path, name):
+    """The fused head, chunk by chunk in small micro-batches, and all rows at once, padded: in three steps."""
+    data, losses = rewarded(pairs(8)), []
+    for kind, tokens in (("shared", 30), ("padded", 10_000)):
+        options = WHOLE | {"loss_type": name, "layout": kind, "micro_batch_tokens": tokens}
+        run = trainer(tmp_path / kind, tiny_llama(dtype=torch.float64), data, **options)
+        run.train()
+        losses.append([entry["loss"] for entry in run.state.log_history if "loss" in entry])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert len(set(losses[0])) == 3
+
+
+def test_grouped_pairs_train_with_an_anchored_level(tmp_path):
+    """The anchor has no gradient at the start, so the second step's losses differ by the anchor alone."""
+    rows = convert(dataset_source("rows", datasets.concatenate_datasets([pairs(8), pairs(8)])))[0]
+    rows = rows.map(lambda row: row | {"chosen": f"{row['chosen']} w{row['row'] % 7}"})
+    grouped, counts = group_by_prompt(rows)
+    assert (counts.groups, counts.pairs) == (8, 16)
+    second = []
+    for gamma in (0.0, 2.0):
+        run = trainer(tmp_path, tiny_llama(dtype=torch.float64), Blend([TrainingSource(grouped)]), level=gamma, **WHOLE)
+        run.train()
+        second.append(run.state.log_history[1])
+    assert second[0]["level"] == pytest.approx(second[1]["level"], rel=1e-9)
+    # The mean of squares is at least the square of the mean.
+    assert second[1]["loss"] - second[0]["loss"] > 2 * second[0]["level"] ** 2 > 0

@@ -152,5 +152,8 @@ def _print_plan(plan: Plan) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     for source, counts in plan.encoding.items():
-        table.add_row(f"encoding {source}", ", ".join(f"{key} {value}" for key, value in counts.items() if value))
+        table.add_row(
+            f"encoding {source}",
+            ", ".join(f"{key} {value}" for key, value in counts.items() if value and not key.startswith("first_")),
+        )
     Console().print(table)

@@ -1,4 +1,4 @@
-"""Traits of objectives: the labels that they read besides orders, and what they need beside log-probabilities."""
+"""Traits of objectives: what they read besides log-probabilities and orders."""
 
 from __future__ import annotations
 

@@ -35,11 +35,13 @@ class BFPOConfig(_Options, TrainingArguments):
 
     The options of all objectives are fields: ``beta`` (strength of the regularization toward the reference),
     ``reduction`` ("sum" or "mean" of token log-ratios), ``b1`` and ``alpha`` (BFPO's labeling function), and
-    ``unsafe_pairs`` ("keep", "neutral" or "drop" pairs of two unsafe answers). None means the objective's default;
-    setting an option that the objective doesn't read is an error.
+    ``unsafe_pairs`` ("keep", "neutral" or "drop" pairs of two unsafe answers), ``level`` (the anchor of the mean
+    log-ratio), and those of the other objectives. None means the objective's default; setting an option that the
+    objective doesn't read is an error.
 
     Attributes:
-        loss_type: name of the objective: "bfpo", "dpo", "ipo" or "sft".
+        loss_type: name of the objective: "bfpo", "dpo", "rdpo", "ipo", "simpo", "orpo", "kto", "safedpo", "bso",
+            "modpo" or "sft".
         max_length: largest number of tokens in prompt and answer; longer ones are truncated at the end and counted.
         trainable: "all", or a regular expression for the names of trainable parameters.
         global_batch_size: groups in a step over all processes, buffer included; None for
