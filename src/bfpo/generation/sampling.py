@@ -76,12 +76,27 @@ def sample_answers(
         before: processors that change the logits before temperature and nucleus apply.
     """
     ends = end_tokens(model.generation_config, tokenizer)
+    answers = sample_ids(model, tokenizer, seeds, prompts, decoding, before)
+    return [_completion(tokenizer, ids, ends) for ids in answers]
+
+
+def sample_ids(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    seeds: Sequence[int | tuple[int, ...]],
+    prompts: Sequence[list[int]],
+    decoding: Decoding,
+    before: Sequence[LogitsProcessor] = (),
+) -> list[list[int]]:
+    """Token ids of the answers of `sample_answers`, up to and with the end token if there is one."""
+    ends = end_tokens(model.generation_config, tokenizer)
     processors = LogitsProcessorList(before)
     if decoding.temperature > 0:
         processors.append(_SeededSampler(seeds, decoding))
     with _plain_sampling(model):
         answers = _continue(model, tokenizer, prompts, ends, decoding.max_new_tokens, processors)
-    return [_completion(tokenizer, ids, ends) for ids in answers]
+    stops = [next((at for at, token in enumerate(ids, 1) if token in ends), len(ids)) for ids in answers]
+    return [ids[:stop] for ids, stop in zip(answers, stops, strict=True)]
 
 
 class _SeededSampler(LogitsProcessor):
