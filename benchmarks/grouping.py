@@ -10,7 +10,7 @@ from pathlib import Path
 
 import datasets
 
-from bfpo import BFPOConfig, BFPOTrainer
+from bfpo import BFPOConfig, BFPOTrainer, load_preferences
 from bfpo.files import write_text
 from bfpo.microworld.data import safety_set
 from bfpo.models import MICROWORLD, load_model, load_tokenizer
@@ -32,6 +32,17 @@ COLUMNS = ("data", "pairs per prompt", "answers", "grouped", "largest group", "s
 END = """
 The ratio is the median over the rounds, with the smallest and largest. The microworld's own safety set hardly repeats a
 prompt, so grouping gains nothing there. The other row has as many pairs, of fewer prompts.
+"""
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "derived"
+REAL = {
+    "PKU-SafeRLHF, mixed pairs": "pku_safety_pairs_dev.jsonl",
+    "XSTest, pairs of models' answers": "xstest_pairs_safety_helpfulness_dev.jsonl",
+}
+RENAMED = {"chosen_safe": "chosen_is_safe", "rejected_safe": "rejected_is_safe"}
+REAL_COLUMNS = ("set", "pairs", "groups", "answers", "grouped", "largest group", "averaged flags", "words, ratio")
+REAL_INTRODUCTION = """
+In real sets, prompts and answers recur. The last column is the number of words that go through the model for the pairs
+(each prompt once for its two answers), divided by that for the groups.
 """
 
 
@@ -76,13 +87,35 @@ def measured(name: str, prompts: int | None) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def words(text: object) -> int:
+    """Number of words of a text."""
+    return len(str(text).split())
+
+
+def real_sets() -> str:
+    """How many words go through the model in real sets; nothing if they aren't there."""
+    found = {name: DATA / path for name, path in REAL.items() if (DATA / path).exists()}
+    lines = [f"| {' | '.join(REAL_COLUMNS)} |", "|---" * len(REAL_COLUMNS) + "|"]
+    for name, path in found.items():
+        rows = load_preferences(str(path), columns=RENAMED if "pku" in path.name else None)
+        grouped, counts = group_by_prompt(rows)
+        before = sum(words(row[part]) for row in rows for part in ("prompt", "chosen", "rejected"))  # pyright: ignore
+        after = sum(words(row["prompt"]) + sum(map(words, row["responses"])) for row in grouped)  # pyright: ignore
+        cells = [
+            name, f"{counts.pairs:,}", f"{counts.groups:,}", f"{2 * counts.pairs:,}", f"{counts.answers:,}",
+            str(counts.largest), str(counts.averaged), f"{before / after:.2f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([REAL_INTRODUCTION, *lines, ""]) if found else ""
+
+
 def main() -> None:
     """Measure, print and write docs/results/grouping.md."""
     quiet_libraries()
     wanted = {"the safety set": None, "320 prompts": 320}
     table = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     table += [measured(name, prompts) for name, prompts in wanted.items()]
-    text = "\n".join([INTRODUCTION, *table, END])
+    text = "\n".join([INTRODUCTION, *table, END]) + real_sets()
     print(text)
     write_text(Path(__file__).parents[1] / "docs" / "results" / "grouping.md", text)
 
