@@ -11,6 +11,9 @@ import typer
 from bfpo.errors import BfpoError
 from bfpo.quickstart import Scale
 from bfpo.quiet import quiet_libraries
+from studies.decisive.jobs import Job
+from studies.decisive.planning import read_results
+from studies.decisive.planning import run_next as run_next_decisive
 from studies.label_efficiency import cells, run_next, undone
 from studies.label_efficiency_report import write_label_efficiency
 from studies.pretraining import Pretraining
@@ -24,6 +27,7 @@ Output = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for the runs; an interrupted study resumes from it.")
 ]
 REPORT = Path("docs/results")
+DECISIVE = Path("studies/decisive/results")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -38,6 +42,28 @@ def quick(
     """Run five seeds of the quickstart, with every method's beta chosen from one grid."""
     summary = run_study(output, Scale(), range(seeds), workers, typer.echo)
     typer.echo(f"Wrote {write_study(report, summary)}.")
+
+
+@app.command()
+def decisive(
+    output: Output = Path("runs/study-decisive"),
+    results: Annotated[Path, typer.Option(help="Folder of the runs' results, which are committed.")] = DECISIVE,
+    only: Annotated[int | None, typer.Option(min=0, help="Run at most this many, then write the report.")] = None,
+) -> None:
+    """Run the decisive study (studies/decisive/plan.md).
+
+    Several processes can share one output folder: each takes the next run that no other process is working on.
+    """
+    quiet_libraries()
+    number = 0
+    while only is None or number < only:
+        done = run_next_decisive(output, results)
+        if done is None:
+            break
+        number += 1
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in done["figures"].items())
+        typer.echo(f"{Job(**done['job']).name}: {figures} ({done['cpu_seconds']:.0f} s)")
+    typer.echo(f"{len(read_results(results))} runs are done.")
 
 
 @app.command()

@@ -1,0 +1,72 @@
+"""The methods of the study, and the worlds that each of them is run in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bfpo.preferences.ordering import Order
+
+ALL_WORLDS = ("W0", "W2", "W3", "W4", "W5-25", "W5-75", "W6")
+TUNED = ("W0", "W2")
+ERRING = ("W2", "W3")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to learn from the safety set and the helpfulness set.
+
+    Attributes:
+        summary: description in one line.
+        loss_type: name of the objective.
+        prefer: order of the safety set's pairs.
+        flags: what is made of judged flags, in worlds where flags err; None for the recipe's default.
+        buffer: whether the helpfulness set fills half of every step.
+        options: the objective's other options.
+        worlds: worlds that it is run in.
+        needs: what it is given besides the labels: "error", the share of wrong orders in the people's sample; "reward",
+            the flags as rewards; "safer choice", the set's own choice of the safer answer as the order; "prices" or
+            "common price", the world's prices or their mean.
+        tuned_as: method whose learning rate and beta it takes; by default it is tuned itself.
+    """
+
+    summary: str
+    loss_type: str = "bfpo"
+    prefer: Order = "helpful"
+    flags: str | None = None
+    buffer: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+    worlds: tuple[str, ...] = TUNED
+    needs: str = ""
+    tuned_as: str = ""
+
+
+METHODS: dict[str, Method] = {
+    "BFPO": Method("the shipped default", worlds=ALL_WORLDS),
+    "BFPO-verdict": Method("flags as judged", flags="verdict", worlds=ERRING, tuned_as="BFPO"),
+    "BFPO-neutral": Method("no label for two unsafe answers", options={"unsafe_pairs": "neutral"}, tuned_as="BFPO"),
+    "BFPO-no-buffer": Method("safety set alone", buffer=False, tuned_as="BFPO"),
+    "BFPO-alpha-0": Method("alpha 0", options={"alpha": 0.0}, tuned_as="BFPO"),
+    "BFPO-severity": Method(
+        "harm by its severity, at the price b3 of the default", options={"harm_prices": {"default": 0.5}},
+        worlds=("W4",), tuned_as="BFPO",
+    ),
+    "BFPO-prices": Method("the world's price of each category", needs="prices", worlds=("W6",), tuned_as="BFPO"),
+    "BFPO-common-price": Method(
+        "the mean of the world's prices for every category", needs="common price", worlds=("W6",), tuned_as="BFPO"
+    ),
+    "DPO-safe-first": Method("DPO, the safer answer first", "dpo", "safe_first", worlds=ALL_WORLDS),
+    "rDPO-safe-first": Method(
+        "the same with the known share of wrong orders", "rdpo", "safe_first", needs="error", worlds=ERRING
+    ),
+    "IPO-safe-first": Method("IPO, the safer answer first", "ipo", "safe_first", worlds=ALL_WORLDS),
+    "DPO-mix": Method(
+        "naive mix: DPO on the set's own choice of the safer answer, and helpfulness", "dpo", needs="safer choice",
+        worlds=ALL_WORLDS,
+    ),
+    "SafeDPO": Method("SafeDPO", "safedpo", worlds=ALL_WORLDS),
+    "additive": Method("MODPO with the flags as the second reward", "modpo", needs="reward", worlds=ALL_WORLDS),
+    "DPO-H": Method("DPO on orders by helpfulness", "dpo"),
+    "DPO-S": Method("DPO on the safer answer, with buffer", "dpo", "safer"),
+}  # fmt: skip
