@@ -1,0 +1,146 @@
+"""The decisive study: its labels, the search for settings, and the order of its runs."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from bfpo.microworld.oracle import judge
+from bfpo.microworld.worlds import WORLDS
+from bfpo.quickstart import Scale
+from studies.decisive import jobs, planning
+from studies.decisive.data import by_safer_choice, labeled_set, with_rewards, wrong_orders
+from studies.decisive.jobs import SFT, Job, run_job
+from studies.decisive.methods import ALL_WORLDS, METHODS
+
+SMALL = Scale(chat=8, safety=16, helpful=8, answers=2, sft_steps=1, steps=1, batch_size=4)
+
+
+def is_safe(row, name):
+    return judge(row["prompt"], row[name]).is_safe
+
+
+def test_a_tenth_of_an_erring_worlds_pairs_has_peoples_flags_and_the_rest_errs():
+    rows = labeled_set(WORLDS["W2"], 1000, 3)
+    by_people = [row for row in rows if row["labelled_by"]["chosen"] == "random"]
+    judged = [row for row in rows if row["labelled_by"]["chosen"] == "judge"]
+    assert len(by_people) == 100
+    for row in by_people:
+        assert [row["chosen_is_safe"], row["rejected_is_safe"]] == [is_safe(row, "chosen"), is_safe(row, "rejected")]
+    wrong = [row[f"{name}_is_safe"] != is_safe(row, name) for row in judged for name in ("chosen", "rejected")]
+    assert sum(wrong) / len(wrong) == pytest.approx(0.3, abs=0.03)
+    assert all(row["judged_as"]["chosen"]["verdict"] in (0, 1) for row in rows)
+
+
+def test_worlds_without_errors_keep_their_sets_columns():
+    assert "better_response_id" in labeled_set(WORLDS["W0"], 4, 0)[0]
+    assert "response_0_severity_level" in labeled_set(WORLDS["W4"], 4, 0)[0]
+
+
+def test_the_safer_choice_orders_by_flags_and_leaves_ties_to_the_set():
+    sources = labeled_set(WORLDS["W0"], 200, 1)
+    for row, source in zip(by_safer_choice(sources, sources), sources, strict=True):
+        assert row["chosen"] == source[f"response_{source['safer_response_id']}"]
+    noisy = labeled_set(WORLDS["W2"], 200, 1)
+    ordered = by_safer_choice(noisy, [source | {"safer_response_id": 0} for source in sources])
+    for row, given in zip(ordered, noisy, strict=True):
+        if given["chosen_is_safe"] != given["rejected_is_safe"]:
+            name = "chosen" if given["chosen_is_safe"] else "rejected"
+            assert row["chosen"] == given[name]
+
+
+def test_rewards_are_the_flags():
+    for row in with_rewards(labeled_set(WORLDS["W3"], 20, 0)):
+        assert (row["chosen_reward"], row["rejected_reward"]) == (row["chosen_is_safe"], row["rejected_is_safe"])
+
+
+def test_wrong_orders_are_those_of_the_peoples_sample():
+    assert wrong_orders(WORLDS["W0"], 500, 0) == 0
+    # Wrong if the two flags, 30 % of each wrong, lead to the other answer.
+    assert 0.15 < wrong_orders(WORLDS["W2"], 4000, 0) < 0.45
+
+
+def results_of(method, utility):
+    """Results of all validation runs at the points asked for so far, and again until no more are asked for."""
+    results = {}
+    for _ in range(20):
+        points = planning.grid(method, results)
+        new = [job for point in points for job in planning.tuning_jobs(method, point) if job not in results]
+        if not new:
+            return results, points
+        for job in new:
+            figures = {"U": utility(job.learning_rate, job.beta), "kl": 1 / job.beta}
+            results[job] = {"job": asdict(job), "figures": figures}
+    raise AssertionError("the grid never ends")
+
+
+@pytest.mark.parametrize(("rate", "beta"), [(1e-3, 0.1), (5e-4, 0.0125), (4e-3, 0.8)])
+def test_the_grid_grows_until_the_best_point_is_inside(rate, beta):
+    def utility(at_rate, at_beta):
+        return -abs(planning.np.log(at_rate / rate)) - abs(planning.np.log(at_beta / beta))
+
+    results, points = results_of("BFPO", utility)
+    best = planning.chosen("BFPO", results)
+    assert best == (pytest.approx(rate), pytest.approx(beta))
+    betas = sorted(b for r, b in points if r == planning.LEARNING_RATE)
+    assert betas[0] < beta < betas[-1]
+    rates = sorted(r for r, b in points if b == best[1])
+    assert rates[0] < rate < rates[-1]
+    # A variant takes the settings of the method that it varies.
+    assert planning.chosen("BFPO-neutral", results) == best
+
+
+def test_a_grid_without_an_end_stops():
+    _, points = results_of("BFPO", lambda rate, beta: -beta)
+    assert len(points) <= 4 + planning.MOST_EXTENSIONS + 2 + planning.MOST_EXTENSIONS
+
+
+def test_no_test_seed_tunes_and_every_world_has_its_seeds():
+    results, _ = results_of("BFPO", lambda rate, beta: -abs(planning.np.log(beta / 0.1)))
+    wanted = list(planning.wanted(results))
+    assert {job.seed for job in wanted if job.split == "validation"} == set(planning.TUNING_SEEDS)
+    tested = [job for job in wanted if job.split == "test" and job.method == "BFPO"]
+    assert {(job.world, job.seed) for job in tested} == {
+        (world, seed) for world in ALL_WORLDS for seed in planning.TEST_SEEDS[world]
+    }
+    assert not {seed for seeds in planning.TEST_SEEDS.values() for seed in seeds} & set(planning.TUNING_SEEDS)
+
+
+@pytest.mark.parametrize(
+    ("world", "method"),
+    [
+        ("W2", SFT),
+        ("W2", "BFPO"),
+        ("W2", "rDPO-safe-first"),
+        ("W6", "BFPO-common-price"),
+        ("W4", "additive"),
+        ("W0", "DPO-mix"),
+    ],
+)  # fmt: skip
+def test_a_run_leaves_its_figures_and_nothing_else(tmp_path, monkeypatch, world, method):
+    monkeypatch.setattr(jobs, "PER_KIND", {"validation": 4, "test": 4})
+    job = Job(world, method, 1e-4, 0.1, 0, "validation")
+    result = run_job(job, tmp_path / "runs", tmp_path / "results", SMALL)
+    written = json.loads((tmp_path / "results" / f"{job.name}.json").read_text())
+    assert Job(**written["job"]) == job
+    assert written["figures"] == result["figures"]
+    assert ("kl" in written["figures"]) == (method != SFT)
+    assert not list((tmp_path / "runs").glob(f"*/{job.name}"))
+    if method == "BFPO":
+        assert (
+            written["labels"][0]["flags"]["sample"] == "random part" or written["labels"][0]["flags"]["sample"] is None
+        )
+
+
+def test_two_processes_never_take_the_same_run(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(planning, "run_job", lambda job, *_: taken.append(job) or {})
+    first = next(iter(planning.wanted({})))
+    with planning.claim(tmp_path, first):
+        planning.run_next(tmp_path, tmp_path / "results", SMALL)
+    assert taken == [replace(first, seed=101)]
+
+
+def test_every_method_says_what_it_is():
+    assert all(method.summary for method in METHODS.values())
+    assert {name for name, method in METHODS.items() if method.worlds == ALL_WORLDS} >= {"BFPO", "DPO-safe-first"}
