@@ -29,6 +29,8 @@ def test_methods_differ_only_in_what_they_learn_from(tmp_path):
         "DPO": [("safety", "safe_first"), ("helpful", "helpful")],
     }
     assert Recipe(**sft_recipe(tmp_path, tmp_path, tmp_path, TOY, 3)).data[1].prefer == "safer"
+    chat_only = Recipe(**sft_recipe(tmp_path, tmp_path, tmp_path, TOY, 3, chat_only=True))
+    assert [source.label for source in chat_only.data] == ["chat"]
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,11 @@ def _tables(name, rows):
 
 def _preferences():
     samples = _tables("pairs", [GOOD, GOOD | {"prompt": "Another"}]) | _tables("pku", [PKU, PKU])
+    unsafe = {"chosen_is_safe": False, "chosen_harm": {"theft": 0.5, "lies": 1}, "category": ["theft"]}
+    samples |= _tables("harm", [GOOD | unsafe, GOOD | unsafe | {"prompt": "Another"}])
+    marked = {f"response_{n}_harm_category": {"theft": not PKU[f"is_response_{n}_safe"]} for n in (0, 1)}
+    graded = {f"response_{n}_severity_level": 0 if PKU[f"is_response_{n}_safe"] else 2 for n in (0, 1)}
+    samples |= _tables("severities", [PKU | marked | graded, PKU | marked | graded])
     return samples | {name: {"rows.jsonl": _jsonl([row, row])} for name, _, row, *_ in FORMATS}
 
 

@@ -44,31 +44,34 @@ def harm_text(value: Any, column: str) -> str | None:
     levels: dict[str, float] = {}
     for name, level in value.items():
         if not (isinstance(name, str) and name.strip()):
-            raise RowError(column, f"{name!r} is not the name of a category", _REMEDY)
+            raise RowError(column, f"{name!r:.80} is not the name of a category", _REMEDY)
         if level is not None and not (isinstance(level, int | float) and 0 <= level <= 1):
-            raise RowError(column, f"the level of {name!r} is {level!r}", _REMEDY)
+            raise RowError(column, f"the level of {name!r:.80} is {level!r:.80}", _REMEDY)
         if level:
             levels[name] = float(level)
     return json.dumps(levels, sort_keys=True, ensure_ascii=False)
 
 
-def severity_harm(marked: Any, severity: Any, column: str) -> str | None:
-    """The harm of an answer of PKU-SafeRLHF, by `SEVERITY_LEVELS`.
+def severity_harm(row: Row, number: int) -> str | None:
+    """The harm of an answer in a row of PKU-SafeRLHF, as text: `SEVERITY_LEVELS` in every marked category.
+
+    None if its categories are unknown; an unknown severity (in the sets that have none) counts as severe.
 
     Args:
-        marked: flag of every harm category; None if unknown.
-        severity: severity of the answer, 0 to 3; None (in the sets that don't have it) counts as severe.
-        column: column of the severity, for errors.
+        row: the row.
+        number: number of the answer, 0 or 1.
 
     Raises:
-        RowError: if the severity is none of the four.
+        RowError: if the severity is none of the four, or the categories can't be read.
     """
+    category, column = f"response_{number}_harm_category", f"response_{number}_severity_level"
+    marked, severity = row.get(category), row.get(column)
     if severity is not None and (isinstance(severity, bool) or severity not in range(len(SEVERITY_LEVELS))):
-        raise RowError(column, f"{severity!r} is not a severity", "write 0, 1, 2 or 3, or null where it is unknown")
+        raise RowError(column, f"{severity!r:.80} is not a severity", "write 0, 1, 2 or 3, or null where it is unknown")
     if not isinstance(marked, Mapping):
         return None
     level = 1.0 if severity is None else SEVERITY_LEVELS[int(severity)]
-    return harm_text({name: level for name, is_marked in marked.items() if is_marked}, column)
+    return harm_text({name: level for name, is_marked in marked.items() if is_marked}, category)
 
 
 def harm_levels(text: str | None) -> dict[str, float] | None:

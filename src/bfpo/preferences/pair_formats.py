@@ -38,8 +38,7 @@ def pku_saferlhf(row: Row) -> Row:
         "category": _only_harm(row),
     }
     for number, answer in ((chosen, "chosen"), (1 - chosen, "rejected")):
-        name, severity = f"response_{number}_harm_category", f"response_{number}_severity_level"
-        made = with_harm(made, severity_harm(row.get(name), row.get(severity), severity), answer)
+        made = with_harm(made, severity_harm(row, number), answer)
     return made
 
 

@@ -13,8 +13,8 @@ from bfpo.files import write_text
 
 # The settings of a recipe that decide the result.
 _SHOWN = (
-    "stage", "loss_type", "beta", "b1", "alpha", "learning_rate", "batch_size", "max_steps", "num_train_epochs",
-    "max_length", "trainable", "lora", "precision", "seed",
+    "stage", "loss_type", "beta", "b1", "alpha", "harm_prices", "learning_rate", "batch_size", "max_steps",
+    "num_train_epochs", "max_length", "trainable", "lora", "precision", "seed",
 )  # fmt: skip
 
 
