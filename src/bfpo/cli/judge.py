@@ -115,7 +115,7 @@ def check(
     seed: Annotated[int, typer.Option(help="Random seed for the bootstrap.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Check a judge against labels: accuracy, sensitivity, specificity, AUC, ECE, kappa, also by category and length."""
+    """Check a judge against labels: accuracy, error rates, AUC, ECE and kappa, also by category and length."""
     if leave_one_source_out:
         if judge or second or cache or plot or save_verdicts or save_scaled:
             raise BfpoError(

@@ -126,6 +126,8 @@ def _report_lines(report: LabelingReport) -> list[str]:
     ]
     if report.rejudged:
         lines.append(f"judged again: {report.rejudged:,} flags and orders that a judge had filled in earlier")
+    if not report.judges:
+        return lines
     if report.sample is None:
         lines.append(
             "errors: people labeled too few answers at random to estimate them; answer the random part of the queue"
