@@ -135,6 +135,6 @@ def test_wrong_orders_are_undone_by_their_share():
         right, wrong = (1 / (1 + math.exp(-float(label(*pair)) / 0.7)) for pair in ((w, s), (s, w)))
         chances[at] = 0.8 * right + 0.2 * (1 - wrong)
     fit = fit_prices(*cells.T.tolist(), chances.tolist(), *harms, order_error=0.2)
-    assert list(fit.prices.values()) == pytest.approx([0.4, 1.2], rel=0.03)
+    assert list(fit.prices.values()) == pytest.approx([0.4, 1.2], rel=0.06)
     unknown = fit_prices(*cells.T.tolist(), chances.tolist(), *harms)
     assert list(unknown.prices.values()) != pytest.approx([0.4, 1.2], rel=0.2)
