@@ -182,16 +182,14 @@ def fit_prices(
     # A pair in which both answers may be unsafe counts once.
     has = (torch.stack(levels) > 0) * (1 - torch.stack([better, worse]))[:, :, None]
     pairs = (1 - (1 - has).prod(0)).sum(0).tolist()
-    categories = {
-        name: CategoryPrice(
-            math.exp(at[2 + number]),
-            (math.exp(at[2 + number] - 1.96 * errors[number]), math.exp(at[2 + number] + 1.96 * errors[number])),
-            pairs[number],
-        )
-        for number, name in enumerate(names)
-    }
+    categories = dict(zip(names, map(_category_price, at[2:-1], errors, pairs), strict=True))
     preference = GlobalPreference(b1=1 + math.exp(-at[-1]), alpha=float(at[1]))
     return PriceFit(preference, math.exp(-at[0]), spread, categories)
+
+
+def _category_price(log_price: float, error: float, pairs: float) -> CategoryPrice:
+    ends = math.exp(log_price - 1.96 * error), math.exp(log_price + 1.96 * error)
+    return CategoryPrice(math.exp(log_price), ends, pairs)
 
 
 def _levels(harms: Harms, names: Sequence[str]) -> Tensor:
