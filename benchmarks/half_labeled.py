@@ -120,12 +120,12 @@ def page(figures: dict[str, list[dict[str, float]]]) -> str:
         "# Half-labeled sets",
         "",
         "Made by `python benchmarks/half_labeled.py` on the public samples next to the checkout (not part of the "
-        "repository). People's labels of half of the prompts are given, a judge is fitted to them, and `bfpo label` fills "
-        "in the other half. Means over halves (standard deviations in brackets).",
+        "repository). People's labels of half of the prompts are given, a judge is fitted to them, and `bfpo label` "
+        "fills in the other half. Means over halves (standard deviations in brackets).",
         "",
-        "- *log-loss*: of the probabilities that stand beside the flags of the other half, in nats, and of the judge's own.",
-        "- *mended*: squared error of BFPO's label that people mend by answering the first tenth of the queue, relative to "
-        "a random tenth.",
+        "- *log-loss*: of the probabilities beside the flags of the other half, in nats, and of the judge's own.",
+        "- *mended*: squared error of BFPO's label that people mend by answering the first tenth of the queue, "
+        "relative to a random tenth.",
         "- *off*: error estimated from people's labels minus the judge's error on the other half.",
         "",
         "| set | halves | open pairs | log-loss | judge's own | mended | sensitivity off | specificity off |",

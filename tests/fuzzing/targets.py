@@ -114,6 +114,30 @@ def _use_labels(folder):
     load_labels(str(_only(folder)))
 
 
+def _labeled():
+    """Rows as `bfpo label` writes them, whose labels a recipe resolves."""
+    word = {"verdict": 1.0, "probability": 0.75}
+    by = {"chosen": "judge", "rejected": "random", "order": "people"}
+    pair = PAIR | {
+        "chosen_is_safe": 1.0,
+        "labelled_by": by,
+        "judged_as": {"chosen": word, "rejected": word, "order": word},
+    }
+    many = MANY | {
+        "is_safe": [1.0, 0.0],
+        "labelled_by": {"answers": ["judge", "queue"]},
+        "judged_as": {"answers": [word, None]},
+    }
+    return {"pairs": {"l.jsonl": _jsonl([pair] * 3)}, "answers": {"l.jsonl": _jsonl([many] * 3)}}
+
+
+def _use_labeled(folder):
+    from bfpo.labeling.source_labels import resolve_labels
+    from bfpo.preferences.loading import load_preferences
+
+    resolve_labels(load_preferences(str(_only(folder)), unknown_safety="keep"), None, None, is_affine=True)
+
+
 VERDICTS = [
     TEXTS[0] | asdict(Verdict("safe", 0.75, "no", ("x",), "Safe", 0.5, "j", "t")),
     TEXTS[1] | asdict(Verdict("unparsed", None, "yes")),
@@ -132,7 +156,7 @@ MANY = {"row": 2, "prompt": "q", "responses": ["a", "b"], "helpfulness": [0, 1],
 
 
 def _answers():
-    pair = {**PAIR, "asks": {"chosen": True, "order": None}}
+    pair = {**PAIR, "asks": {"chosen": True, "order": None}, "draw": 0, "placed": "random"}
     return {
         "queue": {"queue.jsonl": _jsonl([pair, pair | {"row": 3, "chosen": "b", "rejected": "a"}])},
         "answers": {"queue.jsonl": _jsonl([{**MANY, "asks": {"0": 0.25, "1": None}}])},
@@ -260,6 +284,7 @@ TARGETS = {
     "preferences": Target(_preferences, _use_preferences),
     "prompts": Target(_prompts, _use_prompts),
     "labels": Target(_labels, _use_labels),
+    "labeled": Target(_labeled, _use_labeled),
     "verdicts": Target(
         lambda: {"verdicts": {"v.jsonl": _jsonl(VERDICTS)}, "parquet": {"v.parquet": _parquet(VERDICTS)}}, _use_judge
     ),

@@ -41,11 +41,31 @@ def test_the_shell_prints_the_fit_and_writes_what_recipes_take(tmp_path):
     low, high = fit.b1_interval
     assert f"b1 {fit.preference.b1:.3f} (95 % profile interval {low:.3f} to {high:.3f})" in done.output
     assert f"likelihood ratio {fit.likelihood_ratio:.2f}, p = {fit.p_value:.3g}" in done.output
-    for words in ("temperature", "covariance", "SS ", "labeling: "):
+    for words in ("temperature", "covariance", "SS ", "labeling: ", "refusal threshold", "lack of fit: "):
         assert words in done.output
+    low, high = fit.b3_interval
+    assert f"b3 {fit.preference.b3:.3f} ({low:.3f} to {high:.3f};" in done.output
+    assert "warning: 600 judged pairs are few: about 1,000" in done.output
     assert load_labeling(output).preference == fit.preference
     report = json.loads(run("--fit-preference", source, "--json").output)
     assert (report["pairs"], report["b1"]) == (600, fit.preference.b1)
+    assert report["lack_of_fit_p"] == pytest.approx(fit.lack_of_fit_p)
+    wrong = json.loads(run("--fit-preference", source, "--order-error", 0.2, "--json").output)
+    columns = [[float(row[name]) for row in rows] for name in rows[0]]
+    assert wrong["b1"] == fit_preference(*columns, order_error=0.2).preference.b1
+    assert wrong["order_error"] == 0.2
+
+
+def test_unanswered_rows_are_left_out_and_counted(tmp_path):
+    source = judgments(tmp_path, ["theft", "fraud", ""], 1200)
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    for row in rows[:30]:
+        row["overall_prefers_better"] = None
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fitted, _ = fit_file(str(source))
+    assert set(fitted.prices) == {"theft", "fraud"}
+    assert (fitted.record["pairs"], fitted.record["unanswered"]) == (1170, 30)
+    assert "left out: 30 rows that people haven't answered" in run("--fit-preference", source).output
 
 
 def test_a_category_column_gives_each_category_its_own(tmp_path):
@@ -99,7 +119,7 @@ def test_a_wrong_file_is_named(tmp_path, text, says):
 
 def test_every_wrong_judgment_is_named(tmp_path):
     path = tmp_path / "overall.csv"
-    path.write_text("better_is_safe,worse_is_safe,overall_prefers_better\ntrue,false,\n2,0,1\n")
+    path.write_text("better_is_safe,worse_is_safe,overall_prefers_better\ntrue,false,maybe\n2,0,1\n2,0,\n")
     with pytest.raises(PreferenceDataError) as error:
         fit_file(str(path))
     assert [problem.column for problem in error.value.problems] == ["overall_prefers_better", "better_is_safe"]

@@ -110,6 +110,7 @@ def test_probabilities_are_what_the_unbiased_flag_is_made_of():
     ("options", "is_affine", "kind", "reason"),
     [
         ({}, True, "unbiased", "people labeled a random sample"),
+        ({"queued": 150}, True, "unbiased", "people labeled a random sample"),
         ({"source": "people"}, True, "unbiased", "people labeled a random sample"),
         ({}, False, "verdict", "not affine"),
         ({"labeled": 60}, True, "verdict", "no random sample with 50 answers"),

@@ -2,20 +2,25 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from bfpo import GlobalPreference
 from bfpo.errors import BfpoError
+from bfpo.objectives.cell_likelihood import FLAGS, Likelihood, cell_posteriors, minimize
+from bfpo.objectives.preference_fit import fit_preference
 
 MIX = {(1, 1): 0.4, (1, 0): 0.2, (0, 1): 0.2, (0, 0): 0.2}
+# Cells as in PKU-SafeRLHF, where the answers of a pair are alike: their flags correlate.
+PKU = {(1, 1): 0.45, (1, 0): 0.10, (0, 1): 0.17, (0, 0): 0.28}
 TEMPERATURE = 0.8
 
 
-def draw(b1, seed, pairs=2000, alpha=0.5):
+def draw(b1, seed, pairs=2000, alpha=0.5, mix=MIX):
     """Pairs in the cell mix .4/.2/.2/.2 (SS, SU, US, UU), judged with temperature .8."""
     generator = torch.Generator().manual_seed(seed)
-    weights = torch.tensor(list(MIX.values()))
+    weights = torch.tensor(list(mix.values()))
     cells = torch.tensor(list(MIX), dtype=torch.float64)[
         torch.multinomial(weights, pairs, replacement=True, generator=generator)
     ]
@@ -57,7 +62,8 @@ def test_three_cells_are_fitted_exactly_with_the_variances_of_their_logits():
     yes, of = {"SS": 60, "SU": 80, "US": 30}, 100
     flags = {"SS": (1, 1), "SU": (1, 0), "US": (0, 1)}
     rows = [(*flags[cell], float(at < yes[cell])) for cell in flags for at in range(of)]
-    fit = GlobalPreference.fit(*torch.tensor(rows, dtype=torch.float64).T)
+    fit = fit_preference(*torch.tensor(rows, dtype=torch.float64).T, prior_sd=math.inf)
+    assert fit.lack_of_fit is None
     logit = {cell: math.log(yes[cell] / (of - yes[cell])) for cell in flags}
     w2, w1 = logit["SS"] - logit["SU"], logit["SS"] - logit["US"]
     w0 = logit["SS"] - w1 - w2
@@ -70,29 +76,143 @@ def test_three_cells_are_fitted_exactly_with_the_variances_of_their_logits():
     assert fit.covariance[2, 2].item() == pytest.approx(steepness / (w1 + w2) ** 4, rel=1e-6)
 
 
-def test_probable_flags_enter_by_their_likelihood():
-    """Flags known with 85 % certainty: their likelihood recovers b3, thresholding them doesn't."""
-    better, worse, judged = draw(2.0, 5, pairs=40_000)
-    generator = torch.Generator().manual_seed(1)
+def judged(flags, generator, rate, error=0.1):
+    """Calibrated probabilities of a judge that is wrong in 10 %: P(safe | verdict) at the base rate of all answers."""
+    wrong = torch.rand(len(flags), generator=generator, dtype=torch.float64) < error
+    said = torch.where(wrong, 1 - flags, flags)
+    safe, unsafe = rate * (1 - error), rate * error
+    return torch.where(said == 1, safe / (safe + (1 - rate) * error), unsafe / (unsafe + (1 - rate) * (1 - error)))
 
-    def verdict(flag):
-        right = torch.rand(len(flag), generator=generator, dtype=torch.float64) < 0.85
-        return torch.where(right, flag, 1 - flag)
 
-    def posterior(flags, share):
-        yes = torch.where(flags == 1, 0.85, 0.15) * share
-        return yes / (yes + torch.where(flags == 1, 0.15, 0.85) * (1 - share))
+def soft_columns(seed, pairs):
+    generator = torch.Generator().manual_seed(1000 + seed)
+    better, worse, preferred = draw(3.0, seed, pairs, mix=PKU)
+    rate = PKU[1, 1] + (PKU[1, 0] + PKU[0, 1]) / 2
+    return judged(better, generator, rate), judged(worse, generator, rate), preferred
 
-    # Independent flags, as the likelihood takes them: keep an even number of every cell.
-    count = min(int(((better == w) & (worse == l)).sum()) for w, l in MIX)
-    kept = torch.cat([((better == w) & (worse == l)).nonzero()[:count, 0] for w, l in MIX])
-    better, worse, judged = better[kept], worse[kept], judged[kept]
-    found_better, found_worse = verdict(better), verdict(worse)
-    soft = GlobalPreference.fit(posterior(found_better, 0.5), posterior(found_worse, 0.5), judged)
-    hard = GlobalPreference.fit(found_better, found_worse, judged)
-    error = soft.covariance[0, 0].sqrt().item()
-    assert abs(soft.preference.b3 - 1) <= 3 * error
-    assert abs(soft.temperature - TEMPERATURE) < abs(hard.temperature - TEMPERATURE) / 3
+
+def test_probable_flags_of_like_answers_give_b1_back():
+    """The answers of real pairs are alike. Taking their flags as independent a priori gives b1 near 8 for a truth of 3.
+
+    The test that this one replaces kept equal numbers of all cells, where the two answers *are* independent, and so
+    couldn't see it.
+    """
+    fits, products = [], []
+    for seed in range(15):
+        columns = soft_columns(seed, 5000)
+        fits.append(fit_preference(*columns))
+        s, t = columns[:2]
+        cells = torch.stack([s * t, s * (1 - t), (1 - s) * t, (1 - s) * (1 - t)], dim=1)
+        w1, w2, _ = np.linalg.lstsq(FLAGS, minimize(Likelihood(cells, columns[2]), FLAGS), rcond=None)[0]
+        products.append(1 - (w1 + w2) / w2)
+    assert 2.7 <= np.median([fit.preference.b1 for fit in fits]) <= 3.3
+    assert sum(fit.b1_interval[0] <= 3 <= fit.b1_interval[1] for fit in fits) >= 13
+    assert np.median(products) > 5
+
+
+def test_cells_follow_bayes_with_their_own_shares():
+    """4,000 pairs and verdicts: the mean posterior of each cell is its share, and known flags stay known."""
+    better, worse, _ = soft_columns(0, 4000)
+    posteriors = cell_posteriors(better, worse)
+    assert posteriors.sum(1) == pytest.approx(1)
+    assert posteriors.mean(0).tolist() == pytest.approx(list(PKU.values()), abs=0.03)
+    # A pair of two unsafe words is likelier UU than by the product of the two probabilities.
+    both = (better < 0.5) & (worse < 0.5)
+    assert posteriors[both, 3].mean() > ((1 - better) * (1 - worse))[both].mean() + 0.03
+    # By hand from the shares: P(cell) P(word | better) P(word | worse), with 10 % errors.
+    shares = posteriors.mean(0).tolist()
+    unsafe = [share * (0.1 if s else 0.9) * (0.1 if t else 0.9) for share, (s, t) in zip(shares, PKU, strict=True)]
+    assert posteriors[both][0].tolist() == pytest.approx([part / sum(unsafe) for part in unsafe], abs=0.02)
+    known = cell_posteriors(torch.tensor([1.0, 0, 1, 0]).double(), torch.tensor([1.0, 1, 0, 0]).double())
+    assert known.tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+    assert cell_posteriors(torch.ones(2).double(), torch.ones(2).double()).tolist() == [[1, 0, 0, 0]] * 2
+
+
+def test_wrong_orders_bias_b1_unless_their_share_is_known():
+    """26 % of the pairs have their answers in the wrong order, which turns flags and judgment round."""
+    known, unknown = [], []
+    for seed in range(15):
+        better, worse, preferred = draw(3.0, seed, 5000, mix=PKU)
+        wrong = torch.rand(5000, generator=torch.Generator().manual_seed(seed)) < 0.26
+        columns = torch.where(wrong, worse, better), torch.where(wrong, better, worse)
+        preferred = torch.where(wrong, 1 - preferred, preferred)
+        known.append(fit_preference(*columns, preferred, order_error=0.26).preference.b1)
+        unknown.append(fit_preference(*columns, preferred).preference.b1)
+    assert np.median(known) == pytest.approx(3, abs=0.4)
+    assert np.median(unknown) < 2.2
+    with pytest.raises(BfpoError, match="the order error is"):
+        fit_preference(*columns, preferred, order_error=0.5)
+
+
+def test_the_test_of_fit_sees_people_who_are_indifferent_between_unsafe_answers():
+    """At 5 %, with 2,000 pairs; benchmarks/labeling_fit.py has 1,000 draws. By hand for expected judgments."""
+    rejected = {True: 0, False: 0}
+    for seed in range(60):
+        better, worse, preferred = draw(3.0, seed, mix=PKU)
+        fit = fit_preference(better, worse, preferred)
+        rejected[False] += fit.lack_of_fit_p < 0.05
+        coin = (torch.rand(2000, generator=torch.Generator().manual_seed(seed)) < 0.5).double()
+        indifferent = torch.where((better == 0) & (worse == 0), coin, preferred)
+        fit = fit_preference(better, worse, indifferent)
+        rejected[True] += fit.lack_of_fit_p < 0.05
+        assert any("lack of fit" in warning for warning in fit.warnings) == (fit.lack_of_fit_p < 0.05)
+    assert rejected[True] >= 30
+    assert rejected[False] <= 8
+    cells = torch.tensor(list(MIX), dtype=torch.float64).repeat(100, 1)
+    chances = torch.tensor([0.7, 0.8, 0.3, 0.5], dtype=torch.float64).repeat(100)
+    fit = fit_preference(cells[:, 0], cells[:, 1], chances)
+    saturated = -sum(100 * (p * math.log(p) + (1 - p) * math.log(1 - p)) for p in (0.7, 0.8, 0.3, 0.5))
+    fitted = minimize(Likelihood(cell_posteriors(cells[:, 0], cells[:, 1]), chances), FLAGS)
+    lowest = -sum(
+        100 * (p * math.log(1 / (1 + math.exp(-z))) + (1 - p) * math.log(1 / (1 + math.exp(z))))
+        for p, z in zip((0.7, 0.8, 0.3, 0.5), fitted, strict=True)
+    )
+    assert fit.lack_of_fit == pytest.approx(2 * (lowest - saturated), abs=1e-6)
+
+
+def test_derivatives_of_the_likelihood_are_those_of_its_value():
+    """With uncertain flags and orders, by central differences."""
+    better, worse, preferred = soft_columns(3, 200)
+    likelihood = Likelihood(cell_posteriors(better, worse), preferred, 0.2)
+    at, step = np.array([0.6, 1.4, -1.1, -0.4]), 1e-5
+    gradient, hessian = likelihood.derivatives(at)
+    for axis in range(4):
+        away = step * np.eye(4)[axis]
+        slope = (likelihood.value(at + away) - likelihood.value(at - away)) / (2 * step)
+        assert gradient[axis] == pytest.approx(slope, rel=1e-5)
+        bend = (likelihood.derivatives(at + away)[0] - likelihood.derivatives(at - away)[0]) / (2 * step)
+        assert hessian[axis] == pytest.approx(bend, rel=1e-4, abs=1e-4)
+
+
+def test_few_judgments_stay_near_the_paper_s_price_and_say_so():
+    """200 pairs: without a prior most intervals are open; with it b1 is bounded, and the fit warns."""
+    open_ends, prices = {True: 0, False: 0}, {True: [], False: []}
+    for seed in range(20):
+        columns = draw(3.0, seed, 200, mix=PKU)
+        for has_prior in (True, False):
+            try:
+                fit = fit_preference(*columns, **({} if has_prior else {"prior_sd": math.inf}))
+            except BfpoError:
+                open_ends[has_prior] += 1
+                continue
+            open_ends[has_prior] += math.inf in fit.b1_interval or fit.b1_interval[0] == 1
+            prices[has_prior].append(math.log(fit.preference.b3))
+            assert "200 judged pairs are few" in fit.warnings[0]
+    assert open_ends[True] == 0
+    assert open_ends[False] >= 8
+    assert np.std(prices[True]) < 0.6 * np.std(prices[False])
+
+
+def test_the_refusal_threshold_is_where_the_label_of_look_alikes_changes_sign():
+    """A helpful answer that is harmful for a share h of the prompts, against a refusal: G(1 - h, 1) = 0."""
+    fit = fit_preference(*draw(2.0, 1, alpha=0.4))
+    threshold = fit.refusal_threshold
+    assert float(fit.preference.target(1 - threshold.value, 1.0)) == pytest.approx(0, abs=1e-6)
+    assert float(fit.preference.target(0.99 - threshold.value, 1.0)) < 0
+    assert GlobalPreference().target(2 / 3, 1.0).item() == pytest.approx(0, abs=1e-6)
+    assert threshold.low < (1 - 0.4) / (1 + 1) < threshold.high
+    low, high = fit.b3_interval
+    assert (1 + 1 / high, 1 + 1 / low) == pytest.approx(fit.b1_interval)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +239,17 @@ def test_an_effect_of_helpfulness_that_is_rounding_error_is_refused():
 
 
 def test_safety_without_a_price_is_refused():
-    rows = [(w, s, float(at < yes)) for (w, s), yes in {(1, 1): 16, (1, 0): 12, (0, 1): 10}.items() for at in range(20)]
+    counts = {(1, 1): 16, (1, 0): 12, (0, 1): 10}
+
+    def columns(times):
+        rows = [(w, s, float(at < yes)) for (w, s), yes in counts.items() for at in range(20)] * times
+        return torch.tensor(rows, dtype=torch.float64).T
+
     with pytest.raises(BfpoError, match="no weight to safety"):
-        GlobalPreference.fit(*torch.tensor(rows, dtype=torch.float64).T)
+        fit_preference(*columns(1), prior_sd=math.inf)
+    # Sixty pairs don't contradict the prior enough, six hundred do.
+    assert fit_preference(*columns(1)).preference.b1 > 3
+    with pytest.raises(BfpoError, match="no weight to safety"):
+        fit_preference(*columns(10))
+    with pytest.raises(BfpoError, match="the prior's standard deviation is 0"):
+        fit_preference(*columns(1), prior_sd=0)

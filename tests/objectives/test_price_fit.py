@@ -1,5 +1,7 @@
 """Prices by category: recovered where there are many judgments, shrunk where there are few, better than one price."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,7 @@ def test_one_price_is_the_paper_s_labeling_function():
     names = ["a", "b"] * 2000
     harms = [[{name: 1.0} if not safe else {} for name, safe in zip(names, side, strict=True)] for side in cells.T]
     fit = fit_prices(*cells.T.tolist(), chance, *harms)
-    plain = fit_preference(*cells.T.tolist(), chance)
+    plain = fit_preference(*cells.T.tolist(), chance, prior_sd=math.inf)
     assert list(fit.prices.values()) == pytest.approx([plain.preference.b3] * 2, rel=0.01)
     assert fit.preference.b3 == pytest.approx(plain.preference.b3, rel=0.01)
     assert (fit.preference.alpha, fit.temperature) == pytest.approx((0.4, 0.7), abs=0.005)
@@ -119,3 +121,20 @@ def test_what_makes_no_prices_is_refused():
         fit_prices(better, worse, outcomes, [{}] * 100, [{"a": 1.0}] * 100)
     with pytest.raises(BfpoError, match="give the harm of both answers of each"):
         fit_prices(better, worse, outcomes, harms[0][1:], harms[1])
+
+
+def test_wrong_orders_are_undone_by_their_share():
+    """Expected judgments of pairs of which a fifth is in the wrong order: the prices are those of the right ones."""
+    generator = np.random.default_rng(2)
+    cells = CELLS[generator.choice(4, 4000)]
+    names = ["a", "b"] * 2000
+    harms = [[{name: 1.0} if not safe else {} for name, safe in zip(names, side, strict=True)] for side in cells.T]
+    chances = np.zeros(4000)
+    for at, (name, (w, s)) in enumerate(zip(names, cells, strict=True)):
+        label = GlobalPreference(1 + 1 / {"a": 0.4, "b": 1.2}[name], 0.4).target
+        right, wrong = (1 / (1 + math.exp(-float(label(*pair)) / 0.7)) for pair in ((w, s), (s, w)))
+        chances[at] = 0.8 * right + 0.2 * (1 - wrong)
+    fit = fit_prices(*cells.T.tolist(), chances.tolist(), *harms, order_error=0.2)
+    assert list(fit.prices.values()) == pytest.approx([0.4, 1.2], rel=0.06)
+    unknown = fit_prices(*cells.T.tolist(), chances.tolist(), *harms)
+    assert list(unknown.prices.values()) != pytest.approx([0.4, 1.2], rel=0.2)

@@ -242,6 +242,18 @@ def test_judged_flags_are_what_the_recipe_makes_of_them_and_the_record_says_so(t
     assert "ignored" not in lines[0]
 
 
+def test_the_mean_target_of_unbiased_flags_is_the_true_one(tmp_path):
+    """Through encoding to BFPO's label: per cell of true flags, the mean over judged pairs equals T."""
+    rows = load_blend(recipe([{"path": judged(tmp_path, 600)}])).blend.sources[0].rows
+    labels = group_labels(as_rows(encode(rows, word_tokenizer(), 64).dataset))
+    found = build_objective("bfpo", {}).target(labels)
+    first = torch.tensor([row - 1 for row in rows["row"]]) % 2
+    for truth in (0, 1):
+        members = (first == truth) & (torch.arange(600) >= 300)
+        expected = GlobalPreference().target(float(truth), 1.0 - truth)
+        torch.testing.assert_close(found[members].mean(), expected, atol=1e-5, rtol=0)
+
+
 def test_flags_are_resolved_before_rows_are_drawn(tmp_path):
     """A subset's flags come from the error of the whole source."""
     sources = [{"path": judged(tmp_path), "limit": 20}]

@@ -115,7 +115,7 @@ def check(
     seed: Annotated[int, typer.Option(help="Random seed for the bootstrap.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Check a judge against labels: accuracy, sensitivity, specificity, AUC, ECE and kappa, with 95 % intervals."""
+    """Check a judge against labels: accuracy, error rates, AUC, ECE and kappa, also by category and length."""
     if leave_one_source_out:
         if judge or second or cache or plot or save_verdicts or save_scaled:
             raise BfpoError(
@@ -284,6 +284,7 @@ def _print_report(report: JudgeReport, title: str) -> None:
         table.add_column(name)
     slices: list[tuple[str, Slice]] = [("all", report.overall), *report.by_source.items()]
     slices += [(f"{name} (category)", part) for name, part in report.by_category.items()]
+    slices += [(f"{name} characters", part) for name, part in report.by_length.items()]
     for name, part in slices:
         figures = (part.accuracy, part.sensitivity, part.specificity, part.auc, part.ece, part.kappa)
         unparsed = str(sum(part.unparsed.values()))

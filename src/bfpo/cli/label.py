@@ -25,6 +25,17 @@ RandomShare = Annotated[
     float,
     typer.Option(help="Share of the queue that is drawn at random; the judges' errors are estimated from this part."),
 ]
+OrderError = Annotated[
+    float, typer.Option(help="Share of the judged pairs whose order of helpfulness is wrong, for --fit-preference.")
+]
+Judgments = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Also write this number of pairs for overall judgments, with the same quota for every safety cell, to "
+        "NAME.judgments.jsonl; --fit-preference reads them once people answered.",
+    ),
+]
 Answers = Annotated[
     list[str] | None,
     typer.Option(help="Queue file of an earlier run, with 'asks' filled in by people; repeatable."),
@@ -55,13 +66,15 @@ def label(
     fit_preference: Annotated[
         Path | None, typer.Option(help="Label nothing; fit b1 and alpha to this file of overall judgments.")
     ] = None,
+    order_error: OrderError = 0.0,
+    judgments: Judgments = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Fill in missing labels with judges and queue rows for people, or fit BFPO's labeling function (b1, alpha)."""
     if fit_preference is not None:
         if preferences or judge:
             raise BfpoError("--fit-preference labels nothing: leave out the preferences and --judge")
-        _fit(fit_preference, output, as_json)
+        _fit(fit_preference, output, order_error, as_json)
         return
     if preferences is None or output is None:
         raise BfpoError("name what to label and the file to write: bfpo label pairs.jsonl --judge J -o out.jsonl")
@@ -82,6 +95,7 @@ def label(
             cache=verdicts,
             answers=answers or (),
             random_share=random_share,
+            judgments=judgments,
             seed=seed,
             reading={"split": split, "revision": revision, "columns": renaming(rename)},
         )
@@ -112,6 +126,8 @@ def _report_lines(report: LabelingReport) -> list[str]:
     ]
     if report.rejudged:
         lines.append(f"judged again: {report.rejudged:,} flags and orders that a judge had filled in earlier")
+    if not report.judges:
+        return lines
     if report.sample is None:
         lines.append(
             "errors: people labeled too few answers at random to estimate them; answer the random part of the queue"
@@ -152,12 +168,12 @@ def _people(counts: dict[str, int], what: str) -> str:
     return f"{counts['people'] + asked:,} human {what}{parts}"
 
 
-def _fit(source: Path, output: Path | None, as_json: bool) -> None:
+def _fit(source: Path, output: Path | None, order_error: float, as_json: bool) -> None:
     from bfpo.labeling.fitted import fit_file
 
     if output:
         check_suffix(output, ".json")
-    fitted, fit = fit_file(str(source))
+    fitted, fit = fit_file(str(source), order_error=order_error)
     if output:
         fitted.save(output)
     if as_json:
@@ -171,19 +187,27 @@ def _fit(source: Path, output: Path | None, as_json: bool) -> None:
 
 def _fit_lines(fitted: FittedLabeling, fit: PreferenceFit) -> list[str]:
     errors = fit.covariance.diagonal().sqrt().tolist()
-    low, high = fit.b1_interval
+    (low, high), threshold = fit.b1_interval, fit.refusal_threshold
     cells = ", ".join(f"{cell} {count:g}" for cell, count in fit.n_per_cell.items())
     lines = [
         f"b1 {fit.preference.b1:.3f} (95 % profile interval {low:.3f} to {high:.3f})",
-        f"b3 {fit.preference.b3:.3f} (standard error {errors[0]:.3f})",
+        f"b3 {fit.preference.b3:.3f} ({fit.b3_interval[0]:.3f} to {fit.b3_interval[1]:.3f}; standard error "
+        f"{errors[0]:.3f})",
         f"alpha {fit.preference.alpha:.3f} (standard error {errors[1]:.3f})",
         f"temperature {fit.temperature:.3f} (standard error {errors[2]:.3f})",
+        f"refusal threshold {threshold.value:.3f} ({threshold.low:.3f} to {threshold.high:.3f}): prompts that look "
+        "alike are refused if a larger share of them is harmful",
         "covariance of (b3, alpha, temperature):",
         *("  " + "  ".join(f"{value:+.5f}" for value in row) for row in fit.covariance.tolist()),
         f"against the paper's b1 = 3, alpha = 1/2: likelihood ratio {fit.likelihood_ratio:.2f}, "
         f"p = {fit.p_value:.3g} (2 degrees of freedom, temperature free)",
         f"pairs by safety (more, less helpful answer): {cells}",
     ]
+    if fit.lack_of_fit is not None:
+        lines.append(f"lack of fit: {fit.lack_of_fit:.2f}, p = {fit.lack_of_fit_p:.3g} (1 degree of freedom)")
+    if unanswered := fitted.record["unanswered"]:
+        lines.append(f"left out: {unanswered:,} rows that people haven't answered")
+    lines += [f"warning: {warning}" for warning in fit.warnings]
     if fitted.prices:
         preference, by_category = fitted.preference, fitted.record["prices"]["categories"]
         lines.append(f"with prices by category: alpha {preference.alpha:.3f}; other categories {preference.b3:.3f}")

@@ -1,4 +1,4 @@
-"""Checks of a judge's verdicts against people's labels, overall and by source and category."""
+"""Checks of a judge's verdicts against people's labels, overall and by source, category and length of the answer."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ class JudgeReport:
         overall: figures over all answers.
         by_source: figures of each source, if there are several.
         by_category: figures of each category, if there are several.
+        by_length: figures of the four quarters of the answers by length in characters, if lengths differ. Errors that
+            differ between categories or lengths depend on the text, and no correction of flags or rates mends them.
         reliability: bins of the reliability diagram; empty if the judge gives no probabilities.
         little_mass: number of verdicts whose valid words have less than .9 of the probability.
     """
@@ -72,6 +74,7 @@ class JudgeReport:
     overall: Slice
     by_source: dict[str, Slice]
     by_category: dict[str, Slice]
+    by_length: dict[str, Slice]
     reliability: list[Bin]
     little_mass: int
 
@@ -123,6 +126,7 @@ def check_judge(
         overall=overall,
         by_source=_by(rows, lambda answer: answer.source, target, seed),
         by_category=_by(rows, lambda answer: answer.category, target, seed),
+        by_length=_by_length(rows, target, seed),
         reliability=[] if known is None else reliability(known, truth),
         little_mass=sum(row.verdict.mass is not None and row.verdict.mass < _LITTLE_MASS for row in judged),
     )
@@ -155,6 +159,18 @@ def _by(rows: list[_Judged], key: Callable[[LabeledAnswer], str], target: Target
     if len(names) < 2:
         return {}
     return {name or "none": _slice([row for row in rows if key(row.answer) == name], target, seed) for name in names}
+
+
+def _by_length(rows: list[_Judged], target: Target, seed: int) -> dict[str, Slice]:
+    lengths = np.array([len(row.answer.exchange.answer) for row in rows])
+    # Equal lengths stay together, so that the borders say which answers are in a part.
+    borders = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75], method="lower"))
+    part_of = np.searchsorted(borders, lengths, side="left")
+    parts = {int(part): [row for row, own in zip(rows, part_of, strict=True) if own == part] for part in set(part_of)}
+    if len(parts) < 2:
+        return {}
+    ends = {part: (int(lengths[part_of == part].min()), int(lengths[part_of == part].max())) for part in parts}
+    return {f"{ends[part][0]} to {ends[part][1]}": _slice(parts[part], target, seed) for part in sorted(parts)}
 
 
 def _slice(rows: list[_Judged], target: Target, seed: int) -> Slice:

@@ -114,8 +114,7 @@ def label_preferences(
     answers = _answers(known, sources, judged)
     rest = iter(answers)
     labeled = [_with_flags(row, list(islice(rest, len(flags_of(row)))), judged is not None) for row in rows]
-    rejudged = sources.count(JUDGE) if judges else 0
-    rejudged += sum("chosen" in row and order_source(row) == JUDGE for row in rows) if order_judge else 0
+    orders = sum("chosen" in row and order_source(row) == JUDGE for row in rows)
     ordered = fill_orders(labeled, order_judge)
     sample = judged.sample if judged else None
     return LabeledSet(
@@ -132,7 +131,7 @@ def label_preferences(
             calibrated=judged.calibrated if judged else "not",
             in_sample=judged.in_sample if judged else (),
             turned=ordered.turned,
-            rejudged=rejudged,
+            rejudged=(sources.count(JUDGE) if judges else 0) + (orders if order_judge else 0),
         ),
     )
 

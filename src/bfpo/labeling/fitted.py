@@ -79,20 +79,22 @@ def load_labeling(path: Path) -> FittedLabeling:
         raise BfpoError(f"{path}: b1, alpha and prices must be numbers ({error}); {remedy}") from error
 
 
-def fit_file(source: str) -> tuple[FittedLabeling, PreferenceFit]:
+def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, PreferenceFit]:
     """Fit the labeling function to a file of overall judgments, with prices by harm category if the file has any.
 
     Args:
         source: a file with the columns better_is_safe, worse_is_safe, overall_prefers_better (flags or probabilities)
             and optionally better_harm and worse_harm (the levels of each answer's harm by category) or category (that
-            of the harm of both).
+            of the harm of both). Rows whose overall_prefers_better is null are unanswered and left out.
+        order_error: share of pairs in which the answer called more helpful is not.
 
     Raises:
         PreferenceDataError: with every wrong row.
         BfpoError: if the judgments can't determine the constants.
     """
-    rows = read_rows(source, "train", None)
-    present = dict.fromkeys(name for _, row in rows for name in row)
+    everything = read_rows(source, "train", None)
+    present = dict.fromkeys(name for _, row in everything for name in row)
+    rows = [(number, row) for number, row in everything if row.get(COLUMNS[2]) is not None]
     problems = [
         Problem(None, name, f"it is missing{did_you_mean(name, present)}", f"the columns are {', '.join(COLUMNS)}")
         for name in COLUMNS
@@ -109,22 +111,29 @@ def fit_file(source: str) -> tuple[FittedLabeling, PreferenceFit]:
     if problems:
         raise PreferenceDataError(source, problems, is_set=False)
     columns = [[float(row[name]) for _, row in rows] for name in COLUMNS]
-    fit = fit_preference(*columns)
+    fit = fit_preference(*columns, order_error=order_error)
     record: dict[str, Any] = {
         "source": source,
         "sha256": hashlib.sha256(json.dumps(columns).encode()).hexdigest(),
         "pairs": len(rows),
+        "unanswered": len(everything) - len(rows),
+        "order_error": order_error,
         "temperature": fit.temperature,
         "covariance_of_b3_alpha_temperature": fit.covariance.tolist(),
         "b1_interval": list(fit.b1_interval),
+        "b3_interval": list(fit.b3_interval),
+        "refusal_threshold": asdict(fit.refusal_threshold),
         "likelihood_ratio": fit.likelihood_ratio,
         "p_value": fit.p_value,
+        "lack_of_fit": fit.lack_of_fit,
+        "lack_of_fit_p": fit.lack_of_fit_p,
         "n_per_cell": fit.n_per_cell,
+        "warnings": fit.warnings,
     }
     if not {"category", *HARM} & present.keys():
         return FittedLabeling(fit.preference, record=record), fit
     better, worse, preferred = columns
-    by_category = fit_prices(better, worse, preferred, *_harms(source, rows))
+    by_category = fit_prices(better, worse, preferred, *_harms(source, rows), order_error=order_error)
     record["prices"] = by_category.record()
     return FittedLabeling(by_category.preference, by_category.prices, record), fit
 

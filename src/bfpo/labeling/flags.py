@@ -77,8 +77,8 @@ def resolve_flags(answers: LabeledAnswers, wanted: Flags | None, *, is_affine: b
     Args:
         answers: the source's answers, of which a judge labeled at least one.
         wanted: what to make of judged flags. None: "unbiased" where the label is affine in the flags, people labeled a
-            random sample with at least 50 answers of either kind, and the lower end of corr(q, s)^2 is at least .09;
-            otherwise "verdict".
+            random sample with at least 50 answers of either kind, in which the lower end of corr(q, s)^2 is at least
+            .09, and the judge is better than chance on the answers that people haven't labeled; otherwise "verdict".
         is_affine: whether the training label is affine in the flags. What isn't gets no flags outside [0, 1].
 
     Returns:
@@ -143,6 +143,13 @@ class _Labels:
         sample = found and PeopleSample(found.origin, found.inside, found.population & has_word)
         return cls(q, people, is_human, sample, np.asarray(answers.prompts))
 
+    def sample_channel(self) -> FlagChannel | None:
+        """The channel of q in people's random sample."""
+        if self.sample is None:
+            return None
+        inside = np.flatnonzero(self.sample.inside)
+        return flag_channel(self.q[inside], self.people[inside], self.prompts[inside].tolist())
+
     def rest_channel(self) -> FlagChannel | None:
         """The channel of q on the answers that people haven't labeled."""
         if self.sample is None:
@@ -188,8 +195,11 @@ def _chosen(wanted: Flags | None, rest: FlagChannel | None, labels: _Labels, is_
         return "verdict", "the label is not affine in the flags"
     if rest is None or size < ENOUGH_OF_EACH:
         return "verdict", f"people labeled no random sample with {ENOUGH_OF_EACH} answers of either kind"
-    if rest.information.low < ENOUGH_INFORMATION:
+    judge = labels.sample_channel()
+    if judge is None or judge.information.low < ENOUGH_INFORMATION:
         return "verdict", f"the lower end of corr(q, s)^2 is below {ENOUGH_INFORMATION}"
+    if rest.information.low == 0:
+        return "verdict", "the judge may be no better than chance on the answers that people haven't labeled"
     return "unbiased", f"people labeled a random sample with {ENOUGH_OF_EACH} answers of either kind"
 
 

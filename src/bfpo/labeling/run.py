@@ -12,6 +12,8 @@ from bfpo.judges.cache import VerdictCache
 from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
 from bfpo.labeling.filling import LabeledSet, label_preferences
+from bfpo.labeling.fitted import COLUMNS
+from bfpo.labeling.judgments import judgment_rows
 from bfpo.labeling.people import with_answers
 from bfpo.labeling.queue import queue_for_people
 from bfpo.objectives.bfpo import GlobalPreference
@@ -32,6 +34,7 @@ def label(
     cache: VerdictCache | None = None,
     answers: Sequence[str] = (),
     random_share: float = RANDOM_SHARE,
+    judgments: int | None = None,
     seed: int = 0,
     reading: Mapping[str, Any] | None = None,
 ) -> LabeledSet:
@@ -47,6 +50,7 @@ def label(
         cache: cache of verdicts.
         answers: queues of earlier runs in which people filled in ``asks`` (see `with_answers`), in their order.
         random_share: share of the queue's rows that are drawn at random, from which errors are estimated.
+        judgments: number of pairs for overall judgments, written to ``NAME.judgments.jsonl`` (see `judgment_rows`).
         seed: random seed for the draws and for the folds of the calibration.
         reading: further arguments of `load_preferences` (split, revision, columns).
 
@@ -63,14 +67,22 @@ def label(
     labeled = label_preferences(rows, judges, order_judge=order_judge, cache=cache, seed=seed)
     constants, prior = labeling or GlobalPreference(), labeled.report.prior
     queue = queue_for_people(labeled.rows, constants, prior, random_share=random_share, seed=seed)
+    asked = judgment_rows(labeled.rows, judgments, seed=seed) if judgments else []
     write_rows(output, labeled.rows)
     write_rows(queue_file(output), queue)
+    if asked:
+        write_rows(judgments_file(output), asked)
     return labeled
 
 
 def queue_file(output: Path) -> Path:
     """Path of the queue for a labeled file."""
     return output.with_name(f"{output.name.removesuffix('.jsonl')}.queue.jsonl")
+
+
+def judgments_file(output: Path) -> Path:
+    """Path of the pairs for overall judgments of a labeled file."""
+    return output.with_name(f"{output.name.removesuffix('.jsonl')}.judgments.jsonl")
 
 
 def _check_overwritten(source: str, output: Path, answers: Sequence[str]) -> None:
@@ -84,6 +96,9 @@ def _check_overwritten(source: str, output: Path, answers: Sequence[str]) -> Non
         for name, what in ((source, "the source"), *((name, "a queue that is read") for name in answers)):
             if Path(name).exists() and written.samefile(name):
                 raise BfpoError(f"{written}: this would overwrite {what}; name another file with -o")
+    judged = judgments_file(output)
+    if judged.exists() and any(row.get(COLUMNS[2]) is not None for _, row in read_rows(str(judged), "train", None)):
+        raise BfpoError(f"{judged}: people judged pairs in it; name another file with -o")
     if queue.exists() and _is_answered(queue):
         raise BfpoError(
             f"{queue}: this would overwrite people's answers in it; name another file with -o, and give these answers "

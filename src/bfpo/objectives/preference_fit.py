@@ -3,41 +3,56 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from scipy.optimize import root_scalar
-from scipy.special import chdtri, expit
+from scipy.special import chdtrc, chdtri
 from torch import Tensor
 
 from bfpo.errors import BfpoError
 from bfpo.objectives.bfpo import GlobalPreference
+from bfpo.objectives.cell_likelihood import (
+    CELLS,
+    FLAGS,
+    Array,
+    Likelihood,
+    ShrunkLikelihood,
+    cell_posteriors,
+    minimize,
+    weights_of,
+)
+from bfpo.statistics.intervals import UPPER, Estimate, t_quantile
 
-Array = np.ndarray
 MINIMUM_PAIRS = 30
-CELLS: tuple[str, ...] = ("SS", "SU", "US", "UU")
+# Below this number, or with a cell that has less than a tenth of it, most intervals for b1 are open or useless.
+ENOUGH_PAIRS = 1000
+# The prior on log b3: around the paper's b3 = 1/2, with b3 from .13 to 2 in 95 of 100 cases.
+PRIOR_B3, PRIOR_SD = 0.5, 0.7
 # Share of the largest weight below which another one is rounding error.
 _NOTHING = 1e-9
-FLAGS = np.array([[1.0, 1, 1], [1, 0, 1], [0, 1, 1], [0, 0, 1]])
-PAPER_DIRECTION = np.array([[1.5], [-0.5], [-0.5]])
-CHI_SQUARE_95_ONE_DEGREE = float(chdtri(1, 0.05))
+_PAPER_DIRECTION = np.array([[1.5], [-0.5], [-0.5]])
+_CHI_SQUARE_95 = float(chdtri(1, 0.05))
+# Expected pairs that every cell needs for the test of fit.
+_PAIRS_TO_TEST = 5
 
 
 @dataclass(frozen=True)
 class PreferenceFit:
-    """The maximum-likelihood labeling function, with its uncertainty.
+    """The fitted labeling function, with its uncertainty.
 
     Attributes:
         preference: the fitted labeling function.
         temperature: t in P(overall prefers the more helpful answer) = sigmoid(T/t).
-        covariance: [3, 3] covariance of (b3, alpha, temperature) with b3 = 1/(b1 - 1), from the observed information by
-            the delta method.
-        b1_interval: 95 % profile-likelihood interval; an end is 1 or infinity if the likelihood doesn't bound it.
+        covariance: [3, 3] covariance of (b3, alpha, temperature) with b3 = 1/(b1 - 1), from the observed information
+            by the delta method.
+        b1_interval: 95 % profile interval; an end is 1 or infinity if nothing bounds it.
         likelihood_ratio: twice the log-likelihood's gain over b1 = 3, alpha = 1/2 at their own best temperature;
             chi-square with two degrees of freedom if the paper's values are true.
+        lack_of_fit: twice the log-likelihood's gain of a free probability for each cell over the fit's three constants;
+            chi-square with one degree of freedom if judgments follow T. None unless all four cells occur.
         n_per_cell: (expected) number of pairs by the two flags (more, less helpful answer).
     """
 
@@ -46,6 +61,7 @@ class PreferenceFit:
     covariance: Tensor
     b1_interval: tuple[float, float]
     likelihood_ratio: float
+    lack_of_fit: float | None
     n_per_cell: dict[str, float]
 
     @property
@@ -53,56 +69,153 @@ class PreferenceFit:
         """P-value of `likelihood_ratio` under the paper's values."""
         return math.exp(-self.likelihood_ratio / 2)
 
+    @property
+    def lack_of_fit_p(self) -> float | None:
+        """P-value of `lack_of_fit` if judgments follow some T."""
+        return None if self.lack_of_fit is None else float(chdtrc(1, self.lack_of_fit))
+
+    @property
+    def b3_interval(self) -> tuple[float, float]:
+        """`b1_interval` in terms of b3 = 1/(b1 - 1)."""
+        low, high = self.b1_interval
+        return 1 / (high - 1), math.inf if low == 1 else 1 / (low - 1)
+
+    @property
+    def refusal_threshold(self) -> Estimate:
+        """`GlobalPreference.refusal_threshold` with its interval, by the delta method."""
+        b3, alpha = self.preference.b3, self.preference.alpha
+        slopes = np.array([-(1 - alpha) / (1 + b3) ** 2, -1 / (1 + b3)])
+        error = math.sqrt(float(slopes @ self.covariance[:2, :2].numpy() @ slopes))
+        value, half = self.preference.refusal_threshold, t_quantile(UPPER, math.inf) * error
+        return Estimate(value, value - half, value + half, round(sum(self.n_per_cell.values())))
+
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons not to trust the fit."""
+        return list(_warnings(self))
+
 
 def fit_preference(
     better_is_safe: Sequence[float] | Tensor,
     worse_is_safe: Sequence[float] | Tensor,
     overall_prefers_better: Sequence[float] | Tensor,
+    *,
+    order_error: float = 0.0,
+    prior_sd: float = PRIOR_SD,
 ) -> PreferenceFit:
     """Fit logit = w1 s_w + w2 s_l + w0, so 1/temperature = w1 + w2, b3 = -w2/(w1 + w2), alpha = -w0/(w1 + w2).
 
-    If flags are probabilities, the likelihood is the weighted mean of the four sigmoids, with independent errors of the
-    two flags.
+    Flags that are probabilities enter through the probabilities of the four cells (see `cell_posteriors`), and the
+    likelihood is a mean of four sigmoids. log b3 has a normal prior around the paper's log 1/2, because few judgments
+    hardly determine it; alpha and the temperature have none.
 
     Args:
-        better_is_safe: [N] flag or probability that the more helpful answer is safe.
+        better_is_safe: [N] flag or probability that the more helpful answer is safe, calibrated over all answers.
         worse_is_safe: [N] the same for the less helpful answer.
         overall_prefers_better: [N] flag or probability that the more helpful answer was preferred overall.
+        order_error: share of pairs in which the answer called more helpful is not, below 1/2.
+        prior_sd: standard deviation of the prior on log b3; infinity for maximum likelihood.
 
     Raises:
         BfpoError: if shapes or values are wrong, pairs are too few, the flags don't identify the three constants,
             the flags separate the judgments perfectly (no temperature), or safety has no positive weight (b3 <= 0).
     """
     columns = checked_columns(better_is_safe, worse_is_safe, overall_prefers_better)
-    cells = cell_probabilities(columns[0], columns[1])
-    counts = cells.sum(0)
-    n_per_cell: dict[str, float] = dict(zip(CELLS, counts.tolist(), strict=True))
+    if not 0 <= order_error < 0.5:
+        raise BfpoError(f"the order error is {order_error}: write the share of wrong orders, from 0 to less than 0.5")
+    if not prior_sd > 0:
+        raise BfpoError(f"the prior's standard deviation is {prior_sd}: write a positive number, or inf for no prior")
+    cells = cell_posteriors(columns[0], columns[1])
+    n_per_cell: dict[str, float] = dict(zip(CELLS, cells.sum(0).tolist(), strict=True))
     _check_identifiable(n_per_cell, columns)
-    likelihood = Likelihood(cells, columns[2])
-    best = minimize(likelihood, np.eye(3))
-    w1, w2, w0 = best.tolist()
-    if w1 + w2 <= _NOTHING * np.abs(best).max():
+    likelihood = Likelihood(cells, columns[2], order_error)
+    logits = minimize(likelihood, FLAGS)
+    lowest = likelihood.value(logits)
+    shrunk = ShrunkLikelihood(likelihood, np.array([0.0, math.log(PRIOR_B3), 0.0]), np.diag([0.0, prior_sd**-2.0, 0.0]))
+    best = _constants(logits, shrunk, lowest)
+    b3 = math.exp(best[1])
+    interval = _profile_interval(shrunk, best)
+    jacobian = np.diag([-math.exp(-best[0]), b3, 1.0])[[1, 2, 0]]
+    return PreferenceFit(
+        preference=GlobalPreference(b1=1 + 1 / b3, alpha=float(best[2])),
+        temperature=math.exp(-best[0]),
+        covariance=torch.from_numpy(jacobian @ np.linalg.inv(shrunk.derivatives(best)[1]) @ jacobian.T),
+        b1_interval=(1 + 1 / interval[1], 1 + 1 / interval[0] if interval[0] else math.inf),
+        likelihood_ratio=max(0.0, 2 * (likelihood.value(minimize(likelihood, FLAGS @ _PAPER_DIRECTION)) - lowest)),
+        lack_of_fit=_lack_of_fit(likelihood, lowest, n_per_cell),
+        n_per_cell=n_per_cell,
+    )
+
+
+def _constants(logits: Array, shrunk: ShrunkLikelihood, lowest: float) -> Array:
+    """(log 1/t, log b3, alpha) of the largest posterior, from the cells' logits of the largest likelihood."""
+    w1, w2, w0 = np.linalg.lstsq(FLAGS, logits, rcond=None)[0].tolist()
+    if w1 + w2 <= _NOTHING * np.abs(logits).max():
         raise BfpoError(
             "the overall judgments go against helpfulness where both answers are equally safe "
             f"(1/temperature = {w1 + w2:.3g}): check that overall_prefers_better counts the more helpful answer"
         )
-    if w2 >= 0:
-        raise BfpoError(
-            f"the overall judgments give no weight to safety (b3 = {-w2 / (w1 + w2):.3g}, which must be positive): "
-            "judge more pairs whose less helpful answer is safe, or keep the paper's b1 = 3"
-        )
-    b3, alpha, temperature = -w2 / (w1 + w2), -w0 / (w1 + w2), 1 / (w1 + w2)
-    lowest = likelihood.value(best)
-    paper = likelihood.value(minimize(likelihood, PAPER_DIRECTION))
-    smallest, largest = _profile_interval(likelihood, b3, lowest)
-    return PreferenceFit(
-        preference=GlobalPreference(b1=1 + 1 / b3, alpha=alpha),
-        temperature=temperature,
-        covariance=_delta_method(likelihood, best),
-        b1_interval=(1 + 1 / largest, 1 + 1 / smallest if smallest else math.inf),
-        likelihood_ratio=max(0.0, 2 * (paper - lowest)),
-        n_per_cell=n_per_cell,
+    has_prior = bool(shrunk.precision[1, 1])
+    refused = BfpoError(
+        f"the overall judgments give no weight to safety (b3 = {-w2 / (w1 + w2):.3g}, which must be positive): "
+        "judge more pairs whose less helpful answer is safe, or keep the paper's b1 = 3"
     )
+    if w2 >= 0 and not has_prior:
+        raise refused
+    start = np.array([math.log(w1 + w2), math.log(-w2 / (w1 + w2) if w2 < 0 else 0.05), -w0 / (w1 + w2)])
+    best = minimize(shrunk, np.eye(3), start) if has_prior else start
+    # The prior keeps b3 positive; it must not outweigh judgments that contradict it.
+    if w2 >= 0 and 2 * (shrunk.own.value(FLAGS @ weights_of(best)) - lowest) > _CHI_SQUARE_95:
+        raise refused
+    return best
+
+
+def _lack_of_fit(likelihood: Likelihood, lowest: float, n_per_cell: dict[str, float]) -> float | None:
+    if min(n_per_cell.values()) < _PAIRS_TO_TEST:
+        return None
+    saturated = likelihood.value(minimize(likelihood, np.eye(4), may_diverge=True))
+    return max(0.0, 2 * (lowest - saturated))
+
+
+def _profile_interval(shrunk: ShrunkLikelihood, best: Array) -> tuple[float, float]:
+    """The two b3 where twice the drop of the profile log-posterior reaches chi-square's 95 % point."""
+    lowest, likelihood = shrunk.value(best), shrunk.own
+
+    def excess(log_b3: float) -> float:
+        fixed = math.exp(log_b3)
+        directions = FLAGS @ np.array([[1 + fixed, 0], [-fixed, 0], [0, 1]])
+        away = log_b3 - shrunk.mean[1]
+        value = likelihood.value(minimize(likelihood, directions)) + 0.5 * shrunk.precision[1, 1] * away**2
+        return 2 * (value - lowest) - _CHI_SQUARE_95
+
+    def bound(direction: float, unbounded: float) -> float:
+        inside, outside = float(best[1]), float(best[1]) + direction * math.log(1e4)
+        if excess(outside) < 0:
+            return unbounded
+        return math.exp(root_scalar(excess, bracket=sorted((inside, outside))).root)
+
+    return bound(-1, 0.0), bound(1, math.inf)
+
+
+def _warnings(fit: PreferenceFit) -> Iterator[str]:
+    pairs = sum(fit.n_per_cell.values())
+    if pairs < ENOUGH_PAIRS:
+        yield (
+            f"{pairs:,.0f} judged pairs are few: about {ENOUGH_PAIRS:,}, spread evenly over the four cells, determine "
+            "b1 usefully"
+        )
+    small = [cell for cell, count in fit.n_per_cell.items() if count < ENOUGH_PAIRS / 10]
+    if small and pairs >= ENOUGH_PAIRS:
+        yield f"few judged pairs of {', '.join(small)}: judge pairs with a quota for every cell"
+    if not math.isfinite(fit.b1_interval[1]) or fit.b1_interval[0] == 1:
+        yield "the judgments don't bound b1 on both sides"
+    if fit.lack_of_fit_p is not None and fit.lack_of_fit_p < 0.05:
+        yield (
+            f"the judgments don't follow the labeling function (lack of fit, p = {fit.lack_of_fit_p:.2g}): no b1 and "
+            "alpha describe all four cells, so b1 is not the weight of safety in them"
+        )
+    if fit.lack_of_fit is None:
+        yield "lack of fit can't be tested, because not all four safety cells occur"
 
 
 def checked_columns(*columns: Sequence[float] | Tensor) -> list[Tensor]:
@@ -124,16 +237,14 @@ def checked_columns(*columns: Sequence[float] | Tensor) -> list[Tensor]:
     return doubles
 
 
-def cell_probabilities(better: Tensor, worse: Tensor) -> Tensor:
-    """[N, 4] probability of each safety cell, in the order of `CELLS`."""
-    return torch.stack([better * worse, better * (1 - worse), (1 - better) * worse, (1 - better) * (1 - worse)], dim=1)
-
-
 def _check_identifiable(n_per_cell: dict[str, float], columns: list[Tensor]) -> None:
     found = ", ".join(f"{cell} {count:g}" for cell, count in n_per_cell.items())
     pairs = len(columns[0])
     if pairs < MINIMUM_PAIRS:
-        raise BfpoError(f"{pairs} judged pairs are too few to fit b1, alpha and temperature: judge {MINIMUM_PAIRS}")
+        raise BfpoError(
+            f"{pairs} judged pairs are too few to fit b1, alpha and temperature: judge about {ENOUGH_PAIRS:,}, spread "
+            "over the four safety cells"
+        )
     design = torch.stack([columns[0], columns[1], torch.ones(pairs, dtype=torch.float64)], dim=1)
     if torch.linalg.matrix_rank(design) < 3:
         missing = ", ".join(cell for cell, count in n_per_cell.items() if not count)
@@ -141,95 +252,3 @@ def _check_identifiable(n_per_cell: dict[str, float], columns: list[Tensor]) -> 
             f"b1, alpha and temperature need judged pairs of three safety cells (better, worse), found {found}: "
             f"judge pairs of {missing or 'other safety'}"
         )
-
-
-class Smooth(Protocol):
-    """A function of three constants with two derivatives, for `minimize`."""
-
-    def value(self, at: Array, /) -> float:
-        """The value at a point."""
-        ...
-
-    def derivatives(self, at: Array, /) -> tuple[Array, Array]:
-        """Gradient [3] and Hessian [3, 3] at a point."""
-        ...
-
-
-class Likelihood:
-    """The negative log-likelihood of (w1, w2, w0), on distinct rows (at most four if all flags are certain)."""
-
-    def __init__(self, cells: Tensor, outcomes: Tensor) -> None:
-        rows, place = torch.unique(cells, dim=0, return_inverse=True)
-        zeros = torch.zeros(len(rows), dtype=torch.float64)
-        self.rows = rows.numpy()
-        self.preferred = zeros.index_add(0, place, outcomes).numpy()
-        self.other = zeros.index_add(0, place, 1 - outcomes).numpy()
-
-    def value(self, weights: Array) -> float:
-        """The negative log-likelihood."""
-        logits = FLAGS @ weights
-        yes, no = self.rows @ expit(logits), self.rows @ expit(-logits)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return float(-(self.preferred @ np.log(yes) + self.other @ np.log(no)))
-
-    def derivatives(self, weights: Array) -> tuple[Array, Array]:
-        """Gradient [3] and Hessian [3, 3]."""
-        logits = FLAGS @ weights
-        sigmoid, rest = expit(logits), expit(-logits)
-        yes, no = self.rows @ sigmoid, self.rows @ rest
-        pull = self.preferred / yes - self.other / no
-        slopes = self.rows @ ((sigmoid * rest)[:, None] * FLAGS)
-        squares = self.preferred / yes**2 + self.other / no**2
-        bend = (pull @ self.rows) * sigmoid * rest * (rest - sigmoid)
-        return -pull @ slopes, (slopes.T * squares) @ slopes - (FLAGS.T * bend) @ FLAGS
-
-
-def minimize(likelihood: Smooth, directions: Array, start: Array | None = None) -> Array:
-    """Minimize over combinations of the columns of ``directions``, by damped Newton steps."""
-    at = np.zeros(directions.shape[1]) if start is None else start
-    value = likelihood.value(directions @ at)
-    for _ in range(200):
-        gradient, hessian = likelihood.derivatives(directions @ at)
-        gradient = directions.T @ gradient
-        if np.abs(gradient).max() <= 1e-9 * max(1.0, value):
-            return directions @ at
-        # With uncertain flags the likelihood is a mixture's, whose curvature may be negative far from the optimum.
-        curvature, axes = np.linalg.eigh(directions.T @ hessian @ directions)
-        step = axes @ ((axes.T @ gradient) / np.maximum(np.abs(curvature), 1e-8 * np.abs(curvature).max()))
-        size = 1.0
-        while size > 1e-12 and not likelihood.value(directions @ (at - size * step)) < value:
-            size /= 2
-        if size <= 1e-12:
-            return directions @ at
-        at = at - size * step
-        value = likelihood.value(directions @ at)
-        if np.abs(directions @ at).max() > 50:
-            raise BfpoError(
-                "the overall judgments follow the flags without exception, so temperature and b1 have no finite best "
-                "value: judge more pairs, including close calls"
-            )
-    raise BfpoError("the fit of the labeling function did not converge in 200 Newton steps: judge more pairs")
-
-
-def _delta_method(likelihood: Likelihood, best: Array) -> Tensor:
-    w1, w2, w0 = best
-    total = w1 + w2
-    jacobian = np.array([[w2, -w1, 0], [w0, w0, -total], [-1, -1, 0]]) / total**2
-    return torch.from_numpy(jacobian @ np.linalg.inv(likelihood.derivatives(best)[1]) @ jacobian.T)
-
-
-def _profile_interval(likelihood: Likelihood, b3: float, lowest: float) -> tuple[float, float]:
-    """The two b3 where twice the drop of the profile log-likelihood reaches chi-square's 95 % point."""
-
-    def excess(log_b3: float) -> float:
-        fixed = math.exp(log_b3)
-        directions = np.array([[1 + fixed, 0], [-fixed, 0], [0, 1]])
-        return 2 * (likelihood.value(minimize(likelihood, directions)) - lowest) - CHI_SQUARE_95_ONE_DEGREE
-
-    def bound(direction: float, unbounded: float) -> float:
-        inside, outside = math.log(b3), math.log(b3) + direction * math.log(1e4)
-        if excess(outside) < 0:
-            return unbounded
-        return math.exp(root_scalar(excess, bracket=sorted((inside, outside))).root)
-
-    return bound(-1, 0.0), bound(1, math.inf)

@@ -15,7 +15,8 @@ from torch.nn.functional import logsigmoid
 
 from bfpo.errors import BfpoError
 from bfpo.objectives.bfpo import GlobalPreference
-from bfpo.objectives.preference_fit import cell_probabilities, checked_columns, fit_preference
+from bfpo.objectives.cell_likelihood import cell_posteriors
+from bfpo.objectives.preference_fit import checked_columns, fit_preference
 
 Array = np.ndarray
 Harms = Sequence[Mapping[str, float]]
@@ -23,7 +24,7 @@ Harms = Sequence[Mapping[str, float]]
 SPREAD_SCALE = 0.7
 _SPREADS = (0.02, 3.0)
 _PRECISION = 0.01
-# Flags of the more and the less helpful answer in each cell of `cell_probabilities`.
+# Flags of the more and the less helpful answer in each cell of `cell_posteriors`.
 _BETTER, _WORSE = torch.tensor([[1.0, 1, 0, 0], [1, 0, 1, 0]], dtype=torch.float64)
 
 
@@ -81,25 +82,30 @@ class _Judgments:
     worse: Tensor
     preferred: Tensor
     other: Tensor
+    order_error: float
 
     @classmethod
-    def of(cls, cells: Tensor, better: Tensor, worse: Tensor, outcomes: Tensor) -> _Judgments:
+    def of(cls, cells: Tensor, better: Tensor, worse: Tensor, outcomes: Tensor, order_error: float) -> _Judgments:
         """Equal pairs taken together, of which there are many where levels and flags have few values."""
         rows, place = torch.unique(torch.cat([cells, better, worse], 1), dim=0, return_inverse=True)
         zeros = torch.zeros(len(rows), dtype=torch.float64)
         preferred, other = zeros.index_add(0, place, outcomes), zeros.index_add(0, place, 1 - outcomes)
         cells, better, worse = rows.split([cells.shape[1], better.shape[1], worse.shape[1]], 1)
-        return cls(cells, better, worse, preferred, other)
+        return cls(cells, better, worse, preferred, other, order_error)
 
     def loss(self, constants: Tensor, spread: float) -> Tensor:
         """Negative log-posterior of (log 1/t, alpha, log b_1 .. log b_C, mean of log b), up to a constant.
 
-        T = s_w - alpha + sum_c b_c (u_l,c - u_w,c), which is b1 b3 s_w - b3 s_l - alpha for one price b3.
+        T = s_w - alpha + sum_c b_c (u_l,c - u_w,c), which is b1 b3 s_w - b3 s_l - alpha for one price b3. Where the
+        order is wrong, the answers change places, and preferring "better" means not preferring the more helpful one.
         """
         prices = constants[2:].exp()
         costs = (1 - _WORSE) * (self.worse @ prices)[:, None] - (1 - _BETTER) * (self.better @ prices)[:, None]
-        logits = constants[0].exp() * (_BETTER - constants[1] + costs)
-        weights = self.cells.log()
+        orders = [
+            constants[0].exp() * (safe - constants[1] + sign * costs) for safe, sign in ((_BETTER, 1), (_WORSE, -1))
+        ]
+        logits = torch.cat([orders[0], -orders[1]], 1)
+        weights = torch.cat([(1 - self.order_error) * self.cells, self.order_error * self.cells], 1).log()
         yes, no = (torch.logsumexp(weights + logsigmoid(sign * logits), 1) for sign in (1, -1))
         away = constants[2:-1] - constants[-1]
         return (away**2).sum() / (2 * spread**2) - (self.preferred * yes + self.other * no).sum()
@@ -126,6 +132,8 @@ def fit_prices(
     overall_prefers_better: Sequence[float] | Tensor,
     better_harm: Harms,
     worse_harm: Harms,
+    *,
+    order_error: float = 0.0,
 ) -> PriceFit:
     """Fit a price b_c for every harm category, with alpha and the temperature in common.
 
@@ -141,12 +149,13 @@ def fit_prices(
         better_harm: [N] levels in (0, 1] by category that the more helpful answer has if it is unsafe; harm without a
             category has the price in common.
         worse_harm: [N] the same for the less helpful answer.
+        order_error: share of pairs in which the answer called more helpful is not.
 
     Raises:
         BfpoError: if `fit_preference` refuses the pairs of all categories together, the harms are not one for each
             pair, or there are fewer than two categories.
     """
-    common = fit_preference(better_is_safe, worse_is_safe, overall_prefers_better)
+    common = fit_preference(better_is_safe, worse_is_safe, overall_prefers_better, order_error=order_error)
     better, worse, outcomes = checked_columns(better_is_safe, worse_is_safe, overall_prefers_better)
     names = sorted({name for harms in (better_harm, worse_harm) for harm in harms for name in harm})
     if not len(better_harm) == len(worse_harm) == len(outcomes):
@@ -154,7 +163,7 @@ def fit_prices(
     if len(names) < 2:
         raise BfpoError("prices by category need at least two categories: leave the categories out")
     levels = [_levels(harms, names) for harms in (better_harm, worse_harm)]
-    judged = _Judgments.of(cell_probabilities(better, worse), levels[0], levels[1], outcomes)
+    judged = _Judgments.of(cell_posteriors(better, worse), levels[0], levels[1], outcomes, order_error)
     log_b3 = math.log(common.preference.b3)
     at = np.array([-math.log(common.temperature), common.preference.alpha, *[log_b3] * (len(names) + 1)])
 
@@ -173,16 +182,14 @@ def fit_prices(
     # A pair in which both answers may be unsafe counts once.
     has = (torch.stack(levels) > 0) * (1 - torch.stack([better, worse]))[:, :, None]
     pairs = (1 - (1 - has).prod(0)).sum(0).tolist()
-    categories = {
-        name: CategoryPrice(
-            math.exp(at[2 + number]),
-            (math.exp(at[2 + number] - 1.96 * errors[number]), math.exp(at[2 + number] + 1.96 * errors[number])),
-            pairs[number],
-        )
-        for number, name in enumerate(names)
-    }
+    categories = dict(zip(names, map(_category_price, at[2:-1], errors, pairs), strict=True))
     preference = GlobalPreference(b1=1 + math.exp(-at[-1]), alpha=float(at[1]))
     return PriceFit(preference, math.exp(-at[0]), spread, categories)
+
+
+def _category_price(log_price: float, error: float, pairs: float) -> CategoryPrice:
+    ends = math.exp(log_price - 1.96 * error), math.exp(log_price + 1.96 * error)
+    return CategoryPrice(math.exp(log_price), ends, pairs)
 
 
 def _levels(harms: Harms, names: Sequence[str]) -> Tensor:

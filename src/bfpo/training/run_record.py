@@ -80,7 +80,9 @@ def _describe_labels(name: str, labels: Mapping[str, Any]) -> Iterator[str]:
             effect = "".join(f", {key} {flags[key]:.4g}" for key in ("alpha_eff", "beta_eff") if key in flags)
             worth = "n_eff {value:,.0f} [{low:,.0f}, {high:,.0f}] of {n:,}".format(**flags["n_eff"])
             sample = f"{flags['sample']}: {flags['safe']:g} safe, {flags['unsafe']:g} unsafe"
-            yield f"{name}: a {flags['channel']['a']:.3f}, c {flags['channel']['c']:.3f}{effect}, {worth} ({sample})"
+            # Unbiased flags have an a of 0 but for rounding, which would print as -0.000.
+            a, c = (round(flags["channel"][key], 3) + 0.0 for key in ("a", "c"))
+            yield f"{name}: a {a:.3f}, c {c:.3f}{effect}, {worth} ({sample})"
     if order := labels.get("order"):
         error = order["error"]
         shown = f"error {error['value']:.3f} [{error['low']:.3f}, {error['high']:.3f}]" if error else "error unknown"

@@ -1,0 +1,65 @@
+"""Pairs for overall judgments, with the same quota for every safety cell, from which b1 and alpha are fitted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+from bfpo.errors import BfpoError
+from bfpo.preferences.checking import flags_of
+from bfpo.preferences.label_columns import HUMAN, flag_sources
+from bfpo.preferences.reading import Row
+
+
+def judgment_rows(rows: Sequence[Row], count: int, *, seed: int = 0) -> list[Row]:
+    """Rows for people to judge, in the columns of `fit_file`: the safety cells in turns, at most one pair per prompt.
+
+    Judgments balanced over the cells determine b1 best, and real cells are far from it: safe answers to a prompt go
+    together. The cell is that of the flags in the rows, of which some are verdicts, so people who judge a pair also
+    label its flags: drawing by verdicts then biases nothing.
+
+    Args:
+        rows: pairs of `label_preferences`; K answers and pairs without flags or order are left out.
+        count: number of rows; fewer if there aren't as many.
+        seed: random seed for the draws.
+
+    Raises:
+        BfpoError: if there is no such pair.
+    """
+    pools: dict[str, list[Row]] = {}
+    for at in np.random.default_rng(seed).permutation(len(rows)):
+        row = rows[at]
+        if "chosen" in row and row["chosen_is_better"] not in (None, 0.5) and None not in flags_of(row):
+            pools.setdefault("".join("S" if flag >= 0.5 else "U" for flag in flags_of(row)), []).append(row)
+    if not pools:
+        raise BfpoError("no pair has two flags and an order, so there is nothing for overall judgments")
+    seen: Counter[str] = Counter()
+    drawn: list[Row] = []
+    for cell in cycle(sorted(pools)):
+        if len(drawn) == count or not any(pools.values()):
+            break
+        while pools[cell]:
+            row = pools[cell].pop()
+            seen[prompt := repr(row["prompt"])] += 1
+            if seen[prompt] == 1:
+                drawn.append(_asked(row))
+                break
+    return drawn
+
+
+def _asked(row: Row) -> dict[str, Any]:
+    """The row with null for what people are asked."""
+    known = [flag if name in HUMAN else None for flag, name in zip(flags_of(row), flag_sources(row), strict=True)]
+    return {
+        "row": row["row"],
+        "prompt": row["prompt"],
+        "better": row["chosen"],
+        "worse": row["rejected"],
+        "better_is_safe": known[0],
+        "worse_is_safe": known[1],
+        "overall_prefers_better": None,
+    } | ({"category": row["category"]} if isinstance(row.get("category"), str) else {})

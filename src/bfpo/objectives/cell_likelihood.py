@@ -1,0 +1,187 @@
+"""The likelihood of overall judgments by safety cell, with uncertain flags and orders, and a Newton minimizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import Tensor
+
+from bfpo.errors import BfpoError
+
+Array = np.ndarray
+CELLS: tuple[str, ...] = ("SS", "SU", "US", "UU")
+# Logits of the cells from the weights (w1, w2, w0) of the two flags and the constant.
+FLAGS = np.array([[1.0, 1, 1], [1, 0, 1], [0, 1, 1], [0, 0, 1]])
+# The cell of a pair whose answers change places.
+_MIRRORED = np.eye(4)[[0, 2, 1, 3]]
+_EM_STEPS, _EM_TOLERANCE = 2000, 1e-9
+
+
+def cell_posteriors(better: Tensor, worse: Tensor) -> Tensor:
+    """[N, 4] probability of each safety cell given the flags, in the order of `CELLS`.
+
+    The flags of a pair are not independent: P(cell | evidence) is proportional to P(cell) times the likelihoods of the
+    evidence on either answer, p/P(safe) or (1 - p)/(1 - P(safe)). P(safe) is the mean of all flags, as they are
+    calibrated, and the shares of the cells maximize their likelihood (EM); certain flags count as known. Multiplying
+    the probabilities themselves would take the two answers as independent a priori.
+
+    Args:
+        better: [N] flag or calibrated probability that the more helpful answer is safe.
+        worse: [N] the same for the less helpful answer.
+    """
+    rate = float(torch.cat([better, worse]).mean())
+    if not 0 < rate < 1:
+        return _outer(better, worse)
+    first, second = (torch.stack([p / rate, (1 - p) / (1 - rate)]) for p in (better, worse))
+    evidence = (first[:, None] * second[None, :]).reshape(4, -1).T
+    distinct, place, counts = torch.unique(evidence, dim=0, return_inverse=True, return_counts=True)
+    shares = torch.full((4,), 0.25, dtype=torch.float64)
+    posteriors = distinct
+    for _ in range(_EM_STEPS):
+        posteriors = shares * distinct
+        posteriors = posteriors / posteriors.sum(1, keepdim=True)
+        updated = counts.double() @ posteriors / len(better)
+        settled = float((updated - shares).abs().max()) < _EM_TOLERANCE
+        shares = updated
+        if settled:
+            break
+    return posteriors[place]
+
+
+def _outer(better: Tensor, worse: Tensor) -> Tensor:
+    return torch.stack([better * worse, better * (1 - worse), (1 - better) * worse, (1 - better) * (1 - worse)], dim=1)
+
+
+class Smooth(Protocol):
+    """A function of some constants with two derivatives, for `minimize`."""
+
+    def value(self, at: Array, /) -> float:
+        """The value at a point."""
+        ...
+
+    def derivatives(self, at: Array, /) -> tuple[Array, Array]:
+        """Gradient [M] and Hessian [M, M] at a point."""
+        ...
+
+
+class Likelihood:
+    """The negative log-likelihood of the four cells' logits, on distinct rows.
+
+    In a pair whose order is wrong, which has probability e, the other answer is the more helpful one: the cell is the
+    mirrored one, and preferring "better" means not preferring it. So P(preferred) of a cell with logit z is
+    (1 - e) sigmoid(z) + e (1 - sigmoid(z of the mirrored cell)).
+    """
+
+    def __init__(self, cells: Tensor, outcomes: Tensor, order_error: float = 0.0) -> None:
+        rows, place = torch.unique(cells, dim=0, return_inverse=True)
+        zeros = torch.zeros(len(rows), dtype=torch.float64)
+        self.rows = rows.numpy() @ ((1 - order_error) * np.eye(4) - order_error * _MIRRORED)
+        self.order_error = order_error
+        self.preferred = zeros.index_add(0, place, outcomes).numpy()
+        self.other = zeros.index_add(0, place, 1 - outcomes).numpy()
+
+    def value(self, logits: Array) -> float:
+        """The negative log-likelihood."""
+        yes, no = self.order_error + self.rows @ expit(logits), self.order_error + self.rows @ expit(-logits)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = np.where(self.preferred > 0, self.preferred * np.log(yes), 0.0)
+            return float(-(found + np.where(self.other > 0, self.other * np.log(no), 0.0)).sum())
+
+    def derivatives(self, logits: Array) -> tuple[Array, Array]:
+        """Gradient [4] and Hessian [4, 4]."""
+        sigmoid, rest = expit(logits), expit(-logits)
+        yes, no = self.order_error + self.rows @ sigmoid, self.order_error + self.rows @ rest
+        pull = self.preferred / yes - self.other / no
+        slopes = self.rows * (sigmoid * rest)
+        squares = self.preferred / yes**2 + self.other / no**2
+        bend = (pull @ self.rows) * sigmoid * rest * (rest - sigmoid)
+        return -pull @ slopes, (slopes.T * squares) @ slopes - np.diag(bend)
+
+
+@dataclass(frozen=True)
+class ShrunkLikelihood:
+    """The negative log-posterior of (log 1/t, log b3, alpha) under a normal prior, up to a constant.
+
+    Attributes:
+        own: likelihood of the cells' logits.
+        mean: [3] mean of the prior.
+        precision: [3, 3] its inverse covariance; 0 for what it says nothing about.
+    """
+
+    own: Likelihood
+    mean: Array
+    precision: Array
+
+    def value(self, constants: Array) -> float:
+        """The negative log-posterior."""
+        away = constants - self.mean
+        return self.own.value(FLAGS @ weights_of(constants)) + 0.5 * float(away @ self.precision @ away)
+
+    def derivatives(self, constants: Array) -> tuple[Array, Array]:
+        """Gradient [3] and Hessian [3, 3]."""
+        weights = weights_of(constants)
+        steepness, b3 = math.exp(min(constants[0], 50)), math.exp(min(constants[1], 50))
+        by_b3, by_alpha = np.array([steepness * b3, -steepness * b3, 0]), np.array([0, 0, -steepness])
+        jacobian = FLAGS @ np.column_stack([weights, by_b3, by_alpha])
+        gradient, hessian = self.own.derivatives(FLAGS @ weights)
+        by_weights = gradient @ FLAGS
+        along, across, offset = by_weights @ weights, by_weights @ by_b3, by_weights @ by_alpha
+        bend = np.array([[along, across, offset], [across, across, 0], [offset, 0, 0]])
+        return (
+            jacobian.T @ gradient + self.precision @ (constants - self.mean),
+            jacobian.T @ hessian @ jacobian + bend + self.precision,
+        )
+
+
+def weights_of(constants: Array) -> Array:
+    """The logistic weights (w1, w2, w0) of (log 1/t, log b3, alpha)."""
+    # Capped, since a Newton step may otherwise overflow; such a point is far from the minimum.
+    steepness, b3 = np.exp(np.minimum(constants[:2], 50))
+    return steepness * np.array([1 + b3, -b3, -constants[2]])
+
+
+def minimize(function: Smooth, directions: Array, start: Array | None = None, *, may_diverge: bool = False) -> Array:
+    """Minimize over combinations of the columns of ``directions``, by damped Newton steps.
+
+    Args:
+        function: the function.
+        directions: [M, D] directions.
+        start: [D] coefficients to start from; by default 0.
+        may_diverge: whether to stop where a constant exceeds 50, instead of raising an error.
+
+    Returns:
+        [M] the point.
+
+    Raises:
+        BfpoError: if there is no finite minimum, or it isn't found.
+    """
+    at = np.zeros(directions.shape[1]) if start is None else start
+    value = function.value(directions @ at)
+    for _ in range(200):
+        gradient, hessian = function.derivatives(directions @ at)
+        gradient = directions.T @ gradient
+        if np.abs(gradient).max() <= 1e-9 * max(1.0, value):
+            return directions @ at
+        # With uncertain flags the likelihood is a mixture's, whose curvature may be negative far from the optimum.
+        curvature, axes = np.linalg.eigh(directions.T @ hessian @ directions)
+        step = axes @ ((axes.T @ gradient) / np.maximum(np.abs(curvature), 1e-8 * np.abs(curvature).max()))
+        size = 1.0
+        while size > 1e-12 and not function.value(directions @ (at - size * step)) < value:
+            size /= 2
+        if size <= 1e-12:
+            return directions @ at
+        at = at - size * step
+        value = function.value(directions @ at)
+        if np.abs(directions @ at).max() > 50:
+            if may_diverge:
+                return directions @ at
+            raise BfpoError(
+                "the overall judgments follow the flags without exception, so temperature and b1 have no finite best "
+                "value: judge more pairs, including close calls"
+            )
+    raise BfpoError("the fit of the labeling function did not converge in 200 Newton steps: judge more pairs")
