@@ -63,18 +63,16 @@ def evaluate(
     if list_only:
         _list(suite, as_json)
         return
-    if model is None and answers is None:
-        raise BfpoError("name a model: a folder, a name on the Hub, or 'microworld'; or --answers, or --list")
     from bfpo.safehelp.suites import load_suite
 
     requirements = _requirements(require)
     sampling = _given(samples=samples, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-    only_made_here = _given(seed=seed, batch_size=batch_size)
-    _check_source(answers, endpoint, _given(api_key_env=api_key_env, no_chat=None if chat else True), only_made_here)
+    made_here = _given(seed=seed, batch_size=batch_size)
+    _check_source(model, answers, endpoint, _given(api_key_env=api_key_env, no_chat=not chat or None), made_here)
     loaded = load_suite(
         suite or ("microworld" if model == "microworld" else "core"), data=_files(data), folder=data_folder,
-        limit=limit, tasks=task, skip_missing=skip_missing, split=split, per_kind=per_kind,  # pyright: ignore[reportArgumentType]
-        world=world,
+        limit=limit, tasks=task, skip_missing=skip_missing,
+        split=split, per_kind=per_kind, world=world,  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
     settings = _judge_settings(loaded, judge, second_judge, refusal_judge, helpfulness_judge, judge_errors)
     generator: Generator
@@ -83,9 +81,9 @@ def evaluate(
     else:
         generator = _generator(str(model), endpoint, api_key_env, system_prompt, chat=chat)
     loaded = _runnable(loaded, generator)
-    decoding = _decoding(generator.defaults(loaded.decoding), sampling | only_made_here)
-    settings |= {"decoding": decoding, "labeling_judge": labeling_judge, "limit": limit}
-    settings["name"] = name or Path(model or str(answers)).name
+    decoding = _decoding(generator.defaults(loaded.decoding), sampling | made_here)
+    name = name or Path(model or str(answers)).name
+    settings |= {"decoding": decoding, "labeling_judge": labeling_judge, "limit": limit, "name": name}
     _check_gates(requirements, _run(generator, loaded, output, as_json, **settings))
 
 
@@ -132,9 +130,15 @@ def _decoding(defaults: Decoding, given: Mapping[str, Any]) -> Decoding:
 
 
 def _check_source(
-    answers: Path | None, endpoint: str | None, of_model: Mapping[str, Any], made_here: Mapping[str, Any]
+    model: str | None,
+    answers: Path | None,
+    endpoint: str | None,
+    of_model: Mapping[str, Any],
+    made_here: Mapping[str, Any],
 ) -> None:
-    """Refuse options that a file of answers, a local model or a server doesn't read."""
+    """Refuse a run of nothing, and options that a file of answers, a local model or a server doesn't read."""
+    if model is None and answers is None:
+        raise BfpoError("name a model: a folder, a name on the Hub, or 'microworld'; or --answers, or --list")
     unread: list[str] = []
     if answers is not None:
         unread = [*(["endpoint"] if endpoint else []), *of_model, *made_here]

@@ -100,8 +100,7 @@ def load_suite(
     )
     read = _chosen(read, tasks, data or {})
     items: list[PromptItem | ChoiceItem] = []
-    sources: dict[str, Resolved] = {}
-    files: dict[str, Path] = {}
+    sources, files = dict[str, Resolved](), dict[str, Path]()
     missing: dict[str, MissingSourceError] = {}
     for task in read.tasks:
         given = (data or {}).get(task.task) or (file_in(folder, task) if folder else None)
@@ -120,8 +119,8 @@ def load_suite(
     if missing and not (skip_missing and left):
         raise _all_missing(read.suite, list(missing.values()))
     prompts = [item for item in items if isinstance(item, PromptItem)]
-    choices = [item for item in items if isinstance(item, ChoiceItem)]
     reasons = {task: f"its data is missing ({error.need})" for task, error in missing.items()}
+    choices = [item for item in items if isinstance(item, ChoiceItem)]
     return Suite(read.suite, prompts, choices, left, read.judges, read.decoding, sources, files, left_out=reasons)
 
 
