@@ -76,6 +76,17 @@ def test_a_category_column_gives_each_category_its_own(tmp_path):
     printed = run("--fit-preference", tmp_path / "overall.jsonl").output
     assert f"price of theft: {fitted.prices['theft']:.3f} (95 % interval" in printed
     assert f"other categories {fitted.preference.b3:.3f}" in printed
+    assert "warning: 2 categories say little about how much prices differ" in printed
+
+
+def test_pairs_without_a_category_are_counted_and_make_none(tmp_path):
+    source = judgments(tmp_path, ["theft", "fraud", "lies", "noise", "spam", ""], 1200)
+    fitted, _ = fit_file(str(source))
+    assert set(fitted.prices) == {"theft", "fraud", "lies", "noise", "spam"}
+    assert fitted.record["without_category"] == 200
+    printed = run("--fit-preference", source).output
+    assert "pairs without a category, whose harm has the price of other categories: 200" in printed
+    assert "categories say little" not in printed
 
 
 def test_harm_by_answer_takes_precedence_over_the_category(tmp_path):

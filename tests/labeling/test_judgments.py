@@ -42,6 +42,12 @@ def test_people_label_the_flags_that_are_a_judge_s():
     }  # fmt: skip
 
 
+def test_the_harm_of_the_answers_goes_along():
+    harm = {"chosen_harm": "{}", "rejected_harm": '{"lies": 0.5, "theft": 1.0}'}
+    (row,) = judgment_rows([pair(7, (1.0, 0.0)) | harm], 1)
+    assert (row["better_harm"], row["worse_harm"]) == ({}, {"lies": 0.5, "theft": 1.0})
+
+
 def test_a_prompt_is_drawn_once_and_useless_pairs_never():
     rows = [pair(n, (1.0, 1.0), prompt="same") for n in range(5)]
     rows += [pair(9, (None, 1.0)), pair(10, (1.0, 1.0), better=0.5), {"prompt": "p", "responses": ["a"], "row": 11}]

@@ -207,11 +207,13 @@ def _fit_lines(fitted: FittedLabeling, fit: PreferenceFit) -> list[str]:
         lines.append(f"lack of fit: {fit.lack_of_fit:.2f}, p = {fit.lack_of_fit_p:.3g} (1 degree of freedom)")
     if unanswered := fitted.record["unanswered"]:
         lines.append(f"left out: {unanswered:,} rows that people haven't answered")
-    lines += [f"warning: {warning}" for warning in fit.warnings]
+    lines += [f"warning: {warning}" for warning in fitted.record["warnings"]]
     if fitted.prices:
         preference, by_category = fitted.preference, fitted.record["prices"]["categories"]
         lines.append(f"with prices by category: alpha {preference.alpha:.3f}; other categories {preference.b3:.3f}")
         for name, one in by_category.items():
             low, high = one["interval"]
             lines.append(f"price of {name}: {one['price']:.3f} (95 % interval {low:.3f} to {high:.3f})")
+        if unknown := fitted.record["without_category"]:
+            lines.append(f"pairs without a category, whose harm has the price of other categories: {unknown:,}")
     return lines

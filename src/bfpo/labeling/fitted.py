@@ -13,7 +13,7 @@ from bfpo.errors import BfpoError, did_you_mean
 from bfpo.files import write_text
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.objectives.preference_fit import PreferenceFit, fit_preference
-from bfpo.objectives.price_fit import fit_prices
+from bfpo.objectives.price_fit import ENOUGH_CATEGORIES, SPREAD_SCALE, fit_prices
 from bfpo.preferences.harm import HarmPrices, harm_levels, harm_text
 from bfpo.preferences.reading import Row, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem, RowError
@@ -135,6 +135,13 @@ def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, 
     better, worse, preferred = columns
     by_category = fit_prices(better, worse, preferred, *_harms(source, rows), order_error=order_error)
     record["prices"] = by_category.record()
+    unknown = [not row.get("category") and all(row.get(name) is None for name in HARM) for _, row in rows]
+    record["without_category"] = sum(unknown)
+    if len(by_category.prices) < ENOUGH_CATEGORIES:
+        record["warnings"].append(
+            f"{len(by_category.prices)} categories say little about how much prices differ: they are shrunk with a "
+            f"prior of their spread, of scale {SPREAD_SCALE}"
+        )
     return FittedLabeling(by_category.preference, by_category.prices, record), fit
 
 

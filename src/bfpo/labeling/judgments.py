@@ -11,8 +11,10 @@ import numpy as np
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.checking import flags_of
+from bfpo.preferences.harm import harm_levels
 from bfpo.preferences.label_columns import HUMAN, flag_sources
 from bfpo.preferences.reading import Row
+from bfpo.preferences.schema import HARM_COLUMNS
 
 
 def judgment_rows(rows: Sequence[Row], count: int, *, seed: int = 0) -> list[Row]:
@@ -53,6 +55,11 @@ def judgment_rows(rows: Sequence[Row], count: int, *, seed: int = 0) -> list[Row
 
 def _asked(row: Row) -> dict[str, Any]:
     """The row with null for what people are asked."""
+    category = {"category": row["category"]} if isinstance(row.get("category"), str) else {}
+    harm = {
+        name: harm_levels(row.get(own))
+        for name, own in zip(("better_harm", "worse_harm"), HARM_COLUMNS["pairs"], strict=True)
+    }
     known = [flag if name in HUMAN else None for flag, name in zip(flags_of(row), flag_sources(row), strict=True)]
     return {
         "row": row["row"],
@@ -62,4 +69,6 @@ def _asked(row: Row) -> dict[str, Any]:
         "better_is_safe": known[0],
         "worse_is_safe": known[1],
         "overall_prefers_better": None,
-    } | ({"category": row["category"]} if isinstance(row.get("category"), str) else {})
+        **category,
+        **{name: levels for name, levels in harm.items() if levels is not None},
+    }

@@ -22,6 +22,8 @@ Array = np.ndarray
 Harms = Sequence[Mapping[str, float]]
 # Scale of the prior of the spread; with few categories their prices say little about it.
 SPREAD_SCALE = 0.7
+# Number of categories whose prices say more about their spread than its prior does.
+ENOUGH_CATEGORIES = 5
 _SPREADS = (0.02, 3.0)
 _PRECISION = 0.01
 # Flags of the more and the less helpful answer in each cell of `cell_posteriors`.
