@@ -12,7 +12,7 @@ from bfpo.errors import BfpoError
 from bfpo.labeling.people_sample import ENOUGH_OF_EACH, MINIMUM_OF_EACH, PeopleSample, of_each, people_sample
 from bfpo.preferences.label_columns import HUMAN, JUDGE
 from bfpo.statistics.flag_channel import FlagChannel, doubly_robust, flag_channel, rest_weights
-from bfpo.statistics.intervals import Estimate
+from bfpo.statistics.intervals import Estimate, cluster_codes
 
 Flags = Literal["verdict", "unbiased", "probability", "doubly_robust"]
 # Lower end of corr(q, s)^2 from which unbiased flags are the default: below it, their variance costs too much.
@@ -122,14 +122,14 @@ class _Labels:
         people: [N] people's labels; NaN without one.
         is_human: [N] whether people labeled the answer.
         sample: people's random sample.
-        prompts: [N] prompts.
+        clusters: [N] number of each answer's prompt.
     """
 
     q: np.ndarray
     people: np.ndarray
     is_human: np.ndarray
     sample: PeopleSample | None
-    prompts: np.ndarray
+    clusters: np.ndarray
 
     @classmethod
     def of(cls, answers: LabeledAnswers) -> _Labels:
@@ -141,14 +141,14 @@ class _Labels:
         has_word = ~np.isnan(q)
         found = people_sample(np.where(has_word, sources, "").tolist(), of_each(people))
         sample = found and PeopleSample(found.origin, found.inside, found.population & has_word)
-        return cls(q, people, is_human, sample, np.asarray(answers.prompts))
+        return cls(q, people, is_human, sample, cluster_codes(answers.prompts, len(q)))
 
     def sample_channel(self) -> FlagChannel | None:
         """The channel of q in people's random sample."""
         if self.sample is None:
             return None
         inside = np.flatnonzero(self.sample.inside)
-        return flag_channel(self.q[inside], self.people[inside], self.prompts[inside].tolist())
+        return flag_channel(self.q[inside], self.people[inside], self.clusters[inside].tolist())
 
     def rest_channel(self) -> FlagChannel | None:
         """The channel of q on the answers that people haven't labeled."""
@@ -156,7 +156,7 @@ class _Labels:
             return None
         weights = self._weights(self.is_human)
         used = np.flatnonzero(weights)
-        return flag_channel(self.q[used], self.people[used], self.prompts[used].tolist(), weights[used])
+        return flag_channel(self.q[used], self.people[used], self.clusters[used].tolist(), weights[used])
 
     def used_channel(self, made: np.ndarray, judged: np.ndarray, unused: np.ndarray) -> FlagChannel | None:
         """The channel of a source's flags, people's and judged ones together.
@@ -172,7 +172,7 @@ class _Labels:
         return flag_channel(
             np.concatenate([made[certain], judged[rest]]),
             self.people[both],
-            self.prompts[both].tolist(),
+            self.clusters[both].tolist(),
             np.concatenate([np.ones(len(certain)), weights[rest]]),
         )
 

@@ -25,6 +25,7 @@ from bfpo.preferences.label_columns import (
 )
 from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import LABEL_COLUMNS
+from bfpo.preferences.store import arrow_tables
 from bfpo.statistics.flag_channel import rest_weights, unbiased_order
 from bfpo.statistics.intervals import Estimate, rate_interval
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     import datasets
 
 OrderRule = Literal["verdict", "unbiased"]
+
+_LABELS = ("prompt", "chosen_is_safe", "rejected_is_safe", "chosen_is_better", "is_safe")
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def resolve_labels(
             "'prefer: helpful' and not 'unsafe_pairs: drop'"
         )
     present = [name for name in LABEL_COLUMNS if name in rows.column_names]
-    labeled: list[Row] = [dict(row) | parsed_columns(row) for row in map(dict, rows)] if present else []
+    labeled = _label_rows(rows, present) if present else []
     names = [name for row in labeled for name in label_names(row)]
     has_flags, has_orders = JUDGE in names, any(_order_name(row) == JUDGE for row in labeled if "chosen" in row)
     for what, wanted, found in (("flags", flags, has_flags), ("order", order, has_orders)):
@@ -101,6 +105,15 @@ def resolve_labels(
         orders, order_report = _resolve_orders(labeled, order or "verdict")
         rows = _replaced(rows, "chosen_is_better", orders)
     return rows, flag_report, order_report
+
+
+def _label_rows(rows: datasets.Dataset, present: list[str]) -> list[Row]:
+    """The rows without the texts of their answers, which would fill the memory."""
+    kept = [name for name in (*_LABELS, *present) if name in rows.column_names]
+    # Pairs are told from K answers by this column.
+    pair = {"chosen": None} if "chosen" in rows.column_names else {}
+    tables = arrow_tables(rows.select_columns(kept), _ROWS_AT_ONCE)
+    return [pair | row | parsed_columns(row) for table in tables for row in table.to_pylist()]
 
 
 def _answers(labeled: Sequence[Row], names: list[str]) -> LabeledAnswers:
