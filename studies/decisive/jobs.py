@@ -34,6 +34,8 @@ from studies.decisive.methods import METHODS, Method
 
 SCALE = Scale()
 SFT = "SFT"
+# Weight of the anchor of the level, for every method (plan.md says why).
+LEVEL = 0.1
 FIGURES = ("helpful", "harmless", "over_refusal", "incoherent", "severity_weighted_harm")
 # Prompts of each kind to answer, and to sample answers to for the distance from the reference.
 PER_KIND = {"validation": 200, "test": 400}
@@ -123,7 +125,7 @@ def _recipe(job: Job, method: Method, folder: Path, start: Path, output: Path, s
         sources.append({"name": "helpful", "path": str(_buffer(method, job, start, data, scale)), "role": "buffer"})
         if build_objective(method.loss_type, {}).reads_safety:
             sources[-1]["unknown_safety"] = 1.0
-    options = dict(method.options)
+    options: dict[str, Any] = {"level": LEVEL, **method.options}
     if method.needs == "error":
         options["label_smoothing"] = min(max(wrong_orders(world, count, job.seed), 0.01), 0.45)
     elif method.needs == "prices":

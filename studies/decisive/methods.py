@@ -56,7 +56,11 @@ METHODS: dict[str, Method] = {
     "BFPO-common-price": Method(
         "the mean of the world's prices for every category", needs="common price", worlds=("W6",), tuned_as="BFPO"
     ),
+    "BFPO-no-level": Method("the level of answers left free", options={"level": 0.0}, tuned_as="BFPO"),
     "DPO-safe-first": Method("DPO, the safer answer first", "dpo", "safe_first", worlds=ALL_WORLDS),
+    "DPO-safe-first-no-level": Method(
+        "the same with the level left free", "dpo", "safe_first", options={"level": 0.0}, tuned_as="DPO-safe-first"
+    ),
     "rDPO-safe-first": Method(
         "the same with the known share of wrong orders", "rdpo", "safe_first", needs="error", worlds=ERRING
     ),

@@ -16,7 +16,7 @@ from studies.decisive.methods import ALL_WORLDS, METHODS, TUNED
 
 TUNING_SEEDS = (100, 101)
 TEST_SEEDS: Mapping[str, tuple[int, ...]] = {world: tuple(range(10 if world == "W3" else 5)) for world in ALL_WORLDS}
-LEARNING_RATE, BETAS = 1e-3, (0.025, 0.05, 0.1, 0.2)
+LEARNING_RATE, BETAS = 3e-4, (0.05, 0.1, 0.2, 0.4)
 # Times that an axis may grow because its best point lies at its end.
 MOST_EXTENSIONS = 4
 

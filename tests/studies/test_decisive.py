@@ -74,7 +74,7 @@ def results_of(method, utility):
     raise AssertionError("the grid never ends")
 
 
-@pytest.mark.parametrize(("rate", "beta"), [(1e-3, 0.1), (5e-4, 0.0125), (4e-3, 0.8)])
+@pytest.mark.parametrize(("rate", "beta"), [(3e-4, 0.1), (1.5e-4, 0.0125), (1.2e-3, 0.8)])
 def test_the_grid_grows_until_the_best_point_is_inside(rate, beta):
     def utility(at_rate, at_beta):
         return -abs(planning.np.log(at_rate / rate)) - abs(planning.np.log(at_beta / beta))
