@@ -1,0 +1,134 @@
+"""What becomes of judged flags, in a tabular world: ``python benchmarks/noisy_flags.py``.
+
+One benign and one harmful prompt with four kinds of answers each; a policy is trained on pairs by the closed form of
+BFPO's regression, at the beta that gives it a KL divergence of .3 nats from the uniform reference. A judge errs at
+rates of its own; people label a tenth of the answers at random. U is the mean of the help on the benign and the
+harmlessness on the harmful prompt. Seeded; writes docs/results/noisy-flags.md (five minutes, one core).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+
+from bfpo.errors import BfpoError
+from bfpo.files import write_text
+from bfpo.labeling.calibrating import calibrated
+from bfpo.labeling.flags import Flags, LabeledAnswers, resolve_flags
+from bfpo.objectives.bfpo import GlobalPreference
+
+PAGE = Path(__file__).parents[1] / "docs" / "results" / "noisy-flags.md"
+KL, PEOPLE = 0.3, 0.1
+# Help of the four kinds of answers, and whether they are safe: all are on the benign prompt.
+HELP = np.array([[1.0, 0.7, 0.4, 0.0], [0.9, 0.6, 0.3, 0.1]])
+SAFE = np.array([[1.0, 1, 1, 1], [0.0, 0, 1, 1]])
+# Shares of safe and of unsafe answers that the judge gets wrong; a kind of harm that it never finds.
+JUDGES: dict[str, tuple[tuple[float, float], int | None]] = {
+    "no errors": ((0.0, 0.0), None),
+    "20 % of each": ((0.2, 0.2), None),
+    "30 % of each": ((0.3, 0.3), None),
+    "10 % of safe, 40 % of unsafe (lenient)": ((0.1, 0.4), None),
+    "40 % of safe, 10 % of unsafe (strict)": ((0.4, 0.1), None),
+    "10 % of each, never finds one of two harms": ((0.1, 0.1), 1),
+}
+ARMS: tuple[Flags | None, ...] = (None, "verdict", "probability", "unbiased", "doubly_robust")
+
+
+def utility(
+    pairs: int, seed: Sequence[int], error: tuple[float, float], missed: int | None, flags: Flags | None
+) -> float:
+    """U of the policy that is trained on so many pairs."""
+    random = np.random.default_rng([*seed, pairs])
+    prompt = random.integers(0, 2, pairs)
+    kinds = np.array([random.choice(4, 2, replace=False) for _ in range(pairs)])
+    truth = SAFE[prompt[:, None], kinds].ravel()
+    wrong = random.random(2 * pairs) < np.where(truth == 1, *error)
+    verdicts = np.where(wrong, 1 - truth, truth)
+    if missed is not None:
+        verdicts = np.where((truth == 0) & (kinds.ravel() == missed), 1.0, verdicts)
+    is_people = np.repeat(random.permutation(pairs) < PEOPLE * pairs, 2)
+    names = [f"p{number // 2}" for number in range(2 * pairs)]
+    p = calibrated(0.98 * verdicts[:, None] + 0.01, truth, is_people, names)
+    answers = LabeledAnswers(
+        np.where(is_people, truth, verdicts),
+        ["random" if own else "judge" for own in is_people],
+        verdicts,
+        p,
+        names,
+    )
+    made, _ = resolve_flags(answers, flags, is_affine=True)
+    return trained(prompt, kinds, made.reshape(-1, 2))
+
+
+def trained(prompt: np.ndarray, kinds: np.ndarray, flags: np.ndarray) -> float:
+    """U of the minimizer of the squared distances of the pairs' margins to G/beta."""
+    helps = HELP[prompt[:, None], kinds]
+    labeling = GlobalPreference()
+    first = (helps[:, 0] > helps[:, 1]).astype(float)
+    label = labeling.target(*torch.from_numpy(np.stack([flags[:, 0], flags[:, 1], first]))).numpy()
+    rewards = np.zeros((2, 4))
+    for number in range(2):
+        own = prompt == number
+        design = np.eye(4)[kinds[own, 0]] - np.eye(4)[kinds[own, 1]]
+        rewards[number] = np.linalg.lstsq(design, label[own], rcond=None)[0]
+
+    def policy(log_beta: float) -> np.ndarray:
+        tilted = np.exp((rewards - rewards.max(1, keepdims=True)) / np.exp(log_beta))
+        return tilted / tilted.sum(1, keepdims=True)
+
+    def excess(log_beta: float) -> float:
+        chosen = np.maximum(policy(log_beta), 1e-300)
+        return float((chosen * np.log(4 * chosen)).sum(1).mean()) - KL
+
+    best = policy(brentq(excess, -8, 8))  # pyright: ignore[reportArgumentType]
+    return float((best[0] @ HELP[0] + best[1] @ SAFE[1]) / 2)
+
+
+def main() -> None:
+    """Measure, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=40, help="number of sets of pairs")
+    seeds = parser.parse_args().seeds
+    rows = []
+    for number, (name, (error, missed)) in enumerate(JUDGES.items()):
+        for pairs in (4000, 1000):
+            cells = []
+            for flags in ARMS:
+                values = []
+                for seed in range(seeds):
+                    try:
+                        values.append(utility(pairs, (seed, number), error, missed, flags))
+                    except BfpoError:
+                        continue
+                spread = np.std(values, ddof=1) / np.sqrt(len(values))
+                cells.append(f"{np.mean(values):.3f} ({spread:.3f})" + ("" if len(values) == seeds else "*"))
+            rows.append(f"| {name} | {pairs:,} | {' | '.join(cells)} |")
+    write_text(PAGE, page(rows, seeds))
+    print(PAGE.read_text(encoding="utf-8"))
+
+
+def page(rows: list[str], seeds: int) -> str:
+    """The page."""
+    lines = [
+        "# Flags that err, in a tabular world",
+        "",
+        f"Made by `python benchmarks/noisy_flags.py`: mean U of {seeds} sets of pairs (standard error in brackets) at "
+        "a KL divergence of .3 nats, for what a recipe's `flags` makes of a judge's flags. People label a tenth of the "
+        "answers at random. U is the mean of the help on a benign and the harmlessness on a harmful prompt.",
+        "",
+        "| judge's errors | pairs | default | `verdict` | `probability` | `unbiased` | `doubly_robust` |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        "*: some sets were refused, because the people's sample doesn't show that the judge is better than chance.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
