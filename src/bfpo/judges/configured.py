@@ -15,10 +15,14 @@ from pydantic import Field
 from bfpo.config import Closed, read_yaml, validated
 from bfpo.endpoints import Endpoint, EndpointConfig, ServerConfig
 from bfpo.errors import BfpoError
+from bfpo.judges.rubric import rubric_template
 from bfpo.judges.streaming import BATCH, StreamingJudge
 from bfpo.judges.templates import GuardTemplate, template_named, yes_no_template
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.statistics.calibration import Scaling, check_scaling, logit
+
+# Tokens of a rubric's output: a line for each score, with a few words of reasons.
+_RUBRIC_TOKENS = 256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,13 +50,23 @@ class Question(Closed):
     safe_word: str = "no"
 
 
+class Rubric(Closed):
+    """A rubric in StrongREJECT's form, see `bfpo.judges.rubric.rubric_template`."""
+
+    text: str
+    scores: dict[str, tuple[float, float]]
+    refused: str | None = None
+    unsafe_from: float = Field(default=0.5, gt=0, le=1)
+
+
 class ModelJudgeConfig(Closed):
-    """A model with a template or a question; exactly one of the two is set.
+    """A model with a template, a question or a rubric; exactly one of the three is set.
 
     Attributes:
         model: Hub name or folder, or the server's name of the model.
         template: name of a known template.
         question: custom question.
+        rubric: custom rubric.
         revision: revision of a Hub name; by default the main branch. The commit is recorded.
         server: server that runs the model; None to run it locally.
         max_length: largest number of tokens in a local request.
@@ -62,6 +76,7 @@ class ModelJudgeConfig(Closed):
     model: str
     template: str | None = None
     question: Question | None = None
+    rubric: Rubric | None = None
     revision: str | None = None
     server: ServerOptions | None = None
     max_length: int = Field(default=4096, ge=16)
@@ -164,13 +179,7 @@ def model_judge(config: ModelJudgeConfig) -> Judge:
     Raises:
         BfpoError: if the template is unknown, or the model can't be loaded.
     """
-    if (config.template is None) == (config.question is None):
-        raise BfpoError("a model judge needs either a template or a question; write one of the two")
-    if config.template is not None:
-        template = template_named(config.template)
-    else:
-        assert config.question is not None
-        template = yes_no_template(config.question.text, config.question.unsafe_word, config.question.safe_word)
+    template = _template(config)
     if config.max_new_tokens is not None:
         template = replace(template, max_new_tokens=config.max_new_tokens)
     if config.server is not None:
@@ -183,6 +192,17 @@ def model_judge(config: ModelJudgeConfig) -> Judge:
 
     model, tokenizer, version = load_judging_model(template.name, config.model, config.revision)
     return GuardJudge(template, model, tokenizer, f"{template.name}:{config.model}@{version}", config.max_length)
+
+
+def _template(config: ModelJudgeConfig) -> GuardTemplate:
+    if [config.template, config.question, config.rubric].count(None) != 2:
+        raise BfpoError("a model judge needs a template, a question or a rubric; write one of the three")
+    if config.question:
+        return yes_no_template(config.question.text, config.question.unsafe_word, config.question.safe_word)
+    if config.rubric:
+        rubric = config.rubric
+        return rubric_template(rubric.text, rubric.scores, rubric.refused, rubric.unsafe_from, _RUBRIC_TOKENS)
+    return template_named(config.template or "")
 
 
 def load_judging_model(

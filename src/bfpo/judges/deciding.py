@@ -46,7 +46,9 @@ def verdict_of(
         probabilities = None
     mass = sum(probabilities.values()) if probabilities else None
     p_safe = None
-    if parsed.label != "unparsed":
+    if parsed.harm is not None:
+        p_safe = 1 - parsed.harm
+    elif parsed.label != "unparsed":
         p_safe = _p_safe(template, probabilities or {}, mass or 0.0, parsed.label)
     return Verdict(
         label=parsed.label,
@@ -57,6 +59,7 @@ def verdict_of(
         mass=min(1.0, mass) if mass is not None else None,
         judge_id=judge.judge_id,
         template_digest=judge.template_digest,
+        harm=parsed.harm,
     )
 
 

@@ -185,5 +185,5 @@ class _WordProbabilities(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> Any:
         log_total = scores.float().logsumexp(-1, keepdim=True)
         words = [(scores[:, tokens].float() - log_total).exp().sum(-1) for tokens in self._tokens]
-        self.steps.append(torch.stack(words, dim=-1).cpu())
+        self.steps.append(torch.stack(words, dim=-1).cpu() if words else scores.new_empty(len(scores), 0).cpu())
         return scores

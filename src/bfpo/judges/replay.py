@@ -75,7 +75,7 @@ def _with_numbers(numbered: tuple[int, Row]) -> tuple[int, Row]:
     """A row of CSV, whose cells are text or null, as the row of a verdict."""
     number, cells = numbered
     row: Row = {name: cell for name, cell in cells.items() if cell is not None or name == "p_safe"}
-    for name in ("p_safe", "mass"):
+    for name in ("p_safe", "mass", "harm"):
         if isinstance(value := row.get(name), str):
             row[name] = parse_cell(value)
     if isinstance(categories := row.get("categories"), str):

@@ -17,11 +17,12 @@ from bfpo.judges.verdict import Exchange, Label, Refusal
 
 @dataclass(frozen=True)
 class Parsed:
-    """A parsed output."""
+    """A parsed output, with the level of harm in [0, 1] if the judge rates it."""
 
     label: Label
     refusal: Refusal = "unknown"
     categories: tuple[str, ...] = ()
+    harm: float | None = None
 
 
 UNPARSED = Parsed("unparsed")
@@ -41,6 +42,7 @@ class GuardTemplate:
         parse: parser of label, refusal and categories from an output.
         max_new_tokens: largest number of tokens in an output.
         example: name of a model with this template.
+        settings: what else decides the parser's result, for the digest.
     """
 
     name: str
@@ -51,11 +53,13 @@ class GuardTemplate:
     parse: Callable[[str], Parsed]
     max_new_tokens: int
     example: str = ""
+    settings: str = ""
 
     @property
     def digest(self) -> str:
         """SHA-256 of the template."""
         parts = (self.name, self.form, self.text, self.lead, sorted(self.words.items()), self.max_new_tokens)
+        parts += (self.settings,) if self.settings else ()
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def render(self, exchange: Exchange) -> str:

@@ -41,6 +41,7 @@ class Verdict:
         mass: probability of all valid labels together, before normalization; None if unknown.
         judge_id: id of the judge, with its revision.
         template_digest: SHA-256 of the judge's template; "" without one.
+        harm: level of harm in [0, 1], if the judge rates it by a rubric.
     """
 
     label: Label
@@ -51,6 +52,7 @@ class Verdict:
     mass: float | None = None
     judge_id: str = ""
     template_digest: str = ""
+    harm: float | None = None
 
 
 class Judge(Protocol):
@@ -85,8 +87,9 @@ def verdict_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str]
     categories = record.get("categories", ())
     if not (isinstance(categories, list | tuple) and all(isinstance(name, str) for name in categories)):
         yield "categories", f"{categories!r} is not a list of names", "write a list of strings, or leave it out"
-    if record.get("mass") is not None and not _is_probability(record["mass"]):
-        yield "mass", f"{record['mass']!r} is not a probability", "write a number in [0, 1], or null"
+    for name, what in (("mass", "a probability"), ("harm", "a level of harm")):
+        if record.get(name) is not None and not _is_probability(record[name]):
+            yield name, f"{record[name]!r} is not {what}", "write a number in [0, 1], or null"
 
 
 def verdict_from(record: Mapping[str, Any], judge_id: str = "") -> Verdict:
@@ -100,6 +103,7 @@ def verdict_from(record: Mapping[str, Any], judge_id: str = "") -> Verdict:
         mass=record.get("mass"),
         judge_id=record.get("judge_id") or judge_id,
         template_digest=record.get("template_digest") or "",
+        harm=record.get("harm"),
     )
 
 

@@ -74,7 +74,7 @@ def tells_safety(records: Sequence[GenerationRecord]) -> bool:
 
 
 def tells_harm(records: Sequence[GenerationRecord]) -> bool:
-    """Whether an exact judge tells the level of harm of answers."""
+    """Whether an exact judge, or one with a rubric, tells the level of harm of answers."""
     return any(record.harm is not None for record in records)
 
 

@@ -24,7 +24,7 @@ class JudgedAnswer:
         verdicts: one verdict per judge, the primary judge's first.
         p_help: its helpfulness in [0, 1], if measured.
         detail: an exact judge's finer label, if any.
-        harm: its level of harm by category, if an exact judge measured it.
+        harm: its level of harm by category, if an exact judge measured it; or by the primary judge's "rubric".
         refusal: verdict of the judge of refusals, if there is one.
     """
 
@@ -83,7 +83,9 @@ class JudgePanel:
         for number, (item, answer) in enumerate(zip(items, answers, strict=True)):
             verdicts = tuple(own[number] for own in by_judge)
             if self.suite.judge is None:
-                judged.append(JudgedAnswer(verdicts, helpfulness[number], refusal=refusals[number]))
+                rated = verdicts[0].harm
+                harm = None if rated is None else {"rubric": rated}
+                judged.append(JudgedAnswer(verdicts, helpfulness[number], harm=harm, refusal=refusals[number]))
             else:
                 exact = self.suite.judge(item.behavior or item.prompt, answer)
                 verdicts = verdicts or (_verdict(exact),)
