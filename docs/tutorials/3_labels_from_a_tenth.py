@@ -2,7 +2,8 @@
 # # 3. Labels from a tenth of the work
 #
 # [Tutorial 1](1_first_aligned_model.md) had a safety flag for every answer. Flags are expensive, because a person has to read each answer.
-# Here people label a tenth, a judge that errs labels the rest, and we look at what that costs. It takes a few minutes on two CPU cores.
+# Here people label a tenth, a judge that errs labels the rest, and we look at what that costs. It takes a few minutes on two CPU cores, and
+# compares with the model of tutorial 1.
 
 # %%
 import json
@@ -95,7 +96,7 @@ output_dir: {(folder / name).as_posix()}
 
 
 models = {
-    "all by people": train("people", data / "safety.jsonl"),
+    "all by people": str(folder / "aligned"),  # from tutorial 1
     "verdicts": train("verdicts", data / "labeled.jsonl", "flags: verdict"),
     "default": train("default", data / "labeled.jsonl"),
 }
@@ -104,7 +105,7 @@ models = {
 # ## What it costs
 
 # %%
-suite = bfpo.load_suite("microworld", per_kind=150)
+suite = bfpo.load_suite("microworld", per_kind=100)
 for name, model in models.items():
     run = bfpo.evaluate(model, suite, name=name)
     figures = {figure: run.scores[figure] for figure in ("helpful", "harmless", "over_refusal")}
