@@ -14,6 +14,7 @@ from bfpo.quiet import quiet_libraries
 from studies.decisive.jobs import Job
 from studies.decisive.planning import read_results
 from studies.decisive.planning import run_next as run_next_decisive
+from studies.decisive.report import write_report
 from studies.label_efficiency import cells, run_next, undone
 from studies.label_efficiency_report import write_label_efficiency
 from studies.pretraining import Pretraining
@@ -48,6 +49,7 @@ def quick(
 def decisive(
     output: Output = Path("runs/study-decisive"),
     results: Annotated[Path, typer.Option(help="Folder of the runs' results, which are committed.")] = DECISIVE,
+    report: Report = REPORT,
     only: Annotated[int | None, typer.Option(min=0, help="Run at most this many, then write the report.")] = None,
 ) -> None:
     """Run the decisive study (studies/decisive/plan.md).
@@ -63,7 +65,8 @@ def decisive(
         number += 1
         figures = ", ".join(f"{name} {value:.3f}" for name, value in done["figures"].items())
         typer.echo(f"{Job(**done['job']).name}: {figures} ({done['cpu_seconds']:.0f} s)")
-    typer.echo(f"{len(read_results(results))} runs are done.")
+    found = read_results(results)
+    typer.echo(f"{len(found)} runs are done; wrote {write_report(report, found)}.")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from studies.decisive import jobs, planning
 from studies.decisive.data import by_safer_choice, labeled_set, with_rewards, wrong_orders
 from studies.decisive.jobs import SFT, Job, run_job
 from studies.decisive.methods import ALL_WORLDS, METHODS
+from studies.decisive.report import write_report
 
 SMALL = Scale(chat=8, safety=16, helpful=8, answers=2, sft_steps=1, steps=1, batch_size=4)
 
@@ -144,3 +145,24 @@ def test_two_processes_never_take_the_same_run(tmp_path, monkeypatch):
 def test_every_method_says_what_it_is():
     assert all(method.summary for method in METHODS.values())
     assert {name for name, method in METHODS.items() if method.worlds == ALL_WORLDS} >= {"BFPO", "DPO-safe-first"}
+
+
+def test_the_page_says_what_holds_fails_and_is_missing(tmp_path):
+    """All runs of BFPO and one rival exist; BFPO is better by .2 in W2, with noise that pairing removes."""
+    results = {}
+
+    def value(job):
+        gain = 0.2 if job.method == "BFPO" and job.world == "W2" else 0.0
+        return 0.6 + gain + 0.05 * (job.seed % 5) - abs(planning.np.log(job.beta / 0.1)) / 100
+
+    for _ in range(20):
+        new = [job for job in planning.wanted(results) if job not in results
+               and job.method in ("BFPO", "DPO-safe-first") and job.learning_rate]  # fmt: skip
+        for job in new:
+            results[job] = {"job": asdict(job), "figures": {"U": value(job), "kl": 1.0, "helpful": 1.0}}
+    text = write_report(tmp_path, results).read_text()
+    assert "| 1 | W2 | BFPO - DPO-safe-first > 0.1 | holds | +0.200 [+0.200, +0.200] **holds**" in text
+    assert "| 4 | W4 | BFPO - DPO-safe-first > 0 | holds | +0.000 [+0.000, +0.000] **fails**" in text
+    assert "| 2 | W2 | BFPO - rDPO-safe-first > 0 | holds | not run |" in text
+    assert "**Not finished: " in text
+    assert (tmp_path / "decisive.png").stat().st_size > 1000

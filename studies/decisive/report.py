@@ -1,0 +1,163 @@
+"""The page of the decisive study: registered claims, a table for every world, and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bfpo.files import write_text
+from bfpo.statistics.intervals import Estimate, mean_interval
+from studies.decisive.jobs import SFT, Job
+from studies.decisive.methods import ALL_WORLDS, METHODS
+from studies.decisive.planning import TEST_SEEDS, Results, chosen, near, tuned_methods
+
+COLUMNS = ("U", "helpful", "harmless", "over_refusal", "incoherent", "kl")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A registered claim about a difference in U, by the lower end of its interval over paired seeds."""
+
+    number: int
+    world: str
+    method: str
+    rival: str
+    above: float | None
+    predicted: str
+
+
+CLAIMS = (
+    Claim(1, "W2", "BFPO", "DPO-safe-first", 0.1, "holds"),
+    Claim(2, "W2", "BFPO", "rDPO-safe-first", 0.0, "holds"),
+    Claim(3, "W3", "BFPO", "BFPO-verdict", 0.0, "holds"),
+    Claim(4, "W4", "BFPO", "DPO-safe-first", 0.0, "holds"),
+    Claim(5, "W6", "BFPO-prices", "BFPO-common-price", 0.0, "holds"),
+    Claim(5, "W6", "BFPO-prices", "BFPO", 0.0, "holds"),
+    Claim(6, "W0", "BFPO", "DPO-safe-first", None, "a tie"),
+    Claim(7, "W5-25", "BFPO", "DPO-safe-first", None, "a loss"),
+    Claim(8, "W5-75", "BFPO", "DPO-safe-first", None, "a tie or a small win"),
+)
+
+
+Figures = Mapping[str, float]
+
+
+def figures_of(world: str, method: str, results: Results, *, at_equal_distance: bool = False) -> list[Figures]:
+    """The figures of a method's test runs in a world, by seed; empty until all seeds have run."""
+    select = near if at_equal_distance else chosen
+    point = (0.0, 0.0) if method == SFT else select(method, results)
+    jobs = [Job(world, method, *(point or (-1.0, -1.0)), seed, "test") for seed in TEST_SEEDS[world]]
+    return [results[job]["figures"] for job in jobs] if all(job in results for job in jobs) else []
+
+
+def difference(claim: Claim, results: Results, *, at_equal_distance: bool = False) -> Estimate | None:
+    """The difference in U over paired seeds; None until both have run."""
+    ours, theirs = (
+        figures_of(claim.world, method, results, at_equal_distance=at_equal_distance)
+        for method in (claim.method, claim.rival)
+    )
+    if not (ours and theirs):
+        return None
+    return mean_interval([one["U"] - other["U"] for one, other in zip(ours, theirs, strict=True)])
+
+
+def write_report(folder: Path, results: Results) -> Path:
+    """Write ``decisive.md`` with its figure; runs that are missing are said to be."""
+    undone = sum(len(TEST_SEEDS[world]) for name, method in METHODS.items() for world in method.worlds
+                 if not figures_of(world, name, results))  # fmt: skip
+    lines = [
+        "# BFPO and its rivals where labels err, both answers are unsafe, or harm has prices",
+        "",
+        "Made by `make study-decisive`. Its plan and predictions (`studies/decisive/plan.md`) were committed before any run "
+        "with test seeds.",
+        "",
+    ]
+    if undone:
+        lines += [f"**Not finished: {undone:,} test runs are missing.** What is here is what has run.", ""]
+    lines += [*_claims(results), *_settings(results)]
+    for world in ALL_WORLDS:
+        lines += _world(world, results)
+    path = folder / "decisive.md"
+    write_text(path, "\n".join(lines) + "\n")
+    _plot(folder / "decisive.png", results)
+    return path
+
+
+def _claims(results: Results) -> list[str]:
+    lines = ["## What was predicted, and what came", "",
+             "Differences in U with 95 % intervals over paired seeds (Student's t).", "",
+             "| # | world | difference in U | predicted | at each one's best | at equal distance |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for claim in CLAIMS:
+        cells = []
+        for equal in (False, True):
+            found = difference(claim, results, at_equal_distance=equal)
+            verdict = ""
+            if found and claim.above is not None:
+                verdict = " **holds**" if found.low > claim.above else " **fails**"
+            cells.append(f"{_shown(found, sign=True)}{verdict}" if found else "not run")
+        bound = "" if claim.above is None else f" > {claim.above:g}"
+        what = f"{claim.method} - {claim.rival}{bound}"
+        lines.append(f"| {claim.number} | {claim.world} | {what} | {claim.predicted} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _settings(results: Results) -> list[str]:
+    lines = ["## Settings", "", "Chosen on validation prompts of W0 and W2, two seeds.", "",
+             "| method | learning rate | beta | what it is |", "|---|---|---|---|"]  # fmt: skip
+    for name in tuned_methods():
+        point = chosen(name, results)
+        shown = f"{point[0]:g} | {point[1]:g}" if point else "not tuned yet | "
+        lines.append(f"| {name} | {shown} | {METHODS[name].summary} |")
+    return [*lines, ""]
+
+
+def _world(world: str, results: Results) -> list[str]:
+    names = [SFT, *(name for name, method in METHODS.items() if world in method.worlds)]
+    rows = [(name, figures) for name in names if (figures := figures_of(world, name, results))]
+    if not rows:
+        return []
+    lines = [f"## {world}", "", f"| method | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, figures in rows:
+        cells = [_shown(mean_interval([one[key] for one in figures])) if key in figures[0] else "" for key in COLUMNS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _shown(estimate: Estimate, *, sign: bool = False) -> str:
+    form = "+.3f" if sign else ".3f"
+    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
+
+
+def _plot(path: Path, results: Results) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    names = [name for name, method in METHODS.items() if method.worlds == ALL_WORLDS]
+    figure, axes = plt.subplots(figsize=(9, 4.5))
+    for at, name in enumerate(names):
+        points = [
+            (place, [one["U"] for one in figures_of(world, name, results)]) for place, world in enumerate(ALL_WORLDS)
+        ]
+        points = [(place + (at - len(names) / 2) * 0.1, values) for place, values in points if values]
+        if points:
+            places, values = [place for place, _ in points], [float(np.mean(own)) for _, own in points]
+            spread = [_half_width(own) for _, own in points]
+            axes.errorbar(places, values, yerr=spread, fmt="o", label=name, capsize=2)
+    axes.set_xticks(range(len(ALL_WORLDS)), ALL_WORLDS)
+    axes.set(ylabel="U", title="What the user gets in every world (mean over seeds, 95 % interval)")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, ncols=3, loc="lower left")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _half_width(values: Sequence[float]) -> float:
+    found = mean_interval(values)
+    return (found.high - found.low) / 2
