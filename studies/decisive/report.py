@@ -71,8 +71,8 @@ def write_report(folder: Path, results: Results) -> Path:
     lines = [
         "# BFPO and its rivals where labels err, both answers are unsafe, or harm has prices",
         "",
-        "Made by `make study-decisive`. Its plan and predictions (`studies/decisive/plan.md`) were committed before any "
-        "run with test seeds.",
+        "Made by `make study-decisive`. Its plan and predictions (`studies/decisive/plan.md`) were committed before "
+        "any run with test seeds.",
         "",
     ]
     if undone:

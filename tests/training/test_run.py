@@ -60,7 +60,7 @@ def test_record_says_what_the_run_was_made_of(folder):
     assert record["config"]["beta"] == {"value": 0.3, "origin": "recipe"}
     assert record["config"]["max_length"]["origin"] == "default"
     assert record["objective"] == {
-        "name": "bfpo", "beta": 0.3, "b1": 3.0, "alpha": 0.5, "reduction": "sum", "unsafe_pairs": "keep",
+        "name": "bfpo", "beta": 0.3, "b1": 3.0, "alpha": 0.5, "reduction": "sum", "unsafe_pairs": "keep", "level": 0.0,
     }  # fmt: skip
     safety, helpful = record["data"]
     assert len(safety["subset_rows"]) == 12
