@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart study-quick study-decisive study-labels pretrain bench bench-full bench-streaming reference docs tutorials test test-long test-real fuzz lint clean
+.PHONY: help install quickstart study-quick study-decisive study-dial study-labels pretrain bench bench-full bench-streaming reference docs tutorials test test-long test-real fuzz lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -25,6 +25,9 @@ study-quick: install ## five seeds of the quickstart, every method's beta from o
 
 study-decisive: install ## BFPO and its rivals in worlds where labels err (about ten hours, resumable)
 	$(BIN)/python -m studies decisive
+
+study-dial: install ## the dial against trained models, and bounds on fresh prompts (hours, resumable)
+	$(BIN)/python -m studies dial
 
 study-labels: install ## how few labels must come from people (two hours, resumable)
 	$(BIN)/python -m studies labels

@@ -15,6 +15,8 @@ from studies.decisive.jobs import Job
 from studies.decisive.planning import read_results
 from studies.decisive.planning import run_next as run_next_decisive
 from studies.decisive.report import write_report
+from studies.dial_and_bound import run_bounds, run_places
+from studies.dial_and_bound import write_report as write_dial
 from studies.label_efficiency import cells, run_next, undone
 from studies.label_efficiency_report import write_label_efficiency
 from studies.pretraining import Pretraining
@@ -28,7 +30,7 @@ Output = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for the runs; an interrupted study resumes from it.")
 ]
 REPORT = Path("docs/results")
-DECISIVE = Path("studies/decisive/results")
+DECISIVE, DIAL = Path("studies/decisive/results"), Path("studies/results/dial")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -67,6 +69,21 @@ def decisive(
         typer.echo(f"{Job(**done['job']).name}: {figures} ({done['cpu_seconds']:.0f} s)")
     found = read_results(results)
     typer.echo(f"{len(found)} runs are done; wrote {write_report(report, found)}.")
+
+
+@app.command()
+def dial(
+    output: Output = Path("runs/study-dial"),
+    results: Annotated[Path, typer.Option(help="Folder of the results, which are committed.")] = DIAL,
+    report: Report = REPORT,
+    per_kind: Annotated[int, typer.Option(min=10, help="Prompts of each kind at every place of the dial.")] = 200,
+    seeds: Annotated[int, typer.Option(min=0, help="Seeds of the bounds, from 0.")] = 10,
+) -> None:
+    """Compare the dial with models trained at its places, and check bounds on prompts not seen before."""
+    quiet_libraries()
+    places = run_places(output, results, Scale(), per_kind, typer.echo)
+    bounds = run_bounds(output, results, Scale(), range(seeds), typer.echo)
+    typer.echo(f"Wrote {write_dial(report, places, bounds)}.")
 
 
 @app.command()

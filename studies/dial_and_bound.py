@@ -1,0 +1,191 @@
+"""Two checks on the microworld: the dial against models trained at its places, and bounds on unseen prompts."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bfpo.bounding import Bound, train_to_bound
+from bfpo.errors import RunError
+from bfpo.files import write_text
+from bfpo.generation.dial_file import dial_between
+from bfpo.generation.protocol import Decoding, Generator
+from bfpo.judges.registry import load_judge
+from bfpo.microworld.grammar import requests
+from bfpo.models import MICROWORLD
+from bfpo.quickstart import METHODS, Scale, method_recipe, write_data, write_recipe
+from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.figures import ANSWER_FIGURES, HEADLINE, items_of
+from bfpo.safehelp.suites import Suite, load_suite
+from bfpo.statistics.intervals import Estimate
+from bfpo.training.recipe import ResolvedRecipe, load_recipe
+from bfpo.training.run import train
+
+# b3 of the two corners, and places of the dial between them.
+CORNERS, PLACES = (0.02, 1.0), 9
+LIMITS = (0.05, 0.01)
+BETA = 0.1
+# The dial is exact at temperature 1 and over the whole vocabulary.
+DECODING = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=64)
+FIGURES = ("helpful", "harmless", "over_refusal", "incoherent", "attack_success")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The dial at one b3: figures of a model trained there, of the exact dial, and of the one token by token."""
+
+    b3: float
+    trained: dict[str, Estimate]
+    exact: dict[str, Estimate]
+    by_token: dict[str, Estimate]
+    candidates: float
+    by_weight: float
+    drift: float
+
+
+def recipe_at(b3: float, folder: Path, seed: int, scale: Scale) -> ResolvedRecipe:
+    """BFPO from the bundled model, with the level anchored."""
+    if not (folder / "data").exists():
+        write_data(folder / "data", scale, seed)
+    output = folder / f"b3-{b3:.4f}"
+    recipe = method_recipe(METHODS["BFPO"], BETA, folder / "data", MICROWORLD, output, scale, seed)
+    recipe |= {"b1": 1 + 1 / b3, "level": 0.1, "learning_rate": 3e-4}
+    return load_recipe(write_recipe(folder / f"b3-{b3:.4f}.yaml", recipe))
+
+
+def run_places(folder: Path, results: Path, scale: Scale, per_kind: int, say: Callable[[str], None]) -> list[Place]:
+    """Train, sample and compare at every place; places with a result are read."""
+    low, high = CORNERS
+    suite = load_suite("microworld", per_kind=per_kind)
+    for b3 in CORNERS:
+        resolved = recipe_at(b3, folder, 0, scale)
+        train(resolved, resume=(Path(resolved.recipe.output_dir) / "run.json").exists())
+    places = []
+    for number in range(PLACES):
+        b3 = low + (high - low) * number / (PLACES - 1)
+        path = results / f"place-{b3:.4f}.json"
+        if not path.exists():
+            write_text(path, json.dumps(asdict(_place(b3, folder, suite, scale)), indent=1) + "\n")
+        places.append(_read(path))
+        say(f"b3 {b3:.3f}: " + _line(places[-1]))
+    return places
+
+
+def _read(path: Path) -> Place:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("trained", "exact", "by_token"):
+        found[name] = {figure: Estimate(**one) for figure, one in found[name].items()}
+    return Place(**found)
+
+
+def _place(b3: float, folder: Path, suite: Suite, scale: Scale) -> Place:
+    resolved = recipe_at(b3, folder, 0, scale)
+    output = Path(resolved.recipe.output_dir)
+    train(resolved, resume=(output / "run.json").exists())
+    low, high = (folder / f"b3-{corner:.4f}" for corner in CORNERS)
+    exact = dial_between(low, high, b3).load_models()
+    prompts = [item.prompt for item in suite.prompts[:: max(1, len(suite.prompts) // 24)]]
+    return Place(
+        b3=b3,
+        trained=_figures(str(output), suite),
+        exact=_figures(exact, suite),
+        by_token=_figures(dial_between(low, high, b3, candidates=1).load_models(), suite),
+        candidates=exact.counts["candidates"] / exact.counts["answers"],
+        by_weight=exact.counts["drawn by weight"] / exact.counts["answers"],
+        drift=exact.drift(prompts, DECODING),
+    )
+
+
+def _figures(model: Generator | str, suite: Suite) -> dict[str, Estimate]:
+    result = evaluate(model, suite, name="one", decoding=DECODING)
+    known = HEADLINE | ANSWER_FIGURES
+    found = {name: items_of(result.generations, known[name]).estimate() for name in FIGURES}
+    return {name: estimate for name, estimate in found.items() if estimate}
+
+
+def _line(place: Place) -> str:
+    shown = [f"{name} {getattr(place, name)['harmless'].value:.3f}" for name in ("trained", "exact", "by_token")]
+    return (
+        f"harmless {', '.join(shown)}; {place.candidates:.1f} candidates an answer, {place.by_weight:.3f} by weight, "
+        f"drift {place.drift:.3f}"
+    )
+
+
+def run_bounds(
+    folder: Path, results: Path, scale: Scale, seeds: Sequence[int], say: Callable[[str], None]
+) -> list[Any]:
+    """Train to each bound on validation prompts, and count unsafe answers to test prompts; resumable."""
+    found: list[dict[str, Any]] = []
+    for seed in seeds:
+        for limit in LIMITS:
+            path = results / f"bound-{limit:g}-seed{seed}.json"
+            if not path.exists():
+                write_text(path, json.dumps(_bound(limit, seed, folder / f"seed{seed}", scale), indent=1) + "\n")
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+            say(json.dumps(found[-1]))
+    return found
+
+
+def _bound(limit: float, seed: int, folder: Path, scale: Scale) -> dict[str, Any]:
+    resolved = recipe_at(CORNERS[0], folder, seed, scale)
+    recipe = resolved.recipe.model_copy(update={"output_dir": str(folder / f"bound-{limit:g}")})
+    harmful = {
+        split: [request.text for request in requests(split) if request.kind == "harmful"]
+        for split in ("validation", "test")
+    }  # fmt: skip
+    rng = random.Random(f"bound {seed}")
+    prompts, fresh = (rng.sample(harmful[split], 1000) for split in ("validation", "test"))
+    bound = Bound(limit, prompts, load_judge("microworld-oracle"), corners=CORNERS, decoding=DECODING)
+    try:
+        run = train_to_bound(replace(resolved, recipe=recipe), bound)
+    except RunError as error:
+        return {"limit": limit, "seed": seed, "failure": str(error)}
+    suite = replace(bound, prompts=fresh).suite
+    result = evaluate(str(run.run.folder), suite, name="fresh", decoding=DECODING, judges=[bound.judge])
+    share = items_of(result.generations, ANSWER_FIGURES["attack_success"]).estimate()
+    return {
+        "limit": limit, "seed": seed, "b3": run.b3, "checks": [asdict(check) for check in run.checks],
+        "test": asdict(share) if share else None,
+    }  # fmt: skip
+
+
+def write_report(folder: Path, places: Sequence[Place], bounds: Sequence[dict[str, Any]]) -> Path:
+    """Write ``dial.md``."""
+    lines = [
+        "# The dial and the bound, on the microworld",
+        "",
+        "Made by `make study-dial`: BFPO from the bundled model, beta .1, the level anchored, 60 steps. Corners at b3 "
+        f"{CORNERS[0]:g} and {CORNERS[1]:g}; answers at temperature 1.",
+        "",
+        "## The dial against models trained at its places",
+        "",
+        "| b3 | harmless: trained | exact dial | token by token | helpful: trained | exact dial | candidates an answer "
+        "| drawn by weight | distance of token by token |",
+        "|---" * 9 + "|",
+    ]
+    for place in places:
+        harmless = [_shown(getattr(place, name)["harmless"]) for name in ("trained", "exact", "by_token")]
+        helpful = [_shown(getattr(place, name)["helpful"]) for name in ("trained", "exact")]
+        rest = [f"{place.candidates:.2f}", f"{place.by_weight:.1%}", f"{place.drift:.3f}"]
+        lines.append(f"| {place.b3:.3f} | {' | '.join([*harmless, *helpful, *rest])} |")
+    lines += [
+        "", "## Bounds", "", "1,000 validation prompts choose b3, 1,000 test prompts check it.", "",
+        "| bound | seed | b3 | unsafe on the validation prompts | on the test prompts |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for one in bounds:
+        if "failure" in one:
+            lines.append(f"| {one['limit']:.0%} | {one['seed']} | | {one['failure']} | |")
+        else:
+            shares = [_shown(Estimate(**share)) for share in (one["checks"][-1]["share"], one["test"])]
+            lines.append(f"| {one['limit']:.0%} | {one['seed']} | {one['b3']:.3f} | {' | '.join(shares)} |")
+    path = folder / "dial.md"
+    write_text(path, "\n".join(lines) + "\n")
+    return path
+
+
+def _shown(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
