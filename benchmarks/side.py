@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +182,8 @@ def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pass
 
 def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Passes]:
     """TRL's trainer: as shipped except for the precision; at its best; or with its GPU path's position selection."""
-    from trl import DPOConfig, DPOTrainer  # pyright: ignore[reportMissingImports]
-    from trl.trainer import utils  # pyright: ignore[reportMissingImports]
-
+    trl: Any = import_module("trl")
+    utils: Any = import_module("trl.trainer.utils")
     arguments = common(case) | {"loss_type": ["ipo"]}
     shipped, compact = case.side == "shipped", case.side == "compact"
     if not shipped:
@@ -204,8 +204,8 @@ def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pa
         model.config._name_or_path = folder  # pyright: ignore[reportPrivateUsage]
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(case.trained == "all" or case.trained in name)
-    trainer = DPOTrainer(
-        model, args=DPOConfig(**arguments), train_dataset=data, processing_class=make_tokenizer(), callbacks=[times]
+    trainer = trl.DPOTrainer(
+        model, args=trl.DPOConfig(**arguments), train_dataset=data, processing_class=make_tokenizer(), callbacks=[times]
     )
     if not shipped:
         # TRL's preparation drops the column that the sampler groups by.

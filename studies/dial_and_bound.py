@@ -28,6 +28,8 @@ from bfpo.training.run import train
 # b3 of the two corners, and places of the dial between them.
 CORNERS, PLACES = (0.02, 1.0), 9
 LIMITS = (0.05, 0.01)
+# Prompts that choose b3, and as many to check it on.
+PROMPTS = 1000
 BETA = 0.1
 # The dial is exact at temperature 1 and over the whole vocabulary.
 DECODING = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=64)
@@ -138,7 +140,7 @@ def _bound(limit: float, seed: int, folder: Path, scale: Scale) -> dict[str, Any
         for split in ("validation", "test")
     }  # fmt: skip
     rng = random.Random(f"bound {seed}")
-    prompts, fresh = (rng.sample(harmful[split], 1000) for split in ("validation", "test"))
+    prompts, fresh = (rng.sample(harmful[split], PROMPTS) for split in ("validation", "test"))
     bound = Bound(limit, prompts, load_judge("microworld-oracle"), corners=CORNERS, decoding=DECODING)
     try:
         run = train_to_bound(replace(resolved, recipe=recipe), bound)
@@ -173,7 +175,7 @@ def write_report(folder: Path, places: Sequence[Place], bounds: Sequence[dict[st
         rest = [f"{place.candidates:.2f}", f"{place.by_weight:.1%}", f"{place.drift:.3f}"]
         lines.append(f"| {place.b3:.3f} | {' | '.join([*harmless, *helpful, *rest])} |")
     lines += [
-        "", "## Bounds", "", "1,000 validation prompts choose b3, 1,000 test prompts check it.", "",
+        "", "## Bounds", "", f"{PROMPTS:,} validation prompts choose b3, as many test prompts check it.", "",
         "| bound | seed | b3 | unsafe on the validation prompts | on the test prompts |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for one in bounds:

@@ -1,0 +1,28 @@
+"""The dial's study at the smallest scale: what it measures, keeps and writes."""
+
+import pytest
+
+from bfpo.quickstart import Scale
+from studies import dial_and_bound
+from studies.dial_and_bound import run_bounds, run_places, write_report
+
+SMALL = Scale(chat=8, safety=16, helpful=8, answers=2, sft_steps=1, steps=1, batch_size=4)
+
+
+@pytest.mark.long
+def test_places_and_bounds_are_measured_once_and_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(dial_and_bound, "PLACES", 2)
+    monkeypatch.setattr(dial_and_bound, "LIMITS", (0.99,))
+    monkeypatch.setattr(dial_and_bound, "PROMPTS", 20)
+    lines = []
+    places = run_places(tmp_path / "runs", tmp_path / "results", SMALL, 4, lines.append)
+    assert [place.b3 for place in places] == [0.02, 1.0]
+    # At its ends the dial is one of its models: nothing is rejected, and nothing drifts.
+    assert [(place.candidates, place.by_weight, place.drift) for place in places] == [(1.0, 0.0, 0.0)] * 2
+    again = run_places(tmp_path / "gone", tmp_path / "results", SMALL, 4, lines.append)
+    assert again == places
+    bounds = run_bounds(tmp_path / "runs", tmp_path / "results", SMALL, [0], lines.append)
+    assert bounds[0]["limit"] == 0.99
+    text = write_report(tmp_path, places, bounds).read_text()
+    assert "| 0.020 | " in text
+    assert "| 99% | 0 | " in text
