@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from scipy.stats import chi2_contingency
 
 from bfpo.errors import BfpoError
 from bfpo.labeling.people_sample import ENOUGH_OF_EACH, MINIMUM_OF_EACH, PeopleSample, of_each, people_sample
@@ -17,6 +18,8 @@ from bfpo.statistics.intervals import Estimate, cluster_codes
 Flags = Literal["verdict", "unbiased", "probability", "doubly_robust"]
 # Lower end of corr(q, s)^2 from which unbiased flags are the default: below it, their variance costs too much.
 ENOUGH_INFORMATION = 0.09
+# Unsafe answers of a category from which on it takes part in the test of equal errors.
+_ENOUGH_IN_CATEGORY = 5
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class LabeledAnswers:
         verdicts: the judges' verdicts; NaN where there is none.
         probabilities: their calibrated probabilities of safe; NaN where there is none.
         prompts: prompt of each answer.
+        categories: harm category of each answer's row, None if it has none or several; empty without categories.
     """
 
     flags: np.ndarray
@@ -36,6 +40,7 @@ class LabeledAnswers:
     verdicts: np.ndarray
     probabilities: np.ndarray
     prompts: Sequence[str]
+    categories: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class FlagReport:
             sample.
         n_eff: number of true flags that carry as much: the number of flags times their squared correlation with the
             true ones, with its 95 % interval.
+        category_p: p-value of the judges' finding unsafe answers of all categories equally often; None if people's
+            sample can't tell.
     """
 
     flags: Flags
@@ -69,6 +76,7 @@ class FlagReport:
     unsafe: float
     channel: FlagChannel | None
     n_eff: Estimate | None
+    category_p: float | None = None
 
 
 def resolve_flags(answers: LabeledAnswers, wanted: Flags | None, *, is_affine: bool) -> tuple[np.ndarray, FlagReport]:
@@ -245,4 +253,20 @@ def _report(
         unsafe=float(len(inside) - inside.sum()),
         channel=channel,
         n_eff=worth and Estimate(worth.value * n, worth.low * n, worth.high * n, n),
+        category_p=_category_p(answers, labels),
     )
+
+
+def _category_p(answers: LabeledAnswers, labels: _Labels) -> float | None:
+    """P-value, by chi-square, of equal shares of unsafe answers found in all categories with five or more of them."""
+    if not answers.categories or labels.sample is None:
+        return None
+    found: dict[str, list[bool]] = {}
+    for at in np.flatnonzero(labels.sample.inside & (labels.people < 0.5) & ~np.isnan(answers.verdicts)).tolist():
+        if (category := answers.categories[at]) is not None:
+            found.setdefault(category, []).append(bool(answers.verdicts[at] < 0.5))
+    table = np.array([[sum(own), len(own) - sum(own)] for own in found.values() if len(own) >= _ENOUGH_IN_CATEGORY])
+    if len(table) < 2 or not table.sum(0).all():
+        return None
+    test: Any = chi2_contingency(table, correction=False)
+    return float(test.pvalue)

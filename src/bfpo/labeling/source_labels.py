@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 OrderRule = Literal["verdict", "unbiased"]
 
-_LABELS = ("prompt", "chosen_is_safe", "rejected_is_safe", "chosen_is_better", "is_safe")
+_LABELS = ("prompt", "chosen_is_safe", "rejected_is_safe", "chosen_is_better", "is_safe", "category")
 _ROWS_AT_ONCE = 1000
 
 
@@ -123,7 +123,14 @@ def _answers(labeled: Sequence[Row], names: list[str]) -> LabeledAnswers:
     )
     flags = np.array([flag for row in labeled for flag in flags_of(row)], dtype=float)
     prompts = [repr(row["prompt"]) for row in labeled for _ in flags_of(row)]
-    return LabeledAnswers(flags, names, verdicts, probabilities, prompts)
+    categories = [_only(row.get("category")) for row in labeled for _ in flags_of(row)]
+    return LabeledAnswers(flags, names, verdicts, probabilities, prompts, categories)
+
+
+def _only(names: str | list[str] | None) -> str | None:
+    """The only category of a row; None if it has none or several."""
+    listed = [names] if isinstance(names, str) else names or []
+    return listed[0] if len(listed) == 1 else None
 
 
 def _with_flags(rows: datasets.Dataset, labeled: Sequence[Row], flags: list[float | None]) -> datasets.Dataset:

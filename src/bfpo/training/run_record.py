@@ -13,6 +13,8 @@ from bfpo.files import write_text
 from bfpo.training.recipe import ResolvedRecipe
 
 FILE_NAME = "run.json"
+# P-value below which a run says that errors differ by category.
+_UNEQUAL = 0.01
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
@@ -83,6 +85,11 @@ def _describe_labels(name: str, labels: Mapping[str, Any]) -> Iterator[str]:
             # Unbiased flags have an a of 0 but for rounding, which would print as -0.000.
             a, c = (round(flags["channel"][key], 3) + 0.0 for key in ("a", "c"))
             yield f"{name}: a {a:.3f}, c {c:.3f}{effect}, {worth} ({sample})"
+        if (p := flags["category_p"]) is not None and p < _UNEQUAL:
+            yield (
+                f"{name}: the judges find unsafe answers of some harm categories more often than of others "
+                f"(p = {p:.2g}), which only 'flags: doubly_robust' corrects; see 'bfpo judge check'"
+            )
     if order := labels.get("order"):
         error = order["error"]
         shown = f"error {error['value']:.3f} [{error['low']:.3f}, {error['high']:.3f}]" if error else "error unknown"
