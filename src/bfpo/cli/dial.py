@@ -10,6 +10,9 @@ import typer
 from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError
 
+# Answers to a prompt, to measure the distance of the policy mixed token by token.
+_SAMPLES = 64
+
 
 def dial(
     first: Annotated[Path, typer.Argument(help="Folder of a BFPO run.")],
@@ -22,7 +25,7 @@ def dial(
     prompts: Annotated[
         Path | None, typer.Option(help="Prompts on which to measure how far the token-by-token policy is off.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Number of these prompts, in order.")] = 32,
+    limit: Annotated[int, typer.Option(min=1, help="Number of these prompts, in order; each gets 64 answers.")] = 8,
 ) -> None:
     """Make the policy of any b3 between two runs, e.g. bfpo dial runs/b1-9 runs/b1-2 --b3 0.5 -o dial.json."""
     from bfpo.generation.dial_file import dial_between
@@ -39,8 +42,9 @@ def dial(
         texts = load_prompts(str(prompts))[:limit]
         if not texts:
             raise BfpoError(f"{prompts}: it has no prompts")
-        drift = found.load_models().drift(texts, Decoding(max_new_tokens=64))
+        echo(f"Sampling {_SAMPLES} answers to each of {len(texts)} prompts from both models ...", err=True)
+        drift = found.load_models().drift(texts, Decoding(max_new_tokens=64), _SAMPLES)
         echo(
-            f"Mixed token by token, the policy is {drift:.3f} off in total variation ({len(texts)} prompts, 64 answers "
-            "each, at most 64 tokens)."
+            f"Mixed token by token, the policy is {drift:.3f} off in total variation ({len(texts)} prompts, {_SAMPLES} "
+            "answers each, at most 64 tokens)."
         )
