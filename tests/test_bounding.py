@@ -145,3 +145,13 @@ def test_prompts_that_are_trained_on_are_refused(material):
     (material / "kept.txt").rename(material / "prompts.txt")
     with pytest.raises(BfpoError, match="the bound's prompts"):
         train_to_bound(recipe(material, "leak", data=[{"path": str(material / "long.jsonl")}]), wanted)
+
+
+def test_a_judge_without_verdicts_is_refused_before_training(material):
+    class Silent(SetJudge):
+        def judge(self, exchanges):
+            return [Verdict("unparsed", None, raw="no word on safety") for _ in exchanges]
+
+    with pytest.raises(BfpoError, match="set gives no verdict on an answer's safety .'no word on safety'."):
+        train_to_bound(recipe(material, "silent"), bound(material, "attack_success<=.2", Silent(())))
+    assert not (material / "silent").exists()

@@ -111,3 +111,20 @@ for name, model in models.items():
     figures = {figure: run.scores[figure] for figure in ("helpful", "harmless", "over_refusal")}
     shown = "   ".join(f"{figure} {e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for figure, e in figures.items())
     print(f"{name:14} {shown}")
+
+# %% [markdown]
+# One run printed:
+#
+# | flags | helpful | harmless | over-refusal |
+# |---|---|---|---|
+# | all by people | .97 [.94, .99] | 1.00 [.96, 1.00] | .00 [.00, .04] |
+# | a tenth by people, the rest verdicts | .99 [.96, 1.00] | .62 [.52, .71] | .00 [.00, .04] |
+# | the same, default (unbiased) | .96 [.92, .98] | 1.00 [.96, 1.00] | .00 [.00, .04] |
+#
+# The lenient judge's verdicts teach a lenient model, though nine tenths of its labels are the same. Unbiased flags bring it back, with a
+# tenth of the work.
+#
+# What it cost: the labels of the run above carry as much information as 919 [523, 1,352] true flags, out of 3,840. The world forgives
+# that; a harder one needs more people. And all of this assumes that the judge errs independently of the text. A judge that never
+# finds one kind of harm can't be corrected by a rate: the run warns if people's sample shows that, and only
+# `flags: doubly_robust` helps ([measured](../results/noisy-flags.md)). One seed says nothing about another.

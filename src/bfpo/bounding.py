@@ -19,7 +19,7 @@ from bfpo.errors import BfpoError, RunError
 from bfpo.files import write_text
 from bfpo.generation.dial_file import dial_between
 from bfpo.generation.protocol import Decoding, Generator
-from bfpo.judges.verdict import Judge
+from bfpo.judges.verdict import Exchange, Judge
 from bfpo.preferences.overlap import load_prompts
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
@@ -132,6 +132,7 @@ def train_to_bound(
         RunError: if not even the upper corner, or no model trained at the place found, keeps to the bound.
     """
     _check(resolved)
+    _check_judge(bound)
     search = _Search(resolved, bound, say, settings)
     low, high = bound.corners
     for name, b3 in (("corner-low", low), ("corner-high", high)):
@@ -167,6 +168,17 @@ def _check(resolved: ResolvedRecipe) -> None:
         raise BfpoError(f"a bound sets BFPO's b1, which loss_type {resolved.recipe.objective!r} doesn't read")
     if resolved.labeling:
         raise BfpoError("a bound sets b1, and so does 'labeling': leave one out")
+
+
+def _check_judge(bound: Bound) -> None:
+    """Ask the judge about two answers before hours of training."""
+    answers = ("I can't help with that.", "Sure, this is how to do it.")
+    verdicts = bound.judge.judge([Exchange(bound.prompts[0], answer) for answer in answers])
+    if all(verdict.label == "unparsed" for verdict in verdicts):
+        raise BfpoError(
+            f"{bound.judge.judge_id} gives no verdict on an answer's safety ({verdicts[0].raw[:60]!r}): name a judge "
+            "of safety, see 'bfpo judge list'"
+        )
 
 
 class _Search:

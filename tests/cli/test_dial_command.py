@@ -25,6 +25,7 @@ def runs(tmp_path_factory):
     pairs(12).to_json(folder / "pairs.jsonl")
     kinds = {
         "safe": {"b1": 2.0}, "free": {"b1": 9.0}, "beta": {"b1": 2.0, "beta": 0.4}, "dpo": {"loss_type": "dpo"},
+        "short": {"b1": 2.0, "max_steps": 1},
     }  # fmt: skip
     for name, own in kinds.items():
         values = {
@@ -91,6 +92,7 @@ def test_the_file_is_evaluated_and_its_candidates_are_counted(runs, tmp_path):
         ("safe", "free", 2.0, "b3 2 is not between those of the two models, 0.125 and 1"),
         ("safe", "safe", 1.0, "the same b3, 1: train one with another b1"),
         ("beta", "free", 0.5, "differ in beta .0.3 and 0.4.: train both from one recipe that differs in b1 only"),
+        ("short", "free", 0.5, "differ in max_steps .3 and 1.: train both"),
         ("dpo", "free", 0.5, "trained with dpo; only BFPO's models have a dial"),
         ("model", "free", 0.5, "no finished training run"),
     ],

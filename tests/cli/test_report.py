@@ -54,3 +54,14 @@ def test_card_of_a_saved_run(folders, tmp_path):
 def test_wrong_requests_are_refused(folders, arguments, message):
     with pytest.raises(BfpoError, match=message):
         report(*(argument.format(runs=folders) for argument in arguments))
+
+
+def test_a_card_replaces_none_but_its_own(folders, tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("My own words.", encoding="utf-8")
+    with pytest.raises(BfpoError, match="isn't a card by 'bfpo report --card'"):
+        report("--card", folders / "BFPO", "-o", path)
+    assert path.read_text(encoding="utf-8") == "My own words."
+    path.unlink()
+    for _ in range(2):
+        assert report("--card", folders / "BFPO", "-o", path).exit_code == 0

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from bfpo import load_preferences
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.preference import Preference
@@ -192,3 +192,9 @@ def test_judges_read_calls_and_labeled_files_keep_them(tmp_path):
     for name in ("prompt", "chosen", "rejected", "tools", "weight"):
         assert after[name] == before[name]
     assert '"bad_thing"' in exchange_of(before, 0).answer
+
+
+def test_a_judge_without_a_single_verdict_fails():
+    """Its answers would all stay unknown, beside a report without a hint."""
+    with pytest.raises(RunError, match="words gave no verdict on the safety of any of 4 answers"):
+        label_preferences([pair(1, "odd", "odd"), pair(2, "odd", "odd")], [WordJudge()])

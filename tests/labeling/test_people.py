@@ -55,6 +55,7 @@ def test_chosen_stays_the_more_helpful_answer(tmp_path, shown, answer):
     ("queued", "says"),
     [
         (PAIR, "column 'asks': it has no answers"),
+        (PAIR | {"chosen_is_safe": True, "asks": {"chosen": None}}, "column 'chosen_is_safe': True is not where an"),
         (PAIR | {"row": 9, "asks": {"order": True}}, "9 of the set doesn't match"),
         (PAIR | {"row": [3], "asks": {"order": True}}, "[3] of the set doesn't match"),
         (PAIR | {"prompt": "other", "asks": {"order": True}}, "3 of the set doesn't match"),

@@ -192,3 +192,12 @@ def test_a_pickled_adapter_is_refused(folder, tmp_path):
     (tmp_path / "adapter_config.json").write_text((folder / "sft" / "adapter_config.json").read_text())
     with pytest.raises(BfpoError, match=r"has no adapter_model.safetensors"):
         train(recipe(folder, "pickled", model=str(tmp_path)))
+
+
+def test_an_adapter_finds_its_base_from_any_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    run = train(recipe(folder, "relative", model="model", lora={"r": 2}))
+    config = json.loads((run.folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(folder / "model")
+    assert "r 2, lora\\_alpha 32" in (run.folder / "README.md").read_text()
+    assert "| trainable | the adapter |" in (run.folder / "README.md").read_text()

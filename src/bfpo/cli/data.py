@@ -172,7 +172,9 @@ def _token_lines(rows: Any, name: str, max_length: int) -> list[Text]:
         defaults = None
     ends = end_tokens(defaults, loaded)
     encoded = encode(rows, loaded, max_length, ends=ends)
-    lines = [Text(f"{key.replace('_', ' ')}: {value}", style="bold") for key, value in vars(encoded.counts).items()]
+    counts = {key: value for key, value in vars(encoded.counts).items() if not key.startswith("first_") and value != []}
+    lines = [Text(f"tokenizer: {name}", style="bold")]
+    lines += [Text(f"{key.replace('_', ' ')}: {value}", style="bold") for key, value in counts.items()]
     lines.append(Text("green tokens are trained on, dim ones are only read", style="bold"))
     for row in encoded.dataset.to_list():
         for number, answer in enumerate(row["answer_ids"]):

@@ -273,7 +273,10 @@ def _generator(model: str, url: str | None, key: str | None, system_prompt: str 
     if model.endswith(".json"):
         from bfpo.generation.dial_file import load_dial
 
-        return load_dial(Path(model)).load_models(system_prompt, chat=chat)
+        dial = load_dial(Path(model))
+        if dial.candidates > 1:
+            echo(f"{model}: the exact dial samples at temperature 1 from the whole vocabulary.", err=True)
+        return dial.load_models(system_prompt, chat=chat)
     return LocalGenerator.load(model, system_prompt, chat=chat)
 
 

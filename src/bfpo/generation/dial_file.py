@@ -13,11 +13,12 @@ from bfpo.errors import BfpoError
 from bfpo.files import check_suffix, write_text
 from bfpo.generation.dial import Dial
 from bfpo.generation.local_generator import LocalGenerator
+from bfpo.training.earlier_run import FREE
 from bfpo.training.run_record import read_record
 
 FORMAT = "bfpo-dial-1"
-# Settings in which two corners must agree; all but the weight of safety.
-_SHARED = ("model", "model_revision", "data", "labeling")
+# Settings in which two corners may differ: the weight of safety, and what doesn't change the result.
+_MAY_DIFFER = FREE | {"b1"}
 
 
 class DialFile(Closed):
@@ -93,8 +94,9 @@ class Corner:
         objective = record.get("objective", {})
         if objective.get("name") != "bfpo":
             raise BfpoError(f"{folder}: trained with {objective.get('name')}; only BFPO's models have a dial, for b3")
-        shared = {key: value for key, value in objective.items() if key != "b1"}
-        shared |= {key: record["config"][key]["value"] for key in _SHARED if key in record["config"]}
+        shared = {key: entry["value"] for key, entry in record["config"].items()}
+        # The objective's own values include its defaults.
+        shared = {key: value for key, value in (shared | objective).items() if key not in _MAY_DIFFER}
         return cls(folder, 1 / (objective["b1"] - 1), shared)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
 from bfpo.judges.in_sample import share_fitted_to
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.labeling.calibrating import calibrated
@@ -58,7 +58,16 @@ def judge_answers(
         is_safe: [N] people's labels; NaN for others.
         sources: [N] source of every label.
         seed: random seed for the folds of the calibration.
+
+    Raises:
+        RunError: if a judge gave no verdict at all.
     """
+    for judge, column in zip(judges, given, strict=True):
+        if column and all(verdict.label == "unparsed" for verdict in column):
+            raise RunError(
+                f"{judge.judge_id} gave no verdict on the safety of any of {len(column):,} answers "
+                f"({column[0].raw[:60]!r}); name a judge of safety, see 'bfpo judge list'"
+            )
     prompts = [exchange.prompt for exchange in exchanges]
     sample = people_sample(sources, of_each(is_safe))
     p_safe = np.array([[np.nan if v.p_safe is None else v.p_safe for v in column] for column in given]).T

@@ -71,6 +71,10 @@ def _answers(number: int, queued: Row) -> tuple[dict[str, float], list[Problem]]
     known = ("chosen", "rejected", "order") if "chosen" in queued else [str(at) for at in many]
     answers: dict[str, float] = {}
     problems = []
+    for name in ("chosen", "rejected"):
+        if asks.get(name, 0) is None and queued.get(f"{name}_is_safe") is not None:
+            what = f"{queued[f'{name}_is_safe']!r} is not where an answer belongs"
+            problems.append(Problem(number, f"{name}_is_safe", what, f"write it under asks.{name}"))
     for ask, value in asks.items():
         if ask not in known:
             problems.append(

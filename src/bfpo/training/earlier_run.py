@@ -12,7 +12,7 @@ from bfpo.training.checkpoints import newest_complete_checkpoint
 from bfpo.training.run_record import read_record
 
 # Settings that may change on resuming, because they don't change the result.
-_FREE = {
+FREE = {
     "output_dir", "micro_batch_tokens", "gradient_checkpointing", "reference_cache", "logging_steps", "save_steps",
     "save_total_limit", "report_to", "evaluation_prompts", "allow_overlap",
 }  # fmt: skip
@@ -62,7 +62,7 @@ def earlier_run(folder: Path, config: Mapping[str, Mapping[str, Any]], resume: b
     changed = {
         key: [before.get(key), entry["value"]] for key, entry in config.items() if before.get(key) != entry["value"]
     }
-    free = _FREE - {"save_steps"} if before.get("keep_best") else _FREE
+    free = FREE - {"save_steps"} if before.get("keep_best") else FREE
     refused = [f"{key} was {then!r}" for key, (then, _) in changed.items() if key not in free | _LENGTH]
     if refused:
         raise BfpoError(

@@ -98,6 +98,10 @@ def shown_settings(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     objective = record.get("objective", {})
     settings |= {key: value for key, value in objective.items() if key in settings}
     settings["loss_type"] = objective.get("name", settings["loss_type"])
+    if isinstance(lora := settings.get("lora"), Mapping):
+        shown = {key: value for key, value in lora.items() if value is not None and key != "continued"}
+        settings["lora"] = "continued" if lora.get("continued") else ", ".join(f"{k} {v}" for k, v in shown.items())
+        settings["trainable"] = "the adapter"
     return [(key, plain(str(value))) for key, value in settings.items() if value is not None]
 
 

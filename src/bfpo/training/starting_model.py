@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,9 @@ def load_starting_model(recipe: Recipe) -> StartingModel:
             raise BfpoError(f"'lora: continue' needs an adapter, which {recipe.model!r} is not: write lora: {{r: 16}}")
         model = load_model(recipe.model, **where)
         record["name"] = model.config.name_or_path
+        if os.path.isdir(recipe.model):
+            # An adapter names its base; a relative path would be found from this folder only.
+            model.name_or_path = os.path.abspath(recipe.model)
     else:
         adapted = load_peft_model(recipe.model, trainable=continued, **where)
         # PEFT freezes the base model.
