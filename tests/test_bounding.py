@@ -152,6 +152,6 @@ def test_a_judge_without_verdicts_is_refused_before_training(material):
         def judge(self, exchanges):
             return [Verdict("unparsed", None, raw="no word on safety") for _ in exchanges]
 
-    with pytest.raises(BfpoError, match="set gives no verdict on an answer's safety .'no word on safety'."):
+    with pytest.raises(BfpoError, match=r"set gives no verdict on an answer's safety .'no word on safety'."):
         train_to_bound(recipe(material, "silent"), bound(material, "attack_success<=.2", Silent(())))
     assert not (material / "silent").exists()

@@ -194,7 +194,12 @@ def test_judges_read_calls_and_labeled_files_keep_them(tmp_path):
     assert '"bad_thing"' in exchange_of(before, 0).answer
 
 
-def test_a_judge_without_a_single_verdict_fails():
+def test_a_judge_that_tells_refusals_only_fails():
     """Its answers would all stay unknown, beside a report without a hint."""
+
+    class Refusals(WordJudge):
+        def _verdict(self, answer):
+            return Verdict("unparsed", None, "no", raw="no word on safety", judge_id=self.judge_id)
+
     with pytest.raises(RunError, match="words gave no verdict on the safety of any of 4 answers"):
-        label_preferences([pair(1, "odd", "odd"), pair(2, "odd", "odd")], [WordJudge()])
+        label_preferences([pair(1), pair(2)], [Refusals()])
