@@ -69,7 +69,9 @@ def test_what_changes_no_result_may_change_on_resuming(folder):
     train(recipe(folder, output_dir=str(straight)))
     stopped(folder, 4)
     free = {"micro_batch_tokens": 60, "logging_steps": 1, "save_steps": 1, "save_total_limit": 1}
-    train(recipe(folder, **free), resume=True)
+    lines = []
+    train(recipe(folder, **free), resume=True, say=lines.append)
+    assert "resumed from checkpoint-2" in lines
     record = json.loads((folder / "run" / "run.json").read_text())
     assert record["resumed"] == [
         {

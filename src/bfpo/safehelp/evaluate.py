@@ -280,7 +280,16 @@ def _difference(before: Any, now: Any) -> str:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         return ", ".join(f"{key} {before.get(key)}, now {now.get(key)}" for key in differing)
-    return f"{before}, now {now}"
+    shown, shown_now = _shown(before), _shown(now)
+    return f"{before}, now {now}" if shown == shown_now else f"{shown}, now {shown_now}"
+
+
+def _shown(value: Any) -> str:
+    """A setting in words: judges by their ids."""
+    if isinstance(value, tuple):
+        judges: tuple[Any, ...] = value  # pyright: ignore[reportUnknownVariableType]
+        return " and ".join(getattr(one, "judge_id", str(one)) for one in judges) or "none"
+    return str(value)
 
 
 def _prompts_digest(suite: Suite) -> dict[str, str]:

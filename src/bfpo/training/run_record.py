@@ -100,6 +100,8 @@ def _describe_labels(name: str, labels: Mapping[str, Any]) -> Iterator[str]:
 def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines about a run's model, sources, their mix, and rows left out or changed."""
     mix, model = record["mix"], record["model"]
+    if resumed := record.get("resumed"):
+        yield f"resumed from {resumed[-1]['checkpoint'] or 'the first step, as no checkpoint is complete'}"
     if "adapter" in model:
         note = "its adapter is trained further"
         if model["adapter"] == "merged":
