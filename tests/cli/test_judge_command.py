@@ -154,7 +154,7 @@ def test_wrong_usage_is_reported(labels, tmp_path, monkeypatch, arguments, error
         ("model: m\ntemplate: harmbench\nserver: {url: 'localhost:1'}", "not an address"),
         ("model: m\ntemplat: harmbench", "did you mean 'template'"),
         ("model: m\ntemplate: harmbenc\nrevision: main", "did you mean 'harmbench'"),
-        ("model: m", "either a template or a question"),
+        ("model: m", "a template, a question or a rubric"),
         ("model: m\ntemplate: harmbench\nmax_new_tokens: 0", "max_new_tokens"),
         ("model: m\nquestion: {text: 'no place'}\nrevision: main", "no {answer}"),
         ("judge: keywords\nscaling: {slop: 1}", "unknown key 'scaling.slop' (did you mean 'slope'?)"),
