@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
-from filelock import FileLock, Timeout
 
 from bfpo.files import write_rows
 from bfpo.judges.exchanges import exchange_of
@@ -35,6 +34,7 @@ from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train
 from studies.fitted_judges import FittedOrder, fit_safety
 from studies.quick import ensure_sft
+from studies.sharing import lock, run_first
 
 SEEDS = (0, 1, 2, 3, 4)
 SHARES = (0.01, 0.03, 0.1, 0.3)
@@ -99,29 +99,19 @@ def undone(folder: Path, wanted: Sequence[Cell]) -> list[Cell]:
 
 def run_next(folder: Path, wanted: Sequence[Cell], scale: Scale = SCALE) -> tuple[Cell, dict[str, Any]] | None:
     """Run the first cell that is neither done nor running in another process; None if there is none."""
-    for cell in undone(folder, wanted):
-        lock = _lock(folder, cell.name)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        with lock:
-            if not result_file(folder, cell).exists():
-                return cell, run_cell(cell, folder, scale)
-    return None
-
-
-def _lock(folder: Path, name: str) -> FileLock:
-    """A lock between processes, released at the latest when its process ends."""
-    path = folder / "locks" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path)
+    return run_first(
+        folder,
+        wanted,
+        lambda cell: cell.name,
+        lambda cell: result_file(folder, cell).exists(),
+        lambda cell: run_cell(cell, folder, scale),
+    )
 
 
 def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
     """Label, train and evaluate; writes the result, with the outcome of every prompt, to ``results``."""
     seed_folder = folder / f"seed{cell.seed}"
-    with _lock(folder, f"SFT-seed{cell.seed}"):
+    with lock(folder, f"SFT-seed{cell.seed}"):
         model = ensure_sft(seed_folder, scale, cell.seed)
     data = seed_folder / "labels" / cell.arm
     rows, judged = labeled_rows(cell, scale)

@@ -68,13 +68,13 @@ def run_job(job: Job, folder: Path, scale: Scale) -> dict[str, float]:
     return result
 
 
-def ensure_sft(seed_folder: Path, scale: Scale, seed: int) -> Path:
-    """Make a seed's data and SFT model if they are missing; returns the model's folder."""
+def ensure_sft(seed_folder: Path, scale: Scale, seed: int, *, chat_only: bool = False) -> Path:
+    """Make a seed's data and SFT model if they are missing; returns the model's folder. See `sft_recipe`."""
     model = seed_folder / "SFT"
     if not (model / "run.json").exists() or not json.loads((model / "run.json").read_text())["finished"]:
         shutil.rmtree(model, ignore_errors=True)
         write_data(seed_folder / "data", scale, seed)
-        recipe = sft_recipe(seed_folder / "data", MICROWORLD, model, scale, seed)
+        recipe = sft_recipe(seed_folder / "data", MICROWORLD, model, scale, seed, chat_only=chat_only)
         train(load_recipe(write_recipe(seed_folder / "recipes" / "SFT.yaml", recipe)))
     return model
 

@@ -12,7 +12,8 @@ from bfpo.bounding import Bound, smallest, train_to_bound
 from bfpo.errors import BfpoError, RunError
 from bfpo.generation.protocol import Decoding
 from bfpo.judges.verdict import Verdict
-from bfpo.statistics.judge_error import JudgeError
+from bfpo.statistics.intervals import wilson
+from bfpo.statistics.judge_error import JudgeError, corrected_rate
 from bfpo.training.recipe import load_recipe
 from models import tiny_llama
 from training.rows import pairs, word_tokenizer
@@ -102,6 +103,9 @@ def test_a_bound_that_no_model_keeps_is_a_failed_run(material):
     every = SetJudge(tuple(f"w{number}" for number in range(60)))
     with pytest.raises(RunError, match=r"attack_success <= 0\.2 isn't reached: b3 2\.000 \(dial\): .*raise the upper"):
         train_to_bound(recipe(material, "never"), bound(material, "attack_success<=.2", every))
+    record = json.loads((material / "never" / "bound.json").read_text())
+    assert "model" not in record
+    assert [check["b3"] for check in record["checks"]] == [2.0]
 
 
 def test_shares_are_corrected_for_the_judges_error(material):
@@ -109,7 +113,9 @@ def test_shares_are_corrected_for_the_judges_error(material):
     error = JudgeError.from_counts(90, 100, 95, 100)
     wanted = bound(material, "attack_success<=.5", SetJudge(()), error=error)
     found = train_to_bound(recipe(material, "corrected"), wanted)
-    assert found.checks[-1].share.value == 0
+    # Of 40 answers none was called unsafe.
+    assert found.checks[-1].share == corrected_rate(wilson(0, 40), error)
+    assert found.checks[-1].share.high != wilson(0, 40).high
     assert "corrected for the judge's error" in found.statement
 
 
@@ -127,22 +133,25 @@ def test_other_bounds_are_refused(material, text, message):
         bound(material, text, SetJudge(()))
 
 
-def test_what_sets_b1_otherwise_is_refused(material):
+def test_what_b3_cannot_bound_is_refused(material, monkeypatch):
     wanted = bound(material, "attack_success<=.2", SetJudge(()))
     with pytest.raises(BfpoError, match="loss_type 'dpo' doesn't read"):
         train_to_bound(recipe(material, "dpo", loss_type="dpo"), wanted)
+    with pytest.raises(BfpoError, match="'harm_prices' several"):
+        train_to_bound(recipe(material, "prices", harm_prices={"default": 1.0}), wanted)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BfpoError, match="searched by one process"):
+        train_to_bound(recipe(material, "two"), wanted)
     with pytest.raises(BfpoError, match="positive and ascending"):
         bound(material, "attack_success<=.2", SetJudge(()), corners=(1.0, 0.5))
 
 
 def test_prompts_that_are_trained_on_are_refused(material):
-    (material / "prompts.txt").rename(material / "kept.txt")
     rows = [json.loads(line) for line in (material / "pairs.jsonl").read_text().splitlines()]
     long = " ".join(f"w{number}" for number in range(30))
     (material / "long.jsonl").write_text("".join(json.dumps(row | {"prompt": long}) + "\n" for row in rows))
-    (material / "prompts.txt").write_text(long + "\n")
-    wanted = bound(material, "attack_success<=.2", SetJudge(()))
-    (material / "kept.txt").rename(material / "prompts.txt")
+    (material / "leaked.txt").write_text(long + "\n")
+    wanted = Bound.parse("attack_success<=.2", str(material / "leaked.txt"), SetJudge(()))
     with pytest.raises(BfpoError, match="the bound's prompts"):
         train_to_bound(recipe(material, "leak", data=[{"path": str(material / "long.jsonl")}]), wanted)
 

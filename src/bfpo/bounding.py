@@ -9,6 +9,7 @@ model is trained at the one found.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -17,6 +18,7 @@ from typing import Any
 
 from bfpo.errors import BfpoError, RunError
 from bfpo.files import write_text
+from bfpo.generation.dial import Dial
 from bfpo.generation.dial_file import dial_between
 from bfpo.generation.protocol import Decoding, Generator
 from bfpo.judges.verdict import Exchange, Judge
@@ -66,7 +68,7 @@ class Bound:
         """
         requirement = Requirement.parse(text, "--bound")
         if requirement.figure != FIGURE or requirement.at_least or not 0 < requirement.bound < 1:
-            raise BfpoError(f"--bound {text!r}: b3 bounds {FIGURE} from above; write for example {FIGURE}<=.02")
+            raise BfpoError(f"--bound {text!r}: b3 bounds {FIGURE} from above; write {FIGURE}<=X with X in (0, 1)")
         prompts = load_prompts(data)
         if not prompts:
             raise BfpoError(f"{data}: it has no prompts to check the bound on")
@@ -128,7 +130,8 @@ def train_to_bound(
         settings: further arguments of `bfpo.training.run.train`; its ``suites`` get the bound's prompts as well.
 
     Raises:
-        BfpoError: if the recipe has another objective or a fitted labeling, or trains on the bound's prompts.
+        BfpoError: if b3 isn't the recipe's only price of harm, the judge tells no safety, there are several processes,
+            or the recipe trains on the bound's prompts.
         RunError: if not even the upper corner, or no model trained at the place found, keeps to the bound.
     """
     _check(resolved)
@@ -139,11 +142,13 @@ def train_to_bound(
         search.train(name, b3)
     inside = smallest(lambda b3: search.dial(b3).keeps(bound.limit), low, high)
     if inside is None:
+        search.record()
         raise RunError(f"{FIGURE} <= {bound.limit:g} isn't reached: {search.checks[-1]}; raise the upper corner's b3")
     for b3 in (inside + (high - inside) * step / _MODELS for step in range(_MODELS)):
         run = search.train(f"b3-{b3:.4f}", b3)
         if search.check(str(run.folder), b3, trained=True).keeps(bound.limit):
             return search.finish(run, b3)
+    search.record()
     raise RunError(f"{FIGURE} <= {bound.limit:g} isn't kept by the models trained: {search.checks[-1]}")
 
 
@@ -168,6 +173,10 @@ def _check(resolved: ResolvedRecipe) -> None:
         raise BfpoError(f"a bound sets BFPO's b1, which loss_type {resolved.recipe.objective!r} doesn't read")
     if resolved.labeling:
         raise BfpoError("a bound sets b1, and so does 'labeling': leave one out")
+    if resolved.recipe.harm_prices is not None:
+        raise BfpoError("a bound sets one price for all harm, and 'harm_prices' several: leave one out")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise BfpoError("a bound is searched by one process: start it without 'accelerate launch' or torchrun")
 
 
 def _check_judge(bound: Bound) -> None:
@@ -193,6 +202,7 @@ class _Search:
         self.settings: dict[str, Any] = {**settings, "suites": {**suites, "the bound's prompts": bound.prompts}}
         self.suite = bound.suite
         self.checks: list[Checked] = []
+        self.corners: Dial | None = None
 
     def train(self, name: str, b3: float) -> TrainedRun:
         """The model at one b3."""
@@ -202,8 +212,10 @@ class _Search:
 
     def dial(self, b3: float) -> Checked:
         """The share of unsafe answers of the dial at one b3."""
-        models = dial_between(self.folder / "corner-low", self.folder / "corner-high", b3).load_models()
-        return self.check(models, b3, trained=False)
+        place = dial_between(self.folder / "corner-low", self.folder / "corner-high", b3)
+        # Both models are loaded once, for every place between them.
+        self.corners = self.corners or place.load_models()
+        return self.check(replace(self.corners, share=place.share), b3, trained=False)
 
     def check(self, generator: Generator | str, b3: float, *, trained: bool) -> Checked:
         """Sample, judge and correct the share of unsafe answers."""
@@ -223,17 +235,16 @@ class _Search:
         return checked
 
     def finish(self, run: TrainedRun, b3: float) -> BoundedRun:
-        """Record the search beside its models."""
+        """Record the model that keeps to the bound."""
         statement = _statement(self.bound, self.checks[-1])
-        record = {
-            "bound": self.bound.limit,
-            "b3": b3,
-            "model": str(run.folder),
-            "statement": statement,
-            "checks": [asdict(check) for check in self.checks],
-        }
-        write_text(self.folder / "bound.json", json.dumps(record, indent=2) + "\n")
+        self.record(b3=b3, model=str(run.folder), statement=statement)
         return BoundedRun(run, b3, tuple(self.checks), statement)
+
+    def record(self, **found: Any) -> None:
+        """Write ``bound.json``: every share that was measured, and what was found."""
+        checks = [asdict(check) for check in self.checks]
+        record = {"bound": self.bound.limit, **found, "checks": checks}
+        write_text(self.folder / "bound.json", json.dumps(record, indent=2) + "\n")
 
 
 def _statement(bound: Bound, last: Checked) -> str:

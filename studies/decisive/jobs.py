@@ -11,16 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from bfpo.files import write_rows, write_text
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.log_ratios import sampled_log_ratios
 from bfpo.microworld.data import helpfulness_set, safety_set
 from bfpo.microworld.worlds import WORLDS
-from bfpo.models import MICROWORLD
 from bfpo.objectives.registry import build_objective
-from bfpo.quickstart import Scale, sft_recipe, write_data, write_recipe
+from bfpo.quickstart import Scale, write_recipe
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
 from bfpo.safehelp.items import PromptItem
@@ -31,6 +28,8 @@ from bfpo.training.run import train
 from bfpo.versions import versions
 from studies.decisive.data import by_safer_choice, labeled_set, with_rewards, wrong_orders
 from studies.decisive.methods import METHODS, Method
+from studies.quick import ensure_sft
+from studies.sharing import lock
 
 SCALE = Scale()
 SFT = "SFT"
@@ -63,8 +62,8 @@ def run_job(job: Job, folder: Path, results: Path, scale: Scale = SCALE) -> dict
     """Train, evaluate and write the result; weights are removed at the end."""
     started = time.process_time()
     seed_folder = folder / f"{job.world}-seed{job.seed}"
-    with _lock(folder, f"SFT-seed{job.seed}"):
-        start = _start(folder / f"seed{job.seed}", scale, job.seed)
+    with lock(folder, f"SFT-seed{job.seed}"):
+        start = ensure_sft(folder / f"seed{job.seed}", scale, job.seed, chat_only=True)
     output = seed_folder / job.name
     shutil.rmtree(output, ignore_errors=True)
     model, record = start, {}
@@ -78,31 +77,9 @@ def run_job(job: Job, folder: Path, results: Path, scale: Scale = SCALE) -> dict
     result = {"job": asdict(job), "figures": figures, "cpu_seconds": round(time.process_time() - started, 1)}
     result |= {"labels": labels, "versions": versions()}
     write_text(results / f"{job.name}.json", json.dumps(result, indent=1) + "\n")
-    for folder_ in (output, seed_folder / f"data-{job.name}"):
-        shutil.rmtree(folder_, ignore_errors=True)
+    for spent in (output, seed_folder / f"data-{job.name}"):
+        shutil.rmtree(spent, ignore_errors=True)
     return result
-
-
-def _lock(folder: Path, name: str) -> FileLock:
-    path = folder / "locks" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path)
-
-
-def claim(folder: Path, job: Job) -> FileLock:
-    """A lock of a job between processes, released at the latest when its process ends."""
-    return _lock(folder, job.name)
-
-
-def _start(folder: Path, scale: Scale, seed: int) -> Path:
-    """The model that all methods of a seed start from: SFT on chat data alone."""
-    model = folder / SFT
-    if not (model / "run.json").exists() or not json.loads((model / "run.json").read_text())["finished"]:
-        shutil.rmtree(model, ignore_errors=True)
-        write_data(folder / "data", scale, seed)
-        recipe = sft_recipe(folder / "data", MICROWORLD, model, scale, seed, chat_only=True)
-        train(load_recipe(write_recipe(folder / "SFT.yaml", recipe)))
-    return model
 
 
 def _recipe(job: Job, method: Method, folder: Path, start: Path, output: Path, scale: Scale) -> dict[str, Any]:
@@ -122,7 +99,7 @@ def _recipe(job: Job, method: Method, folder: Path, start: Path, output: Path, s
         main["flags"] = method.flags
     sources = [main]
     if method.buffer:
-        sources.append({"name": "helpful", "path": str(_buffer(method, job, start, data, scale)), "role": "buffer"})
+        sources.append({"name": "helpful", "path": str(_buffer(method, job, data, scale)), "role": "buffer"})
         if build_objective(method.loss_type, {}).reads_safety:
             sources[-1]["unknown_safety"] = 1.0
     options: dict[str, Any] = {"level": LEVEL, **method.options}
@@ -140,7 +117,7 @@ def _recipe(job: Job, method: Method, folder: Path, start: Path, output: Path, s
     }  # fmt: skip
 
 
-def _buffer(method: Method, job: Job, start: Path, data: Path, scale: Scale) -> Path:
+def _buffer(method: Method, job: Job, data: Path, scale: Scale) -> Path:
     """The helpfulness set; for MODPO with the reward of safe answers."""
     world = WORLDS[job.world]
     rows = helpfulness_set(scale.helpful, job.seed, answers=scale.answers, score_noise=world.order_noise)

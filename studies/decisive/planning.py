@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import Timeout
 
 from bfpo.quickstart import Scale
-from studies.decisive.jobs import SCALE, SFT, Job, claim, run_job
+from studies.decisive.jobs import SCALE, SFT, Job, run_job
 from studies.decisive.methods import ALL_WORLDS, METHODS, TUNED
+from studies.sharing import run_first
 
 TUNING_SEEDS = (100, 101)
 TEST_SEEDS: Mapping[str, tuple[int, ...]] = {world: tuple(range(10 if world == "W3" else 5)) for world in ALL_WORLDS}
@@ -120,16 +120,11 @@ def wanted(results: Results) -> Iterator[Job]:
 
 def run_next(folder: Path, results: Path, scale: Scale = SCALE) -> dict[str, Any] | None:
     """Run the first job that is neither done nor running in another process; None if there is none."""
-    for job in wanted(read_results(results)):
-        path = results / f"{job.name}.json"
-        if path.exists():
-            continue
-        lock = claim(folder, job)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        with lock:
-            if not path.exists():
-                return run_job(job, folder, results, scale)
-    return None
+    found = run_first(
+        folder,
+        wanted(read_results(results)),
+        lambda job: job.name,
+        lambda job: (results / f"{job.name}.json").exists(),
+        lambda job: run_job(job, folder, results, scale),
+    )
+    return found and found[1]

@@ -19,7 +19,7 @@ COLUMNS = ("U", "helpful", "harmless", "over_refusal", "incoherent", "kl")
 
 @dataclass(frozen=True)
 class Claim:
-    """A registered claim about a difference in U, by the lower end of its interval over paired seeds."""
+    """A registered claim about a difference in a figure, by the lower end of its interval over paired seeds."""
 
     number: int
     world: str
@@ -27,6 +27,7 @@ class Claim:
     rival: str
     above: float | None
     predicted: str
+    figure: str = "U"
 
 
 CLAIMS = (
@@ -39,6 +40,14 @@ CLAIMS = (
     Claim(6, "W0", "BFPO", "DPO-safe-first", None, "a tie"),
     Claim(7, "W5-25", "BFPO", "DPO-safe-first", None, "a loss"),
     Claim(8, "W5-75", "BFPO", "DPO-safe-first", None, "a tie or a small win"),
+    Claim(9, "W2", "BFPO", "IPO-safe-first", 0.0, "holds"),
+    Claim(9, "W2", "IPO-safe-first", "DPO-safe-first", 0.0, "holds"),
+    # One of the two is enough.
+    Claim(10, "W2", "BFPO", "BFPO-no-buffer", 0.0, "holds, or the next", "helpful"),
+    Claim(10, "W2", "BFPO-no-buffer", "BFPO", 0.0, "holds, or the one before", "over_refusal"),
+    Claim(11, "W0", "BFPO-no-level", "BFPO", 0.0, "holds", "incoherent"),
+    Claim(11, "W0", "DPO-safe-first-no-level", "DPO-safe-first", 0.0, "holds", "incoherent"),
+    Claim(12, "W2", "BFPO", "BFPO-alpha-0", 0.0, "holds", "harmless"),
 )
 
 
@@ -54,14 +63,14 @@ def figures_of(world: str, method: str, results: Results, *, at_equal_distance: 
 
 
 def difference(claim: Claim, results: Results, *, at_equal_distance: bool = False) -> Estimate | None:
-    """The difference in U over paired seeds; None until both have run."""
+    """The difference over paired seeds; None until both have run."""
     ours, theirs = (
         figures_of(claim.world, method, results, at_equal_distance=at_equal_distance)
         for method in (claim.method, claim.rival)
     )
     if not (ours and theirs):
         return None
-    return mean_interval([one["U"] - other["U"] for one, other in zip(ours, theirs, strict=True)])
+    return mean_interval([one[claim.figure] - other[claim.figure] for one, other in zip(ours, theirs, strict=True)])
 
 
 def write_report(folder: Path, results: Results) -> Path:
@@ -88,8 +97,8 @@ def write_report(folder: Path, results: Results) -> Path:
 
 def _claims(results: Results) -> list[str]:
     lines = ["## What was predicted, and what came", "",
-             "Differences in U with 95 % intervals over paired seeds (Student's t).", "",
-             "| # | world | difference in U | predicted | at each one's best | at equal distance |",
+             "Differences with 95 % intervals over paired seeds (Student's t).", "",
+             "| # | world | difference | predicted | at each one's best | at equal distance |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for claim in CLAIMS:
         cells = []
@@ -100,7 +109,7 @@ def _claims(results: Results) -> list[str]:
                 verdict = " **holds**" if found.low > claim.above else " **fails**"
             cells.append(f"{_shown(found, sign=True)}{verdict}" if found else "not run")
         bound = "" if claim.above is None else f" > {claim.above:g}"
-        what = f"{claim.method} - {claim.rival}{bound}"
+        what = f"{claim.figure}: {claim.method} - {claim.rival}{bound}"
         lines.append(f"| {claim.number} | {claim.world} | {what} | {claim.predicted} | {' | '.join(cells)} |")
     return [*lines, ""]
 

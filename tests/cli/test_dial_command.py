@@ -102,6 +102,25 @@ def test_what_has_no_dial_is_refused(runs, first, second, b3, message):
         dial_between(runs / first, runs / second, b3)
 
 
+def test_only_a_dial_is_overwritten(runs, tmp_path):
+    path = tmp_path / "fitted.json"
+    path.write_text('{"b1": 3}')
+    with pytest.raises(BfpoError, match="would overwrite a file that is no dial"):
+        bfpo("dial", runs / "safe", runs / "free", "--b3", "0.3", "-o", path)
+    assert path.read_text() == '{"b1": 3}'
+    path.unlink()
+    for b3 in ("0.3", "0.4"):
+        bfpo("dial", runs / "safe", runs / "free", "--b3", b3, "-o", path)
+    assert load_dial(path).b3 == 0.4
+
+
+def test_its_models_are_found_from_any_folder(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(runs)
+    bfpo("dial", "safe", "free", "--b3", "0.3", "-o", tmp_path / "dial.json")
+    monkeypatch.chdir(tmp_path)
+    assert load_dial(tmp_path / "dial.json").load_models().share == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"format": "other"}', '{"format": "bfpo-dial-1", "low": "a"}'])
 def test_a_damaged_file_is_refused(tmp_path, text):
     (tmp_path / "dial.json").write_text(text)

@@ -154,3 +154,11 @@ def test_models_with_other_tokenizers_are_refused(corners):
     other = LocalGenerator(tiny_llama(vocab_size=16, seed=3), small_tokenizer(8))
     with pytest.raises(BfpoError, match="different tokenizers"):
         Dial(corners[0], other, share=0.5)
+
+
+def test_drift_of_long_answers_does_not_underflow(corners, monkeypatch):
+    """Log-weights of thousands of nats, as long answers of distant corners have."""
+    dial = Dial(*corners, share=0.5)
+    monkeypatch.setattr(Dial, "_candidates", lambda self, batch, *_: ([], [-5000.0, -5000.0 + math.log(3)]))
+    # Weights 1 and 3, over their mean 2: |1/2 - 1| and |3/2 - 1|, halved.
+    assert dial.drift(["w1"], PLAIN, 2) == pytest.approx(0.25)

@@ -181,3 +181,12 @@ def test_the_command_line_writes_and_lists_worlds(tmp_path):
     assert W0.summary in CliRunner().invoke(app, ["microworld", "list"]).output
     with pytest.raises(BfpoError, match="no world 'W9'"):
         CliRunner().invoke(app, ["microworld", "data", str(tmp_path), "--world", "W9"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("world", ["W5-25", "W5-75"])
+def test_more_look_alikes_than_there_are_is_an_error(world):
+    """The validation split has 1,024 such prompts."""
+    with pytest.raises(BfpoError, match=r"--per-kind 1025: the split 'validation' has 1,024 prompts that look alike"):
+        load_suite("microworld", split="validation", per_kind=1025, world=world)
+    suite = load_suite("microworld", split="validation", per_kind=1024, world=world)
+    assert len({item.prompt for item in suite.prompts}) == 3 * 1024

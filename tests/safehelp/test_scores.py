@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS, answer_kind
 from bfpo.safehelp.cautions import cautions
+from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
 from bfpo.safehelp.items import ChoiceItem, PromptItem
+from bfpo.safehelp.lm_eval_export import item_value
 from bfpo.safehelp.planning import detectable
 from bfpo.safehelp.records import Evaluation, GenerationRecord, JudgeUsed, LikelihoodRecord, RunHeader
 from bfpo.safehelp.scores import aggregate_scores, generation_scores, judge_agreement, likelihood_task_scores, score
@@ -263,3 +265,16 @@ def test_the_benchmark_imports_no_torch():
     code = f"import sys, bfpo.statistics, {modules}; print({{'torch', 'transformers', 'lm_eval'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_a_level_of_harm_that_is_unknown_is_not_none():
+    """A rubric rated two of four answers; one is unparsed, and one is the provider's refusal, which does no harm."""
+    rated = replace(answer("1", "harmful", "full", safe=False), harm={"rubric": 0.75})
+    harmless = replace(answer("2", "harmful", "refusal"), harm={})
+    unparsed = replace(answer("3", "harmful", "full"), verdicts=(Verdict("unparsed", None),), harm=None)
+    declined = replace(answer("4", "harmful", "refusal"), refusal="content policy", harm=None)
+    figure = ANSWER_FIGURES["severity_weighted_harm"]
+    found = items_of([rated, harmless, unparsed, declined], figure)
+    assert (found.values, len(found.values)) == ([0.75, 0.0, 0.0], 3)
+    assert items_of([unparsed], figure).values == []
+    assert item_value(unparsed, "severity_weighted_harm") is None

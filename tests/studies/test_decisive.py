@@ -13,6 +13,7 @@ from studies.decisive.data import by_safer_choice, labeled_set, with_rewards, wr
 from studies.decisive.jobs import SFT, Job, run_job
 from studies.decisive.methods import ALL_WORLDS, METHODS
 from studies.decisive.report import write_report
+from studies.sharing import lock
 
 SMALL = Scale(chat=8, safety=16, helpful=8, answers=2, sft_steps=1, steps=1, batch_size=4)
 
@@ -137,7 +138,7 @@ def test_two_processes_never_take_the_same_run(tmp_path, monkeypatch):
     taken = []
     monkeypatch.setattr(planning, "run_job", lambda job, *_: taken.append(job) or {})
     first = next(iter(planning.wanted({})))
-    with planning.claim(tmp_path, first):
+    with lock(tmp_path, first.name):
         planning.run_next(tmp_path, tmp_path / "results", SMALL)
     assert taken == [replace(first, seed=101)]
 
@@ -161,8 +162,8 @@ def test_the_page_says_what_holds_fails_and_is_missing(tmp_path):
         for job in new:
             results[job] = {"job": asdict(job), "figures": {"U": value(job), "kl": 1.0, "helpful": 1.0}}
     text = write_report(tmp_path, results).read_text()
-    assert "| 1 | W2 | BFPO - DPO-safe-first > 0.1 | holds | +0.200 [+0.200, +0.200] **holds**" in text
-    assert "| 4 | W4 | BFPO - DPO-safe-first > 0 | holds | +0.000 [+0.000, +0.000] **fails**" in text
-    assert "| 2 | W2 | BFPO - rDPO-safe-first > 0 | holds | not run |" in text
+    assert "| 1 | W2 | U: BFPO - DPO-safe-first > 0.1 | holds | +0.200 [+0.200, +0.200] **holds**" in text
+    assert "| 4 | W4 | U: BFPO - DPO-safe-first > 0 | holds | +0.000 [+0.000, +0.000] **fails**" in text
+    assert "| 2 | W2 | U: BFPO - rDPO-safe-first > 0 | holds | not run |" in text
     assert "**Not finished: " in text
     assert (tmp_path / "decisive.png").stat().st_size > 1000

@@ -44,7 +44,7 @@ def report(
         from bfpo.safehelp.records import Evaluation
 
         path = output or Path("README.md")
-        if path.exists() and "Measured by SafeHelp" not in path.read_text(encoding="utf-8"):
+        if path.exists() and "Measured by SafeHelp" not in path.read_text(encoding="utf-8", errors="replace"):
             raise BfpoError(f"{path}: this file isn't a card by 'bfpo report --card'; name another, or move it away")
         path.parent.mkdir(parents=True, exist_ok=True)
         model_card(Evaluation.load(runs[0])).save(path)

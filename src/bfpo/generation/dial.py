@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel
 
@@ -120,13 +121,13 @@ class Dial(Generator):
         """
         exact = replace(decoding, temperature=1.0, top_p=1.0, samples=samples)
         requests = sample_requests({str(number): prompt for number, prompt in enumerate(prompts)}, exact)
-        weights: dict[str, list[float]] = {str(number): [] for number in range(len(prompts))}
+        log_weights: dict[str, list[float]] = {str(number): [] for number in range(len(prompts))}
         for batch in self.plan(requests, exact):
             encoded = [self.low.encode(request.prompt) for request in batch]
             _, found = self._candidates(batch, encoded, exact, 0)
             for request, log_weight in zip(batch, found, strict=True):
-                weights[request.key].append(math.exp(log_weight))
-        shares = [np.array(own) / np.mean(own) for own in weights.values()]
+                log_weights[request.key].append(log_weight)
+        shares = [softmax(own) * len(own) for own in log_weights.values()]
         return float(np.mean([np.abs(share - 1).mean() / 2 for share in shares]))
 
     def _sample(
@@ -142,7 +143,7 @@ class Dial(Generator):
             answers = self._candidates([batch[row] for row in rows], [prompts[row] for row in rows], decoding, attempt)
             for row, answer, log_weight in zip(rows, *answers, strict=True):
                 tried[row].append((answer, log_weight))
-                if self.candidates == 1 or math.log(chances[row].random()) < log_weight:
+                if self.candidates == 1 or chances[row].random() < math.exp(log_weight):
                     accepted[row] = answer
         self.counts["answers"] += len(batch)
         self.counts["candidates"] += sum(map(len, tried))
@@ -165,9 +166,7 @@ class Dial(Generator):
 
 def _drawn(tried: Sequence[tuple[Completion, float]], chance: np.random.Generator) -> Completion:
     """One of the candidates, by weight."""
-    weights = np.array([log_weight for _, log_weight in tried])
-    shares = np.exp(weights - weights.max())
-    return tried[chance.choice(len(tried), p=shares / shares.sum())][0]
+    return tried[chance.choice(len(tried), p=softmax([log_weight for _, log_weight in tried]))][0]
 
 
 class _Mixture(LogitsProcessor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class DialFile(Closed):
 
     Attributes:
         format: name of the format.
-        low: folder of the model with the smaller b3.
+        low: folder of the model with the smaller b3; an absolute path, as the next.
         high: folder of the model with the larger b3.
         b3: weight of safety, between theirs.
         share: place of b3 between theirs, in [0, 1].
@@ -41,8 +42,17 @@ class DialFile(Closed):
     candidates: int = 32
 
     def save(self, path: Path) -> None:
-        """Write the file as JSON."""
+        """Write the file as JSON.
+
+        Raises:
+            BfpoError: if the name has another suffix, or the file exists and is no dial.
+        """
         check_suffix(path, ".json")
+        if path.exists():
+            try:
+                load_dial(path)
+            except BfpoError as error:
+                raise BfpoError(f"{path}: this would overwrite a file that is no dial; name another") from error
         write_text(path, json.dumps(self.model_dump(), indent=2) + "\n")
 
     def load_models(self, system_prompt: str | None = None, *, chat: bool = True) -> Dial:
@@ -121,4 +131,5 @@ def dial_between(first: Path, second: Path, b3: float, candidates: int = 32) -> 
     if not low.b3 <= b3 <= high.b3:
         raise BfpoError(f"b3 {b3:g} is not between those of the two models, {low.b3:g} and {high.b3:g}")
     share = (b3 - low.b3) / (high.b3 - low.b3)
-    return DialFile(low=str(low.folder), high=str(high.folder), b3=b3, share=share, candidates=candidates)
+    places = {name: os.path.abspath(corner.folder) for name, corner in (("low", low), ("high", high))}
+    return DialFile(**places, b3=b3, share=share, candidates=candidates)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,22 +95,7 @@ def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, 
     everything = read_rows(source, "train", None)
     present = dict.fromkeys(name for _, row in everything for name in row)
     rows = [(number, row) for number, row in everything if row.get(COLUMNS[2]) is not None]
-    problems = [
-        Problem(None, name, f"it is missing{did_you_mean(name, present)}", f"the columns are {', '.join(COLUMNS)}")
-        for name in COLUMNS
-        if name not in present
-    ]
-    problems = problems or [
-        Problem(
-            number, name, f"{row.get(name)!r} is not a flag or probability", "write true, false, or a number in [0, 1]"
-        )
-        for number, row in rows
-        for name in COLUMNS
-        if not (isinstance(row.get(name), bool | int | float) and 0 <= row[name] <= 1)
-    ]
-    if problems:
-        raise PreferenceDataError(source, problems, is_set=False)
-    columns = [[float(row[name]) for _, row in rows] for name in COLUMNS]
+    columns = _columns(source, rows, present)
     fit = fit_preference(*columns, order_error=order_error)
     record: dict[str, Any] = {
         "source": source,
@@ -143,6 +128,30 @@ def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, 
             f"prior of their spread, of scale {SPREAD_SCALE}"
         )
     return FittedLabeling(by_category.preference, by_category.prices, record), fit
+
+
+def _columns(source: str, rows: Sequence[tuple[int, Row]], present: Iterable[str]) -> list[list[float]]:
+    """The three columns of the fit.
+
+    Raises:
+        PreferenceDataError: with every wrong row.
+    """
+    problems = [
+        Problem(None, name, f"it is missing{did_you_mean(name, present)}", f"the columns are {', '.join(COLUMNS)}")
+        for name in COLUMNS
+        if name not in present
+    ]
+    problems = problems or [
+        Problem(
+            number, name, f"{row.get(name)!r} is not a flag or probability", "write true, false, or a number in [0, 1]"
+        )
+        for number, row in rows
+        for name in COLUMNS
+        if not (isinstance(row.get(name), bool | int | float) and 0 <= row[name] <= 1)
+    ]
+    if problems:
+        raise PreferenceDataError(source, problems, is_set=False)
+    return [[float(row[name]) for _, row in rows] for name in COLUMNS]
 
 
 def _harms(source: str, rows: Sequence[tuple[int, Row]]) -> list[list[dict[str, float]]]:

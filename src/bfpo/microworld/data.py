@@ -107,6 +107,11 @@ def draw_look_alike(split: Split, harmful: bool, rng: random.Random) -> tuple[st
     return request.look_alike, request
 
 
+def look_alikes(split: Split) -> set[str]:
+    """All look-alike prompts of a split; each may be harmful or excused."""
+    return {request.text for request in _by_kind(split)["look-alike, harmful"]}
+
+
 def draw_telling(split: Split, kind: Kind, rng: random.Random) -> tuple[str, Request]:
     """A random prompt of a kind that doesn't look like one of another kind, and the request behind it: the same."""
     request = rng.choice(_by_kind(split)[kind])

@@ -160,16 +160,18 @@ class BFPO(Pairwise):
         # Where both are unsafe for certain, the weight is 0.
         return label / one_safe.where(one_safe > 0, 1) if self.unsafe_pairs == "drop" else label
 
+    def pair_losses(self, margin: Tensor, labels: GroupLabels) -> Tensor:
+        """[P] (h - G/beta)^2, times the weight of the pair where unsafe ones are dropped."""
+        loss = (margin - self.target(labels).to(margin) / self.beta) ** 2
+        return loss * _one_is_safe(labels).to(loss) if self.unsafe_pairs == "drop" else loss
+
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
-        """[G] mean over the group's pairs of (h - G/beta)^2."""
+        """[G] mean over the group's pairs, as `Pairwise` takes it; here, so that a step's way ends in this file."""
         labels.refuse_unknown_safety("BFPO")
         if self.needs_probabilities:
             labels.refuse_beyond_probabilities(f"unsafe_pairs {self.unsafe_pairs!r}")
-        margin = logps.margins(labels, self.reduction)
-        loss = (margin - self.target(labels).to(margin) / self.beta) ** 2
-        if self.unsafe_pairs == "drop":
-            loss = loss * _one_is_safe(labels).to(loss)
-        return logps.mean_over_pairs(loss, labels, self.level, self.reduction)
+        losses = self.pair_losses(logps.margins(labels, self.reduction), labels)
+        return logps.mean_over_pairs(losses, labels, self.level, self.reduction)
 
 
 def _one_is_safe(labels: GroupLabels) -> Tensor:

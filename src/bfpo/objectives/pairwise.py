@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import get_args
 
@@ -15,7 +16,7 @@ from bfpo.objectives.traits import Traits
 
 
 @dataclass(frozen=True)
-class Pairwise(Traits):
+class Pairwise(Traits, ABC):
     """Options of every objective that compares log-ratios to the reference within pairs.
 
     Attributes:
@@ -44,9 +45,9 @@ class Pairwise(Traits):
         """[N] implicit reward beta * log(pi/pi_ref) of every answer (arXiv 2305.18290, equation 5)."""
         return self.beta * logps.log_ratios(self.reduction)
 
+    @abstractmethod
     def pair_losses(self, margin: Tensor, labels: GroupLabels) -> Tensor:
         """[P] loss of every pair from its [P] margin h."""
-        raise NotImplementedError
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] mean loss over the group's pairs, and the anchor of its level."""

@@ -84,7 +84,7 @@ class JudgePanel:
             verdicts = tuple(own[number] for own in by_judge)
             if self.suite.judge is None:
                 rated = verdicts[0].harm
-                harm = None if rated is None else {"rubric": rated}
+                harm = None if rated is None else {"rubric": rated} if rated else {}
                 judged.append(JudgedAnswer(verdicts, helpfulness[number], harm=harm, refusal=refusals[number]))
             else:
                 exact = self.suite.judge(item.behavior or item.prompt, answer)

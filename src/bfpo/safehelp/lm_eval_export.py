@@ -126,7 +126,8 @@ def item_value(record: Record, metric: str) -> float | None:
     """The item's value in a metric; None if the metric is no mean over such items."""
     if isinstance(record, GenerationRecord):
         figure = ANSWER_FIGURES.get(metric)
-        return float(figure.value(record)) if figure and record.kind in figure.kinds else None
+        counts = figure and record.kind in figure.kinds and figure.covers(record)
+        return float(figure.value(record)) if figure and counts else None
     # A metric that maps .3 to itself is the mean of its items' values.
     plain = metric in METRICS and len(METRICS[metric].parts(record)) == 1 and METRICS[metric].combine(0.3) == 0.3
     return METRICS[metric].parts(record)[0] if plain else None

@@ -6,7 +6,7 @@ import random
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.microworld.answers import AnswerKind, write_answer
-from bfpo.microworld.data import draw_look_alike, draw_telling
+from bfpo.microworld.data import draw_look_alike, draw_telling, look_alikes
 from bfpo.microworld.grammar import Kind, Request, Split, requests
 from bfpo.microworld.worlds import W0, World
 from bfpo.safehelp.items import ChoiceItem, Factor, PromptItem
@@ -22,7 +22,7 @@ def microworld_items(split: str, per_kind: int, world: World = W0) -> tuple[list
             look-alikes among harmful prompts, and 1 - h that among borderline prompts.
 
     Raises:
-        BfpoError: if there is no such split.
+        BfpoError: if there is no such split, or it has fewer prompts of a kind.
     """
     if split not in ("validation", "test"):
         raise BfpoError(f"split {split!r}{did_you_mean(split, ('validation', 'test'))}: choose test or validation")
@@ -59,6 +59,10 @@ def _asked(
     if not world.look_alikes:
         drawn = rng.sample([request for request in requests(split) if request.kind == kind], count)
         return [(request.text, request) for request in drawn]
+    there = len(look_alikes(split))
+    # Those of borderline and of harmful prompts together are as many as the prompts of a kind.
+    if count > there:
+        raise BfpoError(f"--per-kind {count}: the split {split!r} has {there:,} prompts that look alike; ask for fewer")
     harmful = world.harmful_look_alikes
     alike = round(count * {"benign": 0.0, "borderline": 1 - harmful, "harmful": harmful}[kind])
     found: list[tuple[str, Request]] = []

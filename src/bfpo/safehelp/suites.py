@@ -119,8 +119,8 @@ def load_suite(
     if missing and not (skip_missing and left):
         raise _all_missing(read.suite, list(missing.values()))
     prompts = [item for item in items if isinstance(item, PromptItem)]
-    reasons = {task: f"its data is missing ({error.need})" for task, error in missing.items()}
     choices = [item for item in items if isinstance(item, ChoiceItem)]
+    reasons = {task: f"its data is missing ({error.need})" for task, error in missing.items()}
     return Suite(read.suite, prompts, choices, left, read.judges, read.decoding, sources, files, left_out=reasons)
 
 
