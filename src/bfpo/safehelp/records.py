@@ -44,8 +44,7 @@ class GenerationRecord:
         finish_reason: the server's reason for the end of the answer.
         usage: the server's counts of "prompt", "completion" and "reasoning" tokens; None if it gave none.
         refusal_verdict: verdict of the judge of refusals, if there is one.
-        harm: its level of harm in (0, 1] by category, empty if it does none, from an exact judge or a rubric; None if
-            unknown.
+        harm: its level of harm in (0, 1] by category (exact judge or rubric), empty if none; None if unknown.
     """
 
     task: str
