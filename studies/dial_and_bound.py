@@ -143,7 +143,7 @@ def _bound(limit: float, seed: int, folder: Path, scale: Scale) -> dict[str, Any
     prompts, fresh = (rng.sample(harmful[split], PROMPTS) for split in ("validation", "test"))
     bound = Bound(limit, prompts, load_judge("microworld-oracle"), corners=CORNERS, decoding=DECODING)
     try:
-        run = train_to_bound(replace(resolved, recipe=recipe), bound)
+        run = train_to_bound(replace(resolved, recipe=recipe), bound, resume=True)
     except RunError as error:
         return {"limit": limit, "seed": seed, "failure": str(error)}
     suite = replace(bound, prompts=fresh).suite

@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,8 +14,7 @@ from bfpo.judges.verdict import Verdict
 from bfpo.statistics.intervals import wilson
 from bfpo.statistics.judge_error import JudgeError, corrected_rate
 from bfpo.training.recipe import load_recipe
-from models import tiny_llama
-from training.rows import pairs, word_tokenizer
+from training.tiny_runs import write_material, write_recipe
 
 
 @dataclass
@@ -50,22 +48,13 @@ def test_the_ends_decide_first():
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bound")
-    tiny_llama().save_pretrained(folder / "model")
-    word_tokenizer().save_pretrained(folder / "model")
-    pairs(12).to_json(folder / "pairs.jsonl")
+    write_material(folder)
     (folder / "prompts.txt").write_text("".join(f"w1 w2 w{number}\n" for number in range(40)))
     return folder
 
 
 def recipe(folder, name, **changes):
-    values = {
-        "stage": "preference", "model": str(folder / "model"), "data": [{"path": str(folder / "pairs.jsonl")}],
-        "output_dir": str(folder / name), "beta": 0.3, "learning_rate": 0.01, "batch_size": 4, "max_steps": 2,
-        "warmup_steps": 0, "reference_cache": None,
-    } | changes  # fmt: skip
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return load_recipe(path)
+    return load_recipe(write_recipe(folder, name, **changes))
 
 
 def bound(folder, text, judge, **settings):
@@ -94,7 +83,9 @@ def test_a_search_goes_on_where_it_stopped(material):
     first = train_to_bound(*arguments)
     weights = material / "again" / "b3-0.1000" / "model.safetensors"
     written = weights.stat().st_mtime_ns
-    again = train_to_bound(*arguments)
+    with pytest.raises(BfpoError, match="contains another search; continue it with --resume"):
+        train_to_bound(*arguments)
+    again = train_to_bound(*arguments, resume=True)
     assert again.checks == first.checks
     assert weights.stat().st_mtime_ns == written
 

@@ -116,27 +116,37 @@ class BoundedRun:
 
 
 def train_to_bound(
-    resolved: ResolvedRecipe, bound: Bound, say: Callable[[str], None] = lambda line: None, **settings: Any
+    resolved: ResolvedRecipe,
+    bound: Bound,
+    say: Callable[[str], None] = lambda line: None,
+    *,
+    resume: bool = False,
+    **settings: Any,
 ) -> BoundedRun:
     """Train a recipe at the smallest b3 between two corners that keeps to a bound.
 
-    An interrupted call goes on where it stopped. Everything lies in the recipe's output folder: ``corner-low`` and
-    ``corner-high``, the models tried (``b3-...``), their evaluations, and ``bound.json``.
+    Everything lies in the recipe's output folder: ``corner-low`` and ``corner-high``, the models tried (``b3-...``),
+    their evaluations, and ``bound.json``.
 
     Args:
         resolved: a recipe of BFPO with ``b1`` of its own, which the bound replaces.
         bound: the bound.
         say: function called with a line after every check.
+        resume: whether to continue an earlier search in that folder.
         settings: further arguments of `bfpo.training.run.train`; its ``suites`` get the bound's prompts as well.
 
     Raises:
         BfpoError: if b3 isn't the recipe's only price of harm, the judge tells no safety, there are several processes,
-            or the recipe trains on the bound's prompts.
+            the recipe trains on the bound's prompts, or the folder has a search that isn't to be resumed.
         RunError: if not even the upper corner, or no model trained at the place found, keeps to the bound.
     """
     _check(resolved)
     _check_judge(bound)
     search = _Search(resolved, bound, say, settings)
+    if (search.folder / "corner-low").exists() and not resume:
+        raise BfpoError(
+            f"{search.folder}: contains another search; continue it with --resume, or choose another output_dir"
+        )
     low, high = bound.corners
     for name, b3 in (("corner-low", low), ("corner-high", high)):
         search.train(name, b3)

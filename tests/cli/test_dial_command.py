@@ -12,29 +12,20 @@ from bfpo.generation.dial_file import dial_between, load_dial
 from bfpo.generation.protocol import Decoding, sample_requests
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train
-from models import tiny_llama
-from training.rows import pairs, word_tokenizer
+from training.tiny_runs import write_material, write_recipe
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A tiny model trained at b3 1 and 1/8, at b3 1 with another beta, and with DPO."""
     folder = tmp_path_factory.mktemp("corners")
-    tiny_llama().save_pretrained(folder / "model")
-    word_tokenizer().save_pretrained(folder / "model")
-    pairs(12).to_json(folder / "pairs.jsonl")
+    write_material(folder)
     kinds = {
         "safe": {"b1": 2.0}, "free": {"b1": 9.0}, "beta": {"b1": 2.0, "beta": 0.4}, "dpo": {"loss_type": "dpo"},
         "short": {"b1": 2.0, "max_steps": 1},
     }  # fmt: skip
     for name, own in kinds.items():
-        values = {
-            "stage": "preference", "model": str(folder / "model"), "data": [{"path": str(folder / "pairs.jsonl")}],
-            "output_dir": str(folder / name), "beta": 0.3, "learning_rate": 0.01, "batch_size": 4, "max_steps": 3,
-            "warmup_steps": 0, "reference_cache": None,
-        } | own  # fmt: skip
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
-        train(load_recipe(folder / f"{name}.yaml"))
+        train(load_recipe(write_recipe(folder, name, **{"max_steps": 3, **own})))
     return folder
 
 

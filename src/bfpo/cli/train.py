@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,18 +41,26 @@ def train(
     ] = None,
     bound_judge: Annotated[str | None, typer.Option(help="Safety judge of the answers to them.")] = None,
     bound_corners: Annotated[
-        str, typer.Option(metavar="LOW,HIGH", help="Smallest and largest b3; both are trained.")
-    ] = "0.1,2",
+        str | None,
+        typer.Option(metavar="LOW,HIGH", help="Smallest and largest b3, both of which are trained; 0.1,2 by default."),
+    ] = None,
     judge_errors: JudgeErrors = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer to check the bound on.")] = 256,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer to check the bound on; 256 tokens by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the result as JSON.")] = False,
 ) -> None:
     """Train a model as a recipe describes, e.g. bfpo train recipe.yaml --set beta=0.1."""
     from bfpo.microworld.data import held_out_prompts
     from bfpo.training.recipe import load_recipe
 
-    if not bound and (bound_data or bound_judge or judge_errors):
-        raise BfpoError("--bound-data, --bound-judge and --judge-errors are read with --bound only")
+    how = {
+        "bound-data": bound_data, "bound-judge": bound_judge, "bound-corners": bound_corners,
+        "judge-errors": judge_errors, "max-new-tokens": max_new_tokens,
+    }  # fmt: skip
+    unread = [name for name, value in how.items() if value is not None and not bound]
+    if unread:
+        raise BfpoError(f"--{unread[0]}: is read with --bound only; leave it out")
     if plan and bound:
         raise BfpoError("--plan describes one run, and --bound trains several: leave one of them out")
     resolved = load_recipe(recipe, overrides or [])
@@ -59,8 +68,7 @@ def train(
     if plan:
         _plan(resolved, suites, as_json)
     elif bound:
-        how = (bound_data, bound_judge, bound_corners, judge_errors, max_new_tokens)
-        _train_to_bound(resolved, suites, bound, *how, as_json)
+        _train_to_bound(resolved, suites, bound, how, resume, as_json)
     else:
         _train(resolved, suites, resume, as_json)
 
@@ -108,24 +116,32 @@ def _progress(resolved: ResolvedRecipe) -> dict[str, Any]:
 
 
 def _train_to_bound(
-    resolved: ResolvedRecipe, suites: dict[str, list[str]], bound: str, data: str | None, judge: str | None,
-    corners: str, errors: str | None, max_new_tokens: int, as_json: bool,
-) -> None:  # fmt: skip
+    resolved: ResolvedRecipe,
+    suites: dict[str, list[str]],
+    bound: str,
+    how: Mapping[str, Any],
+    resume: bool,
+    as_json: bool,
+) -> None:
     from bfpo.bounding import Bound, train_to_bound
     from bfpo.generation.protocol import Decoding
     from bfpo.judges import load_judge
 
-    if data is None or judge is None:
+    if how["bound-data"] is None or how["bound-judge"] is None:
         raise BfpoError("--bound needs --bound-data FILE, harmful prompts, and --bound-judge JUDGE")
-    try:
-        low, high = map(float, corners.split(","))
-    except ValueError:
-        raise BfpoError(f"--bound-corners {corners}: write LOW,HIGH, such as 0.1,2") from None
-    decoding = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=max_new_tokens)
-    wanted = Bound.parse(
-        bound, data, load_judge(judge), error=judge_error(errors), corners=(low, high), decoding=decoding
+    settings: dict[str, Any] = {"error": judge_error(how["judge-errors"])}
+    if corners := how["bound-corners"]:
+        try:
+            low, high = map(float, corners.split(","))
+        except ValueError:
+            raise BfpoError(f"--bound-corners {corners}: write LOW,HIGH, such as 0.1,2") from None
+        settings["corners"] = (low, high)
+    if longest := how["max-new-tokens"]:
+        settings["decoding"] = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=longest)
+    wanted = Bound.parse(bound, how["bound-data"], load_judge(how["bound-judge"]), **settings)
+    found = train_to_bound(
+        resolved, wanted, lambda line: echo(line, err=as_json), resume=resume, suites=suites, **_progress(resolved)
     )
-    found = train_to_bound(resolved, wanted, lambda line: echo(line, err=as_json), suites=suites, **_progress(resolved))
     if as_json:
         echo(json.dumps({"folder": str(found.run.folder), "b3": found.b3, "statement": found.statement}))
     else:
