@@ -29,6 +29,7 @@ Seeds = Annotated[int, typer.Option(min=2, help="Number of seeds, from 0.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for the runs; an interrupted study resumes from it.")
 ]
+Only = Annotated[int | None, typer.Option(min=0, help="Run at most this many, then write the report.")]
 REPORT = Path("docs/results")
 DECISIVE, DIAL = Path("studies/decisive/results"), Path("studies/results/dial")
 
@@ -52,7 +53,7 @@ def decisive(
     output: Output = Path("runs/study-decisive"),
     results: Annotated[Path, typer.Option(help="Folder of the runs' results, which are committed.")] = DECISIVE,
     report: Report = REPORT,
-    only: Annotated[int | None, typer.Option(min=0, help="Run at most this many, then write the report.")] = None,
+    only: Only = None,
 ) -> None:
     """Run the decisive study (studies/decisive/plan.md).
 
@@ -91,7 +92,7 @@ def labels(
     output: Output = Path("runs/study-labels"),
     report: Report = REPORT,
     seeds: Seeds = 5,
-    only: Annotated[int | None, typer.Option(min=0, help="Run at most this many cells, then write the report.")] = None,
+    only: Only = None,
 ) -> None:
     """Run BFPO with 1 to 100 % of the oracle's labels and the rest from judges.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.safehelp.lm_eval_export import Record, by_task, item_value
+from bfpo.safehelp.lm_eval_export import Record, by_task, item_value, place_of
 from bfpo.safehelp.records import Evaluation, GenerationRecord, TaskScore
 
 SCORER = "bfpo"
@@ -27,9 +26,7 @@ def export_inspect(evaluation: Evaluation, folder: Path) -> list[Path]:
         from inspect_ai.log import write_eval_log  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
     except ImportError as error:
         raise BfpoError(f"this needs inspect-ai; install it with pip install 'bfpo[inspect]' ({error})") from error
-    date = evaluation.header.started[:19].replace(":", "-") or "undated"
-    place = folder / re.sub(r"[\"<>:/|\\?*\[\]]+", "__", evaluation.header.model)
-    place.mkdir(parents=True, exist_ok=True)
+    place, date = place_of(evaluation, folder)
     written = []
     for task, records in by_task(evaluation).items():
         scores = [score for score in evaluation.tasks if score.task == task]

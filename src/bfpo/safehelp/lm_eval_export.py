@@ -24,10 +24,7 @@ def export_lm_eval(evaluation: Evaluation, folder: Path) -> list[Path]:
     Returns:
         The files, that with the results first.
     """
-    header = evaluation.header
-    date = header.started[:19].replace(":", "-") or "undated"
-    place = folder / re.sub(r"[\"<>:/|\\?*\[\]]+", "__", header.model)
-    place.mkdir(parents=True, exist_ok=True)
+    place, date = place_of(evaluation, folder)
     results = place / f"results_{date}.json"
     write_text(results, json.dumps(_results(evaluation), indent=2, ensure_ascii=False) + "\n")
     written = [results]
@@ -41,6 +38,13 @@ def export_lm_eval(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 
 Record = GenerationRecord | LikelihoodRecord
+
+
+def place_of(evaluation: Evaluation, folder: Path) -> tuple[Path, str]:
+    """The folder of the run's model, made if it is missing, and the run's start for names of files."""
+    place = folder / re.sub(r"[\"<>:/|\\?*\[\]]+", "__", evaluation.header.model)
+    place.mkdir(parents=True, exist_ok=True)
+    return place, evaluation.header.started[:19].replace(":", "-") or "undated"
 
 
 def by_task(evaluation: Evaluation) -> dict[str, list[Record]]:
