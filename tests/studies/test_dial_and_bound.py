@@ -18,7 +18,9 @@ def test_places_and_bounds_are_measured_once_and_shown(tmp_path, monkeypatch):
     places = run_places(tmp_path / "runs", tmp_path / "results", SMALL, 4, lines.append)
     assert [place.b3 for place in places] == [0.02, 1.0]
     # At its ends the dial is one of its models: nothing is rejected, and nothing drifts.
-    assert [(place.candidates, place.by_weight, place.drift) for place in places] == [(1.0, 0.0, 0.0)] * 2
+    assert [(place.candidates, place.by_weight) for place in places] == [(1.0, 0.0)] * 2
+    # Log-probabilities in float32 sum to one only to rounding.
+    assert all(0 <= place.drift < 1e-4 for place in places)
     again = run_places(tmp_path / "gone", tmp_path / "results", SMALL, 4, lines.append)
     assert again == places
     bounds = run_bounds(tmp_path / "runs", tmp_path / "results", SMALL, [0], lines.append)
