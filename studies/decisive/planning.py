@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +111,15 @@ def wanted(results: Results) -> Iterator[Job]:
         for seed in TEST_SEEDS[world]:
             yield Job(world, SFT, 0.0, 0.0, seed, "test")
     for method, setting in METHODS.items():
-        points = dict.fromkeys(point for point in (chosen(method, results), near(method, results)) if point)
-        for point in points:
-            for world in setting.worlds:
-                for seed in TEST_SEEDS[world]:
-                    yield Job(world, method, *point, seed, "test")
+        yield from _test_jobs(method, setting.worlds, chosen(method, results))
+        yield from _test_jobs(method, [world for world in setting.worlds if world in TUNED], near(method, results))
+
+
+def _test_jobs(method: str, worlds: Iterable[str], point: Point | None) -> list[Job]:
+    """The test runs of a method at one point; none while the point isn't known."""
+    if point is None:
+        return []
+    return [Job(world, method, *point, seed, "test") for world in worlds for seed in TEST_SEEDS[world]]
 
 
 def run_next(folder: Path, results: Path, scale: Scale = SCALE) -> dict[str, Any] | None:

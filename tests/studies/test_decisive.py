@@ -102,6 +102,7 @@ def test_no_test_seed_tunes_and_every_world_has_its_seeds():
     wanted = list(planning.wanted(results))
     assert {job.seed for job in wanted if job.split == "validation"} == set(planning.TUNING_SEEDS)
     tested = [job for job in wanted if job.split == "test" and job.method == "BFPO"]
+    assert {job.beta for job in tested} == {0.1}
     assert {(job.world, job.seed) for job in tested} == {
         (world, seed) for world in ALL_WORLDS for seed in planning.TEST_SEEDS[world]
     }
@@ -132,6 +133,14 @@ def test_a_run_leaves_its_figures_and_nothing_else(tmp_path, monkeypatch, world,
         assert (
             written["labels"][0]["flags"]["sample"] == "random part" or written["labels"][0]["flags"]["sample"] is None
         )
+
+
+def test_the_comparison_at_equal_distance_runs_where_distances_were_tuned():
+    results, _ = results_of("BFPO", lambda rate, beta: -abs(planning.np.log(beta / 0.1)))
+    results |= results_of("IPO-safe-first", lambda rate, beta: -abs(planning.np.log(beta / 0.2)))[0]
+    tested = [job for job in planning.wanted(results) if job.split == "test" and job.method == "IPO-safe-first"]
+    assert {job.world for job in tested if job.beta == 0.2} == set(ALL_WORLDS)
+    assert {job.world for job in tested if job.beta == 0.1} == {"W0", "W2"}
 
 
 def test_two_processes_never_take_the_same_run(tmp_path, monkeypatch):
