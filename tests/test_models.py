@@ -13,6 +13,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import bfpo
 from bfpo import models
@@ -149,6 +150,17 @@ def test_what_cant_be_loaded_is_one_sentence(folder, damage, words):
 )
 def test_what_isnt_there_is_one_sentence(load, name, words):
     with pytest.raises(BfpoError, match=words):
+        load(name)
+
+
+@pytest.mark.parametrize("load", [load_model, load_tokenizer, load_config])
+@pytest.mark.parametrize("name", ["runs/gone", "/gone", "./gone", "~/gone", "owner/name/part", "runs/gone.gguf"])
+def test_a_path_that_isnt_there_is_never_asked_of_the_hub(tmp_path, monkeypatch, load, name):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for module in (AutoModelForCausalLM, AutoTokenizer, AutoConfig):
+        monkeypatch.setattr(module, "from_pretrained", None)
+    with pytest.raises(BfpoError, match=f"there is no model at '{name}'; check the path"):
         load(name)
 
 

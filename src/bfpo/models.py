@@ -163,7 +163,15 @@ def resolved_revision(name: str | Path, revision: str | None = None) -> str | No
 
 
 def _place(name: str | Path) -> str:
-    return str(MICROWORLD if str(name) == "microworld" and not os.path.exists(name) else name)
+    """The folder or file on disk, or the name on the Hub."""
+    if str(name) == "microworld" and not os.path.exists(name):
+        return str(MICROWORLD)
+    # A name on the Hub is at most owner/name. Asking the Hub for anything else takes a minute without a network.
+    parts = Path(name).parts
+    is_path = len(parts) > 2 or str(name)[:1] in {".", "~"} or (len(parts) == 2 and os.path.isdir(parts[0]))
+    if is_path and not os.path.exists(name):
+        raise BfpoError(f"there is no model at {str(name)!r}; check the path")
+    return str(name)
 
 
 def _is_gguf(name: str | Path) -> bool:

@@ -51,9 +51,6 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the result as JSON.")] = False,
 ) -> None:
     """Train a model as a recipe describes, e.g. bfpo train recipe.yaml --set beta=0.1."""
-    from bfpo.microworld.data import held_out_prompts
-    from bfpo.training.recipe import load_recipe
-
     how = {
         "bound-data": bound_data, "bound-judge": bound_judge, "bound-corners": bound_corners,
         "judge-errors": judge_errors, "max-new-tokens": max_new_tokens,
@@ -63,6 +60,11 @@ def train(
         raise BfpoError(f"--{unread[0]}: is read with --bound only; leave it out")
     if plan and bound:
         raise BfpoError("--plan describes one run, and --bound trains several: leave one of them out")
+
+    # Imported after the checks, because they take seconds.
+    from bfpo.microworld.data import held_out_prompts
+    from bfpo.training.recipe import load_recipe
+
     resolved = load_recipe(recipe, overrides or [])
     suites = {"microworld": held_out_prompts()}
     if plan:
