@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).with_name("memory_run.py")
     ("groups", "layout", "tokens", "trained", "bf16", "checkpointing"),
     [
         (6, "shared", 1024, "all", 0, 0),
-        (6, "shared", 2048, "down_proj", 0, 0),
+        pytest.param(6, "shared", 2048, "down_proj", 0, 0, marks=pytest.mark.long),
         pytest.param(6, "shared", 16384, "all", 0, 0, marks=pytest.mark.long),
         pytest.param(6, "padded", 1024, "all", 0, 0, marks=pytest.mark.long),
         pytest.param(16, "shared", 16384, "all", 0, 1, marks=pytest.mark.long),
