@@ -74,7 +74,7 @@ def changes(folder):
 def straight(folder):
     """Output of ``ref build``, and an uninterrupted run after it."""
     recipe = recipe_file(folder, "straight", **changes(folder))
-    printed = bfpo("ref", "build", recipe)
+    printed = bfpo_here("ref", "build", recipe)
     assert not list(folder.glob("straight/*"))
     (described,) = json.loads(bfpo_here("ref", "show", folder / "cache", "--json"))
     result = json.loads(bfpo("train", recipe, "--json"))
