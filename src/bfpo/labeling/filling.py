@@ -110,7 +110,7 @@ def label_preferences(
     )
     judged = judge_answers(judges, exchanges, given, human, sources, seed=seed) if judges else None
     if judged and np.isnan(human).any():
-        check_informative(judges, judged, human)
+        check_informative(judges, given, judged, human)
     answers = _answers(known, sources, judged)
     rest = iter(answers)
     labeled = [_with_flags(row, list(islice(rest, len(flags_of(row)))), judged is not None) for row in rows]

@@ -11,7 +11,7 @@ from bfpo.errors import BfpoError, RunError
 from bfpo.judges.in_sample import share_fitted_to
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.labeling.calibrating import calibrated
-from bfpo.labeling.people_sample import PeopleSample, of_each, people_sample
+from bfpo.labeling.people_sample import PeopleSample, of_each, sample_with_words
 from bfpo.statistics.calibration import auc
 from bfpo.statistics.judge_error import JudgeError, judge_error
 
@@ -69,10 +69,10 @@ def judge_answers(
                 f"({column[0].raw[:60]!r}); name a judge of safety, see 'bfpo judge list'"
             )
     prompts = [exchange.prompt for exchange in exchanges]
-    sample = people_sample(sources, of_each(is_safe))
     p_safe = np.array([[np.nan if v.p_safe is None else v.p_safe for v in column] for column in given]).T
     says_safe = np.array([[v.label == "safe" for v in column] for column in given], dtype=float).T
     parsed = ~np.isnan(p_safe)
+    sample = sample_with_words(sources, parsed.sum(axis=1) > 0, of_each(is_safe))
     with np.errstate(invalid="ignore"):
         verdicts = np.where(parsed, says_safe, 0.0).sum(axis=1) / parsed.sum(axis=1)
         probabilities = np.nansum(p_safe, axis=1) / parsed.sum(axis=1)
@@ -93,17 +93,26 @@ def judge_answers(
     return JudgedAnswers(verdicts, probabilities, how, sample, errors, in_sample)
 
 
-def check_informative(judges: Sequence[Judge], judged: JudgedAnswers, is_safe: np.ndarray) -> None:
-    """Refuse judges whose words are no better than chance on the sample, unless the probabilities still rank.
+def check_informative(
+    judges: Sequence[Judge], given: Sequence[Sequence[Verdict]], judged: JudgedAnswers, is_safe: np.ndarray
+) -> None:
+    """Refuse judges whose words are no better than chance on the sample, unless their own probabilities still rank.
+
+    Args:
+        judges: [J] judges.
+        given: the [N] verdicts of each judge.
+        judged: result of `judge_answers`.
+        is_safe: [N] people's labels; NaN for others.
 
     Raises:
         BfpoError: if one isn't.
     """
-    for judge, error in zip(judges, judged.errors, strict=True):
-        if error is None or error.sensitivity.value + error.specificity.value > 1:
+    for judge, column, error in zip(judges, given, judged.errors, strict=True):
+        if judged.sample is None or error is None or error.sensitivity.value + error.specificity.value > 1:
             continue
-        known = judged.sample.inside & ~np.isnan(judged.probabilities) if judged.sample else np.empty(0, dtype=bool)
-        ranking = auc(judged.probabilities[known], is_safe[known] >= 0.5)
+        p_safe = np.array([np.nan if verdict.p_safe is None else verdict.p_safe for verdict in column])
+        known = judged.sample.inside & ~np.isnan(p_safe)
+        ranking = auc(p_safe[known], is_safe[known] >= 0.5)
         if ranking is None or ranking.value <= 0.5:
             raise BfpoError(
                 f"{judge.judge_id} is no better than chance on this set: sensitivity {error.sensitivity.value:.3f} and "
