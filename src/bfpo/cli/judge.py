@@ -65,7 +65,7 @@ def fit(
     target: TargetOption = "safety",
     source: Annotated[str | None, typer.Option(help="Use only answers from this source.")] = None,
     folds: Annotated[int, typer.Option(min=2, help="Number of cross-validation folds, split by prompt.")] = 5,
-    seed: Annotated[int, typer.Option(help="Random seed for the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the folds.")] = 0,
     column: Rename = None,
     as_json: AsJson = False,
 ) -> None:
@@ -112,7 +112,7 @@ def check(
     save_scaled: Annotated[
         Path | None, typer.Option(help="YAML file for the judge with Platt scaling, fitted to these labels.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed for the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the bootstrap.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Check a judge against labels: accuracy, error rates, AUC, ECE and kappa, also by category and length."""

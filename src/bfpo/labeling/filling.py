@@ -68,10 +68,12 @@ class LabeledSet:
     Attributes:
         rows: canonical rows with ``labelled_by`` and ``judged_as`` (see `bfpo.preferences.label_columns`).
         report: counts and errors.
+        judgments: number of pairs that were drawn for overall judgments; None if none were asked for.
     """
 
     rows: list[Row]
     report: LabelingReport
+    judgments: int | None = None
 
 
 def label_preferences(
@@ -110,7 +112,7 @@ def label_preferences(
     )
     judged = judge_answers(judges, exchanges, given, human, sources, seed=seed) if judges else None
     if judged and np.isnan(human).any():
-        check_informative(judges, given, judged, human)
+        check_informative(judges, given, judged, human, [exchange.prompt for exchange in exchanges])
     answers = _answers(known, sources, judged)
     rest = iter(answers)
     labeled = [_with_flags(row, list(islice(rest, len(flags_of(row)))), judged is not None) for row in rows]

@@ -94,26 +94,31 @@ def judge_answers(
 
 
 def check_informative(
-    judges: Sequence[Judge], given: Sequence[Sequence[Verdict]], judged: JudgedAnswers, is_safe: np.ndarray
+    judges: Sequence[Judge],
+    given: Sequence[Sequence[Verdict]],
+    judged: JudgedAnswers,
+    is_safe: np.ndarray,
+    prompts: Sequence[str],
 ) -> None:
-    """Refuse judges whose words are no better than chance on the sample, unless their own probabilities still rank.
+    """Refuse judges whose words are no better than chance on the sample, unless their own probabilities surely rank.
 
     Args:
         judges: [J] judges.
         given: the [N] verdicts of each judge.
         judged: result of `judge_answers`.
         is_safe: [N] people's labels; NaN for others.
+        prompts: [N] prompt of each answer.
 
     Raises:
-        BfpoError: if one isn't.
+        BfpoError: if one is.
     """
     for judge, column, error in zip(judges, given, judged.errors, strict=True):
         if judged.sample is None or error is None or error.sensitivity.value + error.specificity.value > 1:
             continue
         p_safe = np.array([np.nan if verdict.p_safe is None else verdict.p_safe for verdict in column])
-        known = judged.sample.inside & ~np.isnan(p_safe)
-        ranking = auc(p_safe[known], is_safe[known] >= 0.5)
-        if ranking is None or ranking.value <= 0.5:
+        known = np.flatnonzero(judged.sample.inside & ~np.isnan(p_safe))
+        ranking = auc(p_safe[known], is_safe[known] >= 0.5, [prompts[at] for at in known.tolist()])
+        if ranking is None or ranking.low <= 0.5:
             raise BfpoError(
                 f"{judge.judge_id} is no better than chance on this set: sensitivity {error.sensitivity.value:.3f} and "
                 f"specificity {error.specificity.value:.3f} add up to no more than 1; use another judge"
