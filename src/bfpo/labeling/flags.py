@@ -10,7 +10,14 @@ import numpy as np
 from scipy.stats import chi2_contingency
 
 from bfpo.errors import BfpoError
-from bfpo.labeling.people_sample import ENOUGH_OF_EACH, MINIMUM_OF_EACH, PeopleSample, of_each, sample_with_words
+from bfpo.labeling.people_sample import (
+    ENOUGH_OF_EACH,
+    MINIMUM_OF_EACH,
+    Origin,
+    PeopleSample,
+    of_each,
+    sample_with_words,
+)
 from bfpo.preferences.label_columns import HUMAN, JUDGE
 from bfpo.statistics.flag_channel import FlagChannel, doubly_robust, flag_channel, rest_weights
 from bfpo.statistics.intervals import Estimate, cluster_codes
@@ -71,7 +78,7 @@ class FlagReport:
     judged: int
     unused: int
     outside: int
-    sample: str | None
+    sample: Origin | None
     safe: float
     unsafe: float
     channel: FlagChannel | None

@@ -10,7 +10,7 @@ import numpy as np
 from bfpo.errors import BfpoError, RunError
 from bfpo.judges.in_sample import share_fitted_to
 from bfpo.judges.verdict import Exchange, Judge, Verdict
-from bfpo.labeling.calibrating import calibrated
+from bfpo.labeling.calibrating import Calibrated, calibrated
 from bfpo.labeling.people_sample import PeopleSample, of_each, sample_with_words
 from bfpo.statistics.calibration import auc
 from bfpo.statistics.judge_error import JudgeError, judge_error
@@ -25,8 +25,7 @@ class JudgedAnswers:
             read.
         probabilities: [N] probability that the answer is safe, out of fold where people's label was used for it; NaN
             where ``verdicts`` is.
-        calibrated: how the probabilities were calibrated: on people's "sample", by the judge "itself", which was fitted
-            to most of it, or "not", with too few labels: they are then the mean of the judges' own.
+        calibrated: how the probabilities were calibrated.
         sample: people's labels from which errors are estimated; None if there are too few.
         errors: error of each judge on the sample, a fitted judge's with its out-of-fold verdicts; None without one.
         in_sample: share of the sample that each judge was fitted to.
@@ -34,7 +33,7 @@ class JudgedAnswers:
 
     verdicts: np.ndarray
     probabilities: np.ndarray
-    calibrated: str
+    calibrated: Calibrated
     sample: PeopleSample | None
     errors: tuple[JudgeError | None, ...]
     in_sample: tuple[float, ...]
@@ -79,7 +78,7 @@ def judge_answers(
     places: list[int] = np.flatnonzero(sample.inside).tolist() if sample else []
     own = [exchanges[at] for at in places]
     in_sample = tuple(share_fitted_to(judge, own) for judge in judges)
-    how = "not"
+    how: Calibrated = "not"
     if sample and len(judges) == 1 and in_sample[0] > 0.5:
         how = "itself"
     elif sample:

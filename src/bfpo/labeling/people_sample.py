@@ -16,17 +16,21 @@ MINIMUM_OF_EACH = 10
 ENOUGH_OF_EACH = 50
 
 
+# The random part of the queue; or the labels that came with the set, which are taken as random.
+Origin = Literal["random part", "labels of the set"]
+
+
 @dataclass(frozen=True)
 class PeopleSample:
     """People's labels that stand for all others.
 
     Attributes:
-        origin: "random part" of the queue, or "labels of the set", which came with it and are taken as random.
+        origin: where they come from.
         inside: [N] whether a label is part of the sample.
         population: [N] whether a label is among those that the sample was drawn from.
     """
 
-    origin: Literal["random part", "labels of the set"]
+    origin: Origin
     inside: np.ndarray
     population: np.ndarray
 

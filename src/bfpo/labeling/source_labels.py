@@ -11,7 +11,7 @@ import numpy as np
 
 from bfpo.errors import BfpoError
 from bfpo.labeling.flags import FlagReport, Flags, LabeledAnswers, resolve_flags
-from bfpo.labeling.people_sample import MINIMUM_OF_EACH, sample_with_words
+from bfpo.labeling.people_sample import MINIMUM_OF_EACH, Origin, sample_with_words
 from bfpo.preferences.checking import flags_of
 from bfpo.preferences.harm import only_category
 from bfpo.preferences.label_columns import (
@@ -56,7 +56,7 @@ class OrderReport:
     people: int
     judged: int
     outside: int
-    sample: str | None
+    sample: Origin | None
     error: Estimate | None
 
 
