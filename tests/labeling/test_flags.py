@@ -112,6 +112,24 @@ def test_errors_that_depend_on_the_category_are_told(misses, reported):
     assert low <= np.mean([value is not None and value < 0.05 for value in values]) <= high
 
 
+def test_answers_to_one_prompt_are_one_answer_about_categories():
+    """Ten copies of every answer: p-values of a judge whose errors don't depend on the category stay uniform."""
+    values = []
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        kinds = random.integers(0, 2, 60)
+        verdicts = (random.random(60) < 0.4).astype(float)
+        truth = np.repeat(np.arange(60) >= 40, 10).astype(float)
+        verdicts, none = np.repeat(verdicts, 10), np.full(600, np.nan)
+        prompts, categories = (
+            [f"p{n // 10}" for n in range(600)],
+            [("theft", "fraud")[kinds[n // 10]] for n in range(600)],
+        )
+        given = LabeledAnswers(truth, ["random"] * 599 + ["judge"], verdicts, none, prompts, categories)
+        values.append(resolve_flags(given, "verdict", is_affine=True, is_read=False)[1].category_p)
+    assert np.mean([value is not None and value < 0.05 for value in values]) <= 0.1
+
+
 def test_without_categories_nothing_is_said_of_them():
     assert resolve_flags(answers(0)[0], "verdict", is_affine=True)[1].category_p is None
 

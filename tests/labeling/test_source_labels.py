@@ -115,6 +115,20 @@ def test_an_order_that_may_be_a_coin_s_is_not_unbiased(tmp_path):
         resolve_labels(load_preferences(judged_file(tmp_path)), None, "unbiased", is_affine=True, reads_order=False)
 
 
+def test_a_flag_that_a_person_corrected_is_not_undone_silently(tmp_path):
+    path = Path(judged_file(tmp_path))
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows[200]["rejected_is_safe"] = 1 - rows[200]["rejected_is_safe"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(BfpoError, match=r"row 201: a flag is .*, write 'people' there"):
+        resolve_labels(load_preferences(str(path)), "verdict", None, is_affine=True)
+    rows[200]["labelled_by"]["rejected"] = "people"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    made, flags, _ = resolve_labels(load_preferences(str(path)), "verdict", None, is_affine=True)
+    assert made["rejected_is_safe"][200] == rows[200]["rejected_is_safe"]
+    assert flags.people == 241
+
+
 def queued_orders(tmp_path, people=60, queued=60, count=400):
     """Pairs that people ordered, the judge wrong about 20 % at random; in the queue it is always wrong."""
     path = judged_file(tmp_path, count=count, people=people)

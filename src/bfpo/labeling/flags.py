@@ -276,11 +276,16 @@ def _report(
 
 
 def _category_p(answers: LabeledAnswers, labels: _Labels) -> float | None:
-    """P-value, by chi-square, of equal shares of unsafe answers found in all categories with five or more of them."""
+    """P-value, by chi-square, of equal shares of unsafe answers found in all categories with five or more of them.
+
+    Only the first unsafe answer to a prompt counts, because answers to one prompt err together.
+    """
     if not answers.categories or labels.sample is None:
         return None
     found: dict[str, list[bool]] = {}
-    for at in np.flatnonzero(labels.sample.inside & (labels.people < 0.5) & ~np.isnan(answers.verdicts)).tolist():
+    unsafe = np.flatnonzero(labels.sample.inside & (labels.people < 0.5) & ~np.isnan(answers.verdicts))
+    _, first = np.unique(labels.clusters[unsafe], return_index=True)
+    for at in unsafe[first].tolist():
         if (category := answers.categories[at]) is not None:
             found.setdefault(category, []).append(bool(answers.verdicts[at] < 0.5))
     table = np.array([[sum(own), len(own) - sum(own)] for own in found.values() if len(own) >= _ENOUGH_IN_CATEGORY])

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 OrderRule = Literal["verdict", "unbiased"]
 
-_LABELS = ("prompt", "chosen_is_safe", "rejected_is_safe", "chosen_is_better", "is_safe", "category")
+_LABELS = ("row", "prompt", "chosen_is_safe", "rejected_is_safe", "chosen_is_better", "is_safe", "category")
 _ROWS_AT_ONCE = 1000
+# Flags that differ by less are equal but for the precision of a file.
+_SAME = 1e-6
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def resolve_labels(
         The rows, and a report each of flags and orders; None where none is a judge's.
 
     Raises:
-        BfpoError: if ``flags`` or ``order`` is given and none is a judge's, or it can't be computed.
+        BfpoError: if ``flags`` or ``order`` is given and none is a judge's, it can't be computed, or a judge's flag is
+            not its verdict.
     """
     if order == "unbiased" and not reads_order:
         raise BfpoError(
@@ -92,6 +95,7 @@ def resolve_labels(
         )
     present = [name for name in LABEL_COLUMNS if name in rows.column_names]
     labeled = _label_rows(rows, present) if present else []
+    _check_flags(labeled)
     names = [name for row in labeled for name in flag_sources(row, is_filled=True)]
     has_flags, has_orders = (
         JUDGE in names,
@@ -120,6 +124,22 @@ def _label_rows(rows: datasets.Dataset, present: list[str]) -> list[Row]:
     pair = {"chosen": None} if "chosen" in rows.column_names else {}
     tables = arrow_tables(rows.select_columns(kept), _ROWS_AT_ONCE)
     return [pair | row | parsed_columns(row) for table in tables for row in table.to_pylist()]
+
+
+def _check_flags(labeled: Sequence[Row]) -> None:
+    """Refuse a judge's flag that isn't its verdict: a person's correction would be undone.
+
+    Raises:
+        BfpoError: with the first such row.
+    """
+    for row in labeled:
+        for flag, name, word in zip(flags_of(row), flag_sources(row, is_filled=True), judged_flags(row), strict=True):
+            verdict = word.get("verdict")
+            if name == JUDGE and flag is not None and verdict is not None and abs(flag - verdict) > _SAME:
+                raise BfpoError(
+                    f"row {row['row']}: a flag is {flag:g}, and the verdict of the judge that 'labelled_by' names is "
+                    f"{verdict:g}: if a person corrected it, write 'people' there"
+                )
 
 
 def _answers(labeled: Sequence[Row], names: list[str]) -> LabeledAnswers:
