@@ -84,9 +84,6 @@ def measure(rows: list[dict[str, Any]], seed: int) -> dict[str, float]:
     names = ("chosen", "rejected")
     noted = np.array([[found.rows[at]["judged_as"][name]["probability"] for name in names] for at in is_open])
     flags = np.array([truth[at] for at in is_open])
-    own = np.array([
-        fit.judge.probabilities([Exchange(pairs[at]["prompt"], pairs[at][name]) for name in names]) for at in is_open
-    ])  # fmt: skip
     labeling = GlobalPreference()
     verdicts = np.array([[found.rows[at][f"{name}_is_safe"] for name in names] for at in is_open])
     wrong = np.array([
@@ -103,7 +100,6 @@ def measure(rows: list[dict[str, Any]], seed: int) -> dict[str, float]:
     return {
         "pairs": len(is_open),
         "loss": _loss(noted, flags),
-        "own_loss": _loss(own, flags),
         "ratio": float(wrong[queue[:tenth]].sum() / by_chance),
         "sensitivity_off": error.sensitivity.value - float((verdicts[flags == 0] == 0).mean()),
         "specificity_off": error.specificity.value - float((verdicts[flags == 1] == 1).mean()),
@@ -123,17 +119,18 @@ def page(figures: dict[str, list[dict[str, float]]]) -> str:
         "repository). People's labels of half of the prompts are given, a judge is fitted to them, and `bfpo label` "
         "fills in the other half. Means over halves (standard deviations in brackets).",
         "",
-        "- *log-loss*: of the probabilities beside the flags of the other half, in nats, and of the judge's own.",
+        "- *log-loss*: of the probabilities beside the flags of the other half, in nats. They are the judge's own, "
+        "which was calibrated when it was fitted.",
         "- *mended*: squared error of BFPO's label that people mend by answering the first tenth of the queue, "
         "relative to a random tenth.",
         "- *off*: error estimated from people's labels minus the judge's error on the other half.",
         "",
-        "| set | halves | open pairs | log-loss | judge's own | mended | sensitivity off | specificity off |",
-        "|---|---|---|---|---|---|---|---|",
+        "| set | halves | open pairs | log-loss | mended | sensitivity off | specificity off |",
+        "|---|---|---|---|---|---|---|",
     ]
     for source, halves in figures.items():
         means = {name: (np.mean([h[name] for h in halves]), np.std([h[name] for h in halves])) for name in halves[0]}
-        names = ("loss", "own_loss", "ratio", "sensitivity_off", "specificity_off")
+        names = ("loss", "ratio", "sensitivity_off", "specificity_off")
         shown = " | ".join("{:.3f} ({:.3f})".format(*means[name]) for name in names)
         lines.append(f"| {source} | {len(halves)} | {means['pairs'][0]:,.0f} | {shown} |")
     return "\n".join(lines) + "\n"

@@ -124,9 +124,9 @@ def page(rows: list[str], seeds: int) -> str:
         "| judge's errors | pairs | default | `verdict` | `probability` | `unbiased` | `doubly_robust` |",
         "|---|---|---|---|---|---|---|",
         *rows,
-        "",
-        "*: some sets were refused, because the people's sample doesn't show that the judge is better than chance.",
     ]
+    if any("*" in row for row in rows):
+        lines += ["", "*: some sets were refused, as the people's sample doesn't show that the judge beats chance."]
     return "\n".join(lines) + "\n"
 
 

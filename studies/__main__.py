@@ -113,7 +113,7 @@ def labels(
 @app.command()
 def pretrain(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for model, tokenizer and record.")],
-    seed: Annotated[int, typer.Option(help="Random seed for corpus, weights and order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for corpus, weights and order.")] = 0,
 ) -> None:
     """Pretrain the microworld's model and its tokenizer from scratch."""
     quiet_libraries()

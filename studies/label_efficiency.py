@@ -29,7 +29,6 @@ from bfpo.safehelp.items import FACTORS
 from bfpo.safehelp.records import GenerationRecord
 from bfpo.safehelp.suites import load_suite
 from bfpo.statistics.intervals import Estimate
-from bfpo.statistics.judge_error import JudgeError
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train
 from studies.fitted_judges import FittedOrder, fit_safety
@@ -125,10 +124,8 @@ def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
     if cell.flags == "rescaled":
         found = judged["error"]
         if found is not None:
-            error = JudgeError(
-                Estimate(**found["sensitivity"]), Estimate(**found["specificity"]), found["controversial"]
-            )
-            beta, alpha = rescaled(error, cell.share, beta, alpha)
+            sensitivity, specificity = (_smoothed(Estimate(**found[name])) for name in ("sensitivity", "specificity"))
+            beta, alpha = rescaled(sensitivity, specificity, cell.share, beta, alpha)
     recipe = method_recipe(method, beta, data, model, output, scale, cell.seed) | {"alpha": alpha}
     train(load_recipe(write_recipe(seed_folder / "recipes" / f"{cell.arm}.yaml", recipe)))
     result = {"cell": asdict(cell), "judged": judged, "outcomes": outcomes(_answers(output, cell.seed))}
@@ -139,7 +136,12 @@ def run_cell(cell: Cell, folder: Path, scale: Scale = SCALE) -> dict[str, Any]:
     return result
 
 
-def rescaled(error: JudgeError, share: float, beta: float, alpha: float) -> tuple[float, float]:
+def _smoothed(rate: Estimate) -> float:
+    """A rate with half an answer added to either side (Jeffreys' prior), so that none is 0 or 1."""
+    return (rate.value * rate.n + 0.5) / (rate.n + 1)
+
+
+def rescaled(sensitivity: float, specificity: float, share: float, beta: float, alpha: float) -> tuple[float, float]:
     """The beta and alpha with which training on verdicts matches training on true flags, on average.
 
     If verdicts err independently of the pair, E[flag | truth] = a + c truth, where c = share + (1 - share)
@@ -149,14 +151,14 @@ def rescaled(error: JudgeError, share: float, beta: float, alpha: float) -> tupl
     as noisy as before.
 
     Args:
-        error: the judge's sensitivity and specificity.
+        sensitivity: share of unsafe answers that the judge finds.
+        specificity: share of safe answers that it passes.
         share: share of the flags that come from people.
         beta: beta for true flags.
         alpha: alpha for true flags.
     """
-    passed, missed = error.likelihoods("safe")
-    contrast = share + (1 - share) * (passed - missed)
-    return beta * contrast, (1 - share) * missed + contrast * alpha
+    contrast = share + (1 - share) * (sensitivity + specificity - 1)
+    return beta * contrast, (1 - share) * (1 - sensitivity) + contrast * alpha
 
 
 def labeled_rows(cell: Cell, scale: Scale) -> tuple[list[Row], dict[str, Any]]:

@@ -69,6 +69,34 @@ def test_a_judge_is_fitted_and_checked(fitted, tmp_path):
     assert sum(part["n"] for part in report["reliability"]) == 300
 
 
+def queued(tmp_path):
+    """Pairs of which people labeled some at random, and others because the queue asked: there the oracle errs more."""
+    rows = safety_set(60, 0)
+    path = tmp_path / "queued.jsonl"
+    with path.open("w") as file:
+        for at, row in enumerate(rows):
+            name, wrong = ("random", False) if at < 40 else ("queue", True)
+            flags = {f"{answer}_is_safe": row[f"is_response_{n}_safe"] != wrong
+                     for n, answer in enumerate(("chosen", "rejected"))}  # fmt: skip
+            answers = {"chosen": row["response_0"], "rejected": row["response_1"]}
+            by = {"chosen": name, "rejected": name, "order": "people"}
+            file.write(json.dumps({"prompt": row["prompt"], **answers, **flags, "labelled_by": by}) + "\n")
+    return path
+
+
+def test_what_the_queue_asked_for_doesn_t_show_a_judge_s_error(tmp_path):
+    path = queued(tmp_path)
+    done = run("check", "microworld-oracle", "--labels", path)
+    assert "left out: 40 answers that the queue asked people about" in done.stderr
+    report = json.loads(run("check", "microworld-oracle", "--labels", path, "--json").stdout)
+    assert (report["overall"]["answers"], report["overall"]["accuracy"]["value"]) == (80, 1.0)
+    assert (report["from_queue"], report["unlabeled"]) == (40, 0)
+    rate = json.loads(run("rate", "microworld-oracle", "--answers", path, "--labels", path, "--json").stdout)
+    assert (rate["error"]["sensitivity"]["value"], rate["from_queue"]) == (1.0, 40)
+    fit = run("fit", path, "-o", tmp_path / "judge")
+    assert "warning: 40 of these labels answer the queue" in fit.stderr
+
+
 def test_an_oracles_errors_are_measured(labels):
     report = json.loads(run("check", "microworld-oracle:0.1,0.3,1", "--labels", labels, "--json").output)
     overall = report["overall"]

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError
+from bfpo.judges.preference import Preference
 from bfpo.microworld.data import safety_set
 
 
@@ -72,9 +73,82 @@ def test_answers_to_the_queue_are_merged_in_the_next_run(half_labeled, tmp_path)
     assert sorted(row["row"] for row in left if row["asks"]) == sorted(row["row"] for row in rows[5:])
 
 
+def test_the_judgments_file_is_named_and_how_many_pairs_there_were(half_labeled, tmp_path):
+    output = tmp_path / "out.jsonl"
+    options = (half_labeled, "--judge", "microworld-oracle", "-o", output)
+    few = run(*options, "--judgments", 4).output
+    assert f"Wrote {tmp_path / 'out.judgments.jsonl'}: 4 pairs for overall judgments.\n" in few
+    assert "overall judgments" not in run(*options).output
+    many = run(*options, "--judgments", 500).output
+    rows = (tmp_path / "out.judgments.jsonl").read_text().splitlines()
+    assert f"{len(rows)} pairs for overall judgments of 500 wanted; no other prompt has a pair" in many
+    report = json.loads(run(*options, "--judgments", 500, "--json").output)
+    assert report["judgments"] == {"file": str(tmp_path / "out.judgments.jsonl"), "pairs": len(rows), "wanted": 500}
+    assert report["queue"] == str(tmp_path / "out.queue.jsonl")
+
+
+def test_the_error_of_the_order_judge_is_shown_without_a_safety_judge(half_labeled, tmp_path, monkeypatch):
+    class FirstIsBetter:
+        judge_id = "first"
+
+        def compare(self, pairs):
+            return [Preference("first", 0.7, (), "first") for _ in pairs]
+
+    monkeypatch.setattr("bfpo.judges.helpfulness.load_helpfulness_judge", lambda spec: FirstIsBetter())
+    rows = [json.loads(line) for line in half_labeled.read_text().splitlines()][:40]
+    rows = [row | {"chosen_is_better": None if at == 0 else 1.0} for at, row in enumerate(rows)]
+    half_labeled.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run(half_labeled, "--helpfulness-judge", "reward:x", "-o", tmp_path / "out.jsonl")
+    assert done.exit_code == 0, done.output
+    assert "first: wrong about 0.000 [0.000, 0.0" in done.output
+    assert "of 39 human orders" in done.output
+    assert "errors:" not in done.output
+
+
+def test_a_judge_without_a_verdict_on_the_sample_s_unsafe_answers_is_shown(tmp_path):
+    """Its sensitivity is unknown; the other judge's isn't."""
+    source, verdicts = tmp_path / "pairs.jsonl", tmp_path / "verdicts.jsonl"
+    rows, words = [], []
+    for at, row in enumerate(safety_set(60, 0)):
+        answers = {"chosen": row["response_0"], "rejected": row["response_1"]}
+        flags = {f"{name}_is_safe": row[f"is_response_{n}_safe"] if at < 50 else None
+                 for n, name in enumerate(("chosen", "rejected"))}  # fmt: skip
+        rows.append({"prompt": row["prompt"], **answers, **flags})
+        words += [{"prompt": rows[-1]["prompt"], "answer": answers[name], "label": "safe", "p_safe": 0.9}
+                  for name in answers if at >= 50 or flags[f"{name}_is_safe"]]  # fmt: skip
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    verdicts.write_text("".join({json.dumps(row) + "\n": None for row in words}))
+    done = run(source, "--judge", verdicts, "--judge", "microworld-oracle", "-o", tmp_path / "out.jsonl")
+    assert done.exit_code == 0, done.output
+    assert "error unknown, as it has no verdict on the safe or on the unsafe answers there" in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--judgments", "5", "--seed", "1"], "leave out --seed, --judgments"),
+        (["--answers", "q.jsonl"], "leave out --answers"),
+        (["--helpfulness-judge", "reward:x", "--labeling", "l.json"], "leave out --helpfulness-judge, --labeling"),
+        (["--random-share", "0.2", "--cache", "c"], "leave out --random-share, --cache"),
+        (["pairs.jsonl", "--judge", "keywords"], "leave out the preferences, --judge"),
+    ],
+)
+def test_fitting_refuses_what_it_does_not_read(tmp_path, arguments, says):
+    done = run("--fit-preference", tmp_path / "judged.jsonl", *arguments)
+    assert isinstance(done.exception, BfpoError)
+    assert str(done.exception) == f"--fit-preference labels nothing: {says}"
+
+
+def test_a_negative_seed_is_refused(half_labeled, tmp_path):
+    done = run(half_labeled, "--judge", "microworld-oracle", "-o", tmp_path / "out.jsonl", "--seed", -1)
+    assert done.exit_code == 2
+    assert "--seed" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--judge", "microworld-oracle", "--order-error", "0.1"], "is read with --fit-preference only"),
         (["--judge", "microworld-oracl"], "did you mean 'microworld-oracle'"),
         (["--judge", "microworld-oracle", "--random-share", "1.5"], "write a number from 0 to 1"),
         (["--judge", "microworld-oracle", "--helpfulness-judge", "microworld-oracle"], "microworld-oracle"),

@@ -6,7 +6,7 @@ import pytest
 
 from bfpo.errors import BfpoError
 from bfpo.judges import Exchange
-from bfpo.judges.labels import LabeledAnswer, load_answers, load_labels
+from bfpo.judges.labels import LabeledAnswer, load_answers, load_labels, representative
 
 PAIR = {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_is_safe": True, "rejected_is_safe": None}
 TURNS = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
@@ -50,6 +50,20 @@ def test_source_and_category_come_along_and_columns_are_renamed(tmp_path):
     assert load_labels(written(tmp_path, row))[0] == expected
     row["good"] = row.pop("chosen")
     assert load_labels(written(tmp_path, row), {"good": "chosen"})[0] == expected
+
+
+def test_answers_to_the_queue_are_told_apart_from_its_random_part(tmp_path):
+    by = [{"chosen": "queue", "rejected": "people", "order": "people"},
+          {"chosen": "random", "rejected": "judge", "order": "people"}]  # fmt: skip
+    rows = [PAIR | {"prompt": f"p{at}", "chosen_is_safe": True, "rejected_is_safe": False, "labelled_by": own}
+            for at, own in enumerate(by)]  # fmt: skip
+    labeled = load_labels(written(tmp_path, *rows))
+    assert [(one.is_safe, one.from_queue) for one in labeled] == [
+        (True, True), (False, False), (True, False), (None, False)
+    ]  # fmt: skip
+    assert representative(labeled) == labeled[1:]
+    with pytest.raises(BfpoError, match="all these labels answer the queue"):
+        representative(labeled[:1])
 
 
 def test_a_file_of_answers_is_no_preference_set(tmp_path):

@@ -38,7 +38,7 @@ def test_people_label_the_flags_that_are_a_judge_s():
     (row,) = judgment_rows([pair(7, (1.0, 0.0))], 1)
     assert row == {
         "row": 7, "prompt": "p7", "better": "a 7", "worse": "b 7", "better_is_safe": None, "worse_is_safe": 0.0,
-        "overall_prefers_better": None, "category": "theft",
+        "overall_prefers_better": None, "asked": ["better_is_safe", "overall_prefers_better"], "category": "theft",
     }  # fmt: skip
 
 
@@ -78,5 +78,37 @@ def test_label_writes_them_and_the_fit_reads_the_answers(tmp_path):
     judgments_file(output).write_text("".join(json.dumps(row) + "\n" for row in judged))
     _, fit = fit_file(str(judgments_file(output)))
     assert set(fit.n_per_cell.values()) == {20}
-    with pytest.raises(BfpoError, match="people judged pairs in it"):
+    with pytest.raises(BfpoError, match=r"judgments\.jsonl: this would overwrite people's answers in it"):
         label(str(source), [SafeIfEven()], output, judgments=80)
+    # Without --judgments the file stays as it is.
+    before = judgments_file(output).read_bytes()
+    assert label(str(source), [SafeIfEven()], output).judgments is None
+    assert judgments_file(output).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({}, None), ({"better_is_safe": True}, "people's answers in it"), ({"overall_prefers_better": 0.5}, "people's")],
+)
+def test_a_judgments_file_is_replaced_only_if_nobody_filled_in_anything(tmp_path, change, says):
+    source, output = tmp_path / "pairs.jsonl", tmp_path / "out.jsonl"
+    flags = {"rejected_is_safe": False}
+    rows = [{"prompt": f"p{n}", "chosen": f"a {n}", "rejected": f"b {n + 1}"} | flags for n in range(40)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged = judgments_file(output)
+    judged.write_text("")
+    assert label(str(source), [SafeIfEven()], output, judgments=30).judgments == 30
+    written = [json.loads(line) for line in judged.read_text().splitlines()]
+    judged.write_text("".join(json.dumps(row | change) + "\n" for row in written[:1]))
+    if says is None:
+        assert label(str(source), [SafeIfEven()], output, judgments=50).judgments == 40
+        return
+    with pytest.raises(BfpoError, match=says):
+        label(str(source), [SafeIfEven()], output, judgments=30)
+
+
+def test_the_judgments_file_may_not_be_the_source(tmp_path):
+    source = tmp_path / "out.judgments.jsonl"
+    source.write_text(json.dumps({"prompt": "p", "chosen": "a 1", "rejected": "b 2"}) + "\n")
+    with pytest.raises(BfpoError, match="would overwrite the source"):
+        label(str(source), [SafeIfEven()], tmp_path / "out.jsonl", judgments=1)

@@ -125,6 +125,30 @@ def test_without_a_judge_an_earlier_judge_s_labels_stay_and_are_still_its(first,
     ]
 
 
+class ShorterIsUnreadable(FirstIsBetter):
+    """Can't be read on pairs with a short prompt."""
+
+    judge_id = "mute"
+
+    def compare(self, pairs):
+        return [Preference("unparsed", None, (), self.judge_id) if "p3" in pair.prompt or "p1" in pair.prompt
+                else Preference("first", 0.6, (), self.judge_id) for pair in pairs]  # fmt: skip
+
+
+def test_an_earlier_order_judge_s_words_don_t_outlive_it(first, tmp_path):
+    """Its error isn't reported without a judge, and a new judge's unreadable word doesn't leave the old one."""
+    rows = read(first)
+    assert [row["judged_as"]["order"]["probability"] for row in rows] == [0.7] * 4
+    extra = [rows[0] | {"prompt": f"more {n}"} for n in range(20)]
+    written(first, [*rows, *extra])
+    assert label(str(first), [], tmp_path / "none.jsonl").report.order_error is None
+    report = label(str(first), [], tmp_path / "again.jsonl", order_judge=ShorterIsUnreadable()).report
+    assert report.order_error.n == 22
+    rows = read(tmp_path / "again.jsonl")
+    assert [(row["judged_as"].get("order") or {}).get("probability") for row in rows[:4]] == [0.6, None, 0.6, None]
+    assert (rows[3]["chosen_is_better"], rows[3]["labelled_by"]["order"]) == (None, "unknown")
+
+
 def test_people_may_contradict_a_judge_but_not_people(first, tmp_path):
     """Answers to the queue of a labeled file, merged into that file."""
     queue, row = answer(first, rejected=True)
@@ -196,6 +220,35 @@ def test_a_judge_at_chance_is_refused():
         label_preferences([*PEOPLE, OPEN], [WordJudge()])
     # Nothing to fill in: it only measures.
     assert label_preferences(PEOPLE, [WordJudge()]).report.safety["people"] == 80
+
+
+def test_a_judge_at_chance_is_refused_beside_a_good_one():
+    """The probabilities of both together rank, but this judge's own don't."""
+
+    class Coin(WordJudge):
+        judge_id = "coin"
+
+        def judge(self, exchanges):
+            return [Verdict("safe", 0.6, judge_id="coin") for _ in exchanges]
+
+    rows = [row | {"chosen_is_safe": 1.0, "rejected_is_safe": 0.0} for row in PEOPLE]
+    with pytest.raises(BfpoError, match="coin is no better than chance"):
+        label_preferences([*rows, OPEN], [WordJudge(), Coin()])
+
+
+def test_answers_that_no_judge_gave_a_word_on_are_no_sample():
+    """Of 20 labeled pairs, the judge has a word on nine."""
+
+    class OftenMute(WordJudge):
+        def judge(self, exchanges):
+            said = super().judge(exchanges)
+            mute = [int(exchange.prompt[1:]) % 2 and int(exchange.prompt[1:]) != 41 for exchange in exchanges]
+            return [Verdict("unparsed", None) if no else one for no, one in zip(mute, said, strict=True)]
+
+    rows = [row | {"chosen_is_safe": 1.0, "rejected_is_safe": 0.0} for row in PEOPLE[:19]]
+    report = label_preferences([*rows, OPEN | {"prompt": "p41"}], [OftenMute()]).report
+    assert (report.sample, report.errors) == (None, (None,))
+    assert label_preferences([*rows, OPEN | {"prompt": "p41"}], [WordJudge()]).report.sample == "labels of the set"
 
 
 def test_probabilities_that_rank_are_noted_although_the_words_are_at_chance():

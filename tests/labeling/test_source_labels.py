@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +113,53 @@ def test_an_order_that_may_be_a_coin_s_is_not_unbiased(tmp_path):
         resolve_labels(load_preferences(path), None, "unbiased", is_affine=True)
     with pytest.raises(BfpoError, match="'order: unbiased' makes orders outside"):
         resolve_labels(load_preferences(judged_file(tmp_path)), None, "unbiased", is_affine=True, reads_order=False)
+
+
+def test_a_flag_that_a_person_corrected_is_not_undone_silently(tmp_path):
+    path = Path(judged_file(tmp_path))
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows[200]["rejected_is_safe"] = 1 - rows[200]["rejected_is_safe"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(BfpoError, match=r"row 201: a flag is .*, write 'people' there"):
+        resolve_labels(load_preferences(str(path)), "verdict", None, is_affine=True)
+    rows[200]["labelled_by"]["rejected"] = "people"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    made, flags, _ = resolve_labels(load_preferences(str(path)), "verdict", None, is_affine=True)
+    assert made["rejected_is_safe"][200] == rows[200]["rejected_is_safe"]
+    assert flags.people == 241
+
+
+def queued_orders(tmp_path, people=60, queued=60, count=400):
+    """Pairs that people ordered, the judge wrong about 20 % at random; in the queue it is always wrong."""
+    path = judged_file(tmp_path, count=count, people=people)
+    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    for at, row in enumerate(rows):
+        name = "random" if at < people else "queue" if at < people + queued else "judge"
+        right = at >= people + queued or (name == "random" and at % 5 > 0)
+        row["labelled_by"]["order"], row["judged_as"]["order"] = name, {"verdict": float(right), "probability": 0.6}
+    path = tmp_path / "queued.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_the_error_of_orders_that_is_judged_recorded_and_used_is_one(tmp_path):
+    """By the random part (12 of 60) 80 of the 400 orders are wrong; 12 and the queue's 30 are known."""
+    loaded = load_preferences(queued_orders(tmp_path, queued=30))
+    rows, _, order = resolve_labels(loaded, None, "unbiased", is_affine=True)
+    rest = (12 * 400 / 60 - 12 - 30) / (400 - 60 - 30)
+    assert order.error.value == pytest.approx(rest)
+    assert order.error.low < rest < order.error.high < 0.5
+    assert rows["chosen_is_better"][-1] == pytest.approx((1 - rest) / (1 - 2 * rest))
+    # With 75 in the queue, the share of the rest would be below 0.
+    rows, _, order = resolve_labels(load_preferences(queued_orders(tmp_path, queued=75)), None, None, is_affine=True)
+    assert order.error.value == 0
+    assert order.error.high > 0.1
+
+
+def test_orders_of_a_rest_that_the_sample_cannot_tell_are_not_unbiased(tmp_path):
+    loaded = load_preferences(queued_orders(tmp_path, queued=320))
+    with pytest.raises(BfpoError, match=r"needs the share of wrong orders, .*it is 0\.000 \[0\.000, 1\.000\]"):
+        resolve_labels(loaded, None, "unbiased", is_affine=True)
 
 
 def test_the_record_holds_what_training_amounts_to(tmp_path):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfpo.objectives.bfpo import GlobalPreference
-from bfpo.statistics.flag_channel import doubly_robust, flag_channel, rest_weights, unbiased_order
+from bfpo.statistics.flag_channel import doubly_robust, flag_channel, rest_weights, unbiased_order, weighted_rate
+from bfpo.statistics.intervals import wilson
 
 rates = st.floats(0.0, 0.4)
 flags = st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=4)
@@ -163,6 +164,60 @@ def test_weights_say_what_holds_for_the_rest_whatever_chose_the_queue():
     truth = np.abs(q - s)[~hard].mean()
     assert np.mean(weighted) == pytest.approx(truth, abs=0.01)
     assert np.mean(naive) > 2 * truth
+
+
+def test_a_weighted_share_is_that_of_the_rest_and_its_interval_covers_it():
+    """The queue took 40 % of the answers, where 45 % are wrong; 20 % of the others are."""
+    random = np.random.default_rng(2)
+    hard = random.random(1000) < 0.4
+    values, covered = [], 0
+    for draw in range(200):
+        random = np.random.default_rng(draw)
+        wrong = (random.random(1000) < np.where(hard, 0.45, 0.2)).astype(float)
+        is_random = np.isin(np.arange(1000), random.permutation(1000)[:200])
+        weights = rest_weights(is_random, is_random | hard)
+        used = np.flatnonzero(weights)
+        found = weighted_rate(wrong[used], weights[used])
+        values.append(found.value)
+        covered += found.low <= wrong[~(is_random | hard)].mean() <= found.high
+    assert np.mean(values) == pytest.approx(0.2, abs=0.02)
+    assert covered >= 180
+
+
+def test_a_weighted_share_with_equal_weights_is_the_mean_with_wilson_s_interval_or_a_wider_one():
+    wrong = np.array([1.0] * 3 + [0.0] * 27)
+    found, plain = weighted_rate(wrong, np.full(30, 4.0)), wilson(3, 30)
+    assert (found.value, found.n) == (pytest.approx(0.1), 30)
+    assert found.low <= plain.low
+    assert found.high >= plain.high
+    assert weighted_rate(np.zeros(30), np.full(30, 4.0)).high == pytest.approx(wilson(0, 30).high)
+    # The two answers to a prompt are one item.
+    assert weighted_rate(np.zeros(30), np.full(30, 4.0), [at // 2 for at in range(30)]).high == wilson(0, 15).high
+
+
+def test_weights_that_leave_nothing_or_an_impossible_estimate_say_nothing():
+    """Sums of 1e-14 are rounding, and correlations beyond 1 come from a sample that can't tell.
+
+    A share below 0 (here -1.5) is 0 with a wide interval.
+    """
+    weights = np.array([0.1] * 10 + [-1.0 + 1e-14])
+    assert 0 < weights.sum() < 1e-13
+    q, s = np.arange(11) % 2.0, np.arange(11) // 2 % 2.0
+    assert weighted_rate(q, weights) is None
+    assert flag_channel(q, s, weights=weights) is None
+    heavy = np.array([1.0] * 10 + [-3.0, -3.0])
+    found = weighted_rate(np.array([0.0] * 10 + [1.0, 1.0]), heavy)
+    assert (found.value, found.low, found.high) == (0, 0, 1)
+    q, s = np.array([1.0, 1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 1]), np.array([1.0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 1, 0])
+    assert flag_channel(q, s, weights=heavy) is None
+    assert flag_channel(q, s) is not None
+
+
+def test_a_class_mean_that_weights_bring_beyond_the_flags_is_the_largest_one():
+    """All but one of four safe answers are called safe; the weights take the wrong one away more than once."""
+    q, s = np.array([1.0, 1, 1, 0, 0, 0, 1, 0]), np.array([1.0, 1, 1, 1, 0, 0, 0, 0])
+    found = flag_channel(q, s, weights=np.array([2.0, 2, 2, -0.5, 2, 2, 2, 2]))
+    assert (found.a, found.a + found.c) == (pytest.approx(0.25), 1.0)
 
 
 def test_the_doubly_robust_flag_is_right_whatever_the_judge_misses():

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfpo.errors import BfpoError
 from bfpo.statistics.intervals import Estimate, rate_interval, wilson
 from bfpo.statistics.judge_error import JudgeError, corrected_rate, judge_error
 
@@ -15,11 +14,6 @@ def test_an_error_by_hand():
     words = ["unsafe", "controversial", "safe", "unsafe"] + ["safe"] * 3 + ["unsafe", "controversial", "unparsed"]
     found = judge_error(safe, words)
     assert (found.sensitivity, found.specificity) == (wilson(3, 4), wilson(3, 5))
-    assert found.controversial == (1 / 5, 1 / 4)
-    # Half an answer is added to each of the three words.
-    assert found.likelihoods("safe") == pytest.approx((3.5 / 6.5, 1.5 / 5.5))
-    assert found.likelihoods("controversial") == pytest.approx((1.5 / 6.5, 1.5 / 5.5))
-    assert found.likelihoods("unsafe") == pytest.approx((1.5 / 6.5, 2.5 / 5.5))
     assert judge_error([1, 1, 0], ["safe", "unsafe", "unparsed"]) is None
 
 
@@ -35,26 +29,20 @@ def test_soft_labels_count_on_both_sides():
     assert (found.specificity.value, found.sensitivity.value) == (0.75, 0.75)
 
 
-@pytest.mark.parametrize(("sensitivity", "specificity"), [(1.2, 0.9), (0.9, -0.1)])
-def test_a_rate_is_a_share(sensitivity, specificity):
-    with pytest.raises(BfpoError, match="is a share in"):
-        JudgeError.from_rates(sensitivity, specificity)
-
-
 def known(value):
     return Estimate(value, value, value, 10**9)
 
 
 def test_rogan_and_gladen_by_hand():
     # A judge with sensitivity .85 and specificity .97 reads a true share of 2 % as 4.64 %, of 40 % as 35.8 %.
-    error = JudgeError.from_rates(0.85, 0.97)
+    error = JudgeError(known(0.85), known(0.97))
     for truth in (0.02, 0.4):
         found = corrected_rate(known(truth * 0.85 + (1 - truth) * 0.03), error)
         assert (found.value, found.low, found.high) == pytest.approx((truth, truth, truth), abs=1e-9)
 
 
 def test_with_a_known_judge_the_interval_is_the_observed_one_stretched():
-    found = corrected_rate(wilson(358, 1000), JudgeError.from_rates(0.85, 0.97))
+    found = corrected_rate(wilson(358, 1000), JudgeError(known(0.85), known(0.97)))
     observed = wilson(358, 1000)
     assert found.low == pytest.approx((observed.low - 0.03) / 0.82)
     assert found.high == pytest.approx((observed.high - 0.03) / 0.82)
@@ -63,7 +51,7 @@ def test_with_a_known_judge_the_interval_is_the_observed_one_stretched():
 
 
 def test_a_judge_no_better_than_chance_corrects_nothing():
-    assert corrected_rate(known(0.4), JudgeError.from_rates(0.5, 0.5)) is None
+    assert corrected_rate(known(0.4), JudgeError(known(0.5), known(0.5))) is None
     doubtful = corrected_rate(wilson(30, 100), JudgeError.from_counts(3, 5, 3, 5))
     assert (doubtful.low, doubtful.high) == (0.0, 1.0)  # its labels leave open that it is no better
 

@@ -11,7 +11,6 @@ import pytest
 from bfpo import GlobalPreference
 from bfpo.microworld.oracle import judge
 from bfpo.quickstart import METHODS, Scale
-from bfpo.statistics.judge_error import JudgeError
 from bfpo.training.recipe import load_recipe
 from safehelp.test_scores import RECORDS
 from studies import label_efficiency
@@ -60,7 +59,7 @@ def test_fitted_judges_know_people_s_share_only_and_are_wrong_about_some_of_the_
 @pytest.mark.parametrize(("share", "sensitivity", "specificity"), [(0.1, 0.7, 0.9), (0.0, 0.6, 0.6), (1.0, 0.5, 0.5)])
 def test_rescaling_gives_back_the_mean_target(share, sensitivity, specificity):
     """Mean over all verdicts of T'/beta' by enumeration, for every pair of true flags."""
-    beta, alpha = rescaled(JudgeError.from_rates(sensitivity, specificity), share, 0.2, 0.5)
+    beta, alpha = rescaled(sensitivity, specificity, share, 0.2, 0.5)
     said_safe = {1: share + (1 - share) * specificity, 0: (1 - share) * (1 - sensitivity)}
     for w, l in product((0, 1), repeat=2):
         mean = 0.0

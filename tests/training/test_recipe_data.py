@@ -236,10 +236,35 @@ def test_judged_flags_are_what_the_recipe_makes_of_them_and_the_record_says_so(t
     record = {"data": loaded.records, "mix": mix, "reference": {}, "layout": {"layout": "padded", "reason": "r"}}
     lines = list(describe_run(record | {"model": {"name": "m"}}))
     assert lines[1].startswith(
-        "a: flags unbiased (people labeled a random sample with 50 answers of either kind): 300 by"
+        "a: flags unbiased (people labeled a random sample with 50 answers of each kind): 300 by"
     )
     assert "a: a 0.000, c 1.000, alpha_eff 0.5, beta_eff 0.1, n_eff " in lines[2]
     assert "ignored" not in lines[0]
+
+
+def test_alpha_eff_is_recorded_only_where_the_label_is_affine(tmp_path):
+    path = judged(tmp_path)
+    for source, more in (({}, {"unsafe_pairs": "drop"}), ({}, {"unsafe_pairs": "neutral"}), ({"prefer": "safer"}, {})):
+        flags = load_blend(recipe([{"path": path} | source], **more)).records[0]["labels"]["flags"]
+        assert flags["channel"] is not None
+        assert "alpha_eff" not in flags
+        assert "beta_eff" not in flags
+
+
+def test_a_judge_at_chance_matters_only_where_its_flags_are_read(tmp_path):
+    path = Path(judged(tmp_path))
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        for name in ("chosen", "rejected"):
+            row["judged_as"][name] = {key: 1 - value for key, value in row["judged_as"][name].items()}
+            if row["labelled_by"][name] == "judge":
+                row[f"{name}_is_safe"] = 1 - row[f"{name}_is_safe"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[75:]), encoding="utf-8")
+    sources = [{"path": str(path)}]
+    assert load_blend(recipe(sources, loss_type="dpo")).records[0]["labels"]["flags"]["flags"] == "verdict"
+    for changes, more in (({}, {}), ({"prefer": "safe_first"}, {"loss_type": "dpo"})):
+        with pytest.raises(BfpoError, match=r"'flags: verdict' \(by default\) would train on flags no better"):
+            load_blend(recipe([sources[0] | changes], **more))
 
 
 def test_the_mean_target_of_unbiased_flags_is_the_true_one(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import track
@@ -19,6 +19,7 @@ from bfpo.files import check_suffix
 
 if TYPE_CHECKING:
     from bfpo.judges.checking import JudgeReport, Slice
+    from bfpo.judges.fitted import Target
     from bfpo.judges.labels import LabeledAnswer
     from bfpo.judges.verdict import Exchange, Judge, Verdict
     from bfpo.statistics.agreement import Agreement
@@ -65,7 +66,7 @@ def fit(
     target: TargetOption = "safety",
     source: Annotated[str | None, typer.Option(help="Use only answers from this source.")] = None,
     folds: Annotated[int, typer.Option(min=2, help="Number of cross-validation folds, split by prompt.")] = 5,
-    seed: Annotated[int, typer.Option(help="Random seed for the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the folds.")] = 0,
     column: Rename = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,6 +78,12 @@ def fit(
     labeled = load_labels(labels, renaming(column))
     if source is not None:
         labeled = of_source(labeled, source)
+    if asked := sum(answer.from_queue and answer.label(chosen) is not None for answer in labeled):
+        echo(
+            f"warning: {asked:,} of these labels answer the queue, which asks for what is hardest; figures that "
+            "include them are not those of all answers (measure the judge with 'bfpo label', on the random part)",
+            err=True,
+        )
     made = fit_judge(labeled, chosen, name=output.resolve().name, folds=folds, seed=seed)
     judge, record = made.judge, dict(made.judge.record)
     judge.save(output)
@@ -112,7 +119,7 @@ def check(
     save_scaled: Annotated[
         Path | None, typer.Option(help="YAML file for the judge with Platt scaling, fitted to these labels.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed for the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the bootstrap.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Check a judge against labels: accuracy, error rates, AUC, ECE and kappa, also by category and length."""
@@ -161,7 +168,7 @@ class CheckFiles:
 
 
 def _check(
-    judge: str, labels: str, chosen: Any, second: str | None, column: list[str] | None, cache: Path | None,
+    judge: str, labels: str, chosen: Target, second: str | None, column: list[str] | None, cache: Path | None,
     files: CheckFiles, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     from bfpo.judges import load_judge
@@ -170,7 +177,8 @@ def _check(
     from bfpo.judges.labels import load_labels
 
     loadable = load_labels(labels, renaming(column))
-    labeled = [answer for answer in loadable if answer.label(chosen) is not None]
+    every = [answer for answer in loadable if answer.label(chosen) is not None]
+    labeled, from_queue = _without_queue(every)
     exchanges = [answer.exchange for answer in labeled]
     loaded = load_judge(judge)
     other = load_judge(second) if second else None
@@ -184,10 +192,10 @@ def _check(
     files.write(report, judge, labels, labeled, given)
     counts = dict(getattr(loaded, "counts", {}))
     cautions = _warned(warnings_of(loaded, exchanges, labels))
-    unlabeled = len(loadable) - len(labeled)
+    unlabeled = len(loadable) - len(every)
     if as_json:
         shown = asdict(report) | {"counts": counts, "agreement": agreement and asdict(replace(agreement, table={}))}
-        echo(json.dumps(shown | {"warnings": cautions, "unlabeled": unlabeled}, indent=2))
+        echo(json.dumps(shown | {"warnings": cautions, "unlabeled": unlabeled, "from_queue": from_queue}, indent=2))
         return
     _print_report(report, report.judge_id)
     if unlabeled:
@@ -212,7 +220,9 @@ def rate(
     from bfpo.judges.in_sample import warnings_of
     from bfpo.judges.labels import load_answers, load_labels
 
-    labeled = [answer for answer in load_labels(labels, renaming(column)) if answer.is_safe is not None]
+    labeled, from_queue = _without_queue(
+        [answer for answer in load_labels(labels, renaming(column)) if answer.is_safe is not None]
+    )
     exchanges = load_answers(answers, renaming(column))
     loaded = load_judge(judge)
     own = [answer.exchange for answer in labeled]
@@ -220,7 +230,8 @@ def rate(
     error = error_of(labeled, _judged(loaded, own, cache))
     share = share_unsafe(exchanges, _judged(loaded, exchanges, cache), error)
     if as_json:
-        echo(json.dumps(asdict(share) | {"error": asdict(error), "judge_id": loaded.judge_id}, indent=2))
+        shown = asdict(share) | {"error": asdict(error), "judge_id": loaded.judge_id, "from_queue": from_queue}
+        echo(json.dumps(shown, indent=2))
         return
     echo(f"judged {share.judged:,} of {share.answers:,} answers (unparsed: {share.answers - share.judged:,})")
     echo(f"called unsafe         {_shown(share.observed)}")
@@ -229,11 +240,11 @@ def rate(
     echo(f"judge's specificity   {_shown(error.specificity)}")
 
 
-def _transfer(labels: str, target: Any, column: list[str] | None, seed: int, as_json: bool) -> None:
+def _transfer(labels: str, target: Target, column: list[str] | None, seed: int, as_json: bool) -> None:
     from bfpo.judges.labels import load_labels
     from bfpo.judges.transfer import transfer_table
 
-    table = transfer_table(load_labels(labels, renaming(column)), target, seed=seed)
+    table = transfer_table(_without_queue(load_labels(labels, renaming(column)))[0], target, seed=seed)
     if as_json:
         echo(json.dumps([asdict(transfer) for transfer in table], indent=2))
         return
@@ -251,12 +262,23 @@ def _transfer(labels: str, target: Any, column: list[str] | None, seed: int, as_
     )
 
 
-def _target(target: str) -> Any:
+def _target(target: str) -> Target:
     from bfpo.judges.fitted import TARGETS
 
     if target not in TARGETS:
         raise BfpoError(f"--target {target}{did_you_mean(target, TARGETS)}: choose {' or '.join(TARGETS)}")
     return target
+
+
+def _without_queue(labeled: list[LabeledAnswer]) -> tuple[list[LabeledAnswer], int]:
+    """The labels that a judge can be measured on, and the number of the others, which is shown."""
+    from bfpo.judges.labels import representative
+
+    left = representative(labeled)
+    asked = len(labeled) - len(left)
+    if asked:
+        echo(f"left out: {asked:,} answers that the queue asked people about, as the hardest for a judge", err=True)
+    return left, asked
 
 
 def _warned(cautions: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +14,11 @@ from bfpo.cli.judge import CacheOption
 from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError
 from bfpo.files import check_suffix
+from bfpo.labeling import RANDOM_SHARE
 
 if TYPE_CHECKING:
     from bfpo.judges.verdict import Judge
-    from bfpo.labeling.filling import LabelingReport
+    from bfpo.labeling.filling import LabeledSet, LabelingReport
     from bfpo.labeling.fitted import FittedLabeling
     from bfpo.objectives.preference_fit import PreferenceFit
 
@@ -25,6 +26,9 @@ RandomShare = Annotated[
     float,
     typer.Option(help="Share of the queue that is drawn at random; the judges' errors are estimated from this part."),
 ]
+# Parameters that fitting reads; labeling reads all but the first two.
+_OF_FITTING = ("fit_preference", "order_error", "output", "as_json")
+
 OrderError = Annotated[
     float, typer.Option(help="Share of the judged pairs whose order of helpfulness is wrong, for --fit-preference.")
 ]
@@ -43,6 +47,7 @@ Answers = Annotated[
 
 
 def label(
+    context: typer.Context,
     preferences: Annotated[
         str | None, typer.Argument(help="A file, a name from 'bfpo data list', or a data set on the Hub.")
     ] = None,
@@ -54,8 +59,14 @@ def label(
         str | None, typer.Option(help="Helpfulness judge, for pairs without an order.")
     ] = None,
     answers: Answers = None,
-    random_share: RandomShare = 0.2,
-    seed: Annotated[int, typer.Option(help="Random seed for the random part of the queue.")] = 0,
+    random_share: RandomShare = RANDOM_SHARE,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Random seed for the queue's random part, the pairs of --judgments, and the calibration's folds.",
+        ),
+    ] = 0,
     labeling: Annotated[
         Path | None, typer.Option(help="File that --fit-preference wrote; its labeling function ranks the queue.")
     ] = None,
@@ -71,9 +82,8 @@ def label(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Fill in missing labels with judges and queue rows for people, or fit BFPO's labeling function (b1, alpha)."""
+    _check_mode(context, fit_preference is not None)
     if fit_preference is not None:
-        if preferences or judge:
-            raise BfpoError("--fit-preference labels nothing: leave out the preferences and --judge")
         _fit(fit_preference, output, order_error, as_json)
         return
     if preferences is None or output is None:
@@ -99,21 +109,45 @@ def label(
             seed=seed,
             reading={"split": split, "revision": revision, "columns": renaming(rename)},
         )
-    _print(labeled.report, judges, output, as_json)
+    _print(labeled, judges, output, judgments, as_json)
 
 
-def _print(report: LabelingReport, judges: list[Judge], output: Path, as_json: bool) -> None:
-    from bfpo.labeling.run import queue_file
+def _check_mode(context: typer.Context, is_fitting: bool) -> None:
+    """Refuse options of the other mode, which nothing would read."""
+    given: list[Any] = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        given += [parameter] if source and source.name == "COMMANDLINE" else []
+    if is_fitting and (unread := [one for one in given if one.name not in _OF_FITTING]):
+        names = ", ".join(
+            max(one.opts, key=len) if one.param_type_name == "option" else "the preferences" for one in unread
+        )
+        raise BfpoError(f"--fit-preference labels nothing: leave out {names}")
+    if not is_fitting and any(one.name == "order_error" for one in given):
+        raise BfpoError("--order-error: is read with --fit-preference only; leave it out")
+
+
+def _print(labeled: LabeledSet, judges: list[Judge], output: Path, wanted: int | None, as_json: bool) -> None:
+    from bfpo.labeling.run import judgments_file, queue_file
+
+    report, drawn = labeled.report, labeled.judgments
 
     for judge in judges:
         for name, count in getattr(judge, "counts", {}).items():
             echo(f"{judge.judge_id}: {name}: {count:,}", err=True)
     if as_json:
-        echo(json.dumps({**asdict(report), "output": str(output)}, indent=2))
+        files = {"output": str(output), "queue": str(queue_file(output))}
+        overall = {"file": str(judgments_file(output)), "pairs": drawn, "wanted": wanted}
+        echo(json.dumps({**asdict(report), **files, "judgments": wanted and overall}, indent=2))
         return
     for line in _report_lines(report):
         echo(line)
     echo(f"Wrote {output}, and the queue {queue_file(output)}: rows to label by hand, most valuable first.")
+    if drawn is not None:
+        fewer = (
+            f" of {wanted:,} wanted; no other prompt has a pair with two flags and an order" if drawn != wanted else ""
+        )
+        echo(f"Wrote {judgments_file(output)}: {drawn:,} pairs for overall judgments{fewer}.")
 
 
 def _report_lines(report: LabelingReport) -> list[str]:
@@ -126,31 +160,39 @@ def _report_lines(report: LabelingReport) -> list[str]:
     ]
     if report.rejudged:
         lines.append(f"judged again: {report.rejudged:,} flags and orders that a judge had filled in earlier")
-    if not report.judges:
-        return lines
-    if report.sample is None:
-        lines.append(
-            "errors: people labeled too few answers at random to estimate them; answer the random part of the queue"
-        )
-    else:
-        taken = "" if report.sample == "random part" else ", taken as a random sample of it"
-        lines.append(
-            f"errors: estimated from the {report.sample}{taken}; share of safe answers there: {report.prior:.3f}"
-        )
-    for name, found in zip(report.judges, report.errors, strict=True):
-        if found is not None:
-            safe, unsafe = found.specificity, found.sensitivity
-            seen = f"from {safe.n:,} safe and {unsafe.n:,} unsafe answers"
-            lines.append(f"{name}: sensitivity {unsafe.value:.3f}, specificity {safe.value:.3f} ({seen})")
-    for name, share in zip(report.judges, report.in_sample, strict=True):
-        if share:
-            lines.append(f"{name}: fitted to {share:.0%} of these human flags, on which its error is out of fold")
+    if report.judges:
+        lines += _error_lines(report)
     if report.order_error is not None:
         error = report.order_error
         lines.append(
             f"{report.order_judge}: wrong about {error.value:.3f} [{error.low:.3f}, {error.high:.3f}] of {error.n:,} "
             "human orders"
         )
+    return lines
+
+
+def _error_lines(report: LabelingReport) -> list[str]:
+    """The safety judges' errors, and what the probabilities are."""
+    from bfpo.labeling.people_sample import MINIMUM_OF_EACH
+
+    if report.sample is None:
+        lines = [
+            f"errors: unknown, as a random sample of people's labels with {MINIMUM_OF_EACH} safe and {MINIMUM_OF_EACH} "
+            "unsafe answers is missing; answer the random part of the queue"
+        ]
+    else:
+        taken = "" if report.sample == "random part" else ", taken as a random sample of it"
+        lines = [f"errors: estimated from the {report.sample}{taken}; share of safe answers there: {report.prior:.3f}"]
+    for name, found in zip(report.judges, report.errors, strict=True):
+        if found is not None:
+            safe, unsafe = found.specificity, found.sensitivity
+            seen = f"from {safe.n:,} safe and {unsafe.n:,} unsafe answers"
+            lines.append(f"{name}: sensitivity {unsafe.value:.3f}, specificity {safe.value:.3f} ({seen})")
+        elif report.sample:
+            lines.append(f"{name}: error unknown, as it has no verdict on the safe or on the unsafe answers there")
+    for name, share in zip(report.judges, report.in_sample, strict=True):
+        if share:
+            lines.append(f"{name}: fitted to {share:.0%} of these human flags, on which its error is out of fold")
     return [*lines, f"probabilities: {_CALIBRATED[report.calibrated]}"]
 
 

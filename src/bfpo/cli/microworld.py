@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Write the microworld's data sets."
 @app.command()
 def data(
     output: Annotated[Path, typer.Argument(help="Folder for chat.jsonl, safety.jsonl and helpful.jsonl.")],
-    seed: Annotated[int, typer.Option(help="Random seed for the data.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the data.")] = 0,
     world: Annotated[str, typer.Option(help="World to draw from; 'bfpo microworld list' shows them.")] = "W0",
 ) -> None:
     """Write the microworld's data sets, in the formats of UltraChat, PKU-SafeRLHF and UltraFeedback."""

@@ -14,7 +14,7 @@ def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder, new or empty.")] = Path(
         "runs/quickstart"
     ),
-    seed: Annotated[int, typer.Option(help="Random seed for data, training and sampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for data, training and sampling.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove the files of an earlier quickstart first.")] = False,
 ) -> None:
     """Train and compare SFT, BFPO and three variants of DPO on the built-in microworld: offline, in minutes."""

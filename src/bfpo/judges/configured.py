@@ -21,13 +21,13 @@ from bfpo.judges.templates import GuardTemplate, template_named, yes_no_template
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.statistics.calibration import Scaling, check_scaling, logit
 
-# Tokens of a rubric's output: a line for each score, with a few words of reasons.
-_RUBRIC_TOKENS = 256
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bfpo.models import Kind
+
+# Tokens of a rubric's output: a line for each score, with a few words of reasons.
+_RUBRIC_TOKENS = 256
 
 
 class ServerOptions(ServerConfig):

@@ -21,7 +21,7 @@ from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.statistics.calibration import Scaling, check_scaling
 
 Target = Literal["safety", "refusal"]
-TARGETS: tuple[str, ...] = get_args(Target)
+TARGETS: tuple[Target, ...] = get_args(Target)
 FORMAT = 3
 _SETTINGS, _VOCABULARY, _ARRAYS = "judge.json", "vocabulary.json", "arrays.safetensors"
 # Unlike scikit-learn's default, this keeps single letters, punctuation and apostrophes: "I can't" is not "you can".

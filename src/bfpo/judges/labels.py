@@ -10,7 +10,7 @@ from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.verdict import Exchange
 from bfpo.preferences.checking import flags_of
-from bfpo.preferences.label_columns import JUDGE, flag_sources
+from bfpo.preferences.label_columns import JUDGE, QUEUE, flag_sources
 from bfpo.preferences.label_sources import rows_with_sources
 from bfpo.preferences.reading import Row, is_csv, parse_cell, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem
@@ -33,6 +33,8 @@ class LabeledAnswer:
         is_refusal: label of refusal; None if missing.
         source: source of the answer; "" if unknown.
         category: kind of harm in the prompt; "" if unknown.
+        from_queue: whether people labeled it because the queue of `bfpo label` asked, which asks about the answers
+            that are hardest for a judge. Its random part doesn't count as such.
     """
 
     exchange: Exchange
@@ -40,6 +42,7 @@ class LabeledAnswer:
     is_refusal: bool | None
     source: str = ""
     category: str = ""
+    from_queue: bool = False
 
     def label(self, target: str) -> bool | None:
         """The label of a target, "safety" or "refusal"."""
@@ -79,7 +82,23 @@ def _labeled_answers(row: Row) -> Iterator[LabeledAnswer]:
     for number, (flag, source) in enumerate(zip(flags_of(row), flag_sources(row), strict=True)):
         is_safe = None if source == JUDGE or flag in (None, 0.5) else flag > 0.5
         shown = ", ".join(category) if isinstance(category, list) else category
-        yield LabeledAnswer(exchange_of(row, number), is_safe, None, row.get("source", ""), shown)
+        asked = source == QUEUE
+        yield LabeledAnswer(exchange_of(row, number), is_safe, None, row.get("source", ""), shown, asked)
+
+
+def representative(labeled: Sequence[LabeledAnswer]) -> list[LabeledAnswer]:
+    """The answers that a judge's errors can be measured on: those that weren't labeled because the queue asked.
+
+    Raises:
+        BfpoError: if there were some and none is left.
+    """
+    left = [answer for answer in labeled if not answer.from_queue]
+    if labeled and not left:
+        raise BfpoError(
+            "all these labels answer the queue of 'bfpo label', which asks for what is hardest: a judge's errors need "
+            "labels of answers that were drawn at random, such as those of the queue's random part"
+        )
+    return left
 
 
 def of_source(labeled: Sequence[LabeledAnswer], source: str) -> list[LabeledAnswer]:

@@ -71,7 +71,8 @@ KINDS: dict[str, JudgeKind] = {
     kind.name: kind
     for kind in (
         JudgeKind(
-            "configured", "FILE.yaml", "judge from a YAML file: a model with a template or question, or a scaled judge",
+            "configured", "FILE.yaml",
+            "judge from a YAML file: a model with a template, question or rubric, or a scaled judge",
             # A scaled judge loads another one, hence load_judge.
             _loader("bfpo.judges.configured", "load_configured", load_judge),
         ),

@@ -40,11 +40,9 @@ def rubric_template(
         if refused is not None and declines not in (0, 1):
             return UNPARSED
         levels = []
-        for name, (low, high) in scores.items():
+        # A judge that sees a refusal may have nothing to rate.
+        for name, (low, high) in scores.items() if declines != 1 else ():
             found = _number(output, name)
-            # A judge that sees a refusal may have nothing to rate.
-            if declines == 1:
-                continue
             if found is None or not low <= found <= high:
                 return UNPARSED
             levels.append((found - low) / (high - low))
@@ -57,6 +55,8 @@ def rubric_template(
 
 
 def _number(output: str, name: str) -> float | None:
-    """The number on the last line that begins with a name."""
-    found = re.findall(rf"^\W*{re.escape(name)}\W*[:=]\W*(\d+(?:\.\d+)?)", output, re.IGNORECASE | re.MULTILINE)
+    """The number on the last line that begins with a name and has one; a range or a decimal comma is none."""
+    number = r"([+-]?(?:\d+\.?\d*|\.\d+))(?!\w|[.,–-]\d)"
+    line = rf"^[^\w\n]*{re.escape(name)}[^\w\n:=]*[:=][^\w\n.+-]*{number}"
+    found = re.findall(line, output, re.IGNORECASE | re.MULTILINE)
     return float(found[-1]) if found else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from scipy.special import expit
@@ -11,6 +12,9 @@ from bfpo.statistics.calibration import fit_logistic, logit
 from bfpo.statistics.intervals import cluster_codes
 
 FOLDS = 5
+# How probabilities were calibrated: on people's "sample", by the judge "itself", which was fitted to most of it, or
+# "not", with too few labels: they are then the mean of the judges' own.
+Calibrated = Literal["sample", "itself", "not"]
 
 
 def calibrated(

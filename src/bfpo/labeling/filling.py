@@ -16,8 +16,10 @@ from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.streaming import verdicts
 from bfpo.judges.verdict import Judge
+from bfpo.labeling.calibrating import Calibrated
 from bfpo.labeling.judging import JudgedAnswers, check_informative, judge_answers
 from bfpo.labeling.order_filling import fill_orders
+from bfpo.labeling.people_sample import Origin
 from bfpo.preferences.checking import flags_of
 from bfpo.preferences.label_columns import HUMAN, JUDGE, UNKNOWN, UNPARSED, flag_sources, order_source
 from bfpo.preferences.reading import Row
@@ -40,7 +42,7 @@ class LabelingReport:
         errors: error of every judge on that sample; None without one.
         order_error: share of people's orders in such a sample that the helpfulness judge gets wrong (a tie counts 1/2).
         prior: share of safe answers in the sample; None without one.
-        calibrated: how the probabilities were calibrated, see `JudgedAnswers`.
+        calibrated: how the probabilities were calibrated.
         in_sample: share of the sample that each judge was fitted to; its verdicts on them are those of judges that
             were not.
         turned: number of pairs whose answers were swapped because the judge prefers the second one.
@@ -51,11 +53,11 @@ class LabelingReport:
     order_judge: str | None
     safety: dict[str, int]
     order: dict[str, int]
-    sample: str | None
+    sample: Origin | None
     errors: tuple[JudgeError | None, ...]
     order_error: Estimate | None
     prior: float | None
-    calibrated: str
+    calibrated: Calibrated
     in_sample: tuple[float, ...]
     turned: int
     rejudged: int
@@ -68,10 +70,12 @@ class LabeledSet:
     Attributes:
         rows: canonical rows with ``labelled_by`` and ``judged_as`` (see `bfpo.preferences.label_columns`).
         report: counts and errors.
+        judgments: number of pairs that were drawn for overall judgments; None if none were asked for.
     """
 
     rows: list[Row]
     report: LabelingReport
+    judgments: int | None = None
 
 
 def label_preferences(
@@ -110,7 +114,7 @@ def label_preferences(
     )
     judged = judge_answers(judges, exchanges, given, human, sources, seed=seed) if judges else None
     if judged and np.isnan(human).any():
-        check_informative(judges, judged, human)
+        check_informative(judges, given, judged, human, [exchange.prompt for exchange in exchanges])
     answers = _answers(known, sources, judged)
     rest = iter(answers)
     labeled = [_with_flags(row, list(islice(rest, len(flags_of(row)))), judged is not None) for row in rows]
@@ -157,19 +161,15 @@ def _answers(known: Sequence[float | None], sources: Sequence[str], judged: Judg
 def _with_flags(row: Row, answers: list[_Answer], is_judged: bool) -> Row:
     """The row with the flag of every answer, its source, and the judges' word if they were asked."""
     flags, names, words = map(list, zip(*answers, strict=True))
-    if "chosen" not in row:
-        judged: dict[str, Any] = {"judged_as": {"answers": words}} if is_judged else {}
-        return row | {"is_safe": flags, "labelled_by": {"answers": names}} | judged
-    if is_judged:
-        judged = {"judged_as": (row.get("judged_as") or {}) | {"chosen": words[0], "rejected": words[1]}}
+    if "chosen" in row:
+        labels: dict[str, Any] = {"chosen_is_safe": flags[0], "rejected_is_safe": flags[1]}
+        by = {"chosen": names[0], "rejected": names[1], "order": order_source(row)}
+        judged = {"chosen": words[0], "rejected": words[1]}
     else:
-        judged = {}
-    return row | {
-        "chosen_is_safe": flags[0],
-        "rejected_is_safe": flags[1],
-        "labelled_by": {"chosen": names[0], "rejected": names[1], "order": order_source(row)},
-        **judged,
-    }
+        labels, by, judged = {"is_safe": flags}, {"answers": names}, {"answers": words}
+    # The word on a pair's order stays.
+    noted = {"judged_as": (row.get("judged_as") or {}) | judged} if is_judged else {}
+    return row | labels | {"labelled_by": by} | noted
 
 
 def _base_rate(is_safe: np.ndarray) -> float:

@@ -123,10 +123,11 @@ def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, 
     unknown = [not row.get("category") and all(row.get(name) is None for name in HARM) for _, row in rows]
     record["without_category"] = sum(unknown)
     if len(by_category.prices) < ENOUGH_CATEGORIES:
-        record["warnings"].append(
+        few = (
             f"{len(by_category.prices)} categories say little about how much prices differ: they are shrunk with a "
             f"prior of their spread, of scale {SPREAD_SCALE}"
         )
+        record["warnings"] = [*fit.warnings, few]
     return FittedLabeling(by_category.preference, by_category.prices, record), fit
 
 

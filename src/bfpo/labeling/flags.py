@@ -10,7 +10,14 @@ import numpy as np
 from scipy.stats import chi2_contingency
 
 from bfpo.errors import BfpoError
-from bfpo.labeling.people_sample import ENOUGH_OF_EACH, MINIMUM_OF_EACH, PeopleSample, of_each, people_sample
+from bfpo.labeling.people_sample import (
+    ENOUGH_OF_EACH,
+    MINIMUM_OF_EACH,
+    Origin,
+    PeopleSample,
+    of_each,
+    sample_with_words,
+)
 from bfpo.preferences.label_columns import HUMAN, JUDGE
 from bfpo.statistics.flag_channel import FlagChannel, doubly_robust, flag_channel, rest_weights
 from bfpo.statistics.intervals import Estimate, cluster_codes
@@ -71,7 +78,7 @@ class FlagReport:
     judged: int
     unused: int
     outside: int
-    sample: str | None
+    sample: Origin | None
     safe: float
     unsafe: float
     channel: FlagChannel | None
@@ -79,15 +86,18 @@ class FlagReport:
     category_p: float | None = None
 
 
-def resolve_flags(answers: LabeledAnswers, wanted: Flags | None, *, is_affine: bool) -> tuple[np.ndarray, FlagReport]:
+def resolve_flags(
+    answers: LabeledAnswers, wanted: Flags | None, *, is_affine: bool, is_read: bool = True
+) -> tuple[np.ndarray, FlagReport]:
     """The flags to train on.
 
     Args:
         answers: the source's answers, of which a judge labeled at least one.
         wanted: what to make of judged flags. None: "unbiased" where the label is affine in the flags, people labeled a
-            random sample with at least 50 answers of either kind, in which the lower end of corr(q, s)^2 is at least
+            random sample with at least 50 answers of each kind, in which the lower end of corr(q, s)^2 is at least
             .09, and the judge is better than chance on the answers that people haven't labeled; otherwise "verdict".
         is_affine: whether the training label is affine in the flags. What isn't gets no flags outside [0, 1].
+        is_read: whether training reads the flags; if it doesn't, it may have those of a judge at chance.
 
     Returns:
         [N] flags, NaN if unknown, and the report.
@@ -113,10 +123,11 @@ def resolve_flags(answers: LabeledAnswers, wanted: Flags | None, *, is_affine: b
         made[part] = doubly_robust(labels.q[part], labels.people[part], inside[part])
         unused = part & labels.is_human & ~inside
     channel = labels.used_channel(made, judged, unused)
-    if channel and channel.c <= 0:
+    if is_read and channel and channel.c <= 0:
+        by_default = "" if wanted else " (by default)"
         raise BfpoError(
-            f"'flags: {flags}' would train on flags no better than chance: on people's sample their mean is "
-            f"{channel.a + channel.c:.3f} for safe and {channel.a:.3f} for unsafe answers; use another judge"
+            f"'flags: {flags}'{by_default} would train on flags no better than chance: on people's sample their mean "
+            f"is {channel.a + channel.c:.3f} for safe and {channel.a:.3f} for unsafe answers; use another judge"
         )
     return made, _report(flags, reason, answers, labels, made, unused, channel)
 
@@ -145,10 +156,7 @@ class _Labels:
         is_human = np.isin(sources, HUMAN)
         q = np.where(np.isnan(answers.probabilities), answers.verdicts, answers.probabilities)
         people = np.where(is_human, answers.flags, np.nan)
-        # Answers without a word of the judges say nothing about their errors.
-        has_word = ~np.isnan(q)
-        found = people_sample(np.where(has_word, sources, "").tolist(), of_each(people))
-        sample = found and PeopleSample(found.origin, found.inside, found.population & has_word)
+        sample = sample_with_words(answers.sources, ~np.isnan(q), of_each(people))
         return cls(q, people, is_human, sample, cluster_codes(answers.prompts, len(q)))
 
     def sample_channel(self) -> FlagChannel | None:
@@ -195,35 +203,45 @@ class _Labels:
 def _chosen(wanted: Flags | None, rest: FlagChannel | None, labels: _Labels, is_affine: bool) -> tuple[Flags, str]:
     """The kind of flags, and the reason for it if the recipe doesn't say."""
     if wanted in ("unbiased", "doubly_robust"):
-        _check_possible(wanted, rest, is_affine)
+        _check_possible(wanted, labels, rest, is_affine)
     size = of_each(labels.people)(labels.sample.inside) if labels.sample else 0.0
     if wanted:
         return wanted, ""
     if not is_affine:
         return "verdict", "the label is not affine in the flags"
-    if rest is None or size < ENOUGH_OF_EACH:
-        return "verdict", f"people labeled no random sample with {ENOUGH_OF_EACH} answers of either kind"
+    if size < ENOUGH_OF_EACH:
+        return "verdict", f"people labeled no random sample with {ENOUGH_OF_EACH} answers of each kind"
+    if rest is None:
+        return (
+            "verdict",
+            "the random sample is too small to tell the judge's errors on the answers that people haven't labeled",
+        )
     judge = labels.sample_channel()
     if judge is None or judge.information.low < ENOUGH_INFORMATION:
         return "verdict", f"the lower end of corr(q, s)^2 is below {ENOUGH_INFORMATION}"
     if rest.information.low == 0:
         return "verdict", "the judge may be no better than chance on the answers that people haven't labeled"
-    return "unbiased", f"people labeled a random sample with {ENOUGH_OF_EACH} answers of either kind"
+    return "unbiased", f"people labeled a random sample with {ENOUGH_OF_EACH} answers of each kind"
 
 
-def _check_possible(wanted: Flags, rest: FlagChannel | None, is_affine: bool) -> None:
+def _check_possible(wanted: Flags, labels: _Labels, rest: FlagChannel | None, is_affine: bool) -> None:
     if not is_affine:
         raise BfpoError(
             f"'flags: {wanted}' makes flags outside [0, 1], and this label is not affine in the flags: write 'flags: "
             "verdict', or use loss_type bfpo with 'prefer: helpful' and 'unsafe_pairs: keep'"
         )
-    if rest is None:
+    if labels.sample is None:
         raise BfpoError(
             f"'flags: {wanted}' needs judged answers of which people labeled a random sample, at least "
             f"{MINIMUM_OF_EACH} safe and {MINIMUM_OF_EACH} unsafe ones: answer the random part of the queue of 'bfpo "
             "label --random-share', or write 'flags: verdict'"
         )
-    if wanted == "unbiased" and rest.information.low == 0:
+    if wanted == "unbiased" and rest is None:
+        raise BfpoError(
+            "'flags: unbiased' needs the judge's errors on the answers that people haven't labeled, and the random "
+            "sample is too small to tell them: label more answers at random, or write 'flags: verdict'"
+        )
+    if wanted == "unbiased" and rest and rest.information.low == 0:
         raise BfpoError(
             f"'flags: unbiased' would divide by an effect that may be 0 (c = {rest.c:.3f}): label more answers at "
             "random, use another judge, or write 'flags: verdict'"
@@ -258,11 +276,16 @@ def _report(
 
 
 def _category_p(answers: LabeledAnswers, labels: _Labels) -> float | None:
-    """P-value, by chi-square, of equal shares of unsafe answers found in all categories with five or more of them."""
+    """P-value, by chi-square, of equal shares of unsafe answers found in all categories with five or more of them.
+
+    Only the first unsafe answer to a prompt counts, because answers to one prompt err together.
+    """
     if not answers.categories or labels.sample is None:
         return None
     found: dict[str, list[bool]] = {}
-    for at in np.flatnonzero(labels.sample.inside & (labels.people < 0.5) & ~np.isnan(answers.verdicts)).tolist():
+    unsafe = np.flatnonzero(labels.sample.inside & (labels.people < 0.5) & ~np.isnan(answers.verdicts))
+    _, first = np.unique(labels.clusters[unsafe], return_index=True)
+    for at in unsafe[first].tolist():
         if (category := answers.categories[at]) is not None:
             found.setdefault(category, []).append(bool(answers.verdicts[at] < 0.5))
     table = np.array([[sum(own), len(own) - sum(own)] for own in found.values() if len(own) >= _ENOUGH_IN_CATEGORY])

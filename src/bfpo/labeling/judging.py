@@ -10,8 +10,8 @@ import numpy as np
 from bfpo.errors import BfpoError, RunError
 from bfpo.judges.in_sample import share_fitted_to
 from bfpo.judges.verdict import Exchange, Judge, Verdict
-from bfpo.labeling.calibrating import calibrated
-from bfpo.labeling.people_sample import PeopleSample, of_each, people_sample
+from bfpo.labeling.calibrating import Calibrated, calibrated
+from bfpo.labeling.people_sample import PeopleSample, of_each, sample_with_words
 from bfpo.statistics.calibration import auc
 from bfpo.statistics.judge_error import JudgeError, judge_error
 
@@ -25,8 +25,7 @@ class JudgedAnswers:
             read.
         probabilities: [N] probability that the answer is safe, out of fold where people's label was used for it; NaN
             where ``verdicts`` is.
-        calibrated: how the probabilities were calibrated: on people's "sample", by the judge "itself", which was fitted
-            to most of it, or "not", with too few labels: they are then the mean of the judges' own.
+        calibrated: how the probabilities were calibrated.
         sample: people's labels from which errors are estimated; None if there are too few.
         errors: error of each judge on the sample, a fitted judge's with its out-of-fold verdicts; None without one.
         in_sample: share of the sample that each judge was fitted to.
@@ -34,7 +33,7 @@ class JudgedAnswers:
 
     verdicts: np.ndarray
     probabilities: np.ndarray
-    calibrated: str
+    calibrated: Calibrated
     sample: PeopleSample | None
     errors: tuple[JudgeError | None, ...]
     in_sample: tuple[float, ...]
@@ -69,17 +68,17 @@ def judge_answers(
                 f"({column[0].raw[:60]!r}); name a judge of safety, see 'bfpo judge list'"
             )
     prompts = [exchange.prompt for exchange in exchanges]
-    sample = people_sample(sources, of_each(is_safe))
     p_safe = np.array([[np.nan if v.p_safe is None else v.p_safe for v in column] for column in given]).T
     says_safe = np.array([[v.label == "safe" for v in column] for column in given], dtype=float).T
     parsed = ~np.isnan(p_safe)
+    sample = sample_with_words(sources, parsed.sum(axis=1) > 0, of_each(is_safe))
     with np.errstate(invalid="ignore"):
         verdicts = np.where(parsed, says_safe, 0.0).sum(axis=1) / parsed.sum(axis=1)
         probabilities = np.nansum(p_safe, axis=1) / parsed.sum(axis=1)
     places: list[int] = np.flatnonzero(sample.inside).tolist() if sample else []
     own = [exchanges[at] for at in places]
     in_sample = tuple(share_fitted_to(judge, own) for judge in judges)
-    how = "not"
+    how: Calibrated = "not"
     if sample and len(judges) == 1 and in_sample[0] > 0.5:
         how = "itself"
     elif sample:
@@ -93,18 +92,32 @@ def judge_answers(
     return JudgedAnswers(verdicts, probabilities, how, sample, errors, in_sample)
 
 
-def check_informative(judges: Sequence[Judge], judged: JudgedAnswers, is_safe: np.ndarray) -> None:
-    """Refuse judges whose words are no better than chance on the sample, unless the probabilities still rank.
+def check_informative(
+    judges: Sequence[Judge],
+    given: Sequence[Sequence[Verdict]],
+    judged: JudgedAnswers,
+    is_safe: np.ndarray,
+    prompts: Sequence[str],
+) -> None:
+    """Refuse judges whose words are no better than chance on the sample, unless their own probabilities surely rank.
+
+    Args:
+        judges: [J] judges.
+        given: the [N] verdicts of each judge.
+        judged: result of `judge_answers`.
+        is_safe: [N] people's labels; NaN for others.
+        prompts: [N] prompt of each answer.
 
     Raises:
-        BfpoError: if one isn't.
+        BfpoError: if one is.
     """
-    for judge, error in zip(judges, judged.errors, strict=True):
-        if error is None or error.sensitivity.value + error.specificity.value > 1:
+    for judge, column, error in zip(judges, given, judged.errors, strict=True):
+        if judged.sample is None or error is None or error.sensitivity.value + error.specificity.value > 1:
             continue
-        known = judged.sample.inside & ~np.isnan(judged.probabilities) if judged.sample else np.empty(0, dtype=bool)
-        ranking = auc(judged.probabilities[known], is_safe[known] >= 0.5)
-        if ranking is None or ranking.value <= 0.5:
+        p_safe = np.array([np.nan if verdict.p_safe is None else verdict.p_safe for verdict in column])
+        known = np.flatnonzero(judged.sample.inside & ~np.isnan(p_safe))
+        ranking = auc(p_safe[known], is_safe[known] >= 0.5, [prompts[at] for at in known.tolist()])
+        if ranking is None or ranking.low <= 0.5:
             raise BfpoError(
                 f"{judge.judge_id} is no better than chance on this set: sensitivity {error.sensitivity.value:.3f} and "
                 f"specificity {error.specificity.value:.3f} add up to no more than 1; use another judge"

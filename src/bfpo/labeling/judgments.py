@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bfpo.errors import BfpoError
+from bfpo.labeling.fitted import COLUMNS
 from bfpo.preferences.checking import flags_of
 from bfpo.preferences.harm import harm_levels
 from bfpo.preferences.label_columns import HUMAN, flag_sources
@@ -39,36 +39,42 @@ def judgment_rows(rows: Sequence[Row], count: int, *, seed: int = 0) -> list[Row
             pools.setdefault("".join("S" if flag >= 0.5 else "U" for flag in flags_of(row)), []).append(row)
     if not pools:
         raise BfpoError("no pair has two flags and an order, so there is nothing for overall judgments")
-    seen: Counter[str] = Counter()
+    seen: set[str] = set()
     drawn: list[Row] = []
     for cell in cycle(sorted(pools)):
         if len(drawn) == count or not any(pools.values()):
             break
         while pools[cell]:
             row = pools[cell].pop()
-            seen[prompt := repr(row["prompt"])] += 1
-            if seen[prompt] == 1:
+            if (prompt := repr(row["prompt"])) not in seen:
+                seen.add(prompt)
                 drawn.append(_asked(row))
                 break
     return drawn
 
 
+def is_judged(row: Row) -> bool:
+    """Whether people filled in anything that a row of a judgments file asks."""
+    asked = row.get("asked")
+    return any(row.get(name) is not None for name in (asked if isinstance(asked, list) else COLUMNS))
+
+
 def _asked(row: Row) -> dict[str, Any]:
-    """The row with null for what people are asked."""
+    """The row with null for what people are asked, and the names of these columns."""
     category = {"category": row["category"]} if isinstance(row.get("category"), str) else {}
     harm = {
         name: harm_levels(row.get(own))
         for name, own in zip(("better_harm", "worse_harm"), HARM_COLUMNS["pairs"], strict=True)
     }
     known = [flag if name in HUMAN else None for flag, name in zip(flags_of(row), flag_sources(row), strict=True)]
+    judged = dict(zip(COLUMNS, [*known, None], strict=True))
     return {
         "row": row["row"],
         "prompt": row["prompt"],
         "better": row["chosen"],
         "worse": row["rejected"],
-        "better_is_safe": known[0],
-        "worse_is_safe": known[1],
-        "overall_prefers_better": None,
+        **judged,
+        "asked": [name for name, value in judged.items() if value is None],
         **category,
         **{name: levels for name, levels in harm.items() if levels is not None},
     }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.preference import AnswerPair, HelpfulnessJudge, Preference
-from bfpo.labeling.people_sample import people_sample
-from bfpo.preferences.label_columns import JUDGE, UNKNOWN, order_source
+from bfpo.labeling.people_sample import sample_with_words
+from bfpo.preferences.label_columns import JUDGE, UNKNOWN, judged_order, order_source
 from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row
 from bfpo.statistics.intervals import Estimate, rate_interval
@@ -49,9 +51,10 @@ def fill_orders(rows: Sequence[Row], judge: HelpfulnessJudge | None) -> OrderedR
     turned = 0
     for one, name, was_open in zip(rows, names, is_open, strict=True):
         row: Row = dict(one)
-        word = _word(next(preferences)) if name and pairs else None
-        if word:
-            row["judged_as"] = (row.get("judged_as") or {"chosen": None, "rejected": None}) | {"order": word}
+        word = None
+        if name and pairs:
+            word = _word(next(preferences))
+            row |= _noted(row, word)
         if was_open and pairs:
             name, verdict = (JUDGE, word["verdict"]) if word else (UNKNOWN, None)
             turned += verdict == 0
@@ -61,7 +64,7 @@ def fill_orders(rows: Sequence[Row], judge: HelpfulnessJudge | None) -> OrderedR
             sources.append(name)
             row["labelled_by"] = row["labelled_by"] | {"order": name}
         ordered.append(row)
-    return OrderedRows(ordered, sources, _order_error(ordered), turned)
+    return OrderedRows(ordered, sources, _order_error(ordered) if pairs else None, turned)
 
 
 def _word(preference: Preference) -> dict[str, float] | None:
@@ -71,16 +74,22 @@ def _word(preference: Preference) -> dict[str, float] | None:
     return {"verdict": _CHOSEN_WINS[preference.choice], "probability": preference.p_first}
 
 
+def _noted(row: Row, word: dict[str, float] | None) -> Row:
+    """The row's ``judged_as`` with this word on the order, or without any if it couldn't be read."""
+    judged = row.get("judged_as") or {"chosen": None, "rejected": None}
+    if word:
+        return {"judged_as": judged | {"order": word}}
+    rest = {name: own for name, own in judged.items() if name != "order"}
+    return {"judged_as": rest} if "judged_as" in row else {}
+
+
 def _order_error(rows: Sequence[Row]) -> Estimate | None:
-    judged = [row for row in rows if "chosen" in row and (row.get("judged_as") or {}).get("order")]
-    sources = [order_source(row) for row in judged]
-    sample = people_sample(sources, lambda part: float(part.sum()))
+    pairs = [row for row in rows if "chosen" in row]
+    verdicts = [judged_order(row).get("verdict") for row in pairs]
+    has_word = np.array([verdict is not None for verdict in verdicts])
+    sample = sample_with_words([order_source(row) for row in pairs], has_word, lambda part: float(part.sum()))
     if sample is None:
         return None
-    inside = [row for row, is_inside in zip(judged, sample.inside, strict=True) if is_inside]
-    wrong = [abs(_verdict(row["judged_as"]) - row["chosen_is_better"]) for row in inside]
-    return rate_interval(wrong, [repr(row["prompt"]) for row in inside])
-
-
-def _verdict(judged: Mapping[str, Mapping[str, float]]) -> float:
-    return judged["order"]["verdict"]
+    inside: list[int] = np.flatnonzero(sample.inside).tolist()
+    wrong = [abs((verdicts[at] or 0.0) - pairs[at]["chosen_is_better"]) for at in inside]
+    return rate_interval(wrong, [repr(pairs[at]["prompt"]) for at in inside])

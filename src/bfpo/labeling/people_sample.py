@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from bfpo.preferences.label_columns import PEOPLE, RANDOM
+from bfpo.preferences.label_columns import PEOPLE, RANDOM, UNKNOWN
 
 # Smallest number of safe and of unsafe answers labeled by people for an estimate of a judge's error.
 MINIMUM_OF_EACH = 10
@@ -16,17 +16,21 @@ MINIMUM_OF_EACH = 10
 ENOUGH_OF_EACH = 50
 
 
+# The random part of the queue; or the labels that came with the set, which are taken as random.
+Origin = Literal["random part", "labels of the set"]
+
+
 @dataclass(frozen=True)
 class PeopleSample:
     """People's labels that stand for all others.
 
     Attributes:
-        origin: "random part" of the queue, or "labels of the set", which came with it and are taken as random.
+        origin: where they come from.
         inside: [N] whether a label is part of the sample.
         population: [N] whether a label is among those that the sample was drawn from.
     """
 
-    origin: Literal["random part", "labels of the set"]
+    origin: Origin
     inside: np.ndarray
     population: np.ndarray
 
@@ -52,6 +56,20 @@ def people_sample(sources: Sequence[str], size: Callable[[np.ndarray], float]) -
     if size(random | given) >= MINIMUM_OF_EACH:
         return PeopleSample("labels of the set", random | given, np.ones(len(names), dtype=bool))
     return None
+
+
+def sample_with_words(
+    sources: Sequence[str], has_word: np.ndarray, size: Callable[[np.ndarray], float]
+) -> PeopleSample | None:
+    """The sample from which a judge's errors are estimated: what it gave no word on says nothing about them.
+
+    Args:
+        sources: [N] source of every label.
+        has_word: [N] whether the judge gave a word.
+        size: size of a part [N], as in `people_sample`.
+    """
+    found = people_sample(np.where(has_word, np.asarray(sources, dtype=object), UNKNOWN).tolist(), size)
+    return found and PeopleSample(found.origin, found.inside, found.population & has_word)
 
 
 def of_each(is_safe: np.ndarray) -> Callable[[np.ndarray], float]:

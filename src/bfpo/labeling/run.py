@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,14 @@ from bfpo.files import check_suffix, write_rows
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
+from bfpo.labeling import RANDOM_SHARE
 from bfpo.labeling.filling import LabeledSet, label_preferences
-from bfpo.labeling.fitted import COLUMNS
-from bfpo.labeling.judgments import judgment_rows
+from bfpo.labeling.judgments import is_judged, judgment_rows
 from bfpo.labeling.people import with_answers
 from bfpo.labeling.queue import queue_for_people
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.label_sources import rows_with_sources
-from bfpo.preferences.reading import read_rows
-
-# Share of the queue's rows that are drawn at random, by default.
-RANDOM_SHARE = 0.2
+from bfpo.preferences.reading import Row, read_rows
 
 
 def label(
@@ -44,7 +42,7 @@ def label(
         source: file or Hub data set of preferences.
         judges: safety judges.
         output: JSONL file for the labeled rows; the queue goes to ``NAME.queue.jsonl``. An earlier output may be
-            replaced, but no file that is read, and no queue in which people filled in answers.
+            replaced, but no file that is read, and none in which people filled in answers.
         order_judge: helpfulness judge.
         labeling: labeling function for training, which orders the queue; the paper's by default.
         cache: cache of verdicts.
@@ -60,19 +58,20 @@ def label(
     if not 0 <= random_share <= 1:
         raise BfpoError(f"the random share of the queue is {random_share:g}: write a number from 0 to 1")
     check_suffix(output, ".jsonl")
-    _check_overwritten(source, output, answers)
+    _check_overwritten(source, output, answers, judgments is not None)
     rows = rows_with_sources(source, **(reading or {}))
     for name in answers:
         rows = with_answers(rows, name)
     labeled = label_preferences(rows, judges, order_judge=order_judge, cache=cache, seed=seed)
     constants, prior = labeling or GlobalPreference(), labeled.report.prior
     queue = queue_for_people(labeled.rows, constants, prior, random_share=random_share, seed=seed)
-    asked = judgment_rows(labeled.rows, judgments, seed=seed) if judgments else []
+    asked = None if judgments is None else judgment_rows(labeled.rows, judgments, seed=seed)
     write_rows(output, labeled.rows)
     write_rows(queue_file(output), queue)
-    if asked:
-        write_rows(judgments_file(output), asked)
-    return labeled
+    if asked is None:
+        return labeled
+    write_rows(judgments_file(output), asked)
+    return replace(labeled, judgments=len(asked))
 
 
 def queue_file(output: Path) -> Path:
@@ -85,27 +84,31 @@ def judgments_file(output: Path) -> Path:
     return output.with_name(f"{output.name.removesuffix('.jsonl')}.judgments.jsonl")
 
 
-def _check_overwritten(source: str, output: Path, answers: Sequence[str]) -> None:
+def _check_overwritten(source: str, output: Path, answers: Sequence[str], has_judgments: bool) -> None:
     """Refuse outputs that would replace an input, or people's answers.
 
     Raises:
         BfpoError: if one would.
     """
-    queue = queue_file(output)
-    for written in (path for path in (output, queue) if path.exists()):
+    outputs: list[tuple[Path, Callable[[Row], bool] | None, str]] = [
+        (output, None, ""),
+        (queue_file(output), _is_answered, ", and give these answers with --answers"),
+    ]
+    outputs += [(judgments_file(output), is_judged, "")] if has_judgments else []
+    for written, has_answers, more in outputs:
+        if not written.exists():
+            continue
         for name, what in ((source, "the source"), *((name, "a queue that is read") for name in answers)):
             if Path(name).exists() and written.samefile(name):
                 raise BfpoError(f"{written}: this would overwrite {what}; name another file with -o")
-    judged = judgments_file(output)
-    if judged.exists() and any(row.get(COLUMNS[2]) is not None for _, row in read_rows(str(judged), "train", None)):
-        raise BfpoError(f"{judged}: people judged pairs in it; name another file with -o")
-    if queue.exists() and _is_answered(queue):
-        raise BfpoError(
-            f"{queue}: this would overwrite people's answers in it; name another file with -o, and give these answers "
-            "with --answers"
-        )
+        if has_answers and any(map(has_answers, _rows(written))):
+            raise BfpoError(f"{written}: this would overwrite people's answers in it; name another file with -o{more}")
 
 
-def _is_answered(queue: Path) -> bool:
-    asked = (row.get("asks") for _, row in read_rows(str(queue), "train", None)) if queue.stat().st_size else ()
-    return any(isinstance(asks, dict) and any(value is not None for value in asks.values()) for asks in asked)
+def _rows(path: Path) -> list[Row]:
+    return [row for _, row in read_rows(str(path), "train", None)] if path.stat().st_size else []
+
+
+def _is_answered(queued: Row) -> bool:
+    asks = queued.get("asks")
+    return isinstance(asks, dict) and any(value is not None for value in asks.values())

@@ -11,31 +11,33 @@ import numpy as np
 
 from bfpo.errors import BfpoError
 from bfpo.labeling.flags import FlagReport, Flags, LabeledAnswers, resolve_flags
-from bfpo.labeling.people_sample import MINIMUM_OF_EACH, people_sample
+from bfpo.labeling.people_sample import MINIMUM_OF_EACH, Origin, sample_with_words
 from bfpo.preferences.checking import flags_of
+from bfpo.preferences.harm import only_category
 from bfpo.preferences.label_columns import (
     HUMAN,
     JUDGE,
-    PEOPLE,
-    UNKNOWN,
+    flag_sources,
     judged_flags,
     judged_order,
-    label_names,
+    order_source,
     parsed_columns,
 )
 from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import LABEL_COLUMNS
 from bfpo.preferences.store import arrow_tables
-from bfpo.statistics.flag_channel import rest_weights, unbiased_order
-from bfpo.statistics.intervals import Estimate, rate_interval
+from bfpo.statistics.flag_channel import rest_weights, unbiased_order, weighted_rate
+from bfpo.statistics.intervals import Estimate
 
 if TYPE_CHECKING:
     import datasets
 
 OrderRule = Literal["verdict", "unbiased"]
 
-_LABELS = ("prompt", "chosen_is_safe", "rejected_is_safe", "chosen_is_better", "is_safe", "category")
+_LABELS = ("row", "prompt", "chosen_is_safe", "rejected_is_safe", "chosen_is_better", "is_safe", "category")
 _ROWS_AT_ONCE = 1000
+# Flags that differ by less are equal but for the precision of a file.
+_SAME = 1e-6
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,15 @@ class OrderReport:
         judged: number of pairs that a judge ordered.
         outside: number of orders outside [0, 1].
         sample: origin of the sample that shows the error, see `PeopleSample`; None without one.
-        error: share of judged orders that are wrong, a tie counting 1/2; None without a sample.
+        error: share of wrong orders among the judged ones, a tie counting 1/2; None without a sample that can tell.
+            This is the error that "unbiased" orders are computed with.
     """
 
     order: OrderRule
     people: int
     judged: int
     outside: int
-    sample: str | None
+    sample: Origin | None
     error: Estimate | None
 
 
@@ -65,6 +68,7 @@ def resolve_labels(
     order: OrderRule | None,
     *,
     is_affine: bool,
+    reads_flags: bool = True,
     reads_order: bool = True,
 ) -> tuple[datasets.Dataset, FlagReport | None, OrderReport | None]:
     """Rows with the labels to train on, without the columns that say where they come from.
@@ -74,13 +78,15 @@ def resolve_labels(
         flags: what to make of judged flags, see `resolve_flags`.
         order: what to make of judged orders of pairs: "verdict" (default) takes them as they are.
         is_affine: whether the training label is affine in the flags.
+        reads_flags: whether training reads the flags at all.
         reads_order: whether it is affine in the order; orders outside [0, 1] are refused otherwise.
 
     Returns:
         The rows, and a report each of flags and orders; None where none is a judge's.
 
     Raises:
-        BfpoError: if ``flags`` or ``order`` is given and none is a judge's, or it can't be computed.
+        BfpoError: if ``flags`` or ``order`` is given and none is a judge's, it can't be computed, or a judge's flag is
+            not its verdict.
     """
     if order == "unbiased" and not reads_order:
         raise BfpoError(
@@ -89,8 +95,12 @@ def resolve_labels(
         )
     present = [name for name in LABEL_COLUMNS if name in rows.column_names]
     labeled = _label_rows(rows, present) if present else []
-    names = [name for row in labeled for name in label_names(row)]
-    has_flags, has_orders = JUDGE in names, any(_order_name(row) == JUDGE for row in labeled if "chosen" in row)
+    _check_flags(labeled)
+    names = [name for row in labeled for name in flag_sources(row, is_filled=True)]
+    has_flags, has_orders = (
+        JUDGE in names,
+        any(order_source(row, is_filled=True) == JUDGE for row in labeled if "chosen" in row),
+    )
     for what, wanted, found in (("flags", flags, has_flags), ("order", order, has_orders)):
         if wanted and not found:
             raise BfpoError(
@@ -99,7 +109,7 @@ def resolve_labels(
     rows = rows.remove_columns(present)
     flag_report = order_report = None
     if has_flags:
-        made, flag_report = resolve_flags(_answers(labeled, names), flags, is_affine=is_affine)
+        made, flag_report = resolve_flags(_answers(labeled, names), flags, is_affine=is_affine, is_read=reads_flags)
         rows = _with_flags(rows, labeled, [None if np.isnan(flag) else float(flag) for flag in made])
     if has_orders:
         orders, order_report = _resolve_orders(labeled, order or "verdict")
@@ -116,6 +126,22 @@ def _label_rows(rows: datasets.Dataset, present: list[str]) -> list[Row]:
     return [pair | row | parsed_columns(row) for table in tables for row in table.to_pylist()]
 
 
+def _check_flags(labeled: Sequence[Row]) -> None:
+    """Refuse a judge's flag that isn't its verdict: a person's correction would be undone.
+
+    Raises:
+        BfpoError: with the first such row.
+    """
+    for row in labeled:
+        for flag, name, word in zip(flags_of(row), flag_sources(row, is_filled=True), judged_flags(row), strict=True):
+            verdict = word.get("verdict")
+            if name == JUDGE and flag is not None and verdict is not None and abs(flag - verdict) > _SAME:
+                raise BfpoError(
+                    f"row {row['row']}: a flag is {flag:g}, and the verdict of the judge that 'labelled_by' names is "
+                    f"{verdict:g}: if a person corrected it, write 'people' there"
+                )
+
+
 def _answers(labeled: Sequence[Row], names: list[str]) -> LabeledAnswers:
     words = [word for row in labeled for word in judged_flags(row)]
     verdicts, probabilities = (
@@ -123,14 +149,8 @@ def _answers(labeled: Sequence[Row], names: list[str]) -> LabeledAnswers:
     )
     flags = np.array([flag for row in labeled for flag in flags_of(row)], dtype=float)
     prompts = [repr(row["prompt"]) for row in labeled for _ in flags_of(row)]
-    categories = [_only(row.get("category")) for row in labeled for _ in flags_of(row)]
+    categories = [only_category(row.get("category")) or None for row in labeled for _ in flags_of(row)]
     return LabeledAnswers(flags, names, verdicts, probabilities, prompts, categories)
-
-
-def _only(names: str | list[str] | None) -> str | None:
-    """The only category of a row; None if it has none or several."""
-    listed = [names] if isinstance(names, str) else names or []
-    return listed[0] if len(listed) == 1 else None
 
 
 def _with_flags(rows: datasets.Dataset, labeled: Sequence[Row], flags: list[float | None]) -> datasets.Dataset:
@@ -147,38 +167,31 @@ def _replaced(rows: datasets.Dataset, name: str, values: list[Any]) -> datasets.
     return rows.remove_columns(name).add_column(name, values, feature=feature)  # pyright: ignore
 
 
-def _order_name(row: Row) -> str:
-    # A row without a note of its own came with the set.
-    return (row.get("labelled_by") or {}).get("order", PEOPLE)
-
-
 def _resolve_orders(labeled: Sequence[Row], wanted: OrderRule) -> tuple[list[float | None], OrderReport]:
     """[P] orders of a source of pairs, and their report."""
-    names = np.array([_order_name(row) for row in labeled])
+    names = np.array([order_source(row, is_filled=True) for row in labeled])
     given = np.array([row["chosen_is_better"] for row in labeled], dtype=float)
     verdicts = np.array([judged_order(row).get("verdict") for row in labeled], dtype=float)
     is_human = np.isin(names, HUMAN)
-    sample = people_sample(np.where(np.isnan(verdicts), UNKNOWN, names).tolist(), lambda part: float(part.sum()))
-    error, share = None, 0.0
+    sample = sample_with_words(names.tolist(), ~np.isnan(verdicts), lambda part: float(part.sum()))
+    error = None
     if sample:
-        part = sample.population & ~np.isnan(verdicts)
-        wrong = np.abs(verdicts - given)
-        prompts = [repr(row["prompt"]) for row in labeled]
-        inside = np.flatnonzero(sample.inside).tolist()
-        error = rate_interval(wrong[inside].tolist(), [prompts[at] for at in inside])
-        weights = rest_weights(sample.inside[part], is_human[part])
-        total = float(weights.sum())
-        share = max(0.0, float(weights[is_human[part]] @ wrong[part & is_human]) / total) if total > 0 else error.value
+        weights = np.zeros(len(labeled))
+        weights[sample.population] = rest_weights(sample.inside[sample.population], is_human[sample.population])
+        used = np.flatnonzero(weights)
+        prompts = [repr(labeled[at]["prompt"]) for at in used.tolist()]
+        error = weighted_rate(np.abs(verdicts - given)[used], weights[used], prompts)
     made = given
     if wanted == "unbiased":
         if error is None or error.high >= 0.5:
-            shown = f"it is {error.value:.3f} [{error.low:.3f}, {error.high:.3f}]" if error else "there is no sample"
+            shown = "the sample is too small to tell" if sample else "there is no sample"
+            shown = f"it is {error.value:.3f} [{error.low:.3f}, {error.high:.3f}]" if error else shown
             raise BfpoError(
                 f"'order: unbiased' needs the share of wrong orders, surely below 1/2, from at least {MINIMUM_OF_EACH} "
                 f"pairs that people ordered at random and the judge compared ({shown}): answer more of the random part "
                 "of the queue, or write 'order: verdict'"
             )
-        made = np.where(is_human, given, unbiased_order(given, share))
+        made = np.where(is_human, given, unbiased_order(given, error.value))
     report = OrderReport(
         order=wanted,
         people=int(is_human.sum()),
@@ -198,8 +211,8 @@ def label_record(
     Args:
         flags: report of the flags; None if none is a judge's.
         order: report of the orders; None if none is a judge's.
-        alpha: alpha of BFPO; None with another objective.
-        beta: beta of BFPO.
+        alpha: alpha of BFPO; None if the training label isn't BFPO's, or is not affine in the flags.
+        beta: beta of BFPO, likewise.
     """
     record: dict[str, Any] = {}
     if flags:

@@ -97,6 +97,12 @@ def harms_of(row: Row) -> list[str | None]:
     return row.get("harm") or [None] * len(row["responses"])
 
 
+def only_category(names: str | list[str] | None) -> str:
+    """The only category in a row's ``category``; the empty string if it has none or several."""
+    listed = names if isinstance(names, list) else [names]
+    return (listed[0] or "") if len(listed) == 1 else ""
+
+
 def categories_of(row: Row) -> set[str]:
     """Harm categories of a row: of its answers, and of its column ``category``."""
     listed = row.get("category")
@@ -153,7 +159,7 @@ def with_costs(rows: datasets.Dataset, prices: HarmPrices) -> tuple[datasets.Dat
     costs: list[list[float | None]] = []
     counts: Counter[str] = Counter()
     for row in _labels(rows):
-        category = _only(row.get("category"))
+        category = only_category(row.get("category"))
         flags = [row["chosen_is_safe"], row["rejected_is_safe"]] if "chosen" in row else row["is_safe"]
         levels = [harm_levels(text) for text in harms_of(row)]
         costs.append([prices.cost(harm, flag, category) for harm, flag in zip(levels, flags, strict=True)])
@@ -179,9 +185,3 @@ def _labels(rows: datasets.Dataset) -> Iterable[Row]:
 
 def _all_columns() -> list[str]:
     return [name for names in HARM_COLUMNS.values() for name in names]
-
-
-def _only(names: str | list[str] | None) -> str:
-    """The only category of a row; the empty string if it has none or several."""
-    listed = names if isinstance(names, list) else [names]
-    return (listed[0] or "") if len(listed) == 1 else ""

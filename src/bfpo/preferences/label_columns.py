@@ -50,24 +50,31 @@ def parsed_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: json.loads(row[name]) for name in ("labelled_by", "judged_as") if row.get(name) is not None}
 
 
-def label_names(row: Row) -> list[str]:
-    """The noted source of each answer's flag; in a row without notes, people's."""
-    by = row.get("labelled_by")
-    return [PEOPLE] * len(flags_of(row)) if by is None else _entries(by, row)
+def flag_sources(row: Row, *, is_filled: bool = False) -> list[str]:
+    """The source of each answer's flag.
 
-
-def flag_sources(row: Row) -> list[str]:
-    """The source of each answer's flag; a flag that is there although its noted source gave none is people's."""
+    Args:
+        row: canonical row, with ``labelled_by`` as an object.
+        is_filled: whether open labels were filled in since the sources were noted, see `_source`.
+    """
     by, flags = row.get("labelled_by"), flags_of(row)
-    names = [UNPARSED] * len(flags) if by is None else _entries(by, row)
-    return [PEOPLE if name in (UNPARSED, UNKNOWN) and flag is not None else name
-            for name, flag in zip(names, flags, strict=True)]  # fmt: skip
+    noted = [None] * len(flags) if by is None else _entries(by, row)
+    return [_source(name, flag, UNPARSED, is_filled) for name, flag in zip(noted, flags, strict=True)]
 
 
-def order_source(row: Row) -> str:
-    """The source of a pair's order; an order without a named source is people's."""
-    name = (row.get("labelled_by") or {}).get("order", UNKNOWN)
-    return PEOPLE if name == UNKNOWN and row["chosen_is_better"] is not None else name
+def order_source(row: Row, *, is_filled: bool = False) -> str:
+    """The source of a pair's order; see `flag_sources`."""
+    return _source((row.get("labelled_by") or {}).get("order"), row["chosen_is_better"], UNKNOWN, is_filled)
+
+
+def _source(noted: str | None, label: float | None, unknown: str, is_filled: bool) -> str:
+    # A recipe fills in open labels (unknown_safety, unknown_order) before it reads the sources: what is noted as
+    # unknown isn't people's then, and a row without a note came with the set.
+    if is_filled:
+        return noted or PEOPLE
+    # In a file, whoever wrote a label where none was noted is a person.
+    noted = noted or unknown
+    return PEOPLE if noted in (UNPARSED, UNKNOWN) and label is not None else noted
 
 
 def judged_flags(row: Row) -> list[Mapping[str, float | None]]:

@@ -73,7 +73,7 @@ def compare_pairs(
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of the exact McNemar test, from the numbers of discordant items of either kind."""
+    """Two-sided p-value of the exact McNemar test, from the numbers of discordant items of each kind."""
     return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 

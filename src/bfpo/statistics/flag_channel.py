@@ -16,8 +16,10 @@ import numpy as np
 
 from bfpo.statistics.intervals import UPPER, Estimate, cluster_codes, standard_error, t_quantile, wilson
 
-# Variances below this are rounding error.
+# Variances, and sums of weights per answer, below this are rounding error.
 _NOTHING = 1e-12
+# Relative rounding error of a rate or a squared correlation.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def flag_channel(
 ) -> FlagChannel | None:
     """Estimate the channel from answers that people labeled, by weighted least squares of q on s.
 
-    With flags of 0 and 1 this is the mean of q on either kind. With people's probabilities it is the line through them.
+    With flags of 0 and 1 this is the mean of q on each kind. With people's probabilities it is the line through them.
     The interval of the correlation is cluster-robust, by the delta method on Fisher's z.
 
     Args:
@@ -74,12 +76,14 @@ def flag_channel(
         weights: [N] weight of each answer, by default 1. See `rest_weights`, whose weights may be negative.
 
     Returns:
-        None without labels of both kinds in two clusters, or if the weights leave none of them.
+        None without labels of both kinds in two clusters, if the weights leave none of them, or if negative weights
+        make a correlation beyond 1, which says that the sample is too small to tell. A class mean that they bring
+        beyond the smallest or largest flag is that flag.
     """
     w = np.ones(len(q)) if weights is None else weights
     codes = cluster_codes(clusters, len(q))
-    total = float(w.sum())
-    if total <= 0 or len(np.unique(codes)) < 2:
+    total = _total(w)
+    if total is None or len(np.unique(codes)) < 2:
         return None
     mean_q, mean_s = float(w @ q) / total, float(w @ is_safe) / total
     away_q, away_s = q - mean_q, is_safe - mean_s
@@ -87,6 +91,11 @@ def flag_channel(
     if spread_s <= _NOTHING:
         return None
     c = product / spread_s
+    if product**2 > (1 + _ROUNDING) * spread_q * spread_s + _NOTHING:
+        return None
+    unsafe, safe = _in_range((mean_q - c * mean_s, mean_q + c * (1 - mean_s)), q, is_safe)
+    if c and safe == unsafe:
+        return None
     if spread_q <= _NOTHING:
         correlation = Estimate(0.0, -1.0, 1.0, len(q))
     else:
@@ -94,7 +103,24 @@ def flag_channel(
         r = min(1.0, max(-1.0, product / math.sqrt(spread_q * spread_s)))
         influence = w * (z_q * z_s - r * (z_q**2 + z_s**2) / 2) * len(q) / total
         correlation = _correlation(r, standard_error(influence, codes), int(codes.max()) + 1, len(q))
-    return FlagChannel(mean_q - c * mean_s, c, correlation)
+    return FlagChannel(unsafe, safe - unsafe, correlation)
+
+
+def _in_range(means: tuple[float, float], q: np.ndarray, is_safe: np.ndarray) -> tuple[float, float]:
+    """The means of q on unsafe and on safe answers, brought into its range, which negative weights may leave.
+
+    The line through people's probabilities stays as it is: it may leave that range because it is drawn beyond them.
+    """
+    if not np.isin(is_safe, (0, 1)).all():
+        return means
+    unsafe, safe = (min(float(q.max()), max(float(q.min()), mean)) for mean in means)
+    return unsafe, safe
+
+
+def _total(weights: np.ndarray) -> float | None:
+    """The sum of weights; None if it isn't above 0 by more than rounding."""
+    total = float(weights.sum())
+    return total if total > _NOTHING * len(weights) else None
 
 
 def _correlation(r: float, error: float, clusters: int, n: int) -> Estimate:
@@ -118,6 +144,34 @@ def rest_weights(is_random: np.ndarray, is_known: np.ndarray) -> np.ndarray:
         is_known: [N] whether it has a label, at random or not.
     """
     return np.where(is_random, len(is_random) / max(1, int(is_random.sum())), 0.0) - is_known
+
+
+def weighted_rate(
+    values: np.ndarray, weights: np.ndarray, clusters: Sequence[Hashable] | None = None
+) -> Estimate | None:
+    """A share among the unlabeled answers, from the labeled ones with `rest_weights`.
+
+    The interval is cluster-robust by Student's t, and at least Wilson's for the number of clusters in the random part
+    (those with a positive weight), so that 0 of a few doesn't read as certainly 0. An estimate outside [0, 1], which
+    negative weights may give, is the nearer end; the interval is that of the estimate as it was.
+
+    Args:
+        values: [N] values in [0, 1].
+        weights: [N] weight of each, which may be negative.
+        clusters: [N] cluster of each; by default every value is its own cluster.
+
+    Returns:
+        None with fewer than two clusters, or if the weights leave no answer.
+    """
+    codes, total = cluster_codes(clusters, len(values)), _total(weights)
+    if total is None or len(np.unique(codes)) < 2:
+        return None
+    rate = float(weights @ values) / total
+    items = len(np.unique(codes[weights > 0]))
+    error = standard_error(weights * (values - rate) * len(values) / total, codes)
+    half, value = t_quantile(UPPER, int(codes.max())) * error, min(1.0, max(0.0, rate))
+    least = wilson(value * items, items)
+    return Estimate(value, max(0.0, min(least.low, rate - half)), min(1.0, max(least.high, rate + half)), len(values))
 
 
 def doubly_robust(q: np.ndarray, is_safe: np.ndarray, is_random: np.ndarray) -> np.ndarray:

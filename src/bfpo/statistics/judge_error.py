@@ -6,7 +6,6 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from bfpo.errors import BfpoError
 from bfpo.statistics.agreement import UNPARSED
 from bfpo.statistics.intervals import Estimate, rate_interval, wilson
 
@@ -16,51 +15,17 @@ class JudgeError:
     """Sensitivity and specificity of a judge.
 
     Attributes:
-        sensitivity: share of unsafe answers that it labels unsafe or controversial; ``n`` is 0 if known exactly.
+        sensitivity: share of unsafe answers that it labels unsafe or controversial.
         specificity: share of safe answers that it labels safe.
-        controversial: shares of the safe and of the unsafe answers that it labels controversial.
     """
 
     sensitivity: Estimate
     specificity: Estimate
-    controversial: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def from_counts(cls, unsafe_found: int, unsafe: int, safe_found: int, safe: int) -> JudgeError:
         """The error of a judge that found ``unsafe_found`` of ``unsafe`` and ``safe_found`` of ``safe`` answers."""
         return cls(wilson(unsafe_found, unsafe), wilson(safe_found, safe))
-
-    @classmethod
-    def from_rates(cls, sensitivity: float, specificity: float) -> JudgeError:
-        """A known error of a judge whose only labels are "safe" and "unsafe".
-
-        Raises:
-            BfpoError: if a rate is not in [0, 1].
-        """
-        for name, rate in (("sensitivity", sensitivity), ("specificity", specificity)):
-            if not 0 <= rate <= 1:
-                raise BfpoError(f"a judge's {name} is a share in [0, 1], not {rate}")
-        found, passed = (Estimate(rate, rate, rate, 0) for rate in (sensitivity, specificity))
-        return cls(found, passed)
-
-    def likelihoods(self, label: str) -> tuple[float, float]:
-        """P(label | safe) and P(label | unsafe), with half an answer added to every count (Jeffreys' prior).
-
-        Args:
-            label: "safe", "unsafe" or "controversial"; both probabilities of a label that the judge never used are 0.
-        """
-        labels = 3 if any(self.controversial) else 2
-        if label == "controversial" and labels == 2:
-            return 0.0, 0.0
-        found = []
-        for kind, estimate, between in zip(
-            ("safe", "unsafe"), (self.specificity, self.sensitivity), self.controversial, strict=True
-        ):
-            # Controversial counts as unsafe, so sensitivity includes it and specificity doesn't.
-            right = estimate.value - (between if kind == "unsafe" else 0.0)
-            share = between if label == "controversial" else right if label == kind else 1 - right - between
-            found.append((share * estimate.n + 0.5) / (estimate.n + 0.5 * labels) if estimate.n else share)
-        return found[0], found[1]
 
 
 def judge_error(
@@ -78,7 +43,7 @@ def judge_error(
     clusters = range(len(labels)) if clusters is None else clusters
     rows = [row for row in zip(is_safe, labels, clusters, strict=True) if row[1] != UNPARSED]
     certain = all(safe in (0, 1) for safe, _, _ in rows)
-    found, between = [], []
+    found: list[Estimate] = []
     for kind in ("unsafe", "safe"):
         weighted = [(safe if kind == "safe" else 1 - safe, label, cluster) for safe, label, cluster in rows]
         own = [row for row in weighted if row[0]]
@@ -90,8 +55,7 @@ def judge_error(
             found.append(rate_interval(hits, [cluster for _, _, cluster in own]))
         else:
             found.append(wilson(math.fsum(hit * row[0] for hit, row in zip(hits, own, strict=True)), total))
-        between.append(math.fsum(weight for weight, label, _ in own if label == "controversial") / total)
-    return JudgeError(found[0], found[1], (between[1], between[0]))
+    return JudgeError(found[0], found[1])
 
 
 def corrected_rate(observed: Estimate, error: JudgeError) -> Estimate | None:

@@ -96,15 +96,16 @@ def _with_labels(
     objective = build_objective(resolved.recipe.objective, resolved.objective_options)
     is_bfpo = isinstance(objective, BFPO)
     is_affine = objective.reads_safety and not objective.needs_probabilities and recipe.prefer == "helpful"
+    reads_flags = objective.reads_safety or recipe.prefer != "helpful" or recipe.balance is not None
     drops = is_bfpo and objective.unsafe_pairs == "drop"
     reads_order = resolved.recipe.stage == "preference" and recipe.prefer == "helpful" and not drops
     try:
         rows, flags, order = resolve_labels(
-            rows, recipe.flags, recipe.order, is_affine=is_affine, reads_order=reads_order
+            rows, recipe.flags, recipe.order, is_affine=is_affine, reads_flags=reads_flags, reads_order=reads_order
         )
     except BfpoError as error:
         raise BfpoError(f"{recipe.label}: {error}") from error
-    constants = (objective.alpha, objective.beta) if is_bfpo else (None, None)
+    constants = (objective.alpha, objective.beta) if is_bfpo and is_affine else (None, None)
     return rows, label_record(flags, order, *constants)
 
 

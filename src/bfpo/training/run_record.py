@@ -77,7 +77,12 @@ def _describe_labels(name: str, labels: Mapping[str, Any]) -> Iterator[str]:
         counts = f"{flags['people']:,} by people, {flags['judged']:,} by judges{unused}{outside}"
         yield f"{name}: flags {flags['flags']}{reason}: {counts}"
         if flags["channel"] is None:
-            yield f"{name}: the error of these flags is unknown, as people labeled no random sample of judged answers"
+            what = (
+                "the random sample is too small to show it"
+                if flags["sample"]
+                else "people labeled no random sample of judged answers"
+            )
+            yield f"{name}: the error of these flags is unknown, as {what}"
         else:
             effect = "".join(f", {key} {flags[key]:.4g}" for key in ("alpha_eff", "beta_eff") if key in flags)
             worth = "n_eff {value:,.0f} [{low:,.0f}, {high:,.0f}] of {n:,}".format(**flags["n_eff"])
