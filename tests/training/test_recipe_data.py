@@ -347,3 +347,27 @@ def test_a_source_is_grouped_by_prompt_on_request(tmp_path):
         source = {"path": str(path), "group_by_prompt": True}
         with pytest.raises(BfpoError, match=message):
             recipe([source], **({"eval_data": source} if "eval_data" in wrong else wrong))
+
+
+def test_grouping_one_source_leaves_every_source_its_share_of_the_loss(tmp_path):
+    """Of the sum of weights, which every group's mean loss is multiplied by; the buffer's mean weight stays 1."""
+    path = tmp_path / "few.jsonl"
+    lines = [{"prompt": f"w{at % 4}", "chosen": f"w{10 + at}", "rejected": "w9"} for at in range(24)]
+    path.write_text("".join(json.dumps(line | {"chosen_is_safe": 1, "rejected_is_safe": 0}) + "\n" for line in lines))
+    plain = written(tmp_path, "plain.jsonl", 24)
+
+    def shares(*, weights, grouped):
+        """The share of every source in its role's sum of weights, and the roles' mean weights."""
+        sources = [
+            {"name": "few", "path": str(path), "group_by_prompt": grouped, "weight": weights and weights[0]},
+            {"name": "plain", "path": plain, "weight": weights and weights[1]},
+            {"name": "buffer", "path": str(path), "role": "buffer", "group_by_prompt": grouped},
+        ]
+        found = [one.rows for one in load_blend(recipe(sources)).blend.sources]
+        sums = [sum(rows["weight"]) if "weight" in rows.column_names else len(rows) for rows in found]
+        main = len(found[0]) + len(found[1])
+        return [sums[0] / (sums[0] + sums[1]), (sums[0] + sums[1]) / main, sums[2] / len(found[2])]
+
+    for weights, share in ((None, 0.5), ((3, 1), 0.75)):
+        for grouped in (False, True):
+            assert shares(weights=weights, grouped=grouped) == pytest.approx([share, 1.0, 1.0])

@@ -54,7 +54,8 @@ class SourceRecipe(Closed):
     )
     group_by_prompt: bool = Field(
         False,
-        description="train all pairs of a prompt as one group, which is faster; flags of equal answers are averaged",
+        description="train all pairs of a prompt as one group, faster where prompts recur; flags of equal answers are "
+        "averaged",
     )
     flags: Flags | None = Field(
         None,

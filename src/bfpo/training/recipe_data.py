@@ -13,7 +13,7 @@ from bfpo.labeling.source_labels import label_record, resolve_labels
 from bfpo.objectives.bfpo import BFPO
 from bfpo.objectives.registry import build_objective
 from bfpo.preferences.blending import balanced, weighted
-from bfpo.preferences.grouping import group_by_prompt
+from bfpo.preferences.grouping import group_by_prompt, with_equal_pairs
 from bfpo.preferences.harm import with_costs, without_harm
 from bfpo.preferences.loading import count_cells, inspect_preferences
 from bfpo.preferences.ordering import order_by, preferred_answers
@@ -146,7 +146,7 @@ def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Loade
     loaded = _weigh(recipe, loaded)
     for one in loaded:
         one.record["cells"] = count_cells(one.source.rows)
-    loaded = [_grouped(source, one) for source, one in zip(recipe.data, loaded, strict=True)]
+    loaded = _grouped(recipe, loaded)
     evaluation = {**(suites or {}), **{path: load_prompts(path) for path in recipe.evaluation_prompts}}
     for name in recipe.allow_overlap:
         # Without suites (when a recipe is only planned) their names are unknown.
@@ -160,14 +160,23 @@ def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Loade
     return LoadedBlend(Blend([one.source for one in loaded]), records, _evaluation(resolved, loaded))
 
 
-def _grouped(recipe: SourceRecipe, loaded: LoadedSource) -> LoadedSource:
-    """The source with its pairs grouped by prompt, if the recipe wants that."""
-    if not recipe.group_by_prompt:
-        return loaded
-    rows, counts = group_by_prompt(loaded.source.rows)
-    return replace(
-        loaded, source=replace(loaded.source, rows=rows), record=loaded.record | {"grouping": asdict(counts)}
-    )
+def _grouped(recipe: Recipe, loaded: Sequence[LoadedSource]) -> list[LoadedSource]:
+    """The sources, with pairs grouped by prompt where the recipe wants that; every pair of a role counts the same."""
+    grouped = list(loaded)
+    for at, source in enumerate(recipe.data):
+        if source.group_by_prompt:
+            rows, counts = group_by_prompt(loaded[at].source.rows)
+            grouped[at] = _with_rows(loaded[at], rows, grouping=asdict(counts))
+    for role in ("main", "buffer"):
+        places = [at for at, source in enumerate(recipe.data) if source.role == role]
+        for at, rows in zip(places, with_equal_pairs([grouped[at].source.rows for at in places]), strict=True):
+            grouped[at] = _with_rows(grouped[at], rows)
+    return grouped
+
+
+def _with_rows(loaded: LoadedSource, rows: datasets.Dataset, **record: Any) -> LoadedSource:
+    """The source with other rows, and additions to its record."""
+    return replace(loaded, source=replace(loaded.source, rows=rows), record=loaded.record | record)
 
 
 def _evaluation(resolved: ResolvedRecipe, loaded: Sequence[LoadedSource]) -> LoadedSource | None:
@@ -194,9 +203,7 @@ def _weigh(recipe: Recipe, loaded: list[LoadedSource]) -> list[LoadedSource]:
                 raise BfpoError(
                     f"{recipe.data[at].label}: its weight leaves it without a row; raise it, or drop the source"
                 )
-            source, record = loaded[at].source, loaded[at].record
-            record = record | {"draws": asdict(counts), "used": len(rows)}
-            weighed[at] = LoadedSource(TrainingSource(rows, source.name, source.role), record, loaded[at].held_out)
+            weighed[at] = _with_rows(loaded[at], rows, draws=asdict(counts), used=len(rows))
     return weighed
 
 
