@@ -184,6 +184,8 @@ def test_fitted_prices_are_read_with_their_b1_and_alpha(tmp_path):
     assert record["harm"]["theft"]["own"]
     with pytest.raises(BfpoError, match="has prices by category: leave out 'harm_prices' or 'labeling'"):
         recipe([{"path": "a"}], labeling=str(fitted), harm_prices={"theft": 1})
+    with pytest.raises(BfpoError, match="drops pairs whose harm prices tell apart"):
+        recipe([{"path": "a"}], labeling=str(fitted), unsafe_pairs="drop")
 
 
 @pytest.mark.parametrize(
@@ -191,6 +193,7 @@ def test_fitted_prices_are_read_with_their_b1_and_alpha(tmp_path):
     [
         ({"harm_prices": {"theft": 1}, "loss_type": "dpo"}, "does not read 'harm_prices'"),
         ({"harm_prices": {}}, "has no price"),
+        ({"harm_prices": {"theft": 1}, "unsafe_pairs": "drop"}, "drops pairs whose harm prices tell apart"),
         ({"harm_prices": {"theft": -1}}, "harm_prices.theft.*greater than or equal to 0"),
         ({"harm_prices": {"default": 1}, "b1": 2.0}, "give only one"),
         ({"harm_prices": {"thefts": 1}}, "no answer has the category .thefts. .did you mean .theft.*: the data has"),
@@ -271,6 +274,9 @@ def test_flags_are_resolved_before_rows_are_drawn(tmp_path):
         ({"flags": "unbiased", "prefer": "safer"}, {}, "'flags: unbiased' makes flags outside"),
         ({"flags": "unbiased"}, {"loss_type": "dpo"}, "'flags: unbiased' makes flags outside"),
         ({"order": "unbiased"}, {}, "judged: 'order: unbiased' is for labels that a judge filled in"),
+        ({"order": "unbiased"}, {"unsafe_pairs": "drop"}, "'order: unbiased' makes orders outside"),
+        ({"order": "unbiased"}, {"unsafe_pairs": "neutral"}, "'order: unbiased' makes orders outside"),
+        ({"order": "unbiased"}, {"loss_type": "safedpo"}, "'order: unbiased' makes orders outside"),
     ],
 )
 def test_bilinear_labels_refuse_flags_outside_the_unit_interval(tmp_path, source, more, says):

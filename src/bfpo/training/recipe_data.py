@@ -96,8 +96,8 @@ def _with_labels(
     objective = build_objective(resolved.recipe.objective, resolved.objective_options)
     is_bfpo = isinstance(objective, BFPO)
     is_affine = objective.reads_safety and not objective.needs_probabilities and recipe.prefer == "helpful"
-    drops = is_bfpo and objective.unsafe_pairs == "drop"
-    reads_order = resolved.recipe.stage == "preference" and recipe.prefer == "helpful" and not drops
+    is_helpful = resolved.recipe.stage == "preference" and recipe.prefer == "helpful"
+    reads_order = is_helpful and not objective.needs_probabilities
     try:
         rows, flags, order = resolve_labels(
             rows, recipe.flags, recipe.order, is_affine=is_affine, reads_order=reads_order
