@@ -204,6 +204,62 @@ def test_prices_that_nothing_reads_are_refused(tmp_path, settings, message):
         priced(tmp_path, [ROW | {"category": "theft"}], **settings)
 
 
+@pytest.mark.parametrize(
+    ("rows", "source", "present"),
+    [
+        # A row with several categories says of none that an answer has it.
+        ([ROW | {"category": ["theft", "lies"]}], {}, "no categories of harm"),
+        # Seed 0 draws the first row only.
+        ([ROW | {"category": "lies"}, ROW | {"category": "theft"}], {"limit": 1}, "lies"),
+        ([ROW | {"category": "theft", "chosen_is_safe": True}, ROW | {"category": "lies"}], {}, "lies"),
+    ],
+)
+def test_prices_are_read_from_the_answers_to_train_on(tmp_path, rows, source, present):
+    with pytest.raises(BfpoError, match=f"no answer has the category 'theft': the data has {present}"):
+        priced(tmp_path, rows, source=source, harm_prices={"theft": 1.0})
+    fitted = tmp_path / "fitted.json"
+    FittedLabeling(GlobalPreference(), {"theft": 2.0, "fraud": 1.0}).save(fitted)
+    with pytest.raises(BfpoError, match=f"labeling: it has prices of theft, fraud, and no answer .* has {present}"):
+        priced(tmp_path, rows, source=source, labeling=str(fitted))
+    # One that is read is enough.
+    *_, record = priced(tmp_path, [ROW | {"category": "fraud"}], labeling=str(fitted))
+    assert record["harm"] == {"fraud": {"answers": 1, "price": 1.0, "own": True}}
+
+
+def described(loaded, **more):
+    """The lines about a run on this data, with made-up counts of everything else."""
+    encoding = {"rows": 1, "truncated_answers": 0, "skipped_rows": [], "moved_boundaries": 0}
+    mix = {"main_groups_per_step": 1, "groups_per_step": 1, "steps_per_epoch": 1}
+    mix |= {"encoding": {one["name"]: encoding for one in loaded.records}}
+    record = {"data": loaded.records, "mix": mix, "reference": {}, "layout": {"layout": "padded", "reason": "r"}}
+    return list(describe_run(record | {"model": {"name": "m"}} | more))
+
+
+def test_prices_of_a_fitted_labeling_that_nothing_reads_are_named(tmp_path):
+    prices = {"default": 0.5, "prices": {"theft": 2.0, "fraud": 1.0, "lies": 1.0}}
+    fitted, path = tmp_path / "fitted.json", tmp_path / "rows.jsonl"
+    FittedLabeling(GlobalPreference(), prices["prices"]).save(fitted)
+    path.write_text(json.dumps(ROW | {"category": "theft"}) + "\n")
+    loaded = load_blend(recipe([{"path": str(path)}], labeling=str(fitted)))
+    assert "harm_prices: no answer has harm of fraud, lies" in described(loaded, harm_prices=prices)
+
+
+def test_harm_without_prices_and_rewards_without_a_reader_are_counted(tmp_path):
+    row = ROW | {"chosen_harm": {"theft": 1}, "rejected_harm": {}, "chosen_reward": 1.0, "rejected_reward": 0.0}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row | {"prompt": f"w{at}"}) + "\n" for at in range(3)))
+    sources = [{"path": str(path)}]
+    harm, rewards = "answers whose harm has no price 6", "rows whose rewards are not read 3"
+    for settings, expected in (
+        ({}, {harm, rewards}),
+        ({"harm_prices": {"theft": 1}}, {rewards}),
+        ({"loss_type": "modpo"}, {harm}),
+        ({"stage": "sft"}, {harm, rewards}),
+    ):
+        line = described(load_blend(recipe(sources, **settings)))[0]
+        assert {one for one in (harm, rewards) if one in line} == expected
+
+
 def judged(tmp_path, count=300):
     """Pairs whose flags a judge filled in, wrong about one in five; people labeled the first half."""
     rows = []
