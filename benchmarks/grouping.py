@@ -1,11 +1,16 @@
-"""Speed of training on pairs and on the same pairs grouped by prompt: one epoch of the microworld's safety set."""
+"""Speed of training on pairs and on the same pairs grouped by prompt: one epoch of the microworld's safety set.
+
+Needs ../shared/data (public samples that are not part of the repository), to count what recurs in real sets.
+"""
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
@@ -14,7 +19,7 @@ from bfpo import BFPOConfig, BFPOTrainer, load_preferences
 from bfpo.files import write_text
 from bfpo.microworld.data import safety_set
 from bfpo.models import MICROWORLD, load_model, load_tokenizer
-from bfpo.preferences.grouping import group_by_prompt
+from bfpo.preferences.grouping import group_by_prompt, with_equal_pairs
 from bfpo.preferences.loading import convert
 from bfpo.preferences.reading import dataset_source
 from bfpo.quickstart import Scale
@@ -25,15 +30,15 @@ ROUNDS = 3
 INTRODUCTION = f"""# Pairs grouped by prompt
 
 Made by `python benchmarks/grouping.py`: one epoch of {Scale.safety:,} pairs of the microworld's safety set, in steps of
-about 64 pairs; CPU seconds of one process, medians of {ROUNDS} rounds. The mean loss is exactly the same
-(`tests/preferences/test_grouping.py`).
+about 64 pairs; CPU seconds of one process, medians of {ROUNDS} rounds. Where equal answers have equal
+labels, the mean loss is the same (`tests/preferences/test_grouping.py`).
 """
 COLUMNS = ("data", "pairs per prompt", "answers", "grouped", "largest group", "seconds", "grouped", "ratio")
 END = """
 The ratio is the median over the rounds, with the smallest and largest. The microworld's own safety set hardly repeats a
 prompt, so grouping gains nothing there. The other row has as many pairs, of fewer prompts.
 """
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "derived"
+ROOT = Path(__file__).resolve().parents[1]
 REAL = {
     "PKU-SafeRLHF, mixed pairs": "pku_safety_pairs_dev.jsonl",
     "XSTest, pairs of models' answers": "xstest_pairs_safety_helpfulness_dev.jsonl",
@@ -41,8 +46,9 @@ REAL = {
 RENAMED = {"chosen_safe": "chosen_is_safe", "rejected_safe": "rejected_is_safe"}
 REAL_COLUMNS = ("set", "pairs", "groups", "answers", "grouped", "largest group", "averaged flags", "words, ratio")
 REAL_INTRODUCTION = """
-In real sets, prompts and answers recur. The last column is the number of words that go through the model for the pairs
-(each prompt once for its two answers), divided by that for the groups.
+In real sets, prompts and answers recur: here in pairs of PKU-SafeRLHF (arXiv 2406.15513) and XSTest (arXiv 2308.01263),
+public samples that are not part of the repository. The last column is the number of words that go through the model for
+the pairs (each prompt once for its two answers), divided by that for the groups.
 """
 
 
@@ -76,6 +82,7 @@ def measured(name: str, prompts: int | None) -> str:
     """A line of the table."""
     rows = pairs_of(prompts)
     grouped, counts = group_by_prompt(rows)
+    [grouped] = with_equal_pairs([grouped])
     density = counts.pairs / counts.groups
     rounds = [(epoch_seconds(rows, 1.0), epoch_seconds(grouped, density)) for _ in range(ROUNDS)]
     pairs, groups = (statistics.median(side) for side in zip(*rounds, strict=True))
@@ -92,11 +99,10 @@ def words(text: object) -> int:
     return len(str(text).split())
 
 
-def real_sets() -> str:
-    """How many words go through the model in real sets; nothing if they aren't there."""
-    found = {name: DATA / path for name, path in REAL.items() if (DATA / path).exists()}
+def real_sets(files: Mapping[str, Path]) -> str:
+    """How many words go through the model in real sets."""
     lines = [f"| {' | '.join(REAL_COLUMNS)} |", "|---" * len(REAL_COLUMNS) + "|"]
-    for name, path in found.items():
+    for name, path in files.items():
         rows = load_preferences(str(path), columns=RENAMED if "pku" in path.name else None)
         grouped, counts = group_by_prompt(rows)
         before = sum(words(row[part]) for row in rows for part in ("prompt", "chosen", "rejected"))  # pyright: ignore
@@ -106,18 +112,26 @@ def real_sets() -> str:
             str(counts.largest), str(counts.averaged), f"{before / after:.2f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([REAL_INTRODUCTION, *lines, ""]) if found else ""
+    return "\n".join([REAL_INTRODUCTION, *lines, ""])
 
 
 def main() -> None:
     """Measure, print and write docs/results/grouping.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the samples")
+    folder = parser.parse_args().data / "derived"
+    files = {name: folder / path for name, path in REAL.items()}
+    missing = [str(path) for path in files.values() if not path.exists()]
+    if missing:
+        # The page would lose a table.
+        raise SystemExit(f"no samples to count in, name their folder with --data: {', '.join(missing)}")
     quiet_libraries()
     wanted = {"the safety set": None, "320 prompts": 320}
     table = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     table += [measured(name, prompts) for name, prompts in wanted.items()]
-    text = "\n".join([INTRODUCTION, *table, END]) + real_sets()
+    text = "\n".join([INTRODUCTION, *table, END]) + real_sets(files)
     print(text)
-    write_text(Path(__file__).parents[1] / "docs" / "results" / "grouping.md", text)
+    write_text(ROOT / "docs" / "results" / "grouping.md", text)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ The N answers of a batch are stored flat, group after group.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -113,6 +113,8 @@ class GroupLabels:
         cost: [N] cost of the answer's harm, in units of the label; None if BFPO's b3 prices all harm.
         weight: [N] factor of the loss of the answer's group, >= 0; None if no group has one.
         reward: [N] reward of the answer by another objective (MODPO); None if no answer has one.
+        is_checked: whether the rows' flags and orders fit the objective for certain, as the trainer has seen to before
+            the first step; objectives don't check them again, which would wait for the device in every call.
     """
 
     is_safe: Tensor
@@ -122,46 +124,41 @@ class GroupLabels:
     cost: Tensor | None = None
     weight: Tensor | None = None
     reward: Tensor | None = None
+    is_checked: bool = False
 
     def of(self, answers: slice) -> GroupLabels:
         """The labels of a range of answers that spans whole groups, and of the pairs among them."""
         pairs = (self.first >= answers.start) & (self.first < answers.stop)
-        return GroupLabels(
-            is_safe=self.is_safe[answers],
+        by_answer = {name: getattr(self, name) for name in ("is_safe", "cost", "weight", "reward")}
+        return replace(
+            self,
+            **{name: values[answers] for name, values in by_answer.items() if values is not None},
             first=self.first[pairs] - answers.start,
             second=self.second[pairs] - answers.start,
             first_is_better=self.first_is_better[pairs],
-            cost=None if self.cost is None else self.cost[answers],
-            weight=None if self.weight is None else self.weight[answers],
-            reward=None if self.reward is None else self.reward[answers],
         )
 
-    def refuse_unknown_safety(self, name: str) -> None:
-        """Refuse unknown flags for the loss ``name``.
+    def refuse_unfit(self, name: str, needs_probabilities: bool) -> None:
+        """Refuse unknown flags for the loss ``name``, and flags and orders outside [0, 1] if it needs probabilities.
 
         Raises:
-            BfpoError: if there is one.
+            BfpoError: if there is one, and the labels are not checked yet.
         """
+        if self.is_checked:
+            return
         if torch.isnan(self.is_safe).any():
             raise BfpoError(
                 f"{name} needs the safety of every answer, and some are unknown: label them, or set the "
                 "source's unknown_safety to a probability or to 'drop'"
             )
-
-    def refuse_beyond_probabilities(self, name: str) -> None:
-        """Refuse flags and orders outside [0, 1], as unbiased ones are.
-
-        Raises:
-            BfpoError: if there is one; ``name`` says what needs probabilities.
-        """
         for what, values in (("safety flag", self.is_safe), ("order", self.first_is_better)):
-            if ((values < 0) | (values > 1)).any():
+            if needs_probabilities and ((values < 0) | (values > 1)).any():
                 raise BfpoError(f"{name} needs probabilities, and one {what} is outside [0, 1]: use verdicts instead")
 
     def to(self, device: torch.device | str) -> GroupLabels:
         """The same labels on a device."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return GroupLabels(*(None if value is None else value.to(device) for value in values))  # pyright: ignore
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: one.to(device) for name, one in values.items() if isinstance(one, Tensor)})
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,17 @@ def test_mismatched_answers_are_those_of_other_prompts_and_always_the_same():
         with_mismatched(rows.select([0, 6]), 64)
 
 
+def test_rows_of_mismatched_answers_are_read_in_chunks(monkeypatch):
+    """Decoding a row for each of 100,000 would take minutes before the first step, in every process."""
+    rows = encode(canonical(pairs(40)), word_tokenizer(), 64).dataset
+
+    def refuse(*arguments):
+        raise AssertionError("a row was read by itself")
+
+    monkeypatch.setattr(datasets.Dataset, "__getitem__", refuse)
+    assert len(with_mismatched(rows, 64)) == 40
+
+
 def canonical(data):
     from bfpo.preferences.loading import convert
     from bfpo.preferences.reading import dataset_source

@@ -127,6 +127,28 @@ def test_products_of_flags_refuse_unbiased_ones(unsafe_pairs, labels, what):
         objective(*pair([-7.0, -9.5], [-8.0, -9.0], **labels))
 
 
+def test_checked_labels_are_not_looked_at_again():
+    """Looking waits for the device, in every call; the trainer checks the rows once."""
+    logps, labels = pair([-7.0, -9.5], [-8.0, -9.0], safe=(1.2, 0.1))
+    for name, options in (("bfpo", {"unsafe_pairs": "drop"}), ("safedpo", {})):
+        objective = build_objective(name, options)
+        with pytest.raises(BfpoError, match="needs probabilities"):
+            objective(logps, labels)
+        assert objective(logps, dataclasses.replace(labels, is_checked=True)).isfinite()
+
+
+def test_costs_are_refused_where_one_is_unknown_or_the_pairs_that_they_tell_apart_are_dropped():
+    """Dropping divided the difference of two unsafe answers' costs by the chance that one is safe: a target of 500."""
+    logps, labels = pair([-7.0, -9.5], [-8.0, -9.0], safe=(0.001, 0.0))
+    priced = dataclasses.replace(labels, cost=torch.tensor([0.5, 1.0]))
+    with pytest.raises(BfpoError, match="'drop' would drop pairs that costs of harm tell apart"):
+        build_objective("bfpo", {"unsafe_pairs": "drop"})(logps, priced)
+    neutral = build_objective("bfpo", {"unsafe_pairs": "neutral"})
+    assert neutral.target(priced).item() == pytest.approx(0.5 + 0.0005 + 0.5 * 0.001 - 0.5 * 0.001, abs=1e-6)
+    with pytest.raises(BfpoError, match="BFPO needs the cost of every answer"):
+        neutral(logps, dataclasses.replace(priced, cost=torch.tensor([0.5, math.nan])))
+
+
 @given(st.floats(-10, 10), st.floats(-0.5, 1.5), st.floats(-0.5, 1.5), st.floats(-0.5, 1.5))
 def test_unbiased_labels_beyond_probabilities_are_exact_where_pairs_are_kept(h, s_w, s_l, p):
     """G is affine in each label, so the formula holds outside of [0, 1] as well."""

@@ -76,6 +76,13 @@ def test_ignored_columns_and_fields_of_messages_are_shown(tmp_path):
     assert inspect_preferences(written(tmp_path, row))[1].ignored_columns == ("note", "messages.id")
 
 
+@pytest.mark.parametrize("name", ["messages", "conversations", "conversation"])
+def test_the_category_of_a_conversation_is_a_column_to_ignore(tmp_path, name):
+    """OpenHermes has one, which says what the conversation is about."""
+    report = inspect_preferences(written(tmp_path, {name: [user("q"), assistant("y")], "category": "coding"}))[1]
+    assert (report.shape, report.ignored_columns) == ("conversation (SFT)", ("category",))
+
+
 def test_split_prompts_are_counted(tmp_path):
     report = inspect_preferences(written(tmp_path, {"chosen": "It is so.", "rejected": "It is not."}))[1]
     assert report.split_prompts == 1

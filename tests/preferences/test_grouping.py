@@ -1,4 +1,4 @@
-"""Pairs of one prompt as one group: the loss stays exactly the same, and what is merged is counted."""
+"""Pairs of one prompt as one group: the loss stays the same, and what is merged is counted."""
 
 import datasets
 import numpy as np
@@ -10,7 +10,7 @@ from bfpo.errors import BfpoError
 from bfpo.groups import LossInputs
 from bfpo.objectives.registry import build_objective
 from bfpo.preferences.encoding import encode
-from bfpo.preferences.grouping import group_by_prompt
+from bfpo.preferences.grouping import group_by_prompt, with_equal_pairs
 from bfpo.preferences.loading import convert
 from bfpo.preferences.reading import dataset_source
 from bfpo.training.batches import as_rows, group_labels, token_groups
@@ -63,7 +63,8 @@ def test_the_loss_and_its_gradient_are_those_of_the_pairs(name):
     assert (counts.pairs, counts.groups, counts.averaged) == (24, 8, 0)
     assert counts.answers == sum(map(len, grouped["responses"])) < 2 * counts.pairs
     objective = build_objective(name, {"beta": 0.3})
-    (loss, gradient), (grouped_loss, grouped_gradient) = (total_loss(one, objective) for one in (rows, grouped))
+    [equal] = with_equal_pairs([grouped])
+    (loss, gradient), (grouped_loss, grouped_gradient) = (total_loss(one, objective) for one in (rows, equal))
     assert grouped_loss == pytest.approx(loss, rel=1e-6)  # labels are float32
     torch.testing.assert_close(grouped_gradient, gradient, rtol=1e-5, atol=1e-6 * gradient.abs().max().item())
 
@@ -72,6 +73,9 @@ PAIR = {
     "prompt": "w1 ", "chosen": "w2", "rejected": "w3", "chosen_is_safe": 1.0, "rejected_is_safe": 0.0, "row": 1,
     "chosen_is_better": 1.0,
 }  # fmt: skip
+
+
+OTHER = {"prompt": "w5 "}
 
 
 def test_equal_answers_are_merged_and_their_flags_averaged():
@@ -88,8 +92,20 @@ def test_equal_answers_are_merged_and_their_flags_averaged():
     assert first["responses"] == ["w2", "w3", "w4"]
     assert first["is_safe"] == [pytest.approx(2 / 3), 0.0, 0.0]
     assert (first["first"], first["second"]) == ([0, 0, 1], [1, 2, 0])
-    assert grouped["weight"][:] == [3 * 2 / 4, 1 * 2 / 4]
+    assert grouped["weight"][:] == [3.0, 1.0]
+    assert with_equal_pairs([grouped])[0]["weight"][:] == [3 * 2 / 4, 1 * 2 / 4]
     assert (counts.pairs, counts.groups, counts.answers, counts.largest, counts.averaged) == (4, 2, 5, 3, 1)
+
+
+def test_every_pair_of_several_sources_counts_the_same():
+    """Groups of three and one pairs, two pairs with weights of their own, and two rows that are no groups."""
+    grouped, _ = group_by_prompt(canonical([PAIR, PAIR | {"rejected": "w4"}, PAIR | {"chosen": "w6"}, PAIR | OTHER]))
+    pairs = canonical([PAIR | {"weight": 2.0}, PAIR | OTHER])
+    rows = canonical([PAIR, PAIR | OTHER])
+    scaled = with_equal_pairs([grouped, pairs, rows])
+    factor = 6 / 8
+    assert [one["weight"][:] for one in scaled] == [[3 * factor, factor], [2 * factor, factor], [factor, factor]]
+    assert "weight" not in with_equal_pairs([rows])[0].column_names
 
 
 def test_a_known_flag_counts_where_another_pair_has_none():

@@ -104,6 +104,7 @@ def test_pku_without_severities_or_categories(tmp_path):
     ("row", "says"),
     [
         (PAIR | {"chosen_harm": {}}, "'chosen_is_safe': the answer is called unsafe, and its harm is {}"),
+        (PAIR | {"rejected_harm": {"x": 1}}, "or leave out 'rejected_harm' (--column rejected_harm=)"),
         (PAIR | {"rejected_harm": {"x": 0.1}}, "'rejected_is_safe': the answer is called safe, and its harm is {\"x\""),
         (PKU | {"response_0_severity_level": 0}, "'rejected_is_safe': the answer is called unsafe"),
         (PKU | {"response_1_severity_level": 4}, "'response_1_severity_level': 4 is not a severity"),

@@ -1,6 +1,7 @@
 """The orders of a pair's answers: the expectation over hard labels, and refused flags."""
 
 import itertools
+import json
 import math
 
 import datasets
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from bfpo.errors import BfpoError
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.loading import convert
-from bfpo.preferences.ordering import ORDERS, better_first, order_by
+from bfpo.preferences.ordering import ORDERS, better_first, order_by, preferred_answers
 from bfpo.preferences.reading import dataset_source
 
 probabilities = st.floats(0, 1)
@@ -87,3 +88,20 @@ def test_errors_of_the_flags_bias_safe_first_but_not_bfpos_label(e, q):
         bfpo += chance * GlobalPreference().target(s, other, 1 - q).item()
     assert bfpo == pytest.approx(1 - 2 * e, abs=1e-6)
     assert safe_first == pytest.approx((1 - 2 * e) - 2 * e * (1 - e) * (2 * q - 1), abs=1e-9)
+
+
+def test_labeled_rows_are_swapped_with_what_is_noted_of_their_answers():
+    word = {"verdict": 1.0, "probability": 0.9}
+    labeled = {
+        "prompt": "p", "chosen": "a", "rejected": "b", "chosen_is_safe": 0.0, "rejected_is_safe": 1.0,
+        "labelled_by": {"chosen": "people", "rejected": "judge", "order": "judge"},
+        "judged_as": {"chosen": None, "rejected": word, "order": {"verdict": 1.0, "probability": 0.7}},
+    }  # fmt: skip
+    data = convert(dataset_source("rows", datasets.Dataset.from_list([labeled])))[0]
+    row = order_by(data, "safe_first")[0][0]
+    assert (row["chosen"], row["chosen_is_safe"]) == ("b", 1.0)
+    assert json.loads(row["labelled_by"]) == {"chosen": "judge", "rejected": "people", "order": "judge"}
+    order = {"verdict": 0.0, "probability": pytest.approx(0.3)}
+    assert json.loads(row["judged_as"]) == {"chosen": word, "rejected": None, "order": order}
+    # The notes are on pairs.
+    assert not {"labelled_by", "judged_as"} & set(preferred_answers(data, "helpful").column_names)

@@ -1,6 +1,7 @@
 """Batches against their rows: a step's labels are cut into groups as if each part had been labeled alone."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from bfpo.groups import LossInputs
 from bfpo.training.batches import collate, group_labels
 
-probability = st.floats(0, 1, width=32)
+probability, cost = st.floats(0, 1, width=32), st.floats(0, 4, width=32)
 
 
 @st.composite
@@ -27,8 +28,9 @@ def encoded_rows(draw):
         "first_is_better": [draw(probability) for _ in pairs],
         "row": draw(st.integers(1, 99)),
         "reference": [draw(st.floats(-50, 0)) for _ in range(answers)],
-        # A column of the data set: every row has it.
-        "cost": [draw(st.none() | st.floats(0, 4, width=32)) for _ in range(answers)],
+        # Columns of the data set: every row has them.
+        "cost": [draw(st.none() | cost) for _ in range(answers)],
+        "reward": [draw(cost) for _ in range(answers)],
     }
 
 
@@ -53,6 +55,14 @@ def test_labels_of_some_groups_are_the_labels_of_their_rows(rows, data):
     assert inputs.scale == 0.5
 
 
+def test_costs_and_rewards_stay_with_their_answers():
+    row = {"is_safe": [1.0, 0.0], "first": [0], "second": [1], "first_is_better": [1.0]}
+    labels = group_labels([row, row | {"cost": [0.5, None], "reward": [1.0, 2.0]}])
+    for found, expected in ((labels.cost, [0.5, math.nan]), (labels.reward, [1.0, 2.0])):
+        torch.testing.assert_close(found, torch.tensor([math.nan, math.nan, *expected]), equal_nan=True)
+    assert group_labels([row]).cost is None
+
+
 @given(rows)
 def test_micro_batches_hold_what_their_rows_hold(rows):
     split = [[index] for index in reversed(range(len(rows)))]
@@ -61,7 +71,7 @@ def test_micro_batches_hold_what_their_rows_hold(rows):
         assert (batch.groups[0].prompt, batch.groups[0].answers) == (row["prompt_ids"], row["answer_ids"])
         assert batch.reference.tolist() == row["reference"]
         assert batch.rows == [row["row"]]
-        assert_same(batch.labels, group_labels([row]))
+        assert_same(batch.labels, dataclasses.replace(group_labels([row]), is_checked=True))
 
 
 @pytest.mark.parametrize("rows", [[], [{"prompt_ids": [1], "answer_ids": [[2]], "is_safe": [None]}]])

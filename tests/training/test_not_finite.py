@@ -1,6 +1,7 @@
 """Training stops at the first loss, gradient or weight that is not finite, and saves none of it."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -60,6 +61,15 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path, monkeypatch, 
     with pytest.raises(RunError, match=r"step 1: the gradient's norm is (inf|nan)"):
         run.train()
     assert all(value.equal(before[name]) for name, value in run.model.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_log_ratio_that_is_not_finite_is_no_estimate_of_the_kl_divergence(tmp_path, monkeypatch, value):
+    """max(0, nan) is 0 in Python, and KTO's loss is finite at an infinite estimate."""
+    monkeypatch.setattr("bfpo.training.evaluating.mean_log_ratio", lambda *arguments: value)
+    run = trainer(tmp_path, loss_type="kto")
+    with pytest.raises(RunError, match=rf"step 1: the mean log-ratio .* is {value} \(rows "):
+        run.train()
 
 
 def test_a_row_without_a_finite_loss_is_named(tmp_path, monkeypatch):

@@ -184,6 +184,8 @@ def test_fitted_prices_are_read_with_their_b1_and_alpha(tmp_path):
     assert record["harm"]["theft"]["own"]
     with pytest.raises(BfpoError, match="has prices by category: leave out 'harm_prices' or 'labeling'"):
         recipe([{"path": "a"}], labeling=str(fitted), harm_prices={"theft": 1})
+    with pytest.raises(BfpoError, match="drops pairs whose harm prices tell apart"):
+        recipe([{"path": "a"}], labeling=str(fitted), unsafe_pairs="drop")
 
 
 @pytest.mark.parametrize(
@@ -191,6 +193,7 @@ def test_fitted_prices_are_read_with_their_b1_and_alpha(tmp_path):
     [
         ({"harm_prices": {"theft": 1}, "loss_type": "dpo"}, "does not read 'harm_prices'"),
         ({"harm_prices": {}}, "has no price"),
+        ({"harm_prices": {"theft": 1}, "unsafe_pairs": "drop"}, "drops pairs whose harm prices tell apart"),
         ({"harm_prices": {"theft": -1}}, "harm_prices.theft.*greater than or equal to 0"),
         ({"harm_prices": {"default": 1}, "b1": 2.0}, "give only one"),
         ({"harm_prices": {"thefts": 1}}, "no answer has the category .thefts. .did you mean .theft.*: the data has"),
@@ -199,6 +202,62 @@ def test_fitted_prices_are_read_with_their_b1_and_alpha(tmp_path):
 def test_prices_that_nothing_reads_are_refused(tmp_path, settings, message):
     with pytest.raises(BfpoError, match=message):
         priced(tmp_path, [ROW | {"category": "theft"}], **settings)
+
+
+@pytest.mark.parametrize(
+    ("rows", "source", "present"),
+    [
+        # A row with several categories says of none that an answer has it.
+        ([ROW | {"category": ["theft", "lies"]}], {}, "no categories of harm"),
+        # Seed 0 draws the first row only.
+        ([ROW | {"category": "lies"}, ROW | {"category": "theft"}], {"limit": 1}, "lies"),
+        ([ROW | {"category": "theft", "chosen_is_safe": True}, ROW | {"category": "lies"}], {}, "lies"),
+    ],
+)
+def test_prices_are_read_from_the_answers_to_train_on(tmp_path, rows, source, present):
+    with pytest.raises(BfpoError, match=f"no answer has the category 'theft': the data has {present}"):
+        priced(tmp_path, rows, source=source, harm_prices={"theft": 1.0})
+    fitted = tmp_path / "fitted.json"
+    FittedLabeling(GlobalPreference(), {"theft": 2.0, "fraud": 1.0}).save(fitted)
+    with pytest.raises(BfpoError, match=f"labeling: it has prices of theft, fraud, and no answer .* has {present}"):
+        priced(tmp_path, rows, source=source, labeling=str(fitted))
+    # One that is read is enough.
+    *_, record = priced(tmp_path, [ROW | {"category": "fraud"}], labeling=str(fitted))
+    assert record["harm"] == {"fraud": {"answers": 1, "price": 1.0, "own": True}}
+
+
+def described(loaded, **more):
+    """The lines about a run on this data, with made-up counts of everything else."""
+    encoding = {"rows": 1, "truncated_answers": 0, "skipped_rows": [], "moved_boundaries": 0}
+    mix = {"main_groups_per_step": 1, "groups_per_step": 1, "steps_per_epoch": 1}
+    mix |= {"encoding": {one["name"]: encoding for one in loaded.records}}
+    record = {"data": loaded.records, "mix": mix, "reference": {}, "layout": {"layout": "padded", "reason": "r"}}
+    return list(describe_run(record | {"model": {"name": "m"}} | more))
+
+
+def test_prices_of_a_fitted_labeling_that_nothing_reads_are_named(tmp_path):
+    prices = {"default": 0.5, "prices": {"theft": 2.0, "fraud": 1.0, "lies": 1.0}}
+    fitted, path = tmp_path / "fitted.json", tmp_path / "rows.jsonl"
+    FittedLabeling(GlobalPreference(), prices["prices"]).save(fitted)
+    path.write_text(json.dumps(ROW | {"category": "theft"}) + "\n")
+    loaded = load_blend(recipe([{"path": str(path)}], labeling=str(fitted)))
+    assert "harm_prices: no answer has harm of fraud, lies" in described(loaded, harm_prices=prices)
+
+
+def test_harm_without_prices_and_rewards_without_a_reader_are_counted(tmp_path):
+    row = ROW | {"chosen_harm": {"theft": 1}, "rejected_harm": {}, "chosen_reward": 1.0, "rejected_reward": 0.0}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row | {"prompt": f"w{at}"}) + "\n" for at in range(3)))
+    sources = [{"path": str(path)}]
+    harm, rewards = "answers whose harm has no price 6", "rows whose rewards are not read 3"
+    for settings, expected in (
+        ({}, {harm, rewards}),
+        ({"harm_prices": {"theft": 1}}, {rewards}),
+        ({"loss_type": "modpo"}, {harm}),
+        ({"stage": "sft"}, {harm, rewards}),
+    ):
+        line = described(load_blend(recipe(sources, **settings)))[0]
+        assert {one for one in (harm, rewards) if one in line} == expected
 
 
 def judged(tmp_path, count=300):
@@ -296,6 +355,9 @@ def test_flags_are_resolved_before_rows_are_drawn(tmp_path):
         ({"flags": "unbiased", "prefer": "safer"}, {}, "'flags: unbiased' makes flags outside"),
         ({"flags": "unbiased"}, {"loss_type": "dpo"}, "'flags: unbiased' makes flags outside"),
         ({"order": "unbiased"}, {}, "judged: 'order: unbiased' is for labels that a judge filled in"),
+        ({"order": "unbiased"}, {"unsafe_pairs": "drop"}, "'order: unbiased' makes orders outside"),
+        ({"order": "unbiased"}, {"unsafe_pairs": "neutral"}, "'order: unbiased' makes orders outside"),
+        ({"order": "unbiased"}, {"loss_type": "safedpo"}, "'order: unbiased' makes orders outside"),
     ],
 )
 def test_bilinear_labels_refuse_flags_outside_the_unit_interval(tmp_path, source, more, says):
@@ -372,3 +434,27 @@ def test_a_source_is_grouped_by_prompt_on_request(tmp_path):
         source = {"path": str(path), "group_by_prompt": True}
         with pytest.raises(BfpoError, match=message):
             recipe([source], **({"eval_data": source} if "eval_data" in wrong else wrong))
+
+
+def test_grouping_one_source_leaves_every_source_its_share_of_the_loss(tmp_path):
+    """Of the sum of weights, which every group's mean loss is multiplied by; the buffer's mean weight stays 1."""
+    path = tmp_path / "few.jsonl"
+    lines = [{"prompt": f"w{at % 4}", "chosen": f"w{10 + at}", "rejected": "w9"} for at in range(24)]
+    path.write_text("".join(json.dumps(line | {"chosen_is_safe": 1, "rejected_is_safe": 0}) + "\n" for line in lines))
+    plain = written(tmp_path, "plain.jsonl", 24)
+
+    def shares(*, weights, grouped):
+        """The share of every source in its role's sum of weights, and the roles' mean weights."""
+        sources = [
+            {"name": "few", "path": str(path), "group_by_prompt": grouped, "weight": weights and weights[0]},
+            {"name": "plain", "path": plain, "weight": weights and weights[1]},
+            {"name": "buffer", "path": str(path), "role": "buffer", "group_by_prompt": grouped},
+        ]
+        found = [one.rows for one in load_blend(recipe(sources)).blend.sources]
+        sums = [sum(rows["weight"]) if "weight" in rows.column_names else len(rows) for rows in found]
+        main = len(found[0]) + len(found[1])
+        return [sums[0] / (sums[0] + sums[1]), (sums[0] + sums[1]) / main, sums[2] / len(found[2])]
+
+    for weights, share in ((None, 0.5), ((3, 1), 0.75)):
+        for grouped in (False, True):
+            assert shares(weights=weights, grouped=grouped) == pytest.approx([share, 1.0, 1.0])

@@ -90,8 +90,8 @@ def resolve_labels(
     """
     if order == "unbiased" and not reads_order:
         raise BfpoError(
-            "'order: unbiased' makes orders outside [0, 1], which this label can't use: write 'order: verdict', or use "
-            "'prefer: helpful' and not 'unsafe_pairs: drop'"
+            "'order: unbiased' makes orders outside [0, 1], which only losses that don't multiply flags can use, with "
+            "'prefer: helpful': write 'order: verdict', or with BFPO 'unsafe_pairs: keep'"
         )
     present = [name for name in LABEL_COLUMNS if name in rows.column_names]
     labeled = _label_rows(rows, present) if present else []

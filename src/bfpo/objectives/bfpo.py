@@ -119,9 +119,10 @@ class BFPO(Pairwise):
         b1: see `GlobalPreference`.
         alpha: see `GlobalPreference`.
         unsafe_pairs: treatment of pairs of two unsafe answers: "keep" prefers the less helpful one (T = -alpha),
-            "neutral" sets the target to 0, "drop" sets the weight to 0. With probabilities, and w = 1 - (1 - s_w)
-            (1 - s_l) for the chance that an answer is safe, "neutral" has alpha w in place of alpha, and "drop"
-            that target divided by w, and weight w: the expected gradient if the two flags' errors are independent.
+            "neutral" sets the target to 0 (the difference of the costs, if answers have them), "drop" sets the weight
+            to 0 (and takes no costs). With probabilities, and w = 1 - (1 - s_w)(1 - s_l) for the chance that an answer
+            is safe, "neutral" has alpha w in place of alpha, and "drop" that target divided by w, and weight w: the
+            expected gradient if the two flags' errors are independent.
     """
 
     beta: float = 0.01
@@ -141,14 +142,14 @@ class BFPO(Pairwise):
         GlobalPreference(self.b1, self.alpha)
 
     @property
-    def needs_probabilities(self) -> bool:
+    def needs_probabilities(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether the loss multiplies flags with each other, so that unbiased flags outside [0, 1] would bias it."""
         return self.unsafe_pairs != "keep"
 
     def target(self, labels: GroupLabels) -> Tensor:
         """[P] the label G of every pair, with the costs of its answers if they have them."""
         first, second = labels.first, labels.second
-        cost = (1 - labels.is_safe) / (self.b1 - 1) if labels.cost is None else labels.cost
+        cost = (1 - labels.is_safe) / (self.b1 - 1) if labels.cost is None else self._checked(labels.cost)
         one_safe = _one_is_safe(labels)
         label = _expected_label(
             labels.is_safe[first],
@@ -160,6 +161,16 @@ class BFPO(Pairwise):
         # Where both are unsafe for certain, the weight is 0.
         return label / one_safe.where(one_safe > 0, 1) if self.unsafe_pairs == "drop" else label
 
+    def _checked(self, cost: Tensor) -> Tensor:
+        """The costs, unless one is unknown or pairs that they tell apart are dropped."""
+        if self.unsafe_pairs == "drop":
+            raise BfpoError(
+                "unsafe_pairs 'drop' would drop pairs that costs of harm tell apart: use 'keep' or 'neutral'"
+            )
+        if torch.isnan(cost).any():
+            raise BfpoError("BFPO needs the cost of every answer where some have one: price the harm of all sources")
+        return cost
+
     def pair_losses(self, margin: Tensor, labels: GroupLabels) -> Tensor:
         """[P] (h - G/beta)^2, times the weight of the pair where unsafe ones are dropped."""
         loss = (margin - self.target(labels).to(margin) / self.beta) ** 2
@@ -167,9 +178,7 @@ class BFPO(Pairwise):
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] mean over the group's pairs, as `Pairwise` takes it; here, so that a step's way ends in this file."""
-        labels.refuse_unknown_safety("BFPO")
-        if self.needs_probabilities:
-            labels.refuse_beyond_probabilities(f"unsafe_pairs {self.unsafe_pairs!r}")
+        labels.refuse_unfit(f"BFPO with unsafe_pairs {self.unsafe_pairs!r}", self.needs_probabilities)
         losses = self.pair_losses(logps.margins(labels, self.reduction), labels)
         return logps.mean_over_pairs(losses, labels, self.level, self.reduction)
 

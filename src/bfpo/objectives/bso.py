@@ -39,6 +39,7 @@ class BSO(Pairwise):
     bregman_scale: float = 4.0
 
     reads_safety: ClassVar[bool] = True
+    needs_probabilities: ClassVar[bool] = True  # the loss multiplies the two flags
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,11 +47,6 @@ class BSO(Pairwise):
         require(0 <= cost < math.inf, "unsafe_cost", "at least 0", cost, "the paper's value is 30")
         require(0 < lam <= 1, "bregman_lambda", "in (0, 1]", lam, "the paper's value is 0.2")
         require(0 < scale < math.inf, "bregman_scale", "greater than 0", scale, "the paper's value is 4")
-
-    @property
-    def needs_probabilities(self) -> bool:
-        """True: the loss multiplies the two flags."""
-        return True
 
     def pair_losses(self, margin: Tensor, labels: GroupLabels) -> Tensor:
         """[P] the expected loss over the difference of the flags and the order."""

@@ -52,9 +52,7 @@ class Pairwise(Traits, ABC):
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] mean loss over the group's pairs, and the anchor of its level."""
         if self.reads_safety:
-            labels.refuse_unknown_safety(type(self).__name__)
-        if self.needs_probabilities:
-            labels.refuse_beyond_probabilities(type(self).__name__)
+            labels.refuse_unfit(type(self).__name__, self.needs_probabilities)
         values = self.pair_losses(logps.margins(labels, self.reduction), labels)
         return logps.mean_over_pairs(values, labels, self.level, self.reduction)
 

@@ -42,7 +42,7 @@ class Objective(Protocol):
     normalizer: ClassVar[Literal["groups", "tokens"]]
 
     @property
-    def needs_probabilities(self) -> bool: ...  # noqa: D102
+    def needs_probabilities(self) -> bool: ...  # noqa: D102  # BFPO's depends on an option
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] loss of every group, which depends only on its own answers; differentiable in ``logps.policy``."""

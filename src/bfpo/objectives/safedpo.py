@@ -27,16 +27,12 @@ class SafeDPO(Pairwise):
     safety_margin: float = 10.0
 
     reads_safety: ClassVar[bool] = True
+    needs_probabilities: ClassVar[bool] = True  # the loss multiplies the two flags
 
     def __post_init__(self) -> None:
         super().__post_init__()
         margin = self.safety_margin
         require(0 <= margin < math.inf, "safety_margin", "at least 0", margin, "the paper's value is 10")
-
-    @property
-    def needs_probabilities(self) -> bool:
-        """True: the loss multiplies the two flags."""
-        return True
 
     def pair_losses(self, margin: Tensor, labels: GroupLabels) -> Tensor:
         """[P] the expected loss over the cells SS, SU and US."""

@@ -12,9 +12,5 @@ class Traits:
     reads_reward: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = True
     estimates_kl: ClassVar[bool] = False
+    needs_probabilities: ClassVar[bool] = False
     normalizer: ClassVar[Literal["groups", "tokens"]] = "groups"
-
-    @property
-    def needs_probabilities(self) -> bool:
-        """Whether the loss refuses flags and orders outside [0, 1]."""
-        return False

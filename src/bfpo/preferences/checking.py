@@ -55,14 +55,14 @@ def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iter
 
 def _contradictions(number: int, row: Row) -> Iterator[Problem]:
     """Flags that the harm of their answer contradicts; a probability contradicts none."""
-    columns = ("chosen_is_safe", "rejected_is_safe") if "chosen" in row else ["is_safe"] * len(row["is_safe"])
-    for column, flag, harm in zip(columns, flags_of(row), harms_of(row), strict=True):
+    pair = (("chosen_is_safe", "chosen_harm"), ("rejected_is_safe", "rejected_harm"))
+    columns = pair if "chosen" in row else [("is_safe", "harm")] * len(row["is_safe"])
+    for (column, of_harm), flag, harm in zip(columns, flags_of(row), harms_of(row), strict=True):
         if harm is not None and flag in (0, 1) and (flag == 1) != (harm == "{}"):
             what = f"the answer is called {'safe' if flag else 'unsafe'}, and its harm is {harm}"
-            remedy = (
-                "an answer is safe if and only if all levels are 0: correct one of them, or leave the columns of harm"
-            )
-            yield Problem(number, column, what, f"{remedy} out (--column NAME=)")
+            leave_out = f"leave out {of_harm!r} (--column {of_harm}=)"
+            remedy = f"an answer is safe if and only if all levels are 0: correct one of the two, or {leave_out}"
+            yield Problem(number, column, what, remedy)
 
 
 def _other_problems(number: int, row: Row) -> Iterator[Problem]:

@@ -46,8 +46,9 @@ def group_by_prompt(rows: datasets.Dataset) -> tuple[datasets.Dataset, GroupingC
     """Rows with K answers and the pairs among them, one for each prompt.
 
     Identical answers to a prompt become one. Where the pairs give it different flags (or rewards), it has the mean of
-    those that are known. The weight of a group is in proportion to its number of pairs, so that the mean loss over all
-    rows is exactly that over the pairs. Pairs with different tools or weights stay apart.
+    those that are known. The weight of a group is its number of pairs times their weight; `with_equal_pairs` scales it.
+    The mean loss over all rows is then that over the pairs, if the objective's loss is a mean over pairs (KTO's isn't),
+    equal answers have equal labels, and ``level`` is 0. Pairs with different tools or weights stay apart.
 
     Args:
         rows: pairs of `load_preferences`.
@@ -72,12 +73,33 @@ def group_by_prompt(rows: datasets.Dataset) -> tuple[datasets.Dataset, GroupingC
     groups, averaged = [], 0
     for pairs in members.values():
         group, differing = _grouped(pairs, columns)
-        group["weight"] *= len(members) / len(rows)
         groups.append(group)
         averaged += differing
     sizes = [len(group["responses"]) for group in groups]
     counts = GroupingCounts(len(rows), len(groups), sum(sizes), max(sizes, default=0), averaged)
     return datasets.Dataset.from_list(groups), counts
+
+
+def with_equal_pairs(sources: Sequence[datasets.Dataset]) -> list[datasets.Dataset]:
+    """Rows of several sources whose weights add up to their number, if every pair's own weight is 1.
+
+    Groups of `group_by_prompt` count as often as they have pairs and all other rows once, so all weights are multiplied
+    by the number of rows in all sources over that of pairs. Sources without such groups among them stay as they are.
+    """
+    import datasets
+
+    if not any("first" in rows.column_names for rows in sources):
+        return list(sources)
+    pairs = sum(sum(map(len, rows["first"])) if "first" in rows.column_names else len(rows) for rows in sources)
+    factor = sum(map(len, sources)) / pairs
+    scaled: list[datasets.Dataset] = []
+    for rows in sources:
+        has_weight = "weight" in rows.column_names
+        given: Any = rows["weight"] if has_weight else [None] * len(rows)
+        weights = [factor * (1.0 if weight is None else weight) for weight in given]
+        rest = rows.remove_columns("weight") if has_weight else rows
+        scaled.append(rest.add_column("weight", weights, feature=datasets.Value("float64")))  # pyright: ignore
+    return scaled
 
 
 def _grouped(pairs: Sequence[Row], columns: Sequence[str]) -> tuple[Row, int]:

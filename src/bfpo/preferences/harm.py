@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Level of harm for each of PKU-SafeRLHF's severities: none, minor, moderate, severe (arXiv 2406.15513).
 SEVERITY_LEVELS = (0.0, 1 / 3, 2 / 3, 1.0)
+# Name in counts of harm whose category is unknown.
+UNKNOWN_CATEGORY = "unknown category"
 _REMEDY = "write a mapping from each category to a level in [0, 1], e.g. {'theft': 1}, or null where it is unknown"
 
 
@@ -154,7 +156,7 @@ class HarmPrices:
 def with_costs(rows: datasets.Dataset, prices: HarmPrices) -> tuple[datasets.Dataset, dict[str, int]]:
     """Rows with the column ``cost``, the cost of each answer, and the number of answers with harm of each category.
 
-    Answers of unknown category that are not certainly safe are counted under "unknown category".
+    Answers of unknown category that are not certainly safe are counted under `UNKNOWN_CATEGORY`.
     """
     costs: list[list[float | None]] = []
     counts: Counter[str] = Counter()
@@ -164,7 +166,7 @@ def with_costs(rows: datasets.Dataset, prices: HarmPrices) -> tuple[datasets.Dat
         levels = [harm_levels(text) for text in harms_of(row)]
         costs.append([prices.cost(harm, flag, category) for harm, flag in zip(levels, flags, strict=True)])
         for harm, flag in zip(levels, flags, strict=True):
-            unlisted = [category or "unknown category"] if flag is not None and flag != 1 else []
+            unlisted = [category or UNKNOWN_CATEGORY] if flag is not None and flag != 1 else []
             counts.update(unlisted if harm is None else list(harm))
     priced = rows.add_column("cost", costs)  # pyright: ignore
     return priced, dict(sorted(counts.items()))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.errors import BfpoError
-from bfpo.preferences.schema import OPTIONAL_COLUMNS
+from bfpo.preferences.label_columns import parsed_columns
+from bfpo.preferences.schema import LABEL_COLUMNS, OPTIONAL_COLUMNS
 
 if TYPE_CHECKING:
     import datasets
@@ -76,7 +78,7 @@ def order_by(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, Or
 
     def ordered(row: dict[str, Any], at: int) -> dict[str, Any]:
         first, weight = found[at]
-        row = swapped(row, first) if first < 0.5 else row | {"chosen_is_better": first}
+        row = _swapped_as_stored(row, first) if first < 0.5 else row | {"chosen_is_better": first}
         return row | ({"weight": (1.0 if row.get("weight") is None else row["weight"]) * weight} if weighted else {})
 
     kept = [at for at, (_, weight) in enumerate(found) if weight]
@@ -93,7 +95,8 @@ def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
     """
     if "chosen" not in rows.column_names:
         return rows
-    kept = ("prompt", "row", *OPTIONAL_COLUMNS)
+    # Who labeled what is noted for pairs, which these rows no longer are.
+    kept = ("prompt", "row", *(name for name in OPTIONAL_COLUMNS if name not in LABEL_COLUMNS))
     return rows.map(
         lambda row: _single(row, take_rejected=order != "helpful" and _rejected_is_safer(row, order)),
         remove_columns=[name for name in rows.column_names if name not in kept],
@@ -101,7 +104,12 @@ def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
 
 
 def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
-    """The pair with its answers swapped; ``chosen_is_better`` belongs to the old order."""
+    """The pair with its answers swapped.
+
+    Args:
+        row: the pair, with ``labelled_by`` and ``judged_as`` as objects, if it has them.
+        chosen_is_better: probability that the answer that was chosen so far is the better one.
+    """
     safer, by, judged = (row.get(name) for name in ("chosen_is_safer", "labelled_by", "judged_as"))
     has_harm = "chosen_harm" in row
     harm = {"chosen_harm": row["rejected_harm"], "rejected_harm": row["chosen_harm"]} if has_harm else {}
@@ -122,6 +130,12 @@ def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
         **names,
         **harm,
     }
+
+
+def _swapped_as_stored(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
+    """The same for a row of `load_preferences`, where these two columns are JSON text."""
+    turned = swapped(row | parsed_columns(row), chosen_is_better)
+    return turned | {name: json.dumps(turned[name]) for name in LABEL_COLUMNS if turned.get(name) is not None}
 
 
 def _flags(row: dict[str, Any]) -> tuple[float, float]:

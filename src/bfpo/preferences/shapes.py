@@ -138,7 +138,6 @@ _MEANINGFUL = {
     **dict.fromkeys(
         ("chosen", "rejected", "helpfulness", "is_safe", "harm", "reward", "chat_template_kwargs"), _IGNORED
     ),
-    **dict.fromkeys(_FLAGS[:-1], _IGNORED),
     **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios", "rejected_images"), _ONLY_TEXT),
     **dict.fromkeys(("label", "kto_tag"), _KTO),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import datasets
@@ -47,14 +47,19 @@ def collate(
 ) -> dict[str, Any]:
     """One process's share of a step: micro-batches made by ``split``, and the number of groups or scored tokens.
 
-    Also the answers to other prompts, if the rows have them.
+    Also the answers to other prompts, if the rows have them. `prepare` has checked the labels of these rows.
     """
     groups = token_groups(rows)
     parts = [[rows[index] for index in batch] for batch in split(groups)]
     tokens = sum(len(group.scored(at)) for group in groups for at in range(len(group.answers)))
     return {
         "batches": [
-            Batch(token_groups(part), group_labels(part), _reference(part), [row["row"] for row in part])
+            Batch(
+                token_groups(part),
+                replace(group_labels(part), is_checked=True),
+                _reference(part),
+                [row["row"] for row in part],
+            )
             for part in parts
         ],
         "mismatched": mismatched_of(rows),
@@ -113,24 +118,23 @@ def group_labels(rows: Sequence[EncodedRow]) -> GroupLabels:
         first += [start + index for index in row["first"]]
         second += [start + index for index in row["second"]]
         better += row["first_is_better"]
-    costs = [math.nan if value is None else value for row in rows for value in row.get("cost", ())]
     return GroupLabels(
         is_safe=torch.tensor(is_safe, dtype=torch.float32),
         first=torch.tensor(first, dtype=torch.long),
         second=torch.tensor(second, dtype=torch.long),
         first_is_better=torch.tensor(better, dtype=torch.float32),
-        cost=torch.tensor(costs, dtype=torch.float32) if costs else None,
+        cost=_of_answers(rows, "cost"),
         weight=_weights(rows),
-        reward=_rewards(rows),
+        reward=_of_answers(rows, "reward"),
     )
 
 
-def _rewards(rows: Sequence[EncodedRow]) -> Tensor | None:
-    """[N] reward of each answer, NaN in rows without one; None if no row has one."""
-    if not any(row.get("reward") for row in rows):
+def _of_answers(rows: Sequence[EncodedRow], name: Literal["cost", "reward"]) -> Tensor | None:
+    """[N] cost or reward of each answer, NaN where it is unknown; None if no row has any."""
+    if not any(row.get(name) for row in rows):
         return None
-    values = [value for row in rows for value in row.get("reward") or [math.nan] * len(row["is_safe"])]
-    return torch.tensor(values, dtype=torch.float32)
+    values = [value for row in rows for value in row.get(name) or [None] * len(row["is_safe"])]
+    return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float32)
 
 
 def _weights(rows: Sequence[EncodedRow]) -> Tensor | None:

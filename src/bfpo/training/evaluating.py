@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +13,12 @@ from torch import Tensor
 from transformers.trainer_utils import EvalLoopOutput
 
 from bfpo.engine.forward import Engine
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
 from bfpo.groups import GroupLabels, GroupLogps, LossInputs
 from bfpo.objectives.registry import Objective
-from bfpo.training.checkpoints import CheckpointingTrainer
-from bfpo.training.mismatched import Mismatched, estimated_kl
+from bfpo.training.checkpoints import CheckpointingTrainer, newest_complete_checkpoint
+from bfpo.training.finite import not_finite
+from bfpo.training.mismatched import Mismatched, mean_log_ratio
 from bfpo.training.pair_metrics import RunningMeans, pair_metrics
 from bfpo.training.step_plan import StepLoader
 
@@ -27,6 +30,7 @@ class EvaluatingTrainer(CheckpointingTrainer):
         engine: the engine.
         objective: the objective in training.
         means: metrics since the last log.
+        step_rows: numbers of the rows in the current step of this process.
         unlogged: log-probabilities and labels of the micro-batches whose metrics are not yet in ``means``.
     """
 
@@ -35,6 +39,7 @@ class EvaluatingTrainer(CheckpointingTrainer):
 
     def __init__(self, **options: Any) -> None:
         self.means = RunningMeans()
+        self.step_rows: list[int] = []
         self.unlogged: list[tuple[GroupLogps, GroupLabels]] = []
         super().__init__(**options)
 
@@ -74,6 +79,7 @@ class EvaluatingTrainer(CheckpointingTrainer):
         assert self.model is not None
         model = self._wrap_model(self.model, training=False)
         model.eval()
+        self.step_rows = []
         means = RunningMeans()
         loss_of = self.objective
         if self.objective.estimates_kl:
@@ -94,9 +100,17 @@ class EvaluatingTrainer(CheckpointingTrainer):
         self, parts: Iterable[Mismatched | None], means: RunningMeans
     ) -> Callable[[GroupLogps, GroupLabels], Tensor]:
         """The objective with the KL divergence that these answers to other prompts give, which joins the metrics."""
-        kl = estimated_kl(self.engine, self.model, parts, self.accelerator)
+        mean = mean_log_ratio(self.engine, self.model, parts, self.accelerator)
+        if not math.isfinite(mean):
+            raise self.not_finite(f"the mean log-ratio of answers to other prompts is {mean}")
+        kl = max(0.0, mean)
         means.add({"kl": (kl, 1.0)})
         return partial(self.objective, kl=kl)  # pyright: ignore[reportCallIssue]
+
+    def not_finite(self, what: str) -> RunError:
+        """The error for what isn't finite in the current step, or in an evaluation."""
+        newest = newest_complete_checkpoint(Path(str(self.args.output_dir)))
+        return not_finite(what, self.state.global_step + 1, self.step_rows, newest)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics of the steps since the last training log."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow
 import torch
 from accelerate import Accelerator
 
@@ -15,6 +17,9 @@ from bfpo.engine.forward import Engine
 from bfpo.engine.reference_cache import scored
 from bfpo.errors import BfpoError
 from bfpo.groups import TokenGroup
+from bfpo.preferences.store import arrow_tables
+
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -34,30 +39,63 @@ def with_mismatched(rows: datasets.Dataset, max_length: int) -> datasets.Dataset
     Raises:
         BfpoError: if all rows have the same prompt.
     """
-    prompts, generator = rows["prompt_ids"][:], np.random.default_rng(0)
-    order = generator.permutation(len(rows))
-    place = np.argsort(order)
-    ids, contexts = [], []
-    for at, prompt in enumerate(prompts):
-        others = (int(order[(place[at] + step) % len(rows)]) for step in range(1, len(rows)))
-        other = next((one for one in others if prompts[one] != prompt), None)
-        if other is None:
-            raise BfpoError(
-                "all rows have the same prompt, but KTO estimates the KL divergence from answers to other prompts: "
-                "add rows with other prompts, or use another loss_type"
-            )
-        chosen: Any = rows[other]
-        number = int(generator.integers(len(chosen["answer_ids"])))
-        room = max_length - len(prompt)
-        answer = chosen["answer_ids"][number][:room]
-        skipped = [one for one in (chosen["context"][number] if chosen["context"] else []) if one < room]
-        # An answer that begins with other turns may have nothing left that is scored.
-        ids.append(answer)
-        contexts.append(skipped if len(skipped) < len(answer) else [])
+    digests, lengths, answers = _prompts(rows)
+    generator = np.random.default_rng(0)
+    others = _rows_of_other_prompts(digests, generator)
+    numbers, rooms = generator.integers(answers[others]), max_length - lengths
+    columns: dict[str, list[Any]] = {"mismatched_ids": [], "mismatched_context": []}
     kind = datasets.List(datasets.Value("int32"))
-    for name, column in (("mismatched_ids", ids), ("mismatched_context", contexts)):
-        rows = rows.add_column(name, column, feature=kind)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    start = 0
+    for table in arrow_tables(rows.select(others).select_columns(["answer_ids", "context"]), _ROWS_AT_ONCE):
+        own = slice(start, start + len(table))
+        taken = zip(*(table[name].to_pylist() for name in ("answer_ids", "context")), strict=True)
+        cut = [
+            _cut(given[number], context[number] if context else [], room)
+            for (given, context), number, room in zip(taken, numbers[own], rooms[own], strict=True)
+        ]
+        for name, lists in zip(columns, zip(*cut, strict=True), strict=True):
+            columns[name].append(pyarrow.array(lists, pyarrow.list_(pyarrow.int32())))
+        start = own.stop
+    for name, chunks in columns.items():
+        rows = rows.add_column(name, pyarrow.chunked_array(chunks), feature=kind)  # pyright: ignore
     return rows
+
+
+def _prompts(rows: datasets.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[R] digest and number of tokens of every row's prompt, and its number of answers."""
+    digests: list[bytes] = []
+    lengths: list[int] = []
+    answers: list[int] = []
+    for table in arrow_tables(rows.select_columns(["prompt_ids", "answer_ids"]), _ROWS_AT_ONCE):
+        for ids in table["prompt_ids"]:
+            prompt = ids.values.to_numpy()
+            digests.append(hashlib.blake2b(prompt.tobytes(), digest_size=8).digest())
+            lengths.append(len(prompt))
+        answers += table["answer_ids"].combine_chunks().value_lengths().to_pylist()
+    return np.frombuffer(b"".join(digests), np.uint64), np.array(lengths), np.array(answers)
+
+
+def _rows_of_other_prompts(digests: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """[R] for every row the next one of another prompt, in a random order that starts again at its end."""
+    order = generator.permutation(len(digests))
+    shuffled = digests[order]
+    starts = np.flatnonzero(shuffled != np.roll(shuffled, 1))
+    if not len(starts):
+        raise BfpoError(
+            "all rows have the same prompt, but KTO estimates the KL divergence from answers to other prompts: "
+            "add rows with other prompts, or use another loss_type"
+        )
+    following = np.searchsorted(starts, np.arange(len(order)), side="right") % len(starts)
+    others = np.empty_like(order)
+    others[order] = order[starts[following]]
+    return others
+
+
+def _cut(answer: list[int], context: list[int], room: int) -> tuple[list[int], list[int]]:
+    """An answer and its tokens that are not scored, cut to ``room`` tokens."""
+    ids, skipped = answer[:room], [place for place in context if place < room]
+    # An answer that begins with other turns may have nothing left that is scored.
+    return ids, skipped if len(skipped) < len(ids) else []
 
 
 def mismatched_rows(rows: datasets.Dataset) -> datasets.Dataset:
@@ -82,8 +120,11 @@ def mismatched_of(rows: Sequence[Any]) -> Mismatched | None:
     return Mismatched(groups, sum(row["mismatched_reference"] for row in rows))
 
 
-def estimated_kl(engine: Engine, model: Any, parts: Iterable[Mismatched | None], accelerator: Accelerator) -> float:
-    """max(0, mean log-ratio of mismatched answers) over all processes, in nats (KTO, arXiv 2402.01306, section 4.1)."""
+def mean_log_ratio(engine: Engine, model: Any, parts: Iterable[Mismatched | None], accelerator: Accelerator) -> float:
+    """Mean log-ratio of mismatched answers over all processes, in nats.
+
+    KTO estimates the KL divergence by it, or by 0 if it is negative (arXiv 2402.01306, section 4.1).
+    """
     difference, count = 0.0, 0
     for part in parts:
         if part is not None:
@@ -92,4 +133,4 @@ def estimated_kl(engine: Engine, model: Any, parts: Iterable[Mismatched | None],
             count += len(part.groups)
     sums = torch.tensor([difference, count], dtype=torch.float32, device=accelerator.device)
     total: Any = accelerator.reduce(sums, reduction="sum")
-    return max(0.0, float(total[0] / total[1]))
+    return float(total[0] / total[1])

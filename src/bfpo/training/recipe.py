@@ -54,7 +54,8 @@ class SourceRecipe(Closed):
     )
     group_by_prompt: bool = Field(
         False,
-        description="train all pairs of a prompt as one group, which is faster; flags of equal answers are averaged",
+        description="train all pairs of a prompt as one group, faster where prompts recur; flags of equal answers are "
+        "averaged",
     )
     flags: Flags | None = Field(
         None,
@@ -258,6 +259,10 @@ def resolve(values: Mapping[str, Any], given: Mapping[str, str], where: str) -> 
     labeling = load_labeling(Path(recipe.labeling)) if recipe.labeling else None
     if labeling and labeling.prices and recipe.harm_prices:
         raise BfpoError(f"{where}: {recipe.labeling} has prices by category: leave out 'harm_prices' or 'labeling'")
+    prices = recipe.harm_prices or (labeling and labeling.prices)
+    if prices and recipe.objective_options.get("unsafe_pairs") == "drop":
+        remedy = "use 'keep' or 'neutral', or leave out the prices"
+        raise BfpoError(f"{where}: 'unsafe_pairs: drop' drops pairs whose harm prices tell apart: {remedy}")
     return ResolvedRecipe(recipe, {key: given.get(key, "default") for key in Recipe.model_fields}, labeling)
 
 

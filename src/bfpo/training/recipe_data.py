@@ -13,11 +13,12 @@ from bfpo.labeling.source_labels import label_record, resolve_labels
 from bfpo.objectives.bfpo import BFPO
 from bfpo.objectives.registry import build_objective
 from bfpo.preferences.blending import balanced, weighted
-from bfpo.preferences.grouping import group_by_prompt
-from bfpo.preferences.harm import with_costs, without_harm
+from bfpo.preferences.grouping import group_by_prompt, with_equal_pairs
+from bfpo.preferences.harm import UNKNOWN_CATEGORY, with_costs, without_harm
 from bfpo.preferences.loading import count_cells, inspect_preferences
 from bfpo.preferences.ordering import order_by, preferred_answers
 from bfpo.preferences.overlap import find_overlap, load_prompts, prompt_text
+from bfpo.preferences.schema import HARM_COLUMNS, REWARD_COLUMNS
 from bfpo.preferences.subset import hold_out, subset
 from bfpo.training.recipe import Recipe, ResolvedRecipe, SourceRecipe
 from bfpo.training.training_data import Blend, TrainingSource
@@ -97,8 +98,8 @@ def _with_labels(
     is_bfpo = isinstance(objective, BFPO)
     is_affine = objective.reads_safety and not objective.needs_probabilities and recipe.prefer == "helpful"
     reads_flags = objective.reads_safety or recipe.prefer != "helpful" or recipe.balance is not None
-    drops = is_bfpo and objective.unsafe_pairs == "drop"
-    reads_order = resolved.recipe.stage == "preference" and recipe.prefer == "helpful" and not drops
+    is_helpful = resolved.recipe.stage == "preference" and recipe.prefer == "helpful"
+    reads_order = is_helpful and not objective.needs_probabilities
     try:
         rows, flags, order = resolve_labels(
             rows, recipe.flags, recipe.order, is_affine=is_affine, reads_flags=reads_flags, reads_order=reads_order
@@ -113,7 +114,7 @@ def _treated(
     rows: datasets.Dataset, recipe: SourceRecipe, resolved: ResolvedRecipe
 ) -> tuple[datasets.Dataset, dict[str, Any]]:
     """The rows in the recipe's order (for SFT, the preferred answers) with the costs of harm, and records of both."""
-    record: dict[str, Any] = {}
+    record: dict[str, Any] = {"unread": _unread(rows, resolved)}
     if resolved.recipe.stage == "sft":
         rows = preferred_answers(rows, recipe.prefer)
     elif recipe.prefer != "helpful":
@@ -127,6 +128,19 @@ def _treated(
             for name, count in counts.items()
         }
     return without_harm(rows), record
+
+
+def _unread(rows: datasets.Dataset, resolved: ResolvedRecipe) -> dict[str, int]:
+    """Numbers of labels in the rows that this recipe doesn't read."""
+    harm = [name for names in HARM_COLUMNS.values() for name in names if name in rows.column_names]
+    listed = [one if isinstance(one, list) else [one] for name in harm for one in rows[name]]
+    known = sum(text is not None for texts in listed for text in texts)
+    has_rewards = any(name in rows.column_names for names in REWARD_COLUMNS.values() for name in names)
+    reads_rewards = build_objective(resolved.recipe.objective, resolved.objective_options).reads_reward
+    return {
+        "answers whose harm has no price": 0 if resolved.harm_prices else known,
+        "rows whose rewards are not read": len(rows) if has_rewards and not reads_rewards else 0,
+    }
 
 
 def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> LoadedBlend:
@@ -143,11 +157,11 @@ def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Loade
     loaded = [
         load_source(source, resolved, recipe.eval_fraction if source.role == "main" else None) for source in recipe.data
     ]
-    _check_priced(recipe, loaded)
+    _check_priced(resolved, loaded)
     loaded = _weigh(recipe, loaded)
     for one in loaded:
         one.record["cells"] = count_cells(one.source.rows)
-    loaded = [_grouped(source, one) for source, one in zip(recipe.data, loaded, strict=True)]
+    loaded = _grouped(recipe, loaded)
     evaluation = {**(suites or {}), **{path: load_prompts(path) for path in recipe.evaluation_prompts}}
     for name in recipe.allow_overlap:
         # Without suites (when a recipe is only planned) their names are unknown.
@@ -161,14 +175,23 @@ def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Loade
     return LoadedBlend(Blend([one.source for one in loaded]), records, _evaluation(resolved, loaded))
 
 
-def _grouped(recipe: SourceRecipe, loaded: LoadedSource) -> LoadedSource:
-    """The source with its pairs grouped by prompt, if the recipe wants that."""
-    if not recipe.group_by_prompt:
-        return loaded
-    rows, counts = group_by_prompt(loaded.source.rows)
-    return replace(
-        loaded, source=replace(loaded.source, rows=rows), record=loaded.record | {"grouping": asdict(counts)}
-    )
+def _grouped(recipe: Recipe, loaded: Sequence[LoadedSource]) -> list[LoadedSource]:
+    """The sources, with pairs grouped by prompt where the recipe wants that; every pair of a role counts the same."""
+    grouped = list(loaded)
+    for at, source in enumerate(recipe.data):
+        if source.group_by_prompt:
+            rows, counts = group_by_prompt(loaded[at].source.rows)
+            grouped[at] = _with_rows(loaded[at], rows, grouping=asdict(counts))
+    for role in ("main", "buffer"):
+        places = [at for at, source in enumerate(recipe.data) if source.role == role]
+        for at, rows in zip(places, with_equal_pairs([grouped[at].source.rows for at in places]), strict=True):
+            grouped[at] = _with_rows(grouped[at], rows)
+    return grouped
+
+
+def _with_rows(loaded: LoadedSource, rows: datasets.Dataset, **record: Any) -> LoadedSource:
+    """The source with other rows, and additions to its record."""
+    return replace(loaded, source=replace(loaded.source, rows=rows), record=loaded.record | record)
 
 
 def _evaluation(resolved: ResolvedRecipe, loaded: Sequence[LoadedSource]) -> LoadedSource | None:
@@ -195,9 +218,7 @@ def _weigh(recipe: Recipe, loaded: list[LoadedSource]) -> list[LoadedSource]:
                 raise BfpoError(
                     f"{recipe.data[at].label}: its weight leaves it without a row; raise it, or drop the source"
                 )
-            source, record = loaded[at].source, loaded[at].record
-            record = record | {"draws": asdict(counts), "used": len(rows)}
-            weighed[at] = LoadedSource(TrainingSource(rows, source.name, source.role), record, loaded[at].held_out)
+            weighed[at] = _with_rows(loaded[at], rows, draws=asdict(counts), used=len(rows))
     return weighed
 
 
@@ -220,16 +241,17 @@ def _check_overlap(recipe: Recipe, loaded: Sequence[LoadedSource], evaluation: P
         one.record["overlap"] = [asdict(overlap) for overlap in found]
 
 
-def _check_priced(recipe: Recipe, loaded: Sequence[LoadedSource]) -> None:
-    """Refuse prices of harm categories that no source has.
+def _check_priced(resolved: ResolvedRecipe, loaded: Sequence[LoadedSource]) -> None:
+    """Refuse prices of harm categories that no answer to train on has; of a fitted labeling's, one must be read.
 
     Raises:
         BfpoError: if there is one.
     """
-    present = sorted({name for one in loaded for name in one.record["categories"]})
-    for name in recipe.harm_prices or {}:
-        if name != "default" and name not in present:
-            raise BfpoError(
-                f"harm_prices: no answer has the category {name!r}{did_you_mean(name, present)}: "
-                + (f"the data has {', '.join(present)}" if present else "the data has no categories of harm")
-            )
+    read = {name for one in loaded for name in one.record.get("harm", ())} - {UNKNOWN_CATEGORY}
+    present = f"the data has {', '.join(sorted(read))}" if read else "the data has no categories of harm"
+    for name in resolved.recipe.harm_prices or {}:
+        if name != "default" and name not in read:
+            raise BfpoError(f"harm_prices: no answer has the category {name!r}{did_you_mean(name, read)}: {present}")
+    fitted = resolved.labeling.prices if resolved.labeling else {}
+    if fitted and not read & fitted.keys():
+        raise BfpoError(f"labeling: it has prices of {', '.join(fitted)}, and no answer has such harm: {present}")

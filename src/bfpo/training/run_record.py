@@ -134,6 +134,7 @@ def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
                 for overlap in source.get("overlap", ())
             },
             **_grouping(source.get("grouping")),
+            **source.get("unread", {}),
         }
         cells = ", ".join(f"{cell} {count:,}" for cell, count in source["cells"].items())
         noted = ", ".join(f"{name} {count:,}" for name, count in changes.items() if count)
@@ -145,6 +146,9 @@ def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
         parts = [f"{encoding['rows']:,} of {source['read']:,} rows ({source['shape']})", cells, harm, noted]
         yield f"{source['name']} ({source['role']}): {'; '.join(part for part in parts if part)}"
         yield from _describe_labels(source["name"], source.get("labels", {}))
+    prices = record.get("harm_prices", {}).get("prices", {})
+    if unread := prices.keys() - {name for source in record["data"] for name in source.get("harm", {})}:
+        yield f"harm_prices: no answer has harm of {', '.join(sorted(unread))}"
     if "eval_data" in record:
         yield f"evaluation: {record['eval_data']['used']:,} rows of {record['eval_data']['source']}"
     main, total = mix["main_groups_per_step"], mix["groups_per_step"]

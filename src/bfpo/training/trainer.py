@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -20,14 +19,11 @@ from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.out_of_memory import explained_out_of_memory
 from bfpo.engine.reference_cache import model_digest, open_cache
 from bfpo.engine.trainable import prepare_model
-from bfpo.errors import RunError
 from bfpo.groups import LossInputs, TokenGroup
 from bfpo.models import load_model, load_tokenizer
 from bfpo.training.batches import Batch, as_rows, collate, row_tokens, token_groups
-from bfpo.training.checkpoints import newest_complete_checkpoint
 from bfpo.training.config import BFPOConfig
 from bfpo.training.evaluating import EvaluatingTrainer, one_or_several
-from bfpo.training.finite import not_finite
 from bfpo.training.step_plan import StepLoader, StepSampler
 from bfpo.training.training_data import Blend, KnownTokens, ReferenceCounts, TrainingData, prepare, with_reference
 
@@ -66,7 +62,6 @@ class BFPOTrainer(EvaluatingTrainer):
         self.objective = args.objective()
         args.check()
         self._reference_progress = reference_progress
-        self._rows: list[int] = []
         if isinstance(model, str):
             dtype = torch.bfloat16 if args.bf16 else torch.float32
             model = load_model(model, dtype=dtype, device=torch.device("cpu"))
@@ -149,7 +144,7 @@ class BFPOTrainer(EvaluatingTrainer):
         """
         model.train()
         batches: list[Batch] = inputs["batches"]
-        self._rows = [row for batch in batches for row in batch.rows]
+        self.step_rows = [row for batch in batches for row in batch.rows]
         count = torch.tensor(inputs["count"], device=self.args.device)
         # Data-parallel training averages gradients over processes, but this loss is already normalized globally.
         scale = self.args.world_size / self.accelerator.reduce(count, reduction="sum").item()  # pyright: ignore
@@ -159,7 +154,7 @@ class BFPOTrainer(EvaluatingTrainer):
             with contextlib.nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
                 total += self._backward(model, batch, scale, loss_of)
         if not math.isfinite(total.item()):
-            raise self._not_finite(f"the loss is {total.item()}")
+            raise self.not_finite(f"the loss is {total.item()}")
         if not batches:
             # The other processes wait for this one's gradients even if the step gave it no group.
             self._backward(model, None, 0.0, loss_of)
@@ -184,11 +179,7 @@ class BFPOTrainer(EvaluatingTrainer):
         norm: Any = super()._get_grad_norm(model, grad_norm)
         # With fp16, the scaler skips such steps.
         if self.accelerator.scaler is None and not math.isfinite(norm):
-            raise self._not_finite(f"the gradient's norm is {float(norm)}")
+            raise self.not_finite(f"the gradient's norm is {float(norm)}")
         clipped = grad_norm is not None and norm > self.args.max_grad_norm
         self.means.add({"clipped_steps": (float(clipped), 1.0)})
         return norm
-
-    def _not_finite(self, what: str) -> RunError:
-        newest = newest_complete_checkpoint(Path(str(self.args.output_dir)))
-        return not_finite(what, self.state.global_step + 1, self._rows, newest)
