@@ -1,9 +1,10 @@
 """What becomes of judged flags, in a tabular world: ``python benchmarks/noisy_flags.py``.
 
 One benign and one harmful prompt with four kinds of answers each; a policy is trained on pairs by the closed form of
-BFPO's regression, at the beta that gives it a KL divergence of .3 nats from the uniform reference. A judge errs at
-rates of its own; people label a tenth of the answers at random. U is the mean of the help on the benign and the
-harmlessness on the harmful prompt. Seeded; writes docs/results/noisy-flags.md (five minutes, one core).
+BFPO's regression: at the beta that gives it a KL divergence of .3 nats from the uniform reference, and at the beta
+where true flags of the same pairs have that divergence. A judge errs at rates of its own; people label a tenth of the
+answers at random. U is the mean of the help on the benign and the harmlessness on the harmful prompt. Seeded; writes
+docs/results/noisy-flags.md (five minutes, one core).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.optimize import brentq
+from scipy.special import softmax
 
 from bfpo.errors import BfpoError
 from bfpo.files import write_text
@@ -39,10 +41,10 @@ JUDGES: dict[str, tuple[tuple[float, float], int | None]] = {
 ARMS: tuple[Flags | None, ...] = (None, "verdict", "probability", "unbiased", "doubly_robust")
 
 
-def utility(
+def utilities(
     pairs: int, seed: Sequence[int], error: tuple[float, float], missed: int | None, flags: Flags | None
-) -> float:
-    """U of the policy that is trained on so many pairs."""
+) -> tuple[float, float]:
+    """U of two policies trained on so many pairs: at a KL divergence of .3, and at the beta of true flags."""
     random = np.random.default_rng([*seed, pairs])
     prompt = random.integers(0, 2, pairs)
     kinds = np.array([random.choice(4, 2, replace=False) for _ in range(pairs)])
@@ -62,11 +64,12 @@ def utility(
         names,
     )
     made, _ = resolve_flags(answers, flags, is_affine=True)
-    return trained(prompt, kinds, made.reshape(-1, 2))
+    rewards, true = (fitted(prompt, kinds, own.reshape(-1, 2)) for own in (made, truth))
+    return utility(rewards, beta_at(rewards, KL)), utility(rewards, beta_at(true, KL))
 
 
-def trained(prompt: np.ndarray, kinds: np.ndarray, flags: np.ndarray) -> float:
-    """U of the minimizer of the squared distances of the pairs' margins to G/beta."""
+def fitted(prompt: np.ndarray, kinds: np.ndarray, flags: np.ndarray) -> np.ndarray:
+    """[2, 4] the rewards that minimize the squared distances of the pairs' margins to G."""
     helps = HELP[prompt[:, None], kinds]
     labeling = GlobalPreference()
     first = (helps[:, 0] > helps[:, 1]).astype(float)
@@ -76,17 +79,28 @@ def trained(prompt: np.ndarray, kinds: np.ndarray, flags: np.ndarray) -> float:
         own = prompt == number
         design = np.eye(4)[kinds[own, 0]] - np.eye(4)[kinds[own, 1]]
         rewards[number] = np.linalg.lstsq(design, label[own], rcond=None)[0]
+    return rewards
 
-    def policy(log_beta: float) -> np.ndarray:
-        tilted = np.exp((rewards - rewards.max(1, keepdims=True)) / np.exp(log_beta))
-        return tilted / tilted.sum(1, keepdims=True)
+
+def policy(rewards: np.ndarray, beta: float) -> np.ndarray:
+    """[2, 4] the uniform reference, tilted."""
+    return softmax(rewards / beta, axis=1)
+
+
+def beta_at(rewards: np.ndarray, divergence: float) -> float:
+    """The beta of the policy with that KL divergence from the uniform reference."""
 
     def excess(log_beta: float) -> float:
-        chosen = np.maximum(policy(log_beta), 1e-300)
-        return float((chosen * np.log(4 * chosen)).sum(1).mean()) - KL
+        chosen = np.maximum(policy(rewards, np.exp(log_beta)), 1e-300)
+        return float((chosen * np.log(4 * chosen)).sum(1).mean()) - divergence
 
-    best = policy(brentq(excess, -8, 8))  # pyright: ignore[reportArgumentType]
-    return float((best[0] @ HELP[0] + best[1] @ SAFE[1]) / 2)
+    return float(np.exp(brentq(excess, -8, 8)))  # pyright: ignore[reportArgumentType]
+
+
+def utility(rewards: np.ndarray, beta: float) -> float:
+    """U of the policy."""
+    benign, harmful = policy(rewards, beta)
+    return float((benign @ HELP[0] + harmful @ SAFE[1]) / 2)
 
 
 def main() -> None:
@@ -94,39 +108,64 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=40, help="number of sets of pairs")
     seeds = parser.parse_args().seeds
-    rows = []
+    tables: list[list[str]] = [[], []]
     for number, (name, (error, missed)) in enumerate(JUDGES.items()):
         for pairs in (4000, 1000):
-            cells = []
-            for flags in ARMS:
-                values = []
-                for seed in range(seeds):
-                    try:
-                        values.append(utility(pairs, (seed, number), error, missed, flags))
-                    except BfpoError:
-                        continue
-                spread = np.std(values, ddof=1) / np.sqrt(len(values))
-                cells.append(f"{np.mean(values):.3f} ({spread:.3f})" + ("" if len(values) == seeds else "*"))
-            rows.append(f"| {name} | {pairs:,} | {' | '.join(cells)} |")
-    write_text(PAGE, page(rows, seeds))
+            cells = [_cells(pairs, number, error, missed, flags, seeds) for flags in ARMS]
+            for table, own in zip(tables, zip(*cells, strict=True), strict=True):
+                table.append(f"| {name} | {pairs:,} | {' | '.join(own)} |")
+    write_text(PAGE, page(tables, seeds))
     print(PAGE.read_text(encoding="utf-8"))
 
 
-def page(rows: list[str], seeds: int) -> str:
+def _cells(
+    pairs: int, number: int, error: tuple[float, float], missed: int | None, flags: Flags | None, seeds: int
+) -> list[str]:
+    """The means of both figures over the sets."""
+    found = []
+    for seed in range(seeds):
+        try:
+            found.append(utilities(pairs, (seed, number), error, missed, flags))
+        except BfpoError:
+            continue
+    values = np.array(found)
+    spread = values.std(0, ddof=1) / np.sqrt(len(values))
+    mark = "" if len(found) == seeds else "*"
+    return [f"{mean:.3f} ({own:.3f}){mark}" for mean, own in zip(values.mean(0), spread, strict=True)]
+
+
+def page(tables: list[list[str]], seeds: int) -> str:
     """The page."""
+    head = [
+        "| judge's errors | pairs | default | `verdict` | `probability` | `unbiased` | `doubly_robust` |",
+        "|---|---|---|---|---|---|---|",
+    ]
     lines = [
         "# Flags that err, in a tabular world",
         "",
-        f"Made by `python benchmarks/noisy_flags.py`: mean U of {seeds} sets of pairs (standard error in brackets) at "
-        "a KL divergence of .3 nats, for what a recipe's `flags` makes of a judge's flags. People label a tenth of the "
-        "answers at random. U is the mean of the help on a benign and the harmlessness on a harmful prompt.",
+        f"Made by `python benchmarks/noisy_flags.py`: mean U of {seeds} sets of pairs (standard error in brackets), "
+        "for what a recipe's `flags` makes of a judge's flags. People label a tenth of the answers at random. U is the "
+        "mean of the help on a benign and the harmlessness on a harmful prompt.",
         "",
-        "| judge's errors | pairs | default | `verdict` | `probability` | `unbiased` | `doubly_robust` |",
-        "|---|---|---|---|---|---|---|",
-        *rows,
+        "## At a KL divergence of .3 nats",
+        "",
+        "Every arm has a beta of its own.",
+        "",
+        *head,
+        *tables[0],
+        "",
+        "## At one beta",
+        "",
+        "The beta at which true flags of the same pairs have that divergence: what a recipe gets that keeps its beta.",
+        "",
+        *head,
+        *tables[1],
     ]
-    if any("*" in row for row in rows):
-        lines += ["", "*: some sets were refused, as the people's sample doesn't show that the judge beats chance."]
+    if any("*" in row for table in tables for row in table):
+        refused = (
+            "*: some sets were refused, because the people's sample doesn't show that the judge is better than chance."
+        )
+        lines += ["", refused]
     return "\n".join(lines) + "\n"
 
 

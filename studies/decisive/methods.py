@@ -44,7 +44,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "BFPO": Method("the shipped default", worlds=ALL_WORLDS),
-    "BFPO-verdict": Method("flags as judged", flags="verdict", worlds=ERRING, tuned_as="BFPO"),
+    "BFPO-verdict": Method("flags as judged", flags="verdict", worlds=ERRING),
     "BFPO-neutral": Method("no label for two unsafe answers", options={"unsafe_pairs": "neutral"}, tuned_as="BFPO"),
     "BFPO-no-buffer": Method("safety set alone", buffer=False, tuned_as="BFPO"),
     "BFPO-alpha-0": Method("alpha 0", options={"alpha": 0.0}, tuned_as="BFPO"),

@@ -169,7 +169,8 @@ def test_probabilities_are_what_the_unbiased_flag_is_made_of():
         ({}, False, "verdict", "not affine"),
         ({"labeled": 60}, True, "verdict", "no random sample with 50 answers"),
         ({"labeled": 0, "queued": 190}, True, "verdict", "no random sample with 50 answers"),
-        ({"error": (0.4, 0.4)}, True, "verdict", "lower end of corr(q, s)^2 is below 0.09"),
+        ({"error": (0.3, 0.3)}, True, "unbiased", "people labeled a random sample"),
+        ({"error": (0.4, 0.4)}, True, "verdict", "lower end of corr(q, s)^2 is below 0.02"),
     ],
 )
 def test_the_default(options, is_affine, kind, reason):

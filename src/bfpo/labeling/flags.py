@@ -23,8 +23,9 @@ from bfpo.statistics.flag_channel import FlagChannel, doubly_robust, flag_channe
 from bfpo.statistics.intervals import Estimate, cluster_codes
 
 Flags = Literal["verdict", "unbiased", "probability", "doubly_robust"]
-# Lower end of corr(q, s)^2 from which unbiased flags are the default: below it, their variance costs too much.
-ENOUGH_INFORMATION = 0.09
+# Lower end of corr(q, s)^2 from which unbiased flags are the default: below it, the sample hardly knows the factor by
+# which they stretch the labels (docs/results/noisy-flags.md).
+ENOUGH_INFORMATION = 0.02
 # Unsafe answers of a category from which on it takes part in the test of equal errors.
 _ENOUGH_IN_CATEGORY = 5
 
@@ -95,7 +96,7 @@ def resolve_flags(
         answers: the source's answers, of which a judge labeled at least one.
         wanted: what to make of judged flags. None: "unbiased" where the label is affine in the flags, people labeled a
             random sample with at least 50 answers of each kind, in which the lower end of corr(q, s)^2 is at least
-            .09, and the judge is better than chance on the answers that people haven't labeled; otherwise "verdict".
+            .02, and the judge is better than chance on the answers that people haven't labeled; otherwise "verdict".
         is_affine: whether the training label is affine in the flags. What isn't gets no flags outside [0, 1].
         is_read: whether training reads the flags; if it doesn't, it may have those of a judge at chance.
 
