@@ -16,14 +16,14 @@ from bfpo.generation.dial_file import dial_between
 from bfpo.generation.protocol import Decoding, Generator
 from bfpo.judges.registry import load_judge
 from bfpo.microworld.grammar import requests
-from bfpo.models import MICROWORLD
-from bfpo.quickstart import METHODS, Scale, method_recipe, write_data, write_recipe
+from bfpo.quickstart import METHODS, Scale, method_recipe, write_recipe
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.figures import ANSWER_FIGURES, HEADLINE, items_of
 from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.statistics.intervals import Estimate
 from bfpo.training.recipe import ResolvedRecipe, load_recipe
 from bfpo.training.run import train
+from studies.quick import ensure_sft
 
 # b3 of the two corners, and places of the dial between them.
 CORNERS, PLACES = (0.02, 1.0), 9
@@ -50,11 +50,13 @@ class Place:
 
 
 def recipe_at(b3: float, folder: Path, seed: int, scale: Scale) -> ResolvedRecipe:
-    """BFPO from the bundled model, with the level anchored."""
-    if not (folder / "data").exists():
-        write_data(folder / "data", scale, seed)
+    """BFPO from a model that has learned chat alone, with the level anchored.
+
+    The bundled model refuses already, so that its corners differ by less than .1 in harmlessness.
+    """
+    start = ensure_sft(folder, scale, seed, chat_only=True)
     output = folder / f"b3-{b3:.4f}"
-    recipe = method_recipe(METHODS["BFPO"], BETA, folder / "data", MICROWORLD, output, scale, seed)
+    recipe = method_recipe(METHODS["BFPO"], BETA, folder / "data", start, output, scale, seed)
     recipe |= {"b1": 1 + 1 / b3, "level": 0.1, "learning_rate": 3e-4}
     return load_recipe(write_recipe(folder / f"b3-{b3:.4f}.yaml", recipe))
 
@@ -160,8 +162,8 @@ def write_report(folder: Path, places: Sequence[Place], bounds: Sequence[dict[st
     lines = [
         "# The dial and the bound, on the microworld",
         "",
-        "Made by `make study-dial`: BFPO from the bundled model, beta .1, the level anchored, 60 steps. Corners at b3 "
-        f"{CORNERS[0]:g} and {CORNERS[1]:g}; answers at temperature 1.",
+        "Made by `make study-dial`: BFPO from a model that has learned chat alone, beta .1, the level anchored, 60 "
+        f"steps. Corners at b3 {CORNERS[0]:g} and {CORNERS[1]:g}; answers at temperature 1.",
         "",
         "## The dial against models trained at its places",
         "",
