@@ -63,7 +63,7 @@ TopP = Annotated[
 ]
 MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens; by default the suite's.")]
 Seed = Annotated[
-    int | None, typer.Option(help="Random seed for sampling; by default the suite's (0 unless it sets one).")
+    int | None, typer.Option(min=0, help="Random seed for sampling; by default the suite's (0 unless it sets one).")
 ]
 BatchSize = Annotated[
     int | None,

@@ -131,7 +131,6 @@ def _print(labeled: LabeledSet, judges: list[Judge], output: Path, wanted: int |
     from bfpo.labeling.run import judgments_file, queue_file
 
     report, drawn = labeled.report, labeled.judgments
-
     for judge in judges:
         for name, count in getattr(judge, "counts", {}).items():
             echo(f"{judge.judge_id}: {name}: {count:,}", err=True)
