@@ -84,16 +84,18 @@ class Bank:
         A request's part depends on the seed and the ids of its category, and on nothing else.
 
         Args:
-            held_out: share of each category to hold out, rounded to whole requests.
+            held_out: share of each category to hold out, between 0 and 1, rounded to whole requests.
             seed: random seed.
 
         Raises:
-            BfpoError: if one of the parts would have no pair.
+            BfpoError: if the share is not between 0 and 1, or one of the parts would have no pair.
         """
+        if not 0 < held_out < 1:
+            raise BfpoError(f"a share of {held_out} can't be held out of a prompt bank; choose one between 0 and 1")
         pairs, held_out_pairs = _split(self.pairs, held_out, seed)
         if not pairs or not held_out_pairs:
             raise BfpoError(
-                f"a bank with {len(self.pairs)} pairs can't be split with a share of {held_out} held out: one part would "
+                f"a bank with {len(self.pairs)} pairs can't be split with {held_out} held out: one part would "
                 "have no pair; choose another share, or add pairs to a category"
             )
         plain, held_out_plain = _split(self.plain, held_out, seed)
@@ -146,7 +148,7 @@ def _problems(row: Row) -> Iterator[tuple[str, str, str]]:
             yield column, "the row has a plain request too", "write one row for the pair and one for the plain request"
     for column in PLAIN_COLUMNS if is_plain else PAIR_COLUMNS:
         if column not in row:
-            yield column, "it is missing or blank", "write a text into it, or name the column plain for a plain request"
+            yield column, "it is missing or blank", "write a text into it"
         elif not isinstance(row[column], str):
             yield column, f"it is a {type(row[column]).__name__}", "write a string"
 
