@@ -139,9 +139,9 @@ def test_about_a_third_of_the_long_words_are_misspelled():
 
 
 @pytest.mark.parametrize("style", STYLES)
-@given(request=SENTENCES, seed=st.integers(0, 2**32))
-def test_equal_seeds_give_equal_prompts(style, request, seed):
-    assert attack(request, style, seed) == attack(request, style, seed)
+def test_equal_seeds_give_equal_prompts(style):
+    first, second = ([attack(request, style, seed) for seed, request in enumerate(REQUESTS)] for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize("style", [style for style in STYLES if style != "plain"])
