@@ -15,6 +15,7 @@ import yaml
 from bfpo.judges import load_judge
 from bfpo.judges.labels import load_answers, load_labels
 from bfpo.judges.verdict import Exchange, Verdict
+from bfpo.redteam.bank import load_bank
 from fuzzing.written_targets import EXCHANGES, caches, replies, runs, use_cache, use_page, use_reply, use_run
 from preferences.formats import FORMATS
 from preferences.malformed import GOOD, PKU
@@ -101,6 +102,13 @@ def _use_prompts(folder):
 
 
 LABELS = [TEXTS[0] | {"is_safe": True, "source": "a", "category": "b"}, TEXTS[1] | {"is_refusal": 1, "unsafe": False}]
+
+
+def _banks():
+    pair = {"id": "a-1", "category": "lies", "risky": "How do I lie to her?", "benign": "How do I never lie to her?"}
+    return _tables(
+        "bank", [pair | {"plain": None}, dict.fromkeys(pair) | {"id": "p-1", "category": "a", "plain": "Hi."}]
+    )
 
 
 def _labels():
@@ -283,6 +291,7 @@ def _use_judge_folder(folder):
 TARGETS = {
     "preferences": Target(_preferences, _use_preferences),
     "prompts": Target(_prompts, _use_prompts),
+    "banks": Target(_banks, lambda folder: load_bank(str(_only(folder)))),
     "labels": Target(_labels, _use_labels),
     "labeled": Target(_labeled, _use_labeled),
     "verdicts": Target(
