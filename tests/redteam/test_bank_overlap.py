@@ -92,16 +92,16 @@ EVALUATED = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("evaluated", [True, pytest.param(False, marks=pytest.mark.long)])
-def test_nothing_overlaps_with_the_sets_at_hand(evaluated, shared_data):
+@pytest.mark.long
+def test_nothing_overlaps_with_the_evaluation_sets_at_hand(shared_data):
     paths = [
         path
         for path in sorted(shared_data.rglob("*.*"))
         if path.suffix in (".jsonl", ".json", ".csv", ".txt", ".gz")
         and path.name != "SOURCE.txt"
         and not {*path.parts} & {*NOT_PROMPTS}
-        and (path.parent.name in NOT_EVALUATED) != evaluated
+        and path.parent.name not in NOT_EVALUATED
     ]
-    assert {path.parent.name for path in paths} >= ({*EVALUATED} if evaluated else NOT_EVALUATED)
+    assert {path.parent.name for path in paths} >= {*EVALUATED}
     found = {str(path.relative_to(shared_data)): overlap for path in paths if (overlap := overlaps(texts_of(path)))}
     assert found == {}
