@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from bfpo import GlobalPreference
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError
-from bfpo.labeling.fitted import fit_file, load_labeling
+from bfpo.labeling.fitted import COLUMNS, fit_file, load_labeling
 from bfpo.objectives.preference_fit import fit_preference
 from bfpo.preferences.schema import PreferenceDataError
 
@@ -76,7 +76,23 @@ def test_a_category_column_gives_each_category_its_own(tmp_path):
     printed = run("--fit-preference", tmp_path / "overall.jsonl").output
     assert f"price of theft: {fitted.prices['theft']:.3f} (95 % interval" in printed
     assert f"other categories {fitted.preference.b3:.3f}" in printed
+    rows = [json.loads(line) for line in (tmp_path / "overall.jsonl").read_text().splitlines()]
     assert "warning: 2 categories say little about how much prices differ" in printed
+    # The constants with prices, and apart from them those of one price with the intervals that are theirs.
+    report = json.loads(run("--fit-preference", tmp_path / "overall.jsonl", "--json").output)
+    one = fit_preference(*([row[name] for row in rows] for name in COLUMNS))
+    assert (report["b1"], report["alpha"]) == (fitted.preference.b1, fitted.preference.alpha)
+    assert (report["one_price"]["b1"], report["one_price"]["alpha"]) == (one.preference.b1, one.preference.alpha)
+    assert report["one_price"]["b1_interval"] == list(one.b1_interval)
+    assert "b1_interval" not in report
+
+
+def test_prices_are_fitted_from_the_fit_with_one_price_which_is_made_once(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("fitted twice")
+
+    monkeypatch.setattr("bfpo.objectives.price_fit.fit_preference", refuse)
+    assert fit_file(str(judgments(tmp_path, ["theft", "fraud"], 1200)))[0].prices
 
 
 def test_pairs_without_a_category_are_counted_and_make_none(tmp_path):

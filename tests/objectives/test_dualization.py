@@ -1,6 +1,7 @@
 """CAN: DPO on its order keeps the constraint, exactly, with a tabular policy."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -65,3 +66,25 @@ def test_limits_that_always_or_never_hold():
         constraint_multiplier(REWARDS, COSTS, BETA, -0.1)
     with pytest.raises(BfpoError, match="one value for each sampled answer"):
         constraint_multiplier(REWARDS, COSTS[:1], BETA, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "costs", "beta", "limit", "message"),
+    [
+        (REWARDS, COSTS, 0.0, LIMIT, "beta must be greater than 0"),
+        (REWARDS, COSTS, math.nan, LIMIT, "beta must be greater than 0"),
+        (REWARDS, COSTS, BETA, math.inf, "limit must be a finite number"),
+        ([REWARDS[0], [0.1, math.nan, 1.0, 2.0]], COSTS, BETA, LIMIT, "the reward of an answer to prompt 2 is not"),
+        (REWARDS, [[math.inf, 0.1, 0.2, 0.3], COSTS[1]], BETA, LIMIT, "the cost of an answer to prompt 1 is not"),
+        # Only approached, as the multiplier grows.
+        (REWARDS, COSTS, BETA, 0.0, "their cheapest ones cost 0 on average, which is only approached"),
+    ],
+)
+def test_what_has_no_multiplier_is_refused(rewards, costs, beta, limit, message):
+    with pytest.raises(BfpoError, match=message):
+        constraint_multiplier(rewards, costs, beta, limit)
+
+
+def test_equal_costs_at_the_limit_need_no_multiplier():
+    costs = [[0.1 + 0.2] * 4, [0.1 + 0.2] * 4]
+    assert constraint_multiplier(REWARDS, costs, BETA, 0.3) == 0.0

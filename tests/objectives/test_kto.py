@@ -102,7 +102,11 @@ def test_a_trainer_estimates_kl_over_the_step_whatever_the_micro_batches(tmp_pat
 
 def test_evaluation_is_the_loss_by_hand(tmp_path):
     run = trainer(tmp_path, pairs(12), max_steps=6)
+    collate, collated = run.data_collator, []
+    run.data_collator = lambda rows: collated.append(len(rows)) or collate(rows)
     found = run.evaluate()
+    # The pass that estimates the KL divergence reads nothing but the answers to other prompts.
+    assert sum(collated) == 5
     rows = as_rows(run.eval_dataset)
     kl, loss = by_hand(run.model.eval(), tiny_llama(dtype=torch.float64).eval(), rows, 0.3)
     assert found["eval_kl"] == pytest.approx(kl, rel=1e-6)

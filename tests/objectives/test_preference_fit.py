@@ -64,6 +64,7 @@ def test_three_cells_are_fitted_exactly_with_the_variances_of_their_logits():
     rows = [(*flags[cell], float(at < yes[cell])) for cell in flags for at in range(of)]
     fit = fit_preference(*torch.tensor(rows, dtype=torch.float64).T, prior_sd=math.inf)
     assert fit.lack_of_fit is None
+    assert any("a safety cell has fewer than 5 pairs (UU 0)" in warning for warning in fit.warnings)
     logit = {cell: math.log(yes[cell] / (of - yes[cell])) for cell in flags}
     w2, w1 = logit["SS"] - logit["SU"], logit["SS"] - logit["US"]
     w0 = logit["SS"] - w1 - w2

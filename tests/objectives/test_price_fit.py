@@ -138,3 +138,15 @@ def test_wrong_orders_are_undone_by_their_share():
     assert list(fit.prices.values()) == pytest.approx([0.4, 1.2], rel=0.06)
     unknown = fit_prices(*cells.T.tolist(), chances.tolist(), *harms)
     assert list(unknown.prices.values()) != pytest.approx([0.4, 1.2], rel=0.2)
+
+
+def test_a_fit_that_does_not_converge_is_refused(monkeypatch):
+    """The search gives up after two steps, far from the mode."""
+    from scipy import optimize
+
+    def short(*arguments, options, **more):
+        return optimize.minimize(*arguments, options=options | {"maxiter": 2}, **more)
+
+    monkeypatch.setattr("bfpo.objectives.price_fit.minimize", short)
+    with pytest.raises(BfpoError, match="the fit of the prices did not converge"):
+        fit_prices(*judgments({"a": 0.1, "b": 4.0}, (400, 400)))

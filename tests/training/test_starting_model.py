@@ -14,6 +14,7 @@ from bfpo.errors import BfpoError
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train
 from bfpo.training.run_plan import plan_recipe
+from bfpo.training.starting_model import load_starting_model
 from models import tiny_llama
 from training.rows import pairs, word_tokenizer
 
@@ -173,6 +174,38 @@ def test_a_folder_of_the_users_own_is_never_taken_or_removed(folder):
     with pytest.raises(BfpoError, match="the folder is taken; choose another output_dir"):
         train(recipe(folder, "mine", lora={"r": 2}))
     assert own.read_text(encoding="utf-8") == "keep me"
+
+
+def test_the_adapter_names_its_base_by_an_absolute_path(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    run = train(recipe(folder, "merged-relative", lora={"r": 2}, output_dir="merged-relative"))
+    config = json.loads((run.folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(folder / "merged-relative" / "base")
+
+
+def test_a_run_from_before_its_base_was_marked_can_be_resumed(folder):
+    run = train(recipe(folder, "before", lora={"r": 2}, save_steps=1))
+    (run.folder / "base" / "merged_from.json").unlink()
+    longer = recipe(folder, "before", lora={"r": 2}, save_steps=1, max_steps=4)
+    assert json.loads((train(longer, resume=True).folder / "run.json").read_text())["steps"] == 4
+
+
+def test_only_the_main_process_writes_the_base_and_the_others_wait_for_it(folder, monkeypatch):
+    """The others looked while the main process was removing what an earlier run had left."""
+    base = folder / "waiting" / "base"
+
+    class Other:
+        is_main_process = False
+
+        def wait_for_everyone(self):
+            assert not base.exists()
+            base.mkdir(parents=True)
+            (base / "merged_from.json").touch()
+
+    monkeypatch.setattr("bfpo.training.starting_model.PartialState", Other)
+    start = load_starting_model(recipe(folder, "waiting", lora={"r": 2}).recipe)
+    assert start.model.name_or_path == str(base)
+    assert [path.name for path in base.iterdir()] == ["merged_from.json"]
 
 
 def test_the_card_says_how_the_model_was_made_and_loads(folder):

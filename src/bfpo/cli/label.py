@@ -218,7 +218,7 @@ def _fit(source: Path, output: Path | None, order_error: float, as_json: bool) -
     if output:
         fitted.save(output)
     if as_json:
-        echo(json.dumps({"b1": fit.preference.b1, "alpha": fit.preference.alpha, **fitted.record}, indent=2))
+        echo(json.dumps(asdict(fitted.preference) | dict(fitted.record), indent=2))
         return
     for line in _fit_lines(fitted, fit):
         echo(line)

@@ -103,6 +103,10 @@ def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, 
         "pairs": len(rows),
         "unanswered": len(everything) - len(rows),
         "order_error": order_error,
+        "n_per_cell": fit.n_per_cell,
+        "warnings": fit.warnings,
+    }
+    constants: dict[str, Any] = {
         "temperature": fit.temperature,
         "covariance_of_b3_alpha_temperature": fit.covariance.tolist(),
         "b1_interval": list(fit.b1_interval),
@@ -112,14 +116,14 @@ def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, 
         "p_value": fit.p_value,
         "lack_of_fit": fit.lack_of_fit,
         "lack_of_fit_p": fit.lack_of_fit_p,
-        "n_per_cell": fit.n_per_cell,
-        "warnings": fit.warnings,
     }
     if not {"category", *HARM} & present.keys():
-        return FittedLabeling(fit.preference, record=record), fit
+        return FittedLabeling(fit.preference, record=record | constants), fit
     better, worse, preferred = columns
-    by_category = fit_prices(better, worse, preferred, *_harms(source, rows), order_error=order_error)
-    record["prices"] = by_category.record()
+    harms = _harms(source, rows)
+    by_category = fit_prices(better, worse, preferred, *harms, order_error=order_error, one_price=fit)
+    # With prices, b1 and alpha of the labeling are theirs; these intervals and tests are those of one price for all.
+    record |= {"prices": by_category.record(), "one_price": asdict(fit.preference) | constants}
     unknown = [not row.get("category") and all(row.get(name) is None for name in HARM) for _, row in rows]
     record["without_category"] = sum(unknown)
     if len(by_category.prices) < ENOUGH_CATEGORIES:

@@ -6,6 +6,7 @@ from two DPO models' log-ratios; both then train DPO on the order of `constraine
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,11 @@ from scipy.optimize import brentq
 from scipy.special import expit, softmax
 
 from bfpo.errors import BfpoError
+from bfpo.objectives.pairwise import require
 
 _LARGEST = 1e6
+# Costs that are this close to the limit, relative to it, equal it but for rounding.
+_ROUNDING = 1e-12
 
 
 def constraint_multiplier(
@@ -37,23 +41,31 @@ def constraint_multiplier(
         The multiplier; 0 if the best policy keeps the limit without the constraint.
 
     Raises:
-        BfpoError: if no choice among the sampled answers keeps the limit, or the two lists don't match.
+        BfpoError: if beta is not positive, a value is not finite, the two lists don't match, or the limit is not above
+            the mean cost of the cheapest answers, which no multiplier reaches.
     """
+    require(0 < beta < math.inf, "beta", "greater than 0", beta, "write that of the DPO runs")
+    require(math.isfinite(limit), "limit", "a finite number", limit, "write the largest mean cost")
     if [len(one) for one in rewards] != [len(one) for one in costs] or not all(map(len, rewards)) or not rewards:
         raise BfpoError("rewards and costs must be lists with one value for each sampled answer of each prompt")
+    for name, values in (("reward", rewards), ("cost", costs)):
+        for prompt, one in enumerate(values):
+            if not np.isfinite(one).all():
+                raise BfpoError(f"the {name} of an answer to prompt {prompt + 1} is not finite: leave the prompt out")
     pairs = [(np.asarray(r, float), np.asarray(c, float)) for r, c in zip(rewards, costs, strict=True)]
 
     def excess(multiplier: float) -> float:
         means = [float(softmax((reward - multiplier * cost) / beta) @ cost) for reward, cost in pairs]
         return float(np.mean(means)) - limit
 
-    if excess(0.0) <= 0:
+    rounding = _ROUNDING * max(1.0, abs(limit))
+    if excess(0.0) <= rounding:
         return 0.0
     least = float(np.mean([cost.min() for _, cost in pairs]))
-    if excess(_LARGEST) > 0:
+    if limit <= least + rounding or excess(_LARGEST) > 0:
         raise BfpoError(
             f"no policy over these answers keeps a mean cost of {limit:g}: their cheapest ones cost {least:g} on "
-            "average; raise the limit, or sample more answers to each prompt"
+            "average, which is only approached; raise the limit, or sample more answers to each prompt"
         )
     root: Any = brentq(excess, 0.0, _LARGEST, xtol=1e-9)
     return float(root)

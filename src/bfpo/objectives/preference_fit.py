@@ -52,7 +52,8 @@ class PreferenceFit:
         likelihood_ratio: twice the log-likelihood's gain over b1 = 3, alpha = 1/2 at their own best temperature;
             chi-square with two degrees of freedom if the paper's values are true.
         lack_of_fit: twice the log-likelihood's gain of a free probability for each cell over the fit's three constants;
-            chi-square with one degree of freedom if judgments follow T. None unless all four cells occur.
+            chi-square with one degree of freedom if judgments follow T. None if a cell has fewer than 5 (expected)
+            pairs.
         n_per_cell: (expected) number of pairs by the two flags (more, less helpful answer).
     """
 
@@ -215,7 +216,8 @@ def _warnings(fit: PreferenceFit) -> Iterator[str]:
             "alpha describe all four cells, so b1 is not the weight of safety in them"
         )
     if fit.lack_of_fit is None:
-        yield "lack of fit can't be tested, because not all four safety cells occur"
+        few = ", ".join(f"{cell} {count:g}" for cell, count in fit.n_per_cell.items() if count < _PAIRS_TO_TEST)
+        yield f"lack of fit can't be tested, because a safety cell has fewer than {_PAIRS_TO_TEST} pairs ({few})"
 
 
 def checked_columns(*columns: Sequence[float] | Tensor) -> list[Tensor]:

@@ -15,10 +15,10 @@ from torch.nn.functional import logsigmoid
 
 from bfpo.errors import BfpoError
 from bfpo.objectives.bfpo import GlobalPreference
-from bfpo.objectives.cell_likelihood import cell_posteriors
-from bfpo.objectives.preference_fit import checked_columns, fit_preference
+from bfpo.objectives.cell_likelihood import FLAGS, Array, cell_posteriors
+from bfpo.objectives.preference_fit import PreferenceFit, checked_columns, fit_preference
+from bfpo.statistics.intervals import UPPER, t_quantile
 
-Array = np.ndarray
 Harms = Sequence[Mapping[str, float]]
 # Scale of the prior of the spread; with few categories their prices say little about it.
 SPREAD_SCALE = 0.7
@@ -26,8 +26,10 @@ SPREAD_SCALE = 0.7
 ENOUGH_CATEGORIES = 5
 _SPREADS = (0.02, 3.0)
 _PRECISION = 0.01
+# Gain in log-posterior by another Newton step, in nats, below which the mode is found.
+_NO_GAIN = 1e-6
 # Flags of the more and the less helpful answer in each cell of `cell_posteriors`.
-_BETTER, _WORSE = torch.tensor([[1.0, 1, 0, 0], [1, 0, 1, 0]], dtype=torch.float64)
+_BETTER, _WORSE, _ = torch.from_numpy(FLAGS.T)
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,14 @@ class _Judgments:
         def hessian(at: Array) -> Array:
             return torch.func.hessian(self.loss)(torch.from_numpy(at), spread).numpy()
 
-        found = minimize(value, start, jac=gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-6}).x
-        return found, hessian(found), value(found)
+        found: Any = minimize(value, start, jac=gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-6})
+        bend = hessian(found.x)
+        # At the mode, rounding may leave the last step without the improvement that it predicts, which is no failure.
+        if not (found.success or 0 <= found.jac @ np.linalg.solve(bend, found.jac) <= _NO_GAIN):
+            raise BfpoError(
+                f"the fit of the prices did not converge ({found.message}): judge more pairs of each category"
+            )
+        return found.x, bend, float(found.fun)
 
 
 def fit_prices(
@@ -136,6 +144,7 @@ def fit_prices(
     worse_harm: Harms,
     *,
     order_error: float = 0.0,
+    one_price: PreferenceFit | None = None,
 ) -> PriceFit:
     """Fit a price b_c for every harm category, with alpha and the temperature in common.
 
@@ -152,12 +161,14 @@ def fit_prices(
             category has the price in common.
         worse_harm: [N] the same for the less helpful answer.
         order_error: share of pairs in which the answer called more helpful is not.
+        one_price: the fit of `fit_preference` to the same pairs, from which the search starts; by default it is made.
 
     Raises:
         BfpoError: if `fit_preference` refuses the pairs of all categories together, the harms are not one for each
-            pair, or there are fewer than two categories.
+            pair, there are fewer than two categories, or the fit doesn't converge.
     """
-    common = fit_preference(better_is_safe, worse_is_safe, overall_prefers_better, order_error=order_error)
+    flags = better_is_safe, worse_is_safe, overall_prefers_better
+    common = one_price or fit_preference(*flags, order_error=order_error)
     better, worse, outcomes = checked_columns(better_is_safe, worse_is_safe, overall_prefers_better)
     names = sorted({name for harms in (better_harm, worse_harm) for harm in harms for name in harm})
     if not len(better_harm) == len(worse_harm) == len(outcomes):
@@ -190,7 +201,8 @@ def fit_prices(
 
 
 def _category_price(log_price: float, error: float, pairs: float) -> CategoryPrice:
-    ends = math.exp(log_price - 1.96 * error), math.exp(log_price + 1.96 * error)
+    half = t_quantile(UPPER, math.inf) * error
+    ends = math.exp(log_price - half), math.exp(log_price + half)
     return CategoryPrice(math.exp(log_price), ends, pairs)
 
 

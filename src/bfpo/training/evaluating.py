@@ -18,7 +18,7 @@ from bfpo.groups import GroupLabels, GroupLogps, LossInputs
 from bfpo.objectives.registry import Objective
 from bfpo.training.checkpoints import CheckpointingTrainer, newest_complete_checkpoint
 from bfpo.training.finite import not_finite
-from bfpo.training.mismatched import Mismatched, mean_log_ratio
+from bfpo.training.mismatched import MISMATCHED_COLUMNS, Mismatched, mean_log_ratio, mismatched_of
 from bfpo.training.pair_metrics import RunningMeans, pair_metrics
 from bfpo.training.step_plan import StepLoader
 
@@ -83,7 +83,9 @@ class EvaluatingTrainer(CheckpointingTrainer):
         means = RunningMeans()
         loss_of = self.objective
         if self.objective.estimates_kl:
-            loss_of = self.with_kl((share["mismatched"] for share in dataloader), means)
+            rows = dataloader.dataset.select_columns(list(MISMATCHED_COLUMNS))
+            parts = StepLoader(rows, batch_sampler=dataloader.batch_sampler, collate_fn=mismatched_of)
+            loss_of = self.with_kl(parts, means)
         for share in dataloader:
             means.add({"loss": (0.0, share["count"])})
             for batch in share["batches"]:

@@ -19,6 +19,8 @@ from bfpo.errors import BfpoError
 from bfpo.groups import TokenGroup
 from bfpo.preferences.store import arrow_tables
 
+# Columns that `mismatched_of` reads.
+MISMATCHED_COLUMNS = ("prompt_ids", "mismatched_ids", "mismatched_context", "mismatched_reference")
 _ROWS_AT_ONCE = 4096
 
 

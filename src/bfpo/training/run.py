@@ -69,7 +69,7 @@ def train(
         return TrainedRun(folder, _last_metrics(earlier.record.get("log", [])), 0.0)
     if not earlier and _is_main_process():
         remove_base(folder)
-    trainer = build_trainer(resolved, record, callbacks, suites, say, reference_progress)
+    trainer = build_trainer(resolved, record, callbacks, suites, say, reference_progress, is_resumed=bool(earlier))
     if earlier:
         _continue(trainer, earlier, record)
     prepared = time.monotonic()
@@ -103,6 +103,7 @@ def build_trainer(
     suites: Mapping[str, Sequence[str]] | None = None,
     say: Callable[[str], None] = lambda line: None,
     reference_progress: Callable[[int, int], None] | None = None,
+    is_resumed: bool = False,
 ) -> BFPOTrainer:
     """Load data and model, score the reference, and add the details to the record."""
     recipe = resolved.recipe
@@ -114,7 +115,7 @@ def build_trainer(
     if loaded.evaluation:
         record["eval_data"] = loaded.evaluation.record
     say(f"loading {recipe.model}")
-    start = load_starting_model(recipe)
+    start = load_starting_model(recipe, is_resumed=is_resumed)
     stopping = recipe.early_stopping_patience
     trainer = BFPOTrainer(
         start.model,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft import LoraConfig, PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -38,14 +39,18 @@ class StartingModel:
     record: dict[str, Any]
 
 
-def load_starting_model(recipe: Recipe) -> StartingModel:
+def load_starting_model(recipe: Recipe, *, is_resumed: bool = False) -> StartingModel:
     """Load a recipe's model on the CPU, from which the trainer moves the model or its shards.
 
     An adapter is merged into its base model unless the recipe continues it. A new adapter then belongs to the merged
     weights, so they are saved in the run folder for whoever loads the result.
 
+    Args:
+        recipe: the recipe.
+        is_resumed: whether the run folder is that of a run to resume, so that merged weights in it are its own.
+
     Raises:
-        BfpoError: if the model can't be loaded, or is no adapter to continue.
+        BfpoError: if the model can't be loaded, is no adapter to continue, or the place of merged weights is taken.
     """
     source = adapter_config(recipe.model, revision=recipe.model_revision)
     where: dict[str, Any] = {
@@ -70,7 +75,7 @@ def load_starting_model(recipe: Recipe) -> StartingModel:
         record |= {"name": recipe.model, "adapter": "continued" if continued else "merged"}
         record["adapter_of"] = source.base_model_name_or_path
         if recipe.lora and not continued:
-            record["saved_in"] = _save_base(model, recipe)
+            record["saved_in"] = _save_base(model, recipe, is_resumed)
     whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     record |= {
         "revision": resolved_revision(recipe.model, recipe.model_revision),
@@ -86,18 +91,21 @@ def remove_base(folder: Path) -> None:
         shutil.rmtree(folder / BASE)
 
 
-def _save_base(model: PreTrainedModel, recipe: Recipe) -> str:
+def _save_base(model: PreTrainedModel, recipe: Recipe, is_resumed: bool) -> str:
     """Save merged weights, which are the base of a new adapter, in the run folder, unless the run to resume has."""
-    folder = Path(recipe.output_dir) / BASE
-    if not folder.exists():
+    folder, state = Path(recipe.output_dir) / BASE, PartialState()
+    if state.is_main_process and not folder.exists():
         with whole_folder(folder) as partial:
             model.save_pretrained(partial)
             recipe_tokenizer(recipe).save_pretrained(partial)
             write_text(partial / _MERGED_FROM, json.dumps({"adapter": recipe.model}) + "\n")
-    if not (folder / _MERGED_FROM).exists():
+    # The main process may have removed an older folder just before.
+    state.wait_for_everyone()
+    if not is_resumed and not (folder / _MERGED_FROM).exists():
         raise BfpoError(f"{folder}: the merged model belongs here, but the folder is taken; choose another output_dir")
-    # PEFT records the model's name as the adapter's base, transformers the configuration's.
-    model.name_or_path = model.config.name_or_path = str(folder)
+    # PEFT records the model's name as the adapter's base, transformers the configuration's; a relative path would be
+    # found from this folder only.
+    model.name_or_path = model.config.name_or_path = os.path.abspath(folder)
     return str(folder)
 
 
