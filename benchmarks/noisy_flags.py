@@ -10,13 +10,14 @@ docs/results/noisy-flags.md (five minutes, one core).
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import brentq
-from scipy.special import softmax
+from scipy.special import rel_entr, softmax
 
 from bfpo.errors import BfpoError
 from bfpo.files import write_text
@@ -91,10 +92,10 @@ def beta_at(rewards: np.ndarray, divergence: float) -> float:
     """The beta of the policy with that KL divergence from the uniform reference."""
 
     def excess(log_beta: float) -> float:
-        chosen = np.maximum(policy(rewards, np.exp(log_beta)), 1e-300)
-        return float((chosen * np.log(4 * chosen)).sum(1).mean()) - divergence
+        chosen = policy(rewards, math.exp(log_beta))
+        return float(rel_entr(chosen, 0.25).sum(1).mean()) - divergence
 
-    return float(np.exp(brentq(excess, -8, 8)))  # pyright: ignore[reportArgumentType]
+    return math.exp(brentq(excess, -8, 8))  # pyright: ignore[reportArgumentType]
 
 
 def utility(rewards: np.ndarray, beta: float) -> float:

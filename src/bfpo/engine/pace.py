@@ -84,7 +84,8 @@ def _seconds(
     engine: Engine, model: nn.Module, batch: Sequence[TokenGroup], device: torch.device, bf16: bool, train: bool
 ) -> float:
     """The shortest of several passes over a micro-batch."""
-    inputs = LossInputs(_sum, GroupLabels(*[torch.zeros(0)] * 4))
+    none = torch.zeros(0)
+    inputs = LossInputs(_sum, GroupLabels(none, none, none, none))
     model.train(train)
 
     def run() -> None:
