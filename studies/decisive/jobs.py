@@ -33,8 +33,6 @@ from studies.sharing import lock
 
 SCALE = Scale()
 SFT = "SFT"
-# Weight of the anchor of the level, for every method (plan.md says why).
-LEVEL = 0.1
 FIGURES = ("helpful", "harmless", "over_refusal", "incoherent", "severity_weighted_harm")
 # Prompts of each kind to answer, and to sample answers to for the distance from the reference.
 PER_KIND = {"validation": 200, "test": 400}
@@ -49,13 +47,15 @@ class Job:
     method: str
     learning_rate: float
     beta: float
+    level: float
     seed: int
     split: Literal["validation", "test"]
 
     @property
     def name(self) -> str:
         """Name of the file with the result."""
-        return f"{self.world}_{self.method}_{self.learning_rate:g}_{self.beta:g}_{self.seed}_{self.split}"
+        point = f"{self.learning_rate:g}_{self.beta:g}_{self.level:g}"
+        return f"{self.world}_{self.method}_{point}_{self.seed}_{self.split}"
 
 
 def run_job(job: Job, folder: Path, results: Path, scale: Scale = SCALE) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _recipe(job: Job, method: Method, folder: Path, start: Path, output: Path, s
         sources.append({"name": "helpful", "path": str(_buffer(method, job, data, scale)), "role": "buffer"})
         if build_objective(method.loss_type, {}).reads_safety:
             sources[-1]["unknown_safety"] = 1.0
-    options: dict[str, Any] = {"level": LEVEL, **method.options}
+    options: dict[str, Any] = {"level": job.level, **method.options}
     if method.needs == "error":
         options["label_smoothing"] = min(max(wrong_orders(world, count, job.seed), 0.01), 0.45)
     elif method.needs == "prices":

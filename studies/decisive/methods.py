@@ -11,6 +11,7 @@ from bfpo.preferences.ordering import Order
 ALL_WORLDS = ("W0", "W2", "W3", "W4", "W5-25", "W5-75", "W6")
 TUNED = ("W0", "W2")
 ERRING = ("W2", "W3")
+SQUARED, LOGISTIC = 0.1, 0.003
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Method:
         needs: what it is given besides the labels: "error", the share of wrong orders in the people's sample; "reward",
             the flags as rewards; "safer choice", the set's own choice of the safer answer as the order; "prices" or
             "common price", the world's prices or their mean.
-        tuned_as: method whose learning rate and beta it takes; by default it is tuned itself.
+        tuned_as: method whose settings it takes; by default it is tuned itself.
+        level: first weight of the level's anchor to try; squared losses need more than logistic ones.
     """
 
     summary: str
@@ -40,6 +42,7 @@ class Method:
     worlds: tuple[str, ...] = TUNED
     needs: str = ""
     tuned_as: str = ""
+    level: float = SQUARED
 
 
 METHODS: dict[str, Method] = {
@@ -57,20 +60,23 @@ METHODS: dict[str, Method] = {
         "the mean of the world's prices for every category", needs="common price", worlds=("W6",), tuned_as="BFPO"
     ),
     "BFPO-no-level": Method("the level of answers left free", options={"level": 0.0}, tuned_as="BFPO"),
-    "DPO-safe-first": Method("DPO, the safer answer first", "dpo", "safe_first", worlds=ALL_WORLDS),
+    "DPO-safe-first": Method("DPO, the safer answer first", "dpo", "safe_first", worlds=ALL_WORLDS, level=LOGISTIC),
     "DPO-safe-first-no-level": Method(
         "the same with the level left free", "dpo", "safe_first", options={"level": 0.0}, tuned_as="DPO-safe-first"
     ),
     "rDPO-safe-first": Method(
-        "the same with the known share of wrong orders", "rdpo", "safe_first", needs="error", worlds=ERRING
+        "the same with the known share of wrong orders", "rdpo", "safe_first", worlds=ERRING, needs="error",
+        level=LOGISTIC,
     ),
     "IPO-safe-first": Method("IPO, the safer answer first", "ipo", "safe_first", worlds=ALL_WORLDS),
     "DPO-mix": Method(
         "naive mix: DPO on the set's own choice of the safer answer, and helpfulness", "dpo", needs="safer choice",
-        worlds=ALL_WORLDS,
+        worlds=ALL_WORLDS, level=LOGISTIC,
     ),
-    "SafeDPO": Method("SafeDPO", "safedpo", worlds=ALL_WORLDS),
-    "additive": Method("MODPO with the flags as the second reward", "modpo", needs="reward", worlds=ALL_WORLDS),
-    "DPO-H": Method("DPO on orders by helpfulness", "dpo"),
-    "DPO-S": Method("DPO on the safer answer, with buffer", "dpo", "safer"),
+    "SafeDPO": Method("SafeDPO", "safedpo", worlds=ALL_WORLDS, level=LOGISTIC),
+    "additive": Method(
+        "MODPO with the flags as the second reward", "modpo", needs="reward", worlds=ALL_WORLDS, level=LOGISTIC
+    ),
+    "DPO-H": Method("DPO on orders by helpfulness", "dpo", level=LOGISTIC),
+    "DPO-S": Method("DPO on the safer answer, with buffer", "dpo", "safer", level=LOGISTIC),
 }  # fmt: skip

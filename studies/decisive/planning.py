@@ -16,11 +16,14 @@ from studies.sharing import run_first
 
 TUNING_SEEDS = (100, 101)
 TEST_SEEDS: Mapping[str, tuple[int, ...]] = {world: tuple(range(10 if world == "W3" else 5)) for world in ALL_WORLDS}
-LEARNING_RATE, BETAS = 3e-4, (0.05, 0.1, 0.2, 0.4)
+LEARNING_RATE, BETA = 3e-4, 0.1
+# The settings to search one after the other, by their place in a point: beta, learning rate, level; and their steps.
+AXES = ((1, 2.0), (0, 2.0), (2, 4.0))
 # Times that an axis may grow because its best point lies at its end.
 MOST_EXTENSIONS = 4
 
-Point = tuple[float, float]
+# Learning rate, beta and the weight of the level's anchor.
+Point = tuple[float, float, float]
 Results = Mapping[Job, Mapping[str, Any]]
 
 
@@ -36,34 +39,41 @@ def tuned_methods() -> list[str]:
 
 
 def tuning_jobs(method: str, point: Point) -> list[Job]:
-    """The validation runs of a method at one learning rate and beta."""
+    """The validation runs of a method at one point."""
     worlds = [world for world in METHODS[method].worlds if world in TUNED]
     return [Job(world, method, *point, seed, "validation") for world in worlds for seed in TUNING_SEEDS]
 
 
 def grid(method: str, results: Results) -> list[Point]:
-    """The points to tune a method on: betas at one learning rate, then learning rates at the best beta.
+    """The points to tune a method on, as far as they can be named: one axis after the other, from the best so far.
 
-    Either axis is extended by doubling or halving until its best point lies inside.
+    An axis has three points, and further ones while its best point lies at an end.
     """
-    points = _extended([(LEARNING_RATE, beta) for beta in BETAS], 1, method, results)
-    best = _best(method, points, results)
-    if best is None:
-        return points
-    rates = [(rate, best[1]) for rate in (LEARNING_RATE / 2, LEARNING_RATE, LEARNING_RATE * 2)]
-    return [*dict.fromkeys([*points, *_extended(rates, 0, method, results)])]
+    best: Point | None = (LEARNING_RATE, BETA, METHODS[method].level)
+    points: list[Point] = []
+    for axis, factor in AXES:
+        points += _line(best, axis, factor, method, results)
+        best = _best(method, points, results)
+        if best is None:
+            break
+    return [*dict.fromkeys(points)]
 
 
-def _extended(points: list[Point], axis: int, method: str, results: Results) -> list[Point]:
-    """Points along an axis, with further ones while the best of those that have run lies at an end."""
+def _line(start: Point, axis: int, factor: float, method: str, results: Results) -> list[Point]:
+    """The points of one axis through a point."""
+    points = [_moved(start, axis, 1 / factor), start, _moved(start, axis, factor)]
     for _ in range(MOST_EXTENSIONS):
         best = _best(method, points, results)
         if best not in (points[0], points[-1]):
             break
-        factor = 0.5 if best == points[0] else 2.0
-        new: Point = (best[0] * factor, best[1]) if axis == 0 else (best[0], best[1] * factor)
-        points = [new, *points] if factor < 1 else [*points, new]
+        new = _moved(best, axis, 1 / factor if best == points[0] else factor)
+        points = [new, *points] if best == points[0] else [*points, new]
     return points
+
+
+def _moved(point: Point, axis: int, factor: float) -> Point:
+    rate, beta, level = (value * factor if at == axis else value for at, value in enumerate(point))
+    return rate, beta, level
 
 
 def _best(method: str, points: Sequence[Point], results: Results) -> Point | None:
@@ -109,7 +119,7 @@ def wanted(results: Results) -> Iterator[Job]:
             yield from tuning_jobs(method, point)
     for world in ALL_WORLDS:
         for seed in TEST_SEEDS[world]:
-            yield Job(world, SFT, 0.0, 0.0, seed, "test")
+            yield Job(world, SFT, 0.0, 0.0, 0.0, seed, "test")
     for method, setting in METHODS.items():
         yield from _test_jobs(method, setting.worlds, chosen(method, results))
         yield from _test_jobs(method, [world for world in setting.worlds if world in TUNED], near(method, results))

@@ -57,8 +57,8 @@ Figures = Mapping[str, float]
 def figures_of(world: str, method: str, results: Results, *, at_equal_distance: bool = False) -> list[Figures]:
     """The figures of a method's test runs in a world, by seed; empty until all seeds have run."""
     select = near if at_equal_distance else chosen
-    point = (0.0, 0.0) if method == SFT else select(method, results)
-    jobs = [Job(world, method, *(point or (-1.0, -1.0)), seed, "test") for seed in TEST_SEEDS[world]]
+    point = (0.0, 0.0, 0.0) if method == SFT else select(method, results)
+    jobs = [Job(world, method, *(point or (-1.0, -1.0, -1.0)), seed, "test") for seed in TEST_SEEDS[world]]
     return [results[job]["figures"] for job in jobs] if all(job in results for job in jobs) else []
 
 
@@ -116,10 +116,10 @@ def _claims(results: Results) -> list[str]:
 
 def _settings(results: Results) -> list[str]:
     lines = ["## Settings", "", "Chosen on validation prompts of W0 and W2, two seeds.", "",
-             "| method | learning rate | beta | what it is |", "|---|---|---|---|"]  # fmt: skip
+             "| method | learning rate | beta | level | what it is |", "|---|---|---|---|---|"]  # fmt: skip
     for name in tuned_methods():
         point = chosen(name, results)
-        shown = f"{point[0]:g} | {point[1]:g}" if point else "not tuned yet | "
+        shown = " | ".join(f"{value:g}" for value in point) if point else "not tuned yet | | "
         lines.append(f"| {name} | {shown} | {METHODS[name].summary} |")
     return [*lines, ""]
 

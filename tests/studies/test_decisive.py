@@ -71,34 +71,36 @@ def results_of(method, utility):
         if not new:
             return results, points
         for job in new:
-            figures = {"U": utility(job.learning_rate, job.beta), "kl": 1 / job.beta}
+            figures = {"U": utility(job.learning_rate, job.beta, job.level), "kl": 1 / job.beta}
             results[job] = {"job": asdict(job), "figures": figures}
     raise AssertionError("the grid never ends")
 
 
-@pytest.mark.parametrize(("rate", "beta"), [(3e-4, 0.1), (1.5e-4, 0.0125), (1.2e-3, 0.8)])
-def test_the_grid_grows_until_the_best_point_is_inside(rate, beta):
-    def utility(at_rate, at_beta):
-        return -abs(planning.np.log(at_rate / rate)) - abs(planning.np.log(at_beta / beta))
+@pytest.mark.parametrize("best", [(3e-4, 0.1, 0.1), (1.5e-4, 0.0125, 0.4), (1.2e-3, 0.8, 0.0015625)])
+def test_the_grid_grows_until_the_best_point_is_inside(best):
+    def utility(*point):
+        return -sum(abs(planning.np.log(own / of_best)) for own, of_best in zip(point, best, strict=True))
 
     results, points = results_of("BFPO", utility)
-    best = planning.chosen("BFPO", results)
-    assert best == (pytest.approx(rate), pytest.approx(beta))
-    betas = sorted(b for r, b in points if r == planning.LEARNING_RATE)
-    assert betas[0] < beta < betas[-1]
-    rates = sorted(r for r, b in points if b == best[1])
-    assert rates[0] < rate < rates[-1]
+    assert planning.chosen("BFPO", results) == pytest.approx(best)
+    for axis, value in enumerate(best):
+        assert min(point[axis] for point in points) < value < max(point[axis] for point in points)
     # A variant takes the settings of the method that it varies.
-    assert planning.chosen("BFPO-neutral", results) == best
+    assert planning.chosen("BFPO-neutral", results) == planning.chosen("BFPO", results)
+
+
+def test_a_loss_of_another_scale_starts_at_another_level():
+    assert {point[2] for point in planning.grid("BFPO", {})} == {0.1}
+    assert {point[2] for point in planning.grid("DPO-mix", {})} == {0.003}
 
 
 def test_a_grid_without_an_end_stops():
-    _, points = results_of("BFPO", lambda rate, beta: -beta)
-    assert len(points) <= 4 + planning.MOST_EXTENSIONS + 2 + planning.MOST_EXTENSIONS
+    _, points = results_of("BFPO", lambda rate, beta, level: -beta - rate - level)
+    assert len(points) == 3 * (3 + planning.MOST_EXTENSIONS) - 2
 
 
 def test_no_test_seed_tunes_and_every_world_has_its_seeds():
-    results, _ = results_of("BFPO", lambda rate, beta: -abs(planning.np.log(beta / 0.1)))
+    results, _ = results_of("BFPO", lambda rate, beta, level: -abs(planning.np.log(beta / 0.1)))
     wanted = list(planning.wanted(results))
     assert {job.seed for job in wanted if job.split == "validation"} == set(planning.TUNING_SEEDS)
     tested = [job for job in wanted if job.split == "test" and job.method == "BFPO"]
@@ -122,7 +124,7 @@ def test_no_test_seed_tunes_and_every_world_has_its_seeds():
 )  # fmt: skip
 def test_a_run_leaves_its_figures_and_nothing_else(tmp_path, monkeypatch, world, method):
     monkeypatch.setattr(jobs, "PER_KIND", {"validation": 4, "test": 4})
-    job = Job(world, method, 1e-4, 0.1, 0, "validation")
+    job = Job(world, method, 1e-4, 0.1, 0.1, 0, "validation")
     result = run_job(job, tmp_path / "runs", tmp_path / "results", SMALL)
     written = json.loads((tmp_path / "results" / f"{job.name}.json").read_text())
     assert Job(**written["job"]) == job
@@ -136,8 +138,8 @@ def test_a_run_leaves_its_figures_and_nothing_else(tmp_path, monkeypatch, world,
 
 
 def test_the_comparison_at_equal_distance_runs_where_distances_were_tuned():
-    results, _ = results_of("BFPO", lambda rate, beta: -abs(planning.np.log(beta / 0.1)))
-    results |= results_of("IPO-safe-first", lambda rate, beta: -abs(planning.np.log(beta / 0.2)))[0]
+    results, _ = results_of("BFPO", lambda rate, beta, level: -abs(planning.np.log(beta / 0.1)))
+    results |= results_of("IPO-safe-first", lambda rate, beta, level: -abs(planning.np.log(beta / 0.2)))[0]
     tested = [job for job in planning.wanted(results) if job.split == "test" and job.method == "IPO-safe-first"]
     assert {job.world for job in tested if job.beta == 0.2} == set(ALL_WORLDS)
     assert {job.world for job in tested if job.beta == 0.1} == {"W0", "W2"}
