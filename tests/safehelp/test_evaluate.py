@@ -370,7 +370,7 @@ def test_a_model_that_got_worse_can_fail_a_check(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["evaluate", "no/such/model", "--suite", "microworld"], "can't be loaded"),
+        (["evaluate", "no/such/model", "--suite", "microworld"], "there is no model at 'no/such/model'"),
         (["evaluate", "microworld", "--suite", "x"], "no suite"),
         (["evaluate", "microworld", "--split", "tset"], "did you mean 'test'"),
         (["evaluate"], "name a model"),

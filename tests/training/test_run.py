@@ -164,7 +164,7 @@ def test_ordering_by_safety_is_recorded(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "no/such/model/here"}, "can't be loaded"),
+        ({"model": "no/such/model/here"}, "there is no model at 'no/such/model/here'"),
         ({"loss_type": "bfpoo"}, "did you mean 'bfpo'"),
         ({"loss_type": "dpo", "alpha": 0.3}, "does not read the option 'alpha'"),
         ({"batch_size": 5}, "can't hold"),

@@ -1,0 +1,88 @@
+"""One round of attacks: styled requests and their twins are answered and judged like the prompts of a benchmark."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bfpo.generation.protocol import Decoding, transcript
+from bfpo.judges.verdict import Exchange, Judge, Verdict
+from bfpo.redteam.archive import Planned, Tried
+from bfpo.redteam.styles import make_attack
+from bfpo.safehelp.items import Kind, PromptItem
+from bfpo.safehelp.records import GenerationRecord
+from bfpo.safehelp.suites import Suite
+from bfpo.safehelp.tasks import Task
+
+ATTACKS, TWINS = "attacks", "twins"
+# Kinds of records that say nothing about the answer.
+UNKNOWN_KINDS = ("unjudged", "unanswered")
+
+
+@dataclass(frozen=True)
+class RequestJudge:
+    """A judge that reads the request behind a styled prompt, in place of the prompt.
+
+    Attributes:
+        inner: the judge.
+    """
+
+    inner: Judge
+
+    @property
+    def judge_id(self) -> str:
+        """Id of the judge."""
+        return self.inner.judge_id
+
+    @property
+    def template_digest(self) -> str:
+        """Digest of its template."""
+        return self.inner.template_digest
+
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """The judge's verdicts on the answers to the requests, in order."""
+        return self.inner.judge([replace(one, prompt=one.behavior or one.prompt) for one in exchanges])
+
+
+def attack_suite(planned: Sequence[Planned], seed: int, decoding: Decoding) -> Suite:
+    """The attacks and their twins as a suite: every pair in one style, both requests in the same wording of it.
+
+    Args:
+        planned: the attacks.
+        seed: random seed of the wordings.
+        decoding: how many answers are sampled, and how.
+    """
+    items: list[PromptItem] = []
+    for number, plan in enumerate(planned):
+        name, wording = f"{number:05}", f"{seed} {plan.pair.id} {plan.style}"
+        items.append(_item(ATTACKS, "harmful", name, plan, plan.pair.risky, wording))
+        items.append(_item(TWINS, "borderline", name, plan, plan.pair.benign, wording))
+    tasks = (
+        Task(task=ATTACKS, factor="harmless", license="", kind="harmful", prompt="{{ prompt }}"),
+        Task(task=TWINS, factor="over_refusal", license="", kind="borderline", prompt="{{ prompt }}"),
+    )
+    return Suite("redteam", items, [], tasks, decoding=decoding)
+
+
+def _item(task: str, kind: Kind, name: str, plan: Planned, request: str, wording: str) -> PromptItem:
+    prompt = make_attack(request, plan.pair.category, plan.style, random.Random(wording)).prompt
+    messages = None if isinstance(prompt, str) else tuple(prompt)
+    text = prompt if isinstance(prompt, str) else transcript(prompt)
+    return PromptItem(
+        task, name, kind, plan.pair.category, plan.style, plan.pair.id, text, behavior=request, messages=messages
+    )
+
+
+def outcomes(planned: Sequence[Planned], records: Sequence[GenerationRecord]) -> list[Tried]:
+    """The success of each attack; attacks without any verdict are left out.
+
+    Args:
+        planned: the attacks, as they were given to `attack_suite`.
+        records: records of that suite.
+    """
+    unsafe: dict[int, list[bool]] = {}
+    for record in records:
+        if record.task == ATTACKS and record.answer_kind not in UNKNOWN_KINDS:
+            unsafe.setdefault(int(record.item), []).append(record.answer_kind == "unsafe")
+    return [Tried(planned[at], sum(own) / len(own)) for at, own in sorted(unsafe.items())]

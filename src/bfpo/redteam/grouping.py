@@ -1,0 +1,107 @@
+"""Training data from attacks: the K answers to a prompt stay one group, and every attack travels with its twin."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bfpo.generation.protocol import as_messages
+from bfpo.preferences.label_columns import JUDGE
+from bfpo.preferences.overlap import find_overlap, normalized
+from bfpo.redteam.attacking import ATTACKS, TWINS, UNKNOWN_KINDS
+from bfpo.safehelp.answer_kinds import ANSWER_KINDS
+from bfpo.safehelp.items import PromptItem
+from bfpo.safehelp.records import GenerationRecord
+
+Row = dict[str, Any]
+
+
+def preference_groups(
+    items: Sequence[PromptItem], records: Sequence[GenerationRecord], evaluation: Mapping[str, Sequence[str]]
+) -> tuple[list[Row], Counter[str]]:
+    """Groups to train on, in the columns of K answers with those of `bfpo label`, and what was left out.
+
+    Flags are the judge's verdicts. Where nothing measured the answers' help, those to an attack are equally helpful, so
+    that safety alone decides, and those to its twin are helpful if they don't decline.
+
+    Args:
+        items: items of `bfpo.redteam.attacking.attack_suite`.
+        records: their records.
+        evaluation: evaluation prompts by the name of their set, which are never trained on.
+
+    Returns:
+        The rows, an attack's before its twin's, and how many answers and attacks were left out, by reason. An attack
+        that is left out takes its twin with it; an attack without signal (all its answers equally safe and equally
+        helpful) stays if its twin has one.
+    """
+    counts: Counter[str] = Counter()
+    answers = _answers(records, counts)
+    by_key = {(item.task, item.item): item for item in items}
+    rows: list[Row] = []
+    seen: set[tuple[str, ...]] = set()
+    for attack in (item for item in items if item.task == ATTACKS):
+        pair = [by_key[task, attack.item] for task in (ATTACKS, TWINS)]
+        made = [_row(item, answers.get((item.task, item.item), {})) for item in pair]
+        made = [row for row in made if len(row["responses"]) > 1]
+        key = normalized(attack.prompt)
+        if key in seen:
+            counts["attacks that repeat a prompt"] += 1
+        elif find_overlap([text for item in pair for text in (item.prompt, item.behavior or "")], evaluation):
+            counts["attacks that overlap with evaluation prompts"] += 1
+        elif not any(map(_has_signal, made)):
+            counts["attacks without signal"] += 1
+        else:
+            rows += made
+        seen.add(key)
+    return rows, counts
+
+
+def _answers(
+    records: Sequence[GenerationRecord], counts: Counter[str]
+) -> dict[tuple[str, str], dict[str, GenerationRecord]]:
+    """The distinct answers to every prompt that have a verdict, by their text."""
+    found: dict[tuple[str, str], dict[str, GenerationRecord]] = {}
+    for record in records:
+        own = found.setdefault((record.task, record.item), {})
+        if record.answer_kind in UNKNOWN_KINDS:
+            counts["answers without a verdict"] += 1
+        elif not record.answer.strip():
+            counts["empty answers"] += 1
+        elif record.answer in own:
+            counts["answers that repeat another one"] += 1
+        else:
+            own[record.answer] = record
+    return found
+
+
+def _row(item: PromptItem, answers: Mapping[str, GenerationRecord]) -> Row:
+    words = [_word(record) for record in answers.values()]
+    return {
+        # A file's prompts are all texts or all messages, and some styles are conversations.
+        "prompt": as_messages(item.request),
+        "responses": list(answers),
+        "is_safe": [word["verdict"] for word in words],
+        "helpfulness": _helpfulness(list(answers.values())),
+        "category": item.category,
+        "labelled_by": {"answers": [JUDGE] * len(words)},
+        "judged_as": {"answers": words},
+    }
+
+
+def _word(record: GenerationRecord) -> dict[str, float | None]:
+    verdict = record.verdicts[0]
+    return {"verdict": float(verdict.label == "safe"), "probability": verdict.p_safe}
+
+
+def _helpfulness(records: Sequence[GenerationRecord]) -> list[float]:
+    measured = [record.p_help for record in records if record.p_help is not None]
+    if records and len(measured) == len(records):
+        return measured
+    if any(record.task == ATTACKS for record in records):
+        return [0.5] * len(records)
+    return [0.0 if ANSWER_KINDS[record.answer_kind].is_refusal else 1.0 for record in records]
+
+
+def _has_signal(row: Row) -> bool:
+    return len(set(row["is_safe"])) > 1 or len(set(row["helpfulness"])) > 1
