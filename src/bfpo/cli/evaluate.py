@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from bfpo.cli import evaluate_options as options
+from bfpo.cli.generators import load_generator, progress_bar
 from bfpo.cli.printing import Console, echo
 from bfpo.errors import BfpoError, RunError
 
@@ -79,7 +78,7 @@ def evaluate(
     if answers is not None:
         generator, sampling = _recorded(answers, loaded, system_prompt, sampling), {}
     else:
-        generator = _generator(str(model), endpoint, api_key_env, system_prompt, chat=chat)
+        generator = load_generator(str(model), endpoint, api_key_env, system_prompt, chat=chat)
     loaded = _runnable(loaded, generator)
     decoding = _decoding(generator.defaults(loaded.decoding), sampling | made_here)
     name = name or Path(model or str(answers)).name
@@ -184,7 +183,7 @@ def _run(generator: Generator, suite: Suite, output: Path | None, as_json: bool,
     if not as_json:
         _print_detectable(suite, settings["decoding"].samples, settings["helpfulness_judge"] is not None)
     command = " ".join(["bfpo", *sys.argv[1:]])
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         result = run_evaluation(generator, suite, folder=folder, command=command, progress=progress, **settings)
     for what, count in getattr(generator, "counts", {}).items():
         echo(f"{settings['name']}: {what}: {count:,}", err=True)
@@ -259,39 +258,6 @@ def _print_detectable(suite: Suite, samples: int, measures_help: bool) -> None:
     for row in detectable(suite, measures_help):
         independent = "" if row.clusters == row.prompts else f" in {row.clusters:,} clusters"
         echo(f"  {100 * row.effect:4.1f} points in {row.name} ({row.prompts:,} prompts{independent})")
-
-
-def _generator(model: str, url: str | None, key: str | None, system_prompt: str | None, *, chat: bool) -> Generator:
-    if url:
-        from bfpo.generation.endpoint_generator import EndpointGenerator
-
-        return EndpointGenerator.connect(url, model, system_prompt=system_prompt, api_key_env=key)
-    from bfpo.generation.local_generator import LocalGenerator
-    from bfpo.quiet import quiet_libraries
-
-    quiet_libraries()
-    if model.endswith(".json"):
-        from bfpo.generation.dial_file import load_dial
-
-        dial = load_dial(Path(model))
-        if dial.candidates > 1:
-            echo(f"{model}: the exact dial samples at temperature 1 from the whole vocabulary.", err=True)
-        return dial.load_models(system_prompt, chat=chat)
-    return LocalGenerator.load(model, system_prompt, chat=chat)
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress bars on standard error, one per stage, if that is a terminal."""
-    stages: dict[str, TaskID] = {}
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
-
-        def update(stage: str, done: int, total: int) -> None:
-            if stage not in stages:
-                stages[stage] = bar.add_task(stage, total=total)
-            bar.update(stages[stage], completed=done)
-
-        yield update
 
 
 def _print_result(result: Evaluation, folder: Path, as_json: bool) -> None:

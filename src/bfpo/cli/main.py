@@ -21,6 +21,7 @@ from bfpo.cli import (
     model,
     quickstart,
     recipe,
+    redteam,
     ref,
     report,
     train,
@@ -40,6 +41,7 @@ app.command()(quickstart.quickstart)
 app.add_typer(data.app, name="data")
 app.add_typer(judge.app, name="judge")
 app.command()(label.label)
+app.command()(redteam.redteam)
 app.add_typer(recipe.app, name="recipe")
 app.command()(train.train)
 app.add_typer(ref.app, name="ref")

@@ -37,7 +37,7 @@ class RedTeam:
         attacks: number of attacks; each is a styled request with its twin.
         turns: number of turns that they are tried in; every turn but the first is chosen by what was found before.
         styles: styles that training sees.
-        held_out: styles that training never sees; ``attacks/turns`` attacks in them are measured at the end.
+        held_out: styles that training never sees; attacks in them are measured at the end, as many as in a turn.
         decoding: how answers are sampled, and how many to each prompt, >= 2.
         seed: random seed of the attacks.
 
@@ -51,6 +51,11 @@ class RedTeam:
     held_out: tuple[str, ...] = HELD_OUT_STYLES
     decoding: Decoding = field(default_factory=partial(Decoding, temperature=1.0, top_p=1.0, samples=4))
     seed: int = 0
+
+    @property
+    def measured(self) -> int:
+        """Number of attacks in held-out styles."""
+        return self.attacks // self.turns if self.held_out else 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.turns <= self.attacks:
@@ -128,7 +133,7 @@ def red_team(
         archive = archive.with_outcomes(outcomes(planned, records))
         made, counts = preference_groups(items, records, evaluation or {})
         rows, left_out, found = [*rows, *made], left_out + counts, [*found, *records]
-    unseen = Archive(pairs, settings.held_out).choose(max(1, settings.attacks // settings.turns), settings.seed)
+    unseen = Archive(pairs, settings.held_out).choose(settings.measured, settings.seed)
     if unseen:
         records, _ = _tried(generator, judges, unseen, settings, folder / "held-out", "held-out styles", progress)
         found += records

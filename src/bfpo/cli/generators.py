@@ -1,0 +1,60 @@
+"""The answering model and the progress bars, for every command that samples answers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.progress import Progress, TaskID
+
+from bfpo.cli.printing import Console, echo
+
+if TYPE_CHECKING:
+    from bfpo.generation.protocol import Generator
+
+
+def load_generator(
+    model: str, url: str | None, key: str | None, system_prompt: str | None = None, *, chat: bool = True
+) -> Generator:
+    """A local model, the dial of a JSON file, or a served model.
+
+    Args:
+        model: its name, see ``bfpo evaluate --help``.
+        url: address of an OpenAI-compatible server or file with its settings; None for a local model.
+        key: environment variable with the server's key.
+        system_prompt: system prompt before every prompt.
+        chat: whether a local model's chat template is used.
+    """
+    if url:
+        from bfpo.generation.endpoint_generator import EndpointGenerator
+
+        return EndpointGenerator.connect(url, model, system_prompt=system_prompt, api_key_env=key)
+    from bfpo.generation.local_generator import LocalGenerator
+    from bfpo.quiet import quiet_libraries
+
+    quiet_libraries()
+    if model.endswith(".json"):
+        from bfpo.generation.dial_file import load_dial
+
+        dial = load_dial(Path(model))
+        if dial.candidates > 1:
+            echo(f"{model}: the exact dial samples at temperature 1 from the whole vocabulary.", err=True)
+        return dial.load_models(system_prompt, chat=chat)
+    return LocalGenerator.load(model, system_prompt, chat=chat)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bars on standard error, one per stage, if that is a terminal."""
+    stages: dict[str, TaskID] = {}
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+
+        def update(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages[stage] = bar.add_task(stage, total=total)
+            bar.update(stages[stage], completed=done)
+
+        yield update

@@ -1,0 +1,155 @@
+"""``bfpo redteam``: attack a model with styled requests, and make training data of its own answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint
+from bfpo.cli.generators import load_generator, progress_bar
+from bfpo.cli.printing import Console, echo
+
+if TYPE_CHECKING:
+    from bfpo.redteam.running import Attacked, RedTeam
+    from bfpo.statistics.intervals import Estimate
+
+
+Target = Annotated[str, typer.Argument(help="The model to attack, named as in 'bfpo evaluate'.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; an interrupted run resumes from it.")]
+Judge = Annotated[
+    str, typer.Option(help="Safety judge ('bfpo judge list'); it reads the request and not the attack's wording.")
+]
+RefusalJudge = Annotated[
+    str | None, typer.Option(help="Judge that decides which answers decline; by default the safety judge.")
+]
+Prompts = Annotated[
+    str | None, typer.Option(help="File of risky requests with benign twins; by default bfpo's prompt bank.")
+]
+Attacks = Annotated[int | None, typer.Option(min=1, help="Number of attacks; 200 by default.")]
+Turns = Annotated[int | None, typer.Option(min=1, help="Turns to try them in; 4 by default.")]
+StyleNames = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Attack style to train on; repeatable. By default six.")
+]
+HeldOutStyles = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Style to measure only; repeatable. By default the rest."),
+]
+Samples = Annotated[int | None, typer.Option(min=2, help="Answers to each prompt; 4 by default.")]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens; 256 by default.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed of attacks and answers.")]
+EvaluationFiles = Annotated[
+    list[str] | None, typer.Option(metavar="FILE", help="Evaluation prompts, which no group may contain; repeatable.")
+]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the number of answers without asking for any.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def redteam(
+    model: Target,
+    output: Output,
+    judge: Judge,
+    refusal_judge: RefusalJudge = None,
+    prompts: Prompts = None,
+    attacks: Attacks = None,
+    turns: Turns = None,
+    style: StyleNames = None,
+    held_out_style: HeldOutStyles = None,
+    samples: Samples = None,
+    max_new_tokens: MaxNewTokens = None,
+    seed: Seed = 0,
+    evaluation: EvaluationFiles = None,
+    endpoint: Endpoint = None,
+    api_key_env: ApiKeyEnv = None,
+    plan: PlanOnly = False,
+    as_json: AsJson = False,
+) -> None:
+    """Attack a model and make training data of its answers, e.g. bfpo redteam MODEL --judge JUDGE -o runs/attacks."""
+    from bfpo.preferences.overlap import load_prompts
+    from bfpo.redteam.bank import load_bank
+
+    sampling = {"samples": samples, "max_new_tokens": max_new_tokens}
+    settings = _settings(attacks, turns, style, held_out_style, sampling, seed)
+    bank = load_bank(prompts)
+    known = {file: load_prompts(file) for file in evaluation or ()}
+    if plan:
+        _print_plan(settings, as_json)
+        return
+    from bfpo.judges.registry import load_judge
+    from bfpo.redteam.running import GROUPS, red_team
+
+    judges = load_judge(judge), load_judge(refusal_judge) if refusal_judge else None
+    generator = load_generator(model, endpoint, api_key_env)
+    with progress_bar() as progress:
+        found = red_team(
+            generator, judges[0], bank.pairs, settings, output,
+            evaluation=known, refusal_judge=judges[1], progress=progress,
+        )  # fmt: skip
+    if as_json:
+        echo(json.dumps(asdict(found), indent=2))
+    else:
+        _print(found, settings, output / GROUPS)
+
+
+def _settings(
+    attacks: int | None,
+    turns: int | None,
+    styles: list[str] | None,
+    held_out: list[str] | None,
+    sampling: Mapping[str, int | None],
+    seed: int,
+) -> RedTeam:
+    from dataclasses import replace
+
+    from bfpo.redteam.running import RedTeam
+    from bfpo.redteam.styles import HELD_OUT_STYLES
+
+    given: dict[str, Any] = {"attacks": attacks, "turns": turns, "seed": seed}
+    if styles:
+        given["styles"] = tuple(styles)
+        given["held_out"] = tuple(name for name in HELD_OUT_STYLES if name not in styles)
+    if held_out:
+        given["held_out"] = tuple(held_out)
+    values = {name: value for name, value in sampling.items() if value is not None}
+    given["decoding"] = replace(RedTeam().decoding, seed=seed, **values)
+    return RedTeam(**{name: value for name, value in given.items() if value is not None})
+
+
+def _print_plan(settings: RedTeam, as_json: bool) -> None:
+    prompts = 2 * (settings.attacks + settings.measured)
+    planned = {
+        "prompts": prompts,
+        "answers": prompts * settings.decoding.samples,
+        "most tokens": prompts * settings.decoding.samples * settings.decoding.max_new_tokens,
+    }
+    if as_json:
+        echo(json.dumps(planned))
+        return
+    echo(
+        f"{settings.attacks:,} attacks in {settings.turns} turns and {settings.measured:,} in held-out styles, each "
+        f"with its twin: {planned['answers']:,} answers of at most {settings.decoding.max_new_tokens} tokens "
+        f"({planned['most tokens']:,} in all), and as many verdicts."
+    )
+
+
+def _print(found: Attacked, settings: RedTeam, groups: Path) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "attacks", "answered unsafely", "twins refused"):
+        table.add_column(column, justify="left" if not column else "right")
+    for style in (*settings.styles, *settings.held_out):
+        if style in found.attacks:
+            name = f"{style} (held out)" if style in settings.held_out else style
+            rates = found.success.get(f"style {style}"), found.over_refusal.get(style)
+            table.add_row(name, f"{found.attacks[style]:,}", *map(_shown, rates))
+    Console().print(table)
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in found.left_out.items())
+    echo(f"{found.groups:,} groups to train on in {groups}." + (f" Left out: {left_out}." if left_out else ""))
+
+
+def _shown(estimate: Estimate | None) -> str:
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]" if estimate else "not measured"
