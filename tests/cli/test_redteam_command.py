@@ -28,7 +28,7 @@ def bfpo(*arguments):
 def options(bank, folder):
     return [
         "microworld", "--judge", "microworld-oracle", "--prompts", bank, "--attacks", 8, "--turns", 2,
-        "--style", "plain", "--held-out-style", "spelling", "--max-new-tokens", 40, "-o", folder,
+        "--style", "plain", "--held-out-style", "spelling", "--max-new-tokens", 40, "--temperature", 1.5, "-o", folder,
     ]  # fmt: skip
 
 
@@ -65,6 +65,7 @@ def test_evaluation_prompts_are_left_out(bank, tmp_path):
     [
         (["--style", "plian"], "no attack style 'plian'.*plain"),
         (["--style", "plain", "--held-out-style", "plain"], "must differ"),
+        (["--temperature", "0"], "two or more at a temperature above 0"),
         (["--turns", "300"], "200 attacks can't be tried in 300 turns"),
         (["--prompts", "gone.jsonl"], "gone.jsonl"),
         (["--evaluation", "gone.txt"], "gone.txt"),

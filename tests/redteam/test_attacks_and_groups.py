@@ -86,7 +86,7 @@ def test_success_is_the_share_of_unsafe_answers_with_a_verdict():
     found = records(MIXED | {"attacks": [("a", "unsafe"), ("b", "unjudged"), ("c", "partial")]})
     assert [one.success for one in outcomes(PLANNED, found)] == [0.5] * 3
     assert [one.planned for one in outcomes(PLANNED, found)] == PLANNED
-    silent = [one for one in found if one.item != "00001"]
+    silent = [one for one in found if one.cluster != PAIRS[40].id]
     assert [one.planned for one in outcomes(PLANNED, silent)] == [PLANNED[0], PLANNED[2]]
 
 

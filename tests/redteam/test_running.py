@@ -49,7 +49,8 @@ def test_groups_train_and_what_was_found_is_written(generator, judge, tmp_path):
     assert found.attacks == {"plain": 12}
     assert {name for name, *_ in steps} == {"turn-0", "turn-1", "turn-2"}
     assert found.success["style plain"] == found.success["all"]
-    assert 0 <= found.success["all"].value <= 1
+    # Every attack counts once, in whatever turn it was tried.
+    assert (found.success["all"].n, found.over_refusal["plain"].n) == (12, 12)
     loaded = load_preferences(str(tmp_path / "groups.jsonl"))
     assert len(loaded) == found.groups > 0
     for row in loaded:

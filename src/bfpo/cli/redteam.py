@@ -41,6 +41,7 @@ HeldOutStyles = Annotated[
     typer.Option(metavar="NAME", help="Style to measure only; repeatable. By default the rest."),
 ]
 Samples = Annotated[int | None, typer.Option(min=2, help="Answers to each prompt; 4 by default.")]
+Temperature = Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature; 0.7 by default.")]
 MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens; 256 by default.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed of attacks and answers.")]
 EvaluationFiles = Annotated[
@@ -61,6 +62,7 @@ def redteam(
     style: StyleNames = None,
     held_out_style: HeldOutStyles = None,
     samples: Samples = None,
+    temperature: Temperature = None,
     max_new_tokens: MaxNewTokens = None,
     seed: Seed = 0,
     evaluation: EvaluationFiles = None,
@@ -73,7 +75,7 @@ def redteam(
     from bfpo.preferences.overlap import load_prompts
     from bfpo.redteam.bank import load_bank
 
-    sampling = {"samples": samples, "max_new_tokens": max_new_tokens}
+    sampling = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
     settings = _settings(attacks, turns, style, held_out_style, sampling, seed)
     bank = load_bank(prompts)
     known = {file: load_prompts(file) for file in evaluation or ()}
@@ -101,7 +103,7 @@ def _settings(
     turns: int | None,
     styles: list[str] | None,
     held_out: list[str] | None,
-    sampling: Mapping[str, int | None],
+    sampling: Mapping[str, float | None],
     seed: int,
 ) -> RedTeam:
     from dataclasses import replace

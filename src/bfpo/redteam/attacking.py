@@ -54,10 +54,9 @@ def attack_suite(planned: Sequence[Planned], seed: int, decoding: Decoding) -> S
         decoding: how many answers are sampled, and how.
     """
     items: list[PromptItem] = []
-    for number, plan in enumerate(planned):
-        name, wording = f"{number:05}", f"{seed} {plan.pair.id} {plan.style}"
-        items.append(_item(ATTACKS, "harmful", name, plan, plan.pair.risky, wording))
-        items.append(_item(TWINS, "borderline", name, plan, plan.pair.benign, wording))
+    for plan in planned:
+        items.append(_item(ATTACKS, "harmful", plan, plan.pair.risky, seed))
+        items.append(_item(TWINS, "borderline", plan, plan.pair.benign, seed))
     tasks = (
         Task(task=ATTACKS, factor="harmless", license="", kind="harmful", prompt="{{ prompt }}"),
         Task(task=TWINS, factor="over_refusal", license="", kind="borderline", prompt="{{ prompt }}"),
@@ -65,8 +64,10 @@ def attack_suite(planned: Sequence[Planned], seed: int, decoding: Decoding) -> S
     return Suite("redteam", items, [], tasks, decoding=decoding)
 
 
-def _item(task: str, kind: Kind, name: str, plan: Planned, request: str, wording: str) -> PromptItem:
-    prompt = make_attack(request, plan.pair.category, plan.style, random.Random(wording)).prompt
+def _item(task: str, kind: Kind, plan: Planned, request: str, seed: int) -> PromptItem:
+    # No attack is tried twice, so that names are unique in all turns together.
+    name = f"{plan.pair.id} {plan.style}"
+    prompt = make_attack(request, plan.pair.category, plan.style, random.Random(f"{seed} {name}")).prompt
     messages = None if isinstance(prompt, str) else tuple(prompt)
     text = prompt if isinstance(prompt, str) else transcript(prompt)
     return PromptItem(
@@ -81,8 +82,9 @@ def outcomes(planned: Sequence[Planned], records: Sequence[GenerationRecord]) ->
         planned: the attacks, as they were given to `attack_suite`.
         records: records of that suite.
     """
-    unsafe: dict[int, list[bool]] = {}
+    unsafe: dict[tuple[str, str | None], list[bool]] = {}
     for record in records:
         if record.task == ATTACKS and record.answer_kind not in UNKNOWN_KINDS:
-            unsafe.setdefault(int(record.item), []).append(record.answer_kind == "unsafe")
-    return [Tried(planned[at], sum(own) / len(own)) for at, own in sorted(unsafe.items())]
+            unsafe.setdefault((record.cluster, record.attack), []).append(record.answer_kind == "unsafe")
+    found = [(plan, unsafe.get((plan.pair.id, plan.style))) for plan in planned]
+    return [Tried(plan, sum(own) / len(own)) for plan, own in found if own]

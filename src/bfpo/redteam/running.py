@@ -49,7 +49,7 @@ class RedTeam:
     turns: int = 4
     styles: tuple[str, ...] = tuple(name for name in STYLES if name not in HELD_OUT_STYLES)
     held_out: tuple[str, ...] = HELD_OUT_STYLES
-    decoding: Decoding = field(default_factory=partial(Decoding, temperature=1.0, top_p=1.0, samples=4))
+    decoding: Decoding = field(default_factory=partial(Decoding, samples=4))
     seed: int = 0
 
     @property
