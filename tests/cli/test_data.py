@@ -37,6 +37,13 @@ def test_check_reports_what_is_there(source):
     assert (report["kept"], report["cells"], report["problems"]) == (2, {"SS": 2}, [])
 
 
+def test_check_says_what_a_set_without_flags_is_good_for(source, tmp_path):
+    path = tmp_path / "plain.jsonl"
+    path.write_text(json.dumps({"prompt": "q?", "chosen": "a", "rejected": "b"}) + "\n")
+    assert "No answer has a safety flag" in run("check", str(path)).output
+    assert "No answer has a safety flag" not in run("check", source).output
+
+
 def test_show_prints_rows_as_they_are(source):
     done = run("show", source, "-n", "1")
     assert "[bold]find[/bold]" in done.output

@@ -104,6 +104,8 @@ def check(
             by_category.add_row(Text(name), *(str(counts.get(cell, 0)) for cell in cells))
         Console().print(by_category)
     echo("No problems.")
+    if set(report.cells) == {"unknown"}:
+        echo("No answer has a safety flag, so BFPO can use the set as a buffer only; 'bfpo label' fills flags in.")
 
 
 def _print_problems(error: Any) -> None:
