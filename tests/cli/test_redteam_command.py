@@ -43,6 +43,12 @@ def test_attacks_are_tried_shown_and_kept(bank, tmp_path):
     assert found["groups"] == len((tmp_path / "run/groups.jsonl").read_text().splitlines())
 
 
+def test_fewer_attacks_than_asked_for_are_told(bank, tmp_path):
+    given = options(bank, tmp_path / "run")
+    given[given.index("--attacks") + 1] = 40
+    assert "Tried 30 of 40 attacks" in bfpo(*given)
+
+
 def test_the_plan_counts_answers_and_asks_for_none(bank, tmp_path):
     printed = " ".join(bfpo(*options(bank, tmp_path / "run"), "--plan").split())
     assert "8 attacks in 2 turns and 4 in held-out styles, each with its twin: 96 answers of at most 40" in printed

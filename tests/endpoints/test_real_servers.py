@@ -33,8 +33,7 @@ def test_a_rate_limit_loses_nothing_and_its_waits_are_no_attempts():
     """200 requests at 20 per window, 32 in flight, as real servers limit them (there 10 s, here 0.1 s)."""
     found, server = replies(limited(echo, 20, 0.1), (ask(str(n)) for n in range(200)), attempts=2)
     assert [reply.text for reply in found] == [f"re: {n}" for n in range(200)]
-    # A loaded machine may break a connection now and then, which is an attempt.
-    assert sum(reply.attempts > 1 for reply in found) <= 4
+    assert {reply.attempts for reply in found} == {1}
     # The pause is common: no window sees more than the requests that were in flight.
     assert len(server.log) <= 200 + 32 * 20
 

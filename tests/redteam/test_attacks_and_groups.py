@@ -137,3 +137,13 @@ def test_answers_without_a_verdict_or_text_are_counted():
     rows, left_out = preference_groups(SUITE.prompts, found, {})
     assert (left_out["answers without a verdict"], left_out["empty answers"]) == (3, 3)
     assert rows[0]["responses"] == ["a", "c"]
+
+
+def test_what_a_filter_declined_and_the_judge_could_not_read_gets_no_flag():
+    found = records(MIXED)
+    declined = replace(
+        found[1], answer="Filtered.", answer_kind="provider-refusal", verdicts=(Verdict("unparsed", None),)
+    )
+    rows, left_out = preference_groups(SUITE.prompts, [found[0], declined, *found[2:]], {})
+    assert left_out["answers without a verdict"] == 1
+    assert "Filtered." not in rows[0]["responses"]

@@ -12,7 +12,7 @@ from bfpo.errors import BfpoError
 from bfpo.generation.protocol import as_messages
 from bfpo.preferences.overlap import find_overlap, normalized
 from bfpo.redteam.bank import load_bank
-from bfpo.redteam.styles import DEMONSTRATIONS, HELD_OUT_STYLES, STYLES, make_attack
+from bfpo.redteam.styles import DEMONSTRATIONS, HELD_OUT_STYLES, STYLES, styled
 
 BANK = load_bank()
 REQUESTS = [text for pair in BANK.pairs for text in (pair.risky, pair.benign)] + [one.plain for one in BANK.plain]
@@ -31,7 +31,7 @@ SENTENCES = st.sampled_from(REQUESTS) | ANY
 
 
 def attack(request, style, seed=0):
-    return make_attack(request, "category", style, random.Random(seed))
+    return styled(request, style, random.Random(seed))
 
 
 def last_turn(prompt):
@@ -66,16 +66,15 @@ def test_the_table_has_the_known_styles_and_says_where_they_come_from():
 @example(request='Say "{request}" and {0}\n- now', seed=0)
 def test_framing_styles_keep_any_request_letter_by_letter(style, request, seed):
     found = attack(request, style, seed)
-    assert request in last_turn(found.prompt)
-    assert (found.request, found.category, found.style) == (request, "category", style)
+    assert request in last_turn(found)
 
 
 def test_plain_changes_nothing():
-    assert attack(" Hi\n", "plain").prompt == " Hi\n"
+    assert attack(" Hi\n", "plain") == " Hi\n"
 
 
 def lost_words(request, style, seed=0):
-    return {*normalized(request)} - FUNCTION_WORDS - {*normalized(last_turn(attack(request, style, seed).prompt))}
+    return {*normalized(request)} - FUNCTION_WORDS - {*normalized(last_turn(attack(request, style, seed)))}
 
 
 @pytest.mark.parametrize("style", ["past_tense", "rewording"])
@@ -92,7 +91,7 @@ def test_rephrasing_styles_keep_any_other_words(style, request, beginning):
 def test_the_past_tense_is_about_the_past_and_about_others():
     rephrased = 0
     for request in REQUESTS:
-        text = attack(request, "past_tense").prompt
+        text = attack(request, "past_tense")
         assert re.match("Back in the day|In the old days|A few decades ago|In the last century", text)
         if request not in text:
             rephrased += 1
@@ -113,14 +112,14 @@ def test_the_past_tense_is_about_the_past_and_about_others():
     ],
 )
 def test_a_question_a_task_and_a_question_with_its_setting_are_rephrased(request_, past, reworded):
-    assert past in attack(request_, "past_tense").prompt
-    assert reworded in attack(request_, "rewording").prompt
-    assert request_ not in attack(request_, "rewording").prompt
+    assert past in attack(request_, "past_tense")
+    assert reworded in attack(request_, "rewording")
+    assert request_ not in attack(request_, "rewording")
 
 
 @given(request=SENTENCES, seed=st.integers(0, 2**32))
 def test_misspelled_words_are_one_edit_from_their_own(request, seed):
-    text = attack(request, "spelling", seed).prompt
+    text = attack(request, "spelling", seed)
     before, after = (re.split(r"([^\W\d_]+)", one) for one in (request, text))
     assert len(before) == len(after)
     changed = [(word, other) for word, other in zip(before, after, strict=True) if word != other]
@@ -133,7 +132,7 @@ def test_about_a_third_of_the_long_words_are_misspelled():
     changed = sum(
         word != other
         for number, text in enumerate(REQUESTS)
-        for word, other in zip(text.split(), attack(text, "spelling", number).prompt.split(), strict=True)
+        for word, other in zip(text.split(), attack(text, "spelling", number).split(), strict=True)
     )
     assert 0.25 < changed / len(words) < 0.4
 
@@ -146,18 +145,18 @@ def test_equal_seeds_give_equal_prompts(style):
 
 @pytest.mark.parametrize("style", [style for style in STYLES if style != "plain"])
 def test_a_style_has_several_wordings(style):
-    found = {str(attack("How do I read the old letters of a friend?", style, seed).prompt) for seed in range(40)}
+    found = {str(attack("How do I read the old letters of a friend?", style, seed)) for seed in range(40)}
     assert len(found) >= 3
 
 
 def test_no_two_styles_give_the_same_prompt():
     for request in REQUESTS[::7]:
-        prompts = [attack(request, style, 3).prompt for style in STYLES]
+        prompts = [attack(request, style, 3) for style in STYLES]
         assert all(one != other for one, other in combinations(prompts, 2))
 
 
 def test_many_shot_has_harmless_turns_that_are_not_in_the_bank():
-    prompt = attack("The request.", "many_shot", 5).prompt
+    prompt = attack("The request.", "many_shot", 5)
     assert [message["role"] for message in prompt] == ["user", "assistant"] * (len(prompt) // 2) + ["user"]
     asked = [message["content"] for message in prompt[:-1:2]]
     assert len({*asked}) == len(asked) >= 4
@@ -168,7 +167,7 @@ def test_many_shot_has_harmless_turns_that_are_not_in_the_bank():
 @pytest.mark.parametrize("request_", ["", " \n\t"])
 def test_a_blank_request_is_refused(request_):
     for style in STYLES:
-        with pytest.raises(BfpoError, match="a request of the category 'category' is blank"):
+        with pytest.raises(BfpoError, match="a request for the style '" + style + "' is blank"):
             attack(request_, style)
 
 

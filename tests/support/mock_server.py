@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -116,7 +117,8 @@ def limited(reply: Behavior, requests: int, seconds: float) -> Behavior:
             window[:] = [now, 0.0]
         window[1] += 1
         if window[1] > requests:
-            left = window[0] + seconds - now
+            # Rounded up: "0.000" would name no wait, and clients would count an attempt.
+            left = math.ceil(1000 * (window[0] + seconds - now)) / 1000
             return 429, {"retry-after": f"{left:.3f}"}, refusal("Rate limit reached for requests")
         return reply(body, attempt)
 

@@ -45,6 +45,13 @@ Answers = Annotated[
     typer.Option(help="Queue file of an earlier run, with 'asks' filled in by people; repeatable."),
 ]
 
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Random seed for the queue's random part, the pairs of --judgments, and the calibration's folds."
+    ),
+]
+
 
 def label(
     context: typer.Context,
@@ -60,13 +67,7 @@ def label(
     ] = None,
     answers: Answers = None,
     random_share: RandomShare = RANDOM_SHARE,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Random seed for the queue's random part, the pairs of --judgments, and the calibration's folds.",
-        ),
-    ] = 0,
+    seed: Seed = 0,
     labeling: Annotated[
         Path | None, typer.Option(help="File that --fit-preference wrote; its labeling function ranks the queue.")
     ] = None,

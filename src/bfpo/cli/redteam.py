@@ -149,6 +149,11 @@ def _print(found: Attacked, settings: RedTeam, groups: Path) -> None:
             rates = found.success.get(f"style {style}"), found.over_refusal.get(style)
             table.add_row(name, f"{found.attacks[style]:,}", *map(_shown, rates))
     Console().print(table)
+    tried = sum(found.attacks.get(style, 0) for style in settings.styles)
+    if tried < settings.attacks:
+        echo(f"Tried {tried:,} of {settings.attacks:,} attacks: the prompt bank has no more for these styles.")
+    if not found.over_refusal:
+        echo("Caution: the judge tells no refusals, so twins teach nothing: name another one with --refusal-judge.")
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in found.left_out.items())
     echo(f"{found.groups:,} groups to train on in {groups}." + (f" Left out: {left_out}." if left_out else ""))
 

@@ -192,12 +192,21 @@ def fit_prices(
     spread = math.exp(best.x)
     at, hessian, _ = judged.mode(at, spread)
     errors = np.sqrt(np.diag(np.linalg.inv(hessian)))[2:]
-    # A pair in which both answers may be unsafe counts once.
-    has = (torch.stack(levels) > 0) * (1 - torch.stack([better, worse]))[:, :, None]
-    pairs = (1 - (1 - has).prod(0)).sum(0).tolist()
+    pairs = _pairs_with_harm(torch.stack(levels), torch.stack([better, worse]))
     categories = dict(zip(names, map(_category_price, at[2:-1], errors, pairs), strict=True))
     preference = GlobalPreference(b1=1 + math.exp(-at[-1]), alpha=float(at[1]))
     return PriceFit(preference, math.exp(-at[0]), spread, categories)
+
+
+def _pairs_with_harm(levels: Tensor, is_safe: Tensor) -> list[float]:
+    """[C] expected pairs with an unsafe answer that does such harm; one with two of them counts once.
+
+    Args:
+        levels: [2, N, C] levels of harm of both answers.
+        is_safe: [2, N] flags or probabilities.
+    """
+    has = (levels > 0) * (1 - is_safe)[:, :, None]
+    return (1 - (1 - has).prod(0)).sum(0).tolist()
 
 
 def _category_price(log_price: float, error: float, pairs: float) -> CategoryPrice:

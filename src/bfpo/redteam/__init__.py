@@ -1,5 +1,4 @@
-"""Red teaming: the prompt bank (risky requests, their benign twins, plain requests) and attack styles.
+"""Red teaming: the prompt bank, attack styles, the archive that chooses attacks, and the groups that come of them.
 
-``load_bank()`` reads the packaged bank or a user's file with the same columns, and ``make_attack`` puts a request into
-one of `STYLES`, keeping the underlying request for the judge.
+`red_team` in ``running`` is the entry point.
 """

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from bfpo.generation.protocol import Decoding, transcript
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.redteam.archive import Planned, Tried
-from bfpo.redteam.styles import make_attack
+from bfpo.redteam.styles import styled
 from bfpo.safehelp.items import Kind, PromptItem
 from bfpo.safehelp.records import GenerationRecord
 from bfpo.safehelp.suites import Suite
@@ -67,7 +67,7 @@ def attack_suite(planned: Sequence[Planned], seed: int, decoding: Decoding) -> S
 def _item(task: str, kind: Kind, plan: Planned, request: str, seed: int) -> PromptItem:
     # No attack is tried twice, so that names are unique in all turns together.
     name = f"{plan.pair.id} {plan.style}"
-    prompt = make_attack(request, plan.pair.category, plan.style, random.Random(f"{seed} {name}")).prompt
+    prompt = styled(request, plan.style, random.Random(f"{seed} {name}"))
     messages = None if isinstance(prompt, str) else tuple(prompt)
     text = prompt if isinstance(prompt, str) else transcript(prompt)
     return PromptItem(

@@ -37,6 +37,9 @@ def preference_groups(
     """
     counts: Counter[str] = Counter()
     answers = _answers(records, counts)
+    # Only these sets can overlap with a single attack, so that the others are read once.
+    known = find_overlap([text for item in items for text in _texts(item)], evaluation)
+    evaluation = {overlap.evaluation: evaluation[overlap.evaluation] for overlap in known}
     by_key = {(item.task, item.item): item for item in items}
     rows: list[Row] = []
     seen: set[tuple[str, ...]] = set()
@@ -47,7 +50,7 @@ def preference_groups(
         key = normalized(attack.prompt)
         if key in seen:
             counts["attacks that repeat a prompt"] += 1
-        elif find_overlap([text for item in pair for text in (item.prompt, item.behavior or "")], evaluation):
+        elif evaluation and find_overlap([text for item in pair for text in _texts(item)], evaluation):
             counts["attacks that overlap with evaluation prompts"] += 1
         elif not any(map(_has_signal, made)):
             counts["attacks without signal"] += 1
@@ -57,6 +60,11 @@ def preference_groups(
     return rows, counts
 
 
+def _texts(item: PromptItem) -> tuple[str, str]:
+    """The styled prompt and the request behind it."""
+    return item.prompt, item.behavior or item.prompt
+
+
 def _answers(
     records: Sequence[GenerationRecord], counts: Counter[str]
 ) -> dict[tuple[str, str], dict[str, GenerationRecord]]:
@@ -64,10 +72,11 @@ def _answers(
     found: dict[tuple[str, str], dict[str, GenerationRecord]] = {}
     for record in records:
         own = found.setdefault((record.task, record.item), {})
-        if record.answer_kind in UNKNOWN_KINDS:
-            counts["answers without a verdict"] += 1
-        elif not record.answer.strip():
+        if not record.answer.strip() and not record.failure:
             counts["empty answers"] += 1
+        elif record.answer_kind in UNKNOWN_KINDS or record.verdicts[0].label == "unparsed":
+            # What a server's filter declined has a kind of its own, even if the judge could not read it.
+            counts["answers without a verdict"] += 1
         elif record.answer in own:
             counts["answers that repeat another one"] += 1
         else:

@@ -168,7 +168,7 @@ def _written(
     """The summary, after it and the groups were written."""
     if not rows:
         shown = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
-        raise RunError(f"no group is left to train on ({shown}): the judge called all answers equally safe")
+        raise RunError(f"no group is left to train on ({shown}): try more attacks or samples, or another judge")
     trained = [record for record in records if record.attack in settings.styles]
     success = {"all": _figure("attack_success", trained)}
     for name in dict.fromkeys(record.category for record in trained):

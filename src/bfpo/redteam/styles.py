@@ -1,7 +1,6 @@
 """Attack styles: pure functions that put a request into one of the publicly known forms of jailbreaks.
 
-The forms are mild and generic, in a few hand-written wordings each; nothing is optimized against a model. The styled
-prompt travels with the request behind it (`Attack`), because a judge has to see what was asked for.
+The forms are mild and generic, in a few hand-written wordings each; nothing is optimized against a model.
 """
 
 from __future__ import annotations
@@ -33,25 +32,8 @@ class Style:
     source: str
 
 
-@dataclass(frozen=True)
-class Attack:
-    """A prompt with the request behind it.
-
-    Attributes:
-        request: underlying request, which a judge sees.
-        category: kind of harm, or topic of a benign request.
-        style: name of the style.
-        prompt: text or messages that the model gets.
-    """
-
-    request: str
-    category: str
-    style: str
-    prompt: Prompt
-
-
-def make_attack(request: str, category: str, style: str, rng: random.Random) -> Attack:
-    """Put a request into a style of `STYLES`; equal states of ``rng`` give equal prompts.
+def styled(request: str, style: str, rng: random.Random) -> Prompt:
+    """A request in a style of `STYLES`; equal states of ``rng`` give equal prompts.
 
     Raises:
         BfpoError: if there is no such style, or the request is blank.
@@ -60,8 +42,8 @@ def make_attack(request: str, category: str, style: str, rng: random.Random) -> 
         what = f"there is no attack style {style!r}{did_you_mean(style, STYLES)}"
         raise BfpoError(f"{what}; the styles are {', '.join(STYLES)}")
     if not request.strip():
-        raise BfpoError(f"a request of the category {category!r} is blank; leave it out, or write a text into it")
-    return Attack(request, category, style, STYLES[style].apply(request, rng))
+        raise BfpoError(f"a request for the style {style!r} is blank; leave it out, or write a text into it")
+    return STYLES[style].apply(request, rng)
 
 
 def plain(request: str, rng: random.Random) -> Prompt:
