@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from bfpo.errors import BfpoError
 from bfpo.files import write_rows, write_text
 from bfpo.microworld.data import chat_set, helpfulness_set, safety_set
 from bfpo.microworld.worlds import W0, World
@@ -110,18 +109,13 @@ def run_quickstart(
     """Train SFT and the four methods on the microworld, evaluate all with SafeHelp, and write the report.
 
     Args:
-        folder: output folder, new or empty.
+        folder: output folder, new or empty; files of the same names are replaced.
         seed: random seed for data, training and sampling.
         scale: sizes and budgets.
         progress: function called with a line of text after every stage.
         per_kind: number of evaluation prompts of each kind.
-
-    Raises:
-        BfpoError: if the folder is not empty.
     """
     started = time.monotonic()
-    if folder.exists() and any(folder.iterdir()):
-        raise BfpoError(f"{folder}: the folder is not empty; name another with --output, or remove it")
     counts = f"{scale.chat} chats, {scale.safety} safety pairs, {scale.helpful} x {scale.answers} answers"
     progress(f"microworld data, seed {seed}: {counts}")
     data, models = folder / "data", folder / "models"

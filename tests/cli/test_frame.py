@@ -8,11 +8,12 @@ from typer.testing import CliRunner
 
 from bfpo import __version__
 from bfpo.cli.main import app
+from support import warm
 
 
-def bfpo(*arguments, **options):
+def bfpo(*arguments):
     command = [sys.executable, "-m", "bfpo", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_version_and_help():
@@ -39,8 +40,9 @@ def test_help_imports_nothing_heavy():
         (["recipe", "copy", "nothing"], "no packaged recipe"),
     ],
 )
-def test_bad_input_exits_with_two_and_one_line(arguments, message, tmp_path):
-    done = bfpo(*arguments, cwd=tmp_path)
+def test_bad_input_exits_with_two_and_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = warm.bfpo(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -62,4 +64,4 @@ def test_recipes_are_listed_shown_and_copied_once(tmp_path, monkeypatch):
         shown = runner.invoke(app, ["recipe", "show", name]).stdout
         assert runner.invoke(app, ["recipe", "copy", name]).exit_code == 0
         assert (tmp_path / f"{name}.yaml").read_text() == shown
-    assert bfpo("recipe", "copy", "dpo", cwd=tmp_path).returncode == 2
+    assert warm.bfpo("recipe", "copy", "dpo").returncode == 2

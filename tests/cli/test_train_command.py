@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from safetensors.torch import load_file
@@ -14,10 +13,9 @@ from typer.testing import CliRunner
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError
 from models import tiny_llama
+from support import warm
 from training.rows import pairs, word_tokenizer
 from training.test_resume import recipe_file
-
-CPU = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +29,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "bfpo", *map(str, arguments)]
-
-
 def bfpo(*arguments):
-    """Run the command in a separate process and return its output."""
-    done = subprocess.run(command(*arguments), env=CPU, capture_output=True, text=True, timeout=600, check=False)
+    """Run the command as a user would and return its output."""
+    command = [sys.executable, "-m", "bfpo", *map(str, arguments)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -58,12 +54,7 @@ def refused(*arguments):
 
 def killed_after_its_first_checkpoint(*arguments, folder):
     """Start the command, kill it (SIGKILL) at the first checkpoint, and return its exit code."""
-    process = subprocess.Popen(command(*arguments), env=CPU, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 600
-    while process.poll() is None and not list(folder.glob("checkpoint-*/complete")) and time.monotonic() < until:
-        time.sleep(0.002)
-    process.kill()
-    return process.wait()
+    return warm.start_bfpo(*arguments).kill_when(lambda: list(folder.glob("checkpoint-*/complete"))).returncode
 
 
 def changes(folder):
@@ -77,7 +68,9 @@ def straight(folder):
     printed = bfpo_here("ref", "build", recipe)
     assert not list(folder.glob("straight/*"))
     (described,) = json.loads(bfpo_here("ref", "show", folder / "cache", "--json"))
-    result = json.loads(bfpo("train", recipe, "--json"))
+    done = warm.bfpo("train", recipe, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
     assert result["folder"] == str(folder / "straight")
     return printed, described
 

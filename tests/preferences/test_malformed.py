@@ -2,14 +2,13 @@
 
 import gzip
 import json
-import subprocess
-import sys
 
 import pytest
 
 from bfpo import load_preferences
 from bfpo.preferences.schema import PreferenceDataError
 from preferences.malformed import GOOD, MALFORMED, lines
+from support import warm
 
 
 @pytest.mark.parametrize(("name", "content", "words"), MALFORMED, ids=[name for name, _, _ in MALFORMED])
@@ -26,15 +25,11 @@ def test_message_names_file_place_and_remedy(tmp_path, name, content, words):
     assert all(problem.remedy for problem in error.value.problems)
 
 
-def check(*arguments, cwd):
-    command = [sys.executable, "-m", "bfpo", "data", "check", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
-
-
 @pytest.mark.parametrize(("name", "content", "words"), MALFORMED[::6], ids=[name for name, _, _ in MALFORMED[::6]])
-def test_command_exits_with_two_without_traceback_or_trace(tmp_path, name, content, words):
+def test_command_exits_with_two_without_traceback_or_trace(tmp_path, monkeypatch, name, content, words):
     (tmp_path / name).write_bytes(content)
-    done = check(name, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = warm.bfpo("data", "check", name)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr + done.stdout
     assert done.stderr.count("error:") == 1
@@ -43,8 +38,9 @@ def test_command_exits_with_two_without_traceback_or_trace(tmp_path, name, conte
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "./nothing", "/no/such/file.json", "."])
-def test_paths_are_never_looked_up_on_the_hub(tmp_path, name):
-    done = check(name, cwd=tmp_path)
+def test_paths_are_never_looked_up_on_the_hub(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    done = warm.bfpo("data", "check", name)
     assert done.returncode == 2
     assert ("no such file" in done.stderr) or ("it is a directory" in done.stderr)
 
@@ -66,7 +62,7 @@ def test_all_problems_are_found_in_one_pass(tmp_path):
     assert places == [
         (1, "chosen"), (1, "rejected"), (3, "chosen_is_safe"), (4, "chosen_is_better"), (5, "rejected"),
     ]  # fmt: skip
-    done = check("many.jsonl", "--json", cwd=tmp_path)
+    done = warm.bfpo("data", "check", path, "--json")
     assert done.returncode == 2
     assert [(p["row"], p["column"]) for p in json.loads(done.stdout)["problems"]] == places
 

@@ -1,16 +1,11 @@
-"""Run an evaluation in processes that kill themselves (SIGKILL) at named moments; a script of test_interrupted_runs.py.
+"""Evaluations that kill themselves (SIGKILL) at named moments, in processes of their own; for test_interrupted_runs.py.
 
-Usage: killed_evaluation.py stub|model FOLDER MOMENT NUMBER [MOMENT NUMBER]..., where one process after another goes on
-with the run and dies at the NUMBER-th time its moment comes; "in a record" writes only NUMBER bytes of the next batch
-of records and dies. Prints how each ended and how long the file of records then was.
+A run dies at the NUMBER-th time its moment comes; "in a record" writes only NUMBER bytes of the next batch of records.
 """
 
 import hashlib
-import json
 import os
 import signal
-import sys
-from pathlib import Path
 
 from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity
 from bfpo.judges.verdict import Verdict
@@ -18,14 +13,13 @@ from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.journal import Journal
 from bfpo.safehelp.judge_panel import JudgePanel
-from bfpo.safehelp.records import GENERATIONS
 from bfpo.safehelp.suites import Suite, load_suite
 
 KINDS = ("benign", "borderline", "harmful")
 
 
 class StubGenerator(Generator):
-    """Answers that depend on seed and prompt alone, as a model's do; no torch, so that a process starts at once."""
+    """Answers that depend on seed and prompt alone, as a model's do."""
 
     identity = ModelIdentity("stub")
 
@@ -85,22 +79,7 @@ def die_at(moment, number):
     setattr(owner, name, counted)
 
 
-def kill(kind, folder, moment, number):
-    """Resume the run in a forked process (so that imports run only once) until it kills itself."""
-    process = os.fork()
-    if process == 0:
-        die_at(moment, number)
-        (stub_run if kind == "stub" else model_run)(folder)
-        os._exit(0)
-    status = os.waitpid(process, 0)[1]
-    file = folder / GENERATIONS
-    content = file.read_bytes() if file.exists() else b""
-    return [os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, len(content), content.endswith(b"\n")]
-
-
-if __name__ == "__main__":
-    which, place, *moments = sys.argv[1:]
-    if which == "model":
-        import bfpo.generation.local_generator  # noqa: F401  (once, before the forks)
-    pairs = zip(moments[::2], map(int, moments[1::2]), strict=True)
-    print(json.dumps([kill(which, Path(place), moment, number) for moment, number in pairs]))
+def go_on_and_die(run, folder, moment, number):
+    """Go on with a run and die at the given time that a moment comes."""
+    die_at(moment, number)
+    run(folder)

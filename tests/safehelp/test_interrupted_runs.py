@@ -3,10 +3,7 @@
 import json
 import random
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,31 +13,31 @@ from bfpo.generation.protocol import Decoding
 from bfpo.models import load_model, load_tokenizer
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.journal import Journal
-from bfpo.safehelp.records import Evaluation, LikelihoodRecord, read_generations
+from bfpo.safehelp.records import GENERATIONS, Evaluation, LikelihoodRecord, read_generations
 from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.safehelp.tasks import Task
-from safehelp.killed_evaluation import model_run, stub_run
+from safehelp.killed_evaluation import go_on_and_die, model_run, stub_run
+from support import warm
 
-SCRIPT = Path(__file__).with_name("killed_evaluation.py")
 MOMENTS = ("before an answer", "before a verdict", "before a record", "after a record", "in a record")
 
 
-def killed(kind, folder, moments):
+def killed(run, folder, moments):
     """Sizes of the file of records after each kill, and whether it ended with a whole line."""
-    arguments = [str(part) for moment in moments for part in moment]
-    done = subprocess.run(
-        [sys.executable, SCRIPT, kind, folder, *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    ends = json.loads(done.stdout.splitlines()[-1])
-    assert [end for end, _, _ in ends] == [signal.SIGKILL] * len(moments), done.stderr
-    return [(size, whole) for _, size, whole in ends]
+    states = []
+    for moment, number in moments:
+        done = warm.run(go_on_and_die, run, folder, moment, number)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        file = folder / GENERATIONS
+        content = file.read_bytes() if file.exists() else b""
+        states.append((len(content), content.endswith(b"\n")))
+    return states
 
 
 def test_killed_at_20_random_moments(tmp_path):
-    # One run of 24 batches in real processes, twenty of which are killed one after another. A generator without torch
-    # stands for the model, so that they start at once: what must survive is the journal and the plan, which are the
-    # real ones. That a real model gives the same answers again is the next test's.
+    # One run of 24 batches in real processes, twenty of which are killed one after another. A stub stands for the
+    # model: what must survive is the journal and the plan, which are the real ones. That a real model gives the same
+    # answers again is the next test's.
     undisturbed = tmp_path / "undisturbed"
     stub_run(undisturbed)
     expected = (undisturbed / "generations.jsonl").read_bytes()
@@ -49,7 +46,7 @@ def test_killed_at_20_random_moments(tmp_path):
         (moment, draw.randint(1, 3000) if moment == "in a record" else draw.randint(1, 3)) for moment in MOMENTS * 4
     ]
     draw.shuffle(moments)
-    states = killed("stub", tmp_path / "killed", moments)
+    states = killed(stub_run, tmp_path / "killed", moments)
     assert sum(not whole for size, whole in states if size) >= 3  # died in the middle of a line
     assert 0 < states[-1][0] < len(expected)
     resumed = stub_run(tmp_path / "killed")
@@ -59,7 +56,7 @@ def test_killed_at_20_random_moments(tmp_path):
 
 def test_a_killed_models_run_goes_on(tmp_path):
     whole = model_run(tmp_path / "undisturbed")
-    killed("model", tmp_path / "killed", [("before a verdict", 3), ("in a record", 900), ("after a record", 2)])
+    killed(model_run, tmp_path / "killed", [("before a verdict", 3), ("in a record", 900), ("after a record", 2)])
     with pytest.raises(BfpoError, match="unfinished"):
         Evaluation.load(tmp_path / "killed")
     resumed = model_run(tmp_path / "killed")

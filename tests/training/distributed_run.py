@@ -1,6 +1,6 @@
-"""Train a float64 model with as many processes as were started, and leave its weights; a script of test_processes.py.
+"""Train a float64 model with as many processes as were started, and leave its weights; for test_processes.py.
 
-Usage: distributed_run.py FOLDER STEPS [resume] [kto], where the folder gets checkpoints, weights and log.
+As a script: distributed_run.py FOLDER STEPS [resume] [kto], where the folder gets checkpoints, weights and log.
 """
 
 import json
@@ -15,11 +15,11 @@ from bfpo import BFPOConfig, BFPOTrainer
 from models import tiny_llama
 from training.rows import pairs, word_tokenizer
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    folder, steps = Path(sys.argv[1]), int(sys.argv[2])
+
+def train_and_leave(folder: Path, steps: int, *options: str) -> None:
+    """Train, and leave checkpoints, weights and log in the folder; ends the process."""
     # Its estimate of the KL divergence is a mean over all processes; the small weight keeps it above 0.
-    kto = {"loss_type": "kto", "undesirable_weight": 0.01} if "kto" in sys.argv else {}
+    kto = {"loss_type": "kto", "undesirable_weight": 0.01} if "kto" in options else {}
     arguments = BFPOConfig(
         output_dir=str(folder), beta=0.3, learning_rate=3e-3, global_batch_size=5, num_train_epochs=2, max_steps=steps,
         save_steps=2, save_only_model=False, logging_steps=1, use_cpu=True, disable_tqdm=True, micro_batch_tokens=40,
@@ -30,7 +30,7 @@ if __name__ == "__main__":
     trainer = BFPOTrainer(
         tiny_llama(dtype=torch.float64), arguments, pairs(11), pairs(4, seed=9), processing_class=word_tokenizer()
     )
-    trainer.train(resume_from_checkpoint="resume" in sys.argv)
+    trainer.train(resume_from_checkpoint="resume" in options)
     model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         save_file(
@@ -41,3 +41,8 @@ if __name__ == "__main__":
     trainer.accelerator.end_training()
     # Now and then gloo aborts while Python shuts down, after all work is done.
     os._exit(0)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train_and_leave(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,20 +11,50 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from support import warm
+from training.distributed_run import train_and_leave
+
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 TESTS = SCRIPT.parents[1]
 
 
-def run(folder, processes, steps=6, *options):
+def launched(folder, processes, steps=6):
+    """A run by ``accelerate launch``, as a user starts it."""
     launcher = [
         sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1",
         "--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", str(processes),
         "--main_process_port", "0",
     ]  # fmt: skip
-    command = [*(launcher if processes > 1 else [sys.executable]), str(SCRIPT), str(folder), str(steps), *options]
     environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [*launcher, str(SCRIPT), str(folder), str(steps)], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
+    return results(folder, processes)
+
+
+def run(folder, processes, steps=6, *options):
+    """A run in processes that find each other by the variables that launchers set."""
+    folder.mkdir(exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"ACCELERATE_USE_CPU": "true"}
+    if processes > 1:
+        common |= {"WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+    started = [
+        warm.start(
+            train_and_leave, folder, steps, *options,
+            environment=common | ({"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} if processes > 1 else {}),
+        )
+        for rank in range(processes)
+    ]  # fmt: skip
+    for done in [process.wait() for process in started]:
+        assert done.returncode == 0, done.stderr[-3000:]
+    return results(folder, processes)
+
+
+def results(folder, processes):
     world_size, log = json.loads((folder / "log.json").read_text())
     assert world_size == processes
     return load_file(folder / "weights.safetensors"), [entry for entry in log if "train_runtime" not in entry]
@@ -51,9 +82,9 @@ def assert_same(found, expected):
     assert compared > 50
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_change_nothing(tmp_path, alone, processes):
-    assert_same(run(tmp_path, processes), alone)
+@pytest.mark.parametrize(("start", "processes"), [(launched, 2), (run, 3)])
+def test_processes_change_nothing(tmp_path, alone, start, processes):
+    assert_same(start(tmp_path, processes), alone)
 
 
 def test_a_resumed_run_of_two_processes_ends_in_the_same_place(tmp_path, alone):

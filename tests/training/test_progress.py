@@ -1,9 +1,6 @@
 """What a run shows where its output is no terminal, and failures that the disk causes."""
 
 import io
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +11,7 @@ from bfpo.errors import RunError
 from bfpo.files import explained_full_disk
 from bfpo.training.progress import ProgressLine, ReferenceProgress
 from models import tiny_llama
+from support import warm
 from training.rows import pairs, word_tokenizer
 
 resource = pytest.importorskip("resource", reason="limits on a process's files are read as on Linux")
@@ -76,22 +74,14 @@ def recipe(tmp_path):
     return path
 
 
-def run(recipe, limit=None):
-    """`bfpo train` without a terminal; no file may grow beyond ``limit`` bytes."""
-
-    def limited():
-        if limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [sys.executable, "-m", "bfpo", "train", str(recipe)]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, preexec_fn=limited, check=False, timeout=300
-    )
+def train_with_little_room(recipe):
+    """`bfpo train` where no file may grow beyond 60,000 bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+    warm.command("train", recipe)
 
 
 def test_a_run_without_a_terminal_shows_every_step(recipe):
-    done = run(recipe)
+    done = warm.bfpo("train", recipe)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert "reference: 24 of 24 answers scored" in lines
@@ -101,7 +91,7 @@ def test_a_run_without_a_terminal_shows_every_step(recipe):
 
 def test_a_full_disk_is_one_sentence(recipe):
     """Weights of more than the limit can't be written; a signal would say so where Python doesn't ignore it."""
-    done = run(recipe, limit=60_000)
+    done = warm.run(train_with_little_room, str(recipe))
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "can't be written" in done.stderr

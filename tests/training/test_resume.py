@@ -1,11 +1,7 @@
 """Bit-identical results of runs that are killed (real SIGKILL) at any moment and resumed."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,9 +12,9 @@ from bfpo.training.checkpoints import mark_complete, newest_complete_checkpoint,
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train
 from models import tiny_llama
+from support import warm
+from training.killed_run import resume_and_die
 from training.rows import pairs, word_tokenizer
-
-SCRIPT = Path(__file__).with_name("killed_run.py")
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +54,14 @@ def recipe_file(folder, name, **changes):
 
 def run(straight, killed, *moments):
     """Run one recipe to the end, and another that is killed at each moment in turn; what each kill left to resume."""
-    command = [sys.executable, SCRIPT, straight, killed, *(part for moment in moments for part in moment)]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    undisturbed, *kills, finished = json.loads(done.stdout.splitlines()[-1])
-    assert (undisturbed[0], finished[0]) == (0, 0), done.stderr
-    assert [status for status, _ in kills] == [-signal.SIGKILL] * len(moments), done.stderr
-    return [checkpoint for _, checkpoint in kills]
+    left = []
+    for recipe, moment in [(straight, None), *((killed, moment) for moment in moments), (killed, None)]:
+        done = warm.run(resume_and_die, recipe, moment)
+        assert done.returncode == (-signal.SIGKILL if moment else 0), done.stderr
+        if moment:
+            checkpoint = newest_complete_checkpoint(killed.with_suffix(""))
+            left.append(checkpoint and checkpoint.name)
+    return left
 
 
 def assert_same_end(folder, straight, killed, weights="model.safetensors"):

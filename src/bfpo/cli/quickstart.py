@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bfpo.cli.printing import Console, echo
+from bfpo.errors import BfpoError
 
 
 def quickstart(
@@ -18,15 +20,15 @@ def quickstart(
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove the files of an earlier quickstart first.")] = False,
 ) -> None:
     """Train and compare SFT, BFPO and three variants of DPO on the built-in microworld: offline, in minutes."""
+    if fresh and (output / "data" / "chat.jsonl").exists():
+        shutil.rmtree(output)
+    if output.exists() and any(output.iterdir()):
+        raise BfpoError(f"{output}: the folder is not empty; name another with --output, or remove it")
     from bfpo.quickstart import OWN_RECIPE, Scale, run_quickstart
     from bfpo.quiet import quiet_libraries
     from bfpo.reports.terminal import score_tables
 
     quiet_libraries()
-    if fresh and (output / "data" / "chat.jsonl").exists():
-        import shutil
-
-        shutil.rmtree(output)
     console = Console()
     result = run_quickstart(output, seed, Scale(), lambda line: console.print(f"[dim]{line}[/dim]", highlight=False))
     for table in score_tables(result.evaluations):
