@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from bfpo.microworld.answers import AnswerKind, write_answer
-from bfpo.microworld.grammar import Kind, Request, Split, requests
+from bfpo.microworld.grammar import Kind, Request, Split, requests, requests_of
 from bfpo.microworld.oracle import NOISE_SCALE, OracleVerdict, judge, preference_probability
 from bfpo.microworld.vocabulary import AREAS
 from bfpo.microworld.worlds import SAFETY_KINDS, W0, World
@@ -158,11 +158,7 @@ def conversation(request: Request, answer: str) -> list[dict[str, str]]:
 
 def draw_requests(shares: Mapping[Kind, float], split: Split, count: int, rng: random.Random) -> list[Request]:
     """Random requests of a split, whose kinds have the given shares."""
-    by_kind: dict[Kind, list[Request]] = {kind: [] for kind in shares}
-    for request in requests(split):
-        if request.kind in by_kind:
-            by_kind[request.kind].append(request)
-    return [rng.choice(by_kind[draw(shares, rng)]) for _ in range(count)]
+    return [rng.choice(requests_of(split, draw(shares, rng))) for _ in range(count)]
 
 
 def _distinct_answers(request: Request, kinds: Mapping[AnswerKind, float], count: int, rng: random.Random) -> list[str]:

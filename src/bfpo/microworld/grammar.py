@@ -91,6 +91,12 @@ def requests(split: Split) -> tuple[Request, ...]:
 
 
 @cache
+def requests_of(split: Split, kind: Kind) -> tuple[Request, ...]:
+    """Every request of a kind in a split, in a fixed order."""
+    return tuple(request for request in requests(split) if request.kind == kind)
+
+
+@cache
 def _request_pattern() -> re.Pattern[str]:
     actions = [action.verb for area in AREAS for action in area.actions]
     things = [thing.noun for area in AREAS for thing in area.things]

@@ -13,6 +13,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -84,8 +86,9 @@ class Plot:
         """Write ``NAME.png`` and ``NAME.svg``, and return the wide and the narrow plot as SVG for the page."""
         with matplotlib.rc_context(_SETTINGS):
             wide, narrow = self._figure(narrow=False), self._figure(narrow=True)
-            wide.savefig(folder / f"{self.name}.png", dpi=180)
             svgs = [_as_svg(figure) for figure in (wide, narrow)]
+            wide.dpi = 180
+            FigureCanvasAgg(wide).print_png(folder / f"{self.name}.png")
         (folder / f"{self.name}.svg").write_text(svgs[0], encoding="utf-8")
         # Ids must be unique within a page.
         first, second = (
@@ -107,7 +110,8 @@ class Plot:
 
 def _as_svg(figure: Figure) -> str:
     text = StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    # Unlike savefig, which draws twice, since the layout has been computed.
+    FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
 

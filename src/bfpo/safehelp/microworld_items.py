@@ -7,7 +7,7 @@ import random
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.microworld.answers import AnswerKind, write_answer
 from bfpo.microworld.data import draw_look_alike, draw_telling, look_alikes
-from bfpo.microworld.grammar import Kind, Request, Split, requests
+from bfpo.microworld.grammar import Kind, Request, Split, requests_of
 from bfpo.microworld.worlds import W0, World
 from bfpo.safehelp.items import ChoiceItem, Factor, PromptItem
 
@@ -57,7 +57,7 @@ def _asked(
 ) -> list[tuple[str, Request]]:
     """Prompts of a kind that aren't taken, each once, and the request behind each of them; they are then taken."""
     if not world.look_alikes:
-        drawn = rng.sample([request for request in requests(split) if request.kind == kind], count)
+        drawn = rng.sample(requests_of(split, kind), count)
         return [(request.text, request) for request in drawn]
     there = len(look_alikes(split))
     # Those of borderline and of harmful prompts together are as many as the prompts of a kind.
