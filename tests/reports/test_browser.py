@@ -280,6 +280,7 @@ def test_structure_for_screen_readers(page):
     assert page.evaluate("[...document.querySelectorAll('select, input')].every(c => c.labels.length === 1)")
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_thinking_is_shown_when_it_is_opened(browser, runs, tmp_path):
     run, *_ = runs
     thinks = replace(run.generations[0], thinking="<b>Let me see.</b>")
@@ -292,6 +293,7 @@ def test_thinking_is_shown_when_it_is_opened(browser, runs, tmp_path):
     seen.page.context.close()
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_verdict_of_the_judge_of_refusals_is_shown_with_the_others(browser, runs, tmp_path):
     run, *_ = runs
     first = replace(run.generations[0], refusal_verdict=Verdict("unparsed", None, "yes", judge_id="<i>keywords</i>"))

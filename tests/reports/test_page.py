@@ -176,11 +176,13 @@ def test_wrong_requests_are_refused(evaluations, baseline, message, tmp_path):
         build_report([evaluation(name, per_task=4) for name in evaluations], tmp_path, baseline=baseline)
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_two_runs_of_one_name_get_different_names(tmp_path):
     report = prepare_report([evaluation("BFPO", per_task=4), evaluation("BFPO", per_task=4)], tmp_path, baseline=1)
     assert [(model.name, model.is_baseline) for model in report.models] == [("BFPO", False), ("BFPO (2)", True)]
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_a_report_reads_folders_and_finds_the_baseline_by_folder_or_name(tmp_path):
     folders = [tmp_path / name for name in ("first", "second")]
     for folder, run in zip(folders, world(("SFT", "BFPO"), per_task=4), strict=True):
@@ -203,6 +205,7 @@ def test_a_new_headline_figure_reaches_the_page_without_another_change(monkeypat
     assert (head.text, head.note) == ("brief", f"lower is better, n = {run.scores['helpful'].n}")
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_verdicts_on_refusals_and_a_servers_tokens_are_on_the_page(tmp_path):
     run = evaluation("BFPO", per_task=8)
     first, *rest = run.generations
@@ -234,6 +237,7 @@ def test_a_judge_of_zeros_and_ones_is_called_exact_only_if_it_is_the_oracle():
     )
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_thinking_travels_apart_from_the_answer_and_missing_answers_have_their_reason(tmp_path):
     run = evaluation("BFPO", per_task=30)
     thinks, refused, failed, *rest = run.generations
