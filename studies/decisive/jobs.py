@@ -132,6 +132,7 @@ def _figures(job: Job, model: Path, start: Path) -> dict[str, float]:
     """U in the job's world, the figures behind it, and the distance from the start in nats per answer."""
     world = WORLDS[job.world]
     suite = load_suite("microworld", split=job.split, per_kind=PER_KIND[job.split], world=job.world)
+    suite = replace(suite, choices=[])
     result = evaluate(model, suite, name=job.name, decoding=replace(suite.decoding, seed=job.seed))
     found = {name: items_of(result.generations, ANSWER_FIGURES[name]).estimate() for name in FIGURES}
     figures = {name: estimate.value for name, estimate in found.items() if estimate}
