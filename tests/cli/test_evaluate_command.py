@@ -203,3 +203,27 @@ def test_a_data_folders_files_take_the_place_of_a_suites_own(suite, tmp_path):
     sources = evaluation.header.sources
     assert sources["doors"]["place"] == str(tmp_path / "other" / "doors.jsonl")
     assert sources["colors"]["place"] == str(tmp_path / "colors.jsonl")
+
+
+def test_every_way_to_sample_is_a_run_and_a_gate_holds_in_all(suite, tmp_path):
+    folder = tmp_path / "ways"
+    ways = ["--temperature", "0", "--temperature", "2", "--top-p", "0.5", "--temperature", "0"]
+    done = CliRunner().invoke(
+        app, ["evaluate", *map(str, suite), *ways, "-o", str(folder), "--require", "harmless>=.5", "--json"]
+    )
+    names = ["microworld temperature 0 top-p 0.5", "microworld temperature 2 top-p 0.5"]
+    assert list(json.loads(done.stdout)) == names
+    greedy, hot = (Evaluation.load(folder / f"temperature-{at}-top-p-0.5") for at in (0, 2))
+    assert [run.header.decoding["temperature"] for run in (greedy, hot)] == [0, 2]
+    assert answers(greedy) != answers(hot)
+    assert (len(greedy.likelihoods), len(hot.likelihoods)) == (12, 0)
+    # Neither run measures harmlessness, and the message names both.
+    assert isinstance(done.exception, RunError)
+    assert [part.split(":")[0] for part in str(done.exception).split("; ")] == names
+
+
+def test_one_file_of_answers_was_made_in_one_way(suite, tmp_path):
+    (tmp_path / "theirs.jsonl").write_text(json.dumps({"prompt": "p", "answer": "a"}) + "\n")
+    arguments = [*map(str, suite[1:5]), "--answers", str(tmp_path / "theirs.jsonl"), "--top-p", "1", "--top-p", "0.5"]
+    done = CliRunner().invoke(app, ["evaluate", *arguments])
+    assert "they were made in one way" in str(done.exception)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,10 @@ def evaluate(
     from bfpo.safehelp.suites import load_suite
 
     requirements = _requirements(require)
-    sampling = _given(samples=samples, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    grid = [
+        _given(temperature=of[0], top_p=of[1], samples=samples, max_new_tokens=max_new_tokens)
+        for of in product(dict.fromkeys(temperature or [None]), dict.fromkeys(top_p or [None]))
+    ]
     made_here = _given(seed=seed, batch_size=batch_size)
     _check_source(model, answers, endpoint, _given(api_key_env=api_key_env, no_chat=not chat or None), made_here)
     loaded = load_suite(
@@ -76,14 +80,36 @@ def evaluate(
     settings = _judge_settings(loaded, judge, second_judge, refusal_judge, helpfulness_judge, judge_errors)
     generator: Generator
     if answers is not None:
-        generator, sampling = _recorded(answers, loaded, system_prompt, sampling), {}
+        if len(grid) > 1:
+            raise BfpoError("--answers: they were made in one way; state one --temperature and one --top-p, or none")
+        generator, grid = _recorded(answers, loaded, system_prompt, grid[0]), [{}]
     else:
         generator = load_generator(str(model), endpoint, api_key_env, system_prompt, chat=chat)
     loaded = _runnable(loaded, generator)
-    decoding = _decoding(generator.defaults(loaded.decoding), sampling | made_here)
+    defaults = generator.defaults(loaded.decoding)
     name = name or Path(model or str(answers)).name
-    settings |= {"decoding": decoding, "labeling_judge": labeling_judge, "limit": limit, "name": name}
-    _check_gates(requirements, _run(generator, loaded, output, as_json, **settings))
+    folder = output or Path("runs") / "evaluations" / f"{name}-{loaded.name}"
+    settings |= {"labeling_judge": labeling_judge, "limit": limit}
+    if not as_json:
+        _print_detectable(loaded, grid[0].get("samples", defaults.samples), helpfulness_judge is not None)
+    results: dict[Path, Evaluation] = {}
+    if len(grid) > 1 and not loaded.prompts:
+        raise BfpoError(f"several ways to sample: no task of suite {loaded.name!r} here has prompts to answer")
+    for given in grid:
+        way = _way(given) if len(grid) > 1 else ""
+        own = {"decoding": _decoding(defaults, given | made_here), "name": f"{name} {way}".rstrip()}
+        place = folder / way.replace(" ", "-")
+        # Likelihoods don't depend on how answers are sampled.
+        results[place] = _run(generator, replace(loaded, choices=[]) if results else loaded, place, settings | own)
+    _print_results(results, as_json)
+    _check_gates(requirements, list(results.values()))
+
+
+def _way(given: Mapping[str, Any]) -> str:
+    """What one run of several is called after: "temperature 0.7" or "temperature 0.7 top-p 0.9"."""
+    return " ".join(
+        f"{option.replace('_', '-')} {given[option]:g}" for option in ("temperature", "top_p") if option in given
+    )
 
 
 def _requirements(texts: Sequence[str] | None) -> list[Requirement]:
@@ -92,8 +118,13 @@ def _requirements(texts: Sequence[str] | None) -> list[Requirement]:
     return [Requirement.parse(text) for text in texts or ()]
 
 
-def _check_gates(requirements: Sequence[Requirement], result: Evaluation) -> None:
-    failures = [text for requirement in requirements if (text := requirement.failure(result))]
+def _check_gates(requirements: Sequence[Requirement], results: Sequence[Evaluation]) -> None:
+    failures = [
+        f"{result.model}: {text}" if len(results) > 1 else text
+        for result in results
+        for requirement in requirements
+        if (text := requirement.failure(result))
+    ]
     if failures:
         raise RunError("; ".join(failures))
 
@@ -176,18 +207,14 @@ def _runnable(suite: Suite, generator: Generator) -> Suite:
     return suite
 
 
-def _run(generator: Generator, suite: Suite, output: Path | None, as_json: bool, **settings: Any) -> Evaluation:
+def _run(generator: Generator, suite: Suite, folder: Path, settings: Mapping[str, Any]) -> Evaluation:
     from bfpo.safehelp.evaluate import evaluate as run_evaluation
 
-    folder = output or Path("runs") / "evaluations" / f"{settings['name']}-{suite.name}"
-    if not as_json:
-        _print_detectable(suite, settings["decoding"].samples, settings["helpfulness_judge"] is not None)
     command = " ".join(["bfpo", *sys.argv[1:]])
     with progress_bar() as progress:
         result = run_evaluation(generator, suite, folder=folder, command=command, progress=progress, **settings)
     for what, count in getattr(generator, "counts", {}).items():
         echo(f"{settings['name']}: {what}: {count:,}", err=True)
-    _print_result(result, folder, as_json)
     return result
 
 
@@ -260,17 +287,23 @@ def _print_detectable(suite: Suite, samples: int, measures_help: bool) -> None:
         echo(f"  {100 * row.effect:4.1f} points in {row.name} ({row.prompts:,} prompts{independent})")
 
 
-def _print_result(result: Evaluation, folder: Path, as_json: bool) -> None:
+def _print_results(results: Mapping[Path, Evaluation], as_json: bool) -> None:
     from bfpo.safehelp.cautions import cautions
 
     if as_json:
-        echo(json.dumps({key: asdict(value) for key, value in result.scores.items()}, indent=2))
+        scores = {r.model: {key: asdict(value) for key, value in r.scores.items()} for r in results.values()}
+        echo(json.dumps(scores if len(scores) > 1 else next(iter(scores.values())), indent=2))
     else:
         from bfpo.reports.terminal import score_tables
 
-        for table in score_tables([result]):
+        for table in score_tables(list(results.values())):
             Console().print(table)
-    for warning in cautions(result):
-        echo(f"Caution: {warning}", err=as_json)
+    warnings: dict[str, list[str]] = {}
+    for result in results.values():
+        for warning in cautions(result):
+            warnings.setdefault(warning, []).append(result.model)
+    for warning, models in warnings.items():
+        among = f" ({', '.join(models)})" if len(results) > 1 else ""
+        echo(f"Caution: {warning}{among}", err=as_json)
     if not as_json:
-        echo(f"Scores and a record for every answer are in {folder}.")
+        echo(f"Scores and a record for every answer are in {', '.join(map(str, results))}.")

@@ -56,10 +56,18 @@ Samples = Annotated[
     int | None, typer.Option(min=1, help="Answers to each prompt; by default the suite's (1 unless it sets one).")
 ]
 Temperature = Annotated[
-    float | None, typer.Option(min=0.0, help="Sampling temperature, 0 for greedy; by default the suite's.")
+    list[float] | None,
+    typer.Option(
+        min=0.0, help="Sampling temperature, 0 for greedy; by default the suite's. Repeatable: a run for each one."
+    ),
 ]
 TopP = Annotated[
-    float | None, typer.Option(min=0.0, max=1.0, help="Probability mass to sample from; by default the suite's.")
+    list[float] | None,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="Probability mass to sample from; by default the suite's. Repeatable: a run for each one.",
+    ),
 ]
 MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens; by default the suite's.")]
 Seed = Annotated[
