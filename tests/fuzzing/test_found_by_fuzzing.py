@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure
@@ -104,3 +106,13 @@ def test_a_reply_of_brackets_alone_is_not_json():
         (reply,) = Endpoint(config).complete([CompletionRequest("q")])
     assert isinstance(reply, Failure)
     assert "the reply is malformed" in reply.reason
+
+
+@pytest.mark.parametrize("damaged", [b"prompt", b"a text"])
+def test_parquet_with_a_name_or_a_text_that_is_not_utf_8_is_damaged(tmp_path, damaged):
+    path = tmp_path / "pairs.parquet"
+    table = pyarrow.table({"prompt": ["a text"], "chosen": ["b"], "rejected": ["c"]})
+    pyarrow.parquet.write_table(table, path, compression="none", use_dictionary=False)
+    path.write_bytes(path.read_bytes().replace(damaged, b"\xdf" + damaged[1:]))
+    with pytest.raises(BfpoError, match="it is not Parquet"):
+        load_preferences(str(path))

@@ -319,7 +319,8 @@ def _parquet(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
             for row in batch.to_pylist():
                 number += 1
                 yield number, _of_arrow(row)
-    except (pyarrow.ArrowException, OSError) as error:
+    # Names and texts that are not UTF-8 are found only when they are read.
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _file_error(source, f"it is not Parquet ({str(error).splitlines()[0]})", "write it again") from error
 
 
