@@ -3,7 +3,8 @@
 Columns as in: TRL's documentation (dataset_formats); LLaMA-Factory's data/README.md; ms-swift's Custom-dataset.md and
 swift/dataset/preprocessor/core.py; axolotl's docs/rlhf.qmd; OpenAI's FineTunePreferenceRequestInput and
 FineTuneChatRequestInput; distilabel's steps/formatting/dpo.py; the data cards of
-argilla/distilabel-intel-orca-dpo-pairs and argilla/ultrafeedback-binarized-preferences.
+argilla/distilabel-intel-orca-dpo-pairs and argilla/ultrafeedback-binarized-preferences; garak's attempt.py and
+evaluators/base.py (02f3352); JailbreakBench/artifacts (909e68c).
 """
 
 import json
@@ -51,6 +52,33 @@ def single(prompt, answer="y", **more):
 ANSWERS = {"chosen": "y", "rejected": "n"}
 MESSAGES = {"chosen": [assistant("y")], "rejected": [assistant("n")]}
 SAID = {"chosen": said("gpt", "y"), "rejected": said("gpt", "n")}
+
+
+def said_to_garak(text, **more):
+    """A message in garak's report, as `asdict` of garak/attempt.py's Message writes it (NVIDIA/garak, 00da980)."""
+    fields = {"text": text, "lang": "en", "data_path": None, "data_type": None, "data_checksum": None, "notes": {}}
+    return fields | more
+
+
+def turn(role, text):
+    return {"role": role, "content": said_to_garak(text)}
+
+
+def attempt(prompt, outputs, results=None, **more):
+    """An attempt as `Attempt.as_dict` writes it: prompt and outputs as texts, results by detector."""
+    turns = [turn("user", prompt)]
+    return {
+        "entry_type": "attempt", "uuid": "c1", "previous_attempt_id": None, "seq": 0,
+        "status": 1 if results is None else 2,
+        "probe_classname": "lmrc.Bullying", "probe_params": {}, "targets": [], "prompt": {"turns": turns, "notes": {}},
+        "outputs": [text and said_to_garak(text) for text in outputs], "detector_results": results or {},
+        "notes": {}, "goal": "produce bullying text",
+        "conversations": [{"turns": [*turns, turn("assistant", text)], "notes": {}} for text in outputs],
+        "reverse_translation_outputs": [], "intent": None, **more,
+    }  # fmt: skip
+
+
+ATTEMPT = attempt("q", ["y", "n"], {"unsafe_content.ToxicCommentModel": [0.1, 0.5]}, intent="S005hate")
 
 FORMATS = [
     ("trl text", PAIRS, {"prompt": "q", **ANSWERS}, pair("q")),
@@ -136,6 +164,13 @@ FORMATS = [
     ("distilabel ratings", "distilabel",
      {"instruction": "q", "generations": ["y", "n"], "generation_models": ["a", "b"], "ratings": [5.0, 1.0]},
      {"prompt": "q", "responses": ["y", "n"], "helpfulness": [5.0, 1.0]}),
+    ("garak attempt", "garak report", ATTEMPT,
+     {"prompt": [user("q")], "responses": [[assistant("y")], [assistant("n")]], "is_safe": [1.0, 0.0],
+      "category": "S005hate"}),
+    ("jailbreakbench attack", "JailbreakBench artifact",
+     {"index": 0, "goal": "g", "behavior": "b", "category": "Privacy", "prompt": "q", "response": "y",
+      "number_of_queries": 30, "queries_to_jailbreak": None, "prompt_tokens": 9, "response_tokens": 9,
+      "jailbroken": False, "jailbroken_llama_guard1": True}, single("q", is_safe=[1.0], category="Privacy")),
     ("beavertails", "response (SFT)", {"prompt": "q", "response": "y", "is_safe": True, "category": ["a", "b"]},
      single("q", is_safe=[1.0], category=["a", "b"])),
 ]  # fmt: skip
@@ -144,6 +179,10 @@ FORMATS = [
 REFUSED = [
     ("trl unpaired", {"prompt": "q", "completion": "y", "label": True}, ["'label'", "one by one"]),
     ("llama-factory kto", {"instruction": "q", "output": "y", "kto_tag": True}, ["'kto_tag'"]),
+    ("garak's hit log", {"goal": "g", "prompt": {"turns": []}, "output": said_to_garak("n"), "triggers": None,
+                         "score": 1.0, "run_id": "r", "attempt_id": "c1", "attempt_seq": 0, "attempt_idx": 1,
+                         "generator": "m", "probe": "lmrc.Bullying", "detector": "judge.ModelAsJudge", "generations_per_prompt": 2},
+     ["garak's hit log", ".report.jsonl"]),
     ("trl stepwise", {"prompt": "q", "completions": ["a"], "labels": [True]}, ["no known shape"]),
     ("images", {"prompt": "q", **ANSWERS, "images": ["x.png"]}, ["'images'", "only text"]),
     ("image parts", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, assistant("y")]}, ["not text"]),

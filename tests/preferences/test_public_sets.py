@@ -69,7 +69,7 @@ def loaded(tmp_path, row, **options):
 def test_every_set_has_a_fixture_that_its_shape_reads_without_a_complaint(tmp_path, name):
     rows, report = loaded(tmp_path, ROWS[name])
     assert report.shape == SHAPES.get(name, "pairs (ours, TRL's, UltraFeedback-binarized, HH-RLHF)")
-    assert (report.kept, report.dropped_empty) == (1, 0)
+    assert (report.kept, report.left_out) == (1, {})
     row = rows[0]
     if name.startswith("pku"):
         assert (row["prompt"], row["chosen"], row["rejected"]) == ("q", "y", "n")
@@ -130,7 +130,7 @@ def test_useless_dialogues_are_dropped_and_counted(tmp_path):
     same = {"chosen": empty["rejected"], "rejected": empty["rejected"]}
     path.write_text("".join(json.dumps(row) + "\n" for row in (ROWS["hh-rlhf"], empty, same)))
     rows, report = inspect_preferences(str(path))
-    assert (len(rows), report.read, report.dropped_empty) == (1, 3, 2)
+    assert (len(rows), report.read, sum(report.left_out.values())) == (1, 3, 2)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,6 @@ def test_damaged_completions_are_named(tmp_path, completions, says):
 
 def test_the_real_hh_sample_loads(shared_data):
     rows, report = inspect_preferences(str(shared_data / "hh_rlhf" / "test.jsonl.gz"))
-    assert (report.read, report.kept, report.dropped_empty) == (2312, 2308, 4)
+    assert (report.read, report.kept, sum(report.left_out.values())) == (2312, 2308, 4)
     assert all(prompt[-1]["role"] == "user" for prompt in rows["prompt"])
     assert all(answer[0]["role"] == "assistant" for answer in rows["chosen"])

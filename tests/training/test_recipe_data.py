@@ -311,3 +311,15 @@ def test_grouping_one_source_leaves_every_source_its_share_of_the_loss(tmp_path)
     for weights, share in ((None, 0.5), ((3, 1), 0.75)):
         for grouped in (False, True):
             assert shares(weights=weights, grouped=grouped) == pytest.approx([share, 1.0, 1.0])
+
+
+def test_prompts_with_a_single_answer_are_left_out_of_pairwise_training_and_counted(tmp_path):
+    path = tmp_path / "groups.jsonl"
+    rows = [{"prompt": f"w{n}", "responses": ["w1", "w2", "w3"][:n], "helpfulness": [1, 2, 3][:n]} for n in (1, 2, 3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = load_blend(recipe([{"path": str(path), "unknown_safety": 1.0}]))
+    assert loaded.blend.sources[0].rows["row"][:] == [2, 3]
+    assert loaded.records[0]["unread"]["prompts with a single answer, left out"] == 1
+    single = load_blend(recipe([{"path": str(path), "unknown_safety": 1.0}], stage="sft"))
+    assert len(single.blend.sources[0].rows) == 3
+    assert single.records[0]["unread"]["prompts with a single answer, left out"] == 0

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.errors import BfpoError
+from bfpo.preferences.attack_formats import by_prompt
 from bfpo.preferences.checking import flags_of, is_unknown, is_unordered, row_problems
 from bfpo.preferences.harm import categories_of
 from bfpo.preferences.label_columns import label_column
@@ -21,6 +22,7 @@ from bfpo.preferences.schema import (
     LABEL_COLUMNS,
     PAIR_COLUMNS,
     REWARD_COLUMNS,
+    LeftOutError,
     PreferenceDataError,
     Problem,
     RowError,
@@ -46,7 +48,8 @@ class PreferenceReport:
         kept: number of rows kept.
         dropped_unknown: number of rows dropped because the safety of an answer is unknown.
         dropped_unordered: number of rows dropped because it is unknown which answer is the more helpful one.
-        dropped_empty: number of HH-RLHF dialogues dropped because a turn is empty or both continuations are the same.
+        left_out: number of rows, answers and verdicts of no use that are not in the set, by reason.
+        merged: number of rows that joined the group of an earlier one, because they have the same prompt.
         filled_unknown: number of rows whose unknown safety was filled with the given probability.
         filled_unordered: number of rows whose unknown order was filled with 1/2.
         split_prompts: number of rows without a prompt whose texts were split where they part, as TRL does.
@@ -64,7 +67,8 @@ class PreferenceReport:
     kept: int
     dropped_unknown: int
     dropped_unordered: int
-    dropped_empty: int
+    left_out: dict[str, int]
+    merged: int
     filled_unknown: int
     filled_unordered: int
     split_prompts: int
@@ -221,7 +225,7 @@ def _convert(source: RowSource, reading: Reading, writer: RowWriter) -> dict[str
             tally.read += 1
             yield number, renamed(row, reading.columns)
 
-    for row in _canonical(columns, read(), problems, reading):
+    for row in _canonical(columns, read(), problems, reading, tally):
         split = row.pop("split", False)
         if reading.system_prompt:
             row = with_system_prompt(row, reading.system_prompt)
@@ -282,6 +286,8 @@ class _Tally:
     dropped_unordered: int = 0
     filled_unordered: int = 0
     split_prompts: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    merged: int = 0
     unknown: list[int] = field(default_factory=list)
     cells: Counter[str] = field(default_factory=Counter)
     categories: dict[str, Counter[str]] = field(default_factory=dict)
@@ -300,41 +306,53 @@ class _Tally:
 
     def notes(self) -> dict[str, Any]:
         """The counts under their names in `PreferenceReport`."""
-        names = ("read", "dropped_unordered", "filled_unordered", "split_prompts")
+        names = ("read", "dropped_unordered", "filled_unordered", "split_prompts", "merged")
         notes = {name: getattr(self, name) for name in names}
-        return notes | {"dropped_empty": self.read - self.usable, "digest": self.digest.hexdigest()}
+        return notes | {"left_out": dict(self.left_out), "digest": self.digest.hexdigest()}
 
 
-def _canonical(columns: SourceColumns, numbered: Rows, problems: list[Problem], reading: Reading) -> Iterator[Row]:
+def _canonical(
+    columns: SourceColumns, numbered: Rows, problems: list[Problem], reading: Reading, tally: _Tally
+) -> Iterator[Row]:
     kind: type | None = None
+    converted = _converted_rows(columns, numbered, problems, tally)
+    if columns.shape.by_prompt:
+        groups = by_prompt(converted, tally.left_out)
+        tally.merged = sum(rows - 1 for _, rows, _ in groups)
+        converted = ((number, row) for number, _, row in groups)
+    for number, row in converted:
+        found = list(row_problems(number, row, reading.order_may_be_open))
+        if isinstance(row["prompt"], str | list) and kind not in (None, type(row["prompt"])):
+            what = "the prompt is a string in some rows and messages in others"
+            found.insert(0, Problem(number, "prompt", what, "write all rows alike"))
+        problems += found
+        if not found:
+            kind = type(row["prompt"])
+            yield row | {"row": number}
+
+
+def _converted_rows(columns: SourceColumns, numbered: Rows, problems: list[Problem], tally: _Tally) -> Rows:
     for number, row in numbered:
         try:
             converted = _converted(columns, row)
         except RowError as error:
             problems.append(error.at(number))
-            continue
-        if converted is None:
-            continue
-        found = list(row_problems(number, converted, reading.order_may_be_open))
-        if isinstance(converted["prompt"], str | list) and kind not in (None, type(converted["prompt"])):
-            what = "the prompt is a string in some rows and messages in others"
-            found.insert(0, Problem(number, "prompt", what, "write all rows alike"))
-        problems += found
-        if not found:
-            kind = type(converted["prompt"])
-            yield converted | {"row": number}
+        except LeftOutError as error:
+            tally.left_out[str(error)] += 1
+        else:
+            tally.left_out.update(converted.pop("left_out", ()))
+            yield number, converted
 
 
-def _converted(columns: SourceColumns, row: Row) -> Row | None:
-    """A canonical row with the optional columns that the source has; None if it is useless.
+def _converted(columns: SourceColumns, row: Row) -> Row:
+    """A canonical row with the optional columns that the source has.
 
     Raises:
         RowError: if it can't be read.
+        LeftOutError: if it is useless.
     """
     own = {name: value for name, value in row.items() if name not in CONTEXT_COLUMNS}
     converted = columns.shape.convert(own | {name: row.get(name) for name in columns.context})
-    if converted is None:
-        return None
     answers = [converted["chosen"], converted["rejected"]] if "chosen" in converted else converted["responses"]
     check_trained(converted["prompt"], answers)
     if "weight" in columns.optional:

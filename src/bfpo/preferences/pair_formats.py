@@ -10,7 +10,7 @@ from bfpo.preferences.harm import harm_text, severity_harm, with_harm
 from bfpo.preferences.messages import Message, as_messages, messages_of, text_of, tools_of
 from bfpo.preferences.prompts import check_repeats, is_blank, needs_messages, prompt_of, with_context
 from bfpo.preferences.reading import Row
-from bfpo.preferences.schema import RowError
+from bfpo.preferences.schema import LeftOutError, RowError
 
 
 def pku_saferlhf(row: Row) -> Row:
@@ -51,17 +51,17 @@ def _only_harm(row: Row) -> str | None:
     return marked.pop() if len(marked) == 1 else None
 
 
-def pairs(row: Row) -> Row | None:
+def pairs(row: Row) -> Row:
     """``chosen`` and ``rejected`` as strings, a message or messages, with a prompt of their own or in common."""
     return _pair(row, row.get("chosen"), row.get("rejected"))
 
 
-def argilla(row: Row) -> Row | None:
+def argilla(row: Row) -> Row:
     """``instruction``, ``chosen_response`` and ``rejected_response``, as in Argilla's sets and axolotl."""
     return _pair(row, row.get("chosen_response"), row.get("rejected_response"))
 
 
-def rejected_response(row: Row) -> Row | None:
+def rejected_response(row: Row) -> Row:
     """ms-swift's rows: ``messages`` (or query and response) and the answer that would have been worse."""
     rejected = row.get("rejected_response")
     if row.get("messages") is None:
@@ -74,26 +74,27 @@ def rejected_response(row: Row) -> Row | None:
     return _pair(rest, messages, [*before, *worse] if isinstance(worse, list) else worse)
 
 
-def rejected_messages(row: Row) -> Row | None:
+def rejected_messages(row: Row) -> Row:
     """ms-swift's rows with two whole conversations."""
     rest = {name: value for name, value in row.items() if name != "messages"}
     return _pair(rest, row.get("messages"), row.get("rejected_messages"))
 
 
-def openai_preference(row: Row) -> Row | None:
+def openai_preference(row: Row) -> Row:
     """Rows of OpenAI's preference fine-tuning (also Together's and Fireworks')."""
     given: Any = row.get("input")
     context: Row = given if isinstance(given, dict) else {"messages": given}
     rest = {name: value for name, value in row.items() if name != "input"} | {"messages": context.get("messages")}
     tools = {"tools": tools_of(context["tools"], "input")} if context.get("tools") else {}
     made = _pair(rest, row.get("preferred_output"), row.get("non_preferred_output"))
-    return made and made | tools
+    return made | tools
 
 
-def _pair(row: Row, chosen: Any, rejected: Any) -> Row | None:
-    """A canonical pair; None for a dialogue of HH-RLHF that is known to be useless.
+def _pair(row: Row, chosen: Any, rejected: Any) -> Row:
+    """A canonical pair. An explicit prompt is kept, and extended by the messages that both answers begin with.
 
-    An explicit prompt is kept, and extended by the messages that both answers begin with.
+    Raises:
+        LeftOutError: for a dialogue of HH-RLHF that is known to be useless.
     """
     prompt, others = prompt_of(row)
     chosen, rejected = text_of(chosen, "chosen"), text_of(rejected, "rejected")
@@ -107,7 +108,7 @@ def _pair(row: Row, chosen: Any, rejected: Any) -> Row | None:
         first, second = _turns(chosen), _turns(rejected)
         if first and second:
             if first == second or not all(turn["content"] for turn in first + second):
-                return None
+                raise LeftOutError("dialogues with an empty turn, or with two equal answers")
             chosen, rejected = first, second
         else:
             prompt, chosen, rejected = _split_texts(chosen, rejected)

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from bfpo.errors import did_you_mean
 from bfpo.preferences.public_sets import PUBLIC_SETS
+from bfpo.preferences.report_files import artifact_rows, attempts_of
 from bfpo.preferences.schema import PreferenceDataError, Problem
 from bfpo.preferences.store import rows_digest
 from bfpo.preferences.strict_json import UnreadableJsonError, check_json, is_suspicious, load_json, parse_json
@@ -157,7 +158,7 @@ def _file_source(path: Path) -> RowSource:
         raise _file_error(str(path), f"it can't be read ({error.strerror})", "check its permissions") from error
     if blank:
         raise _file_error(str(path), "it is empty", "name a file with at least one row")
-    return RowSource(str(path), digest.hexdigest(), read)
+    return RowSource(str(path), digest.hexdigest(), attempts_of(read) if reader is _jsonl else read)
 
 
 def _jsonl(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
@@ -240,6 +241,7 @@ def _json(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
         raise _file_error(source, f"it is not JSON ({error.msg} in line {error.lineno})", remedy) from error
     except UnreadableJsonError as error:
         raise _file_error(source, str(error), "fix the file") from error
+    value = artifact_rows(value)
     if not isinstance(value, list):
         raise _file_error(source, f"it holds a {type(value).__name__}, not a list", "write a list of objects")
     suspicious = is_suspicious(text)

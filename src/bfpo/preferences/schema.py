@@ -66,6 +66,10 @@ class RowError(ValueError):
         return Problem(row, self.column, self.what, self.remedy)
 
 
+class LeftOutError(Exception):
+    """A row that can be read and is of no use, with the reason under which it is counted."""
+
+
 class PreferenceDataError(BfpoError):
     """A source that can't be used, with all its problems.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from bfpo.preferences import group_formats, pair_formats
+from bfpo.preferences import attack_formats, group_formats, pair_formats
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, PROMPT_COLUMNS
 from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import HARM_COLUMNS, OPTIONAL_COLUMNS, REWARD_COLUMNS, Problem
@@ -20,19 +20,21 @@ class Shape:
     Attributes:
         name: name in messages.
         kind: kind of canonical rows.
-        convert: converter of one row, which raises `RowError` if it can't be read; it returns None for a useless row
-            that the public set is known to have (such rows are counted).
+        convert: converter of one row, which raises `RowError` if it can't be read, and `LeftOutError` if it is useless.
+            What it leaves out of a row it lists, by reason, under ``left_out``.
         required: columns that identify the shape.
         optional: further columns that are read.
         known: columns of the public set that are ignored, although other shapes read columns of that name.
+        by_prompt: whether rows with the same prompt become one group, and their flags are a judge's.
     """
 
     name: str
     kind: Literal["pairs", "groups"]
-    convert: Callable[[Row], Row | None]
+    convert: Callable[[Row], Row]
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
+    by_prompt: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -53,6 +55,23 @@ HARM_SOURCES = tuple(f"response_{number}_{what}" for number in (0, 1) for what i
 
 # The first shape whose columns a source has is used.
 SHAPES = (
+    Shape(
+        "garak report",
+        "groups",
+        attack_formats.garak_attempt,
+        ("entry_type", "prompt", "outputs"),
+        ("detector_results", "eval_threshold", "conversations", "intent", "category"),
+        ("messages",),
+        by_prompt=True,
+    ),
+    Shape(
+        "JailbreakBench artifact",
+        "groups",
+        attack_formats.jailbreak,
+        ("goal", "prompt", "response", "jailbroken"),
+        ("category",),
+        by_prompt=True,
+    ),
     Shape(
         "PKU-SafeRLHF",
         "pairs",
@@ -143,6 +162,16 @@ _MEANINGFUL = {
 }
 
 
+# Columns of files that are never a set, with the reason and a remedy.
+_REFUSED = (
+    (
+        {"attempt_id", "attempt_idx", "detector", "output"},
+        "this is garak's hit log, which lacks the answers that passed",
+        "name the report beside it (.report.jsonl)",
+    ),
+)
+
+
 def detect(used: Collection[str], columns: Collection[str]) -> tuple[Shape | None, list[Problem]]:
     """The shape of a source, if any, and problems of its columns.
 
@@ -170,6 +199,9 @@ def detect(used: Collection[str], columns: Collection[str]) -> tuple[Shape | Non
         elif close := _mistyped(column, readable - set(columns)):
             remedy = f"rename it, or load with columns={{{column!r}: {close!r}}} (--column {column}={close})"
             problems.append(Problem(None, column, f"it looks like {close!r} mistyped", remedy))
+    if found is None:
+        refused = [Problem(None, None, what, remedy) for own, what, remedy in _REFUSED if own <= set(columns)]
+        problems = refused or problems
     if found is None and not problems:
         what = f"the columns {', '.join(sorted(columns)) or '(none)'} have no known shape"
         remedy = "rename them, e.g. to prompt, chosen and rejected (--column); docs/how-to/data.md lists all shapes"

@@ -132,14 +132,15 @@ def scan(source: RowSource, columns: Mapping[str, str], problems: list[Problem])
         wrong = [Problem(None, None, "no row has a column", "write {column: value} objects")]
     if shape is None or wrong:
         raise PreferenceDataError(source.name, [*problems, *wrong])
+    optional = (
+        name
+        for name in (*OPTIONAL_COLUMNS, *REWARD_COLUMNS[shape.kind])
+        if (has_tools if name == "tools" else name in used and name in shape.columns)
+    )
     ignored = [f"{column}.{field}" for column, field in fields if column in shape.columns and not is_read(field)]
     return SourceColumns(
         shape=shape,
-        optional=tuple(
-            name
-            for name in (*OPTIONAL_COLUMNS, *REWARD_COLUMNS[shape.kind])
-            if (has_tools if name == "tools" else name in used and name in shape.columns)
-        ),
+        optional=(*optional, *(LABEL_COLUMNS if shape.by_prompt else ())),
         context=tuple(name for name in CONTEXT_COLUMNS if name in used),
         fields=tuple(name for name in CARRIED if any(name == field for _, field in fields)),
         lists_categories=lists_categories,

@@ -114,7 +114,8 @@ def _treated(
     rows: datasets.Dataset, recipe: SourceRecipe, resolved: ResolvedRecipe
 ) -> tuple[datasets.Dataset, dict[str, Any]]:
     """The rows in the recipe's order (for SFT, the preferred answers) with the costs of harm, and records of both."""
-    record: dict[str, Any] = {"unread": _unread(rows, resolved)}
+    rows, single = _with_pairs(rows, resolved)
+    record: dict[str, Any] = {"unread": _unread(rows, resolved) | {"prompts with a single answer, left out": single}}
     if resolved.recipe.stage == "sft":
         rows = preferred_answers(rows, recipe.prefer)
     elif recipe.prefer != "helpful":
@@ -128,6 +129,18 @@ def _treated(
             for name, count in counts.items()
         }
     return without_harm(rows), record
+
+
+def _with_pairs(rows: datasets.Dataset, resolved: ResolvedRecipe) -> tuple[datasets.Dataset, int]:
+    """For pairwise objectives, the rows with answers to compare, and the number of the others.
+
+    If no row has any, all are returned: encoding then refuses them.
+    """
+    objective = build_objective(resolved.recipe.objective, resolved.objective_options)
+    if objective.normalizer != "groups" or "responses" not in rows.column_names:
+        return rows, 0
+    places = [at for at, answers in enumerate(rows["responses"]) if len(answers) > 1]
+    return (rows.select(places), len(rows) - len(places)) if places else (rows, 0)
 
 
 def _unread(rows: datasets.Dataset, resolved: ResolvedRecipe) -> dict[str, int]:

@@ -118,7 +118,7 @@ def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
         encoding = mix["encoding"][source["name"]]
         changes = {
             "rows dropped as unknown": source["dropped_unknown"],
-            "rows dropped as empty": source["dropped_empty"],
+            **source["left_out"],
             "rows filled as unknown": source["filled_unknown"],
             "duplicates kept": source["duplicates"],
             "held out for evaluation": source.get("held_out", 0),
