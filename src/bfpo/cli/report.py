@@ -12,7 +12,13 @@ from bfpo.errors import BfpoError
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders that 'bfpo evaluate' wrote, in the order to show them.")],
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders that 'bfpo evaluate' wrote, in the order to show them; by default those before and after "
+            "the rounds of --redteam."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -25,13 +31,20 @@ def report(
         str | None, typer.Option(help="Run folder or model to compare the others with; the first by default.")
     ] = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Safe and helpful?",
+    redteam: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder that 'bfpo redteam' wrote, to show how often attacks worked; repeatable."
+        ),
+    ] = None,
     card: Annotated[
         bool, typer.Option("--card", help="Write a Hugging Face model card for one run instead of a page.")
     ] = False,
 ) -> None:
     """Write a self-contained HTML page and its plots as PNG and SVG files, or a model card."""
-    if card and (len(runs) != 1 or baseline):
-        raise BfpoError("--card describes a single run: name one folder and leave out --baseline")
+    runs = runs or []
+    if card and (len(runs) != 1 or baseline or redteam):
+        raise BfpoError("--card describes a single run: name one folder and leave out --baseline and --redteam")
     if card and output and output.is_dir():
         raise BfpoError(
             f"--output {output}: this is a folder; name a file for the card, such as {output / 'README.md'}"
@@ -53,7 +66,8 @@ def report(
 
     from bfpo.reports.page import build_report
 
-    made = build_report(runs, output or Path("runs") / "report", title=title, baseline=baseline)
+    folder = output or Path("runs") / "report"
+    made = build_report(runs, folder, title=title, baseline=baseline, redteam=redteam or [])
     for model in made.models:
         if model.number in made.incomparable:
             echo(f"warning: {model.name} was not compared: {made.incomparable[model.number]}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,13 +21,37 @@ from bfpo.statistics.intervals import Estimate
 CELLS = {"SS": "both safe", "SU": "only chosen safe", "US": "only rejected safe", "UU": "neither safe"}
 
 
+class Series(Protocol):
+    """What a color and a marker stand for: a model, or a round of red teaming."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def short(self) -> str:
+        """Its name in plots."""
+        ...
+
+    @property
+    def color(self) -> str:
+        """Its color."""
+        ...
+
+    @property
+    def marker(self) -> str:
+        """Its marker."""
+        ...
+
+
 @dataclass(frozen=True)
 class ChartRow:
     """A row of a chart.
 
     Attributes:
         name: name of the row.
-        values: figures by the model's number.
+        values: figures by the place of their model or other series; empty for a heading.
         marked: numbers of the models whose difference from the baseline is established.
         chance: score of guessing, if meaningful.
     """
@@ -93,50 +118,98 @@ def _shares(counts: Mapping[str, int]) -> str:
 
 
 def rates_plot(
-    name: str, models: Sequence[ReportModel], rows: Sequence[ChartRow], x_label: str, *, bars: bool, too_few: int = 0
+    name: str, models: Sequence[Series], rows: Sequence[ChartRow], x_label: str, *, bars: bool, too_few: int = 0
 ) -> Plot:
     """Figures with intervals, one row below the other, or as bars from 0; gray with fewer than ``too_few`` items."""
-    step = 0.17 * len(models) + 0.2  # inches per row
+    step = _step(models)
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
-        offsets = [(place - (len(models) - 1) / 2) * 0.17 / step for place in range(len(models))]
-        for number, row in enumerate(rows):
-            if row.chance is not None:
-                axes.plot([row.chance] * 2, [number - 0.42, number + 0.42], color=SOFT, lw=1.1, ls=(0, (2, 1.5)))
-            for place, model in enumerate(models):
-                if place in row.values:
-                    few = row.values[place].n < too_few
-                    _whisker(axes, number + offsets[place], row.values[place], model, few, 0.13 / step if bars else 0)
-                    if place in row.marked:
-                        at = (row.values[place].high, number + offsets[place])
-                        axes.annotate("*", at, (4, -3), textcoords="offset points", va="center", color=INK, fontsize=9)
-        axes.set_yticks(range(len(rows)), [short(row.name, 15 if narrow else 30) for row in rows], color=INK)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        high = max(e.high for row in rows for e in row.values.values())
-        low = min(
-            [e.low for row in rows for e in row.values.values()] + [r.chance for r in rows if r.chance is not None]
-        )
-        margin = 0.05 * (high - low or 1)
-        axes.set_xlim(0 if bars else low - margin, high + margin)
+        _draw_rates(axes, models, rows, bars, narrow, too_few)
+        axes.set_xlim(*_limits([rows], bars))
         axes.set_xlabel(wrapped(x_label, narrow))
-        rate_ticks(axes.xaxis)
-        axes.grid(True, axis="x")
-        axes.spines["left"].set_visible(bars)
         legend(figure, models, narrow)
 
     height = 0.75 + step * 1.02 * len(rows)
     return Plot(name, f"{x_label}. {_words(models, rows)}.", draw, height, height + 0.25)
 
 
-def _words(models: Sequence[ReportModel], rows: Sequence[ChartRow]) -> str:
+def paired_rates_plot(
+    name: str, models: Sequence[Series], labeled: Sequence[tuple[str, Sequence[ChartRow]]], title: str
+) -> Plot:
+    """Two figures of the same rows as bars on one scale, side by side, or one below the other on a phone.
+
+    Args:
+        name: name of the plot's files.
+        models: series of the rows' values.
+        labeled: label and rows of each figure; a row without values is a heading.
+        title: what both show.
+    """
+    rows = labeled[0][1]
+    step = _step(models)
+
+    def draw(figure: Figure, narrow: bool) -> None:
+        grid = figure.subplots(*((len(labeled), 1) if narrow else (1, len(labeled))), squeeze=False)
+        for place, (axes, (label, own)) in enumerate(zip(grid.flat, labeled, strict=True)):
+            _draw_rates(axes, models, own, True, narrow, 0)
+            axes.set_xlim(*_limits([one for _, one in labeled], True))
+            axes.set_xlabel(label)
+            if place and not narrow:
+                axes.set_yticklabels([])
+        legend(figure, models, narrow)
+
+    height = 0.75 + step * 1.02 * len(rows)
+    words = "; ".join(f"{label}: {_words(models, own)}" for label, own in labeled)
+    return Plot(name, f"{title}. {words}.", draw, height, height * len(labeled))
+
+
+def _step(models: Sequence[Series]) -> float:
+    """Height of a row in inches."""
+    return 0.17 * len(models) + 0.2
+
+
+def _draw_rates(
+    axes: Axes, models: Sequence[Series], rows: Sequence[ChartRow], bars: bool, narrow: bool, too_few: int
+) -> None:
+    step = _step(models)
+    offsets = [(place - (len(models) - 1) / 2) * 0.17 / step for place in range(len(models))]
+    for number, row in enumerate(rows):
+        if row.chance is not None:
+            axes.plot([row.chance] * 2, [number - 0.42, number + 0.42], color=SOFT, lw=1.1, ls=(0, (2, 1.5)))
+        for place, model in enumerate(models):
+            if place in row.values:
+                few = row.values[place].n < too_few
+                _whisker(axes, number + offsets[place], row.values[place], model, few, 0.13 / step if bars else 0)
+                if place in row.marked:
+                    at = (row.values[place].high, number + offsets[place])
+                    axes.annotate("*", at, (4, -3), textcoords="offset points", va="center", color=INK, fontsize=9)
+    axes.set_yticks(range(len(rows)), [short(row.name, 15 if narrow else 30) for row in rows], color=INK)
+    for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("normal" if row.values else "bold")
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    rate_ticks(axes.xaxis)
+    axes.grid(True, axis="x")
+    axes.spines["left"].set_visible(bars)
+
+
+def _limits(figures: Sequence[Sequence[ChartRow]], bars: bool) -> tuple[float, float]:
+    """Ends of the axis that all of the figures' intervals fit on."""
+    shown = [row for rows in figures for row in rows]
+    high = max(e.high for row in shown for e in row.values.values())
+    low = min([e.low for row in shown for e in row.values.values()] + [r.chance for r in shown if r.chance is not None])
+    margin = 0.05 * (high - low or 1)
+    return 0 if bars else low - margin, high + margin
+
+
+def _words(models: Sequence[Series], rows: Sequence[ChartRow]) -> str:
     return "; ".join(
         f"{row.name}: " + ", ".join(f"{models[at].name} {format_number(e.value)}" for at, e in row.values.items())
         for row in rows
+        if row.values
     )
 
 
-def _whisker(axes: Axes, y: float, estimate: Estimate, model: ReportModel, few: bool, bar: float) -> None:
+def _whisker(axes: Axes, y: float, estimate: Estimate, model: Series, few: bool, bar: float) -> None:
     color = NEUTRAL if few else model.color
     if bar:
         axes.barh(y, estimate.value, height=bar, color=color, alpha=0.3, linewidth=0)
@@ -145,7 +218,7 @@ def _whisker(axes: Axes, y: float, estimate: Estimate, model: ReportModel, few: 
     axes.plot(estimate.value, y, model.marker, color=face, ms=4.2, mec=color, mew=0.9, zorder=4, clip_on=False)
 
 
-def legend(figure: Figure, models: Sequence[ReportModel], narrow: bool) -> None:
+def legend(figure: Figure, models: Sequence[Series], narrow: bool) -> None:
     """Add a legend above the plot if there are several models."""
     if len(models) < 2:
         return
@@ -158,7 +231,7 @@ def legend(figure: Figure, models: Sequence[ReportModel], narrow: bool) -> None:
     )  # fmt: skip
 
 
-def heat_plot(name: str, models: Sequence[ReportModel], rows: Sequence[ChartRow], what: str) -> Plot:
+def heat_plot(name: str, models: Sequence[Series], rows: Sequence[ChartRow], what: str) -> Plot:
     """A heat map of rates by row and model; ``what`` describes the rates."""
 
     def draw(figure: Figure, narrow: bool) -> None:
@@ -171,15 +244,18 @@ def heat_plot(name: str, models: Sequence[ReportModel], rows: Sequence[ChartRow]
                 axes.add_patch(cell)
                 text = format_number(estimate.value) + ("*" if place in row.marked else "")
                 axes.text(place, number, text, ha="center", va="center", color=INK, fontsize=7.5 if narrow else 8.5)
-        names = [short(s.name, (34 if narrow else 80) // len(models)) for s in models]
+        fits = (34 if narrow else 80) // len(models)
+        names = [short(s.name, max(fits, 16)) for s in models]
         axes.set_xticks(range(len(models)), names, color=INK)
+        if max(map(len, names)) > fits:
+            axes.set_xticks(range(len(models)), names, color=INK, rotation=35, ha="left", rotation_mode="anchor")
         axes.set_yticks(range(len(rows)), [short(row.name, 15 if narrow else 30) for row in rows], color=INK)
         axes.set(xlim=(-0.5, len(models) - 0.5), ylim=(len(rows) - 0.5, -0.5))
         axes.xaxis.tick_top()
         axes.spines[["left", "bottom"]].set_visible(False)
 
     height = 0.5 + 0.3 * len(rows)
-    return Plot(name, f"Heat map, {what}. {_words(models, rows)}.", draw, height, height)
+    return Plot(name, f"Heat map, {what}. {_words(models, rows)}.", draw, height + 0.3, height + 0.5)
 
 
 def gap_plot(

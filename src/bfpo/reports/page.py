@@ -15,16 +15,18 @@ from markupsafe import Markup
 
 from bfpo import __version__
 from bfpo.reports import diagnostic_panels, headline, provenance, result_panels
+from bfpo.reports.attacked import load_red_teaming, measured_folders
 from bfpo.reports.packed_answers import answers_of, packed
 from bfpo.reports.panel import Panel
+from bfpo.reports.redteam_panels import red_team_panels
 from bfpo.reports.report import Report, prepare_report
 from bfpo.safehelp.records import Evaluation
 
-PANELS = (
+RESULTS = (
     result_panels.headline, result_panels.refusal, result_panels.differences, result_panels.kinds,
     result_panels.categories, result_panels.attacks, result_panels.likelihoods,
-    diagnostic_panels.training, diagnostic_panels.judges, diagnostic_panels.length,
 )  # fmt: skip
+DIAGNOSTICS = (diagnostic_panels.training, diagnostic_panels.judges, diagnostic_panels.length)
 _SCRIPTS = ("data.js", "filter.js", "view.js", "main.js")
 
 
@@ -35,26 +37,34 @@ def build_report(
     title: str = "Safe and helpful?",
     baseline: Path | str | None = None,
     context: Mapping[str, str] | None = None,
+    redteam: Sequence[Path | str] = (),
 ) -> Report:
     """Write the report of one or several evaluations: ``report.html``, and each plot as PNG and SVG in ``plots``.
 
     Args:
-        runs: evaluations, or folders written by ``bfpo evaluate``, in the order of the page.
+        runs: evaluations, or folders written by ``bfpo evaluate``, in the order of the page; if there are none, those
+            before and after the rounds of ``redteam``.
         folder: folder to write to; created if missing.
         title: heading of the page.
         baseline: run folder or name of the model to compare the others with; by default the first run.
         context: more settings to list on the page, by name.
+        redteam: folders written by ``bfpo redteam``, of one run or of several rounds.
 
     Raises:
         BfpoError: if there are no runs, a folder has no finished evaluation, or the baseline isn't among the runs.
     """
+    attacks = [Path(name) for name in redteam]
+    red_teamed = load_red_teaming(attacks)
+    runs = runs or measured_folders(attacks)
     evaluations = [run if isinstance(run, Evaluation) else Evaluation.load(Path(run)) for run in runs]
     folders = [None if isinstance(run, Evaluation) else Path(run).resolve() for run in runs]
     start: str | int | None = None
     if baseline is not None:
         place = Path(baseline).resolve()
         start = folders.index(place) if place in folders else str(baseline)
-    report = prepare_report(evaluations, Path(folder), title=title, baseline=start, context=context)
+    report = prepare_report(
+        evaluations, Path(folder), title=title, baseline=start, context=context, red_teamed=red_teamed
+    )
     write_page(report)
     return report
 
@@ -73,6 +83,11 @@ def write_page(report: Report) -> None:
     script = (
         '"use strict";\n(() => {\n' + "\n".join((static / name).read_text("utf-8") for name in _SCRIPTS) + "})();\n"
     )
+    panels = [
+        *(panel(report) for panel in RESULTS),
+        *red_team_panels(report.red_teamed),
+        *(panel(report) for panel in DIAGNOSTICS),
+    ]
     models, today = report.models, datetime.now(UTC)
     sampled = any(model.evaluation.generations for model in models)
     page = environment.get_template("page.html.jinja").render(
@@ -83,7 +98,7 @@ def write_page(report: Report) -> None:
         scoreboard=headline.scoreboard(models),
         cautions=provenance.cautions(models),
         settings=provenance.settings(models, report.context),
-        panels=[_drawn(panel(report), report.plots) for panel in PANELS],
+        panels=[_drawn(panel, report.plots) for panel in panels],
         runs=provenance.runs(models),
         commands=provenance.commands(models),
         versions=provenance.versions(models),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError, did_you_mean
+from bfpo.reports.attacked import RedTeamed
 from bfpo.reports.drawing import BASELINE_MARKER, COLORS, MARKERS, NEUTRAL, short
 from bfpo.safehelp.compare import Comparison, ComparisonRow, compare_models, why_incomparable
 from bfpo.safehelp.records import Evaluation, training_record
@@ -60,6 +61,7 @@ class Report:
         incomparable: reason why the model can't be compared with the baseline, by its number.
         training: ``run.json`` of the model's training, by its number.
         context: more settings to list, by name.
+        red_teamed: results of red teaming; None without.
     """
 
     title: str
@@ -69,6 +71,7 @@ class Report:
     incomparable: Mapping[int, str] = field(default_factory=dict)
     training: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     context: Mapping[str, str] = field(default_factory=dict)
+    red_teamed: RedTeamed | None = None
 
     @property
     def page(self) -> Path:
@@ -138,6 +141,7 @@ def prepare_report(
     title: str = "Safe and helpful?",
     baseline: str | int | None = None,
     context: Mapping[str, str] | None = None,
+    red_teamed: RedTeamed | None = None,
 ) -> Report:
     """Compare each model with the baseline and read its training record; see `bfpo.reports.page.build_report`."""
     models = report_models(evaluations, baseline)
@@ -149,4 +153,4 @@ def prepare_report(
     found = compare_models([start.evaluation], [[m.evaluation] for m in rivals]) if start and rivals else []
     comparisons = {model.number: comparison for model, comparison in zip(rivals, found, strict=True)}
     training = {m.number: record for m in models if (record := training_record(m.evaluation.header.model_path))}
-    return Report(title, folder, models, comparisons, incomparable, training, dict(context or {}))
+    return Report(title, folder, models, comparisons, incomparable, training, dict(context or {}), red_teamed)

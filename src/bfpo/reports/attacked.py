@@ -1,0 +1,167 @@
+"""Results of red teaming for the page: folders of `bfpo redteam`, of one run or of several rounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from bfpo.errors import BfpoError
+from bfpo.redteam.running import SUMMARY, Attacked
+from bfpo.reports.drawing import COLORS, MARKERS, short
+from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
+from bfpo.safehelp.records import Evaluation
+from bfpo.statistics.intervals import Estimate
+
+# Evaluations of the first and the last model, beside the rounds.
+MEASURED = ("before", "after")
+_ATTACKED: TypeAdapter[Attacked] = TypeAdapter(Attacked)
+
+
+@dataclass(frozen=True)
+class AttackSeries:
+    """Rates of one model under attack, which have one color on the page.
+
+    Attributes:
+        name: name of the run, the round or the measurement.
+        place: its position among those that are drawn together, from 0.
+        styles: styles that training sees.
+        held_out: styles that it never sees.
+        success: share of unsafe answers to attacks, by style.
+        refused: share of their benign twins refused, by style; empty if the judge tells no refusals.
+        categories: share of unsafe answers, by category of harm, over the styles that training sees.
+        overall: share of unsafe answers over all styles that training sees.
+        cells: success of the best attack by category and style.
+    """
+
+    name: str
+    place: int
+    styles: Sequence[str]
+    held_out: Sequence[str]
+    success: Mapping[str, Estimate]
+    refused: Mapping[str, Estimate]
+    categories: Mapping[str, Estimate]
+    overall: Estimate | None
+    cells: Mapping[str, Mapping[str, float]]
+
+    @property
+    def short(self) -> str:
+        """Its name in plots."""
+        return short(self.name)
+
+    @property
+    def color(self) -> str:
+        """Its color in plots."""
+        return COLORS[self.place % len(COLORS)]
+
+    @property
+    def marker(self) -> str:
+        """Its marker in plots."""
+        return MARKERS[self.place % len(MARKERS)]
+
+
+@dataclass(frozen=True)
+class RedTeamed:
+    """What red teaming found, for a page.
+
+    Attributes:
+        attacked: runs or rounds of attacks, in order.
+        measured: the first and the last model under attacks with requests that no round tried; empty without rounds.
+        unfinished: rounds without a result.
+    """
+
+    attacked: Sequence[AttackSeries]
+    measured: Sequence[AttackSeries]
+    unfinished: Sequence[str] = ()
+
+
+def load_red_teaming(folders: Sequence[Path]) -> RedTeamed | None:
+    """Read the results of red teaming; None without a folder.
+
+    Args:
+        folders: folders that `bfpo redteam` wrote: each of one run, or of several rounds (``round-0``, ...), perhaps
+            with ``before`` and ``after``.
+
+    Raises:
+        BfpoError: if a folder holds no result, or one that can't be read.
+    """
+    attacked: list[AttackSeries] = []
+    measured: list[AttackSeries] = []
+    for folder in folders:
+        runs = _runs(folder)
+        several = len(folders) > 1
+        for run in runs:
+            name = run.name if run == folder or not several else f"{folder.name} {run.name}"
+            attacked.append(_series(run, name, len(attacked)))
+        for name in MEASURED if runs != [folder] else ():
+            if (folder / name / "run.json").exists():
+                title = f"{folder.name} {name}" if several else name
+                measured.append(_measured(folder / name, title, len(measured), attacked[-1]))
+    started = [path for folder in folders for path in sorted(folder.glob("round-*"))]
+    unfinished = [str(path) for path in started if not (path / SUMMARY).exists()]
+    return RedTeamed(attacked, measured, unfinished) if folders else None
+
+
+def measured_folders(folders: Sequence[Path]) -> list[Path]:
+    """The evaluations before and after the rounds in these folders."""
+    found = [folder / name for folder in folders for name in MEASURED]
+    return [path for path in found if (path / "run.json").exists()]
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The folder itself, or those of its rounds.
+
+    Raises:
+        BfpoError: if there is neither.
+    """
+    if (folder / SUMMARY).exists():
+        return [folder]
+    found = [path.parent for path in folder.glob(f"round-*/{SUMMARY}")]
+    if not found:
+        raise BfpoError(
+            f"{folder}: there is no {SUMMARY}, nor one in a folder round-0; name a folder that 'bfpo redteam' finished"
+        )
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def _series(folder: Path, name: str, place: int) -> AttackSeries:
+    path = folder / SUMMARY
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        found = _ATTACKED.validate_python(values)
+        styles, held_out = (TypeAdapter(list[str]).validate_python(values["settings"][key]) for key in _STYLES)
+    except (OSError, ValueError, TypeError, KeyError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise BfpoError(
+            f"{path}: can't be read as a result of red teaming ({reason}); run 'bfpo redteam' again"
+        ) from error
+    success = {style: found.success[f"style {style}"] for style in found.attacks if f"style {style}" in found.success}
+    categories = {
+        key.removeprefix("category "): value for key, value in found.success.items() if key.startswith("category ")
+    }
+    overall = found.success.get("all")
+    return AttackSeries(name, place, styles, held_out, success, found.over_refusal, categories, overall, found.cells)
+
+
+_STYLES = ("styles", "held_out")
+
+
+def _measured(folder: Path, name: str, place: int, last: AttackSeries) -> AttackSeries:
+    """Rates of an evaluation of attacks, in the styles of the rounds."""
+    records = [record for record in Evaluation.load(folder).generations if record.attack is not None]
+
+    def by_style(figure: str) -> dict[str, Estimate]:
+        found = {
+            style: items_of([one for one in records if one.attack == style], ANSWER_FIGURES[figure]).estimate()
+            for style in (*last.styles, *last.held_out)
+        }
+        return {style: estimate for style, estimate in found.items() if estimate}
+
+    success, refused = by_style("attack_success"), by_style("over_refusal")
+    trained = [one for one in records if one.attack in last.styles]
+    overall = items_of(trained, ANSWER_FIGURES["attack_success"]).estimate()
+    return AttackSeries(name, place, last.styles, last.held_out, success, refused, {}, overall, {})
