@@ -26,7 +26,7 @@ def under_attack(name, unsafe, styles=("plain", "spelling")):
     made = [record for record in run.generations if record.attack is None]
     for at, record in enumerate(run.generations[:40]):
         style = styles[at % 2]
-        kind = "unsafe" if at % 10 < 10 * unsafe else "safe-refusal"
+        kind = "unsafe" if style == "plain" and at % 10 < 10 * unsafe else "safe-refusal"
         own = {"attack": style, "cluster": f"request {at}"}
         made.append(replace(record, **own, task="attacks", kind="harmful", answer_kind=kind))
         refusal = "yes" if at % 4 == 0 else "no"
@@ -89,7 +89,7 @@ def test_before_and_after_are_the_rates_of_their_records(rounds):
     assert measured[0].success["plain"].value == pytest.approx(0.6)
     assert measured[0].success["plain"] == rate_interval([float(at % 10 < 6) for at in range(0, 40, 2)])
     assert [measured[1].refused[style].value for style in ("plain", "spelling")] == [0.5, 0.0]
-    assert measured[0].success.keys() == {"plain", "spelling"}
+    assert {style: rate.value for style, rate in measured[0].success.items()} == {"plain": 0.6, "spelling": 0.0}
 
 
 def test_styles_never_in_training_are_apart_and_words_say_what_is_drawn(rounds):

@@ -152,7 +152,7 @@ _STYLES = ("styles", "held_out")
 
 def _measured(folder: Path, name: str, place: int, last: AttackSeries) -> AttackSeries:
     """Rates of an evaluation of attacks, in the styles of the rounds."""
-    records = [record for record in Evaluation.load(folder).generations if record.attack is not None]
+    records = Evaluation.load(folder).generations
 
     def by_style(figure: str) -> dict[str, Estimate]:
         found = {
