@@ -75,26 +75,34 @@ class Session:
         self._next_start = 0.0
         self._open_at = 0.0
         self._waiting_since: float | None = None
-        limits = httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
+        self._transport = transport
+        self._clients: list[httpx2.AsyncClient] = []
+        self._idle = [self._new_client()]
+
+    def _new_client(self) -> httpx2.AsyncClient:
+        """A client for one connection: a pool looks at all of its connections before and after every request."""
         try:
-            self._client = httpx2.AsyncClient(
-                headers={"Authorization": f"Bearer {key}"} if key else {},
-                timeout=config.timeout,
-                limits=limits,
-                transport=transport,
-                verify=_tls(config.url.startswith("https")),
+            client = httpx2.AsyncClient(
+                headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+                timeout=None,  # `_post` limits the whole exchange.
+                limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
+                transport=self._transport,
+                verify=_tls(self._config.url.startswith("https")),
             )
         except (ImportError, ValueError, OSError, httpx2.InvalidURL) as error:
             named = [name for name in os.environ if name.upper() in _ENVIRONMENT and os.environ[name]]
             reason = re.sub(r"//[^/@]*@", "//***@", str(error))
             raise BfpoError(
-                f"{config.url}: the settings of the environment can't be used ({reason}): correct or unset "
+                f"{self._config.url}: the settings of the environment can't be used ({reason}): correct or unset "
                 f"{', '.join(sorted(named)) or 'its proxy'}"
             ) from None
+        self._clients.append(client)
+        return client
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        for client in self._clients:
+            await client.aclose()
 
     async def ask(self, request: CompletionRequest) -> Reply | Failure:
         """The reply to a request, after as many attempts as it takes.
@@ -152,10 +160,12 @@ class Session:
         # Escaped as ASCII, because a lone surrogate, which is legal in JSON, has no UTF-8 encoding.
         content = json.dumps({name: value for name, value in body.items() if value is not None}).encode()
         received = bytearray()
+        # The one used last, whose connection is the likeliest to be open still.
+        client = self._idle.pop() if self._idle else self._new_client()
         try:
             async with (
                 asyncio.timeout(self._config.timeout),
-                self._client.stream(
+                client.stream(
                     "POST",
                     self._config.url + request.path,
                     content=content,
@@ -174,6 +184,8 @@ class Session:
             raise _TransientError(
                 self._without_key(_description(error)), unreachable=isinstance(error, httpx2.ConnectError)
             ) from None
+        finally:
+            self._idle.append(client)
         try:
             text = received.decode() if response.status_code == 200 else received.decode(errors="replace")
         except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from bfpo.errors import BfpoError, did_you_mean
@@ -55,7 +56,7 @@ class GuardTemplate:
     example: str = ""
     settings: str = ""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the template."""
         parts = (self.name, self.form, self.text, self.lead, sorted(self.words.items()), self.max_new_tokens)
