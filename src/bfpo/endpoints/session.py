@@ -15,7 +15,7 @@ import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from urllib.parse import quote
 
 import httpx2
@@ -167,7 +167,7 @@ class Session:
                 asyncio.timeout(self._config.timeout),
                 client.stream(
                     "POST",
-                    self._config.url + request.path,
+                    _parsed(self._config.url + request.path),
                     content=content,
                     headers={"Content-Type": "application/json"},
                 ) as response,
@@ -285,6 +285,12 @@ def _tls(needed: bool) -> ssl.SSLContext:
     An address without TLS gets a context without authorities.
     """
     return httpx2.create_ssl_context() if needed else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@lru_cache(maxsize=16)
+def _parsed(url: str) -> httpx2.URL:
+    """The address of all requests, parsed once."""
+    return httpx2.URL(url)
 
 
 def _description(error: BaseException) -> str:
