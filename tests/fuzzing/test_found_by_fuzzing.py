@@ -9,6 +9,7 @@ import pytest
 from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure
 from bfpo.errors import BfpoError
 from bfpo.judges import load_judge
+from bfpo.labeling.fitted import load_labeling
 from bfpo.models import load_model
 from bfpo.preferences.loading import load_preferences
 from fuzzing.targets import EXCHANGES, TARGETS, TEXTS
@@ -49,6 +50,21 @@ def refusal(name, folder, sample):
             "likelihoods.jsonl",
             lambda text: text.replace(b'"logps": [', b'"logps": ["x", '),
             "(logps.0: Input should be",
+        ),
+        (
+            "likelihoods.jsonl",
+            lambda text: text.replace(b'"correct": [1.0, 0.0]', b'"correct": []'),
+            "its choices, logps, bytes and correct are not of the same number",
+        ),
+        (
+            "scores.json",
+            lambda text: text.replace(b'"metric": "mc2"', b'"metric": "(mc2"'),
+            "a score of the run ('(mc2'",
+        ),
+        (
+            "scores.json",
+            lambda text: text.replace(b'"task": "truthfulqa_mc2"', b'"task": "truthfulqa"'),
+            "of the task 'truthfulqa') has no items",
         ),
     ],
 )
@@ -116,3 +132,11 @@ def test_parquet_with_a_name_or_a_text_that_is_not_utf_8_is_damaged(tmp_path, da
     path.write_bytes(path.read_bytes().replace(damaged, b"\xdf" + damaged[1:]))
     with pytest.raises(BfpoError, match="it is not Parquet"):
         load_preferences(str(path))
+
+
+def test_a_labeling_with_a_number_beyond_all_floats_is_refused(tmp_path):
+    labeling = {"format": 1, "b1": 3.0, "alpha": 0.5, "prices": {}, "record": {}}
+    for change in ({"b1": 10**400}, {"prices": {"theft": 10**400}}):
+        (tmp_path / "labeling.json").write_text(json.dumps(labeling | change))
+        with pytest.raises(BfpoError, match="must be numbers"):
+            load_labeling(tmp_path / "labeling.json")

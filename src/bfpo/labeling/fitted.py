@@ -75,7 +75,7 @@ def load_labeling(path: Path) -> FittedLabeling:
         prices = {str(name): float(price) for name, price in value.get("prices", {}).items()}
         HarmPrices(preference.b3, prices)  # refuses a price that is out of range
         return FittedLabeling(preference, prices, value.get("record", {}))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise BfpoError(f"{path}: b1, alpha and prices must be numbers ({error}); {remedy}") from error
 
 

@@ -13,7 +13,8 @@ from bfpo.reports.formats import direction, format_estimate, format_number
 from bfpo.reports.provenance import cautions, settings
 from bfpo.reports.report import report_models
 from bfpo.safehelp.figures import FIGURES, label_of
-from bfpo.safehelp.records import Evaluation, training_record
+from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.training_records import training_record
 from bfpo.training.model_card import base_model, card_data, plain, shown_settings, source_lines
 
 

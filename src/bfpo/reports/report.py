@@ -12,7 +12,8 @@ from bfpo.errors import BfpoError, did_you_mean
 from bfpo.reports.attacked import RedTeamed
 from bfpo.reports.drawing import BASELINE_MARKER, COLORS, MARKERS, NEUTRAL, short
 from bfpo.safehelp.compare import Comparison, ComparisonRow, compare_models, why_incomparable
-from bfpo.safehelp.records import Evaluation, training_record
+from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.training_records import training_record
 
 
 @dataclass(frozen=True)

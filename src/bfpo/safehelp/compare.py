@@ -198,6 +198,10 @@ def _rows(baseline: Sequence[Evaluation], other: Sequence[Evaluation]) -> list[C
     wanted = dict.fromkeys(
         (score.task, score.metric) for score in baseline[0].tasks if score.kind == "likelihood"
     ) or dict.fromkeys((record.task, "acc") for record in baseline[0].likelihoods)
+    for task, metric in wanted:
+        if metric not in METRICS or not any(record.task == task for record in baseline[0].likelihoods):
+            what = f"a score of the run ({metric[:40]!r} of the task {task[:40]!r}) has no items, or isn't known"
+            raise BfpoError(f"{_name(baseline)}: {what}; copy the run again, or evaluate again")
     found = [_metric_row(scored, task, METRICS[metric]) for task, metric in wanted]
     return [*rows, *(replace(row, kind="likelihood") for row in found)]
 

@@ -33,13 +33,12 @@ from bfpo.safehelp.records import (
     read_generations,
     read_header,
     read_likelihoods,
-    training_record,
-    training_setting,
     write_header,
 )
 from bfpo.safehelp.runners import require_some, run_choices, run_prompts
 from bfpo.safehelp.scores import score
 from bfpo.safehelp.suites import Suite, load_suite
+from bfpo.safehelp.training_records import training_record, training_setting
 from bfpo.statistics.judge_error import JudgeError
 from bfpo.versions import versions
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -111,6 +110,10 @@ class LikelihoodRecord:
     truncated: bool = False
     labels: tuple[str, ...] = ()
     scored: Scored = "choice"
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.choices) == len(self.logps) == len(self.bytes) == len(self.correct):
+            raise ValueError("its choices, logps, bytes and correct are not of the same number, 1 or more")
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,7 @@ class Evaluation:
 
 
 def _read_scores(path: Path) -> tuple[dict[str, Estimate], tuple[TaskScore, ...]]:
-    read = _read_json(path)
+    read = read_json(path)
     try:
         scores = {name: _build(Estimate, estimate, str(path)) for name, estimate in read["scores"].items()}
         tasks = [row | {"estimate": _build(Estimate, row["estimate"], str(path))} for row in read["tasks"]]
@@ -272,7 +275,12 @@ def _read_scores(path: Path) -> tuple[dict[str, Estimate], tuple[TaskScore, ...]
     return scores, tuple(_build(TaskScore, task, str(path)) for task in tasks)
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """The value of a JSON file of a run.
+
+    Raises:
+        BfpoError: if it can't be read.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -294,23 +302,10 @@ def read_header(folder: Path) -> RunHeader | None:
     path = folder / HEADER
     if not path.exists():
         return None
-    row = _read_json(path)
+    row = read_json(path)
     if isinstance(row, dict) and isinstance(row.get("judges"), list):
         row["judges"] = [_build(JudgeUsed, judge, str(path)) for judge in row["judges"]]
     return _build(RunHeader, row, str(path))
-
-
-def training_record(model_path: str | None) -> dict[str, Any]:
-    """The ``run.json`` that ``bfpo train`` wrote in a model's folder; empty if there is none."""
-    path = Path(model_path or "") / "run.json"
-    record = _read_json(path) if model_path and os.path.isfile(path) else None
-    return record if isinstance(record, dict) and isinstance(record.get("config"), dict) else {}
-
-
-def training_setting(training: Mapping[str, Any], key: str) -> Any:
-    """A setting in a training record; None if it has none."""
-    entry = training.get("config", {}).get(key)
-    return entry.get("value") if isinstance(entry, Mapping) else None
 
 
 def count_records(generations: Sequence[GenerationRecord], likelihoods: Sequence[LikelihoodRecord]) -> dict[str, int]:
