@@ -58,8 +58,8 @@ def refusal(name, folder, sample):
         ),
         (
             "scores.json",
-            lambda text: text.replace(b'"metric": "mc2"', b'"metric": "(mc2"'),
-            "a score of the run ('(mc2'",
+            lambda text: text.replace(b'"metric": "acc"', b'"metric": "(acc"'),
+            "a score of the run ('(acc'",
         ),
         (
             "scores.json",
