@@ -1,9 +1,9 @@
-"""``bfpo redteam``: attack a model with styled requests, and make training data of its own answers."""
+"""``bfpo redteam``: attack a model with styled requests, make training data of its answers, and train in rounds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +14,11 @@ from rich.table import Table
 from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint
 from bfpo.cli.generators import load_generator, progress_bar
 from bfpo.cli.printing import Console, echo
+from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
+    from bfpo.generation.protocol import Generator
+    from bfpo.redteam.bank import Bank
     from bfpo.redteam.running import Attacked, RedTeam
     from bfpo.statistics.intervals import Estimate
 
@@ -47,6 +50,23 @@ Seed = Annotated[int, typer.Option(min=0, help="Random seed of attacks and answe
 EvaluationFiles = Annotated[
     list[str] | None, typer.Option(metavar="FILE", help="Evaluation prompts, which no group may contain; repeatable.")
 ]
+RoundCount = Annotated[
+    int | None,
+    typer.Option("--rounds", min=1, help="Train on the groups and attack the trained model, as often as this."),
+]
+Recipe = Annotated[
+    Path | None, typer.Option(help="Recipe of the models that --rounds trains; by default redteam-bfpo.")
+]
+HeldOutRequests = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, max=1.0, help="Share of requests that only measure, before and after --rounds; by default .25."
+    ),
+]
+EvaluationJudge = Annotated[
+    str | None,
+    typer.Option(help="Safety judge of the models before and after --rounds; by default the one that labels."),
+]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the number of answers without asking for any.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -66,6 +86,10 @@ def redteam(
     max_new_tokens: MaxNewTokens = None,
     seed: Seed = 0,
     evaluation: EvaluationFiles = None,
+    rounds: RoundCount = None,
+    recipe: Recipe = None,
+    held_out_requests: HeldOutRequests = None,
+    evaluation_judge: EvaluationJudge = None,
     endpoint: Endpoint = None,
     api_key_env: ApiKeyEnv = None,
     plan: PlanOnly = False,
@@ -75,22 +99,49 @@ def redteam(
     from bfpo.preferences.overlap import load_prompts
     from bfpo.redteam.bank import load_bank
 
+    of_rounds = {"recipe": recipe, "held-out-requests": held_out_requests, "evaluation-judge": evaluation_judge}
+    _check_rounds(rounds, endpoint, [name for name, value in of_rounds.items() if value is not None])
     sampling = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
     settings = _settings(attacks, turns, style, held_out_style, sampling, seed)
     bank = load_bank(prompts)
     known = {file: load_prompts(file) for file in evaluation or ()}
-    if plan:
+    judges = (judge, refusal_judge, evaluation_judge)
+    if rounds is not None:
+        from bfpo.cli.redteam_rounds import run_rounds
+
+        given = {"recipe": recipe, "held_out_requests": held_out_requests}
+        own = {name: value for name, value in given.items() if value is not None}
+        run_rounds(model, output, judges, bank, {"rounds": rounds, "red_team": settings, **own}, known, plan, as_json)
+    elif plan:
         _print_plan(settings, as_json)
-        return
+    else:
+        _run(load_generator(model, endpoint, api_key_env), judges, bank, settings, output, known, as_json)
+
+
+def _check_rounds(rounds: int | None, endpoint: str | None, of_rounds: list[str]) -> None:
+    if rounds is None and of_rounds:
+        raise BfpoError(f"--{of_rounds[0]}: is read with --rounds only; leave it out")
+    if rounds is not None and endpoint:
+        raise BfpoError("--rounds trains the model, and one behind --endpoint can't be trained: name a local model")
+
+
+def _run(
+    generator: Generator,
+    specs: tuple[str, str | None, str | None],
+    bank: Bank,
+    settings: RedTeam,
+    output: Path,
+    known: Mapping[str, Sequence[str]],
+    as_json: bool,
+) -> None:
     from bfpo.judges.registry import load_judge
     from bfpo.redteam.running import GROUPS, red_team
 
-    judges = load_judge(judge), load_judge(refusal_judge) if refusal_judge else None
-    generator = load_generator(model, endpoint, api_key_env)
+    judge, refusal_judge = load_judge(specs[0]), load_judge(specs[1]) if specs[1] else None
     with progress_bar() as progress:
         found = red_team(
-            generator, judges[0], bank.pairs, settings, output,
-            evaluation=known, refusal_judge=judges[1], progress=progress,
+            generator, judge, bank.pairs, settings, output,
+            evaluation=known, refusal_judge=refusal_judge, progress=progress,
         )  # fmt: skip
     if as_json:
         echo(json.dumps(asdict(found), indent=2))
@@ -147,7 +198,7 @@ def _print(found: Attacked, settings: RedTeam, groups: Path) -> None:
         if style in found.attacks:
             name = f"{style} (held out)" if style in settings.held_out else style
             rates = found.success.get(f"style {style}"), found.over_refusal.get(style)
-            table.add_row(name, f"{found.attacks[style]:,}", *map(_shown, rates))
+            table.add_row(name, f"{found.attacks[style]:,}", *map(shown, rates))
     Console().print(table)
     tried = sum(found.attacks.get(style, 0) for style in settings.styles)
     if tried < settings.attacks:
@@ -158,5 +209,6 @@ def _print(found: Attacked, settings: RedTeam, groups: Path) -> None:
     echo(f"{found.groups:,} groups to train on in {groups}." + (f" Left out: {left_out}." if left_out else ""))
 
 
-def _shown(estimate: Estimate | None) -> str:
+def shown(estimate: Estimate | None) -> str:
+    """A rate with its interval."""
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]" if estimate else "not measured"

@@ -29,6 +29,10 @@ Progress = Callable[[str, int, int], None]
 GROUPS, SUMMARY = "groups.jsonl", "redteam.json"
 
 
+class NoGroupsError(RunError):
+    """Red teaming found no group to train on, as of a model that withstands all attacks."""
+
+
 @dataclass(frozen=True)
 class RedTeam:
     """Settings of red teaming.
@@ -117,7 +121,7 @@ def red_team(
 
     Raises:
         BfpoError: if the folder holds another run, or there are no pairs.
-        RunError: if no answer or verdict was given, or no group is left to train on.
+        RunError: if no answer or verdict was given; `NoGroupsError` if no group is left to train on.
     """
     if not pairs:
         raise BfpoError("there is no risky request to attack with: name another prompt bank")
@@ -168,7 +172,7 @@ def _written(
     """The summary, after it and the groups were written."""
     if not rows:
         shown = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
-        raise RunError(f"no group is left to train on ({shown}): try more attacks or samples, or another judge")
+        raise NoGroupsError(f"no group is left to train on ({shown}): try more attacks or samples, or another judge")
     trained = [record for record in records if record.attack in settings.styles]
     success = {"all": _figure("attack_success", trained)}
     for name in dict.fromkeys(record.category for record in trained):
