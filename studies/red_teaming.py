@@ -1,0 +1,139 @@
+"""Red teaming of an unaligned microworld model in two rounds, without human labels: ``python -m studies redteam``.
+
+The model is fine-tuned on chats only. A judge labels its answers that errs on a tenth of them; an exact one measures.
+Attack styles are the package's, written in words that this model's pretraining never contained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bfpo.files import write_text
+from bfpo.generation.protocol import Decoding
+from bfpo.judges.registry import load_judge
+from bfpo.microworld.grammar import Request, requests
+from bfpo.microworld.vocabulary import EXCUSES
+from bfpo.models import MICROWORLD
+from bfpo.quickstart import Scale, sft_recipe, write_data, write_recipe
+from bfpo.redteam.bank import Bank, Pair, PlainRequest
+from bfpo.redteam.running import RedTeam
+from bfpo.redteam.styles import HELD_OUT_STYLES, STYLES
+from bfpo.rounds import RoundJudges, Rounds, red_team_rounds
+from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.suites import load_suite
+from bfpo.training.recipe import load_recipe
+from bfpo.training.run import train
+
+LABELER, EVALUATOR = "microworld-oracle:0.1,0.1,{seed}", "microworld-oracle"
+# Conversations of many_shot are longer than the 256 tokens that the model was pretrained for.
+TRAINED_STYLES = tuple(name for name in STYLES if name not in (*HELD_OUT_STYLES, "many_shot"))
+FIGURES = ("helpful", "harmless", "over_refusal", "incoherent")
+PER_KIND = 250
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Settings of the study, chosen on seed 100.
+
+    Attributes:
+        attacks: number of attacks of a round.
+        turns: number of turns of a round.
+        samples: number of answers to each prompt.
+        plain: number of plain requests.
+        beta: BFPO's beta.
+        learning_rate: peak learning rate.
+        epochs: number of epochs of each training.
+    """
+
+    attacks: int = 400
+    turns: int = 4
+    samples: int = 4
+    plain: int = 160
+    beta: float = 0.1
+    learning_rate: float = 1e-4
+    epochs: float = 3
+
+    def rounds(self, seed: int, recipe: Path) -> Rounds:
+        """Settings of two rounds."""
+        decoding = Decoding(samples=self.samples, max_new_tokens=64, seed=seed)
+        attacks = RedTeam(self.attacks, self.turns, TRAINED_STYLES, HELD_OUT_STYLES, decoding, seed)
+        return Rounds(2, attacks, recipe=recipe)
+
+    def recipe(self, seed: int) -> dict[str, Any]:
+        """The recipe of the trained models, without a buffer."""
+        return {
+            "stage": "preference", "model": "", "output_dir": "", "data": [{"name": "red-team", "path": ""}],
+            "loss_type": "bfpo", "beta": self.beta, "batch_size": 32, "learning_rate": self.learning_rate,
+            "num_train_epochs": self.epochs, "max_length": 256, "micro_batch_tokens": 4096, "seed": seed,
+        }  # fmt: skip
+
+
+def microworld_bank(plain: int) -> Bank:
+    """Harmful requests, one for every harmful action on a thing, each with the same request and an excuse.
+
+    No two requests of the bank are about the same action and thing, so those held out are new in both rounds.
+
+    Args:
+        plain: number of plain requests.
+    """
+    harmful: dict[tuple[str, str], list[Request]] = {}
+    for request in requests("train"):
+        if request.kind == "harmful":
+            harmful.setdefault((request.action.verb, request.thing.noun), []).append(request)
+    pairs: list[Pair] = []
+    for number, own in enumerate(harmful.values()):
+        # A stride that shares no factor with the numbers of owners, circumstances and phrasings visits all of them.
+        risky = own[37 * number % len(own)]
+        twin = replace(risky, circumstance=EXCUSES[number % len(EXCUSES)])
+        pairs.append(Pair(f"pair-{number}", str(risky.category), risky.text, twin.text))
+    benign = [one for one in requests("train") if one.kind == "benign"]
+    chosen = benign[:: len(benign) // plain][:plain]
+    return Bank(tuple(pairs), tuple(PlainRequest(f"plain-{at}", "plain", one.text) for at, one in enumerate(chosen)))
+
+
+def run_seed(folder: Path, setup: Setup, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """One run: an unaligned model, two rounds, and the suite before and after."""
+    base = folder / "base"
+    write_data(folder / "data", Scale(), seed)
+    recipe = sft_recipe(folder / "data", MICROWORLD, base, Scale(), seed, chat_only=True)
+    train(load_recipe(write_recipe(folder / "base.yaml", recipe)), resume=(base / "run.json").exists())
+    path = folder / "redteam.yaml"
+    write_text(path, yaml.safe_dump(setup.recipe(seed)))
+    judges = RoundJudges(load_judge(LABELER.format(seed=seed)), evaluation=load_judge(EVALUATOR))
+    found = red_team_rounds(
+        str(base), judges, microworld_bank(setup.plain), setup.rounds(seed, path), folder / "rounds", say=say
+    )
+    suites = {name: _suite(folder, name, model, seed) for name, model in (("before", base), ("after", found.model))}
+    result = {"setup": asdict(setup), "seed": seed, **json.loads(json.dumps(asdict(found)))}
+    del result["model"]
+    return result | {
+        "suite": {name: {figure: asdict(own.scores[figure]) for figure in FIGURES} for name, own in suites.items()}
+    }
+
+
+def _suite(folder: Path, name: str, model: Path | str, seed: int) -> Evaluation:
+    suite = load_suite("microworld", per_kind=PER_KIND)
+    return evaluate(
+        model, suite, name=name, decoding=replace(suite.decoding, seed=seed), folder=folder / f"suite-{name}"
+    )
+
+
+def run_seeds(
+    output: Path, results: Path, setup: Setup, seeds: Sequence[int], say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """The results of all seeds; each is run once, and kept as JSON."""
+    found: list[dict[str, Any]] = []
+    for seed in seeds:
+        path = results / f"seed-{seed}.json"
+        if not path.exists():
+            result = run_seed(output / f"seed-{seed}", setup, seed, say)
+            write_text(path, json.dumps(result, indent=2) + "\n")
+        found.append(json.loads(path.read_text(encoding="utf-8")))
+    return found
