@@ -52,13 +52,13 @@ class Setup:
         epochs: number of epochs of each training.
     """
 
-    attacks: int = 400
-    turns: int = 4
+    attacks: int = 200
+    turns: int = 2
     samples: int = 4
     plain: int = 160
     beta: float = 0.1
     learning_rate: float = 1e-4
-    epochs: float = 3
+    epochs: float = 4
 
     def rounds(self, seed: int, recipe: Path) -> Rounds:
         """Settings of two rounds."""
@@ -70,7 +70,7 @@ class Setup:
         """The recipe of the trained models, without a buffer."""
         return {
             "stage": "preference", "model": "", "output_dir": "", "data": [{"name": "red-team", "path": ""}],
-            "loss_type": "bfpo", "beta": self.beta, "batch_size": 32, "learning_rate": self.learning_rate,
+            "loss_type": "bfpo", "beta": self.beta, "batch_size": 16, "learning_rate": self.learning_rate,
             "num_train_epochs": self.epochs, "max_length": 256, "micro_batch_tokens": 4096, "seed": seed,
         }  # fmt: skip
 

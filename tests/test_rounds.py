@@ -15,6 +15,9 @@ from bfpo.microworld.grammar import requests
 from bfpo.redteam.bank import Bank, PlainRequest, load_bank
 from bfpo.redteam.running import RedTeam
 from bfpo.rounds import RoundJudges, Rounds, packaged_recipe, red_team_rounds
+from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.labelers import labelers_of
+from bfpo.safehelp.suites import load_suite
 from bfpo.training.recipe import load_recipe
 from redteam.test_running import microworld_pairs
 
@@ -119,6 +122,13 @@ def test_the_evaluating_judge_reads_before_and_after_and_the_labeling_one_the_ro
         "round-0/turn-0": "microworld-oracle:0.1,0.1,0", "round-1/turn-1": "microworld-oracle:0.1,0.1,0",
     }  # fmt: skip
     assert found.caption.startswith("verdicts of microworld-oracle:0,0,0; microworld-oracle:0.1,0.1,0 labeled")
+
+
+def test_the_labeling_judge_may_not_evaluate_the_trained_model(done):
+    found = done[3]
+    assert labelers_of(found.model) == ["microworld-oracle:0.1,0.1,0"]
+    with pytest.raises(BfpoError, match="labeled the model's training data"):
+        evaluate(found.model, load_suite("microworld", per_kind=2), judges=[load_judge("microworld-oracle:0.1")])
 
 
 def test_again_nothing_is_asked_or_trained(done, bank):

@@ -232,7 +232,7 @@ class _Search:
         name = f"{'model' if trained else 'dial'}-{b3:.4f}"
         result = evaluate(
             generator, self.suite, name=name, decoding=self.bound.decoding, folder=self.folder / "checks" / name,
-            judges=[self.bound.judge], judge_error=self.bound.error,
+            judges=[self.bound.judge], judge_error=self.bound.error, allow_labeling_judge=True,
         )  # fmt: skip
         share = items_of(result.generations, ANSWER_FIGURES[FIGURE]).estimate()
         if self.bound.error:

@@ -250,6 +250,7 @@ class _Run:
         found = evaluate(
             LocalGenerator.load(model), measuring_suite(held_out, self.settings.styles, settings.seed, decoding),
             decoding=decoding, folder=self.folder / name, judges=judges, refusal_judge=refusal,
+            allow_labeling_judge=True,
             progress=lambda _, done, total: self.progress(name, done, total),
         )  # fmt: skip
         return resistance(found.generations, settings.styles, settings.held_out)

@@ -60,7 +60,8 @@ def test_peoples_labels_stay_and_are_counted():
     assert (report.sample, report.calibrated, report.errors) == (None, "not", (None,))
     # The judge's word is noted for every answer, also where people labeled.
     assert labeled.rows[0]["judged_as"] == {
-        "chosen": {"verdict": 1.0, "probability": 0.9}, "rejected": {"verdict": 0.0, "probability": 0.2}
+        "chosen": {"verdict": 1.0, "probability": 0.9}, "rejected": {"verdict": 0.0, "probability": 0.2},
+        "judges": ["words"],
     }  # fmt: skip
     assert labeled.rows[2]["judged_as"]["chosen"] is None
     assert labeled.rows[2]["labelled_by"] == {"chosen": "unparsed", "rejected": "judge", "order": "people"}
@@ -112,7 +113,7 @@ def test_an_open_order_is_judged_and_the_pair_swapped():
     assert (row["chosen_is_safe"], row["rejected_is_safe"]) == (1.0, 0.0)
     assert row["judged_as"] == {
         "chosen": {"verdict": 1.0, "probability": 0.9}, "rejected": {"verdict": 0.0, "probability": 0.2},
-        "order": {"verdict": 1.0, "probability": 0.7},
+        "order": {"verdict": 1.0, "probability": 0.7}, "judges": ["words"],
     }  # fmt: skip
     assert turned.report.turned == 1
 

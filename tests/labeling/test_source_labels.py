@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from bfpo.errors import BfpoError
+from bfpo.labeling.filling import label_preferences
 from bfpo.labeling.source_labels import label_record, resolve_labels
+from bfpo.microworld.grammar import requests
+from bfpo.microworld.judge import OracleJudge
+from bfpo.preferences.label_columns import labeling_judges
 from bfpo.preferences.loading import load_preferences
+from bfpo.preferences.ordering import swapped
 
 ERROR, ORDER_ERROR = 0.2, 0.25
 
@@ -173,3 +178,40 @@ def test_the_record_holds_what_training_amounts_to(tmp_path):
     assert record["flags"]["beta_eff"] == pytest.approx(0.1 / c)
     assert "alpha_eff" not in label_record(flags, order, None, None)["flags"]
     json.dumps(record)
+
+
+def judged_rows(tmp_path, judges, source="judge"):
+    word = {"verdict": 1.0, "probability": 0.9}
+    kept = {} if judges is None else {"judges": judges}
+    rows = [
+        {"prompt": "p", "responses": ["a", "b"], "helpfulness": [1, 0], "is_safe": [1.0, 1.0],
+         "labelled_by": {"answers": [source] * 2}, "judged_as": {"answers": [word] * 2} | kept},
+    ]  # fmt: skip
+    path = tmp_path / "judged.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_preferences(str(path))
+
+
+def test_the_judges_of_the_flags_are_named(tmp_path):
+    named = judged_rows(tmp_path, ["b", "a"])
+    assert resolve_labels(named, None, None, is_affine=True)[1].judges == ("a", "b")
+    assert resolve_labels(judged_rows(tmp_path, None), None, None, is_affine=True)[1].judges == ()
+    # A judge that only read what people labeled labeled nothing.
+    assert resolve_labels(judged_rows(tmp_path, ["a"], "people"), None, None, is_affine=True)[1] is None
+    for wrong in ("a", [1], {"a": 1}):
+        with pytest.raises(BfpoError, match="judged_as"):
+            judged_rows(tmp_path, wrong)
+
+
+def test_bfpo_label_names_its_judges(tmp_path):
+    judge = OracleJudge(0.1)
+    asked = [one for one in requests("train") if one.kind == "harmful"][:3]
+    rows = [
+        {"prompt": one.text, "chosen": "I can't help with that.", "rejected": f"To {one.task}: just do it.",
+         "chosen_is_safe": None, "rejected_is_safe": None, "chosen_is_better": 0.0, "row": number}
+        for number, one in enumerate(asked)
+    ]  # fmt: skip
+    labeled = label_preferences(rows, [judge]).rows
+    assert [labeling_judges(row) for row in labeled] == [[judge.judge_id]] * 3
+    # They stay when a pair is swapped.
+    assert labeling_judges(swapped(labeled[0], 0.0)) == [judge.judge_id]

@@ -36,6 +36,7 @@ def evaluate(
     helpfulness_judge: options.HelpfulnessJudge = None,
     judge_errors: options.JudgeErrors = None,
     labeling_judge: options.LabelingJudge = None,
+    allow_labeling_judge: options.AllowLabelingJudge = False,
     endpoint: options.Endpoint = None,
     api_key_env: options.ApiKeyEnv = None,
     answers: options.Answers = None,
@@ -89,7 +90,7 @@ def evaluate(
     defaults = generator.defaults(loaded.decoding)
     name = name or Path(model or str(answers)).name
     folder = output or Path("runs") / "evaluations" / f"{name}-{loaded.name}"
-    settings |= {"labeling_judge": labeling_judge, "limit": limit}
+    settings |= {"labeling_judge": labeling_judge, "allow_labeling_judge": allow_labeling_judge, "limit": limit}
     if not as_json:
         _print_detectable(loaded, grid[0].get("samples", defaults.samples), helpfulness_judge is not None)
     results: dict[Path, Evaluation] = {}

@@ -43,7 +43,12 @@ JudgeErrors = Annotated[
     ),
 ]
 LabelingJudge = Annotated[
-    str | None, typer.Option(help="Id of the judge that labeled the training data; warns if it also evaluates.")
+    str | None,
+    typer.Option(help="Id of a judge that labeled the training data, besides those that the model's run.json names."),
+]
+AllowLabelingJudge = Annotated[
+    bool,
+    typer.Option("--allow-labeling-judge", help="Let a judge evaluate that labeled the training data, with a warning."),
 ]
 Endpoint = Annotated[
     str | None,

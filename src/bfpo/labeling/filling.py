@@ -115,16 +115,16 @@ def label_preferences(
     judged = judge_answers(judges, exchanges, given, human, sources, seed=seed) if judges else None
     if judged and np.isnan(human).any():
         check_informative(judges, given, judged, human, [exchange.prompt for exchange in exchanges])
-    answers = _answers(known, sources, judged)
+    answers, ids = _answers(known, sources, judged), tuple(judge.judge_id for judge in judges)
     rest = iter(answers)
-    labeled = [_with_flags(row, list(islice(rest, len(flags_of(row)))), judged is not None) for row in rows]
+    labeled = [_with_flags(row, list(islice(rest, len(flags_of(row)))), ids) for row in rows]
     orders = sum("chosen" in row and order_source(row) == JUDGE for row in rows)
     ordered = fill_orders(labeled, order_judge)
     sample = judged.sample if judged else None
     return LabeledSet(
         ordered.rows,
         LabelingReport(
-            judges=tuple(judge.judge_id for judge in judges),
+            judges=ids,
             order_judge=order_judge.judge_id if order_judge else None,
             safety=_counts((name for _, name, _ in answers), (*HUMAN, JUDGE, UNPARSED)),
             order=_counts(ordered.sources, (*HUMAN, JUDGE, UNKNOWN)),
@@ -158,8 +158,8 @@ def _answers(known: Sequence[float | None], sources: Sequence[str], judged: Judg
     return answers
 
 
-def _with_flags(row: Row, answers: list[_Answer], is_judged: bool) -> Row:
-    """The row with the flag of every answer, its source, and the judges' word if they were asked."""
+def _with_flags(row: Row, answers: list[_Answer], judges: Sequence[str]) -> Row:
+    """The row with the flag of every answer, its source, and the word of the judges that were asked, if any were."""
     flags, names, words = map(list, zip(*answers, strict=True))
     if "chosen" in row:
         labels: dict[str, Any] = {"chosen_is_safe": flags[0], "rejected_is_safe": flags[1]}
@@ -168,7 +168,7 @@ def _with_flags(row: Row, answers: list[_Answer], is_judged: bool) -> Row:
     else:
         labels, by, judged = {"is_safe": flags}, {"answers": names}, {"answers": words}
     # The word on a pair's order stays.
-    noted = {"judged_as": (row.get("judged_as") or {}) | judged} if is_judged else {}
+    noted = {"judged_as": (row.get("judged_as") or {}) | judged | {"judges": list(judges)}} if judges else {}
     return row | labels | {"labelled_by": by} | noted
 
 

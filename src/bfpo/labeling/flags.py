@@ -71,6 +71,7 @@ class FlagReport:
             true ones, with its 95 % interval.
         category_p: p-value of the judges' finding unsafe answers of all categories equally often; None if people's
             sample can't tell.
+        judges: ids of the judges, as far as the file names them.
     """
 
     flags: Flags
@@ -85,6 +86,7 @@ class FlagReport:
     channel: FlagChannel | None
     n_eff: Estimate | None
     category_p: float | None = None
+    judges: tuple[str, ...] = ()
 
 
 def resolve_flags(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from bfpo.preferences.label_columns import (
     flag_sources,
     judged_flags,
     judged_order,
+    labeling_judges,
     order_source,
     parsed_columns,
 )
@@ -110,6 +111,8 @@ def resolve_labels(
     flag_report = order_report = None
     if has_flags:
         made, flag_report = resolve_flags(_answers(labeled, names), flags, is_affine=is_affine, is_read=reads_flags)
+        judges = {judge for row in labeled for judge in labeling_judges(row)}
+        flag_report = replace(flag_report, judges=tuple(sorted(judges)))
         rows = _with_flags(rows, labeled, [None if np.isnan(flag) else float(flag) for flag in made])
     if has_orders:
         orders, order_report = _resolve_orders(labeled, order or "verdict")

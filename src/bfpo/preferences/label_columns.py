@@ -3,7 +3,8 @@
 ``labelled_by`` names the source of every label: {"chosen": ..., "rejected": ..., "order": ...} for a pair, {"answers":
 [...]} for K answers. ``judged_as`` holds the judges' word on every answer, whoever labeled it, in objects of the same
 form: {"verdict": share of the judges that call it safe, "probability": calibrated probability that it is safe}, for the
-order of a pair the same about ``chosen`` being the more helpful answer; null where there is none.
+order of a pair the same about ``chosen`` being the more helpful answer; null where there is none. Its ``judges``
+are the ids of the judges of safety, if they were noted.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def label_column(name: str, value: Any, row: Row) -> str | None:
         found = value
     if name == "labelled_by" and not _describes(found, row, lambda one: one in _NAMES, ("order",)):
         raise RowError(name, f"{str(value)[:60]!r} doesn't name the sources of this row's labels", _REMEDY)
-    if name == "judged_as" and not _describes(found, row, _is_judged, ()):
+    if name == "judged_as" and not (_describes(_words_of(found), row, _is_judged, ()) and _has_ids(found)):
         raise RowError(name, f"{str(value)[:60]!r} doesn't hold a verdict and a probability per answer", _REMEDY)
     return json.dumps(found)
 
@@ -83,6 +84,11 @@ def judged_flags(row: Row) -> list[Mapping[str, float | None]]:
     return [{}] * len(flags_of(row)) if judged is None else [one or {} for one in _entries(judged, row)]
 
 
+def labeling_judges(row: Row) -> list[str]:
+    """Ids of the judges whose verdicts are flags of this row, as far as they were noted."""
+    return list((row.get("judged_as") or {}).get("judges") or ()) if JUDGE in flag_sources(row, is_filled=True) else []
+
+
 def judged_order(row: Row) -> Mapping[str, float | None]:
     """The judge's word on a pair's order; an empty object without one."""
     return (row.get("judged_as") or {}).get("order") or {}
@@ -103,6 +109,16 @@ def _describes(column: Any, row: Row, is_entry: Any, more: tuple[str, ...]) -> b
         )
     entries = column.get("answers")
     return isinstance(entries, list) and len(entries) == len(flags_of(row)) and all(map(is_entry, entries))
+
+
+def _words_of(column: Any) -> Any:
+    """``judged_as`` without the judges' ids."""
+    return {key: value for key, value in column.items() if key != "judges"} if isinstance(column, Mapping) else column
+
+
+def _has_ids(column: Any) -> bool:
+    ids = column.get("judges", [])
+    return isinstance(ids, list) and all(isinstance(one, str) for one in ids)
 
 
 def _is_judged(entry: Any) -> bool:

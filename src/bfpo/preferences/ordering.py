@@ -119,7 +119,8 @@ def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
     if judged:
         turned = {"chosen": judged.get("rejected"), "rejected": judged.get("chosen")}
         order = {name: None if p is None else 1 - p for name, p in (judged.get("order") or {}).items()}
-        names["judged_as"] = turned | ({"order": order} if order else {})
+        judges = {"judges": judged["judges"]} if "judges" in judged else {}
+        names["judged_as"] = turned | ({"order": order} if order else {}) | judges
     return row | {
         "chosen": row["rejected"],
         "rejected": row["chosen"],

@@ -86,6 +86,7 @@ def _answers(
 
 def _row(item: PromptItem, answers: Mapping[str, GenerationRecord]) -> Row:
     words = [_word(record) for record in answers.values()]
+    judges = sorted({record.verdicts[0].judge_id for record in answers.values()} - {""})
     return {
         # A file's prompts are all texts or all messages, and some styles are conversations.
         "prompt": as_messages(item.request),
@@ -94,7 +95,7 @@ def _row(item: PromptItem, answers: Mapping[str, GenerationRecord]) -> Row:
         "helpfulness": _helpfulness(list(answers.values())),
         "category": item.category,
         "labelled_by": {"answers": [JUDGE] * len(words)},
-        "judged_as": {"answers": words},
+        "judged_as": {"answers": words, "judges": judges},
     }
 
 

@@ -156,6 +156,7 @@ def _tried(
     suite = attack_suite(planned, settings.seed, settings.decoding)
     result = evaluate(
         generator, suite, decoding=settings.decoding, folder=folder, judges=judges[0], refusal_judge=judges[1],
+        allow_labeling_judge=True,
         progress=lambda _, done, total: progress(name, done, total),
     )  # fmt: skip
     return list(result.generations), suite.prompts

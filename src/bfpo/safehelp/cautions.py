@@ -53,9 +53,10 @@ def _about_answers(evaluation: Evaluation) -> list[str]:
 
 def _about_judges(evaluation: Evaluation) -> list[str]:
     header, found = evaluation.header, []
-    if header.labelling_judge and header.labelling_judge in {judge.judge_id for judge in header.judges}:
+    labelers = (header.labelling_judge or "").split(" and ")
+    for judge_id in dict.fromkeys(judge.judge_id for judge in header.judges if judge.judge_id in labelers):
         found.append(
-            f"the judge {header.labelling_judge} also labeled the training data, so the model may have learned to "
+            f"the judge {judge_id} also labeled the training data, so the model may have learned to "
             "please it; evaluate with another judge."
         )
     if not tells_safety(evaluation.generations):

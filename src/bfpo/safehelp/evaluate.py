@@ -21,6 +21,7 @@ from bfpo.judges.unjudged import says_nothing
 from bfpo.judges.verdict import Judge
 from bfpo.safehelp.journal import Journal
 from bfpo.safehelp.judge_panel import JudgePanel
+from bfpo.safehelp.labelers import check_labelers, labelers_of
 from bfpo.safehelp.length_control import length_controlled_scores
 from bfpo.safehelp.records import (
     GENERATIONS,
@@ -62,6 +63,7 @@ def evaluate(
     refusal_judge: Judge | None = None,
     judge_error: JudgeError | None = None,
     labeling_judge: str | None = None,
+    allow_labeling_judge: bool = False,
     limit: int | None = None,
     command: str = "",
     progress: Progress = lambda what, done, total: None,
@@ -71,8 +73,7 @@ def evaluate(
     Args:
         generator: `LocalGenerator`, `EndpointGenerator` or any other `bfpo.generation.protocol.Generator`; or the
             folder or Hub name of a local model.
-        suite: a suite, or the name of one. Tasks that the generator can't run (likelihood tasks need a
-            `bfpo.generation.protocol.LikelihoodScorer`, lm-eval's tasks a local model) are left out with a warning.
+        suite: a suite, or the name of one. Tasks that the generator can't run are left out, see `runnable`.
         name: name of the model in tables; by default the last part of its path.
         decoding: sampling settings; by default the suite's, as far as the generator can follow them.
         folder: run folder; an interrupted run resumes from it. None: nothing is saved.
@@ -80,14 +81,14 @@ def evaluate(
         helpfulness_judge: judge that compares answers with the references of pairwise tasks.
         refusal_judge: judge that decides which answers decline; by default the primary judge does.
         judge_error: the primary judge's errors on labeled answers, for error-corrected rates.
-        labeling_judge: id of the judge that labeled the model's training data, if known.
+        labeling_judge: id of a judge that labeled the model's training data, besides those in its ``run.json``.
+        allow_labeling_judge: whether such a judge may evaluate, too.
         limit: largest number of items per task, for lm-eval's tasks and if ``suite`` is a name.
         command: the command line, for the header.
-        progress: function called with a stage ("answers", "likelihoods", "lm-eval") and its numbers of finished and
-            all items.
+        progress: function called with a stage, such as "answers", and its numbers of finished and all items.
 
     Raises:
-        BfpoError: if the suite doesn't exist, can't run or lacks a judge, or the folder contains another run.
+        BfpoError: if the suite can't run, a judge is missing or not allowed, or the folder contains another run.
         RunError: if the generator gives no answer at all, or the judge no verdict.
     """
     if isinstance(generator, str | Path):
@@ -100,9 +101,11 @@ def evaluate(
         warnings.warn(f"the generator can't run these tasks, which are left out: {', '.join(left_out)}", stacklevel=2)
     decoding = _without_repeats(decoding or generator.defaults(suite.decoding))
     panel = JudgePanel(suite, judges, helpfulness_judge, refusal_judge)
+    labelers = labelers_of(generator.identity.path, labeling_judge)
+    check_labelers(labelers, () if allow_labeling_judge else judges)
     header = _header(
         generator.identity, name, suite, limit, decoding=generator.settings(decoding), judges=panel.used,
-        labelling_judge=labeling_judge, command=command,
+        labelling_judge=" and ".join(labelers) or None, command=command,
     )  # fmt: skip
     with nullcontext(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:
         run = _Run.claim(Path(place), header, progress)
@@ -112,6 +115,8 @@ def evaluate(
 
 def runnable(suite: Suite, generator: Generator) -> tuple[Suite, list[str]]:
     """The part of a suite that a generator can run, and the names of the tasks left out.
+
+    Likelihood tasks need a `bfpo.generation.protocol.LikelihoodScorer`, lm-eval's tasks a local model.
 
     Raises:
         BfpoError: if nothing is left.

@@ -166,7 +166,7 @@ class RunHeader:
         extra_body: further parameters of every request to a server.
         decoding: sampling settings.
         judges: the judges, the primary judge first.
-        labelling_judge: the judge that labeled the model's training data, if known.
+        labelling_judge: the judge that labeled the model's training data, if known; several are joined by " and ".
         versions: versions of Python and packages.
         command: the command line.
         started: start time in UTC, ISO 8601.

@@ -1,0 +1,76 @@
+"""A judge that labeled a model's training data doesn't evaluate the model, unless it is allowed to."""
+
+import json
+
+import pytest
+
+from bfpo.errors import BfpoError
+from bfpo.generation.local_generator import LocalGenerator
+from bfpo.generation.protocol import ModelIdentity
+from bfpo.judges.registry import load_judge
+from bfpo.models import MICROWORLD
+from bfpo.safehelp.cautions import cautions
+from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.labelers import check_labelers, labelers_of
+from bfpo.safehelp.suites import load_suite
+
+
+def trained(folder, judges, model="base"):
+    folder.mkdir()
+    sources = [{"labels": {"flags": {"judges": [judge]}}} for judge in judges]
+    sources += [{"labels": {}}, {"labels": {"flags": None}}, {}, {"labels": {"flags": {"people": 3}}}]
+    (folder / "run.json").write_text(json.dumps({"config": {"model": {"value": str(model)}}, "data": sources}))
+    return str(folder)
+
+
+def test_labelers_of_a_model_and_of_those_before_it(tmp_path):
+    first = trained(tmp_path / "first", ["a", "b"])
+    second = trained(tmp_path / "second", ["b", "c"], first)
+    assert labelers_of(second) == ["b", "c", "a"]
+    assert labelers_of(second, "d") == ["b", "c", "a", "d"]
+    assert labelers_of(second, "a") == ["b", "c", "a"]
+    assert labelers_of(str(tmp_path)) == labelers_of(None) == labelers_of("org/model") == []
+    # A run that continues itself ends, too.
+    itself = tmp_path / "itself"
+    assert labelers_of(trained(itself, ["a"], itself)) == ["a"]
+
+
+def test_the_labeler_is_refused_by_name():
+    judge = load_judge("microworld-oracle:0.1")
+    check_labelers(["another"], [judge])
+    with pytest.raises(BfpoError, match=r"microworld-oracle:0.1,0.1,0 labeled .*--allow-labeling-judge"):
+        check_labelers(["another", judge.judge_id], [load_judge("microworld-oracle"), judge])
+
+
+@pytest.fixture
+def evaluate_as(monkeypatch):
+    """Evaluates the microworld's model as if it lay elsewhere."""
+
+    def run(path, judge, **settings):
+        monkeypatch.setattr(LocalGenerator, "identity", property(lambda self: ModelIdentity(path=path)))
+        return evaluate(MICROWORLD, load_suite("microworld", per_kind=2), judges=[judge], **settings)
+
+    return run
+
+
+def test_an_evaluation_is_refused_before_anything_is_asked(evaluate_as, tmp_path):
+    judge = load_judge("microworld-oracle:0.1")
+    path = trained(tmp_path / "model", [judge.judge_id])
+    with pytest.raises(BfpoError, match="labeled the model's training data"):
+        evaluate_as(path, judge, folder=tmp_path / "run")
+    with pytest.raises(BfpoError, match="labeled the model's training data"):
+        evaluate_as("org/model", judge, labeling_judge=judge.judge_id, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_that_is_allowed_evaluates_with_a_caution(evaluate_as, tmp_path):
+    judge = load_judge("microworld-oracle:0.1")
+    path = trained(tmp_path / "model", ["another", judge.judge_id])
+    found = evaluate_as(path, judge, allow_labeling_judge=True)
+    assert found.header.labelling_judge == f"another and {judge.judge_id}"
+    said = [line for line in cautions(found) if "also labeled the training data" in line]
+    assert len(said) == 1
+    assert judge.judge_id in said[0]
+    # Another judge needs no permission, and gets no caution.
+    other = evaluate_as(path, load_judge("microworld-oracle:0.2"))
+    assert not [line for line in cautions(other) if "also labeled" in line]
