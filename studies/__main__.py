@@ -23,6 +23,8 @@ from studies.pretraining import Pretraining
 from studies.pretraining import pretrain as pretrain_model
 from studies.quick import run_study
 from studies.quick_report import write_study
+from studies.red_teaming import Setup, run_seeds
+from studies.red_teaming_report import write_report as write_red_teaming
 
 Report = Annotated[Path, typer.Option(help="Folder for the Markdown, JSON and plot.")]
 Seeds = Annotated[int, typer.Option(min=2, help="Number of seeds, from 0.")]
@@ -31,7 +33,7 @@ Output = Annotated[
 ]
 Only = Annotated[int | None, typer.Option(min=0, help="Run at most this many, then write the report.")]
 REPORT = Path("docs/results")
-DECISIVE, DIAL = Path("studies/decisive/results"), Path("studies/results/dial")
+DECISIVE, DIAL, REDTEAM = (Path("studies", name) for name in ("decisive/results", "results/dial", "results/redteam"))
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -85,6 +87,21 @@ def dial(
     places = run_places(output, results, Scale(), per_kind, typer.echo)
     bounds = run_bounds(output, results, Scale(), range(seeds), typer.echo)
     typer.echo(f"Wrote {write_dial(report, places, bounds)}.")
+
+
+@app.command()
+def redteam(
+    output: Output = Path("runs/study-redteam"),
+    results: Annotated[Path, typer.Option(help="Folder of the results, which are committed.")] = REDTEAM,
+    report: Report = REPORT,
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", help="Seed to run; repeatable. By default 0, 1, 2.")
+    ] = None,
+) -> None:
+    """Red-team an unaligned model in two rounds without human labels."""
+    quiet_libraries()
+    found = run_seeds(output, results, Setup(), seeds or range(3), typer.echo)
+    typer.echo(f"Wrote {write_red_teaming(report, found)}.")
 
 
 @app.command()

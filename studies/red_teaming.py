@@ -1,6 +1,7 @@
 """Red teaming of an unaligned microworld model in two rounds, without human labels: ``python -m studies redteam``.
 
-The model is fine-tuned on chats only. A judge labels its answers that errs on a tenth of them; an exact one measures.
+The model is the bundled one, which no preference ever trained: it answers two in three harmful requests. A judge that
+errs on a tenth of its answers labels them; an exact one measures.
 Attack styles are the package's, written in words that this model's pretraining never contained.
 """
 
@@ -19,8 +20,6 @@ from bfpo.generation.protocol import Decoding
 from bfpo.judges.registry import load_judge
 from bfpo.microworld.grammar import Request, requests
 from bfpo.microworld.vocabulary import EXCUSES
-from bfpo.models import MICROWORLD
-from bfpo.quickstart import Scale, sft_recipe, write_data, write_recipe
 from bfpo.redteam.bank import Bank, Pair, PlainRequest
 from bfpo.redteam.running import RedTeam
 from bfpo.redteam.styles import HELD_OUT_STYLES, STYLES
@@ -28,19 +27,18 @@ from bfpo.rounds import RoundJudges, Rounds, red_team_rounds
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.suites import load_suite
-from bfpo.training.recipe import load_recipe
-from bfpo.training.run import train
 
+MODEL = "microworld"
 LABELER, EVALUATOR = "microworld-oracle:0.1,0.1,{seed}", "microworld-oracle"
 # Conversations of many_shot are longer than the 256 tokens that the model was pretrained for.
 TRAINED_STYLES = tuple(name for name in STYLES if name not in (*HELD_OUT_STYLES, "many_shot"))
 FIGURES = ("helpful", "harmless", "over_refusal", "incoherent")
-PER_KIND = 250
+PER_KIND = 150
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Settings of the study, chosen on seed 100.
+    """Settings of the study.
 
     Attributes:
         attacks: number of attacks of a round.
@@ -52,13 +50,13 @@ class Setup:
         epochs: number of epochs of each training.
     """
 
-    attacks: int = 200
-    turns: int = 2
+    attacks: int = 160
+    turns: int = 4
     samples: int = 4
     plain: int = 160
     beta: float = 0.1
     learning_rate: float = 1e-4
-    epochs: float = 4
+    epochs: float = 3
 
     def rounds(self, seed: int, recipe: Path) -> Rounds:
         """Settings of two rounds."""
@@ -99,19 +97,16 @@ def microworld_bank(plain: int) -> Bank:
 
 
 def run_seed(folder: Path, setup: Setup, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """One run: an unaligned model, two rounds, and the suite before and after."""
-    base = folder / "base"
-    write_data(folder / "data", Scale(), seed)
-    recipe = sft_recipe(folder / "data", MICROWORLD, base, Scale(), seed, chat_only=True)
-    train(load_recipe(write_recipe(folder / "base.yaml", recipe)), resume=(base / "run.json").exists())
+    """One run: two rounds, and the suite before and after."""
     path = folder / "redteam.yaml"
     write_text(path, yaml.safe_dump(setup.recipe(seed)))
     judges = RoundJudges(load_judge(LABELER.format(seed=seed)), evaluation=load_judge(EVALUATOR))
     found = red_team_rounds(
-        str(base), judges, microworld_bank(setup.plain), setup.rounds(seed, path), folder / "rounds", say=say
+        MODEL, judges, microworld_bank(setup.plain), setup.rounds(seed, path), folder / "rounds", say=say
     )
-    suites = {name: _suite(folder, name, model, seed) for name, model in (("before", base), ("after", found.model))}
-    result = {"setup": asdict(setup), "seed": seed, **json.loads(json.dumps(asdict(found)))}
+    suites = {name: _suite(folder, name, model, seed) for name, model in (("before", MODEL), ("after", found.model))}
+    styles = {"trained": TRAINED_STYLES, "held_out": HELD_OUT_STYLES}
+    result = {"setup": asdict(setup), "seed": seed, "styles": styles, **json.loads(json.dumps(asdict(found)))}
     del result["model"]
     return result | {
         "suite": {name: {figure: asdict(own.scores[figure]) for figure in FIGURES} for name, own in suites.items()}

@@ -19,6 +19,8 @@ from bfpo.errors import BfpoError
 from bfpo.files import write_text
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.judges.verdict import Judge
+from bfpo.redteam.attacker import STYLE as ATTACKER
+from bfpo.redteam.attacker import Attacker
 from bfpo.redteam.attacking import RequestJudge
 from bfpo.redteam.bank import Bank
 from bfpo.redteam.measuring import Resistance, measuring_suite, resistance
@@ -64,8 +66,8 @@ class Rounds:
 
     @property
     def styles(self) -> tuple[str, ...]:
-        """All styles, those held out of training last."""
-        return (*self.red_team.styles, *self.red_team.held_out)
+        """All styles but the attacker's, whose wordings are made for a round; those held out of training last."""
+        return tuple(name for name in (*self.red_team.styles, *self.red_team.held_out) if name != ATTACKER)
 
     def recipe_of(self, model: str, folder: Path, number: int) -> ResolvedRecipe:
         """The recipe of the model after a number of rounds.
@@ -155,6 +157,7 @@ def red_team_rounds(
     folder: Path,
     *,
     evaluation: Mapping[str, Sequence[str]] | None = None,
+    attacker: Attacker | None = None,
     progress: Progress = lambda what, done, total: None,
     say: Callable[[str], None] = lambda line: None,
     **training: Any,
@@ -171,6 +174,7 @@ def red_team_rounds(
         settings: how many rounds, of which attacks, with which recipe.
         folder: folder of the run.
         evaluation: evaluation prompts by the name of their set, which no group contains.
+        attacker: model that words the attacks in the style ``attacker``.
         progress: function called with a stage and its numbers of finished and all answers.
         say: function called with a line about every stage.
         training: further arguments of `bfpo.training.run.train`.
@@ -181,10 +185,11 @@ def red_team_rounds(
     """
     attacked, held_out = bank.split(settings.held_out_requests, settings.red_team.seed)
     settings.recipe_of(model, folder, 1)
-    record = _claim(folder, _settings_record(model, judges, bank, settings))
+    wording = attacker and attacker.record
+    record = _claim(folder, _settings_record(model, judges, bank, settings) | {"attacker": wording})
     texts = [text for pair in held_out.pairs for text in (pair.risky, pair.benign)]
     prompts = {**(evaluation or {}), HELD_OUT: [*texts, *(one.plain for one in held_out.plain)]}
-    run = _Run(judges, settings, folder, prompts, progress, say, training)
+    run = _Run(judges, settings, folder, prompts, attacker, progress, say, training)
     before = run.measure(model, held_out, "before")
     groups, current, stopped = [], model, ""
     for number in range(settings.rounds):
@@ -211,6 +216,7 @@ class _Run:
     settings: Rounds
     folder: Path
     prompts: Mapping[str, Sequence[str]]
+    attacker: Attacker | None
     progress: Progress
     say: Callable[[str], None]
     training: Mapping[str, Any]
@@ -222,7 +228,7 @@ class _Run:
         name = f"round-{number}"
         found = red_team(
             LocalGenerator.load(model), self.judges.labeling, bank.pairs, settings, self.folder / name,
-            evaluation=self.prompts, refusal_judge=self.judges.refusal,
+            evaluation=self.prompts, refusal_judge=self.judges.refusal, attacker=self.attacker,
             progress=lambda turn, done, total: self.progress(f"{name} {turn}", done, total),
         )  # fmt: skip
         success = found.success.get("all")
@@ -253,7 +259,8 @@ class _Run:
             allow_labeling_judge=True,
             progress=lambda _, done, total: self.progress(name, done, total),
         )  # fmt: skip
-        return resistance(found.generations, settings.styles, settings.held_out)
+        trained = [name for name in self.settings.styles if name in settings.styles]
+        return resistance(found.generations, trained, settings.held_out)
 
 
 def _settings_record(model: str, judges: RoundJudges, bank: Bank, settings: Rounds) -> dict[str, Any]:

@@ -82,3 +82,74 @@ def test_wrong_usage_is_one_sentence(tmp_path, arguments, message):
     done = CliRunner().invoke(app, given)
     assert isinstance(done.exception, BfpoError), done.output
     assert re.search(message, str(done.exception))
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    path.write_text(
+        "stage: preference\nmodel: x\noutput_dir: x\ndata: [{name: red-team, path: x}]\nbeta: 0.2\nmax_steps: 2\n"
+        "learning_rate: 1.0e-4\nmax_length: 256\nmicro_batch_tokens: 2048\nreference_cache: null\nbatch_size: 8\n"
+    )
+    return path
+
+
+def rounds(bank, folder, recipe):
+    given = [*options(bank, folder), "--rounds", 1, "--recipe", recipe, "--held-out-requests", 0.5]
+    given[given.index("--attacks") + 1] = 4
+    return given
+
+
+def test_rounds_print_what_came_before_and_after(bank, recipe, tmp_path):
+    given = rounds(bank, tmp_path / "run", recipe)
+    planned = json.loads(bfpo(*given, "--plan", "--json"))
+    assert (planned["rounds"], planned["trainings"], planned["answers in rounds"]) == (1, 1, 2 * (4 + 2) * 4)
+    assert planned["most tokens"] == 40 * planned["answers"]
+    assert f"1 rounds of 4 attacks and 2 in held-out styles, each with its twin: {2 * (4 + 2) * 4} answers" in " ".join(
+        bfpo(*given, "--plan").split()
+    )
+    assert not (tmp_path / "run").exists()
+    printed = " ".join(bfpo(*given, "--evaluation-judge", "microworld-oracle:0.1").split())
+    assert "unsafe before unsafe after twins refused" in printed
+    assert "spelling (held out)" in printed
+    assert "verdicts of microworld-oracle:0.1,0.1,0; microworld-oracle:0,0,0 labeled the training data" in printed
+    assert f"The last model is {tmp_path / 'run' / 'model-1'}" in printed
+    found = CliRunner().invoke(
+        app, ["redteam", *map(str, given), "--evaluation-judge", "microworld-oracle:0.1", "--json"]
+    )
+    assert json.loads(found.stdout)["model"] == str(tmp_path / "run/model-1")
+
+
+def test_without_an_evaluation_judge_the_table_says_who_judged(bank, recipe, tmp_path):
+    printed = " ".join(bfpo(*rounds(bank, tmp_path / "run", recipe)).split())
+    assert "verdicts of microworld-oracle:0,0,0, which also labeled the training data" in printed
+
+
+def test_an_attacker_adds_its_style(bank, tmp_path):
+    printed = bfpo(*options(bank, tmp_path / "run"), "--attacker", "microworld", "--plan")
+    assert "asked for 4 wordings of each request" in " ".join(printed.split())
+    bfpo(*options(bank, tmp_path / "run"), "--attacker", "microworld")
+    summary = json.loads((tmp_path / "run/redteam.json").read_text())
+    assert summary["settings"]["styles"] == ["plain", "attacker"]
+    assert summary["attacker"]["model"] == "microworld"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rounds", "2", "--endpoint", "http://localhost:1/v1"], "can't be trained: name a local model"),
+        (["--recipe", "x.yaml"], "--recipe: is read with --rounds only"),
+        (["--evaluation-judge", "keywords"], "--evaluation-judge: is read with --rounds only"),
+        (["--held-out-requests", "0.5"], "--held-out-requests: is read with --rounds only"),
+        (["--rounds", "1", "--held-out-requests", "1"], "can't be held out"),
+        (["--rounds", "1", "--recipe", "gone.yaml"], "gone.yaml"),
+        (["--attacker-endpoint", "http://localhost:1/v1"], "--attacker-endpoint: is read with --attacker only"),
+        (["--style", "attacker"], "give both, or none of them"),
+    ],
+)
+def test_wrong_usage_of_rounds_and_attacker(bank, tmp_path, arguments, message):
+    given = ["redteam", "microworld", "--judge", "microworld-oracle", "-o", str(tmp_path / "run"), *arguments]
+    done = CliRunner().invoke(app, given)
+    assert isinstance(done.exception, BfpoError), done.output
+    assert re.search(message, str(done.exception))
+    assert not (tmp_path / "run").exists()

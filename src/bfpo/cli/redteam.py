@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,8 @@ from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
     from bfpo.generation.protocol import Generator
+    from bfpo.judges.verdict import Judge as LoadedJudge
+    from bfpo.redteam.attacker import Attacker
     from bfpo.redteam.bank import Bank
     from bfpo.redteam.running import Attacked, RedTeam
     from bfpo.statistics.intervals import Estimate
@@ -50,6 +52,10 @@ Seed = Annotated[int, typer.Option(min=0, help="Random seed of attacks and answe
 EvaluationFiles = Annotated[
     list[str] | None, typer.Option(metavar="FILE", help="Evaluation prompts, which no group may contain; repeatable.")
 ]
+AttackerModel = Annotated[
+    str | None, typer.Option("--attacker", help="Model that rewords requests, as a further style, named like MODEL.")
+]
+AttackerEndpoint = Annotated[str | None, typer.Option(metavar="URL", help="Server of the attacker.")]
 RoundCount = Annotated[
     int | None,
     typer.Option("--rounds", min=1, help="Train on the groups and attack the trained model, as often as this."),
@@ -71,6 +77,34 @@ PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the number of answ
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
+@dataclass(frozen=True)
+class Helpers:
+    """The judges and the attacker, by name."""
+
+    judge: str
+    refusal_judge: str | None
+    evaluation_judge: str | None
+    attacker: str | None
+    attacker_endpoint: str | None
+    api_key_env: str | None
+
+    def judges(self) -> tuple[LoadedJudge, LoadedJudge | None, LoadedJudge | None]:
+        """The judges that label, decide on refusals, and evaluate."""
+        from bfpo.judges.registry import load_judge
+
+        refusal, evaluation = (load_judge(one) if one else None for one in (self.refusal_judge, self.evaluation_judge))
+        return load_judge(self.judge), refusal, evaluation
+
+    def load_attacker(self) -> Attacker | None:
+        """The attacker, if there is one."""
+        from bfpo.redteam.attacker import Attacker
+
+        if self.attacker is None:
+            return None
+        key = self.api_key_env if self.attacker_endpoint else None
+        return Attacker(load_generator(self.attacker, self.attacker_endpoint, key))
+
+
 def redteam(
     model: Target,
     output: Output,
@@ -86,6 +120,8 @@ def redteam(
     max_new_tokens: MaxNewTokens = None,
     seed: Seed = 0,
     evaluation: EvaluationFiles = None,
+    attacker: AttackerModel = None,
+    attacker_endpoint: AttackerEndpoint = None,
     rounds: RoundCount = None,
     recipe: Recipe = None,
     held_out_requests: HeldOutRequests = None,
@@ -101,21 +137,23 @@ def redteam(
 
     of_rounds = {"recipe": recipe, "held-out-requests": held_out_requests, "evaluation-judge": evaluation_judge}
     _check_rounds(rounds, endpoint, [name for name, value in of_rounds.items() if value is not None])
+    if attacker_endpoint and attacker is None:
+        raise BfpoError("--attacker-endpoint: is read with --attacker only; leave it out")
     sampling = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
-    settings = _settings(attacks, turns, style, held_out_style, sampling, seed)
+    settings = _settings(attacks, turns, style, held_out_style, sampling, seed, attacker is not None)
     bank = load_bank(prompts)
     known = {file: load_prompts(file) for file in evaluation or ()}
-    judges = (judge, refusal_judge, evaluation_judge)
+    helpers = Helpers(judge, refusal_judge, evaluation_judge, attacker, attacker_endpoint, api_key_env)
     if rounds is not None:
         from bfpo.cli.redteam_rounds import run_rounds
 
         given = {"recipe": recipe, "held_out_requests": held_out_requests}
         own = {name: value for name, value in given.items() if value is not None}
-        run_rounds(model, output, judges, bank, {"rounds": rounds, "red_team": settings, **own}, known, plan, as_json)
+        run_rounds(model, output, helpers, bank, {"rounds": rounds, "red_team": settings, **own}, known, plan, as_json)
     elif plan:
         _print_plan(settings, as_json)
     else:
-        _run(load_generator(model, endpoint, api_key_env), judges, bank, settings, output, known, as_json)
+        _run(load_generator(model, endpoint, api_key_env), helpers, bank, settings, output, known, as_json)
 
 
 def _check_rounds(rounds: int | None, endpoint: str | None, of_rounds: list[str]) -> None:
@@ -127,21 +165,20 @@ def _check_rounds(rounds: int | None, endpoint: str | None, of_rounds: list[str]
 
 def _run(
     generator: Generator,
-    specs: tuple[str, str | None, str | None],
+    helpers: Helpers,
     bank: Bank,
     settings: RedTeam,
     output: Path,
     known: Mapping[str, Sequence[str]],
     as_json: bool,
 ) -> None:
-    from bfpo.judges.registry import load_judge
     from bfpo.redteam.running import GROUPS, red_team
 
-    judge, refusal_judge = load_judge(specs[0]), load_judge(specs[1]) if specs[1] else None
+    judge, refusal_judge, _ = helpers.judges()
     with progress_bar() as progress:
         found = red_team(
             generator, judge, bank.pairs, settings, output,
-            evaluation=known, refusal_judge=refusal_judge, progress=progress,
+            evaluation=known, refusal_judge=refusal_judge, attacker=helpers.load_attacker(), progress=progress,
         )  # fmt: skip
     if as_json:
         echo(json.dumps(asdict(found), indent=2))
@@ -156,9 +193,11 @@ def _settings(
     held_out: list[str] | None,
     sampling: Mapping[str, float | None],
     seed: int,
+    has_attacker: bool,
 ) -> RedTeam:
     from dataclasses import replace
 
+    from bfpo.redteam.attacker import STYLE
     from bfpo.redteam.running import RedTeam
     from bfpo.redteam.styles import HELD_OUT_STYLES
 
@@ -168,12 +207,17 @@ def _settings(
         given["held_out"] = tuple(name for name in HELD_OUT_STYLES if name not in styles)
     if held_out:
         given["held_out"] = tuple(held_out)
+    if has_attacker and STYLE not in (*(styles or ()), *(held_out or ())):
+        given["styles"] = (*given.get("styles", RedTeam().styles), STYLE)
     values = {name: value for name, value in sampling.items() if value is not None}
     given["decoding"] = replace(RedTeam().decoding, seed=seed, **values)
     return RedTeam(**{name: value for name, value in given.items() if value is not None})
 
 
 def _print_plan(settings: RedTeam, as_json: bool) -> None:
+    from bfpo.redteam.attacker import STYLE as ATTACKER
+    from bfpo.redteam.attacker import TRIES
+
     prompts = 2 * (settings.attacks + settings.measured)
     planned = {
         "prompts": prompts,
@@ -188,6 +232,8 @@ def _print_plan(settings: RedTeam, as_json: bool) -> None:
         f"with its twin: {planned['answers']:,} answers of at most {settings.decoding.max_new_tokens} tokens "
         f"({planned['most tokens']:,} in all), and as many verdicts."
     )
+    if ATTACKER in (*settings.styles, *settings.held_out):
+        echo(f"The attacker is asked for {TRIES} wordings of each request that is attacked in its style.")
 
 
 def _print(found: Attacked, settings: RedTeam, groups: Path) -> None:

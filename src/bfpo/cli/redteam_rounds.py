@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bfpo.cli.generators import progress_bar
 from bfpo.cli.printing import Console, echo
-from bfpo.cli.redteam import shown
+from bfpo.cli.redteam import Helpers, shown
 from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def run_rounds(
     model: str,
     output: Path,
-    specs: tuple[str, str | None, str | None],
+    helpers: Helpers,
     bank: Bank,
     given: Mapping[str, Any],
     known: Mapping[str, Sequence[str]],
@@ -36,7 +36,7 @@ def run_rounds(
     Args:
         model: the model.
         output: folder of the run.
-        specs: the judges that label, decide on refusals, and evaluate.
+        helpers: the judges and the attacker.
         bank: requests.
         given: settings of `bfpo.rounds.Rounds`.
         known: evaluation prompts by file.
@@ -51,19 +51,17 @@ def run_rounds(
     if plan:
         _print_plan(settings, bank, as_json)
         return
-    from bfpo.judges.registry import load_judge
     from bfpo.microworld.data import held_out_prompts
     from bfpo.quiet import quiet_libraries
     from bfpo.rounds import RoundJudges, red_team_rounds
 
     quiet_libraries()
-    labeling, refusal, evaluation = (load_judge(spec) if spec else None for spec in specs)
-    assert labeling is not None
+    judges = RoundJudges(*helpers.judges())
     suites = {"microworld": held_out_prompts()}
     with progress_bar() as progress:
         found = red_team_rounds(
-            model, RoundJudges(labeling, refusal, evaluation), bank, settings, output,
-            evaluation=known, progress=progress, say=lambda line: echo(line, err=as_json), suites=suites,
+            model, judges, bank, settings, output, evaluation=known, attacker=helpers.load_attacker(),
+            progress=progress, say=lambda line: echo(line, err=as_json), suites=suites,
         )  # fmt: skip
     if as_json:
         echo(json.dumps(asdict(found), indent=2))

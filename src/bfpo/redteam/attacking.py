@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bfpo.generation.protocol import Decoding, transcript
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.redteam.archive import Planned, Tried
+from bfpo.redteam.attacker import STYLE as ATTACKER
+from bfpo.redteam.attacker import Wordings
 from bfpo.redteam.styles import styled
 from bfpo.safehelp.items import Kind, PromptItem
 from bfpo.safehelp.records import GenerationRecord
@@ -45,18 +47,22 @@ class RequestJudge:
         return self.inner.judge([replace(one, prompt=one.behavior or one.prompt) for one in exchanges])
 
 
-def attack_suite(planned: Sequence[Planned], seed: int, decoding: Decoding) -> Suite:
+def attack_suite(
+    planned: Sequence[Planned], seed: int, decoding: Decoding, wordings: Mapping[str, Wordings] | None = None
+) -> Suite:
     """The attacks and their twins as a suite: every pair in one style, both requests in the same wording of it.
 
     Args:
         planned: the attacks.
         seed: random seed of the wordings.
         decoding: how many answers are sampled, and how.
+        wordings: an attacker's wordings by the pair's id, for attacks in its style.
     """
     items: list[PromptItem] = []
     for plan in planned:
-        items.append(_item(ATTACKS, "harmful", plan, plan.pair.risky, seed))
-        items.append(_item(TWINS, "borderline", plan, plan.pair.benign, seed))
+        own = (wordings or {})[plan.pair.id] if plan.style == ATTACKER else (None, None)
+        items.append(_item(ATTACKS, "harmful", plan, plan.pair.risky, seed, own[0]))
+        items.append(_item(TWINS, "borderline", plan, plan.pair.benign, seed, own[1]))
     tasks = (
         Task(task=ATTACKS, factor="harmless", license="", kind="harmful", prompt="{{ prompt }}"),
         Task(task=TWINS, factor="over_refusal", license="", kind="borderline", prompt="{{ prompt }}"),
@@ -64,10 +70,10 @@ def attack_suite(planned: Sequence[Planned], seed: int, decoding: Decoding) -> S
     return Suite("redteam", items, [], tasks, decoding=decoding)
 
 
-def _item(task: str, kind: Kind, plan: Planned, request: str, seed: int) -> PromptItem:
+def _item(task: str, kind: Kind, plan: Planned, request: str, seed: int, wording: str | None) -> PromptItem:
     # No attack is tried twice, so that names are unique in all turns together.
     name = f"{plan.pair.id} {plan.style}"
-    prompt = styled(request, plan.style, random.Random(f"{seed} {name}"))
+    prompt = wording or styled(request, plan.style, random.Random(f"{seed} {name}"))
     messages = None if isinstance(prompt, str) else tuple(prompt)
     text = prompt if isinstance(prompt, str) else transcript(prompt)
     return PromptItem(

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bfpo.errors import BfpoError, RunError, did_you_mean
 from bfpo.files import write_rows, write_text
 from bfpo.generation.protocol import Decoding, Generator
 from bfpo.judges.verdict import Judge
 from bfpo.redteam.archive import Archive, Planned
+from bfpo.redteam.attacker import STYLE as ATTACKER
+from bfpo.redteam.attacker import Attacker
 from bfpo.redteam.attacking import RequestJudge, attack_suite, outcomes
 from bfpo.redteam.bank import Pair
 from bfpo.redteam.grouping import Row, preference_groups
 from bfpo.redteam.styles import HELD_OUT_STYLES, STYLES
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
+from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.records import GenerationRecord
 from bfpo.statistics.intervals import Estimate
 
@@ -67,7 +70,7 @@ class RedTeam:
         if self.decoding.samples < 2 or self.decoding.temperature == 0:
             raise BfpoError("answers to one prompt are compared: sample two or more at a temperature above 0")
         for name in (*self.styles, *self.held_out):
-            if name not in STYLES:
+            if name not in (*STYLES, ATTACKER):
                 what = f"there is no attack style {name!r}{did_you_mean(name, STYLES)}"
                 raise BfpoError(f"{what}; the styles are {', '.join(STYLES)}")
         both = set(self.styles) & set(self.held_out)
@@ -105,6 +108,7 @@ def red_team(
     *,
     evaluation: Mapping[str, Sequence[str]] | None = None,
     refusal_judge: Judge | None = None,
+    attacker: Attacker | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Attacked:
     """Attack a model, and write groups to train on; an interrupted run is resumed, nothing is asked twice.
@@ -117,6 +121,7 @@ def red_team(
         folder: folder of the run: its turns are evaluations in subfolders; the groups and the summary are written last.
         evaluation: evaluation prompts by the name of their set, which no group contains.
         refusal_judge: judge that decides which answers decline; by default the safety judge.
+        attacker: model that words the attacks in the style ``attacker``.
         progress: function called with a turn and its numbers of finished and all answers.
 
     Raises:
@@ -125,41 +130,59 @@ def red_team(
     """
     if not pairs:
         raise BfpoError("there is no risky request to attack with: name another prompt bank")
+    if (ATTACKER in (*settings.styles, *settings.held_out)) != (attacker is not None):
+        raise BfpoError(f"an attacker words the attacks in the style {ATTACKER!r}: give both, or none of them")
     judges = [RequestJudge(judge)], None if refusal_judge is None else RequestJudge(refusal_judge)
+    ask = _Asking(generator, judges[0], judges[1], attacker, settings, folder, progress)
     archive, rows, left_out, found = Archive(pairs, settings.styles), [], Counter[str](), []
     for turn in range(settings.turns):
         count = settings.attacks * (turn + 1) // settings.turns - settings.attacks * turn // settings.turns
         planned = archive.choose(count, settings.seed)
         if not planned:
             break
-        name = f"turn-{turn}"
-        records, items = _tried(generator, judges, planned, settings, folder / name, name, progress)
+        records, items, dropped = ask.tried(planned, f"turn-{turn}", f"turn-{turn}")
         archive = archive.with_outcomes(outcomes(planned, records))
         made, counts = preference_groups(items, records, evaluation or {})
-        rows, left_out, found = [*rows, *made], left_out + counts, [*found, *records]
+        rows, left_out, found = [*rows, *made], left_out + counts + dropped, [*found, *records]
     unseen = Archive(pairs, settings.held_out).choose(settings.measured, settings.seed)
     if unseen:
-        records, _ = _tried(generator, judges, unseen, settings, folder / "held-out", "held-out styles", progress)
-        found += records
-    return _written(archive, found, rows, left_out, settings, folder)
+        records, _, dropped = ask.tried(unseen, "held-out", "held-out styles")
+        found, left_out = [*found, *records], left_out + dropped
+    return _written(archive, found, rows, left_out, settings, attacker, folder)
 
 
-def _tried(
-    generator: Generator,
-    judges: tuple[Sequence[Judge], Judge | None],
-    planned: Sequence[Planned],
-    settings: RedTeam,
-    folder: Path,
-    name: str,
-    progress: Progress,
-) -> tuple[list[GenerationRecord], Any]:
-    suite = attack_suite(planned, settings.seed, settings.decoding)
-    result = evaluate(
-        generator, suite, decoding=settings.decoding, folder=folder, judges=judges[0], refusal_judge=judges[1],
-        allow_labeling_judge=True,
-        progress=lambda _, done, total: progress(name, done, total),
-    )  # fmt: skip
-    return list(result.generations), suite.prompts
+@dataclass(frozen=True)
+class _Asking:
+    """The model that is asked, and those that judge and word what it is asked."""
+
+    generator: Generator
+    judges: Sequence[Judge]
+    refusal_judge: Judge | None
+    attacker: Attacker | None
+    settings: RedTeam
+    folder: Path
+    progress: Progress
+
+    def tried(
+        self, planned: Sequence[Planned], part: str, shown: str
+    ) -> tuple[list[GenerationRecord], Sequence[PromptItem], Counter[str]]:
+        """Records and items of attacks, and what an attacker's wordings lost, of a part of the run."""
+        wordings, dropped = {}, Counter[str]()
+        if self.attacker:
+            path = self.folder / f"{part}-wordings.json"
+            # Another part asks again for what had no usable wording, with another seed.
+            seed = random.Random(f"{self.settings.seed} {part}").getrandbits(31)
+            wordings, dropped = self.attacker.reword(planned, seed, path)
+            planned = [plan for plan in planned if plan.style != ATTACKER or plan.pair.id in wordings]
+        if not planned:
+            return [], [], dropped
+        suite = attack_suite(planned, self.settings.seed, self.settings.decoding, wordings)
+        result = evaluate(
+            self.generator, suite, decoding=self.settings.decoding, folder=self.folder / part, judges=self.judges,
+            refusal_judge=self.refusal_judge, allow_labeling_judge=True,
+            progress=lambda _, done, total: self.progress(shown, done, total),
+        )  # fmt: skip
+        return list(result.generations), suite.prompts, dropped
 
 
 def _written(
@@ -168,6 +191,7 @@ def _written(
     rows: Sequence[Row],
     left_out: Mapping[str, int],
     settings: RedTeam,
+    attacker: Attacker | None,
     folder: Path,
 ) -> Attacked:
     """The summary, after it and the groups were written."""
@@ -193,6 +217,8 @@ def _written(
     write_rows(folder / GROUPS, rows)
     digest = hashlib.sha256((folder / GROUPS).read_bytes()).hexdigest()
     summary = {"settings": asdict(settings), "groups_sha256": digest} | asdict(result)
+    if attacker:
+        summary["attacker"] = attacker.record
     write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     return result
 
