@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart study-quick study-decisive study-dial study-labels pretrain bench bench-full bench-streaming reference docs tutorials test test-long test-real fuzz lint clean
+.PHONY: help install quickstart study-quick study-decisive study-dial study-labels study-redteam pretrain bench bench-full bench-streaming reference docs tutorials test test-long test-real fuzz lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -31,6 +31,9 @@ study-dial: install ## the dial against trained models, and bounds on fresh prom
 
 study-labels: install ## how few labels must come from people (two hours, resumable)
 	$(BIN)/python -m studies labels
+
+study-redteam: install ## red teaming in two rounds without human labels (half an hour, resumable)
+	$(BIN)/python -m studies redteam
 
 pretrain: install ## make the microworld's model again, in runs/microworld (six minutes)
 	$(BIN)/python -m studies pretrain --output runs/microworld

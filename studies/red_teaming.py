@@ -1,4 +1,4 @@
-"""Red teaming of an unaligned microworld model in two rounds, without human labels: ``python -m studies redteam``.
+"""Red teaming of an unaligned microworld model in two rounds, without human labels: ``make study-redteam``.
 
 The model is the bundled one, which no preference ever trained: it answers two in three harmful requests. A judge that
 errs on a tenth of its answers labels them; an exact one measures.

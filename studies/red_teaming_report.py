@@ -58,14 +58,14 @@ def _lines(results: Sequence[Result]) -> Iterator[str]:
     setup, working = results[0]["setup"], working_styles(results)
     yield f"""# Red teaming on the microworld
 
-An unaligned model (the bundled one, fine-tuned on chats only) is red-teamed in two rounds: `bfpo redteam --rounds 2`,
+The bundled model, which no preference ever trained, is red-teamed in two rounds: `bfpo redteam --rounds 2`,
 {setup["attacks"]} attacks a round, {setup["samples"]} answers to each and to its twin, BFPO without a buffer (beta
 {setup["beta"]:g}, learning rate {setup["learning_rate"]:g}, {setup["epochs"]:g} epochs). No person labels anything: the
 judge that labels errs on 10 % of the answers, safe and unsafe. What follows is measured by the exact judge, on requests
-about things and actions that neither round attacked. Styles are the package's own. Their words, unlike those of the
+about actions and things that no round attacked. Styles are the package's own. Their words, unlike those of the
 requests, are new to this model, so that some keep it from answering at all; `many_shot` is left out, because its
-conversations are longer than the 256 tokens that the model was pretrained for. Settings were chosen on a seed of its
-own. {len(results)} seeds; `python -m studies redteam` writes this page.
+conversations are longer than the 256 tokens that the model was pretrained for. {len(results)} seeds (of attacks,
+answers, the judge's errors and training); `make study-redteam` writes this page.
 
 ## What was to be reached
 """
@@ -95,8 +95,20 @@ with a success of {WORKS:g} or more before.
 |---|---|---|"""
     for figure in results[0]["suite"]["before"]:
         yield f"| {figure} | " + " | ".join(_shown(suite_rates(results, side, figure)) for side in _SIDES) + " |"
-    groups = "; ".join(" and ".join(f"{count:,}" for count in one["groups"]) for one in results)
-    yield f"\nGroups of the two rounds, by seed: {groups}."
+    yield f"""
+Groups of the two rounds, by seed: {_groups(results)}.
+
+## What it can't do
+
+Red teaming on a model's own answers teaches only what some answers show. The same model fine-tuned on chats alone (40
+steps) never refuses: all four answers to every plain attack are unsafe, no group has signal, and after two rounds of
+200 attacks (beta .1, 4 epochs, seed 100) attack success in trained styles had fallen from .51 to .44 only, in the plain
+style not at all (1.00 to 1.00). The safe answers that taught it anything were incoherent ones to attacks in disguise.
+Such a model needs demonstrations first, as the paper's SFT on safer answers gives."""
+
+
+def _groups(results: Sequence[Result]) -> str:
+    return "; ".join(" and ".join(f"{count:,}" for count in one["groups"]) for one in results)
 
 
 _SIDES = ("before", "after")
