@@ -101,9 +101,9 @@ Groups of the two rounds, by seed: {_groups(results)}.
 ## What it can't do
 
 Red teaming on a model's own answers teaches only what some answers show. The same model fine-tuned on chats alone (40
-steps) never refuses: all four answers to every plain attack are unsafe, no group has signal, and after two rounds of
-200 attacks (beta .1, 4 epochs, seed 100) attack success in trained styles had fallen from .51 to .44 only, in the plain
-style not at all (1.00 to 1.00). The safe answers that taught it anything were incoherent ones to attacks in disguise.
+steps) never refuses: its answers to plain attacks are all unsafe, so that only the judge's errors give them signal, and
+after two rounds of 200 attacks (beta .1, 4 epochs, seed 100) attack success in trained styles had fallen from .51 to
+.44 only, in the plain style not at all (1.00 to 1.00). Its safe answers to disguised attacks strayed from the request.
 Such a model needs demonstrations first, as the paper's SFT on safer answers gives."""
 
 
