@@ -13,7 +13,7 @@ from bfpo.judges.registry import load_judge
 from bfpo.judges.verdict import Verdict
 from bfpo.microworld.grammar import requests
 from bfpo.redteam.bank import Bank, PlainRequest, load_bank
-from bfpo.redteam.running import RedTeam
+from bfpo.redteam.running import RedTeam, red_team
 from bfpo.rounds import RoundJudges, Rounds, packaged_recipe, red_team_rounds
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.labelers import labelers_of
@@ -159,6 +159,8 @@ def test_other_settings_and_other_runs_are_refused(done, bank, tmp_path):
         red_team_rounds("microworld", judges, bank, replace(settings, rounds=3), folder / "run")
     with pytest.raises(BfpoError, match=r"other settings \(judges\)"):
         red_team_rounds("microworld", RoundJudges(Counting()), bank, settings, folder / "run")
+    with pytest.raises(BfpoError, match="contains several rounds"):
+        red_team(None, judges.labeling, bank.pairs, RED_TEAM, folder / "run")
     (tmp_path / "redteam.json").write_text("{}")
     with pytest.raises(BfpoError, match="contains another run"):
         red_team_rounds("microworld", judges, bank, settings, tmp_path)
@@ -206,6 +208,10 @@ def test_the_groups_take_the_place_of_their_source_and_others_stay(tmp_path):
     assert (resolved.recipe.model, resolved.recipe.output_dir) == ("m", str(Path("out/model-2")))
     assert resolved.origins["model"] == "command line"
     assert resolved.origins["beta"] == "recipe"
+    # What is no source isn't left out, but found to be wrong.
+    for wrong in (["x"], "x"):
+        with pytest.raises(BfpoError, match="data"):
+            replace(settings, recipe=written(tmp_path, data=wrong)).recipe_of("m", Path("out"), 1)
     # A recipe without that source keeps all of its own.
     settings = replace(settings, recipe=written(tmp_path, data=data[1:]))
     names = [one.label for one in settings.recipe_of("m", Path("out"), 1).recipe.data]

@@ -24,12 +24,11 @@ from bfpo.redteam.attacker import Attacker
 from bfpo.redteam.attacking import RequestJudge
 from bfpo.redteam.bank import Bank
 from bfpo.redteam.measuring import Resistance, measuring_suite, resistance
-from bfpo.redteam.running import GROUPS, SUMMARY, NoGroupsError, Progress, RedTeam, red_team
+from bfpo.redteam.running import GROUPS, ROUNDS, SUMMARY, NoGroupsError, Progress, RedTeam, red_team
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.training.recipe import ResolvedRecipe, resolve
 from bfpo.training.run import train
 
-RECORD = "rounds.json"
 HELD_OUT = "held-out requests"
 # Name of the source in a recipe whose place the groups take.
 SOURCE = "red-team"
@@ -76,14 +75,15 @@ class Rounds:
             BfpoError: if the recipe is wrong.
         """
         values = read_yaml(self.recipe, "a recipe")
-        sources = values.get("data")
-        sources = [one for one in sources if isinstance(one, dict)] if isinstance(sources, list) else []
-        own = next((one for one in sources if one.get("name") == SOURCE), {})
+        data = values.get("data", [])
+        # What is no list of sources stays, so that it is found to be wrong.
+        sources: list[Any] = data if isinstance(data, list) else [data]
+        own = next((one for one in sources if isinstance(one, dict) and one.get("name") == SOURCE), {})
         groups = [
             own | {"name": f"{SOURCE}-{at}", "path": str(folder / f"round-{at}" / GROUPS)} for at in range(number)
         ]
-        data = groups + [one for one in sources if one is not own]
-        values |= {"model": model, "data": data, "output_dir": str(folder / f"model-{number}")}
+        others = [one for one in sources if one is not own]
+        values |= {"model": model, "data": groups + others, "output_dir": str(folder / f"model-{number}")}
         given = dict.fromkeys(values, "recipe") | dict.fromkeys(("model", "data", "output_dir"), "command line")
         return resolve(values, given, str(self.recipe))
 
@@ -204,7 +204,7 @@ def red_team_rounds(
         current = run.train(model, number + 1)
     after = run.measure(current, held_out, "after")
     result = RoundsResult(current, tuple(groups), stopped, before, after, _caption(judges))
-    write_text(folder / RECORD, json.dumps(record | {"result": asdict(result)}, indent=2) + "\n")
+    write_text(folder / ROUNDS, json.dumps(record | {"result": asdict(result)}, indent=2) + "\n")
     return result
 
 
@@ -282,7 +282,7 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BfpoError: if it does.
     """
-    path = folder / RECORD
+    path = folder / ROUNDS
     wanted = json.loads(json.dumps(settings))
     if path.exists():
         try:

@@ -30,6 +30,8 @@ from bfpo.statistics.intervals import Estimate
 
 Progress = Callable[[str, int, int], None]
 GROUPS, SUMMARY = "groups.jsonl", "redteam.json"
+# The record of several rounds, in whose folder no single run may lie.
+ROUNDS = "rounds.json"
 
 
 class NoGroupsError(RunError):
@@ -128,6 +130,8 @@ def red_team(
         BfpoError: if the folder holds another run, or there are no pairs.
         RunError: if no answer or verdict was given; `NoGroupsError` if no group is left to train on.
     """
+    if (folder / ROUNDS).exists():
+        raise BfpoError(f"{folder}: contains several rounds; name another folder")
     if not pairs:
         raise BfpoError("there is no risky request to attack with: name another prompt bank")
     if (ATTACKER in (*settings.styles, *settings.held_out)) != (attacker is not None):
