@@ -16,6 +16,7 @@ from training.rows import WORDS, word_tokenizer
 RECIPES = {path.name: path for path in files("bfpo.recipes").iterdir() if path.name.endswith(".yaml")}
 ARCHITECTURES = {
     "mistralai/Mistral-7B-v0.1": "mistral",
+    "HuggingFaceH4/zephyr-7b-beta": "mistral",
     "runs/paper-sft": "mistral",
     "runs/sacpo-helpfulness": "qwen2",
     "Qwen/Qwen2.5-0.5B-Instruct": "qwen2",
@@ -35,6 +36,11 @@ SCHEMAS = {
         "chosen": [{"role": "user", "content": q}, {"role": "assistant", "content": a}],
         "rejected": [{"role": "user", "content": q}, {"role": "assistant", "content": b}],
         "messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}],
+    },
+    "runs/attacks/groups.jsonl": lambda q, a, b: {
+        "prompt": [{"role": "user", "content": q}], "responses": [a, b], "helpfulness": [0.5, 0.5],
+        "is_safe": [1.0, 0.0], "category": "privacy", "labelled_by": {"answers": ["judge", "judge"]},
+        "judged_as": {"answers": [{"verdict": 1.0}, {"verdict": 0.0}], "judges": ["guard"]},
     },
 }  # fmt: skip
 

@@ -106,11 +106,13 @@ def shown_settings(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def source_lines(record: Mapping[str, Any]) -> Iterable[str]:
-    """Yield a line of text for every source of a run, with its safety cells."""
+    """Yield a line of text for every source of a run, with its safety cells and the judges that labeled it."""
     for source in record.get("data", ()):
         used = source.get("used", source.get("read", 0))
         cells = ", ".join(f"{cell} {count:,}" for cell, count in source.get("cells", {}).items())
-        yield plain(f"{source['name']} ({source.get('role', 'main')}): {used:,} rows{'; ' if cells else ''}{cells}")
+        judges = ", ".join(((source.get("labels") or {}).get("flags") or {}).get("judges", ()))
+        parts = [f"{used:,} rows", cells, f"flags by {judges}" if judges else ""]
+        yield plain(f"{source['name']} ({source.get('role', 'main')}): {'; '.join(part for part in parts if part)}")
 
 
 def _hub_datasets(record: Mapping[str, Any]) -> list[str]:
