@@ -98,6 +98,24 @@ with a success of {WORKS:g} or more before.
     yield f"""
 Groups of the two rounds, by seed: {_groups(results)}.
 
+## Why bars are missed
+
+*Attack success*: training is too short. A round finds some 220 groups, three epochs of which are about 40 steps of 16,
+and 80 after the second round, all of them clipped; and the archive spends most attacks on styles that work badly, so
+that few groups show the plain request. In an extra run, the last model was trained on seed 0's groups of both rounds
+at three times the learning rate (3e-4, nothing else changed). Success comes down to .04 in trained and .08 in held-out
+styles (.02 plain, .14 reworded, .09 misspelled, .16 in the past tense): the groups do hold what is to be learned. The
+price is over-refusal (.19 in the suite, .25 of the plain twins) and help (.82).
+
+*Over-refusal*: twins say nothing against it before somebody refuses them. Of seed 0's 110 groups of twins in the second
+round, 2 have an answer that declines. A first model that refuses more would be corrected by the second round's twins;
+3e-4 in both rounds is the next thing to try, and hasn't been run. Instead, the judge's errors enter: in 43 of the 110,
+flags differ, though every answer to a twin is safe, and full answers are the ones that lose.
+
+*Helpfulness*: what is lost are steps. Of seed 0's answers to benign and borderline prompts, 5 of 300 were incomplete
+before and 29 after. No group holds anything against it, as an answer to a twin counts as helpful if it doesn't decline,
+and there is no buffer.
+
 ## What it can't do
 
 Red teaming on a model's own answers teaches only what some answers show. The same model fine-tuned on chats alone (40
