@@ -110,7 +110,7 @@ price is over-refusal (.19 in the suite, .25 of the plain twins) and help (.82).
 *Over-refusal*: twins say nothing against it before somebody refuses them. Of seed 0's 110 groups of twins in the second
 round, 2 have an answer that declines. A first model that refuses more would be corrected by the second round's twins;
 3e-4 in both rounds is the next thing to try, and hasn't been run. Instead, the judge's errors enter: in 43 of the 110,
-flags differ, though every answer to a twin is safe, and full answers are the ones that lose.
+flags differ, though every answer to a twin is safe: that is noise, and there the only signal.
 
 *Helpfulness*: what is lost are steps. Of seed 0's answers to benign and borderline prompts, 5 of 300 were incomplete
 before and 29 after. No group holds anything against it, as an answer to a twin counts as helpful if it doesn't decline,
