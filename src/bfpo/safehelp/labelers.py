@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bfpo.errors import BfpoError
 from bfpo.judges.verdict import Judge
-from bfpo.safehelp.records import training_record, training_setting
+from bfpo.safehelp.training_records import training_record, training_setting
 
 
 def labelers_of(model_path: str | None, named: str | None = None) -> list[str]:

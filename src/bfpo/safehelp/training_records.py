@@ -1,4 +1,4 @@
-"""What ``bfpo train`` recorded about an evaluated model."""
+"""The training records of evaluated models, as ``bfpo train`` wrote them."""
 
 from __future__ import annotations
 
