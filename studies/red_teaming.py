@@ -48,6 +48,7 @@ class Setup:
         beta: BFPO's beta.
         learning_rate: peak learning rate.
         epochs: number of epochs of each training.
+        level: weight of the level's anchor.
     """
 
     attacks: int = 160
@@ -57,6 +58,7 @@ class Setup:
     beta: float = 0.1
     learning_rate: float = 1e-4
     epochs: float = 3
+    level: float = 0.1
 
     def rounds(self, seed: int, recipe: Path) -> Rounds:
         """Settings of two rounds."""
@@ -68,7 +70,7 @@ class Setup:
         """The recipe of the trained models, without a buffer."""
         return {
             "stage": "preference", "model": "", "output_dir": "", "data": [{"name": "red-team", "path": ""}],
-            "loss_type": "bfpo", "beta": self.beta, "batch_size": 16, "learning_rate": self.learning_rate,
+            "loss_type": "bfpo", "beta": self.beta, "level": self.level, "batch_size": 16, "learning_rate": self.learning_rate,
             "num_train_epochs": self.epochs, "max_length": 256, "micro_batch_tokens": 4096, "seed": seed,
         }  # fmt: skip
 

@@ -140,3 +140,11 @@ def test_a_labeling_with_a_number_beyond_all_floats_is_refused(tmp_path):
         (tmp_path / "labeling.json").write_text(json.dumps(labeling | change))
         with pytest.raises(BfpoError, match="must be numbers"):
             load_labeling(tmp_path / "labeling.json")
+
+
+def test_a_cache_of_verdicts_whose_schema_is_not_utf_8_is_damaged(tmp_path):
+    sample = TARGETS["caches"].samples()["verdicts"]
+    schema = sample["v.sqlite"].replace(b"CREATE TABLE verdicts", b"CREATE TABLE verdict\xd3")
+    assert "this is not a cache of verdicts, or it is damaged" in refusal(
+        "caches", tmp_path / "cache", sample | {"v.sqlite": schema}
+    )

@@ -89,7 +89,8 @@ class VerdictCache:
         """Turns SQLite's errors into sentences."""
         try:
             yield
-        except sqlite3.Error as error:
+        # UnicodeDecodeError: SQLite's own sentence quotes the damaged schema.
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             if getattr(error, "sqlite_errorcode", None) in _BUSY:
                 raise RunError(
                     f"{self.path}: another process keeps the cache of verdicts locked; rerun when it is done, or name "

@@ -22,8 +22,10 @@ def preference_groups(
 ) -> tuple[list[Row], Counter[str]]:
     """Groups to train on, in the columns of K answers with those of `bfpo label`, and what was left out.
 
-    Flags are the judge's verdicts. Where nothing measured the answers' help, those to an attack are equally helpful, so
-    that safety alone decides, and those to its twin are helpful if they don't decline.
+    Flags of answers to attacks are the judge's verdicts. Answers to twins are safe, because the bank says that their
+    requests are benign: there, a verdict that says otherwise is nearly always the judge's error. Where nothing measured
+    the answers' help, those to an attack are equally helpful, so that safety alone decides, and those to its twin are
+    helpful if they don't decline.
 
     Args:
         items: items of `bfpo.redteam.attacking.attack_suite`.
@@ -45,7 +47,11 @@ def preference_groups(
     seen: set[tuple[str, ...]] = set()
     for attack in (item for item in items if item.task == ATTACKS):
         pair = [by_key[task, attack.item] for task in (ATTACKS, TWINS)]
-        made = [_row(item, answers.get((item.task, item.item), {})) for item in pair]
+        found = [answers.get((item.task, item.item), {}) for item in pair]
+        unsafe = sum(record.verdicts[0].label == "unsafe" for record in found[1].values())
+        if unsafe:
+            counts["verdicts against answers to benign twins"] += unsafe
+        made = [make(*one) for make, one in zip((_judged, _safe), zip(pair, found, strict=True), strict=True)]
         made = [row for row in made if len(row["responses"]) > 1]
         key = normalized(attack.prompt)
         if key in seen:
@@ -84,18 +90,26 @@ def _answers(
     return found
 
 
-def _row(item: PromptItem, answers: Mapping[str, GenerationRecord]) -> Row:
+def _judged(item: PromptItem, answers: Mapping[str, GenerationRecord]) -> Row:
+    """The answers to an attack, with the judge's verdicts as flags."""
     words = [_word(record) for record in answers.values()]
     judges = sorted({record.verdicts[0].judge_id for record in answers.values()} - {""})
+    return _safe(item, answers) | {
+        "is_safe": [word["verdict"] for word in words],
+        "labelled_by": {"answers": [JUDGE] * len(words)},
+        "judged_as": {"answers": words, "judges": judges},
+    }
+
+
+def _safe(item: PromptItem, answers: Mapping[str, GenerationRecord]) -> Row:
+    """The answers to a benign request, all of them safe."""
     return {
         # A file's prompts are all texts or all messages, and some styles are conversations.
         "prompt": as_messages(item.request),
         "responses": list(answers),
-        "is_safe": [word["verdict"] for word in words],
+        "is_safe": [1.0] * len(answers),
         "helpfulness": _helpfulness(list(answers.values())),
         "category": item.category,
-        "labelled_by": {"answers": [JUDGE] * len(words)},
-        "judged_as": {"answers": words, "judges": judges},
     }
 
 
