@@ -8,6 +8,7 @@ import warnings
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from bfpo.errors import BfpoError
@@ -26,8 +27,10 @@ def prepare_model(
         mixed: whether training computes in half precision, with the trainable weights in float32.
 
     Raises:
-        BfpoError: if the model already has an adapter, the adapter doesn't fit it, or nothing is trainable.
+        BfpoError: if the model is split over devices, already has an adapter, the adapter doesn't fit it, or nothing
+            is trainable.
     """
+    _check_whole(model)
     prepared: PreTrainedModel | PeftModel = model
     if not isinstance(model, PeftModel) and getattr(model, "_hf_peft_config_loaded", False):
         raise BfpoError(
@@ -54,6 +57,17 @@ def prepare_model(
         )
         prepared.float()
     return prepared
+
+
+def _check_whole(model: nn.Module) -> None:
+    """Refuse a model whose layers or weights are divided: the engine reads its weights outside their forward."""
+    if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
+        raise BfpoError("the model's layers are on several devices: load it without device_map, to train it whole")
+    if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        raise BfpoError(
+            "the model's weights are divided among processes (FSDP or tensor parallel), but bfpo trains by DDP "
+            "only: load it whole, without tp_plan or fully_shard"
+        )
 
 
 def add_adapter(model: PreTrainedModel, adapter: PeftConfig) -> PeftModel:

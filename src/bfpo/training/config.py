@@ -13,6 +13,7 @@ from transformers.training_args import OptimizerNames
 from bfpo.engine.layout_choice import WantedLayout
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.objectives.registry import Objective, build_objective, option_types
+from bfpo.training.engines import check_engine
 from bfpo.training.step_plan import StepPlan
 
 # Arguments of transformers' Trainer that `BFPOTrainer` doesn't read.
@@ -76,6 +77,11 @@ class BFPOConfig(_Options, TrainingArguments):
     logging_nan_inf_filter: bool = False
     # The rows have columns that are not arguments of the model's forward.
     remove_unused_columns: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        # First of all, because transformers' own checks import the engines and change the environment.
+        check_engine(self)
+        super().__post_init__()
 
     def objective(self) -> Objective:
         """The objective with the options that were set; see `build_objective` for errors."""
