@@ -28,6 +28,7 @@ from bfpo.cli import (
 )
 from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError, RunError
+from bfpo.stopping import Stopped, is_main_process, leave, stop_at_signals
 
 app = typer.Typer(
     name="bfpo",
@@ -69,11 +70,28 @@ def _root(
     """Options of the program itself."""
 
 
+# How to go on after a command was stopped; other commands start anew.
+_GO_ON = {
+    "train": "run it again with --resume to go on",
+    "quickstart": "run it again with another --output",
+    **dict.fromkeys(
+        ("label", "judge", "evaluate", "redteam", "ref"), "run the same command again to go on from what is saved"
+    ),
+}
+
+
 def main() -> None:
-    """Run the command line: 0 done, 1 a failed check or run, 2 wrong usage or bad input."""
+    """Run the command line: 0 done, 1 a failed check or run, 2 wrong usage or bad input, 130 and 143 stopped."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    stop_at_signals()
     try:
         app()
+    except Stopped as stopped:
+        if is_main_process():
+            go_on = _GO_ON.get("".join(sys.argv[1:2]), "run the same command again")
+            saved = f"{stopped.saved}; " if stopped.saved else ""
+            echo(f"stopped by {stopped.signal.name}: {saved}{go_on}", err=True)
+        leave(stopped.code)
     except BfpoError as error:
         echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,9 +13,11 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from bfpo.files import explained_full_disk
 from bfpo.preferences.harm import SEVERITY_LEVELS
+from bfpo.stopping import is_main_process, noted_signals
 from bfpo.training.config import BFPOConfig
 from bfpo.training.earlier_run import EarlierRun, check_same_inputs, earlier_run
 from bfpo.training.model_card import write_card
+from bfpo.training.preemption import CheckpointAtSignal
 from bfpo.training.recipe import ResolvedRecipe, load_recipe
 from bfpo.training.recipe_data import load_blend
 from bfpo.training.run_record import config_record, describe_run, write_record
@@ -56,18 +57,19 @@ def train(
     Raises:
         BfpoError: if the recipe, the data or the output folder is unsuitable.
         RunError: if training fails: a loss that isn't finite, too little memory, a full disk.
+        Stopped: if the process is asked to end (SIGTERM, Ctrl-C) while it trains, after a checkpoint of the step.
     """
     started = time.monotonic()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else load_recipe(Path(recipe))
     folder = Path(resolved.recipe.output_dir)
-    if not _is_main_process():
+    if not is_main_process():
         say, reference_progress = lambda line: None, None
     record: dict[str, Any] = {"config": config_record(resolved), "versions": versions(), "finished": False}
     earlier = earlier_run(folder, record["config"], resume)
     if earlier and earlier.is_finished:
         say(f"{folder}: the run is finished, so there is nothing to resume")
         return TrainedRun(folder, _last_metrics(earlier.record.get("log", [])), 0.0)
-    if not earlier and _is_main_process():
+    if not earlier and is_main_process():
         remove_base(folder)
     trainer = build_trainer(resolved, record, callbacks, suites, say, reference_progress, is_resumed=bool(earlier))
     if earlier:
@@ -77,21 +79,22 @@ def train(
         trainer.add_callback(_RecordAtFirstStep(folder, record))
         for line in describe_run(record):
             say(line)
-    with explained_full_disk(folder):
+    with explained_full_disk(folder), noted_signals() as noted:
+        trainer.add_callback(CheckpointAtSignal(noted, trainer.accelerator))
         trainer.train(resume_from_checkpoint=resume)
         trained = time.monotonic()
         if resolved.recipe.merge_adapter:
             _merge(trainer)
         trainer.save_model(str(folder))
-    record |= {
-        "finished": True,
-        "seconds": {"prepare": round(prepared - started, 2), "train": round(trained - prepared, 2)},
-        "steps": trainer.state.global_step,
-        "log": trainer.state.log_history,
-    }
-    if trainer.is_world_process_zero():
-        write_card(folder, record)
-        write_record(folder, record)
+        record |= {
+            "finished": True,
+            "seconds": {"prepare": round(prepared - started, 2), "train": round(trained - prepared, 2)},
+            "steps": trainer.state.global_step,
+            "log": trainer.state.log_history,
+        }
+        if trainer.is_world_process_zero():
+            write_card(folder, record)
+            write_record(folder, record)
     trainer.accelerator.wait_for_everyone()
     return TrainedRun(folder, _last_metrics(trainer.state.log_history), time.monotonic() - started)
 
@@ -157,11 +160,6 @@ def _continue(trainer: BFPOTrainer, earlier: EarlierRun, record: dict[str, Any])
     trainer.plan = replace(trainer.plan, first=tuple(record["mix"]["first_steps"]))
     resumed = {"checkpoint": earlier.checkpoint and earlier.checkpoint.name, "changed": earlier.changed}
     record["resumed"] = [*earlier.record.get("resumed", []), resumed]
-
-
-def _is_main_process() -> bool:
-    """Whether this is the first of the processes that torchrun or accelerate started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 class _RecordAtFirstStep(TrainerCallback):
