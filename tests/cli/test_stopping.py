@@ -22,13 +22,14 @@ def reply(body):
     return 200, {}, json.dumps({"choices": [{"text": " Yes" if unsafe else " No", "finish_reason": "stop"}]}).encode()
 
 
-def stopped_and_again(command, asked, sent):
+def stopped_and_again(command, asked, sent, is_saved=lambda: True):
     """A command's end when it is sent a signal while its server, asked so often, hangs; and what it asks once more.
 
     Args:
         command: called with the server's address, returns the arguments.
         asked: number of requests that are answered before the server hangs.
         sent: the signal.
+        is_saved: called until it says that what was answered is on the disk.
     """
     state = {"left": asked}
 
@@ -42,9 +43,10 @@ def stopped_and_again(command, asked, sent):
         arguments = command(server.url)
         running = warm.start_bfpo(*arguments)
         until = time.monotonic() + 60
-        while time.monotonic() < until and (state["left"] or not server.in_flight):
+        while time.monotonic() < until and (state["left"] or not server.in_flight or not is_saved()):
             time.sleep(0.01)
-        time.sleep(0.3)
+        # The last reply has left the server, and arrives.
+        time.sleep(0.5)
         os.kill(running.process.pid, sent)
         began = time.monotonic()
         done = running.wait(60)
@@ -85,7 +87,10 @@ def test_labeling_goes_on_from_the_verdicts_that_it_has(tmp_path, sent):
 def test_an_evaluation_goes_on_from_its_whole_batches(tmp_path):
     small = ["--suite", "microworld", "--per-kind", "6", "--max-new-tokens", "12", "--batch-size", "4"]
     done, asked_again = stopped_and_again(
-        lambda url: ["evaluate", "served", *small, "--endpoint", url, "-o", tmp_path / "run"], 10, signal.SIGTERM
+        lambda url: ["evaluate", "served", *small, "--endpoint", url, "-o", tmp_path / "run"],
+        10,
+        signal.SIGTERM,
+        lambda: len((tmp_path / "run/generations.jsonl").read_bytes().splitlines()) == 8,
     )
     assert_stopped(done, signal.SIGTERM)
     # Two batches of four are whole, and the third is asked for again.

@@ -78,11 +78,17 @@ def _ask(judge: Judge, exchanges: list[Exchange]) -> Iterator[list[Verdict]]:
     if isinstance(judge, StreamingJudge):
         held: list[Verdict] = []
         kept_at = time.monotonic()
-        for verdict in judge.stream(exchanges):
-            held.append(verdict)
-            if time.monotonic() - kept_at >= KEEP_EVERY:
+        try:
+            for verdict in judge.stream(exchanges):
+                held.append(verdict)
+                if time.monotonic() - kept_at >= KEEP_EVERY:
+                    yield held
+                    held, kept_at = [], time.monotonic()
+        except (Exception, SystemExit, KeyboardInterrupt):
+            # The server broke down, or the process is asked to end: what was judged is kept.
+            if held:
                 yield held
-                held, kept_at = [], time.monotonic()
+            raise
         if held:
             yield held
         return

@@ -88,7 +88,7 @@ def mark_complete(checkpoint: Path) -> None:
 def newest_complete_checkpoint(folder: Path) -> Path | None:
     """The complete checkpoint with the most steps, or None."""
     complete = [path for path in _checkpoints(folder) if (path / MARKER).exists()]
-    return max(complete, key=_step, default=None)
+    return max(complete, key=step_of, default=None)
 
 
 def remove_incomplete_checkpoints(folder: Path) -> list[Path]:
@@ -105,7 +105,8 @@ def _checkpoints(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
 
 
-def _step(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """The number of steps that a checkpoint has taken, by its name."""
     match = _NAME.fullmatch(checkpoint.name)
     assert match is not None
     return int(match[1])

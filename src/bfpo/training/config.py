@@ -81,7 +81,11 @@ class BFPOConfig(_Options, TrainingArguments):
     def __post_init__(self) -> None:
         # First of all, because transformers' own checks import the engines and change the environment.
         check_engine(self)
+        wanted = self.report_to
         super().__post_init__()
+        if "kubeflow" not in (wanted or ()):
+            # Transformers adds this tracker by itself where a Kubeflow job runs.
+            self.report_to = [name for name in self.report_to or () if name != "kubeflow"]
 
     def objective(self) -> Objective:
         """The objective with the options that were set; see `build_objective` for errors."""

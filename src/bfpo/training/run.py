@@ -14,6 +14,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from bfpo.files import explained_full_disk
 from bfpo.preferences.harm import SEVERITY_LEVELS
 from bfpo.stopping import is_main_process, noted_signals
+from bfpo.training.checkpoints import step_of
 from bfpo.training.config import BFPOConfig
 from bfpo.training.earlier_run import EarlierRun, check_same_inputs, earlier_run
 from bfpo.training.model_card import write_card
@@ -23,6 +24,7 @@ from bfpo.training.recipe_data import load_blend
 from bfpo.training.run_record import config_record, describe_run, write_record
 from bfpo.training.starting_model import load_starting_model, recipe_tokenizer, remove_base, uses_bf16
 from bfpo.training.trainer import BFPOTrainer
+from bfpo.training.usage import usage
 from bfpo.versions import versions
 
 
@@ -83,6 +85,9 @@ def train(
         trainer.add_callback(CheckpointAtSignal(noted, trainer.accelerator))
         trainer.train(resume_from_checkpoint=resume)
         trained = time.monotonic()
+        if trainer.is_world_process_zero():
+            resumed_at = step_of(earlier.checkpoint) if earlier and earlier.checkpoint else 0
+            record["usage"] = usage(trainer, resumed_at, trained - prepared)
         if resolved.recipe.merge_adapter:
             _merge(trainer)
         trainer.save_model(str(folder))
