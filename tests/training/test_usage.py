@@ -46,6 +46,9 @@ def test_tokens_and_operations_are_those_of_all_steps(folder):
     assert found["flops"] == training_flops(tiny_llama(), expected)
     assert found["flops_per_second"] / found["tokens_per_second"] == pytest.approx(found["flops"] / found["tokens"])
     assert found["share_of_peak"] is None
+    card = (folder / "whole" / "README.md").read_text()
+    assert f"on {expected.tokens:,} tokens ({expected.scored:,} of answers), by " in card
+    assert "device's peak" not in card
     # Python with torch takes more than this, and the machine has less.
     assert 1e8 < found["peak_memory_bytes"] < 1e12
     assert found["cpu_seconds"] > 0

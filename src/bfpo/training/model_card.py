@@ -28,7 +28,7 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
         "",
         f"# {plain(folder.name)}",
         "",
-        f"Trained from {plain(str(base_model(record)))} with bfpo {__version__}.",
+        f"Trained from {plain(str(base_model(record)))} with bfpo {__version__}{_used(record['usage'])}.",
         "",
         "## How to load it",
         "",
@@ -52,6 +52,18 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
         "",
     ]
     write_text(folder / "README.md", "\n".join(lines))
+
+
+def _used(usage: Mapping[str, Any]) -> str:
+    """What training used, as the end of a sentence."""
+    parts = [f"on {usage['tokens']:,} tokens ({usage['answer_tokens']:,} of answers)"]
+    if usage["flops"] is not None:
+        parts.append(f"by {usage['flops']:.2g} floating point operations")
+    if usage["share_of_peak"] is not None:
+        parts.append(f"at {usage['share_of_peak']:.0%} of the device's peak")
+    if usage["peak_memory_bytes"] is not None:
+        parts.append(f"in {usage['peak_memory_bytes'] / 2**30:.1f} GiB")
+    return f", {', '.join(parts)}"
 
 
 _WHOLE = """\
