@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,6 +46,17 @@ Answers = Annotated[
     typer.Option(help="Queue file of an earlier run, with 'asks' filled in by people; repeatable."),
 ]
 
+ShardOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Only judge part I of N of the answers, into --cache; writes no output."),
+]
+Merge = Annotated[
+    list[Path] | None,
+    typer.Option(help="Cache of a part (--shard), whose verdicts are copied into --cache first; repeatable."),
+]
+# Parameters that judging a part reads.
+_OF_SHARDS = ("preferences", "judge", "shard", "cache", "split", "revision", "rename", "as_json")
+
 Seed = Annotated[
     int,
     typer.Option(
@@ -72,6 +84,8 @@ def label(
         Path | None, typer.Option(help="File that --fit-preference wrote; its labeling function ranks the queue.")
     ] = None,
     cache: CacheOption = None,
+    shard: ShardOption = None,
+    merge: Merge = None,
     split: Split = "train",
     revision: Revision = None,
     rename: Rename = None,
@@ -87,6 +101,10 @@ def label(
     if fit_preference is not None:
         _fit(fit_preference, output, order_error, as_json)
         return
+    reading = {"split": split, "revision": revision, "columns": renaming(rename)}
+    if shard is not None:
+        _judge_shard(context, preferences, judge or [], shard, cache, reading, as_json)
+        return
     if preferences is None or output is None:
         raise BfpoError("name what to label and the file to write: bfpo label pairs.jsonl --judge J -o out.jsonl")
     from bfpo.judges.cache import VerdictCache, default_cache_file
@@ -97,6 +115,8 @@ def label(
 
     judges = [load_judge(spec) for spec in judge or []]
     with VerdictCache(cache or default_cache_file()) as verdicts:
+        for file in merge or []:
+            echo(f"{file}: took {verdicts.take(file):,} verdicts", err=True)
         labeled = label_set(
             preferences,
             judges,
@@ -108,24 +128,53 @@ def label(
             random_share=random_share,
             judgments=judgments,
             seed=seed,
-            reading={"split": split, "revision": revision, "columns": renaming(rename)},
+            reading=reading,
         )
     _print(labeled, judges, output, judgments, as_json)
 
 
 def _check_mode(context: typer.Context, is_fitting: bool) -> None:
     """Refuse options of the other mode, which nothing would read."""
+    if is_fitting and (names := _given_but(context, _OF_FITTING)):
+        raise BfpoError(f"--fit-preference labels nothing: leave out {names}")
+    if not is_fitting and "--order-error" in _given_but(context, ()):
+        raise BfpoError("--order-error: is read with --fit-preference only; leave it out")
+
+
+def _given_but(context: typer.Context, read: Sequence[str]) -> str:
+    """The parameters that were given and are none of these, in words."""
     given: list[Any] = []
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
-        given += [parameter] if source and source.name == "COMMANDLINE" else []
-    if is_fitting and (unread := [one for one in given if one.name not in _OF_FITTING]):
-        names = ", ".join(
-            max(one.opts, key=len) if one.param_type_name == "option" else "the preferences" for one in unread
-        )
-        raise BfpoError(f"--fit-preference labels nothing: leave out {names}")
-    if not is_fitting and any(one.name == "order_error" for one in given):
-        raise BfpoError("--order-error: is read with --fit-preference only; leave it out")
+        given += [parameter] if source and source.name == "COMMANDLINE" and parameter.name not in read else []
+    return ", ".join(max(one.opts, key=len) if one.param_type_name == "option" else "the preferences" for one in given)
+
+
+def _judge_shard(
+    context: typer.Context,
+    preferences: str | None,
+    specs: list[str],
+    part: str,
+    cache: Path | None,
+    reading: dict[str, Any],
+    as_json: bool,
+) -> None:
+    from bfpo.judges.cache import VerdictCache, default_cache_file
+    from bfpo.judges.registry import load_judge
+    from bfpo.labeling.sharding import Shard, judge_shard
+
+    if names := _given_but(context, _OF_SHARDS):
+        raise BfpoError(f"--shard only judges answers: leave out {names}, which the run with --merge reads")
+    shard = Shard.parse(part)
+    if preferences is None:
+        raise BfpoError("name what to judge: bfpo label pairs.jsonl --judge J --shard 1/8 --cache part-1.sqlite")
+    file = cache or default_cache_file()
+    with VerdictCache(file) as verdicts:
+        own, total = judge_shard(preferences, [load_judge(spec) for spec in specs], shard, verdicts, reading)
+    if as_json:
+        echo(json.dumps({"cache": str(file), "answers": own, "of": total}))
+    else:
+        echo(f"The verdicts on {own:,} of {total:,} answers are in {file}; label with --merge once all parts are done.")
 
 
 def _print(labeled: LabeledSet, judges: list[Judge], output: Path, wanted: int | None, as_json: bool) -> None:

@@ -20,6 +20,8 @@ from bfpo.judges.verdict import Exchange, Judge, Verdict, verdict_from
 
 # The verdict is JSON after a checksum.
 _SCHEMA = "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, verdict TEXT NOT NULL) WITHOUT ROWID"
+# Verdicts that are copied at once.
+_CHUNK = 10_000
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -83,6 +85,33 @@ class VerdictCache:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", rows)
             self._connection.execute("COMMIT")
+
+    def take(self, path: Path) -> int:
+        """Copy the verdicts that this cache lacks from another one; returns their number.
+
+        Raises:
+            BfpoError: if the other file is missing or is not a cache.
+        """
+        if not path.exists():
+            raise BfpoError(f"{path}: there is no such cache of verdicts; check the path")
+        taken = 0
+        with VerdictCache(path) as other:
+            for rows in other._chunks():
+                with self._usable():
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    taken += self._connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", rows).rowcount
+                    self._connection.execute("COMMIT")
+        return taken
+
+    def _chunks(self) -> Iterator[list[tuple[bytes, str]]]:
+        with self._usable():
+            cursor = self._connection.execute("SELECT key, verdict FROM verdicts ORDER BY key")
+        while True:
+            with self._usable():
+                rows = cursor.fetchmany(_CHUNK)
+            if not rows:
+                return
+            yield rows
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
