@@ -17,7 +17,8 @@ from bfpo.engine.work import Work, training_flops, work_of
 from bfpo.training.batches import token_chunks
 from bfpo.training.trainer import BFPOTrainer
 
-# Dense bf16 operations per second, from the vendor's data sheets; the first whose words are in the device's name.
+# Dense bf16 operations per second, as in get_peak_flops of pytorch/torchtitan (torchtitan/tools/utils.py), and for L40S
+# and L4 of karpathy/nanochat (nanochat/common.py); the first whose words are in the device's name.
 _PEAKS = {
     "B200": 2.25e15,
     "H100 PCIe": 7.56e14,
