@@ -70,8 +70,9 @@ class Setup:
         """The recipe of the trained models, without a buffer."""
         return {
             "stage": "preference", "model": "", "output_dir": "", "data": [{"name": "red-team", "path": ""}],
-            "loss_type": "bfpo", "beta": self.beta, "level": self.level, "batch_size": 16, "learning_rate": self.learning_rate,
-            "num_train_epochs": self.epochs, "max_length": 256, "micro_batch_tokens": 4096, "seed": seed,
+            "loss_type": "bfpo", "beta": self.beta, "level": self.level, "batch_size": 16,
+            "learning_rate": self.learning_rate, "num_train_epochs": self.epochs, "max_length": 256,
+            "micro_batch_tokens": 4096, "seed": seed,
         }  # fmt: skip
 
 
