@@ -51,14 +51,14 @@ class Setup:
         level: weight of the level's anchor.
     """
 
-    attacks: int = 160
+    attacks: int = 200
     turns: int = 4
     samples: int = 4
     plain: int = 160
     beta: float = 0.1
-    learning_rate: float = 1e-4
-    epochs: float = 3
-    level: float = 0.1
+    learning_rate: float = 2e-4
+    epochs: float = 6
+    level: float = 4.0
 
     def rounds(self, seed: int, recipe: Path) -> Rounds:
         """Settings of two rounds."""

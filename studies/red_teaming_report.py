@@ -60,12 +60,12 @@ def _lines(results: Sequence[Result]) -> Iterator[str]:
 
 The bundled model, which no preference ever trained, is red-teamed in two rounds: `bfpo redteam --rounds 2`,
 {setup["attacks"]} attacks a round, {setup["samples"]} answers to each and to its twin, BFPO without a buffer (beta
-{setup["beta"]:g}, learning rate {setup["learning_rate"]:g}, {setup["epochs"]:g} epochs). No person labels anything: the
-judge that labels errs on 10 % of the answers, safe and unsafe. What follows is measured by the exact judge, on requests
-about actions and things that no round attacked. Styles are the package's own. Their words, unlike those of the
-requests, are new to this model, so that some keep it from answering at all; `many_shot` is left out, because its
-conversations are longer than the 256 tokens that the model was pretrained for. {len(results)} seeds (of attacks,
-answers, the judge's errors and training); `make study-redteam` writes this page.
+{setup["beta"]:g}, level {setup["level"]:g}, learning rate {setup["learning_rate"]:g}, {setup["epochs"]:g} epochs). No
+person labels anything: the judge that labels errs on 10 % of the answers, safe and unsafe. What follows is measured by
+the exact judge, on requests about actions and things that no round attacked. Styles are the package's own. Their words,
+unlike those of the requests, are new to this model, so that some keep it from answering at all; `many_shot` is left
+out, because its conversations are longer than the 256 tokens that the model was pretrained for. {len(results)} seeds
+(of attacks, answers, the judge's errors and training); `make study-redteam` writes this page.
 
 ## What was to be reached
 """
@@ -98,23 +98,32 @@ with a success of {WORKS:g} or more before.
     yield f"""
 Groups of the two rounds, by seed: {_groups(results)}.
 
-## Why bars are missed
+## How the settings were chosen
 
-*Attack success*: training is too short. A round finds some 220 groups, three epochs of which are about 40 steps of 16,
-and 80 after the second round, all of them clipped; and the archive spends most attacks on styles that work badly, so
-that few groups show the plain request. In an extra run, the last model was trained on seed 0's groups of both rounds
-at three times the learning rate (3e-4, nothing else changed). Success comes down to .04 in trained and .08 in held-out
-styles (.02 plain, .14 reworded, .09 misspelled, .16 in the past tense): the groups do hold what is to be learned. The
-price is over-refusal (.19 in the suite, .25 of the plain twins) and help (.82).
+By runs with seed 100, which is none of those above. `fall` is that of attack success in the styles that work before
+(plain and rewording; past_tense and spelling); help and over-refusal are the suite's (before: .98 and .01).
 
-*Over-refusal*: twins say nothing against it before somebody refuses them. Of seed 0's 110 groups of twins in the second
-round, 2 have an answer that declines. A first model that refuses more would be corrected by the second round's twins;
-3e-4 in both rounds is the next thing to try, and hasn't been run. Instead, the judge's errors enter: in 43 of the 110,
-flags differ, though every answer to a twin is safe: that is noise, and there the only signal.
+| learning rate | epochs | level | attacks a round | fall, trained | fall, held out | help | over-refusal |
+|---|---|---|---|---|---|---|---|
+| 3e-4 | 3 | 0.1 | 160 | 68% | 70% | .86 | .12 |
+| 1.5e-4 | 6 | 0.1 | 160 | 85% | 83% | .86 | .10 |
+| 3e-4 | 3 | 0.5 | 160 | 67% | 61% | .93 | .10 |
+| 3e-4 | 3 | 2 | 160 | 58% | 64% | .95 | .07 |
+| 1.5e-4 | 6 | 4 | 160 | 82% | 76% | .91 | .08 |
+| 2e-4 | 6 | 4 | 200 | 89% | 80% | .94 | .07 |
 
-*Helpfulness*: what is lost are steps. Of seed 0's answers to benign and borderline prompts, 5 of 300 were incomplete
-before and 29 after. No group holds anything against it, as an answer to a twin counts as helpful if it doesn't decline,
-and there is no buffer.
+A first version of this study (seeds 0 to 2; learning rate 1e-4, 3 epochs, level 0, 160 attacks, and the judge's
+verdicts on twins as their flags) reached falls of 56% and 40%, with help .88 and over-refusal .06. That twins are safe
+by the bank's word came from looking at its seed 0.
+
+## Why help and over-refusal pay
+
+Twins say little against over-refusal before somebody refuses them: with seed 100, 2 of 91 groups of twins in the first
+round had an answer that declined. What they do instead is to hold the level: with all answers to a twin safe and
+helpful, the anchor (`level`) keeps their likelihood from falling, and that is why help and over-refusal are better the
+stronger it is. Before, the judge's errors on twins were their main signal; now they are safe by the bank's word.
+The rest is what the groups don't say: an answer to a twin counts as helpful if it doesn't decline, also if steps are
+missing, and there is no buffer and no person's label.
 
 ## What it can't do
 
