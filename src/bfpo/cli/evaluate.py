@@ -87,23 +87,32 @@ def evaluate(
     else:
         generator = load_generator(str(model), endpoint, api_key_env, system_prompt, chat=chat)
     loaded = _runnable(loaded, generator)
-    defaults = generator.defaults(loaded.decoding)
     name = name or Path(model or str(answers)).name
     folder = output or Path("runs") / "evaluations" / f"{name}-{loaded.name}"
     settings |= {"labeling_judge": labeling_judge, "allow_labeling_judge": allow_labeling_judge, "limit": limit}
     if not as_json:
-        _print_detectable(loaded, grid[0].get("samples", defaults.samples), helpfulness_judge is not None)
-    results: dict[Path, Evaluation] = {}
-    if len(grid) > 1 and not loaded.prompts:
-        raise BfpoError(f"several ways to sample: no task of suite {loaded.name!r} here has prompts to answer")
-    for given in grid:
-        way = _way(given) if len(grid) > 1 else ""
-        own = {"decoding": _decoding(defaults, given | made_here), "name": f"{name} {way}".rstrip()}
-        place = folder / way.replace(" ", "-")
-        # Likelihoods don't depend on how answers are sampled.
-        results[place] = _run(generator, replace(loaded, choices=[]) if results else loaded, place, settings | own)
+        _print_detectable(loaded, samples or generator.defaults(loaded.decoding).samples, helpfulness_judge is not None)
+    ways = [given | made_here for given in grid]
+    results = _run_ways(generator, loaded, folder, ways, settings | {"name": name})
     _print_results(results, as_json)
     _check_gates(requirements, list(results.values()))
+
+
+def _run_ways(
+    generator: Generator, suite: Suite, folder: Path, ways: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+) -> dict[Path, Evaluation]:
+    """A run for every way to sample, by its folder; one way alone is in the given folder."""
+    if len(ways) > 1 and not suite.prompts:
+        raise BfpoError(f"several ways to sample: no task of suite {suite.name!r} here has prompts to answer")
+    defaults = generator.defaults(suite.decoding)
+    results: dict[Path, Evaluation] = {}
+    for given in ways:
+        way = _way(given) if len(ways) > 1 else ""
+        own = {"decoding": _decoding(defaults, given), "name": f"{settings['name']} {way}".rstrip()}
+        place = folder / way.replace(" ", "-")
+        # Likelihoods don't depend on how answers are sampled.
+        results[place] = _run(generator, replace(suite, choices=[]) if results else suite, place, {**settings, **own})
+    return results
 
 
 def _way(given: Mapping[str, Any]) -> str:
