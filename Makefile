@@ -60,7 +60,7 @@ tutorials: install ## run the tutorials (a few minutes each)
 test: install ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-long: install ## run what 'make test' leaves out: long tests, and those with a real model (about ten minutes)
+test-long: install ## run what 'make test' leaves out: long tests, and those with a real model (a quarter of an hour)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "long or real_model"
 
 test-real: install ## run the tests with a real model, SmolLM2-135M (93 MB to download; six minutes)
