@@ -216,7 +216,8 @@ def test_every_way_to_sample_is_a_run_and_a_gate_holds_in_all(suite, tmp_path):
     greedy, hot = (Evaluation.load(folder / f"temperature-{at}-top-p-0.5") for at in (0, 2))
     assert [run.header.decoding["temperature"] for run in (greedy, hot)] == [0, 2]
     assert answers(greedy) != answers(hot)
-    assert (len(greedy.likelihoods), len(hot.likelihoods)) == (12, 0)
+    # Items by likelihood are part of each, so that it can be compared with a run of this way alone.
+    assert logps(greedy) == logps(hot) != []
     # Neither run measures harmlessness, and the message names both.
     assert isinstance(done.exception, RunError)
     assert [part.split(":")[0] for part in str(done.exception).split("; ")] == names

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -46,7 +47,9 @@ class Running:
             self.process.kill()
             self.process.join()
         assert self.process.exitcode is not None
-        return Done(self.process.exitcode, *((self.output / name).read_text() for name in ("stdout", "stderr")))
+        done = Done(self.process.exitcode, *((self.output / name).read_text() for name in ("stdout", "stderr")))
+        shutil.rmtree(self.output)
+        return done
 
     def kill_when(self, happened: Callable[[], object], timeout: float = 300) -> Done:
         """The end of the process, which is killed (SIGKILL) once something has happened."""

@@ -110,8 +110,8 @@ def _run_ways(
         way = _way(given) if len(ways) > 1 else ""
         own = {"decoding": _decoding(defaults, given), "name": f"{settings['name']} {way}".rstrip()}
         place = folder / way.replace(" ", "-")
-        # Likelihoods don't depend on how answers are sampled.
-        results[place] = _run(generator, replace(suite, choices=[]) if results else suite, place, {**settings, **own})
+        # Items by likelihood are part of each, so that it can be compared with any other run of the suite.
+        results[place] = _run(generator, suite, place, {**settings, **own})
     return results
 
 

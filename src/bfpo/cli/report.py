@@ -53,17 +53,8 @@ def report(
         raise BfpoError(f"--output {output}: this is a file; name a folder for the page and its plots")
 
     if card:
-        from bfpo.reports.card import model_card
-        from bfpo.safehelp.records import Evaluation
-
-        path = output or Path("README.md")
-        if path.exists() and "Measured by SafeHelp" not in path.read_text(encoding="utf-8", errors="replace"):
-            raise BfpoError(f"{path}: this file isn't a card by 'bfpo report --card'; name another, or move it away")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        model_card(Evaluation.load(runs[0])).save(path)
-        echo(f"Wrote {path}.")
+        _write_card(runs[0], output or Path("README.md"))
         return
-
     from bfpo.reports.page import build_report
 
     folder = output or Path("runs") / "report"
@@ -72,3 +63,14 @@ def report(
         if model.number in made.incomparable:
             echo(f"warning: {model.name} was not compared: {made.incomparable[model.number]}", err=True)
     echo(f"Wrote {made.page}, and every plot as PNG and SVG in {made.plots}.")
+
+
+def _write_card(run: Path, path: Path) -> None:
+    from bfpo.reports.card import model_card
+    from bfpo.safehelp.records import Evaluation
+
+    if path.exists() and "Measured by SafeHelp" not in path.read_text(encoding="utf-8", errors="replace"):
+        raise BfpoError(f"{path}: this file isn't a card by 'bfpo report --card'; name another, or move it away")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model_card(Evaluation.load(run)).save(path)
+    echo(f"Wrote {path}.")

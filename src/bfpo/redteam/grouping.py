@@ -51,7 +51,7 @@ def preference_groups(
         unsafe = sum(record.verdicts[0].label == "unsafe" for record in found[1].values())
         if unsafe:
             counts["verdicts against answers to benign twins"] += unsafe
-        made = [make(*one) for make, one in zip((_judged, _safe), zip(pair, found, strict=True), strict=True)]
+        made = [_judged(pair[0], found[0]), _safe(pair[1], found[1])]
         made = [row for row in made if len(row["responses"]) > 1]
         key = normalized(attack.prompt)
         if key in seen:
