@@ -8,6 +8,7 @@ import torch
 
 from bfpo.errors import BfpoError
 from bfpo.objectives.bfpo import GlobalPreference
+from bfpo.objectives.cell_likelihood import cell_posteriors
 from bfpo.objectives.preference_fit import fit_preference
 from bfpo.objectives.price_fit import fit_prices
 
@@ -140,13 +141,50 @@ def test_wrong_orders_are_undone_by_their_share():
     assert list(unknown.prices.values()) != pytest.approx([0.4, 1.2], rel=0.2)
 
 
-def test_a_fit_that_does_not_converge_is_refused(monkeypatch):
-    """The search gives up after two steps, far from the mode."""
-    from scipy import optimize
+def negative_log_posterior(constants, cells, levels, outcomes, order_error, spread):
+    """Of (log 1/t, alpha, log b_1 .. log b_C, mean of log b), written out for torch to differentiate."""
+    steepness, prices = constants[0].exp(), constants[2:].exp()
+    preferred = torch.zeros(len(cells), dtype=torch.float64)
+    for weight, safe in zip(cells.T, torch.from_numpy(CELLS), strict=True):
+        costs = [(1 - safe[side]) * (levels[side] @ prices) for side in (0, 1)]
+        right, wrong = (
+            torch.sigmoid(steepness * (safe[one] - constants[1] + costs[1 - one] - costs[one])) for one in (0, 1)
+        )
+        preferred = preferred + weight * ((1 - order_error) * right + order_error * (1 - wrong))
+    likely = torch.where(outcomes, preferred, 1 - preferred)
+    return ((constants[2:-1] - constants[-1]) ** 2).sum() / (2 * spread**2) - likely.log().sum()
 
-    def short(*arguments, options, **more):
-        return optimize.minimize(*arguments, options=options | {"maxiter": 2}, **more)
 
-    monkeypatch.setattr("bfpo.objectives.price_fit.minimize", short)
-    with pytest.raises(BfpoError, match="the fit of the prices did not converge"):
-        fit_prices(*judgments({"a": 0.1, "b": 4.0}, (400, 400)))
+def test_the_fit_is_the_posterior_mode_of_the_written_out_likelihood():
+    """Gradient 0 there, and intervals from its curvature, with uncertain flags and orders."""
+    better, worse, outcomes, *harms = judgments({"a": 0.4, "b": 1.5}, (120, 120), 4)
+    flags = [[0.15 + 0.7 * flag for flag in side] for side in (better, worse)]
+    full = [[harm or {name: 0.5} for harm, name in zip(side, ["a"] * 120 + ["b"] * 120, strict=True)] for side in harms]
+    fit = fit_prices(*flags, outcomes, *full, order_error=0.1)
+    cells = cell_posteriors(*(torch.tensor(side, dtype=torch.float64) for side in flags))
+    levels = torch.tensor([[[harm.get("a", 0), harm.get("b", 0), 0] for harm in side] for side in full]).double()
+    logs = [math.log(fit.prices[name]) for name in ("a", "b")]
+    constants = [-math.log(fit.temperature), fit.preference.alpha, *logs, math.log(fit.preference.b3)]
+    at, given = (
+        torch.tensor(constants, dtype=torch.float64),
+        (cells, levels, torch.tensor(outcomes) > 0, 0.1, fit.spread),
+    )
+    slope = torch.func.grad(negative_log_posterior)(at, *given)
+    assert slope.abs().max() < 1e-5
+    away = torch.tensor([0.0, 0, 0.01, 0, 0], dtype=torch.float64)
+    assert torch.func.grad(negative_log_posterior)(at + away, *given).abs().max() > 1e-2
+    covariance = torch.linalg.inv(torch.func.hessian(negative_log_posterior)(at, *given))
+    for place, name in enumerate(("a", "b")):
+        half = 1.959964 * math.sqrt(covariance[2 + place, 2 + place])
+        ends = [math.exp(logs[place] + sign * half) for sign in (-1, 1)]
+        assert fit.categories[name].interval == pytest.approx(ends, rel=1e-4)
+
+
+def test_judgments_without_exceptions_have_no_temperature():
+    better, worse, _, *harms = judgments({"a": 0.4, "b": 1.5}, (200, 200))
+    agreed = [
+        float(one - 0.5 + 3 * (len(two_harm) - len(one_harm)) > 0)
+        for one, one_harm, two_harm in zip(better, *harms, strict=True)
+    ]
+    with pytest.raises(BfpoError, match="without exception"):
+        fit_prices(better, worse, agreed, *harms)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from scipy.special import expit
+from scipy.special import expit, log_expit
 from torch import Tensor
 
 from bfpo.errors import BfpoError
@@ -69,58 +69,93 @@ class Smooth(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """The negative log-likelihood of judgments, each preferred with probability sum_k weights_k sigmoid(logit_k).
+
+    Attributes:
+        log_weights: [N, K] logarithm of the probability of each component, which is a cell and an order of the answers.
+        preferred: [N] number of judgments for the answer called more helpful.
+        other: [N] number of judgments for the other one.
+    """
+
+    log_weights: Array
+    preferred: Array
+    other: Array
+
+    @classmethod
+    def of(cls, cells: Array, order_error: float, preferred: Array, other: Array) -> Mixture:
+        """Components of the cells [N, 4] as they are, and then, if orders err, of the cells in the wrong order.
+
+        In a pair whose order is wrong, the other answer is the more helpful one: the cell is the mirrored one, and
+        preferring "better" means not preferring it, so that its logit is the mirrored cell's with the other sign.
+        """
+        weights = np.hstack([(1 - order_error) * cells, order_error * cells]) if order_error else cells
+        with np.errstate(divide="ignore"):
+            return cls(np.log(weights), preferred, other)
+
+    def value(self, logits: Array) -> float:
+        """The negative log-likelihood of the components' logits, [K] or [N, K]."""
+        yes, no = (np.logaddexp.reduce(self.log_weights + log_expit(sign * logits), axis=1) for sign in (1, -1))
+        return -float(self.preferred @ yes + self.other @ no)
+
+    def derivatives(self, logits: Array, slopes: Array) -> tuple[Array, Array]:
+        """By the components' logits, [N, K], and by constants on which these depend linearly, [M, M].
+
+        Args:
+            logits: [N, K] logits.
+            slopes: [N, K, M] their derivatives by the constants. If these are not constant, the Hessian lacks the sum
+                of the first derivatives by logits times the logits' Hessians.
+        """
+        by_logits, hessian = np.zeros_like(logits), np.zeros((slopes.shape[2],) * 2)
+        flat = slopes.reshape(-1, slopes.shape[2])
+        for counts, sign in ((self.preferred, 1), (self.other, -1)):
+            terms = self.log_weights + log_expit(sign * logits)
+            share = np.exp(terms - np.logaddexp.reduce(terms, axis=1, keepdims=True))
+            rest = expit(-sign * logits)
+            pull = share * rest
+            score = np.einsum("nk,nkm->nm", pull, slopes)
+            bend = counts[:, None] * pull * (2 * rest - 1)
+            hessian += (score.T * counts) @ score - (flat.T * bend.ravel()) @ flat
+            by_logits -= sign * counts[:, None] * pull
+        return by_logits, hessian
+
+
 class Likelihood:
     """The negative log-likelihood of the four cells' logits, on distinct rows.
 
-    In a pair whose order is wrong, which has probability e, the other answer is the more helpful one: the cell is the
-    mirrored one, and preferring "better" means not preferring it. So P(preferred) of a cell with logit z is
+    With e the share of wrong orders, P(preferred) of a cell with logit z is
     (1 - e) sigmoid(z) + e (1 - sigmoid(z of the mirrored cell)).
     """
 
     def __init__(self, cells: Tensor, outcomes: Tensor, order_error: float = 0.0) -> None:
         rows, place = torch.unique(cells, dim=0, return_inverse=True)
         zeros = torch.zeros(len(rows), dtype=torch.float64)
-        self.rows = rows.numpy() @ ((1 - order_error) * np.eye(4) - order_error * _MIRRORED)
-        self.order_error = order_error
-        self.preferred = zeros.index_add(0, place, outcomes).numpy()
-        self.other = zeros.index_add(0, place, 1 - outcomes).numpy()
+        preferred, other = zeros.index_add(0, place, outcomes), zeros.index_add(0, place, 1 - outcomes)
+        self._mixture = Mixture.of(rows.numpy(), order_error, preferred.numpy(), other.numpy())
+        self._signs = np.vstack([np.eye(4), -_MIRRORED]) if order_error else np.eye(4)
 
     def value(self, logits: Array) -> float:
         """The negative log-likelihood."""
-        yes, no = self.order_error + self.rows @ expit(logits), self.order_error + self.rows @ expit(-logits)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = np.where(self.preferred > 0, self.preferred * np.log(yes), 0.0)
-            return float(-(found + np.where(self.other > 0, self.other * np.log(no), 0.0)).sum())
+        return self._mixture.value(self._signs @ logits)
 
     def derivatives(self, logits: Array) -> tuple[Array, Array]:
         """Gradient [4] and Hessian [4, 4]."""
-        sigmoid, rest = expit(logits), expit(-logits)
-        yes, no = self.order_error + self.rows @ sigmoid, self.order_error + self.rows @ rest
-        pull = self.preferred / yes - self.other / no
-        slopes = self.rows * (sigmoid * rest)
-        squares = self.preferred / yes**2 + self.other / no**2
-        bend = (pull @ self.rows) * sigmoid * rest * (rest - sigmoid)
-        return -pull @ slopes, (slopes.T * squares) @ slopes - np.diag(bend)
+        shape = self._mixture.log_weights.shape
+        slopes = np.broadcast_to(self._signs, (*shape, 4))
+        by_logits, hessian = self._mixture.derivatives(np.broadcast_to(self._signs @ logits, shape), slopes)
+        return by_logits.sum(0) @ self._signs, hessian
 
 
 @dataclass(frozen=True)
-class ShrunkLikelihood:
-    """The negative log-posterior of (log 1/t, log b3, alpha) under a normal prior, up to a constant.
-
-    Attributes:
-        own: likelihood of the cells' logits.
-        mean: [3] mean of the prior.
-        precision: [3, 3] its inverse covariance; 0 for what it says nothing about.
-    """
+class ConstantsLikelihood:
+    """A likelihood of the cells' logits as one of (log 1/t, log b3, alpha)."""
 
     own: Likelihood
-    mean: Array
-    precision: Array
 
     def value(self, constants: Array) -> float:
-        """The negative log-posterior."""
-        away = constants - self.mean
-        return self.own.value(FLAGS @ weights_of(constants)) + 0.5 * float(away @ self.precision @ away)
+        """The negative log-likelihood."""
+        return self.own.value(FLAGS @ weights_of(constants))
 
     def derivatives(self, constants: Array) -> tuple[Array, Array]:
         """Gradient [3] and Hessian [3, 3]."""
@@ -132,10 +167,32 @@ class ShrunkLikelihood:
         by_weights = gradient @ FLAGS
         along, across, offset = by_weights @ weights, by_weights @ by_b3, by_weights @ by_alpha
         bend = np.array([[along, across, offset], [across, across, 0], [offset, 0, 0]])
-        return (
-            jacobian.T @ gradient + self.precision @ (constants - self.mean),
-            jacobian.T @ hessian @ jacobian + bend + self.precision,
-        )
+        return jacobian.T @ gradient, jacobian.T @ hessian @ jacobian + bend
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A negative log-posterior under a normal prior, up to a constant.
+
+    Attributes:
+        own: the negative log-likelihood of the constants.
+        mean: [M] mean of the prior.
+        precision: [M, M] its inverse covariance; 0 for what it says nothing about.
+    """
+
+    own: Smooth
+    mean: Array
+    precision: Array
+
+    def value(self, constants: Array) -> float:
+        """The negative log-posterior."""
+        away = constants - self.mean
+        return self.own.value(constants) + 0.5 * float(away @ self.precision @ away)
+
+    def derivatives(self, constants: Array) -> tuple[Array, Array]:
+        """Gradient [M] and Hessian [M, M]."""
+        gradient, hessian = self.own.derivatives(constants)
+        return gradient + self.precision @ (constants - self.mean), hessian + self.precision
 
 
 def weights_of(constants: Array) -> Array:

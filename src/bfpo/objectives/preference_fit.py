@@ -18,11 +18,11 @@ from bfpo.objectives.cell_likelihood import (
     CELLS,
     FLAGS,
     Array,
+    ConstantsLikelihood,
     Likelihood,
-    ShrunkLikelihood,
+    Shrunk,
     cell_posteriors,
     minimize,
-    weights_of,
 )
 from bfpo.statistics.intervals import UPPER, Estimate, t_quantile
 
@@ -132,10 +132,11 @@ def fit_preference(
     likelihood = Likelihood(cells, columns[2], order_error)
     logits = minimize(likelihood, FLAGS)
     lowest = likelihood.value(logits)
-    shrunk = ShrunkLikelihood(likelihood, np.array([0.0, math.log(PRIOR_B3), 0.0]), np.diag([0.0, prior_sd**-2.0, 0.0]))
+    mean, precision = np.array([0.0, math.log(PRIOR_B3), 0.0]), np.diag([0.0, prior_sd**-2.0, 0.0])
+    shrunk = Shrunk(ConstantsLikelihood(likelihood), mean, precision)
     best = _constants(logits, shrunk, lowest)
     b3 = math.exp(best[1])
-    interval = _profile_interval(shrunk, best)
+    interval = _profile_interval(likelihood, shrunk, best)
     jacobian = np.diag([-math.exp(-best[0]), b3, 1.0])[[1, 2, 0]]
     return PreferenceFit(
         preference=GlobalPreference(b1=1 + 1 / b3, alpha=float(best[2])),
@@ -148,7 +149,7 @@ def fit_preference(
     )
 
 
-def _constants(logits: Array, shrunk: ShrunkLikelihood, lowest: float) -> Array:
+def _constants(logits: Array, shrunk: Shrunk, lowest: float) -> Array:
     """(log 1/t, log b3, alpha) of the largest posterior, from the cells' logits of the largest likelihood."""
     w1, w2, w0 = np.linalg.lstsq(FLAGS, logits, rcond=None)[0].tolist()
     if w1 + w2 <= _NOTHING * np.abs(logits).max():
@@ -166,7 +167,7 @@ def _constants(logits: Array, shrunk: ShrunkLikelihood, lowest: float) -> Array:
     start = np.array([math.log(w1 + w2), math.log(-w2 / (w1 + w2) if w2 < 0 else 0.05), -w0 / (w1 + w2)])
     best = minimize(shrunk, np.eye(3), start) if has_prior else start
     # The prior keeps b3 positive; it must not outweigh judgments that contradict it.
-    if w2 >= 0 and 2 * (shrunk.own.value(FLAGS @ weights_of(best)) - lowest) > _CHI_SQUARE_95:
+    if w2 >= 0 and 2 * (shrunk.own.value(best) - lowest) > _CHI_SQUARE_95:
         raise refused
     return best
 
@@ -178,9 +179,9 @@ def _lack_of_fit(likelihood: Likelihood, lowest: float, n_per_cell: dict[str, fl
     return max(0.0, 2 * (lowest - saturated))
 
 
-def _profile_interval(shrunk: ShrunkLikelihood, best: Array) -> tuple[float, float]:
+def _profile_interval(likelihood: Likelihood, shrunk: Shrunk, best: Array) -> tuple[float, float]:
     """The two b3 where twice the drop of the profile log-posterior reaches chi-square's 95 % point."""
-    lowest, likelihood = shrunk.value(best), shrunk.own
+    lowest = shrunk.value(best)
 
     def excess(log_b3: float) -> float:
         fixed = math.exp(log_b3)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize_scalar
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from bfpo.errors import BfpoError
 from bfpo.objectives.bfpo import GlobalPreference
-from bfpo.objectives.cell_likelihood import FLAGS, Array, cell_posteriors
+from bfpo.objectives.cell_likelihood import FLAGS, Array, Mixture, Shrunk, cell_posteriors, minimize
 from bfpo.objectives.preference_fit import PreferenceFit, checked_columns, fit_preference
 from bfpo.statistics.intervals import UPPER, t_quantile
 
@@ -26,10 +25,6 @@ SPREAD_SCALE = 0.7
 ENOUGH_CATEGORIES = 5
 _SPREADS = (0.02, 3.0)
 _PRECISION = 0.01
-# Gain in log-posterior by another Newton step, in nats, below which the mode is found.
-_NO_GAIN = 1e-6
-# Flags of the more and the less helpful answer in each cell of `cell_posteriors`.
-_BETTER, _WORSE, _ = torch.from_numpy(FLAGS.T)
 
 
 @dataclass(frozen=True)
@@ -73,67 +68,59 @@ class PriceFit:
         return asdict(self)
 
 
-@dataclass(frozen=True)
 class _Judgments:
-    """Distinct judged pairs: cells [N, 4], and the levels [N, C + 1] of each answer's harm if it is unsafe.
+    """The likelihood of (log 1/t, alpha, log b_1 .. log b_C, mean of log b), on distinct judged pairs.
 
-    The last level, of the price that categories have in common, is that of harm without a category. ``preferred`` and
-    ``other`` [N] count the judgments for the more and for the less helpful answer.
+    T = s_w - alpha + sum_c b_c (u_l,c - u_w,c), which is b1 b3 s_w - b3 s_l - alpha for one price b3.
+
+    Args:
+        cells: [N, 4] probability of each cell.
+        better: [N, C + 1] levels of the more helpful answer's harm if it is unsafe. The last level, of the price that
+            categories have in common, is that of harm without a category.
+        worse: [N, C + 1] the same for the less helpful answer.
+        outcomes: [N] flag or probability that the more helpful answer was preferred.
+        order_error: share of wrong orders.
     """
 
-    cells: Tensor
-    better: Tensor
-    worse: Tensor
-    preferred: Tensor
-    other: Tensor
-    order_error: float
-
-    @classmethod
-    def of(cls, cells: Tensor, better: Tensor, worse: Tensor, outcomes: Tensor, order_error: float) -> _Judgments:
-        """Equal pairs taken together, of which there are many where levels and flags have few values."""
+    def __init__(self, cells: Tensor, better: Tensor, worse: Tensor, outcomes: Tensor, order_error: float) -> None:
+        # Equal pairs are taken together, of which there are many where levels and flags have few values.
         rows, place = torch.unique(torch.cat([cells, better, worse], 1), dim=0, return_inverse=True)
         zeros = torch.zeros(len(rows), dtype=torch.float64)
         preferred, other = zeros.index_add(0, place, outcomes), zeros.index_add(0, place, 1 - outcomes)
         cells, better, worse = rows.split([cells.shape[1], better.shape[1], worse.shape[1]], 1)
-        return cls(cells, better, worse, preferred, other, order_error)
+        self._mixture = Mixture.of(cells.numpy(), order_error, preferred.numpy(), other.numpy())
+        first, second = FLAGS[:, 0], FLAGS[:, 1]
+        saved = np.einsum("k,nc->nkc", 1 - second, worse.numpy()) - np.einsum("k,nc->nkc", 1 - first, better.numpy())
+        # Where the order is wrong, the answers change places, and the logit has the other sign.
+        self._safe = np.concatenate([first, -second]) if order_error else first
+        self._saved = np.concatenate([saved, saved], axis=1) if order_error else saved
+        self._signs = np.repeat([1.0, -1.0], 4)[: len(self._safe)]
 
-    def loss(self, constants: Tensor, spread: float) -> Tensor:
-        """Negative log-posterior of (log 1/t, alpha, log b_1 .. log b_C, mean of log b), up to a constant.
+    def logits(self, constants: Array) -> tuple[Array, Array]:
+        """[N, K] logits T/t of the components, and [N, K, C + 3] their slopes."""
+        # Capped, since a Newton step may otherwise overflow; such a point is far from the minimum.
+        steepness, prices = np.exp(min(constants[0], 50)), np.exp(np.minimum(constants[2:], 50))
+        by_price = steepness * prices * self._saved
+        logits = steepness * (self._safe - self._signs * constants[1]) + by_price.sum(2)
+        by_alpha = np.broadcast_to(-steepness * self._signs, logits.shape)
+        return logits, np.concatenate([logits[..., None], by_alpha[..., None], by_price], axis=2)
 
-        T = s_w - alpha + sum_c b_c (u_l,c - u_w,c), which is b1 b3 s_w - b3 s_l - alpha for one price b3. Where the
-        order is wrong, the answers change places, and preferring "better" means not preferring the more helpful one.
-        """
-        prices = constants[2:].exp()
-        costs = (1 - _WORSE) * (self.worse @ prices)[:, None] - (1 - _BETTER) * (self.better @ prices)[:, None]
-        orders = [
-            constants[0].exp() * (safe - constants[1] + sign * costs) for safe, sign in ((_BETTER, 1), (_WORSE, -1))
-        ]
-        logits = torch.cat([orders[0], -orders[1]], 1)
-        weights = torch.cat([(1 - self.order_error) * self.cells, self.order_error * self.cells], 1).log()
-        yes, no = (torch.logsumexp(weights + logsigmoid(sign * logits), 1) for sign in (1, -1))
-        away = constants[2:-1] - constants[-1]
-        return (away**2).sum() / (2 * spread**2) - (self.preferred * yes + self.other * no).sum()
+    def value(self, constants: Array) -> float:
+        """The negative log-likelihood."""
+        return self._mixture.value(self.logits(constants)[0])
 
-    def mode(self, start: Array, spread: float) -> tuple[Array, Array, float]:
-        """The posterior mode, the Hessian there, and the loss."""
-
-        def value(at: Array) -> float:
-            return float(self.loss(torch.from_numpy(at), spread))
-
-        def gradient(at: Array) -> Array:
-            return torch.func.grad(self.loss)(torch.from_numpy(at), spread).numpy()
-
-        def hessian(at: Array) -> Array:
-            return torch.func.hessian(self.loss)(torch.from_numpy(at), spread).numpy()
-
-        found: Any = minimize(value, start, jac=gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-6})
-        bend = hessian(found.x)
-        # At the mode, rounding may leave the last step without the improvement that it predicts, which is no failure.
-        if not (found.success or 0 <= found.jac @ np.linalg.solve(bend, found.jac) <= _NO_GAIN):
-            raise BfpoError(
-                f"the fit of the prices did not converge ({found.message}): judge more pairs of each category"
-            )
-        return found.x, bend, float(found.fun)
+    def derivatives(self, constants: Array) -> tuple[Array, Array]:
+        """Gradient [C + 3] and Hessian [C + 3, C + 3]."""
+        logits, slopes = self.logits(constants)
+        by_logits, hessian = self._mixture.derivatives(logits, slopes)
+        gradient = np.einsum("nk,nkm->m", by_logits, slopes)
+        # Every logit is proportional to 1/t, and what a price adds to it is proportional to that price.
+        hessian[0, 1:] += gradient[1:]
+        hessian[1:, 0] += gradient[1:]
+        hessian[0, 0] += gradient[0]
+        own = np.arange(2, len(gradient))
+        hessian[own, own] += gradient[own]
+        return gradient, hessian
 
 
 def fit_prices(
@@ -176,26 +163,35 @@ def fit_prices(
     if len(names) < 2:
         raise BfpoError("prices by category need at least two categories: leave the categories out")
     levels = [_levels(harms, names) for harms in (better_harm, worse_harm)]
-    judged = _Judgments.of(cell_posteriors(better, worse), levels[0], levels[1], outcomes, order_error)
+    judged = _Judgments(cell_posteriors(better, worse), levels[0], levels[1], outcomes, order_error)
     log_b3 = math.log(common.preference.b3)
     at = np.array([-math.log(common.temperature), common.preference.alpha, *[log_b3] * (len(names) + 1)])
 
     def badness(log_spread: float) -> float:
         nonlocal at
         spread = math.exp(log_spread)
-        at, hessian, loss = judged.mode(at, spread)
-        evidence = -loss - len(names) * log_spread - np.linalg.slogdet(hessian)[1] / 2
+        posterior = _shrunk(judged, len(names), spread)
+        at = minimize(posterior, np.eye(len(at)), at)
+        bend = np.linalg.slogdet(posterior.derivatives(at)[1])[1]
+        evidence = -posterior.value(at) - len(names) * log_spread - bend / 2
         return -(evidence + log_spread - spread / SPREAD_SCALE)
 
     bounds = [math.log(end) for end in _SPREADS]
     best: Any = minimize_scalar(badness, bounds=bounds, method="bounded", options={"xatol": _PRECISION})
     spread = math.exp(best.x)
-    at, hessian, _ = judged.mode(at, spread)
-    errors = np.sqrt(np.diag(np.linalg.inv(hessian)))[2:]
+    posterior = _shrunk(judged, len(names), spread)
+    at = minimize(posterior, np.eye(len(at)), at)
+    errors = np.sqrt(np.diag(np.linalg.inv(posterior.derivatives(at)[1])))[2:]
     pairs = _pairs_with_harm(torch.stack(levels), torch.stack([better, worse]))
     categories = dict(zip(names, map(_category_price, at[2:-1], errors, pairs), strict=True))
     preference = GlobalPreference(b1=1 + math.exp(-at[-1]), alpha=float(at[1]))
     return PriceFit(preference, math.exp(-at[0]), spread, categories)
+
+
+def _shrunk(judged: _Judgments, categories: int, spread: float) -> Shrunk:
+    """The posterior under normal log b_c around their mean, which itself has no prior."""
+    away = np.hstack([np.zeros((categories, 2)), np.eye(categories), -np.ones((categories, 1))])
+    return Shrunk(judged, np.zeros(categories + 3), away.T @ away / spread**2)
 
 
 def _pairs_with_harm(levels: Tensor, is_safe: Tensor) -> list[float]:
