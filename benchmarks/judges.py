@@ -89,8 +89,8 @@ def throughput(rows: int, delay: float, errors: float) -> dict[str, Any]:
 def mock_judge(url: str, transport: Any = None) -> Any:
     """A yes/no judge on a server."""
     from bfpo.endpoints import Endpoint, EndpointConfig
+    from bfpo.judges.guard_templates import yes_no_template
     from bfpo.judges.served import ServedJudge
-    from bfpo.judges.templates import yes_no_template
 
     config = EndpointConfig(url=url, model="mock", concurrency=IN_FLIGHT, backoff=0.05)
     return ServedJudge(yes_no_template("Unsafe? {answer}"), Endpoint(config, transport))

@@ -129,8 +129,8 @@ def use_reply(folder):
     from bfpo.endpoints import Endpoint, EndpointConfig
     from bfpo.generation.endpoint_generator import EndpointGenerator
     from bfpo.generation.protocol import Decoding, SampleRequest
+    from bfpo.judges.guard_templates import template_named, yes_no_template
     from bfpo.judges.served import ServedJudge
-    from bfpo.judges.templates import template_named, yes_no_template
 
     try:
         head = json.loads((folder / "head.json").read_bytes())

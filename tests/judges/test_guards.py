@@ -8,8 +8,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
+from bfpo.judges.guard_templates import TEMPLATES, yes_no_template
 from bfpo.judges.guards import GuardJudge
-from bfpo.judges.templates import TEMPLATES, yes_no_template
 from bfpo.judges.truncation import TOO_LONG, cut_to_fit
 from bfpo.judges.unjudged import EMPTY, ONLY_THINKING
 from bfpo.judges.verdict import Exchange

@@ -10,8 +10,8 @@ from bfpo.endpoints import Endpoint, EndpointConfig
 from bfpo.errors import RunError
 from bfpo.judges import Exchange, load_judge, verdicts
 from bfpo.judges.cache import VerdictCache
+from bfpo.judges.guard_templates import TEMPLATES, yes_no_template
 from bfpo.judges.served import ServedJudge
-from bfpo.judges.templates import TEMPLATES, yes_no_template
 from bfpo.judges.unjudged import EMPTY, NO_REPLY, ONLY_THINKING, REPLY_CUT, REPLY_EMPTY, REPLY_FILTERED
 from support.mock_server import completion, serving
 

@@ -22,10 +22,10 @@ from bfpo.reports.charts import ChartRow, rates_plot
 from bfpo.reports.diagnostic_panels import length
 from bfpo.reports.drawing import short
 from bfpo.reports.formats import format_estimate, format_number, format_p, format_signed
-from bfpo.reports.headline import sentences
 from bfpo.reports.report import prepare_report, report_models
 from bfpo.reports.result_panels import differences, likelihoods, refusal
 from bfpo.reports.scatter import Point, frontier
+from bfpo.reports.summary import sentences
 from bfpo.reports.terminal import score_tables
 from bfpo.safehelp.records import TaskScore
 from bfpo.statistics.intervals import Estimate

@@ -15,9 +15,9 @@ from pydantic import Field
 from bfpo.config import Closed, read_yaml, validated
 from bfpo.endpoints import Endpoint, EndpointConfig, ServerConfig
 from bfpo.errors import BfpoError
+from bfpo.judges.guard_templates import GuardTemplate, template_named, yes_no_template
 from bfpo.judges.rubric import rubric_template
 from bfpo.judges.streaming import BATCH, StreamingJudge
-from bfpo.judges.templates import GuardTemplate, template_named, yes_no_template
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.statistics.calibration import Scaling, check_scaling, logit
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bfpo.judges.templates import GuardTemplate
+from bfpo.judges.guard_templates import GuardTemplate
 from bfpo.judges.verdict import Judge, Verdict
 
 # Probability of being safe of a "controversial" answer; Qwen3Guard's strict mode reads it as 0, its loose mode as 1.

@@ -14,7 +14,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from bfpo.judges.deciding import deciding_step, verdict_of
-from bfpo.judges.templates import GuardTemplate, marks_of, neutralized_exchange
+from bfpo.judges.guard_templates import GuardTemplate, marks_of, neutralized_exchange
 from bfpo.judges.truncation import TOO_LONG, cut_to_fit
 from bfpo.judges.unjudged import ONLY_THINKING, around_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict

@@ -17,8 +17,8 @@ from bfpo.config import Closed, read_yaml, validated
 from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure, Reply, ServerConfig
 from bfpo.errors import BfpoError, RunError, did_you_mean
 from bfpo.judges.configured import load_judging_model
+from bfpo.judges.guard_templates import marks_of, neutralized, neutralized_exchange
 from bfpo.judges.preference import AnswerPair, Choice, HelpfulnessJudge, Preference
-from bfpo.judges.templates import marks_of, neutralized, neutralized_exchange
 from bfpo.judges.truncation import cut_to_fit
 from bfpo.judges.unjudged import ONLY_THINKING
 from bfpo.judges.verdict import Exchange

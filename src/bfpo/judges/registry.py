@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from bfpo.errors import BfpoError, did_you_mean
-from bfpo.judges.templates import TEMPLATES
+from bfpo.judges.guard_templates import TEMPLATES
 from bfpo.judges.verdict import Judge
 
 

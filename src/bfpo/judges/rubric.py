@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from bfpo.errors import BfpoError
-from bfpo.judges.templates import UNPARSED, GuardTemplate, Parsed
+from bfpo.judges.guard_templates import UNPARSED, GuardTemplate, Parsed
 
 
 def rubric_template(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from bfpo.endpoints import CompletionRequest, Endpoint, Failure, Reply
 from bfpo.judges.deciding import deciding_step, verdict_of
-from bfpo.judges.templates import GuardTemplate, neutralized_exchange
+from bfpo.judges.guard_templates import GuardTemplate, neutralized_exchange
 from bfpo.judges.unjudged import (
     EMPTY,
     NO_REPLY,

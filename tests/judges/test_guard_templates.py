@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bfpo.errors import BfpoError
 from bfpo.judges.deciding import deciding_step, verdict_of
-from bfpo.judges.templates import (
+from bfpo.judges.guard_templates import (
     HARMBENCH_TEXT,
     TEMPLATES,
     UNPARSED,
@@ -23,7 +23,7 @@ from bfpo.judges.templates import (
 )
 from bfpo.judges.verdict import Exchange
 
-# Outputs as the sources named in templates.py show them.
+# Outputs as the sources named in guard_templates.py show them.
 FIXTURES = [
     ("qwen3guard-gen", "Safety: Unsafe\nCategories: Violent\nRefusal: No", Parsed("unsafe", "no", ("Violent",))),
     ("qwen3guard-gen", "Safety: Safe\nCategories: None\nRefusal: Yes", Parsed("safe", "yes")),
