@@ -13,7 +13,7 @@ import pytest
 
 from bfpo.errors import BfpoError
 from bfpo.judges.verdict import Verdict
-from bfpo.reports import diagnostic_panels, headline, provenance, result_panels
+from bfpo.reports import diagnostic_panels, provenance, result_panels, summary
 from bfpo.reports.formats import format_estimate
 from bfpo.reports.page import build_report
 from bfpo.reports.report import prepare_report, report_models
@@ -149,10 +149,10 @@ def test_runs_that_differ_in_their_judge_are_shown_but_not_compared(tmp_path):
     report = prepare_report([first, other], tmp_path)
     assert report.comparisons == {}
     reason = "BFPO can't be compared with SFT: their judges or the judges"
-    assert headline.sentences(report)[0].startswith(reason)
+    assert summary.sentences(report)[0].startswith(reason)
     assert result_panels.differences(report).absent.startswith(reason)
     assert len(result_panels.headline(report).plots) == 2
-    assert format_estimate(other.scores["harmless"]) in str(headline.scoreboard(report.models))
+    assert format_estimate(other.scores["harmless"]) in str(summary.scoreboard(report.models))
 
 
 def test_training_is_read_from_the_models_folder(tmp_path):
@@ -201,7 +201,7 @@ def test_a_new_headline_figure_reaches_the_page_without_another_change(monkeypat
     new = replace(HEADLINE["helpful"], name="brevity", label="brief", higher_is_better=False)
     monkeypatch.setitem(HEADLINE, "brevity", new)
     run = replace(run, scores=run.scores | {"brevity": run.scores["helpful"]})
-    head = headline.scoreboard(prepare_report([run], Path()).models).head[-1]
+    head = summary.scoreboard(prepare_report([run], Path()).models).head[-1]
     assert (head.text, head.note) == ("brief", f"lower is better, n = {run.scores['helpful'].n}")
 
 

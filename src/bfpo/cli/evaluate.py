@@ -64,38 +64,36 @@ def evaluate(
     if list_only:
         _list(suite, as_json)
         return
-    from bfpo.safehelp.suites import load_suite
-
     requirements = _requirements(require)
-    grid = [
-        _given(temperature=of[0], top_p=of[1], samples=samples, max_new_tokens=max_new_tokens)
-        for of in product(dict.fromkeys(temperature or [None]), dict.fromkeys(top_p or [None]))
-    ]
     made_here = _given(seed=seed, batch_size=batch_size)
+    ways = _ways(temperature, top_p, _given(samples=samples, max_new_tokens=max_new_tokens) | made_here)
     _check_source(model, answers, endpoint, _given(api_key_env=api_key_env, no_chat=not chat or None), made_here)
-    loaded = load_suite(
-        suite or ("microworld" if model == "microworld" else "core"), data=_files(data), folder=data_folder,
-        limit=limit, tasks=task, skip_missing=skip_missing,
-        split=split, per_kind=per_kind, world=world,  # pyright: ignore[reportArgumentType]
+    loaded = _load_suite(
+        suite or ("microworld" if model == "microworld" else "core"), data, folder=data_folder, limit=limit, tasks=task,
+        skip_missing=skip_missing, split=split, per_kind=per_kind, world=world,
     )  # fmt: skip
-    settings = _judge_settings(loaded, judge, second_judge, refusal_judge, helpfulness_judge, judge_errors)
-    generator: Generator
+    judges = _judge_settings(loaded, judge, second_judge, refusal_judge, helpfulness_judge, judge_errors)
+    settings = {"labeling_judge": labeling_judge, "allow_labeling_judge": allow_labeling_judge, "limit": limit}
     if answers is not None:
-        if len(grid) > 1:
-            raise BfpoError("--answers: they were made in one way; state one --temperature and one --top-p, or none")
-        generator, grid = _recorded(answers, loaded, system_prompt, grid[0]), [{}]
+        generator, ways = _recorded(answers, loaded, system_prompt, ways), [{}]
     else:
         generator = load_generator(str(model), endpoint, api_key_env, system_prompt, chat=chat)
     loaded = _runnable(loaded, generator)
-    name = name or Path(model or str(answers)).name
-    folder = output or Path("runs") / "evaluations" / f"{name}-{loaded.name}"
-    settings |= {"labeling_judge": labeling_judge, "allow_labeling_judge": allow_labeling_judge, "limit": limit}
+    settings["name"] = name = name or Path(model or str(answers)).name
     if not as_json:
         _print_detectable(loaded, samples or generator.defaults(loaded.decoding).samples, helpfulness_judge is not None)
-    ways = [given | made_here for given in grid]
-    results = _run_ways(generator, loaded, folder, ways, settings | {"name": name})
+    folder = output or Path("runs") / "evaluations" / f"{name}-{loaded.name}"
+    results = _run_ways(generator, loaded, folder, ways, judges | settings)
     _print_results(results, as_json)
     _check_gates(requirements, list(results.values()))
+
+
+def _ways(
+    temperature: Sequence[float] | None, top_p: Sequence[float] | None, given: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """What was given of every way to sample: each temperature with each top-p."""
+    grid = product(dict.fromkeys(temperature or [None]), dict.fromkeys(top_p or [None]))
+    return [{**_given(temperature=first, top_p=second), **given} for first, second in grid]
 
 
 def _run_ways(
@@ -191,9 +189,15 @@ def _check_source(
         raise BfpoError(f"--{unread[0].replace('_', '-')}: isn't read with {source}; leave it out")
 
 
-def _recorded(file: Path, suite: Suite, system_prompt: str | None, stated: Mapping[str, Any]) -> RecordedAnswers:
+def _recorded(
+    file: Path, suite: Suite, system_prompt: str | None, ways: Sequence[Mapping[str, Any]]
+) -> RecordedAnswers:
+    """Answers of a file, made in the one way that is stated."""
     from bfpo.generation.recorded_answers import RecordedAnswers
 
+    if len(ways) > 1:
+        raise BfpoError("--answers: they were made in one way; state one --temperature and one --top-p, or none")
+    (stated,) = ways
     prompts = [item.prompt for item in suite.prompts]
     found = RecordedAnswers.load(
         file, prompts, samples=stated.get("samples"), system_prompt=system_prompt, stated=stated
@@ -249,14 +253,17 @@ def _list(suite: str | None, as_json: bool) -> None:
     echo("--json adds sources, revisions, all metrics, chance levels and notes.")
 
 
-def _files(data: Sequence[str] | None) -> dict[str, Path]:
-    files = {}
+def _load_suite(suite: str, data: Sequence[str] | None, **options: Any) -> Suite:
+    """The suite, with data from these files (TASK=FILE)."""
+    from bfpo.safehelp.suites import load_suite
+
+    files: dict[str, Path] = {}
     for pair in data or ():
         task, equals, file = pair.partition("=")
         if not (task and equals and file):
             raise BfpoError(f"--data {pair}: write it as TASK=FILE")
         files[task] = Path(file)
-    return files
+    return load_suite(suite, data=files, **options)
 
 
 def _judges(suite: Suite, first: str | None, second: str | None) -> list[Any]:

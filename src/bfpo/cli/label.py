@@ -107,30 +107,34 @@ def label(
         return
     if preferences is None or output is None:
         raise BfpoError("name what to label and the file to write: bfpo label pairs.jsonl --judge J -o out.jsonl")
-    from bfpo.judges.cache import VerdictCache, default_cache_file
     from bfpo.judges.helpfulness import load_helpfulness_judge
     from bfpo.judges.registry import load_judge
     from bfpo.labeling.fitted import load_labeling
-    from bfpo.labeling.run import label as label_set
 
     judges = [load_judge(spec) for spec in judge or []]
-    with VerdictCache(cache or default_cache_file()) as verdicts:
-        for file in merge or []:
-            echo(f"{file}: took {verdicts.take(file):,} verdicts", err=True)
-        labeled = label_set(
-            preferences,
-            judges,
-            output,
-            order_judge=load_helpfulness_judge(helpfulness_judge) if helpfulness_judge else None,
-            labeling=load_labeling(labeling).preference if labeling else None,
-            cache=verdicts,
-            answers=answers or (),
-            random_share=random_share,
-            judgments=judgments,
-            seed=seed,
-            reading=reading,
-        )
+    options = {
+        "order_judge": load_helpfulness_judge(helpfulness_judge) if helpfulness_judge else None,
+        "labeling": load_labeling(labeling).preference if labeling else None,
+        "answers": answers or (),
+        "random_share": random_share,
+        "judgments": judgments,
+        "seed": seed,
+    }
+    labeled = _label(preferences, judges, output, cache, merge or [], options | {"reading": reading})
     _print(labeled, judges, output, judgments, as_json)
+
+
+def _label(
+    preferences: str, judges: list[Judge], output: Path, cache: Path | None, merge: list[Path], options: dict[str, Any]
+) -> LabeledSet:
+    """Label with a verdict cache, into which those of the parts go first."""
+    from bfpo.judges.cache import VerdictCache, default_cache_file
+    from bfpo.labeling.run import label as label_set
+
+    with VerdictCache(cache or default_cache_file()) as verdicts:
+        for file in merge:
+            echo(f"{file}: took {verdicts.take(file):,} verdicts", err=True)
+        return label_set(preferences, judges, output, cache=verdicts, **options)
 
 
 def _check_mode(context: typer.Context, is_fitting: bool) -> None:

@@ -157,11 +157,7 @@ def fit_prices(
     flags = better_is_safe, worse_is_safe, overall_prefers_better
     common = one_price or fit_preference(*flags, order_error=order_error)
     better, worse, outcomes = checked_columns(better_is_safe, worse_is_safe, overall_prefers_better)
-    names = sorted({name for harms in (better_harm, worse_harm) for harm in harms for name in harm})
-    if not len(better_harm) == len(worse_harm) == len(outcomes):
-        raise BfpoError(f"there are {len(outcomes)} pairs: give the harm of both answers of each")
-    if len(names) < 2:
-        raise BfpoError("prices by category need at least two categories: leave the categories out")
+    names = _categories(better_harm, worse_harm, len(outcomes))
     levels = [_levels(harms, names) for harms in (better_harm, worse_harm)]
     judged = _Judgments(cell_posteriors(better, worse), levels[0], levels[1], outcomes, order_error)
     log_b3 = math.log(common.preference.b3)
@@ -181,11 +177,20 @@ def fit_prices(
     spread = math.exp(best.x)
     posterior = _shrunk(judged, len(names), spread)
     at = minimize(posterior, np.eye(len(at)), at)
-    errors = np.sqrt(np.diag(np.linalg.inv(posterior.derivatives(at)[1])))[2:]
+    errors = np.sqrt(np.diag(np.linalg.inv(posterior.derivatives(at)[1])))[2:-1]
     pairs = _pairs_with_harm(torch.stack(levels), torch.stack([better, worse]))
     categories = dict(zip(names, map(_category_price, at[2:-1], errors, pairs), strict=True))
     preference = GlobalPreference(b1=1 + math.exp(-at[-1]), alpha=float(at[1]))
     return PriceFit(preference, math.exp(-at[0]), spread, categories)
+
+
+def _categories(better_harm: Harms, worse_harm: Harms, pairs: int) -> list[str]:
+    if not len(better_harm) == len(worse_harm) == pairs:
+        raise BfpoError(f"there are {pairs} pairs: give the harm of both answers of each")
+    names = sorted({name for harms in (better_harm, worse_harm) for harm in harms for name in harm})
+    if len(names) < 2:
+        raise BfpoError("prices by category need at least two categories: leave the categories out")
+    return names
 
 
 def _shrunk(judged: _Judgments, categories: int, spread: float) -> Shrunk:

@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from bfpo import __version__
-from bfpo.reports import diagnostic_panels, headline, provenance, result_panels
+from bfpo.reports import diagnostic_panels, provenance, result_panels, summary
 from bfpo.reports.attacked import load_red_teaming, measured_folders
 from bfpo.reports.packed_answers import answers_of, packed
 from bfpo.reports.panel import Panel
@@ -94,8 +94,8 @@ def write_page(report: Report) -> None:
         title=report.title,
         made=f"{today.day} {today:%B %Y}",
         version=__version__,
-        sentences=headline.sentences(report),
-        scoreboard=headline.scoreboard(models),
+        sentences=summary.sentences(report),
+        scoreboard=summary.scoreboard(models),
         cautions=provenance.cautions(models),
         settings=provenance.settings(models, report.context),
         panels=[_drawn(panel, report.plots) for panel in panels],

@@ -88,18 +88,8 @@ def train(
         if trainer.is_world_process_zero():
             resumed_at = step_of(earlier.checkpoint) if earlier and earlier.checkpoint else 0
             record["usage"] = usage(trainer, resumed_at, trained - prepared)
-        if resolved.recipe.merge_adapter:
-            _merge(trainer)
-        trainer.save_model(str(folder))
-        record |= {
-            "finished": True,
-            "seconds": {"prepare": round(prepared - started, 2), "train": round(trained - prepared, 2)},
-            "steps": trainer.state.global_step,
-            "log": trainer.state.log_history,
-        }
-        if trainer.is_world_process_zero():
-            write_card(folder, record)
-            write_record(folder, record)
+        record["seconds"] = {"prepare": round(prepared - started, 2), "train": round(trained - prepared, 2)}
+        _save(trainer, resolved, record)
     trainer.accelerator.wait_for_everyone()
     return TrainedRun(folder, _last_metrics(trainer.state.log_history), time.monotonic() - started)
 
@@ -165,6 +155,18 @@ def _continue(trainer: BFPOTrainer, earlier: EarlierRun, record: dict[str, Any])
     trainer.plan = replace(trainer.plan, first=tuple(record["mix"]["first_steps"]))
     resumed = {"checkpoint": earlier.checkpoint and earlier.checkpoint.name, "changed": earlier.changed}
     record["resumed"] = [*earlier.record.get("resumed", []), resumed]
+
+
+def _save(trainer: BFPOTrainer, resolved: ResolvedRecipe, record: dict[str, Any]) -> None:
+    """Save the trained model with its card, and last the record, which says that the run is finished."""
+    folder = Path(resolved.recipe.output_dir)
+    if resolved.recipe.merge_adapter:
+        _merge(trainer)
+    trainer.save_model(str(folder))
+    record |= {"finished": True, "steps": trainer.state.global_step, "log": trainer.state.log_history}
+    if trainer.is_world_process_zero():
+        write_card(folder, record)
+        write_record(folder, record)
 
 
 class _RecordAtFirstStep(TrainerCallback):
