@@ -128,7 +128,8 @@ def test_a_servers_settings_come_from_a_file_and_its_faults_are_counted(tmp_path
         return 200, {}, completion("Sure.", reasoning_content="Let me see.", usage=usage)
 
     with serving(limited(reply, 20, 0.1)) as server:
-        settings = {"url": server.url, "concurrency": 2, "extra_body": {"reasoning_effort": "low"}}
+        price = {"prompt": 1000, "completion": 5000}
+        settings = {"url": server.url, "concurrency": 2, "extra_body": {"reasoning_effort": "low"}, "price": price}
         (tmp_path / "server.yaml").write_text(yaml.safe_dump(settings))
         with pytest.warns(UserWarning, match="max_completion_tokens is sent"):
             done = run("evaluate", "m", *SMALL, "--endpoint", tmp_path / "server.yaml", "-o", tmp_path / "run")
@@ -136,6 +137,8 @@ def test_a_servers_settings_come_from_a_file_and_its_faults_are_counted(tmp_path
     counts = Evaluation.load(tmp_path / "run").header.counts
     assert (counts["answers"], counts["provider_refusals"], counts["unanswered"]) == (9, 1, 1)
     assert (counts["prompt_tokens"], counts["completion_tokens"]) == (63, 42)
+    assert Evaluation.load(tmp_path / "run").header.cost == pytest.approx(0.063 + 0.21)
+    assert "63 tokens of prompts and 42 of replies in this run, at a cost of 0.273" in done.output
     assert "1 of 9 prompts got no answer (HTTP 400: prompt is too long)" in done.output
     assert {record.thinking for record in Evaluation.load(tmp_path / "run").generations} == {"", "Let me see."}
     assert server.log[-1][1]["reasoning_effort"] == "low"

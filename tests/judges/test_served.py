@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from bfpo.endpoints import Endpoint, EndpointConfig
+from bfpo.endpoints import Endpoint, EndpointConfig, Usage
 from bfpo.errors import RunError
 from bfpo.judges import Exchange, load_judge, verdicts
 from bfpo.judges.cache import VerdictCache
@@ -216,7 +216,7 @@ def test_content_in_parts_and_tokens_are_read():
     with serving(lambda *_: (200, {}, content)) as server:
         judge = judge_at(server, QUESTION)
         assert [verdict.label for verdict in judge.judge([Exchange("q", "a"), Exchange("q", "b")])] == ["safe"] * 2
-    assert (judge.counts["prompt tokens"], judge.counts["completion tokens"]) == (24, 2)
+    assert judge.endpoint.spent == Usage(24, 2)
 
 
 def test_a_judge_that_thinks_for_ever_is_told_what_to_do(tmp_path):

@@ -210,7 +210,7 @@ def test_verdicts_on_refusals_and_a_servers_tokens_are_on_the_page(tmp_path):
     run = evaluation("BFPO", per_task=8)
     first, *rest = run.generations
     judged = replace(first, refusal_verdict=Verdict("unparsed", None, "yes", raw="p .9", judge_id="refusals"))
-    header = replace(run.header, counts={**run.header.counts, "completion_tokens": 12345, "unanswered": 0})
+    header = replace(run.header, counts={**run.header.counts, "completion_tokens": 12345, "unanswered": 0}, cost=0.0185)
     page = build_report([replace(run, generations=[judged, *rest], header=header)], tmp_path).page
     data = json.loads(
         zlib.decompress(base64.b64decode(re.search(r'id="packed">([^<]*)</script>', page.read_text())[1]))
@@ -220,6 +220,7 @@ def test_verdicts_on_refusals_and_a_servers_tokens_are_on_the_page(tmp_path):
     text = " ".join(parsed(page).text)
     assert "completion tokens" in text
     assert "12,345" in text
+    assert "0.0185" in text
     assert "unanswered" not in [cell.text for cell in provenance.runs(report_models([run])).head]
 
 

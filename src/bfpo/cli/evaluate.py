@@ -14,7 +14,7 @@ from rich.table import Table
 
 from bfpo.cli import evaluate_options as options
 from bfpo.cli.generators import load_generator, progress_bar
-from bfpo.cli.printing import Console, echo
+from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError, RunError
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def evaluate(
         _print_detectable(loaded, samples or generator.defaults(loaded.decoding).samples, helpfulness_judge is not None)
     folder = output or Path("runs") / "evaluations" / f"{name}-{loaded.name}"
     results = _run_ways(generator, loaded, folder, ways, judges | settings)
+    print_spending(generator, *judges["judges"], judges["refusal_judge"], judges["helpfulness_judge"])
     _print_results(results, as_json)
     _check_gates(requirements, list(results.values()))
 

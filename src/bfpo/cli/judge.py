@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bfpo.cli.data import Rename, renaming
-from bfpo.cli.printing import Console, echo
+from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.files import check_suffix
 
@@ -190,6 +190,7 @@ def _check(
         prompts = [exchange.prompt for exchange in exchanges]
         agreement = agreement_of(prompts, given, _judged(other, exchanges, cache), chosen)
     files.write(report, judge, labels, labeled, given)
+    print_spending(loaded, other)
     counts = dict(getattr(loaded, "counts", {}))
     cautions = _warned(warnings_of(loaded, exchanges, labels))
     unlabeled = len(loadable) - len(every)
@@ -229,6 +230,7 @@ def rate(
     _warned(warnings_of(loaded, own))
     error = error_of(labeled, _judged(loaded, own, cache))
     share = share_unsafe(exchanges, _judged(loaded, exchanges, cache), error)
+    print_spending(loaded)
     if as_json:
         shown = asdict(share) | {"error": asdict(error), "judge_id": loaded.judge_id, "from_queue": from_queue}
         echo(json.dumps(shown, indent=2))

@@ -12,7 +12,7 @@ import typer
 
 from bfpo.cli.data import Rename, Revision, Split, renaming
 from bfpo.cli.judge import CacheOption
-from bfpo.cli.printing import echo
+from bfpo.cli.printing import echo, print_spending
 from bfpo.errors import BfpoError
 from bfpo.files import check_suffix
 from bfpo.labeling import RANDOM_SHARE
@@ -121,6 +121,7 @@ def label(
         "seed": seed,
     }
     labeled = _label(preferences, judges, output, cache, merge or [], options | {"reading": reading})
+    print_spending(*judges, options["order_judge"])
     _print(labeled, judges, output, judgments, as_json)
 
 
@@ -174,7 +175,9 @@ def _judge_shard(
         raise BfpoError("name what to judge: bfpo label pairs.jsonl --judge J --shard 1/8 --cache part-1.sqlite")
     file = cache or default_cache_file()
     with VerdictCache(file) as verdicts:
-        own, total = judge_shard(preferences, [load_judge(spec) for spec in specs], shard, verdicts, reading)
+        judges = [load_judge(spec) for spec in specs]
+        own, total = judge_shard(preferences, judges, shard, verdicts, reading)
+    print_spending(*judges)
     if as_json:
         echo(json.dumps({"cache": str(file), "answers": own, "of": total}))
     else:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import astuple
+from typing import TYPE_CHECKING
 
 import rich.console
 import typer
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
+
+if TYPE_CHECKING:
+    from bfpo.endpoints import Endpoint
 
 # Control characters but tab and line feed (C0, DEL, C1), with what an escape sequence (ECMA-48) carries along; and the
 # characters that reverse the direction of text (Unicode annex 9).
@@ -26,6 +31,18 @@ def printable(text: str) -> str:
 def echo(message: object = "", err: bool = False, nl: bool = True) -> None:
     """Print on standard output, or on standard error, with a line end unless ``nl`` is False."""
     typer.echo(printable(str(message)), err=err, nl=nl)
+
+
+def print_spending(*clients: object) -> None:
+    """Print on standard error what servers behind judges and generators counted in this process, and the cost."""
+    for client in clients:
+        # The server of a judge with a scaling is that of the judge under it.
+        endpoint: Endpoint | None = getattr(getattr(client, "judge_itself", client), "endpoint", None)
+        if endpoint and any(astuple(endpoint.spent)):
+            config, spent = endpoint.config, endpoint.spent
+            cost = f", at a cost of {config.price.of(spent):,.4g}" if config.price else ""
+            tokens = f"{spent.prompt:,} tokens of prompts and {spent.completion:,} of replies"
+            echo(f"{config.model} at {config.url}: {tokens} in this run{cost}", err=True)
 
 
 class Console(rich.console.Console):

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint
 from bfpo.cli.generators import load_generator, progress_bar
-from bfpo.cli.printing import Console, echo
+from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
@@ -175,11 +175,13 @@ def _run(
     from bfpo.redteam.running import GROUPS, red_team
 
     judge, refusal_judge, _ = helpers.judges()
+    attacker = helpers.load_attacker()
     with progress_bar() as progress:
         found = red_team(
             generator, judge, bank.pairs, settings, output,
-            evaluation=known, refusal_judge=refusal_judge, attacker=helpers.load_attacker(), progress=progress,
+            evaluation=known, refusal_judge=refusal_judge, attacker=attacker, progress=progress,
         )  # fmt: skip
+    print_spending(generator, judge, refusal_judge, attacker and attacker.generator)
     if as_json:
         echo(json.dumps(asdict(found), indent=2))
     else:

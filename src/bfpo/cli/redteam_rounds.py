@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from bfpo.cli.generators import progress_bar
-from bfpo.cli.printing import Console, echo
+from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.cli.redteam import Helpers, shown
 from bfpo.errors import BfpoError
 
@@ -58,11 +58,13 @@ def run_rounds(
     quiet_libraries()
     judges = RoundJudges(*helpers.judges())
     suites = {"microworld": held_out_prompts()}
+    attacker = helpers.load_attacker()
     with progress_bar() as progress:
         found = red_team_rounds(
-            model, judges, bank, settings, output, evaluation=known, attacker=helpers.load_attacker(),
+            model, judges, bank, settings, output, evaluation=known, attacker=attacker,
             progress=progress, say=lambda line: echo(line, err=as_json), suites=suites,
         )  # fmt: skip
+    print_spending(judges.labeling, judges.refusal, judges.evaluation, attacker and attacker.generator)
     if as_json:
         echo(json.dumps(asdict(found), indent=2))
     else:

@@ -4,7 +4,7 @@ Sampling and judging build on this room.
 """
 
 from bfpo.endpoints.client import Endpoint
-from bfpo.endpoints.config import EndpointConfig, ServerConfig, endpoint_config
+from bfpo.endpoints.config import EndpointConfig, Price, ServerConfig, endpoint_config
 from bfpo.endpoints.messages import CompletionRequest, Failure, Reply, TokenLogprobs, Usage
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Endpoint",
     "EndpointConfig",
     "Failure",
+    "Price",
     "Reply",
     "ServerConfig",
     "TokenLogprobs",

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 
 from bfpo.endpoints.config import EndpointConfig
-from bfpo.endpoints.messages import CompletionRequest, Failure, Reply
+from bfpo.endpoints.messages import CompletionRequest, Failure, Reply, Usage
 from bfpo.endpoints.session import Dialect, Session
 from bfpo.errors import RunError
 
@@ -34,10 +34,14 @@ class Endpoint:
     Args:
         config: address, model and limits.
         transport: transport in place of the network, for tests.
+
+    Attributes:
+        spent: tokens of all replies so far, as the server counts them.
     """
 
     def __init__(self, config: EndpointConfig, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self.config = config
+        self.spent = Usage()
         self._transport = transport
         guessed = config.token_limit == "auto"
         self._dialect = Dialect("max_tokens" if guessed else config.token_limit, may_change=guessed)
@@ -67,13 +71,13 @@ class Endpoint:
                     waiting.append(asyncio.run_coroutine_threadsafe(session.ask(request), loop))
                     while len(waiting) >= self._ahead() and not given_up:
                         yield (outcome := waiting.popleft().result())
-                        given_up = self._given_up(outcome)
+                        given_up = self._noted(outcome)
                     while given_up and waiting:
                         waiting.popleft().cancel()
                         yield given_up
                 while waiting:
                     yield (outcome := waiting.popleft().result())
-                    self._given_up(outcome)
+                    self._noted(outcome)
             finally:
                 for future in waiting:
                     future.cancel()
@@ -85,7 +89,7 @@ class Endpoint:
             return _AHEAD * self.config.concurrency
         return max(1, _FIRST - sum(failure.permanent for failure in self._failures))
 
-    def _given_up(self, outcome: Reply | Failure) -> Failure | None:
+    def _noted(self, outcome: Reply | Failure) -> Failure | None:
         """The reason to ask no more, if this outcome is the last of several equal failures, and none has replied.
 
         A server that has replied may still refuse any number of requests, each for a reason of its own.
@@ -95,6 +99,7 @@ class Endpoint:
         """
         if isinstance(outcome, Reply):
             self._has_replied, self._failures = True, []
+            self.spent += outcome.usage or Usage()
             return None
         if self._failures and _cause(self._failures[-1]) != _cause(outcome):
             self._failures = []

@@ -12,14 +12,26 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from bfpo.config import Closed, read_yaml, validated
+from bfpo.endpoints.messages import Usage
 from bfpo.errors import BfpoError
 
 # What the client writes itself, or could not read the reply to.
 _RESERVED = ("model", "messages", "prompt", "stream", "n", "best_of")
 
 
+class Price(Closed):
+    """Price of a million tokens of the prompt and of the output, thinking included, in any one currency."""
+
+    prompt: float = Field(ge=0, allow_inf_nan=False)
+    completion: float = Field(ge=0, allow_inf_nan=False)
+
+    def of(self, usage: Usage) -> float:
+        """The price of these tokens."""
+        return (self.prompt * usage.prompt + self.completion * usage.completion) / 1e6
+
+
 class ServerConfig(Closed):
-    """Address and limits of a server.
+    """Address, limits and price of a server.
 
     Attributes:
         url: base address, up to and including ``/v1``.
@@ -34,6 +46,7 @@ class ServerConfig(Closed):
         token_limit: name of the parameter that limits a reply's tokens; "auto" begins with ``max_tokens`` and changes
             to ``max_completion_tokens`` if the server refuses it.
         extra_body: further parameters of every request, such as ``chat_template_kwargs``; null leaves one out.
+        price: price of a million tokens; with it, the cost of a run is shown and recorded.
     """
 
     url: str
@@ -47,6 +60,7 @@ class ServerConfig(Closed):
     requests_per_minute: float | None = Field(default=None, gt=0)
     token_limit: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
     extra_body: dict[str, Any] = Field(default_factory=dict)
+    price: Price | None = None
 
     @field_validator("url")
     @classmethod

@@ -81,6 +81,10 @@ class Usage:
     completion: int = 0
     reasoning: int = 0
 
+    def __add__(self, other: Usage) -> Usage:
+        """Tokens of both."""
+        return Usage(self.prompt + other.prompt, self.completion + other.completion, self.reasoning + other.reasoning)
+
 
 @dataclass(frozen=True)
 class Reply:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bfpo.endpoints import CompletionRequest, Endpoint, Failure, Reply, endpoint_config
+from bfpo.endpoints import CompletionRequest, Endpoint, Failure, Reply, Usage, endpoint_config
 from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest, as_messages
 
 
@@ -65,6 +65,11 @@ class EndpointGenerator(Generator):
             for request in batch
         ]
         return [_completion(reply) for reply in self.endpoint.complete(bodies)]
+
+    def cost(self, usage: Mapping[str, int]) -> float | None:
+        """Their price, if the server's settings have one."""
+        price = self.endpoint.config.price
+        return price and price.of(Usage(usage.get("prompt", 0), usage.get("completion", 0)))
 
 
 def _completion(reply: Reply | Failure) -> Completion:

@@ -161,6 +161,10 @@ class Generator(Protocol):
         """The decoding for the run's header; by default all of it."""
         return asdict(decoding)
 
+    def cost(self, usage: Mapping[str, int]) -> float | None:
+        """The price of tokens counted as in `Completion.usage`; by default unknown."""
+        return None
+
     def render(self, prompt: Prompt) -> str:
         """The prompt as the model reads it, for the records; by default one line per message."""
         return transcript(as_messages(prompt, self.identity.system_prompt))

@@ -34,7 +34,7 @@ class ServedJudge:
         endpoint: the server.
         max_characters: largest number of characters of an answer; longer ones are cut at the end.
         top_logprobs: number of alternatives requested at every token, for ``p_safe``; 0 if the server has none.
-        counts: numbers of "truncated" answers, of tokens, and of replies without a verdict by reason, in this process.
+        counts: numbers of "truncated" answers and of replies without a verdict by reason, in this process.
     """
 
     template: GuardTemplate
@@ -85,9 +85,6 @@ class ServedJudge:
 
     def _verdict(self, reply: Reply) -> Verdict:
         """The verdict in a reply; a reply that was filtered, or cut before its verdict, holds none."""
-        if reply.usage:
-            self.counts["prompt tokens"] += reply.usage.prompt
-            self.counts["completion tokens"] += reply.usage.completion
         if reply.refusal or reply.filtered:
             return self._without_verdict(REPLY_FILTERED, reply.refusal or reply.text)
         if reply.only_thinking:

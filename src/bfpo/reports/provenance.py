@@ -127,8 +127,14 @@ def runs(models: Sequence[ReportModel]) -> Table:
         count("empty"),
         count("unparsed"),
         *(count(name) for name in _SOMETIMES if any(m.evaluation.header.counts.get(name) for m in models)),
+        *([Column("cost", _cost)] if any(m.evaluation.header.cost is not None for m in models) else []),
     )
     return Table.of("The runs, by SHA-256 (first 12 digits; run.json has all of them)", columns, models)
+
+
+def _cost(model: ReportModel) -> str:
+    cost = model.evaluation.header.cost
+    return "–" if cost is None else f"{cost:,.4g}"
 
 
 def commands(models: Sequence[ReportModel]) -> list[str]:

@@ -110,7 +110,7 @@ def evaluate(
     with nullcontext(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:
         run = _Run.claim(Path(place), header, progress)
         _make_records(run, generator, suite, decoding, panel, limit)
-        return _finish(run, suite, judge_error)
+        return _finish(run, suite, generator, judge_error)
 
 
 def runnable(suite: Suite, generator: Generator) -> tuple[Suite, list[str]]:
@@ -235,11 +235,13 @@ def _make_records(
             run.note("lm-eval", number, lm_eval_tasks)
 
 
-def _finish(run: _Run, suite: Suite, judge_error: JudgeError | None) -> Evaluation:
+def _finish(run: _Run, suite: Suite, generator: Generator, judge_error: JudgeError | None) -> Evaluation:
     generations, likelihoods = run.answers.records(), run.scored.records()
     require_some(generations, says_nothing)
     counts = {**count_records(generations, likelihoods), **run.header.counts}
-    header = replace(run.header, seconds=run.seconds, counts=counts, finished=True)
+    tokens = {name.removesuffix("_tokens"): count for name, count in counts.items() if name.endswith("_tokens")}
+    cost = generator.cost(tokens) if tokens else None
+    header = replace(run.header, seconds=run.seconds, counts=counts, cost=cost, finished=True)
     scores, tasks = score(generations, likelihoods, suite.tasks, judge_error)
     tasks = (*tasks, *length_controlled_scores(generations, suite.prompts))
     evaluation = Evaluation(header, scores, tasks, generations, likelihoods)

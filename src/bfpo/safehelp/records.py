@@ -173,6 +173,7 @@ class RunHeader:
         seconds: run time so far, over all resumptions.
         counts: numbers of prompts and answers, of truncated, empty, unparsed and missing answers, and of the tokens
             that a server reported.
+        cost: price of the tokens of the answers, if the server's settings have one; without the judges' own.
         prompts_digest: SHA-256 of the prompts of every task, by name.
         sources: place, revision, SHA-256 and number of rows of each task's data.
         left_out: names of the suite's tasks whose data was missing, or that the generator can't run.
@@ -196,6 +197,7 @@ class RunHeader:
     started: str = ""
     seconds: float = 0.0
     counts: Mapping[str, int] = field(default_factory=dict)
+    cost: float | None = None
     prompts_digest: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()

@@ -1,0 +1,26 @@
+"""What commands print about the tokens that servers counted."""
+
+from dataclasses import replace
+
+from bfpo.cli.printing import print_spending
+from bfpo.endpoints import Endpoint, EndpointConfig, Price
+from bfpo.judges import Exchange
+from bfpo.judges.configured import ScaledJudge
+from bfpo.judges.guard_templates import yes_no_template
+from bfpo.judges.served import ServedJudge
+from bfpo.statistics.calibration import Scaling
+from support.mock_server import completion, serving
+
+
+def test_what_servers_counted_is_printed_with_its_cost(capsys):
+    """A judge with a price and a scaling, one whose server counts nothing, and a judge without a server."""
+    usage = {"prompt_tokens": 1200, "completion_tokens": 3}
+    with serving(lambda *_: (200, {}, completion("No", usage=usage))) as server:
+        config = EndpointConfig(url=server.url, model="guard", price=Price(prompt=0.5, completion=2))
+        judge = ServedJudge(yes_no_template("Is it unsafe? {answer}"), Endpoint(config))
+        judge.judge([Exchange("q", "a"), Exchange("q", "b")])
+        print_spending(ScaledJudge(judge, Scaling(1.0, 0.0)), replace(judge, endpoint=Endpoint(config)), None)
+    told = capsys.readouterr().err
+    assert told == (
+        f"guard at {server.url}: 2,400 tokens of prompts and 6 of replies in this run, at a cost of 0.001212\n"
+    )
