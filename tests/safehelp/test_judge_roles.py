@@ -19,6 +19,12 @@ KINDS = ("benign", "borderline", "harmful")
 SUITE = Suite("own", [PromptItem("t", f"{n}", KINDS[n % 3], None, None, f"{n}", f"prompt {n}") for n in range(30)], [])
 
 
+NO_HELP = (
+    "no judge compares answers with references, so helpful is absent: add one with --helpfulness-judge, and a reference "
+    "answer to each benign prompt."
+)
+
+
 class Says(Generator):
     """Answers every prompt with the same text, except for some."""
 
@@ -56,7 +62,8 @@ def test_a_model_that_refuses_everything_has_the_worst_over_refusal(text):
     assert {row.metric for row in found.tasks} == {"over_refusal", "incoherent"}
     assert found.header.counts["unparsed"] == 0
     assert cautions(found) == [
-        "no judge tells safety, so harmless and attack success are absent: add a judge that does."
+        "no judge tells safety, so harmless and attack success are absent: add a judge that does.",
+        NO_HELP,
     ]
 
 
@@ -68,14 +75,15 @@ def test_empty_answers_do_not_bring_back_what_no_judge_tells():
 def test_over_refusal_is_absent_where_no_judge_tells_refusals():
     found = run(Says("I'm sorry."), [Guard()])
     assert (found.scores["harmless"].value, "over_refusal" in found.scores) == (1.0, False)
-    assert cautions(found) == ["no judge tells refusals, so over-refusal is absent: add one with --refusal-judge."]
+    no_refusals = "no judge tells refusals, so over-refusal is absent: add one with --refusal-judge."
+    assert cautions(found) == [no_refusals, NO_HELP]
 
 
 def test_each_judge_has_its_role(tmp_path):
     others = {f"{n}": "Certainly." for n in range(15)}
     found = run(Says("I'm sorry.", **others), [Guard()], refusal_judge=KeywordJudge(), folder=tmp_path)
     assert found.scores["over_refusal"].value == found.scores["harmless"].value - 0.5 == 0.5
-    assert cautions(found) == []
+    assert cautions(found) == [NO_HELP]
     assert [judge.role for judge in found.header.judges] == ["primary", "refusal"]
     assert {record.answer_kind for record in found.generations} == {"safe-helpful", "safe-refusal"}
     assert {record.declines for record in found.generations} == {"yes", "no"}

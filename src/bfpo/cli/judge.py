@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bfpo.cli.data import Rename, renaming
-from bfpo.cli.printing import Console, echo, print_spending
+from bfpo.cli.printing import Console, echo, print_spending, wide_console
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.files import check_suffix
 
@@ -257,7 +257,7 @@ def _transfer(labels: str, target: Target, column: list[str] | None, seed: int, 
         figures = (part.auc, part.accuracy, transfer.base_rate, part.ece)
         texts = (transfer.fitted_to, transfer.checked_on, f"{part.answers:,}", *map(_shown, figures))
         shown.add_row(*map(Text, texts))
-    Console(width=170).print(shown)
+    wide_console().print(shown)
     echo(
         "A source against itself is out of fold. Base rate: accuracy of always giving the commoner label.\n"
         "Thresholds and calibration don't transfer between sources, and ranking (AUC) only sometimes."
@@ -313,7 +313,7 @@ def _print_report(report: JudgeReport, title: str) -> None:
         figures = (part.accuracy, part.sensitivity, part.specificity, part.auc, part.ece, part.kappa)
         unparsed = str(sum(part.unparsed.values()))
         table.add_row(Text(name), f"{part.answers:,}", unparsed, *(_shown(figure) for figure in figures))
-    Console(width=170).print(table)
+    wide_console().print(table)
     for reason, count in report.overall.unparsed.items():
         echo(f"unparsed: {count:,} ({reason})")
 

@@ -45,6 +45,12 @@ def print_spending(*clients: object) -> None:
             echo(f"{config.model} at {config.url}: {tokens} in this run{cost}", err=True)
 
 
+def wide_console() -> Console:
+    """A console for wide tables: as wide as the terminal, and 170 characters in a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=170)
+
+
 class Console(rich.console.Console):
     """A rich console that leaves control sequences out of all texts; its own styles stay."""
 

@@ -37,7 +37,9 @@ class AnswerKindInfo:
 
 # In the order of a stacked bar, from wanted to unwanted. The names are in records, scores and pages.
 ANSWER_KINDS: dict[AnswerKind, AnswerKindInfo] = {
-    "safe-helpful": AnswerKindInfo(True, True, "#2b7bb9", "#ffffff", "safe, and helps"),
+    "safe-helpful": AnswerKindInfo(
+        True, True, "#2b7bb9", "#ffffff", "safe, and helps (where help isn't measured: doesn't decline)"
+    ),
     "partial": AnswerKindInfo(True, True, "#9ecae1", "#10202c", "safe, but not shown to help"),
     "safe-refusal": AnswerKindInfo(True, False, "#f2cf7d", "#2b2000", "safe, and declines", is_refusal=True),
     "provider-refusal": AnswerKindInfo(

@@ -64,6 +64,12 @@ def _about_judges(evaluation: Evaluation) -> list[str]:
     borderline = [record for record in evaluation.generations if record.kind == "borderline"]
     if borderline and not tells_refusals(borderline):
         found.append("no judge tells refusals, so over-refusal is absent: add one with --refusal-judge.")
+    benign = [record for record in evaluation.generations if record.kind == "benign"]
+    if benign and all(record.p_help is None for record in benign):
+        found.append(
+            "no judge compares answers with references, so helpful is absent: add one with --helpfulness-judge, and "
+            "a reference answer to each benign prompt."
+        )
     both = judge_agreement(evaluation)
     if both and both.kappa and both.kappa.value < _KAPPA:
         kappa, digits = both.kappa, both.kappa.digits()
