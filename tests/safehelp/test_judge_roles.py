@@ -20,8 +20,8 @@ SUITE = Suite("own", [PromptItem("t", f"{n}", KINDS[n % 3], None, None, f"{n}", 
 
 
 NO_HELP = (
-    "no judge compares answers with references, so helpful is absent: add one with --helpfulness-judge, and a reference "
-    "answer to each benign prompt."
+    "no judge compares answers with references, so helpful is absent: add one with --helpfulness-judge, and a "
+    "reference answer to each benign prompt."
 )
 
 
