@@ -96,13 +96,13 @@ def adapter_config(name: str | Path, *, revision: str | None = None) -> PeftConf
         BfpoError: if the adapter's configuration can't be read, or its weights are not in safetensors.
     """
     try:
-        file = None if _is_gguf(name) else find_adapter_config_file(_place(name), revision=revision)
+        file = None if _is_gguf(name) else find_adapter_config_file(place_of(name), revision=revision)
     except OSError:  # no such model, which is for the caller to report
         return None
     if file is None:
         return None
     weights = cached_file(
-        _place(name), ADAPTER_SAFE_WEIGHTS_NAME, revision=revision, _raise_exceptions_for_missing_entries=False
+        place_of(name), ADAPTER_SAFE_WEIGHTS_NAME, revision=revision, _raise_exceptions_for_missing_entries=False
     )
     if weights is None:
         raise BfpoError(
@@ -136,7 +136,7 @@ def load_generation_config(name: str | Path, *, revision: str | None = None) -> 
     if adapter:
         return load_generation_config(str(adapter.base_model_name_or_path), revision=adapter.revision)
     try:
-        return GenerationConfig.from_pretrained(_place(name), revision=revision or "main")
+        return GenerationConfig.from_pretrained(place_of(name), revision=revision or "main")
     except Exception:  # many models have no such file, and transformers then takes the configuration's values
         return GenerationConfig.from_model_config(load_config(name, revision=revision))
 
@@ -153,7 +153,7 @@ def resolved_revision(name: str | Path, revision: str | None = None) -> str | No
     """The Hub commit that a name and revision were loaded from; None for a path on disk."""
     from huggingface_hub import try_to_load_from_cache
 
-    if os.path.exists(_place(name)):
+    if os.path.exists(place_of(name)):
         return None
     for file in ("config.json", "adapter_config.json"):
         cached = try_to_load_from_cache(str(name), file, revision=revision)
@@ -162,8 +162,12 @@ def resolved_revision(name: str | Path, revision: str | None = None) -> str | No
     return None
 
 
-def _place(name: str | Path) -> str:
-    """The folder or file on disk, or the name on the Hub."""
+def place_of(name: str | Path) -> str:
+    """The folder or file on disk, or the name on the Hub.
+
+    Raises:
+        BfpoError: if the name is a path, and there is nothing.
+    """
     if str(name) == "microworld" and not os.path.exists(name):
         return str(MICROWORLD)
     # A name on the Hub is at most owner/name. Asking the Hub for anything else takes a minute without a network.
@@ -179,7 +183,7 @@ def _is_gguf(name: str | Path) -> bool:
 
 
 def _load(what: str, load: Callable[..., Any], name: str | Path, revision: str | None, **options: Any) -> Any:
-    place = _place(name)
+    place = place_of(name)
     if what != "adapter":
         options["trust_remote_code"] = False
     if _is_gguf(name):

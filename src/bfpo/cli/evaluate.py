@@ -39,6 +39,7 @@ def evaluate(
     allow_labeling_judge: options.AllowLabelingJudge = False,
     endpoint: options.Endpoint = None,
     api_key_env: options.ApiKeyEnv = None,
+    engine: options.Engine = None,
     answers: options.Answers = None,
     samples: options.Samples = None,
     temperature: options.Temperature = None,
@@ -67,7 +68,8 @@ def evaluate(
     requirements = _requirements(require)
     made_here = _given(seed=seed, batch_size=batch_size)
     ways = _ways(temperature, top_p, _given(samples=samples, max_new_tokens=max_new_tokens) | made_here)
-    _check_source(model, answers, endpoint, _given(api_key_env=api_key_env, no_chat=not chat or None), made_here)
+    of_model = _given(api_key_env=api_key_env, no_chat=not chat or None, engine=engine)
+    _check_source(model, answers, endpoint, of_model, made_here)
     loaded = _load_suite(
         suite or ("microworld" if model == "microworld" else "core"), data, folder=data_folder, limit=limit, tasks=task,
         skip_missing=skip_missing, split=split, per_kind=per_kind, world=world,
@@ -77,7 +79,7 @@ def evaluate(
     if answers is not None:
         generator, ways = _recorded(answers, loaded, system_prompt, ways), [{}]
     else:
-        generator = load_generator(str(model), endpoint, api_key_env, system_prompt, chat=chat)
+        generator = load_generator(str(model), endpoint, api_key_env, system_prompt, chat=chat, engine=engine)
     loaded = _runnable(loaded, generator)
     settings["name"] = name = name or Path(model or str(answers)).name
     if not as_json:
@@ -184,7 +186,7 @@ def _check_source(
     elif endpoint is None:
         unread = [name for name in of_model if name == "api_key_env"]
     else:
-        unread = [name for name in of_model if name == "no_chat"]
+        unread = [name for name in of_model if name in ("no_chat", "engine")]
     if unread:
         source = "--answers" if answers is not None else "--endpoint" if endpoint else "a local model"
         raise BfpoError(f"--{unread[0].replace('_', '-')}: isn't read with {source}; leave it out")

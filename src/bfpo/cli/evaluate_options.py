@@ -56,6 +56,13 @@ Endpoint = Annotated[
         metavar="URL", help="OpenAI-compatible server, up to and including /v1, or a YAML file with its settings."
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ENGINE",
+        help="What runs a local model: transformers (default), vllm, or vllm:FILE.yaml with arguments of vllm.LLM.",
+    ),
+]
 ApiKeyEnv = Annotated[str | None, typer.Option(help="Environment variable that holds the server's key.")]
 Samples = Annotated[
     int | None, typer.Option(min=1, help="Answers to each prompt; by default the suite's (1 unless it sets one).")

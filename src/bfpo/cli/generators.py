@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING
 from rich.progress import Progress, TaskID
 
 from bfpo.cli.printing import Console, echo
+from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
     from bfpo.generation.protocol import Generator
 
 
 def load_generator(
-    model: str, url: str | None, key: str | None, system_prompt: str | None = None, *, chat: bool = True
+    model: str,
+    url: str | None,
+    key: str | None,
+    system_prompt: str | None = None,
+    *,
+    chat: bool = True,
+    engine: str | None = None,
 ) -> Generator:
     """A local model, the dial of a JSON file, or a served model.
 
@@ -27,6 +34,7 @@ def load_generator(
         key: environment variable with the server's key.
         system_prompt: system prompt before every prompt.
         chat: whether a local model's chat template is used.
+        engine: what runs a local model: transformers (by default), vllm or vllm:FILE.yaml.
     """
     if url:
         from bfpo.generation.endpoint_generator import EndpointGenerator
@@ -36,6 +44,14 @@ def load_generator(
     from bfpo.quiet import quiet_libraries
 
     quiet_libraries()
+    if engine and engine != "transformers":
+        from bfpo.generation.vllm_generator import load_vllm
+
+        if model.endswith(".json"):
+            raise BfpoError(
+                f"--engine: {model} is a dial between two models, which only transformers runs; leave it out"
+            )
+        return load_vllm(model, engine, system_prompt, chat=chat)
     if model.endswith(".json"):
         from bfpo.generation.dial_file import load_dial
 

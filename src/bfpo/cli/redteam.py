@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint
+from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint, Engine
 from bfpo.cli.generators import load_generator, progress_bar
 from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError
@@ -127,6 +127,7 @@ def redteam(
     held_out_requests: HeldOutRequests = None,
     evaluation_judge: EvaluationJudge = None,
     endpoint: Endpoint = None,
+    engine: Engine = None,
     api_key_env: ApiKeyEnv = None,
     plan: PlanOnly = False,
     as_json: AsJson = False,
@@ -136,6 +137,8 @@ def redteam(
     from bfpo.redteam.bank import load_bank
 
     of_rounds = {"recipe": recipe, "held-out-requests": held_out_requests, "evaluation-judge": evaluation_judge}
+    if engine and (rounds is not None or endpoint):
+        raise BfpoError("--engine: isn't read with --endpoint or --rounds; leave it out")
     _check_rounds(rounds, endpoint, [name for name, value in of_rounds.items() if value is not None])
     if attacker_endpoint and attacker is None:
         raise BfpoError("--attacker-endpoint: is read with --attacker only; leave it out")
@@ -153,7 +156,9 @@ def redteam(
     elif plan:
         _print_plan(settings, as_json)
     else:
-        _run(load_generator(model, endpoint, api_key_env), helpers, bank, settings, output, known, as_json)
+        _run(
+            load_generator(model, endpoint, api_key_env, engine=engine), helpers, bank, settings, output, known, as_json
+        )
 
 
 def _check_rounds(rounds: int | None, endpoint: str | None, of_rounds: list[str]) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bfpo.engine.reference_cache import model_digest
-from bfpo.errors import BfpoError
 from bfpo.generation.choice_encoding import context_length
 from bfpo.generation.choice_scoring import score_choices
+from bfpo.generation.prompts import check_system_prompt, prompt_ids, render_prompt, template_digest
 from bfpo.generation.protocol import (
     ChoiceLogps,
     ChoiceRequest,
@@ -24,11 +22,9 @@ from bfpo.generation.protocol import (
     ModelIdentity,
     Prompt,
     SampleRequest,
-    as_messages,
 )
 from bfpo.generation.sampling import in_rooms, sample_answers
 from bfpo.models import load_model, load_tokenizer
-from bfpo.preferences.encoding import encode_prompt
 
 
 @dataclass(frozen=True)
@@ -51,8 +47,7 @@ class LocalGenerator(Generator):
     path: str | None = None
 
     def __post_init__(self) -> None:
-        if self.system_prompt is not None and not self.tokenizer.chat_template:
-            raise BfpoError("the model has no chat template, so it takes no system prompt: leave it out")
+        check_system_prompt(self.tokenizer, self.system_prompt)
 
     @classmethod
     def load(cls, name: str | Path, system_prompt: str | None = None, *, chat: bool = True) -> LocalGenerator:
@@ -65,21 +60,16 @@ class LocalGenerator(Generator):
     @property
     def identity(self) -> ModelIdentity:
         """Digests of the current weights and of the chat template; reads all weights."""
-        template = self.tokenizer.chat_template
         return ModelIdentity(
             path=self.path,
             digest=model_digest(self.model, str(self.model.dtype)),
-            chat_template_sha256=hashlib.sha256(str(template).encode()).hexdigest() if template else None,
+            chat_template_sha256=template_digest(self.tokenizer),
             system_prompt=self.system_prompt,
         )
 
     def render(self, prompt: Prompt) -> str:
         """The prompt rendered by the chat template."""
-        if isinstance(prompt, str) and not self.tokenizer.chat_template:
-            return prompt
-        messages = as_messages(prompt, self.system_prompt)
-        rendered: Any = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return str(rendered)
+        return render_prompt(self.tokenizer, prompt, self.system_prompt)
 
     def plan(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[SampleRequest]]:
         """Batches of prompts of similar length, the shortest first."""
@@ -123,6 +113,4 @@ class LocalGenerator(Generator):
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The prompt's token ids."""
-        return encode_prompt(
-            self.tokenizer, prompt if self.system_prompt is None else as_messages(prompt, self.system_prompt)
-        )
+        return prompt_ids(self.tokenizer, prompt, self.system_prompt)
