@@ -10,8 +10,9 @@ from bfpo.cli.main import app
 from bfpo.errors import BfpoError
 from bfpo.judges import Exchange
 from bfpo.judges.cache import VerdictCache
-from bfpo.labeling.sharding import Shard
+from bfpo.labeling.sharding import is_in
 from bfpo.microworld.data import safety_set
+from bfpo.shards import Shard
 
 JUDGE = ["--judge", "microworld-oracle:0.2,0.1,3"]
 
@@ -64,8 +65,8 @@ def test_merged_parts_are_the_files_of_one_process(source, tmp_path, order, monk
 def test_every_exchange_is_in_exactly_one_part():
     exchanges = [Exchange(f"p{a}", f"r{b}") for a, b in itertools.product(range(40), repeat=2)]
     parts = [Shard(number, 7) for number in range(1, 8)]
-    sizes = [sum(map(part.has, exchanges)) for part in parts]
-    assert all(sum(part.has(exchange) for part in parts) == 1 for exchange in exchanges)
+    sizes = [sum(is_in(part, exchange) for exchange in exchanges) for part in parts]
+    assert all(sum(is_in(part, exchange) for part in parts) == 1 for exchange in exchanges)
     assert sum(sizes) == 1600
     assert min(sizes) > 0.8 * 1600 / 7
 

@@ -18,10 +18,11 @@ from bfpo.judges.unjudged import NO_REPLY, unjudged
 from bfpo.judges.verdict import Verdict
 from bfpo.models import load_tokenizer
 from bfpo.safehelp.cautions import cautions
-from bfpo.safehelp.evaluate import _difference, evaluate, runnable
+from bfpo.safehelp.evaluate import evaluate, runnable
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.judge_panel import JudgePanel
 from bfpo.safehelp.records import Evaluation, GenerationRecord, JudgeUsed, RunHeader
+from bfpo.safehelp.same_run import _difference
 from bfpo.safehelp.scores import score
 from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.statistics.judge_error import JudgeError

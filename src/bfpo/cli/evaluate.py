@@ -50,6 +50,8 @@ def evaluate(
     system_prompt: options.SystemPrompt = None,
     chat: options.Chat = True,
     limit: options.Limit = None,
+    shard: options.ShardOption = None,
+    merge: options.Merge = None,
     task: options.TaskNames = None,
     data: options.Data = None,
     data_folder: options.DataFolder = None,
@@ -67,28 +69,59 @@ def evaluate(
         return
     requirements = _requirements(require)
     made_here = _given(seed=seed, batch_size=batch_size)
+    _check_source(
+        model, answers, endpoint, _given(api_key_env=api_key_env, no_chat=not chat or None, engine=engine), made_here
+    )
     ways = _ways(temperature, top_p, _given(samples=samples, max_new_tokens=max_new_tokens) | made_here)
-    of_model = _given(api_key_env=api_key_env, no_chat=not chat or None, engine=engine)
-    _check_source(model, answers, endpoint, of_model, made_here)
     loaded = _load_suite(
         suite or ("microworld" if model == "microworld" else "core"), data, folder=data_folder, limit=limit, tasks=task,
         skip_missing=skip_missing, split=split, per_kind=per_kind, world=world,
     )  # fmt: skip
     judges = _judge_settings(loaded, judge, second_judge, refusal_judge, helpfulness_judge, judge_errors)
     settings = {"labeling_judge": labeling_judge, "allow_labeling_judge": allow_labeling_judge, "limit": limit}
+    settings |= _parts(shard, merge, ways, requirements)
     if answers is not None:
         generator, ways = _recorded(answers, loaded, system_prompt, ways), [{}]
     else:
         generator = load_generator(str(model), endpoint, api_key_env, system_prompt, chat=chat, engine=engine)
-    loaded = _runnable(loaded, generator)
-    settings["name"] = name = name or Path(model or str(answers)).name
-    if not as_json:
-        _print_detectable(loaded, samples or generator.defaults(loaded.decoding).samples, helpfulness_judge is not None)
-    folder = output or Path("runs") / "evaluations" / f"{name}-{loaded.name}"
-    results = _run_ways(generator, loaded, folder, ways, judges | settings)
-    print_spending(generator, *judges["judges"], judges["refusal_judge"], judges["helpfulness_judge"])
+    settings["name"] = name or Path(model or str(answers)).name
+    results = _measured(generator, loaded, output, ways, judges | settings, as_json)
     _print_results(results, as_json)
     _check_gates(requirements, list(results.values()))
+
+
+def _measured(
+    generator: Generator,
+    suite: Suite,
+    output: Path | None,
+    ways: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    as_json: bool,
+) -> dict[Path, Evaluation]:
+    """Runs of what the generator can run of a suite, by folder; beforehand, which differences they can show."""
+    suite = _runnable(suite, generator)
+    if not as_json:
+        samples = ways[0].get("samples") or generator.defaults(suite.decoding).samples
+        _print_detectable(suite, samples, settings["helpfulness_judge"] is not None)
+    folder = output or Path("runs") / "evaluations" / f"{settings['name']}-{suite.name}"
+    results = _run_ways(generator, suite, folder, ways, settings)
+    print_spending(generator, *settings["judges"], settings["refusal_judge"], settings["helpfulness_judge"])
+    return results
+
+
+def _parts(
+    shard: str | None, merge: Sequence[Path] | None, ways: Sequence[Any], requirements: Sequence[Requirement]
+) -> dict[str, Any]:
+    """The part to make, or the parts to merge."""
+    from bfpo.shards import Shard
+
+    if shard is None and merge is None:
+        return {}
+    if len(ways) > 1 or (shard and (merge or requirements)):
+        raise BfpoError(
+            "--shard and --merge: take one of them, with one way to sample; --require is read when parts are merged"
+        )
+    return {"shard": Shard.parse(shard) if shard else None, "merge": merge or ()}
 
 
 def _ways(
@@ -310,6 +343,13 @@ def _print_detectable(suite: Suite, samples: int, measures_help: bool) -> None:
 def _print_results(results: Mapping[Path, Evaluation], as_json: bool) -> None:
     from bfpo.safehelp.cautions import cautions
 
+    ((folder, first), *_) = results.items()
+    if first.header.shard:
+        part, answers = first.header.shard, len(first.generations)
+        made = {"shard": part, "answers": answers, "likelihoods": len(first.likelihoods), "folder": str(folder)}
+        told = f"Part {part} with {answers:,} answers is in {folder}; merge (--merge) once all parts are done."
+        echo(json.dumps(made) if as_json else told)
+        return
     if as_json:
         scores = {r.model: {key: asdict(value) for key, value in r.scores.items()} for r in results.values()}
         echo(json.dumps(scores if len(scores) > 1 else next(iter(scores.values())), indent=2))

@@ -63,6 +63,16 @@ Engine = Annotated[
         help="What runs a local model: transformers (default), vllm, or vllm:FILE.yaml with arguments of vllm.LLM.",
     ),
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="I/N", help="Only answer part I of N, for --merge; items by likelihood are in part 1."
+    ),
+]
+Merge = Annotated[
+    list[Path] | None,
+    typer.Option(help="Folder of a part (--shard), whose records are taken; repeatable, once for every part."),
+]
 ApiKeyEnv = Annotated[str | None, typer.Option(help="Environment variable that holds the server's key.")]
 Samples = Annotated[
     int | None, typer.Option(min=1, help="Answers to each prompt; by default the suite's (1 unless it sets one).")

@@ -166,7 +166,8 @@ def _judge_shard(
 ) -> None:
     from bfpo.judges.cache import VerdictCache, default_cache_file
     from bfpo.judges.registry import load_judge
-    from bfpo.labeling.sharding import Shard, judge_shard
+    from bfpo.labeling.sharding import judge_shard
+    from bfpo.shards import Shard
 
     if names := _given_but(context, _OF_SHARDS):
         raise BfpoError(f"--shard only judges answers: leave out {names}, which the run with --merge reads")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from bfpo.safehelp.journal import Journal
 from bfpo.safehelp.judge_panel import JudgePanel
 from bfpo.safehelp.labelers import check_labelers, labelers_of
 from bfpo.safehelp.length_control import length_controlled_scores
+from bfpo.safehelp.parts import read_parts
 from bfpo.safehelp.records import (
     GENERATIONS,
     LIKELIHOODS,
@@ -36,19 +37,16 @@ from bfpo.safehelp.records import (
     read_likelihoods,
     write_header,
 )
-from bfpo.safehelp.runners import require_some, run_choices, run_prompts
+from bfpo.safehelp.runners import Work, require_some, run_choices, run_prompts
+from bfpo.safehelp.same_run import check_same_run
 from bfpo.safehelp.scores import score
 from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.safehelp.training_records import training_record, training_setting
+from bfpo.shards import Shard
 from bfpo.statistics.judge_error import JudgeError
 from bfpo.versions import versions
 
 Progress = Callable[[str, int, int], None]
-# A run resumes only if these are equal; versions, times, counts and the path of known weights may differ.
-_IDENTITY = (
-    "model", "model_digest", "suite", "suite_digest", "chat_template_sha256", "system_prompt", "extra_body", "decoding",
-    "judges",
-)  # fmt: skip
 
 
 def evaluate(
@@ -65,6 +63,8 @@ def evaluate(
     labeling_judge: str | None = None,
     allow_labeling_judge: bool = False,
     limit: int | None = None,
+    shard: Shard | None = None,
+    merge: Sequence[Path] = (),
     command: str = "",
     progress: Progress = lambda what, done, total: None,
 ) -> Evaluation:
@@ -84,6 +84,9 @@ def evaluate(
         labeling_judge: id of a judge that labeled the model's training data, besides those in its ``run.json``.
         allow_labeling_judge: whether such a judge may evaluate, too.
         limit: largest number of items per task, for lm-eval's tasks and if ``suite`` is a name.
+        shard: a part of the planned batches, to answer only these: the folder then has records, but no scores. The
+            first part also has all items by likelihood.
+        merge: folders of all parts, whose records are taken instead of being made again.
         command: the command line, for the header.
         progress: function called with a stage, such as "answers", and its numbers of finished and all items.
 
@@ -91,26 +94,39 @@ def evaluate(
         BfpoError: if the suite can't run, a judge is missing or not allowed, or the folder contains another run.
         RunError: if the generator gives no answer at all, or the judge no verdict.
     """
-    if isinstance(generator, str | Path):
-        from bfpo.generation.local_generator import LocalGenerator
-
-        generator = LocalGenerator.load(generator)
-    suite = load_suite(suite, limit=limit) if isinstance(suite, str) else suite
-    suite, left_out = runnable(suite, generator)
-    if left_out:
-        warnings.warn(f"the generator can't run these tasks, which are left out: {', '.join(left_out)}", stacklevel=2)
+    generator = _loaded(generator)
+    suite = _own_part(load_suite(suite, limit=limit) if isinstance(suite, str) else suite, generator, shard)
     decoding = _without_repeats(decoding or generator.defaults(suite.decoding))
     panel = JudgePanel(suite, judges, helpfulness_judge, refusal_judge)
     labelers = labelers_of(generator.identity.path, labeling_judge)
     check_labelers(labelers, () if allow_labeling_judge else judges)
     header = _header(
         generator.identity, name, suite, limit, decoding=generator.settings(decoding), judges=panel.used,
-        labelling_judge=" and ".join(labelers) or None, command=command,
+        labelling_judge=" and ".join(labelers) or None, command=command, shard=shard and str(shard),
     )  # fmt: skip
+    work = Work(shard, read_parts(merge, header))
     with nullcontext(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:
         run = _Run.claim(Path(place), header, progress)
-        _make_records(run, generator, suite, decoding, panel, limit)
+        _make_records(run, generator, suite, decoding, panel, limit, work)
         return _finish(run, suite, generator, judge_error)
+
+
+def _loaded(generator: Generator | str | Path) -> Generator:
+    if not isinstance(generator, str | Path):
+        return generator
+    from bfpo.generation.local_generator import LocalGenerator
+
+    return LocalGenerator.load(generator)
+
+
+def _own_part(suite: Suite, generator: Generator, shard: Shard | None) -> Suite:
+    """What the generator can run of a suite; lm-eval runs its tasks as a whole, so they can't be shared."""
+    suite, left_out = runnable(suite, generator)
+    if left_out:
+        warnings.warn(f"the generator can't run these tasks, which are left out: {', '.join(left_out)}", stacklevel=3)
+    if whole := [task.task for task in suite.tasks if task.runner == "lm-eval" and shard]:
+        raise BfpoError(f"--shard: lm-eval runs {', '.join(whole)}, which can't be divided; leave them out with --task")
+    return suite
 
 
 def runnable(suite: Suite, generator: Generator) -> tuple[Suite, list[str]]:
@@ -216,12 +232,19 @@ class _Run:
 
 
 def _make_records(
-    run: _Run, generator: Generator, suite: Suite, decoding: Decoding, panel: JudgePanel, limit: int | None
+    run: _Run,
+    generator: Generator,
+    suite: Suite,
+    decoding: Decoding,
+    panel: JudgePanel,
+    limit: int | None,
+    work: Work,
 ) -> None:
     finished = _finished_tasks(run, suite)
-    run_prompts(generator, decoding, panel, suite.prompts, run.answers, lambda *count: run.note("answers", *count))
+    noted = lambda *count: run.note("answers", *count)  # noqa: E731
+    run_prompts(generator, decoding, panel, suite.prompts, run.answers, noted, work)
     if isinstance(generator, LikelihoodScorer):
-        run_choices(generator, suite.choices, run.scored, lambda *count: run.note("likelihoods", *count))
+        run_choices(generator, suite.choices, run.scored, lambda *count: run.note("likelihoods", *count), work)
     lm_eval_tasks = sum(task.runner == "lm-eval" for task in suite.tasks)
     if lm_eval_tasks:
         from bfpo.generation.local_generator import LocalGenerator
@@ -245,7 +268,8 @@ def _finish(run: _Run, suite: Suite, generator: Generator, judge_error: JudgeErr
     scores, tasks = score(generations, likelihoods, suite.tasks, judge_error)
     tasks = (*tasks, *length_controlled_scores(generations, suite.prompts))
     evaluation = Evaluation(header, scores, tasks, generations, likelihoods)
-    evaluation.save_scores(run.folder)
+    if not header.shard:  # scores of a part would look like those of the whole
+        evaluation.save_scores(run.folder)
     write_header(run.folder, header)
     return evaluation
 
@@ -272,30 +296,16 @@ def _claimed(folder: Path, header: RunHeader, found: RunHeader | None) -> RunHea
             raise BfpoError(f"{folder}: contains records without a header; name another folder, or remove it")
         write_header(folder, header)
         return header
-    for name in (*_IDENTITY, *(() if header.model_digest else ("model_path",))):
-        before, now = getattr(found, name), getattr(header, name)
-        if before != now:
-            raise BfpoError(
-                f"{folder}: contains a run with another {name} ({_difference(before, now)}); "
-                "name another folder, or remove it"
-            )
+    check_same_run(folder, found, header)
+    if found.shard != header.shard:
+        raise BfpoError(
+            f"{folder}: contains {_part(found)} of this run, and this is {_part(header)}; name another folder"
+        )
     return replace(header, started=found.started, seconds=found.seconds, counts=found.counts)
 
 
-def _difference(before: Any, now: Any) -> str:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-        return ", ".join(f"{key} {before.get(key)}, now {now.get(key)}" for key in differing)
-    shown, shown_now = _shown(before), _shown(now)
-    return f"{before}, now {now}" if shown == shown_now else f"{shown}, now {shown_now}"
-
-
-def _shown(value: Any) -> str:
-    """A setting in words: judges by their ids."""
-    if isinstance(value, tuple):
-        judges: tuple[Any, ...] = value  # pyright: ignore[reportUnknownVariableType]
-        return " and ".join(getattr(one, "judge_id", str(one)) for one in judges) or "none"
-    return str(value)
+def _part(header: RunHeader) -> str:
+    return f"part {header.shard}" if header.shard else "the whole"
 
 
 def _prompts_digest(suite: Suite) -> dict[str, str]:

@@ -171,13 +171,13 @@ class RunHeader:
         command: the command line.
         started: start time in UTC, ISO 8601.
         seconds: run time so far, over all resumptions.
-        counts: numbers of prompts and answers, of truncated, empty, unparsed and missing answers, and of the tokens
-            that a server reported.
+        counts: numbers of prompts and answers, of unusable answers by kind, and of the tokens that a server reported.
         cost: price of the tokens of the answers, if the server's settings have one; without the judges' own.
         prompts_digest: SHA-256 of the prompts of every task, by name.
         sources: place, revision, SHA-256 and number of rows of each task's data.
         left_out: names of the suite's tasks whose data was missing, or that the generator can't run.
         finished: whether every planned batch is complete.
+        shard: the part of the planned batches that the run has, as "1/4"; None if it has all.
     """
 
     model: str
@@ -202,6 +202,7 @@ class RunHeader:
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     finished: bool = True
+    shard: str | None = None
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,8 @@ class Evaluation:
         header = read_header(folder)
         if header is None:
             raise BfpoError(f"{folder}: contains no evaluation (no {HEADER}); name a folder that 'bfpo evaluate' wrote")
+        if header.shard:
+            raise BfpoError(f"{folder}: is part {header.shard} of an evaluation; merge all parts (--merge)")
         if not header.finished:
             raise BfpoError(f"{folder}: the evaluation is unfinished; run the same 'bfpo evaluate' again to resume it")
         scores, tasks = _read_scores(folder / SCORES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from bfpo.errors import RunError
 from bfpo.generation.protocol import (
@@ -20,14 +20,29 @@ from bfpo.judges.unjudged import is_unanswered
 from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.answer_kinds import answer_kind
 from bfpo.safehelp.items import ChoiceItem, PromptItem
-from bfpo.safehelp.journal import Journal
+from bfpo.safehelp.journal import Journal, key_of
 from bfpo.safehelp.judge_panel import JudgedAnswer, JudgePanel
+from bfpo.safehelp.parts import Parts
 from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord
+from bfpo.shards import Shard
 from bfpo.thinking import split_thinking
 
 Progress = Callable[[int, int], None]
 # Answers in the first batch after which a server that gave none, or a judge without a verdict, ends the run.
 _ENOUGH = 5
+
+
+@dataclass(frozen=True)
+class Work:
+    """Which part of an evaluation is made here, and what is there already.
+
+    Attributes:
+        shard: the planned batches to make; None for all.
+        parts: records that other processes have made.
+    """
+
+    shard: Shard | None = None
+    parts: Parts = field(default_factory=Parts)
 
 
 def run_prompts(
@@ -37,6 +52,7 @@ def run_prompts(
     items: Sequence[PromptItem],
     journal: Journal[GenerationRecord],
     progress: Progress = lambda done, total: None,
+    work: Work | None = None,
 ) -> None:
     """Answer and judge every prompt, resuming where the journal ends.
 
@@ -47,18 +63,26 @@ def run_prompts(
     by_key = {f"{item.task}/{item.item}": item for item in items}
     requests = sample_requests({key: item.request for key, item in by_key.items()}, decoding)
     _ask_again(generator, decoding, panel, by_key, requests, journal)
-    done = 0
-    for batch in generator.plan(requests, decoding):
+    work, done = work or Work(), 0
+    batches = generator.plan(requests, decoding)
+    if work.shard:
+        batches = [batch for place, batch in enumerate(batches) if work.shard.has(place)]
+    total = sum(map(len, batches))
+    for batch in batches:
         owners = [by_key[request.key] for request in batch]
         keys = [(item.task, item.item, request.sample) for item, request in zip(owners, batch, strict=True)]
-        if not all(key in journal.done for key in keys):
+        if all(key in journal.done for key in keys):
+            pass
+        elif all(key in work.parts.answers for key in keys):
+            journal.append([work.parts.answers[key] for key in keys])
+        else:
             completions = [_without_thinking(each) for each in generator.generate(batch, decoding)]
             records = _judged(generator, panel, owners, batch, completions)
             if not journal.done and len(records) >= _ENOUGH:
                 require_some(records, is_unanswered)
             journal.append(records)
         done += len(batch)
-        progress(done, len(requests))
+        progress(done, total)
 
 
 def require_some(records: Sequence[GenerationRecord], is_silent: Callable[[Verdict], bool]) -> None:
@@ -194,11 +218,16 @@ def run_choices(
     items: Sequence[ChoiceItem],
     journal: Journal[LikelihoodRecord],
     progress: Progress = lambda done, total: None,
+    work: Work | None = None,
 ) -> None:
-    """Score the choices of every item, resuming where the journal ends.
+    """Score the choices of every item, resuming where the journal ends; of several parts, the first does it all.
 
     ``progress`` is called with the numbers of finished and all items.
     """
+    work = work or Work()
+    if work.shard and work.shard.number > 1:
+        return
+    journal.append([record for record in work.parts.likelihoods if key_of(record) not in journal.done])
     by_key = {f"{item.task}/{item.item}": item for item in items}
     requests = [
         ChoiceRequest(key, item.prompt, item.choices, item.scored, item.delimiter) for key, item in by_key.items()
