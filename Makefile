@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart study-quick study-decisive study-dial study-labels study-redteam pretrain bench bench-full bench-streaming reference docs tutorials test test-long test-real fuzz lint clean
+.PHONY: help install quickstart study-quick study-decisive study-dial study-labels study-redteam pretrain bench bench-full bench-streaming reference docs tutorials test test-long test-real fuzz faults lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,9 @@ test-real: install ## run the tests with a real model, SmolLM2-135M (93 MB to do
 
 fuzz: install ## damage 100,000 inputs of every kind and expect the documented errors (an hour; FUZZ="--seed 1")
 	$(BIN)/python tests/fuzzing/fuzz.py $(FUZZ)
+
+faults: install ## kill, stop and damage every long command at 20 random moments each; nothing may be lost (half an hour)
+	$(BIN)/python tests/disturbing/disturb.py $(FAULTS)
 
 lint: install ## check style, formatting and types (ruff and pyright)
 	$(BIN)/ruff check .

@@ -63,6 +63,8 @@ class Running:
 def start(function: Callable[..., Any], *arguments: Any, environment: Mapping[str, str] | None = None) -> Running:
     """Call a function of a module in a process of its own; it sees the variables of this one, changed as given."""
     output = Path(tempfile.mkdtemp(prefix="bfpo-warm-"))
+    for name in ("stdout", "stderr"):  # a process that is killed at once has written none
+        (output / name).touch()
     values = os.environ | (environment or {})
     process = _server.Process(target=_call, args=(output, dict(values), os.getcwd(), function, arguments))
     process.start()
