@@ -15,6 +15,7 @@ from bfpo.training.run_record import read_record
 FREE = {
     "output_dir", "micro_batch_tokens", "gradient_checkpointing", "reference_cache", "logging_steps", "save_steps",
     "save_total_limit", "report_to", "evaluation_prompts", "allow_overlap",
+    "expected",
 }  # fmt: skip
 # Settings that extend a run.
 _LENGTH = {"max_steps", "num_train_epochs"}

@@ -22,6 +22,7 @@ from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.objectives.registry import option_types
 from bfpo.preferences.harm import HarmPrices
 from bfpo.preferences.ordering import ORDERS, Order
+from bfpo.training.expected import check_band
 
 PathText = Annotated[str, AfterValidator(os.path.expanduser)]
 
@@ -166,6 +167,11 @@ class Recipe(ObjectiveOptions):
     keep_best: bool = Field(False, description="keep the checkpoint with the lowest eval loss as the final model")
     early_stopping_patience: int | None = Field(
         None, ge=1, description="evaluations without a new best, after which training stops; needs keep_best"
+    )
+    expected: Annotated[dict[str, tuple[float, float]], AfterValidator(check_band)] = Field(
+        {},
+        description="band, [low, high], of a metric's last value or of a SafeHelp figure, by name; train and compare "
+        "show where it is",
     )
     report_to: str | list[str] = Field("none", description="trackers of transformers' Trainer, e.g. tensorboard")
 

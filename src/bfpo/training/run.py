@@ -17,6 +17,7 @@ from bfpo.stopping import is_main_process, noted_signals
 from bfpo.training.checkpoints import step_of
 from bfpo.training.config import BFPOConfig
 from bfpo.training.earlier_run import EarlierRun, check_same_inputs, earlier_run
+from bfpo.training.expected import compared, last_metrics
 from bfpo.training.model_card import write_card
 from bfpo.training.preemption import CheckpointAtSignal
 from bfpo.training.recipe import ResolvedRecipe, load_recipe
@@ -91,6 +92,9 @@ def train(
         record["seconds"] = {"prepare": round(prepared - started, 2), "train": round(trained - prepared, 2)}
         _save(trainer, resolved, record)
     trainer.accelerator.wait_for_everyone()
+    for figure in compared(resolved.recipe.expected, last_metrics(trainer.state.log_history)):
+        if figure.found is not None:  # an evaluation measures the others
+            say(str(figure))
     return TrainedRun(folder, _last_metrics(trainer.state.log_history), time.monotonic() - started)
 
 
