@@ -1,4 +1,4 @@
-"""Engines other than DDP are refused before any work, by the variables that accelerate's launcher sets itself."""
+"""Engines and settings that aren't right are refused before any work, by the variables of accelerate's launcher."""
 
 import os
 
@@ -15,8 +15,13 @@ from support import warm
 from training.rows import pairs, word_tokenizer
 from training.tiny_runs import write_material, write_recipe
 
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
 LAUNCHED = {
-    "FSDP": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "FSDP_VERSION is 1": {"ACCELERATE_USE_FSDP": "true"},
+    "FSDP_STATE_DICT_TYPE is SHARDED_STATE_DICT": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "FSDP_OFFLOAD_PARAMS is true": FSDP2 | {"FSDP_OFFLOAD_PARAMS": "true"},
+    "FSDP_CPU_RAM_EFFICIENT_LOADING is true": FSDP2 | {"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"},
+    "FSDP_ACTIVATION_CHECKPOINTING is true": FSDP2 | {"FSDP_ACTIVATION_CHECKPOINTING": "true"},
     "DeepSpeed": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
     "Megatron-LM": {"ACCELERATE_USE_MEGATRON_LM": "true"},
     "tensor, context or sequence": {"ACCELERATE_USE_PARALLELISM_CONFIG": "true", "PARALLELISM_CONFIG_TP_SIZE": "2"},
@@ -58,7 +63,7 @@ def variable(engine):
 )
 def test_an_argument_for_another_engine_is_refused(tmp_path, argument, value):
     before = dict(os.environ)
-    with pytest.raises(BfpoError, match=f"{argument} asks for .* by DDP only.*; leave it out"):
+    with pytest.raises(BfpoError, match=f"{argument} asks for .*: leave it out"):
         BFPOConfig(output_dir=str(tmp_path), use_cpu=True, **{argument: value})
     assert os.environ == before
 

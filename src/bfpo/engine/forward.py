@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ class Engine:
         if self.layout == "padded":
             return padded_logps(model, groups)
         stream = build_stream(groups, self.layout, next(model.parameters()).device)
-        policy = answer_logps(self.hidden(model, stream), self._head, stream, LogitShape.of(self.model.config))
+        shape = LogitShape.of(self.model.config)
+        [policy] = self._at_head(model, stream, lambda head, hidden: [answer_logps(hidden, head, stream, shape)])
         return GroupLogps(policy, None, stream.tokens, stream.group)
 
     def loss(self, model: nn.Module, groups: Sequence[TokenGroup], inputs: LossInputs) -> tuple[Tensor, GroupLogps]:
@@ -58,19 +60,24 @@ class Engine:
             groups: the groups of the micro-batch.
             inputs: the objective, and the labels and reference of these groups.
         """
-        head = self._head
-        is_one_matrix = type(head) is nn.Linear and head.bias is None  # pyright: ignore[reportUnnecessaryComparison]
+        head: Any = self._head
+        # Sharding (fully_shard) puts a subclass in place of the class, adapters and quantization another forward.
+        is_one_matrix = type(head).forward is nn.Linear.forward and head.bias is None
         if self.layout == "padded" or not is_one_matrix or not torch.is_grad_enabled():
             logps = self.logps(model, groups)
             loss, policy = group_losses(logps, inputs).sum(), logps.policy.detach()
             return loss, GroupLogps(policy, inputs.reference, logps.tokens, logps.group)
         stream = build_stream(groups, self.layout, next(model.parameters()).device)
-        hidden, weight = self.hidden(model, stream), head.weight
-        kind = hidden.device.type
-        if torch.is_autocast_enabled(kind):
-            hidden = hidden.to(torch.get_autocast_dtype(kind))
-        with torch.autocast(kind, enabled=False):
-            loss, policy = FusedLoss.apply(hidden, weight, stream, inputs, LogitShape.of(self.model.config))  # pyright: ignore
+        shape = LogitShape.of(self.model.config)
+
+        def fused(_: Any, hidden: Tensor) -> Any:
+            kind = hidden.device.type
+            if torch.is_autocast_enabled(kind):
+                hidden = hidden.to(torch.get_autocast_dtype(kind))
+            with torch.autocast(kind, enabled=False):
+                return FusedLoss.apply(hidden, head.weight, stream, inputs, shape)
+
+        loss, policy = self._at_head(model, stream, fused)
         return loss, GroupLogps(policy, inputs.reference, stream.tokens, stream.group)
 
     @property
@@ -81,28 +88,37 @@ class Engine:
 
     def hidden(self, model: nn.Module, stream: Stream) -> Tensor:
         """[R, width] input of the model's output head at the scored positions."""
-        with _intercept(self._head) as taken:
-            model(
+        return self._at_head(model, stream, lambda _, hidden: [hidden])[0]
+
+    def _at_head(self, model: nn.Module, stream: Stream, compute: Callable[[Any, Tensor], Sequence[Tensor]]) -> Any:
+        """Results of a computation that takes the place of the head's forward, the first of them differentiable.
+
+        Where weights are sharded, the head's is whole only during its forward, and in the backward pass once the
+        gradient of its output arrives: so the computation runs there, and its result leaves by the model's output too.
+
+        Args:
+            model: the model with its wrappers.
+            stream: the stream.
+            compute: function of the head's own forward and of [R, width] hidden states at the scored positions.
+        """
+        head, results = self._head, []
+        own, is_own_attribute = head.forward, "forward" in vars(head)
+
+        def forward(hidden: Tensor) -> Tensor:
+            results[:] = compute(own, hidden[0, stream.scored])
+            return results[0].sum().expand(1, 1, 1).clone()
+
+        head.forward = forward
+        try:
+            output = model(
                 input_ids=stream.input_ids,
                 position_ids=stream.position_ids,
                 attention_mask=None,
                 use_cache=False,
                 stream=stream,
             )
-        return taken[0][0, stream.scored]
-
-
-@contextmanager
-def _intercept(head: nn.Module) -> Iterator[list[Tensor]]:
-    """Record the head's input, and pass only one position on to the head, whose logits are unused."""
-    taken: list[Tensor] = []
-
-    def take(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        taken.append(arguments[0])
-        return (arguments[0][:, :1],)
-
-    handle = head.register_forward_pre_hook(take)
-    try:
-        yield taken
-    finally:
-        handle.remove()
+        finally:
+            del head.forward
+            if is_own_attribute:
+                head.forward = own
+        return [results[0] + 0 * output.logits.sum().nan_to_num(), *results[1:]]

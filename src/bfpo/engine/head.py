@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
 
@@ -47,12 +47,12 @@ class LogitShape:
             errors *= self.scale
 
 
-def answer_logps(hidden: Tensor, head: nn.Module, stream: Stream, shape: LogitShape) -> Tensor:
+def answer_logps(hidden: Tensor, head: Callable[[Tensor], Tensor], stream: Stream, shape: LogitShape) -> Tensor:
     """[N] log-probabilities in at least float32, chunk by chunk; the backward pass recomputes the logits.
 
     Args:
         hidden: [R, width] hidden state at every scored position.
-        head: the model's output head, from [r, width] to [r, vocabulary].
+        head: the forward of the model's output head, from [r, width] to [r, vocabulary].
         stream: the stream with the target tokens.
         shape: transformation of the head's output.
     """

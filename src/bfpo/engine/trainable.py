@@ -60,13 +60,13 @@ def prepare_model(
 
 
 def _check_whole(model: nn.Module) -> None:
-    """Refuse a model whose layers or weights are divided: the engine reads its weights outside their forward."""
+    """Refuse a model whose layers or weights are divided already: the reference is scored by the whole model."""
     if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
         raise BfpoError("the model's layers are on several devices: load it without device_map, to train it whole")
     if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         raise BfpoError(
-            "the model's weights are divided among processes (FSDP or tensor parallel), but bfpo trains by DDP "
-            "only: load it whole, without tp_plan or fully_shard"
+            "the model's weights are divided among processes (FSDP or tensor parallel) before training, which divides "
+            "them itself: load it whole, without tp_plan or fully_shard"
         )
 
 

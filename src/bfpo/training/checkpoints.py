@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
@@ -48,10 +48,14 @@ class CheckpointingTrainer(Trainer):
         if not self.is_world_process_zero():
             return
         check_finite_weights(state)
+        model: Any = self.accelerator.unwrap_model(self.model_wrapped)
+        if isinstance(model, PreTrainedModel):
+            # Gathered or converted weights no longer share memory, by which tied ones are told.
+            tied = dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters())
+            state = {name: value for name, value in state.items() if name not in tied}
         if self.args.bf16:
             state = {name: value.to(torch.bfloat16) for name, value in state.items()}
         folder = Path(output_dir or str(self.args.output_dir))
-        model: Any = self.accelerator.unwrap_model(self.model_wrapped)
         model.save_pretrained(folder, state_dict=state)
         assert self.processing_class is not None
         self.processing_class.save_pretrained(folder)  # pyright: ignore[reportAttributeAccessIssue]

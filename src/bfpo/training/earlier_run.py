@@ -41,12 +41,15 @@ class EarlierRun:
         return bool(self.record["finished"]) and not _LENGTH & self.changed.keys()
 
 
-def earlier_run(folder: Path, config: Mapping[str, Mapping[str, Any]], resume: bool) -> EarlierRun | None:
+def earlier_run(
+    folder: Path, config: Mapping[str, Mapping[str, Any]], processes: Mapping[str, Any], resume: bool
+) -> EarlierRun | None:
     """The run in a folder, which a recipe resumes; None if there is none, or it took no step.
 
     Args:
         folder: the output folder.
         config: the recipe's values and their origins by key.
+        processes: number and sharding of the processes.
         resume: whether the user asked to resume.
 
     Raises:
@@ -70,9 +73,21 @@ def earlier_run(folder: Path, config: Mapping[str, Mapping[str, Any]], resume: b
             f"{folder}: the run to resume was started with other settings: {', '.join(refused)}; set them back, or "
             "choose another output_dir"
         )
+    _check_processes(folder, record.get("processes"), processes)
     if record["finished"] and _LENGTH & changed.keys() and checkpoint is None:
         raise BfpoError(f"{folder}: the run is finished and has no checkpoint to extend; choose another output_dir")
     return EarlierRun(record, checkpoint, changed)
+
+
+def _check_processes(folder: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Refuse checkpoints in the form of another engine; any number of processes can read them."""
+    # Older runs didn't record their processes, and none was sharded.
+    then = before["sharding"] if before else "none"
+    if then != now["sharding"]:
+        raise BfpoError(
+            f"{folder}: the run to resume was started with sharding {then}, and this one with {now['sharding']}, which "
+            "has other checkpoints; start it as before, or choose another output_dir"
+        )
 
 
 def check_same_inputs(earlier: EarlierRun, record: Mapping[str, Any]) -> None:

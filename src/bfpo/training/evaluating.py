@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers.trainer_utils import EvalLoopOutput
 
 from bfpo.engine.forward import Engine
 from bfpo.errors import BfpoError, RunError
 from bfpo.groups import GroupLabels, GroupLogps, LossInputs
 from bfpo.objectives.registry import Objective
+from bfpo.training.batches import Batch
 from bfpo.training.checkpoints import CheckpointingTrainer, newest_complete_checkpoint
 from bfpo.training.finite import not_finite
 from bfpo.training.mismatched import MISMATCHED_COLUMNS, Mismatched, mean_log_ratio, mismatched_of
 from bfpo.training.pair_metrics import RunningMeans, pair_metrics
+from bfpo.training.sharded import empty_pass, in_step
 from bfpo.training.step_plan import StepLoader
 
 
@@ -86,14 +89,20 @@ class EvaluatingTrainer(CheckpointingTrainer):
             rows = dataloader.dataset.select_columns(list(MISMATCHED_COLUMNS))
             parts = StepLoader(rows, batch_sampler=dataloader.batch_sampler, collate_fn=mismatched_of)
             loss_of = self.with_kl(parts, means)
-        for share in dataloader:
-            means.add({"loss": (0.0, share["count"])})
-            for batch in share["batches"]:
-                with self.accelerator.autocast(), self.engine.attached():
-                    inputs = LossInputs(loss_of, batch.labels, batch.reference)
-                    loss, logps = self.engine.loss(model, batch.groups, inputs)
-                means.add({"loss": (loss.item(), 0.0)})
-                means.add(pair_metrics(logps, batch.labels, self.objective))
+
+        def batches() -> Iterator[Batch]:
+            for share in dataloader:
+                means.add({"loss": (0.0, share["count"])})
+                yield from share["batches"]
+
+        for batch in in_step(self.accelerator, batches()):
+            with self.accelerator.autocast(), self.engine.attached():
+                if batch is None:
+                    empty_pass(self.engine, model)
+                    continue
+                loss, logps = self.engine.loss(model, batch.groups, LossInputs(loss_of, batch.labels, batch.reference))
+            means.add({"loss": (loss.item(), 0.0)})
+            means.add(pair_metrics(logps, batch.labels, self.objective))
         means.gather()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.take().items()}
         return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # pyright: ignore
@@ -108,6 +117,18 @@ class EvaluatingTrainer(CheckpointingTrainer):
         kl = max(0.0, mean)
         means.add({"kl": (kl, 1.0)})
         return partial(self.objective, kl=kl)  # pyright: ignore[reportCallIssue]
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm, before the update: count the clipped steps, and stop at a norm that isn't finite."""
+        norm: Any = super()._get_grad_norm(model, grad_norm)
+        # FSDP leaves its parts in the processes.
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        # With fp16, the scaler skips such steps.
+        if self.accelerator.scaler is None and not math.isfinite(norm):
+            raise self.not_finite(f"the gradient's norm is {float(norm)}")
+        clipped = grad_norm is not None and norm > self.args.max_grad_norm
+        self.means.add({"clipped_steps": (float(clipped), 1.0)})
+        return norm
 
     def not_finite(self, what: str) -> RunError:
         """The error for what isn't finite in the current step, or in an evaluation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from bfpo.engine.reference_cache import scored
 from bfpo.errors import BfpoError
 from bfpo.groups import TokenGroup
 from bfpo.preferences.store import arrow_tables
+from bfpo.training.sharded import EMPTY, in_step
 
 # Columns that `mismatched_of` reads.
 MISMATCHED_COLUMNS = ("prompt_ids", "mismatched_ids", "mismatched_context", "mismatched_reference")
@@ -128,11 +129,18 @@ def mean_log_ratio(engine: Engine, model: Any, parts: Iterable[Mismatched | None
     KTO estimates the KL divergence by it, or by 0 if it is negative (arXiv 2402.01306, section 4.1).
     """
     difference, count = 0.0, 0
-    for part in parts:
-        if part is not None:
-            with accelerator.autocast():
-                difference += sum(sum(values) for _, values in scored(engine, model, part.groups)) - part.reference
+
+    def batches() -> Iterator[list[TokenGroup]]:
+        nonlocal difference, count
+        for part in filter(None, parts):
+            difference -= part.reference
             count += len(part.groups)
-    sums = torch.tensor([difference, count], dtype=torch.float32, device=accelerator.device)
-    total: Any = accelerator.reduce(sums, reduction="sum")
-    return float(total[0] / total[1])
+            yield from ([part.groups[index] for index in batch] for batch in engine.split(part.groups))
+
+    for groups in in_step(accelerator, batches()):
+        with accelerator.autocast():
+            total = sum(sum(values) for _, values in scored(engine, model, groups or [EMPTY]))
+        difference += total if groups else 0.0
+    own = torch.tensor([difference, count], dtype=torch.float32, device=accelerator.device)
+    sums: Any = accelerator.reduce(own, reduction="sum")
+    return float(sums[0] / sums[1])

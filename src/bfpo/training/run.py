@@ -17,6 +17,7 @@ from bfpo.stopping import is_main_process, noted_signals
 from bfpo.training.checkpoints import step_of
 from bfpo.training.config import BFPOConfig
 from bfpo.training.earlier_run import EarlierRun, check_same_inputs, earlier_run
+from bfpo.training.engines import check_merge, process_record
 from bfpo.training.expected import compared, last_metrics
 from bfpo.training.model_card import write_card
 from bfpo.training.preemption import CheckpointAtSignal
@@ -68,7 +69,9 @@ def train(
     if not is_main_process():
         say, reference_progress = lambda line: None, None
     record: dict[str, Any] = {"config": config_record(resolved), "versions": versions(), "finished": False}
-    earlier = earlier_run(folder, record["config"], resume)
+    record["processes"] = process_record()
+    check_merge(resolved.recipe.merge_adapter)
+    earlier = earlier_run(folder, record["config"], record["processes"], resume)
     if earlier and earlier.is_finished:
         say(f"{folder}: the run is finished, so there is nothing to resume")
         return TrainedRun(folder, _last_metrics(earlier.record.get("log", [])), 0.0)

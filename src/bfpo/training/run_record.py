@@ -107,6 +107,9 @@ def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
     mix, model = record["mix"], record["model"]
     if resumed := record.get("resumed"):
         yield f"resumed from {resumed[-1]['checkpoint'] or 'the first step, as no checkpoint is complete'}"
+    processes = record.get("processes", {"number": 1})
+    if processes["number"] > 1:
+        yield f"{processes['number']} processes; sharding: {processes['sharding']}"
     if "adapter" in model:
         note = "its adapter is trained further"
         if model["adapter"] == "merged":

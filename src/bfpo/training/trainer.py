@@ -19,11 +19,12 @@ from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.out_of_memory import explained_out_of_memory
 from bfpo.engine.reference_cache import model_digest, open_cache
 from bfpo.engine.trainable import prepare_model
-from bfpo.groups import LossInputs, TokenGroup
+from bfpo.groups import LossInputs
 from bfpo.models import load_model, load_tokenizer
 from bfpo.training.batches import Batch, as_rows, collate, row_tokens, token_groups
 from bfpo.training.config import BFPOConfig
 from bfpo.training.evaluating import EvaluatingTrainer, one_or_several
+from bfpo.training.sharded import empty_pass, hold_whole, is_sharded
 from bfpo.training.step_plan import StepLoader, StepSampler
 from bfpo.training.training_data import Blend, KnownTokens, ReferenceCounts, TrainingData, prepare, with_reference
 
@@ -90,6 +91,8 @@ class BFPOTrainer(EvaluatingTrainer):
             processing_class=tokenizer,
             callbacks=callbacks,
         )
+        if is_sharded(self.accelerator):
+            hold_whole(self.accelerator, prepared)
         first = token_groups(as_rows(data.rows.select(range(min(_CHECKED_ROWS, len(data.rows))))))
         self.layout = choose_layout(base, prepared, first, args.layout, args.micro_batch_tokens)
         self.engine = Engine(base, self.layout.layout, args.micro_batch_tokens, self.layout.attention)
@@ -145,27 +148,31 @@ class BFPOTrainer(EvaluatingTrainer):
         model.train()
         batches: list[Batch] = inputs["batches"]
         self.step_rows = [row for batch in batches for row in batch.rows]
-        count = torch.tensor(inputs["count"], device=self.args.device)
-        # Data-parallel training averages gradients over processes, but this loss is already normalized globally.
-        scale = self.args.world_size / self.accelerator.reduce(count, reduction="sum").item()  # pyright: ignore
+        own = torch.tensor([inputs["count"], len(batches)], device=self.args.device)
+        shares = self.accelerator.gather(own).view(-1, 2)  # pyright: ignore
+        # Engines average gradients over processes, but this loss is already normalized globally.
+        scale = self.args.world_size / shares[:, 0].sum().item()
         total = torch.zeros((), device=self.args.device)
         loss_of = self.with_kl([inputs["mismatched"]], self.means) if self.objective.estimates_kl else self.objective
-        for batch in batches:
-            with contextlib.nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
+        # As many passes as the process with the most: they wait for each other in every pass if weights are divided.
+        passes = [*batches, *[None] * (int(shares[:, 1].max()) - len(batches))]
+        for number, batch in enumerate(passes, start=1):
+            is_last = number == len(passes)
+            # DeepSpeed updates the weights in the backward pass of the last. FSDP would keep whole gradients until it.
+            self.accelerator.gradient_state._set_sync_gradients(is_last)  # pyright: ignore
+            waits = is_last or self.accelerator.is_fsdp2
+            with contextlib.nullcontext() if waits else self.accelerator.no_sync(model):
                 total += self._backward(model, batch, scale, loss_of)
         if not math.isfinite(total.item()):
             raise self.not_finite(f"the loss is {total.item()}")
-        if not batches:
-            # The other processes wait for this one's gradients even if the step gave it no group.
-            self._backward(model, None, 0.0, loss_of)
         return total
 
     def _backward(self, model: nn.Module, batch: Batch | None, scale: float, loss_of: Any) -> Tensor:
-        """Loss of one micro-batch (or of a dummy token), after its forward and backward pass."""
+        """Loss of one micro-batch, 0 for an empty one, after its forward and backward pass."""
         with self.engine.attached():
             with self.accelerator.autocast():
                 if batch is None:
-                    loss = scale * self.engine.logps(model, [TokenGroup([0], [[0]])]).policy.sum()
+                    loss = 0.0 * empty_pass(self.engine, model)
                 else:
                     inputs = LossInputs(loss_of, batch.labels, batch.reference, scale)
                     loss, logps = self.engine.loss(model, batch.groups, inputs)
@@ -173,13 +180,3 @@ class BFPOTrainer(EvaluatingTrainer):
                         self.unlogged.append((logps, batch.labels))
             self.accelerator.backward(loss)
         return loss.detach()
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient's norm, before the update: count the clipped steps, and stop at a norm that isn't finite."""
-        norm: Any = super()._get_grad_norm(model, grad_norm)
-        # With fp16, the scaler skips such steps.
-        if self.accelerator.scaler is None and not math.isfinite(norm):
-            raise self.not_finite(f"the gradient's norm is {float(norm)}")
-        clipped = grad_norm is not None and norm > self.args.max_grad_norm
-        self.means.add({"clipped_steps": (float(clipped), 1.0)})
-        return norm
