@@ -5,33 +5,34 @@ import socket
 from importlib.resources import files
 
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from support import warm
 
 
-def launched_with(engine, *options):
+def launched_with(engine):
     """The variables that the launcher sets for a packaged configuration."""
     config = files("bfpo.recipes") / "accelerate" / f"{engine}.yaml"
-    arguments = launch_command_parser().parse_args(["--config_file", str(config), *options, "script.py"])
-    environment = prepare_multi_gpu_env(_validate_launch_command(arguments)[0])
+    arguments = launch_command_parser().parse_args(["--config_file", str(config), "script.py"])
+    arguments = _validate_launch_command(arguments)[0]
+    if arguments.use_deepspeed:
+        _, environment = prepare_deepspeed_cmd_env(arguments)
+        # Otherwise it would look for a GPU.
+        environment["DS_ACCELERATOR"] = "cpu"
+    else:
+        environment = prepare_multi_gpu_env(arguments)
     return {name: value for name, value in environment.items() if os.environ.get(name) != value}
 
 
-def start(processes, environment, function, *arguments):
-    """Call a function in so many processes, on CPU; each one's end."""
+def run(processes, environment, function, *arguments):
+    """Call a function in so many processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = dict(environment) | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    common = dict(environment) | {"OMP_NUM_THREADS": "1"}
     if processes > 1:
         common |= {"WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     ranks = [{"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} if processes > 1 else {} for rank in range(processes)]
     started = [warm.start(function, *arguments, environment=common | rank) for rank in ranks]
-    return [process.wait(120) for process in started]
-
-
-def run(processes, environment, function, *arguments):
-    """The same, where all must succeed."""
-    for done in start(processes, environment, function, *arguments):
+    for done in [process.wait(200) for process in started]:
         assert done.returncode == 0, done.stderr[-3000:]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from torch.distributed.tensor import DTensor
 
 import models
 from bfpo import BFPOConfig, BFPOTrainer
+from bfpo.training.recipe import load_recipe
+from bfpo.training.run import train
 from training.rows import pairs, word_tokenizer
 
 # What each run changes. 11 pairs in steps of 5: an epoch's last step has one pair, less than there are processes.
@@ -28,11 +31,33 @@ RUNS = {
 
 def train_and_leave(folder: Path, *names: str) -> None:
     """Train the runs one after another, each in its folder, and leave weights and log; ends the process."""
+    without_compiling()
     for name in names:
         train_one(folder / name, name)
-    torch.distributed.is_initialized() and torch.distributed.destroy_process_group()
+    leave()
+
+
+def train_recipes(*jobs) -> None:
+    """Train recipes one after another, each given as file, overrides, and whether to resume; ends the process."""
+    without_compiling()
+    for path, overrides, resume in jobs:
+        train(load_recipe(path, overrides), resume=resume)
+    leave()
+
+
+def leave():
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     # Now and then gloo aborts while Python shuts down, after all work is done.
     os._exit(0)
+
+
+def without_compiling():
+    """Have DeepSpeed use gloo alone, and not compile its own communication for CPUs, which takes minutes."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
+        import deepspeed
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def train_one(folder: Path, name: str) -> None:
@@ -50,16 +75,21 @@ def train_one(folder: Path, name: str) -> None:
         BFPOConfig(**options), pairs(11), pairs(4, seed=9), processing_class=word_tokenizer(),
         peft_config=LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM") if name == "lora" else None,
     )  # fmt: skip
+    if trainer.is_deepspeed_enabled:
+        # Otherwise ZeRO-3 would keep whole what is small, and everything here is.
+        small = ("stage3_param_persistence_threshold", "stage3_max_live_parameters", "stage3_max_reuse_distance")
+        trainer.accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"] |= dict.fromkeys(small, 0)
     trainer.train()
-    weights = {
-        key: whole(value).detach().clone().contiguous()
-        for key, value in trainer.accelerator.unwrap_model(trainer.model_wrapped).named_parameters()
-    }
+    model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+    held = {parameter: local_size(parameter) for parameter in model.parameters()}
+    with gathered(model):
+        weights = {key: whole(value).detach().clone().contiguous() for key, value in model.named_parameters()}
+    parts = sum(held.values()) / sum(value.numel() for value in weights.values())
     save_file(weights, folder / f"weights-{trainer.args.process_index}.safetensors")
     trainer.save_model(str(folder / "saved"))
     if trainer.is_world_process_zero():
         result = {
-            "engine": type(trainer.model_wrapped).__mro__[1].__name__,
+            "part": parts,
             "processes": trainer.args.world_size,
             "log": [entry for entry in trainer.state.log_history if "train_runtime" not in entry],
         }
@@ -69,3 +99,16 @@ def train_one(folder: Path, name: str) -> None:
 
 def whole(value):
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def local_size(value):
+    return value.to_local().numel() if isinstance(value, DTensor) else value.numel()
+
+
+def gathered(model):
+    """Context in which ZeRO-3's weights are whole."""
+    if not any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(model.parameters()))

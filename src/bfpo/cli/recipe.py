@@ -14,10 +14,19 @@ from bfpo.errors import BfpoError, did_you_mean
 app = typer.Typer(no_args_is_help=True, help="List, print and copy packaged recipes.")
 
 
+# Prefix of the configurations of 'accelerate launch', which are packaged with the recipes.
+_LAUNCH = "accelerate/"
+
+
 def _packaged() -> dict[str, str]:
+    """The recipes, and the configurations for several processes, by name."""
     folder = files("bfpo.recipes")
-    recipes = (entry for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-    return {entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in recipes}
+    return {
+        prefix + entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8")
+        for prefix, inside in (("", folder), (_LAUNCH, folder / "accelerate"))
+        for entry in inside.iterdir()
+        if entry.name.endswith(".yaml")
+    }
 
 
 def _text(name: str) -> str:
@@ -31,7 +40,7 @@ def _text(name: str) -> str:
 
 @app.command("list")
 def list_recipes() -> None:
-    """List the packaged recipes with their purpose."""
+    """List the packaged recipes, and configurations of 'accelerate launch', with their purpose."""
     recipes = _packaged()
     width = max(map(len, recipes))
     for name, text in sorted(recipes.items()):
@@ -50,7 +59,7 @@ def copy(
     to: Annotated[Path | None, typer.Argument(help="File to write; by default NAME.yaml here.")] = None,
 ) -> None:
     """Copy a recipe to a file of your own."""
-    path = to or Path(f"{name}.yaml")
+    path = to or Path(f"{name.removeprefix(_LAUNCH)}.yaml")
     text = _text(name)
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -59,4 +68,7 @@ def copy(
         raise BfpoError(f"{path} exists: name another file, or remove it first") from None
     except OSError as error:
         raise BfpoError(f"{path}: can't be written ({error.strerror})") from error
+    if name.startswith(_LAUNCH):
+        echo(f"Wrote {path}; 'accelerate launch --config_file {path} -m bfpo train RECIPE' uses it.")
+        return
     echo(f"Wrote {path}; 'bfpo train {path} --plan' estimates its steps, memory and time.")

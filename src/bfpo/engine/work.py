@@ -48,16 +48,18 @@ def training_flops(model: PreTrainedModel | PeftModel, work: Work) -> int | None
     """
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     config, head = base.config.get_text_config(), base.get_output_embeddings().weight
+    # Of weights that ZeRO-3 divides nothing else is left.
+    shapes = {p: getattr(p, "ds_shape", p.shape) for p in model.parameters()}
     embedded = {id(p) for each in model.modules() if isinstance(each, nn.Embedding) for p in each.parameters()}
     inner = [p for p in model.parameters() if id(p) not in embedded and p is not head]
-    if any(p.dim() > 2 for p in inner) or any("modules_to_save" in name for name, _ in model.named_parameters()):
+    if any(len(shapes[p]) > 2 for p in inner) or any("modules_to_save" in name for name, _ in model.named_parameters()):
         return None
-    weights = sum(p.numel() for p in inner if p.dim() == 2)
-    trained = sum(p.numel() for p in inner if p.dim() == 2 and p.requires_grad)
+    weights = sum(shapes[p].numel() for p in inner if len(shapes[p]) == 2)
+    trained = sum(shapes[p].numel() for p in inner if len(shapes[p]) == 2 and p.requires_grad)
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     return (
         2 * work.tokens * (2 * weights + trained)
-        + 2 * work.scored * head.numel() * (3 if head.requires_grad else 2)
+        + 2 * work.scored * shapes[head].numel() * (3 if head.requires_grad else 2)
         + 3 * 4 * width * config.num_hidden_layers * work.seen
     )

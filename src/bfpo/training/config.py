@@ -13,7 +13,7 @@ from transformers.training_args import OptimizerNames
 from bfpo.engine.layout_choice import WantedLayout
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.objectives.registry import Objective, build_objective, option_types
-from bfpo.training.engines import check_engine, shard_on_cpu
+from bfpo.training.engines import check_engine, set_up_engine
 from bfpo.training.step_plan import StepPlan
 
 # Arguments of transformers' Trainer that `BFPOTrainer` doesn't read.
@@ -83,7 +83,7 @@ class BFPOConfig(_Options, TrainingArguments):
         check_engine(self)
         wanted = self.report_to
         super().__post_init__()
-        shard_on_cpu()
+        set_up_engine()
         if "kubeflow" not in (wanted or ()):
             # Transformers adds this tracker by itself where a Kubeflow job runs.
             self.report_to = [name for name in self.report_to or () if name != "kubeflow"]

@@ -80,13 +80,18 @@ def earlier_run(
 
 
 def _check_processes(folder: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
-    """Refuse checkpoints in the form of another engine; any number of processes can read them."""
+    """Refuse checkpoints in the form of another engine, and DeepSpeed's of another number of processes."""
     # Older runs didn't record their processes, and none was sharded.
     then = before["sharding"] if before else "none"
     if then != now["sharding"]:
         raise BfpoError(
             f"{folder}: the run to resume was started with sharding {then}, and this one with {now['sharding']}, which "
             "has other checkpoints; start it as before, or choose another output_dir"
+        )
+    if before and then in ("ZeRO-2", "ZeRO-3") and before["number"] != now["number"]:
+        raise BfpoError(
+            f"{folder}: the run to resume was started with {before['number']} processes, and only as many can read "
+            f"DeepSpeed's checkpoints, not {now['number']}; start it as before, or choose another output_dir"
         )
 
 

@@ -80,7 +80,8 @@ class EvaluatingTrainer(CheckpointingTrainer):
     ) -> EvalLoopOutput:
         """Loss and metrics over the evaluation rows, with the reference scored before training."""
         assert self.model is not None
-        model = self._wrap_model(self.model, training=False)
+        # DeepSpeed gathers weights only for passes through its wrapper.
+        model = self.deepspeed or self._wrap_model(self.model, training=False)
         model.eval()
         self.step_rows = []
         means = RunningMeans()
@@ -111,7 +112,7 @@ class EvaluatingTrainer(CheckpointingTrainer):
         self, parts: Iterable[Mismatched | None], means: RunningMeans
     ) -> Callable[[GroupLogps, GroupLabels], Tensor]:
         """The objective with the KL divergence that these answers to other prompts give, which joins the metrics."""
-        mean = mean_log_ratio(self.engine, self.model, parts, self.accelerator)
+        mean = mean_log_ratio(self.engine, self.deepspeed or self.model, parts, self.accelerator)
         if not math.isfinite(mean):
             raise self.not_finite(f"the mean log-ratio of answers to other prompts is {mean}")
         kl = max(0.0, mean)

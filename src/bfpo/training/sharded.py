@@ -9,8 +9,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from bfpo.engine.forward import Engine
+from bfpo.errors import BfpoError
 from bfpo.groups import TokenGroup
 
 # What a process passes through the model when it has nothing left and others have.
@@ -23,15 +25,26 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
-def hold_whole(accelerator: Accelerator, model: Any) -> None:
+def hold_whole(accelerator: Accelerator, model: Any, *, bf16: bool) -> None:
     """Move the whole model to the device, where it stays until training divides it.
 
-    So the layout is chosen and the reference scored as with one process. The weights are gathered in their own
-    precision: the pass's own (autocast) then computes as it did for the reference.
+    So the layout is chosen and the reference scored as with one process, in the precision of training: FSDP gathers
+    the weights in their own, for autocast as elsewhere; DeepSpeed computes in bfloat16 alone, and keeps the float32
+    weights in its optimizer.
+
+    Raises:
+        BfpoError: if DeepSpeed can't train weights of this type.
     """
+    # The accelerator has set it again; models loaded later, for example by another run, must be whole too.
+    unset_hf_deepspeed_config()
     model.to(accelerator.device)
-    if plugin := accelerator.state.fsdp_plugin:
+    if accelerator.is_fsdp2:
+        plugin: Any = accelerator.state.fsdp_plugin
         plugin.mixed_precision_policy = None
+    elif bf16:
+        model.to(torch.bfloat16)
+    elif any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        raise BfpoError("DeepSpeed trains in float32, or with bf16=True: convert the model with model.float()")
 
 
 def empty_pass(engine: Engine, model: nn.Module) -> Tensor:

@@ -92,7 +92,7 @@ class BFPOTrainer(EvaluatingTrainer):
             callbacks=callbacks,
         )
         if is_sharded(self.accelerator):
-            hold_whole(self.accelerator, prepared)
+            hold_whole(self.accelerator, prepared, bf16=args.bf16)
         first = token_groups(as_rows(data.rows.select(range(min(_CHECKED_ROWS, len(data.rows))))))
         self.layout = choose_layout(base, prepared, first, args.layout, args.micro_batch_tokens)
         self.engine = Engine(base, self.layout.layout, args.micro_batch_tokens, self.layout.attention)
@@ -107,7 +107,9 @@ class BFPOTrainer(EvaluatingTrainer):
     @property
     def precision(self) -> str:
         """Precision of the model's computation, in words."""
-        return "bf16 autocast" if self.args.bf16 else "fp16 autocast" if self.args.fp16 else "as the weights"
+        if not self.accelerator.native_amp:
+            return "as the weights"
+        return "bf16 autocast" if self.args.bf16 else "fp16 autocast"
 
     @cached_property
     def starting_digest(self) -> str:
