@@ -59,9 +59,9 @@ def test_recipes_are_listed_shown_and_copied_once(tmp_path, monkeypatch):
     runner = CliRunner()
     listed = runner.invoke(app, ["recipe", "list"]).stdout
     names = [line.split()[0] for line in listed.splitlines()]
-    assert {"paper-sft", "paper-bfpo", "lora-small", "dpo"} <= set(names)
+    assert {"paper-sft", "paper-bfpo", "lora-small", "dpo", "accelerate/fsdp2", "accelerate/zero3"} <= set(names)
     for name in names:
         shown = runner.invoke(app, ["recipe", "show", name]).stdout
         assert runner.invoke(app, ["recipe", "copy", name]).exit_code == 0
-        assert (tmp_path / f"{name}.yaml").read_text() == shown
+        assert (tmp_path / f"{name.removeprefix('accelerate/')}.yaml").read_text() == shown
     assert warm.bfpo("recipe", "copy", "dpo").returncode == 2

@@ -14,8 +14,10 @@ def launched_with(engine):
     """The variables that the launcher sets for a packaged configuration."""
     config = files("bfpo.recipes") / "accelerate" / f"{engine}.yaml"
     arguments = launch_command_parser().parse_args(["--config_file", str(config), "script.py"])
-    arguments = _validate_launch_command(arguments)[0]
+    arguments, defaults, _ = _validate_launch_command(arguments)
     if arguments.use_deepspeed:
+        # As in accelerate's launch_command.
+        arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
         _, environment = prepare_deepspeed_cmd_env(arguments)
         # Otherwise it would look for a GPU.
         environment["DS_ACCELERATOR"] = "cpu"

@@ -5,6 +5,7 @@ import os
 from contextlib import nullcontext
 from pathlib import Path
 
+import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
@@ -70,9 +71,12 @@ def train_one(folder: Path, name: str) -> None:
     if options.get("loss_type") == "sft":
         del options["beta"]
     dtype = torch.float64 if name == "exact" else torch.float32
+    model = models.tiny_model("llama", dtype, tie_word_embeddings=name != "untied")
+    if name == "exact":
+        # Norms in float32 round gradients that are scaled by 3/5 otherwise than by 1/5.
+        models.without_float32_parts(model, pytest.MonkeyPatch())
     trainer = BFPOTrainer(
-        models.tiny_model("llama", dtype, tie_word_embeddings=name != "untied"),
-        BFPOConfig(**options), pairs(11), pairs(4, seed=9), processing_class=word_tokenizer(),
+        model, BFPOConfig(**options), pairs(11), pairs(4, seed=9), processing_class=word_tokenizer(),
         peft_config=LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM") if name == "lora" else None,
     )  # fmt: skip
     if trainer.is_deepspeed_enabled:

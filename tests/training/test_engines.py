@@ -10,19 +10,29 @@ from torch.distributed.fsdp import fully_shard
 
 from bfpo import BFPOConfig, BFPOTrainer
 from bfpo.errors import BfpoError
+from bfpo.training import engines
 from models import tiny_llama
 from support import warm
 from training.rows import pairs, word_tokenizer
 from training.tiny_runs import write_material, write_recipe
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
+ZERO = {"ACCELERATE_USE_DEEPSPEED": "true"}
 LAUNCHED = {
     "FSDP_VERSION is 1": {"ACCELERATE_USE_FSDP": "true"},
     "FSDP_STATE_DICT_TYPE is SHARDED_STATE_DICT": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
     "FSDP_OFFLOAD_PARAMS is true": FSDP2 | {"FSDP_OFFLOAD_PARAMS": "true"},
     "FSDP_CPU_RAM_EFFICIENT_LOADING is true": FSDP2 | {"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"},
     "FSDP_ACTIVATION_CHECKPOINTING is true": FSDP2 | {"FSDP_ACTIVATION_CHECKPOINTING": "true"},
-    "DeepSpeed": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+    "ZERO_STAGE is 1": ZERO | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"},
+    "CONFIG_FILE is mine.json": ZERO | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": "mine.json"},
+    "OFFLOAD_OPTIMIZER_DEVICE is cpu": ZERO | {"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"},
+    "GRADIENT_ACCUMULATION_STEPS is 4": ZERO | {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"},
+    "GRADIENT_CLIPPING is 1.0": ZERO | {"ACCELERATE_GRADIENT_CLIPPING": "1.0"},
+    "ACCELERATE_USE_CPU is true": ZERO | {"ACCELERATE_USE_CPU": "true"},
+    "ZERO3_INIT is true": ZERO | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+    "SAVE_16BIT_MODEL is false": ZERO
+    | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3", "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false"},
     "Megatron-LM": {"ACCELERATE_USE_MEGATRON_LM": "true"},
     "tensor, context or sequence": {"ACCELERATE_USE_PARALLELISM_CONFIG": "true", "PARALLELISM_CONFIG_TP_SIZE": "2"},
     "mixed precision bf16, and the run isn't": {"ACCELERATE_MIXED_PRECISION": "bf16"},
@@ -45,6 +55,13 @@ def test_a_process_started_for_another_engine_is_refused_before_any_work(recipe,
     assert engine in done.stderr
     assert done.stderr.count("\n") == 1
     assert not recipe.with_suffix("").exists()
+
+
+def test_deepspeed_is_an_extra(monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(BfpoError, match=r"pip install 'bfpo\[deepspeed\]'"):
+        BFPOConfig(output_dir=str(tmp_path), use_cpu=True)
 
 
 def test_the_same_process_trains_without_them(recipe):

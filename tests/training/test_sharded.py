@@ -47,7 +47,7 @@ def assert_same(name, found, expected):
     tolerance = TOLERANCE.get(name, 1e-5)
     assert found[0].keys() == expected[0].keys()
     for key, value in expected[0].items():
-        torch.testing.assert_close(found[0][key], value, rtol=0, atol=tolerance, msg=f"{name}: {key}")
+        torch.testing.assert_close(found[0][key].to(value), value, rtol=0, atol=tolerance, msg=f"{name}: {key}")
     compared = 0
     for mine, theirs in zip(found[1], expected[1], strict=True):
         # Losses and norms are about 100 and logged in float32; after some updates the errors have grown.
@@ -100,15 +100,15 @@ def recipes(tmp_path_factory):
     write_material(folder)
     pairs(6, seed=3).to_json(folder / "held-out.jsonl")
     common = {
-        "precision": "fp32", "max_steps": 4, "save_steps": 1, "micro_batch_tokens": 40, "learning_rate": 0.002,
-        "lr_scheduler_type": "constant",
+        "precision": "fp32", "max_steps": 4, "save_steps": 1, "micro_batch_tokens": 40, "lr_scheduler_type": "constant",
     }  # fmt: skip
     best = {"eval_data": {"path": str(folder / "held-out.jsonl")}, "eval_steps": 1, "keep_best": True}
+    lora = {"lora": {"r": 2, "target_modules": "all-linear"}, "learning_rate": 0.002}
     paths = {}
     for engine in ("one", *HELD):
         paths[engine] = {
-            "best": write_recipe(folder, f"{engine}-best", **common, **best | {"learning_rate": 0.05}),
-            "lora": write_recipe(folder, f"{engine}-lora", **common, lora={"r": 2, "target_modules": "all-linear"}),
+            "best": write_recipe(folder, f"{engine}-best", **common, **best, learning_rate=0.05),
+            "lora": write_recipe(folder, f"{engine}-lora", **common, **lora),
         }
     run(1, {}, train_recipes, *((path, (), False) for path in paths["one"].values()))
     return paths
@@ -125,7 +125,11 @@ def test_runs_are_resumed_and_their_best_checkpoints_kept(recipes, engine):
         weights, wanted = (load_file(folder / f"{file}.safetensors") for folder in (found, expected))
         assert weights.keys() == wanted.keys()
         for key, value in wanted.items():
-            torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-4 if name == "best" else 1e-5, msg=key)
+            # Adam's first steps are as long for a gradient of almost nothing as for others: its rounding is seen.
+            torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-3 if name == "best" else 1e-5, msg=key)
+    # With this learning rate the second step is the best, for one process too.
+    kept, second = (load_file(found / part / "model.safetensors") for part in (".", "checkpoint-2"))
+    assert all(second[key].equal(value) for key, value in kept.items())
     record = json.loads((own["lora"].with_suffix("") / "run.json").read_text())
     assert record["processes"] == {"number": 2, "sharding": {"fsdp2": "FSDP2"}.get(engine, f"ZeRO-{engine[-1]}")}
     assert record["usage"]["flops"] > 0
