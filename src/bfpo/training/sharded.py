@@ -1,4 +1,4 @@
-"""What differs where an engine divides the weights among processes: every pass needs all of them."""
+"""Sharded training: the whole model before it, and equally many passes in every process, which all wait for all."""
 
 from __future__ import annotations
 
