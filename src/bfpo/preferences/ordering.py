@@ -117,7 +117,7 @@ def _ranked(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, Ord
 
 
 def _order_of(scores: list[float] | None) -> list[int] | None:
-    return scores and sorted(range(len(scores)), key=lambda at: (-scores[at], at))
+    return None if scores is None else sorted(range(len(scores)), key=lambda at: (-scores[at], at))
 
 
 def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:

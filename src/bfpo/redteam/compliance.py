@@ -74,7 +74,7 @@ def load_compliance(load_judge: Callable[[str], Judge], argument: str) -> Compli
 def known_error(judge: Judge) -> JudgeError | None:
     """The judge's error on people's labels, of the source where it is largest; None if it wasn't measured."""
     sources = known_errors(judge)
-    return min(sources.values(), key=lambda one: one.sensitivity.value + one.specificity.value) if sources else None
+    return min(sources.values(), key=lambda one: one.total) if sources else None
 
 
 def known_errors(judge: Judge) -> dict[str, JudgeError]:
