@@ -79,7 +79,7 @@ def test_plain_requests_prefer_their_answer():
         ("He said \"Stop.\" Then he", 'He said "Stop.'),
         ("no end at all", "no end at all"),
         ("A. ", "A."),
-        ("Yes.\n\n1. First\n2", "Yes.\n\n1."),
+        ("Yes.\n\n1. First\n2.", "Yes."),
         ("", ""),
     ],
 )  # fmt: skip

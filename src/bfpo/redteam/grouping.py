@@ -17,8 +17,8 @@ from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.records import GenerationRecord
 
 Row = dict[str, Any]
-# Up to the last end of a sentence.
-_SENTENCES = re.compile(r".*[.!?](?=[\s\"')\]*]|$)", re.DOTALL)
+# Up to the last end of a sentence; a number's full stop ("2.") may begin an item of a list.
+_SENTENCES = re.compile(r".*(?:[!?]|(?<!\d)\.)(?=[\s\"')\]*]|$)", re.DOTALL)
 
 
 def preference_groups(
