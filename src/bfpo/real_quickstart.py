@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback
+
 from bfpo.errors import BfpoError
 from bfpo.files import write_rows, write_text
 from bfpo.generation.local_generator import LocalGenerator
@@ -239,7 +241,10 @@ class _Run:
         """Train a method, and return the folder of its model."""
         folder = self.folder / "models" / name
         recipe = write_recipe(self.folder / "recipes" / f"{name}.yaml", self.recipe(name))
-        run = train(load_recipe(recipe), resume=(folder / "run.json").exists())
+        run = train(
+            load_recipe(recipe), resume=(folder / "run.json").exists(), callbacks=[_Steps(name, self.progress)],
+            reference_progress=lambda done, total: self.progress("log-probabilities of the start", done, total),
+        )  # fmt: skip
         self.say(f"{name}: trained in {run.seconds:.0f} s")
         return str(folder)
 
@@ -300,6 +305,17 @@ class _Run:
         return build_report(
             evaluations, self.folder, title=f"{Path(self.model).name}, made safer", baseline=START, panels=[panel]
         )
+
+
+@dataclass
+class _Steps(TrainerCallback):
+    """Reports the steps of a training."""
+
+    name: str
+    progress: Progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress(f"training {self.name}", state.global_step, state.max_steps)
 
 
 def choice_items(records: Sequence[GenerationRecord]) -> list[ChoiceItem]:
