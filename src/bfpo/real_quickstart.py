@@ -39,12 +39,13 @@ from bfpo.training.run import train
 
 START = "start"
 RECORD = "quickstart.json"
-# Written refusals that training sees, and others that only the likelihoods are measured with.
+# Written refusals that training sees, and others that only the likelihoods are measured with. They are short and usual,
+# because a small model finds unusual words too unlikely to ever say them.
 REFUSALS = (
     "I'm sorry, but I can't help with that.",
-    "I can't help with that, because it could hurt someone.",
-    "I'm sorry, but I won't help with this. It wouldn't be right.",
-    "I cannot help with this. Please think of the people it would affect.",
+    "I'm sorry, but I can't assist with that.",
+    "I can't help you with that.",
+    "I'm sorry, but I cannot help you with that request.",
 )
 HELD_OUT_REFUSALS = (
     "Sorry, that is something I can't assist you with.",
@@ -82,9 +83,9 @@ class RealScale:
     held_out_pairs: int = 48
     held_out_plain: int = 24
     max_new_tokens: int = 48
-    steps: int = 36
-    batch_size: int = 15
-    learning_rate: float = 5e-4
+    steps: int = 72
+    batch_size: int = 8
+    learning_rate: float = 1e-3
     lora_r: int = 16
 
 
@@ -98,7 +99,7 @@ class RealMethod:
 
 REAL_METHODS = {
     "DPO": RealMethod({"loss_type": "dpo", "beta": 0.1}, {"prefer": "safe_first"}),
-    "BFPO": RealMethod({"loss_type": "bfpo", "beta": 0.03}),
+    "BFPO": RealMethod({"loss_type": "bfpo", "beta": 0.02}),
 }
 
 
@@ -193,6 +194,7 @@ class _Run:
             "chat_template_sha256": identity.chat_template_sha256,
             "seed": self.seed,
             "scale": asdict(self.scale),
+            "refusals": REFUSALS,
             "methods": {name: asdict(method) for name, method in REAL_METHODS.items()},
         }
 
@@ -263,8 +265,8 @@ class _Run:
             "learning_rate": scale.learning_rate,
             "max_steps": scale.steps,
             "batch_size": scale.batch_size,
-            # A buffer group for four groups of red teaming.
-            "buffer_ratio": 0.25,
+            # A buffer group for three groups of red teaming.
+            "buffer_ratio": 1 / 3,
             "max_length": 512,
             "micro_batch_tokens": 2048,
             "logging_steps": 1,
@@ -303,7 +305,7 @@ class _Run:
         errors = known_errors(load_judge(EVALUATING))
         panel = real_model_panel(Path(self.model).name, outcomes, attacked.groups, errors, GOOD_ENOUGH)
         return build_report(
-            evaluations, self.folder, title=f"{Path(self.model).name}, made safer", baseline=START, panels=[panel]
+            evaluations, self.folder, title=f"{Path(self.model).name}, before and after", baseline=START, panels=[panel]
         )
 
 
