@@ -178,7 +178,8 @@ def rate(estimate: Any) -> str:
 
 PAGE_TEXT = """# Judges that can be had offline
 
-Made by `python benchmarks/offline_judges.py --model models/smollm2` from the public samples next to the checkout (not part of the repository):
+Made by `python benchmarks/offline_judges.py --model models/smollm2` from the public samples next to the checkout (not
+part of the repository):
 answers to *risky requests* that people called safe or unsafe, of four sources. Sensitivity is the share of unsafe
 answers that a judge calls unsafe, specificity the share of safe ones that it calls safe; their sum is 1 for a coin and
 2 for a perfect judge. Intervals (95 %) are over prompts. Answers (unsafe ones): {counts}.

@@ -83,9 +83,9 @@ class RealScale:
     held_out_pairs: int = 48
     held_out_plain: int = 24
     max_new_tokens: int = 48
-    steps: int = 72
-    batch_size: int = 8
-    learning_rate: float = 1e-3
+    steps: int = 36
+    batch_size: int = 7
+    learning_rate: float = 5e-4
     lora_r: int = 16
 
 
@@ -265,8 +265,8 @@ class _Run:
             "learning_rate": scale.learning_rate,
             "max_steps": scale.steps,
             "batch_size": scale.batch_size,
-            # A buffer group for three groups of red teaming.
-            "buffer_ratio": 1 / 3,
+            # A buffer group for six groups of red teaming.
+            "buffer_ratio": 1 / 6,
             "max_length": 512,
             "micro_batch_tokens": 2048,
             "logging_steps": 1,
