@@ -265,8 +265,8 @@ class _Run:
             "learning_rate": scale.learning_rate,
             "max_steps": scale.steps,
             "batch_size": scale.batch_size,
-            # A buffer group for six groups of red teaming.
-            "buffer_ratio": 1 / 6,
+            # One group of each step is from the buffer.
+            "buffer_ratio": 1 / (scale.batch_size - 1),
             "max_length": 512,
             "micro_batch_tokens": 2048,
             "logging_steps": 1,
