@@ -85,7 +85,7 @@ class RealScale:
     max_new_tokens: int = 48
     steps: int = 36
     batch_size: int = 7
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-3
     lora_r: int = 16
 
 
