@@ -78,14 +78,14 @@ class RealScale:
         lora_r: rank of the adapter.
     """
 
-    pairs: int = 108
+    pairs: int = 162
     plain: int = 54
     held_out_pairs: int = 48
     held_out_plain: int = 24
     max_new_tokens: int = 48
-    steps: int = 36
+    steps: int = 100
     batch_size: int = 7
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-4
     lora_r: int = 16
 
 
