@@ -20,7 +20,7 @@ install: $(VENV)/installed ## make the environment (.venv) with the pinned versi
 quickstart: install ## run everything once on the microworld: SFT, four methods, SafeHelp, report
 	$(BIN)/bfpo quickstart --fresh
 
-quickstart-real: install ## make a real chat model safer: red teaming, BFPO and DPO, a page (93 MB to download; resumable)
+quickstart-real: install ## a real chat model: red teaming, BFPO and DPO, answers side by side (93 MB to download; resumable)
 	$(BIN)/bfpo model smollm2 runs/smollm2
 	$(BIN)/bfpo quickstart --model runs/smollm2 --output runs/quickstart-real
 

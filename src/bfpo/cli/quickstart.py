@@ -1,4 +1,4 @@
-"""``bfpo quickstart``: from data to report on the built-in microworld, or from a chat model to a safer one."""
+"""``bfpo quickstart``: from data to report on the built-in microworld, or of a chat model that is red-teamed and trained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _MICROWORLD, _REAL = Path("data") / "chat.jsonl", Path("quickstart.json")
 def quickstart(
     model: Annotated[
         str | None,
-        typer.Option(help="A chat model to make safer instead (folder or Hub name), e.g. --model runs/smollm2."),
+        typer.Option(
+            help="A chat model to red-team and train instead (folder or Hub name), e.g. --model runs/smollm2."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
