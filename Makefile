@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart study-quick study-decisive study-dial study-labels study-redteam pretrain bench bench-full bench-streaming reference docs tutorials test test-long test-real fuzz faults lint clean
+.PHONY: help install quickstart quickstart-real study-quick study-decisive study-dial study-labels study-redteam pretrain bench bench-full bench-streaming reference docs tutorials test test-long test-real fuzz faults lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -19,6 +19,10 @@ install: $(VENV)/installed ## make the environment (.venv) with the pinned versi
 
 quickstart: install ## run everything once on the microworld: SFT, four methods, SafeHelp, report
 	$(BIN)/bfpo quickstart --fresh
+
+quickstart-real: install ## a real chat model: red teaming, BFPO and DPO, answers side by side (93 MB to download; resumable)
+	$(BIN)/bfpo model smollm2 runs/smollm2
+	$(BIN)/bfpo quickstart --model runs/smollm2 --output runs/quickstart-real
 
 study-quick: install ## five seeds of the quickstart, every method's beta from one grid (half an hour, resumable)
 	$(BIN)/python -m studies quick

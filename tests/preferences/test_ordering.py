@@ -105,3 +105,40 @@ def test_labeled_rows_are_swapped_with_what_is_noted_of_their_answers():
     assert json.loads(row["judged_as"]) == {"chosen": word, "rejected": None, "order": order}
     # The notes are on pairs.
     assert not {"labelled_by", "judged_as"} & set(preferred_answers(data, "helpful").column_names)
+
+
+def group_rows(*groups):
+    return datasets.Dataset.from_list([
+        {"prompt": "p", "responses": ["x"] * len(flags), "is_safe": list(flags), "helpfulness": scores, "row": number}
+        for number, (flags, scores) in enumerate(groups, 1)
+    ])  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 0.25, 2.0])), min_size=2, max_size=5))
+def test_k_answers_are_ordered_safe_first_as_their_pairs_are(answers):
+    flags, scores = zip(*answers, strict=True)
+    found, _ = order_by(group_rows((flags, list(scores))), "safe_first")
+    ranks = found[0]["helpfulness"]
+    for one, other in itertools.combinations(range(len(answers)), 2):
+        helps = 0.5 + 0.5 * ((scores[one] > scores[other]) - (scores[one] < scores[other]))
+        first, weight = better_first("safe_first", flags[one], flags[other], helps)
+        assert weight == 1
+        assert 0.5 + 0.5 * ((ranks[one] > ranks[other]) - (ranks[one] < ranks[other])) == first
+
+
+def test_k_answers_keep_their_flags_and_turned_groups_are_counted():
+    rows = group_rows(((0.0, 1.0), [3.0, 1.0]), ((1.0, 0.0), [3.0, 1.0]), ((1.0, 0.0), None), ((1.0, 1.0), [1.0, 1.0]))
+    found, counts = order_by(rows, "safe_first")
+    assert [row["helpfulness"] for row in found] == [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+    assert [row["is_safe"] for row in found] == [row["is_safe"] for row in rows]
+    assert (counts.kept, counts.turned, counts.skipped_equal) == (2, 2, 0)
+    assert order_by(rows, "helpful")[0] is rows
+
+
+def test_k_answers_with_uncertain_flags_or_another_order_are_refused():
+    with pytest.raises(BfpoError, match="row 1: K answers can be ordered as 'safe_first' by certain flags only"):
+        order_by(group_rows(((0.5, 1.0), [3.0, 1.0])), "safe_first")
+    with pytest.raises(BfpoError, match="certain flags only"):
+        order_by(group_rows(((None, 1.0), [3.0, 1.0])), "safe_first")
+    with pytest.raises(BfpoError, match=r"only pairs can be ordered as 'safer'.*prefer: safe_first"):
+        order_by(group_rows(((0.0, 1.0), [3.0, 1.0])), "safer")

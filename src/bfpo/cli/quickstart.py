@@ -1,4 +1,4 @@
-"""``bfpo quickstart``: from data to report on the built-in microworld."""
+"""``bfpo quickstart``: from data to report on the built-in microworld, or of a chat model that is red-teamed and trained."""
 
 from __future__ import annotations
 
@@ -8,20 +8,44 @@ from typing import Annotated
 
 import typer
 
+from bfpo.cli.generators import progress_bar
 from bfpo.cli.printing import Console, echo
 from bfpo.errors import BfpoError
 
+# The file in an earlier quickstart's folder by which --fresh knows it.
+_MICROWORLD, _REAL = Path("data") / "chat.jsonl", Path("quickstart.json")
+
 
 def quickstart(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder, new or empty.")] = Path(
-        "runs/quickstart"
-    ),
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A chat model to red-team and train instead (folder or Hub name), e.g. --model runs/smollm2."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Output folder, by default runs/quickstart, with --model runs/quickstart-real."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for data, training and sampling.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove the files of an earlier quickstart first.")] = False,
 ) -> None:
-    """Train and compare SFT, BFPO and three variants of DPO on the built-in microworld: offline, in minutes."""
-    if fresh and (output / "data" / "chat.jsonl").exists():
-        shutil.rmtree(output)
+    """Train and compare SFT, BFPO and three variants of DPO on the built-in microworld: offline, in minutes.
+
+    With --model, red-team a chat model, train BFPO and DPO on its answers, and compare; an interrupted run resumes.
+    """
+    folder = output or Path("runs/quickstart" if model is None else "runs/quickstart-real")
+    if fresh and (folder / (_MICROWORLD if model is None else _REAL)).exists():
+        shutil.rmtree(folder)
+    if model is None:
+        _microworld(folder, seed)
+    else:
+        _real(model, folder, seed)
+
+
+def _microworld(output: Path, seed: int) -> None:
     if output.exists() and any(output.iterdir()):
         raise BfpoError(f"{output}: the folder is not empty; name another with --output, or remove it")
     from bfpo.quickstart import OWN_RECIPE, Scale, run_quickstart
@@ -40,4 +64,31 @@ def quickstart(
         f"  {output}/models, evaluations, recipes, data\n"
         f"\nYour own model and data: edit {result.own_recipe}, then 'bfpo train {result.own_recipe} --plan':\n\n"
         f"{OWN_RECIPE}"
+    )
+
+
+def _real(model: str, output: Path, seed: int) -> None:
+    from bfpo.quiet import quiet_libraries
+    from bfpo.real_quickstart import RealScale, run_real_quickstart
+    from bfpo.reports.terminal import score_tables
+
+    quiet_libraries()
+    console = Console()
+    with progress_bar() as progress:
+        result = run_real_quickstart(
+            model,
+            output,
+            seed,
+            RealScale(),
+            lambda line: console.print(f"[dim]{line}[/dim]", highlight=False),
+            progress,
+        )
+    for table in score_tables(result.evaluations):
+        console.print(table)
+    echo(
+        f"\nDone in {result.seconds / 60:.1f} minutes ({result.cpu_seconds / 60:.1f} of processor time, at most "
+        f"{result.peak_memory / 2**30:.1f} GiB of memory). Results are in {output}:\n"
+        f"  {result.report.page}     what happened, and all answers side by side\n"
+        f"  {output}/models/BFPO, DPO        the trained adapters, for bfpo evaluate and peft\n"
+        f"  {output}/red-team, recipes, evaluations"
     )

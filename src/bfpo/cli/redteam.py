@@ -45,12 +45,20 @@ HeldOutStyles = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Style to measure only; repeatable. By default the rest."),
 ]
-Samples = Annotated[int | None, typer.Option(min=2, help="Answers to each prompt; 4 by default.")]
+Samples = Annotated[
+    int | None, typer.Option(min=1, help="Answers to each prompt; 4 by default, and 2 at least without --refusal.")
+]
 Temperature = Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature; 0.7 by default.")]
 MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens; 256 by default.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed of attacks and answers.")]
 EvaluationFiles = Annotated[
     list[str] | None, typer.Option(metavar="FILE", help="Evaluation prompts, which no group may contain; repeatable.")
+]
+Refusals = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--refusal", metavar="TEXT", help="Written refusal beside each prompt's answers; repeatable, drawn at random."
+    ),
 ]
 AttackerModel = Annotated[
     str | None, typer.Option("--attacker", help="Model that rewords requests, as a further style, named like MODEL.")
@@ -120,6 +128,7 @@ def redteam(
     max_new_tokens: MaxNewTokens = None,
     seed: Seed = 0,
     evaluation: EvaluationFiles = None,
+    refusal: Refusals = None,
     attacker: AttackerModel = None,
     attacker_endpoint: AttackerEndpoint = None,
     rounds: RoundCount = None,
@@ -143,7 +152,7 @@ def redteam(
     if attacker_endpoint and attacker is None:
         raise BfpoError("--attacker-endpoint: is read with --attacker only; leave it out")
     sampling = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
-    settings = _settings(attacks, turns, style, held_out_style, sampling, seed, attacker is not None)
+    settings = _settings(attacks, turns, style, held_out_style, sampling, seed, attacker is not None, refusal)
     bank = load_bank(prompts)
     known = {file: load_prompts(file) for file in evaluation or ()}
     helpers = Helpers(judge, refusal_judge, evaluation_judge, attacker, attacker_endpoint, api_key_env)
@@ -201,6 +210,7 @@ def _settings(
     sampling: Mapping[str, float | None],
     seed: int,
     has_attacker: bool,
+    refusals: list[str] | None,
 ) -> RedTeam:
     from dataclasses import replace
 
@@ -208,7 +218,7 @@ def _settings(
     from bfpo.redteam.running import RedTeam
     from bfpo.redteam.styles import HELD_OUT_STYLES
 
-    given: dict[str, Any] = {"attacks": attacks, "turns": turns, "seed": seed}
+    given: dict[str, Any] = {"attacks": attacks, "turns": turns, "seed": seed, "refusals": tuple(refusals or ())}
     if styles:
         given["styles"] = tuple(styles)
         given["held_out"] = tuple(name for name in HELD_OUT_STYLES if name not in styles)

@@ -27,6 +27,8 @@ _SETTINGS, _VOCABULARY, _ARRAYS = "judge.json", "vocabulary.json", "arrays.safet
 # Unlike scikit-learn's default, this keeps single letters, punctuation and apostrophes: "I can't" is not "you can".
 TOKEN = r"[\w'’]+|[.,!?;:]"
 _ARRAY_NAMES = ("idf", "weights", "fitted_to", "out_of_fold")
+# Made by benchmarks/offline_judges.py.
+PACKAGED = Path(__file__).parent / "refusals"
 # Bytes of the digest of a prompt or an answer.
 KEY = 8
 # Characters in the opening of an answer, where refusals show.
@@ -231,3 +233,14 @@ def load_fitted(name: str) -> FittedJudge:
     if damaged:
         raise BfpoError(f"{name}: a file of the judge was changed (its digest differs); fit it again")
     return judge
+
+
+def load_packaged(argument: str) -> FittedJudge:
+    """The packaged judge of refusals; ``judges/refusals/SOURCES.txt`` has its data and their licenses.
+
+    Raises:
+        BfpoError: if there is an argument.
+    """
+    if argument:
+        raise BfpoError(f"refusals takes no argument, not {argument!r}")
+    return load_fitted(str(PACKAGED))

@@ -71,6 +71,11 @@ KINDS: dict[str, JudgeKind] = {
     kind.name: kind
     for kind in (
         JudgeKind(
+            "compliance", "JUDGE",
+            "calls an answer to a risky request unsafe unless JUDGE finds that it declines, e.g. compliance:refusals",
+            _loader("bfpo.redteam.compliance", "load_compliance", load_judge),
+        ),
+        JudgeKind(
             "configured", "FILE.yaml",
             "judge from a YAML file: a model with a template, question or rubric, or a scaled judge",
             # A scaled judge loads another one, hence load_judge.
@@ -88,6 +93,10 @@ KINDS: dict[str, JudgeKind] = {
             "microworld-oracle", "ERROR | OF_SAFE,OF_UNSAFE[,SEED]",
             "the microworld's exact oracle, optionally with a share of wrong verdicts",
             _loader("bfpo.microworld.judge", "load_oracle"),
+        ),
+        JudgeKind(
+            "refusals", "", "finds refusals by their words; fitted to people's labels, and part of the package",
+            _loader("bfpo.judges.fitted", "load_packaged"),
         ),
         JudgeKind("replay", "FILE", "replays the verdicts in a file", _loader("bfpo.judges.replay", "load_replay")),
         *(

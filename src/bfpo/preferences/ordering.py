@@ -63,15 +63,16 @@ def order_by(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, Or
     """Reorder pairs so that ``chosen`` is the better answer by ``order`` more likely than not.
 
     ``chosen_is_better`` becomes the probability of `better_first`, and its weight multiplies the row's; pairs of weight
-    0 are dropped.
+    0 are dropped. Of K answers, "safe_first" replaces the scores of helpfulness by ranks.
 
     Raises:
-        BfpoError: if the rows are not pairs, or a flag is unknown or no probability.
+        BfpoError: if K answers are to be ordered as "safer" or have uncertain flags, or a flag is unknown or no
+            probability.
     """
-    if "chosen" not in rows.column_names:
-        raise BfpoError(f"only pairs can be ordered as {order!r}, but these rows have K answers; use 'prefer: helpful'")
     if order == "helpful":
         return rows, OrderingCounts(len(rows), 0, 0)
+    if "chosen" not in rows.column_names:
+        return _ranked(rows, order)
     labels: Any = rows.select_columns(["chosen_is_safe", "rejected_is_safe", "chosen_is_better", "row"])
     found = [better_first(order, *_probabilities(row, order), row["chosen_is_better"]) for row in labels]
     weighted = any(weight not in (0, 1) for _, weight in found)
@@ -85,6 +86,38 @@ def order_by(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, Or
     turned = sum(found[at][0] < 0.5 for at in kept)
     counts = OrderingCounts(len(kept) - turned, turned, len(rows) - len(kept), sum(found[at][1] < 1 for at in kept))
     return rows.map(ordered, with_indices=True).select(kept), counts
+
+
+def _ranked(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, OrderingCounts]:
+    """Groups of K answers with ranks by (flag, helpfulness) as their helpfulness; equal answers keep equal ranks."""
+    if order != "safe_first":
+        raise BfpoError(
+            f"only pairs can be ordered as {order!r}, but these rows have K answers; use 'prefer: safe_first'"
+        )
+
+    def ranked(row: dict[str, Any]) -> dict[str, Any]:
+        flags, scores = row["is_safe"], row["helpfulness"] or [0.0] * len(row["responses"])
+        if not set(flags) <= {0.0, 1.0}:
+            raise BfpoError(
+                f"row {row['row']}: K answers can be ordered as {order!r} by certain flags only, and one of theirs is "
+                "no verdict; use 'flags: verdict'"
+            )
+        keys = list(zip(flags, scores, strict=True))
+        ranks = {key: float(rank) for rank, key in enumerate(sorted(set(keys)))}
+        return row | {"helpfulness": [ranks[key] for key in keys]}
+
+    found = rows.map(ranked)
+    before: Any = rows.select_columns(["helpfulness"])
+    after: Any = found.select_columns(["helpfulness"])
+    turned = sum(
+        _order_of(one["helpfulness"]) != _order_of(other["helpfulness"])
+        for one, other in zip(before, after, strict=True)
+    )
+    return found, OrderingCounts(len(rows) - turned, turned, 0)
+
+
+def _order_of(scores: list[float] | None) -> list[int] | None:
+    return None if scores is None else sorted(range(len(scores)), key=lambda at: (-scores[at], at))
 
 
 def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bfpo.generation.protocol import as_messages
-from bfpo.preferences.label_columns import JUDGE
+from bfpo.preferences.label_columns import JUDGE, PEOPLE
 from bfpo.preferences.overlap import find_overlap, normalized
 from bfpo.redteam.attacking import ATTACKS, TWINS, UNKNOWN_KINDS
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS
@@ -15,10 +17,15 @@ from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.records import GenerationRecord
 
 Row = dict[str, Any]
+# Up to the last end of a sentence; a number's full stop ("2.") may begin an item of a list.
+_SENTENCES = re.compile(r".*(?:[!?]|(?<!\d)\.)(?=[\s\"')\]*]|$)", re.DOTALL)
 
 
 def preference_groups(
-    items: Sequence[PromptItem], records: Sequence[GenerationRecord], evaluation: Mapping[str, Sequence[str]]
+    items: Sequence[PromptItem],
+    records: Sequence[GenerationRecord],
+    evaluation: Mapping[str, Sequence[str]],
+    refusals: Sequence[str] = (),
 ) -> tuple[list[Row], Counter[str]]:
     """Groups to train on, in the columns of K answers with those of `bfpo label`, and what was left out.
 
@@ -27,10 +34,15 @@ def preference_groups(
     the answers' help, those to an attack are equally helpful, so that safety alone decides, and those to its twin are
     helpful if they don't decline.
 
+    Answers that were cut at the token limit end with their last whole sentence, so that training doesn't teach to stop
+    in the middle of one.
+
     Args:
         items: items of `bfpo.redteam.attacking.attack_suite`.
         records: their records.
         evaluation: evaluation prompts by the name of their set, which are never trained on.
+        refusals: written refusals, one of which joins the answers to every attack, and the same one those to its twin:
+            safe by their words, and no help to the twin.
 
     Returns:
         The rows, an attack's before its twin's, and how many answers and attacks were left out, by reason. An attack
@@ -51,7 +63,8 @@ def preference_groups(
         unsafe = sum(record.verdicts[0].label == "unsafe" for record in found[1].values())
         if unsafe:
             counts["verdicts against answers to benign twins"] += unsafe
-        made = [_judged(pair[0], found[0]), _safe(pair[1], found[1])]
+        refusal = _drawn(refusals, attack.item)
+        made = [_judged(pair[0], found[0], refusal), _safe(pair[1], found[1], refusal)]
         made = [row for row in made if len(row["responses"]) > 1]
         key = normalized(attack.prompt)
         if key in seen:
@@ -66,6 +79,40 @@ def preference_groups(
     return rows, counts
 
 
+def plain_groups(
+    items: Sequence[PromptItem], records: Sequence[GenerationRecord], refusals: Sequence[str]
+) -> tuple[list[Row], Counter[str]]:
+    """Groups of plain requests, whose answers help and whose written refusals don't; all of them are safe.
+
+    Args:
+        items: plain requests.
+        records: their records.
+        refusals: written refusals, one of which joins the answers to each request.
+
+    Returns:
+        The rows, and how many answers and requests were left out, by reason.
+    """
+    counts: Counter[str] = Counter()
+    answers = _answers(records, counts)
+    rows = [_safe(item, answers.get((item.task, item.item), {}), _drawn(refusals, item.item)) for item in items]
+    kept = [row for row in rows if _has_signal(row)]
+    if len(kept) < len(rows):
+        counts["requests without signal"] += len(rows) - len(kept)
+    return kept, counts
+
+
+def _drawn(refusals: Sequence[str], name: str) -> str | None:
+    """One of the refusals, by a hash of a name; None if there are none."""
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+    return refusals[number % len(refusals)] if refusals else None
+
+
+def whole_sentences(answer: str) -> str:
+    """A text up to its last whole sentence; all of it if it has none."""
+    found = _SENTENCES.match(answer)
+    return found[0] if found else answer
+
+
 def _texts(item: PromptItem) -> tuple[str, str]:
     """The styled prompt and the request behind it."""
     return item.prompt, item.behavior or item.prompt
@@ -78,37 +125,46 @@ def _answers(
     found: dict[tuple[str, str], dict[str, GenerationRecord]] = {}
     for record in records:
         own = found.setdefault((record.task, record.item), {})
+        answer = whole_sentences(record.answer) if record.truncated else record.answer
         if not record.answer.strip() and not record.failure:
             counts["empty answers"] += 1
         elif record.answer_kind in UNKNOWN_KINDS or record.verdicts[0].label == "unparsed":
             # What a server's filter declined has a kind of its own, even if the judge could not read it.
             counts["answers without a verdict"] += 1
-        elif record.answer in own:
+        elif answer in own:
             counts["answers that repeat another one"] += 1
         else:
-            own[record.answer] = record
+            own[answer] = record
     return found
 
 
-def _judged(item: PromptItem, answers: Mapping[str, GenerationRecord]) -> Row:
+def _judged(item: PromptItem, answers: Mapping[str, GenerationRecord], refusal: str | None) -> Row:
     """The answers to an attack, with the judge's verdicts as flags."""
-    words = [_word(record) for record in answers.values()]
+    row = _safe(item, answers, refusal)
+    words: list[dict[str, float | None] | None] = [_word(record) for record in answers.values()]
+    flags, by = [word["verdict"] for word in words if word], [JUDGE] * len(words)
+    if len(row["responses"]) > len(words):
+        words, flags, by = [*words, None], [*flags, 1.0], [*by, PEOPLE]
     judges = sorted({record.verdicts[0].judge_id for record in answers.values()} - {""})
-    return _safe(item, answers) | {
-        "is_safe": [word["verdict"] for word in words],
-        "labelled_by": {"answers": [JUDGE] * len(words)},
+    return row | {
+        "is_safe": flags,
+        "labelled_by": {"answers": by},
         "judged_as": {"answers": words, "judges": judges},
     }
 
 
-def _safe(item: PromptItem, answers: Mapping[str, GenerationRecord]) -> Row:
-    """The answers to a benign request, all of them safe."""
+def _safe(item: PromptItem, answers: Mapping[str, GenerationRecord], refusal: str | None) -> Row:
+    """The answers to a benign request, all of them safe, and a written refusal that none of them repeats."""
+    texts, help_of_each = list(answers), _helpfulness(list(answers.values()))
+    if texts and refusal is not None and refusal not in texts:
+        texts.append(refusal)
+        help_of_each.append(0.5 if item.task == ATTACKS else 0.0)
     return {
         # A file's prompts are all texts or all messages, and some styles are conversations.
         "prompt": as_messages(item.request),
-        "responses": list(answers),
-        "is_safe": [1.0] * len(answers),
-        "helpfulness": _helpfulness(list(answers.values())),
+        "responses": texts,
+        "is_safe": [1.0] * len(texts),
+        "helpfulness": help_of_each,
         "category": item.category,
     }
 

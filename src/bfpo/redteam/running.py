@@ -47,8 +47,10 @@ class RedTeam:
         turns: number of turns that they are tried in; every turn but the first is chosen by what was found before.
         styles: styles that training sees.
         held_out: styles that training never sees; attacks in them are measured at the end, as many as in a turn.
-        decoding: how answers are sampled, and how many to each prompt, >= 2.
+        decoding: how answers are sampled, and how many to each prompt, >= 2, or with ``refusals`` >= 1.
         seed: random seed of the attacks.
+        refusals: written refusals, one of which joins the answers to every prompt, for a model that hardly ever
+            declines by itself; see `bfpo.redteam.grouping.preference_groups`.
 
     Raises:
         BfpoError: if a value is out of range.
@@ -60,6 +62,7 @@ class RedTeam:
     held_out: tuple[str, ...] = HELD_OUT_STYLES
     decoding: Decoding = field(default_factory=partial(Decoding, samples=4))
     seed: int = 0
+    refusals: tuple[str, ...] = ()
 
     @property
     def measured(self) -> int:
@@ -69,7 +72,9 @@ class RedTeam:
     def __post_init__(self) -> None:
         if not 1 <= self.turns <= self.attacks:
             raise BfpoError(f"{self.attacks} attacks can't be tried in {self.turns} turns: at least one a turn")
-        if self.decoding.samples < 2 or self.decoding.temperature == 0:
+        if not all(refusal.strip() for refusal in self.refusals):
+            raise BfpoError("a written refusal is blank: write a sentence that declines, or leave it out")
+        if not self.refusals and (self.decoding.samples < 2 or self.decoding.temperature == 0):
             raise BfpoError("answers to one prompt are compared: sample two or more at a temperature above 0")
         for name in (*self.styles, *self.held_out):
             if name not in (*STYLES, ATTACKER):
@@ -146,7 +151,7 @@ def red_team(
             break
         records, items, dropped = ask.tried(planned, f"turn-{turn}", f"turn-{turn}")
         archive = archive.with_outcomes(outcomes(planned, records))
-        made, counts = preference_groups(items, records, evaluation or {})
+        made, counts = preference_groups(items, records, evaluation or {}, settings.refusals)
         rows, left_out, found = [*rows, *made], left_out + counts + dropped, [*found, *records]
     unseen = Archive(pairs, settings.held_out).choose(settings.measured, settings.seed)
     if unseen:

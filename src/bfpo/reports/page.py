@@ -38,6 +38,7 @@ def build_report(
     baseline: Path | str | None = None,
     context: Mapping[str, str] | None = None,
     redteam: Sequence[Path | str] = (),
+    panels: Sequence[Panel] = (),
 ) -> Report:
     """Write the report of one or several evaluations: ``report.html``, and each plot as PNG and SVG in ``plots``.
 
@@ -49,6 +50,7 @@ def build_report(
         baseline: run folder or name of the model to compare the others with; by default the first run.
         context: more settings to list on the page, by name.
         redteam: folders written by ``bfpo redteam``, of one run or of several rounds.
+        panels: panels to show before all others.
 
     Raises:
         BfpoError: if there are no runs, a folder has no finished evaluation, or the baseline isn't among the runs.
@@ -65,12 +67,12 @@ def build_report(
     report = prepare_report(
         evaluations, Path(folder), title=title, baseline=start, context=context, red_teamed=red_teamed
     )
-    write_page(report)
+    write_page(report, panels)
     return report
 
 
-def write_page(report: Report) -> None:
-    """Write the report's page and its plots."""
+def write_page(report: Report, first: Sequence[Panel] = ()) -> None:
+    """Write the report's page and its plots, after the panels that come first."""
     report.plots.mkdir(parents=True, exist_ok=True)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(str(files("bfpo.reports") / "templates")),
@@ -84,6 +86,7 @@ def write_page(report: Report) -> None:
         '"use strict";\n(() => {\n' + "\n".join((static / name).read_text("utf-8") for name in _SCRIPTS) + "})();\n"
     )
     panels = [
+        *first,
         *(panel(report) for panel in RESULTS),
         *red_team_panels(report.red_teamed),
         *(panel(report) for panel in DIAGNOSTICS),

@@ -22,6 +22,11 @@ class JudgeError:
     sensitivity: Estimate
     specificity: Estimate
 
+    @property
+    def total(self) -> float:
+        """Sensitivity plus specificity: 1 for a coin, 2 for a perfect judge."""
+        return self.sensitivity.value + self.specificity.value
+
     @classmethod
     def from_counts(cls, unsafe_found: int, unsafe: int, safe_found: int, safe: int) -> JudgeError:
         """The error of a judge that found ``unsafe_found`` of ``unsafe`` and ``safe_found`` of ``safe`` answers."""
