@@ -126,7 +126,8 @@ def damaged(one: Disturbed, times: int, tally: Tally) -> None:
         running = one.started()
         running.process.join(one.rng.uniform(0.3, 1) * one.seconds)
         running.process.kill()
-        running.wait()
+        if running.wait().returncode == 0:
+            continue  # finished: nothing reads its files to go on
         files = [file for file in one.work.saved(one.folder) if file.stat().st_size]
         if not files:
             continue
@@ -138,8 +139,8 @@ def damaged(one: Disturbed, times: int, tally: Tally) -> None:
             content[place] ^= 1 << one.rng.randrange(8)
         else:
             del content[place:]
-        file.write_bytes(content)
         what = f"{file.relative_to(one.folder)} {how} at byte {place:,} of {file.stat().st_size:,}"
+        file.write_bytes(content)
         one.end(tally, what, may_refuse=True)
 
 

@@ -12,6 +12,7 @@ from bfpo.engine.reference_cache import part_files, read_part
 from bfpo.files import write_rows
 from bfpo.microworld.data import safety_set
 from bfpo.preferences.loading import load_preferences
+from redteam.test_running import microworld_pairs
 from training.tiny_runs import write_material, write_recipe
 
 LORA = {"lora": {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"]}}
@@ -63,8 +64,10 @@ def _evaluate(folder: Path) -> list[str]:
 
 
 def _red_team(folder: Path) -> list[str]:
+    write_rows(folder / "bank.jsonl", (vars(pair) for pair in microworld_pairs(30)))
+    bank = ["--prompts", str(folder / "bank.jsonl"), "--style", "plain", "--held-out-style", "spelling"]
     sampling = ["--attacks", "12", "--turns", "4", "--samples", "2", "--max-new-tokens", "12"]
-    return ["redteam", "microworld", "--judge", "microworld-oracle", *sampling, "-o", str(folder / "run")]
+    return ["redteam", "microworld", "--judge", "microworld-oracle", *bank, *sampling, "-o", str(folder / "run")]
 
 
 def _digest(file: Path) -> str:

@@ -8,7 +8,12 @@ import yaml
 from safetensors.torch import load_file
 
 from bfpo.errors import BfpoError
-from bfpo.training.checkpoints import mark_complete, newest_complete_checkpoint, remove_incomplete_checkpoints
+from bfpo.training.checkpoints import (
+    check_intact,
+    mark_complete,
+    newest_complete_checkpoint,
+    remove_incomplete_checkpoints,
+)
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train
 from models import tiny_llama
@@ -138,3 +143,23 @@ def test_only_marked_checkpoints_count(tmp_path):
     assert newest_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
     assert remove_incomplete_checkpoints(tmp_path) == [tmp_path / "checkpoint-10"]
     assert newest_complete_checkpoint(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, how):
+    checkpoint = tmp_path / "checkpoint-4"
+    (checkpoint / "inside").mkdir(parents=True)
+    for name in ("model.safetensors", "inside/scheduler.pt"):
+        (checkpoint / name).write_bytes(b"some content")
+    mark_complete(checkpoint)
+    check_intact(checkpoint)
+    file = checkpoint / "inside/scheduler.pt"
+    if how == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(b"some content"[:-3] if how == "cut" else b"sime content")
+    with pytest.raises(BfpoError, match=r"checkpoint-4: inside/scheduler.pt changed since .* delete this folder"):
+        check_intact(checkpoint)
+    (checkpoint / "complete").write_text("")
+    with pytest.raises(BfpoError, match="checkpoint-4: complete changed"):
+        check_intact(checkpoint)

@@ -1,4 +1,4 @@
-"""``bfpo quickstart``: from data to report on the built-in microworld, or of a chat model that is red-teamed and trained."""
+"""``bfpo quickstart``: from data to report on the microworld, or of a chat model that is red-teamed and trained."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +15,8 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from bfpo.errors import BfpoError
+from bfpo.files import write_text
 from bfpo.training.finite import check_finite_weights
 
 MARKER = "complete"
@@ -29,6 +33,8 @@ class CheckpointingTrainer(Trainer):
         if resume_from_checkpoint is True:
             folder = Path(str(self.args.output_dir))
             newest = newest_complete_checkpoint(folder)
+            if newest:
+                check_intact(newest)
             if self.is_world_process_zero():
                 remove_incomplete_checkpoints(folder)
             self.accelerator.wait_for_everyone()
@@ -85,8 +91,36 @@ class CheckpointingTrainer(Trainer):
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Mark a checkpoint as complete."""
-    (checkpoint / MARKER).touch()
+    """Mark a checkpoint as complete, by the SHA-256 of each of its files."""
+    write_text(checkpoint / MARKER, json.dumps(_digests(checkpoint), indent=2) + "\n")
+
+
+def check_intact(checkpoint: Path) -> None:
+    """Check the files of a complete checkpoint against their digests.
+
+    Raises:
+        BfpoError: if a file is missing or has changed, or the digests can't be read.
+    """
+    try:
+        marked = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+        found = _digests(checkpoint)
+        damaged = sorted(name for name, digest in marked.items() if found.get(name) != digest)
+    except (OSError, ValueError, AttributeError):
+        damaged = [MARKER]
+    if damaged:
+        raise BfpoError(
+            f"{checkpoint}: {', '.join(damaged)} changed since the checkpoint was saved; delete this folder to go on "
+            "from an earlier checkpoint, or from the start"
+        )
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARKER)
+    digests: dict[str, str] = {}
+    for path in files:
+        with path.open("rb") as content:
+            digests[path.relative_to(checkpoint).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
+    return digests
 
 
 def newest_complete_checkpoint(folder: Path) -> Path | None:
