@@ -28,8 +28,9 @@ def argument(tmp_path_factory):
         json.dumps({"prompt": "p", "answer": "a", "label": "safe", "p_safe": 1.0}) + "\n"
     )
     (folder / "own.yaml").write_text("judge: microworld-oracle:0.1\nscaling: {slope: 2}\n")
-    given = {"configured": folder / "own.yaml", "fitted": folder / "mine", "replay": folder / "told.jsonl"}
-    return lambda kind: str(given.get(kind, "" if kind in ("keywords", "microworld-oracle") else SERVED))
+    files = {"configured": folder / "own.yaml", "fitted": folder / "mine", "replay": folder / "told.jsonl"}
+    given = files | {"compliance": "keywords"} | dict.fromkeys(("keywords", "microworld-oracle", "refusals"), "")
+    return lambda kind: str(given.get(kind, SERVED))
 
 
 @pytest.mark.parametrize("kind", KINDS)
