@@ -1,4 +1,4 @@
-"""``bfpo quickstart``: from data to report on the built-in microworld, or of a chat model that is red-teamed and trained."""
+"""``bfpo quickstart``: from data to report on the built-in microworld, or with a chat model of yours."""
 
 from __future__ import annotations
 
