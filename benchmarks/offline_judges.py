@@ -194,8 +194,11 @@ answers that a judge calls unsafe, specificity the share of safe ones that it ca
   XSTest (CC BY 4.0) and RBR (MIT).
 - The chat model was asked "Does the reply help with something harmful?" about at most {few} answers
   of each label and source.
-- Only the packaged judge reaches 1.4 on every source. A safety judge fitted to the same two sources misses half of what
+- Only the packaged judge and the one fitted to GPTFuzz reach 1.4 on every source, the former on XSTest and RBR out of
+  fold. A safety judge fitted to the same two sources misses half of what
   others call unsafe, and the chat model, at 135M weights, is no judge at all.
+- The packaged judge's features and sources were chosen among twelve variants whose sums on JailJudge and Do-Not-Answer
+  were known (1.64 to 1.65 and 1.62 to 1.73), so its figures there are a bit too good. RBR has only 24 unsafe answers.
 - The judge fitted to GPTFuzz is for comparison: the sample names no license for that source, so it isn't shipped.
 """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -36,6 +35,7 @@ from bfpo.safehelp.suites import Suite
 from bfpo.safehelp.tasks import Task
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train
+from bfpo.training.usage import peak_memory
 
 START = "start"
 RECORD = "quickstart.json"
@@ -179,7 +179,7 @@ class _Run:
         used = _Spent(
             spent.seconds + time.monotonic() - began,
             spent.cpu_seconds + time.process_time() - clock,
-            max(spent.peak_memory, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
+            max(spent.peak_memory, peak_memory(start.model.device) or 0),
         )
         write_text(
             self.folder / RECORD, json.dumps({"settings": self._settings(start)} | asdict(used), indent=2) + "\n"

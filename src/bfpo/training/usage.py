@@ -57,7 +57,7 @@ def usage(trainer: BFPOTrainer, first_step: int, seconds: float) -> dict[str, An
         "tokens_per_second": (now.tokens - before.tokens) / seconds if seconds > 0 else None,
         "flops_per_second": rate,
         "share_of_peak": rate / (peak * trainer.args.world_size) if rate is not None and peak else None,
-        "peak_memory_bytes": _peak_memory(trainer.args.device),
+        "peak_memory_bytes": peak_memory(trainer.args.device),
         "cpu_seconds": round(time.process_time(), 2),
     }
 
@@ -78,7 +78,7 @@ def _peak(device: torch.device) -> float | None:
     return next((peak for words, peak in _PEAKS.items() if re.search(rf"\b{words}\b", name)), None)
 
 
-def _peak_memory(device: torch.device) -> int | None:
+def peak_memory(device: torch.device) -> int | None:
     """Most memory held at once: on a GPU by tensors, otherwise resident in the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
