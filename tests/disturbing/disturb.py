@@ -75,13 +75,28 @@ class Disturbed:
         shutil.rmtree(self.folder)
         self._fresh()
 
-    def started(self) -> warm.Running:
-        """The command, or its repetition."""
-        return warm.start_bfpo(*self.arguments, *self.work.resume)
+    def interrupted(self, earliest: float, sent: signal.Signals) -> warm.Done | None:
+        """The end of the command, or of its repetition, at a signal between here and there; None if it was faster.
+
+        Args:
+            earliest: share of the run's length before which nothing is sent.
+            sent: the signal.
+        """
+        running = warm.start_bfpo(*self.arguments, *self.work.resume)
+        began = time.monotonic()
+        running.process.join(self.rng.uniform(earliest, 1) * self.seconds)
+        if running.process.exitcode is None:
+            os.kill(running.process.pid, sent)
+            return running.wait(60)
+        # The first run also waited for its imports, or the machine was busy.
+        self.seconds = min(self.seconds, time.monotonic() - began)
+        done = running.wait()
+        assert done.returncode == 0, done.stderr
+        return None
 
     def end(self, tally: Tally, what: str, may_refuse: bool = False) -> None:
         """Run to the end without a disturbance and compare."""
-        done = self.started().wait()
+        done = warm.bfpo(*self.arguments, *self.work.resume)
         words = done.stderr.strip().splitlines()[-1:] or [""]
         if done.returncode == 0:
             same = self.work.result(self.folder) == self.expected
@@ -99,23 +114,19 @@ def killed(one: Disturbed, times: int, tally: Tally, sent: signal.Signals) -> No
     """Kills one after another in the same folder, until the run is finished, and again in a new one."""
     one.start_again()
     while tally.tried < times:
-        running = one.started()
-        running.process.join(one.rng.uniform(0, one.seconds))
-        if running.process.exitcode is None:
-            os.kill(running.process.pid, sent)
-            began = time.monotonic()
-            done = running.wait(60)
-            late = time.monotonic() - began > SECONDS_TO_END
-            # 0: it had just finished. -15: nothing had begun that could be saved.
-            ends = (0, -sent, 143)
-            tally.outcomes["ended in time" if done.returncode in ends and not late else "ended badly"] += 1
-            if done.returncode not in ends or late:
-                tally.lost.append(f"{sent.name}: exit code {done.returncode}, {done.stderr.strip()[-300:]}")
+        began = time.monotonic()
+        done = one.interrupted(0, sent)
+        if done is None:
+            if one.work.result(one.folder) != one.expected:
+                tally.lost.append(f"after {sent.name}: another result")
+            one.start_again()
             continue
-        done = running.wait()
-        if done.returncode != 0 or one.work.result(one.folder) != one.expected:
-            tally.lost.append(f"after {sent.name}: exit code {done.returncode}, {done.stderr.strip()[-300:]}")
-        one.start_again()
+        late = time.monotonic() - began > one.seconds + SECONDS_TO_END
+        # 0: it had just finished. -15: nothing had begun that could be saved.
+        right = done.returncode in (0, -sent, 143) and not late
+        tally.outcomes["ended in time" if right else "ended badly"] += 1
+        if not right:
+            tally.lost.append(f"{sent.name}: exit code {done.returncode}, {done.stderr.strip()[-300:]}")
     one.end(tally, f"after the last {sent.name}")
 
 
@@ -123,10 +134,8 @@ def damaged(one: Disturbed, times: int, tally: Tally) -> None:
     """A kill, then a flipped byte or a lost end in one of the files that it left."""
     while tally.tried < times:
         one.start_again()
-        running = one.started()
-        running.process.join(one.rng.uniform(0.3, 1) * one.seconds)
-        running.process.kill()
-        if running.wait().returncode == 0:
+        done = one.interrupted(0.3, signal.SIGKILL)
+        if done is None or done.returncode == 0:
             continue  # finished: nothing reads its files to go on
         files = [file for file in one.work.saved(one.folder) if file.stat().st_size]
         if not files:
@@ -158,10 +167,7 @@ def backward(one: Disturbed, times: int, tally: Tally) -> None:
     """A run killed half-way, whose repetition lives in the past."""
     while tally.tried < times:
         one.start_again()
-        running = one.started()
-        running.process.join(one.rng.uniform(0.2, 1) * one.seconds)
-        running.process.kill()
-        running.wait()
+        one.interrupted(0.2, signal.SIGKILL)
         done = warm.run(with_a_backward_clock, *one.arguments, *one.work.resume)
         same = done.returncode == 0 and one.work.result(one.folder) == one.expected
         tally.outcomes["the same result" if same else "failed"] += 1
