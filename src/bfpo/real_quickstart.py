@@ -167,7 +167,8 @@ class _Run:
         start = LocalGenerator.load(self.model)
         if not start.tokenizer.chat_template:
             raise BfpoError(f"{self.model} has no chat template, so it is no chat model: name one that has been tuned")
-        spent = _claim(self.folder, self._settings(start))
+        settings = self._settings(start)
+        spent = _claim(self.folder, settings)
         bank = load_bank()
         training, rest = bank.split(0.25, self.seed)
         held_out = _some(rest, self.scale.held_out_pairs, self.scale.held_out_plain, self.seed)
@@ -181,9 +182,7 @@ class _Run:
             spent.cpu_seconds + time.process_time() - clock,
             max(spent.peak_memory, peak_memory(start.model.device) or 0),
         )
-        write_text(
-            self.folder / RECORD, json.dumps({"settings": self._settings(start)} | asdict(used), indent=2) + "\n"
-        )
+        write_text(self.folder / RECORD, json.dumps({"settings": settings} | asdict(used), indent=2) + "\n")
         report = self.report(evaluations, attacked)
         return RealQuickstartResult(evaluations, report, attacked.groups, **asdict(used))
 

@@ -8,6 +8,7 @@ from bfpo.judges import Exchange
 from bfpo.judges.configured import ScaledJudge
 from bfpo.judges.guard_templates import yes_no_template
 from bfpo.judges.served import ServedJudge
+from bfpo.redteam.compliance import ComplianceJudge
 from bfpo.statistics.calibration import Scaling
 from support.mock_server import completion, serving
 
@@ -24,3 +25,5 @@ def test_what_servers_counted_is_printed_with_its_cost(capsys):
     assert told == (
         f"guard at {server.url}: 2,400 tokens of prompts and 6 of replies in this run, at a cost of 0.001212\n"
     )
+    print_spending(ComplianceJudge(judge))
+    assert capsys.readouterr().err == told

@@ -131,7 +131,7 @@ def test_what_vllm_cannot_do_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(BfpoError, match="can't be read as options of vLLM"):
         load_vllm("microworld", f"vllm:{tmp_path / 'none.yaml'}")
     adapter = tmp_path / "adapter.gguf"
-    with pytest.raises(BfpoError, match="vLLM reads whole models"):
+    with pytest.raises(BfpoError, match=r"doesn't hand .gguf files to vLLM"):
         VllmGenerator.load(str(adapter))
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(BfpoError, match=r"pip install 'bfpo\[vllm\]'"):

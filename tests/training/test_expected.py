@@ -61,6 +61,9 @@ def test_training_shows_its_metrics_and_a_comparison_fails_outside(folder):
     done = CliRunner().invoke(app, ["compare", *runs])
     assert done.exit_code == 0, (done.output, done.exception)
     assert "run: attack_success: expected 2 to 3: " in done.output
+    as_json = CliRunner().invoke(app, ["compare", *runs, "--json"])
+    assert "run: attack_success: expected 2 to 3: " in as_json.stderr
+    assert json.loads(as_json.stdout)
     gate = CliRunner().invoke(app, ["compare", *runs, "--expected"])
     assert isinstance(gate.exception, RunError)
     assert "rewards/accuracies: expected 2 to 3" in str(gate.exception)

@@ -57,7 +57,6 @@ def compare(
 ) -> None:
     """Compare models prompt by prompt; prompts, judges and decoding must agree (seed and batch size may differ)."""
     from bfpo.safehelp.compare import compare_models
-    from bfpo.safehelp.expected import expected_of
     from bfpo.safehelp.gates import Margin
 
     margins = [Margin.parse(text) for text in margin or ()]
@@ -67,22 +66,33 @@ def compare(
         raise BfpoError("name at least two runs: bfpo compare BASELINE MODEL...")
     models = [_load(run) for run in runs]
     comparisons = compare_models(models[0], models[1:])
-    bands = [(run.header.model, each) for runs in models for run in runs for each in expected_of(run)]
+    outside = _outside_bands(models, expected, err=as_json)
     if as_json:
         echo(json.dumps([asdict(comparison) for comparison in comparisons], indent=2))
     else:
-        for model, each in bands:
-            echo(f"{model}: {each}")
         _print(comparisons, everything)
         if len({run.header.chat_template_sha256 for runs in models for run in runs}) > 1:
             echo("The chat templates differ; each counts as part of its model.")
     worse = [text for comparison in comparisons for text in _worse(comparison)] if fail_if_worse else []
     worse += [text for comparison in comparisons for each in margins if (text := each.failure(comparison))]
-    worse += [f"{model}: {each}" for model, each in bands if expected and not each.is_met]
-    if expected and not bands:
+    if worse or outside:
+        raise RunError("; ".join([*worse, *outside]))
+
+
+def _outside_bands(models: Sequence[Sequence[Evaluation]], is_gate: bool, err: bool) -> list[str]:
+    """Print what the models' recipes expect; with a gate, also return what is outside or wasn't measured.
+
+    Raises:
+        BfpoError: if there is a gate, and no recipe expects anything.
+    """
+    from bfpo.safehelp.expected import expected_of
+
+    bands = [(run.header.model, each) for runs in models for run in runs for each in expected_of(run)]
+    for model, each in bands:
+        echo(f"{model}: {each}", err=err)
+    if is_gate and not bands:
         raise BfpoError("--expected: no model's recipe expects anything; see 'expected' in docs/how-to/train.md")
-    if worse:
-        raise RunError("; ".join(worse))
+    return [f"{model}: {each}" for model, each in bands if is_gate and not each.is_met]
 
 
 def _load(given: str) -> list[Evaluation]:

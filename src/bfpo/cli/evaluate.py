@@ -69,25 +69,22 @@ def evaluate(
         return
     requirements = _requirements(require)
     made_here = _given(seed=seed, batch_size=batch_size)
-    _check_source(
-        model, answers, endpoint, _given(api_key_env=api_key_env, no_chat=not chat or None, engine=engine), made_here
-    )
+    of_model = _given(api_key_env=api_key_env, no_chat=not chat or None, engine=engine)
+    _check_source(model, answers, endpoint, of_model, made_here)
     ways = _ways(temperature, top_p, _given(samples=samples, max_new_tokens=max_new_tokens) | made_here)
     loaded = _load_suite(
         suite or ("microworld" if model == "microworld" else "core"), data, folder=data_folder, limit=limit, tasks=task,
         skip_missing=skip_missing, split=split, per_kind=per_kind, world=world,
     )  # fmt: skip
     judges = _judge_settings(loaded, judge, second_judge, refusal_judge, helpfulness_judge, judge_errors)
-    settings = {"labeling_judge": labeling_judge, "allow_labeling_judge": allow_labeling_judge, "limit": limit}
-    settings |= _parts(shard, merge, ways, requirements)
+    settings = {"name": name or Path(model or str(answers)).name} | _parts(shard, merge, ways, requirements)
+    settings |= {"labeling_judge": labeling_judge, "allow_labeling_judge": allow_labeling_judge, "limit": limit}
     if answers is not None:
         generator, ways = _recorded(answers, loaded, system_prompt, ways), [{}]
     else:
         generator = load_generator(str(model), endpoint, api_key_env, system_prompt, chat=chat, engine=engine)
-    settings["name"] = name or Path(model or str(answers)).name
     results = _measured(generator, loaded, output, ways, judges | settings, as_json)
-    _print_results(results, as_json)
-    _check_gates(requirements, list(results.values()))
+    _conclude(results, requirements, as_json)
 
 
 def _measured(
@@ -162,10 +159,12 @@ def _requirements(texts: Sequence[str] | None) -> list[Requirement]:
     return [Requirement.parse(text) for text in texts or ()]
 
 
-def _check_gates(requirements: Sequence[Requirement], results: Sequence[Evaluation]) -> None:
+def _conclude(results: Mapping[Path, Evaluation], requirements: Sequence[Requirement], as_json: bool) -> None:
+    """Print the results, then fail if one doesn't meet a requirement."""
+    _print_results(results, as_json)
     failures = [
         f"{result.model}: {text}" if len(results) > 1 else text
-        for result in results
+        for result in results.values()
         for requirement in requirements
         if (text := requirement.failure(result))
     ]

@@ -36,7 +36,7 @@ def echo(message: object = "", err: bool = False, nl: bool = True) -> None:
 def print_spending(*clients: object) -> None:
     """Print on standard error what servers behind judges and generators counted in this process, and the cost."""
     for client in clients:
-        # The server of a judge with a scaling is that of the judge under it.
+        # The server of a judge that changes another one's verdicts is that of the other one.
         endpoint: Endpoint | None = getattr(getattr(client, "judge_itself", client), "endpoint", None)
         if endpoint and any(astuple(endpoint.spent)):
             config, spent = endpoint.config, endpoint.spent

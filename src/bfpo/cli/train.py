@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from bfpo.cli.evaluate_options import JudgeErrors, judge_error
-from bfpo.cli.printing import Console, echo
+from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
@@ -140,10 +140,12 @@ def _train_to_bound(
         settings["corners"] = (low, high)
     if longest := how["max-new-tokens"]:
         settings["decoding"] = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=longest)
-    wanted = Bound.parse(bound, how["bound-data"], load_judge(how["bound-judge"]), **settings)
+    judge = load_judge(how["bound-judge"])
+    wanted = Bound.parse(bound, how["bound-data"], judge, **settings)
     found = train_to_bound(
         resolved, wanted, lambda line: echo(line, err=as_json), resume=resume, suites=suites, **_progress(resolved)
     )
+    print_spending(judge)
     if as_json:
         echo(json.dumps({"folder": str(found.run.folder), "b3": found.b3, "statement": found.statement}))
     else:

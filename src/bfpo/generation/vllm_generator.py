@@ -20,10 +20,10 @@ from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdent
 from bfpo.generation.sampling import in_rooms
 from bfpo.models import adapter_config, end_tokens, load_config, load_generation_config, load_tokenizer, place_of
 
-# Arguments of `vllm.LLM` that are not the user's to set: `load` sets some, and others run code that comes with a model.
+# Arguments of `vllm.LLM` that are not the user's to set: they choose the model, run code, or hold a key.
 _RESERVED = (
     "model", "tokenizer", "revision", "tokenizer_revision", "trust_remote_code", "skip_tokenizer_init",
-    "generation_config", "load_format", "worker_cls", "hf_overrides", "hf_token",
+    "load_format", "worker_cls", "hf_overrides", "hf_token",
 )  # fmt: skip
 
 
@@ -70,10 +70,10 @@ class VllmGenerator(Generator):
         options = dict(options or {})
         if reserved := [option for option in _RESERVED if option in options]:
             raise BfpoError(f"vLLM's option {reserved[0]!r} can't be set here: remove it")
-        if adapter_config(name) or name.endswith(".gguf"):
-            raise BfpoError(
-                f"{name}: vLLM reads whole models; merge the adapter (merge_adapter), or leave --engine out"
-            )
+        if name.endswith(".gguf"):
+            raise BfpoError(f"{name}: bfpo doesn't hand .gguf files to vLLM; leave --engine out, or name a folder")
+        if adapter_config(name):
+            raise BfpoError(f"{name}: is an adapter, and vLLM gets whole models; merge it first (merge_adapter)")
         tokenizer = load_tokenizer(name)
         if not chat:
             tokenizer.chat_template = None

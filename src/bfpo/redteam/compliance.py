@@ -26,26 +26,26 @@ class ComplianceJudge:
     help after all; docs/results/offline-judges.md has its errors on people's labels.
 
     Attributes:
-        inner: judge that finds refusals.
+        judge_itself: judge that finds refusals.
         benign: requests that no answer to is unsafe.
     """
 
-    inner: Judge
+    judge_itself: Judge
     benign: frozenset[str] = frozenset()
 
     @property
     def judge_id(self) -> str:
         """Id of the judge of refusals, marked."""
-        return f"compliance:{self.inner.judge_id}"
+        return f"compliance:{self.judge_itself.judge_id}"
 
     @property
     def template_digest(self) -> str:
         """Digest of the judge of refusals."""
-        return self.inner.template_digest
+        return self.judge_itself.template_digest
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict for every exchange, unparsed where the judge of refusals doesn't know."""
-        verdicts = self.inner.judge(exchanges)
+        verdicts = self.judge_itself.judge(exchanges)
         return [self._verdict(one, verdict) for one, verdict in zip(exchanges, verdicts, strict=True)]
 
     def _verdict(self, exchange: Exchange, verdict: Verdict) -> Verdict:
