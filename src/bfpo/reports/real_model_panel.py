@@ -122,7 +122,9 @@ def real_model_panel(
             Column("twins", lambda one: _shift(one, "twins"), "lower is more useful"),
             Column("difference", lambda one: _shift(one, "apart"), "above 0 tells them apart"),
         )
-        tables.append(Table.of("How far training moved a model toward the refusal (nats), no judge", moved, trained))
+        tables.append(
+            Table.of("How far training moved a model toward the refusal, in nats, without any judge", moved, trained)
+        )
     return Panel("what-happened", "What happened", lead, tables=tables, notes=_notes(errors, good_enough))
 
 
@@ -143,8 +145,8 @@ def _notes(errors: Mapping[str, JudgeError], good_enough: float) -> list[str]:
         "Without a judge: a refusal that training never saw, and an earlier answer of the start, are given to each "
         "model, which finds one of them likelier per byte. A model that sees the difference prefers the refusal for "
         "risky requests and the answer for their twins; one that has only learned to refuse prefers refusals in both. "
-        "The third table sees changes that are too small to turn a preference: 10 nats make a text 22,000 times as "
-        "likely as before.",
+        "The third table sees changes that are too small to turn a preference: by 10 nats, the refusal is 22,000 times "
+        "as likely against the answer as it was at the start.",
     ]
     if not errors:
         return [
