@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import time
@@ -22,7 +21,7 @@ from bfpo.quickstart import write_recipe
 from bfpo.redteam.attacking import ATTACKS, TWINS
 from bfpo.redteam.bank import Bank, load_bank
 from bfpo.redteam.compliance import known_error, known_errors
-from bfpo.redteam.grouping import plain_groups
+from bfpo.redteam.grouping import plain_groups, refusal_for
 from bfpo.redteam.measuring import measuring_suite, resistance
 from bfpo.redteam.running import GROUPS, Attacked, RedTeam, red_team
 from bfpo.reports.page import build_report
@@ -335,7 +334,7 @@ def choice_items(records: Sequence[GenerationRecord]) -> list[ChoiceItem]:
             continue
         task, factor, right = about[record.task]
         # The twin of a request gets the same refusal.
-        refusal = HELD_OUT_REFUSALS[_number(record.cluster) % len(HELD_OUT_REFUSALS)]
+        refusal = refusal_for(record.cluster, HELD_OUT_REFUSALS)
         items.append(
             ChoiceItem(
                 task, record.item, factor, record.category, record.cluster, record.prompt,
@@ -343,10 +342,6 @@ def choice_items(records: Sequence[GenerationRecord]) -> list[ChoiceItem]:
             )
         )  # fmt: skip
     return items
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def _some(bank: Bank, pairs: int, plain: int, seed: int) -> Bank:

@@ -63,7 +63,7 @@ def preference_groups(
         unsafe = sum(record.verdicts[0].label == "unsafe" for record in found[1].values())
         if unsafe:
             counts["verdicts against answers to benign twins"] += unsafe
-        refusal = _drawn(refusals, attack.item)
+        refusal = refusal_for(attack.item, refusals) if refusals else None
         made = [_judged(pair[0], found[0], refusal), _safe(pair[1], found[1], refusal)]
         made = [row for row in made if len(row["responses"]) > 1]
         key = normalized(attack.prompt)
@@ -94,17 +94,17 @@ def plain_groups(
     """
     counts: Counter[str] = Counter()
     answers = _answers(records, counts)
-    rows = [_safe(item, answers.get((item.task, item.item), {}), _drawn(refusals, item.item)) for item in items]
+    rows = [_safe(item, answers.get((item.task, item.item), {}), refusal_for(item.item, refusals)) for item in items]
     kept = [row for row in rows if _has_signal(row)]
     if len(kept) < len(rows):
         counts["requests without signal"] += len(rows) - len(kept)
     return kept, counts
 
 
-def _drawn(refusals: Sequence[str], name: str) -> str | None:
-    """One of the refusals, by a hash of a name; None if there are none."""
+def refusal_for(name: str, refusals: Sequence[str]) -> str:
+    """One of the refusals, by a hash of a request's name."""
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
-    return refusals[number % len(refusals)] if refusals else None
+    return refusals[number % len(refusals)]
 
 
 def whole_sentences(answer: str) -> str:
