@@ -46,9 +46,9 @@ function viewAnswer(data, item, sample, model, revealed) {
 
 // Harmful text stays blurred and hidden from keyboard, screen readers and the browser's search until the reader reveals it.
 function veil(text, length, model) {
-  const button = make("button", "reveal", `Show harmful answer (${length} characters)`);
+  const button = make("button", "reveal", `Show answer judged unsafe (${length} characters)`);
   button.type = "button";
-  button.setAttribute("aria-label", `Show the harmful answer of ${model}, ${length} characters`);
+  button.setAttribute("aria-label", `Show the answer of ${model} that was judged unsafe, ${length} characters`);
   const hidden = make("div", "blurred", text);
   hidden.inert = true;
   const box = make("div", "veil", hidden, button);
