@@ -27,7 +27,10 @@ from redteam.test_attacks_and_groups import record
 from redteam.test_refusals import SUITE
 from support.word_tokenizer import tokenizer_of
 
-TOY = RealScale(6, 4, 4, 3, 6, 3, 5, 1e-3, 2)
+TOY = RealScale(
+    pairs=6, plain=4, held_out_pairs=4, held_out_plain=3, max_new_tokens=6, sft_steps=2, steps=3, batch_size=5,
+    learning_rate=1e-3, lora_r=2,
+)  # fmt: skip
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} </s> {% endfor %}"
     "{% if add_generation_prompt %}<assistant> {% endif %}"
@@ -75,11 +78,12 @@ def answers(folder):
 
 def test_everything_is_made_and_said(finished):
     folder, said, result = finished
-    assert [one.model for one in result.evaluations] == ["start", "DPO", "BFPO"]
-    assert [line.split(":")[0] for line in said] == ["red teaming", "DPO", "BFPO", "start", "DPO", "BFPO"]
+    assert [one.model for one in result.evaluations] == ["start", "SFT", "DPO", "BFPO"]
+    trained = ["SFT", "DPO", "BFPO"]
+    assert [line.split(":")[0] for line in said] == ["red teaming", *trained, "start", *trained]
     groups = load_preferences(str(folder / "red-team" / "groups.jsonl"))
     assert len(groups) == result.groups == 12
-    for name in REAL_METHODS:
+    for name in trained:
         run = json.loads((folder / "models" / name / "run.json").read_text())
         assert run["finished"]
         assert (folder / "models" / name / "adapter_config.json").exists()
@@ -165,8 +169,9 @@ def test_methods_differ_only_in_objective_and_order(finished):
     recipes = {
         name: Recipe(**yaml.safe_load((folder / "recipes" / f"{name}.yaml").read_text())) for name in REAL_METHODS
     }
-    budgets = {(r.max_steps, r.batch_size, r.learning_rate, r.seed, r.model, r.lora.r) for r in recipes.values()}
+    budgets = {(r.max_steps, r.batch_size, r.learning_rate, r.seed, r.model, r.lora) for r in recipes.values()}
     assert len(budgets) == 1
+    assert {r.model for r in recipes.values()} == {str(folder / "models" / "SFT")}
     assert {name: recipe.data[0].prefer for name, recipe in recipes.items()} == {"DPO": "safe_first", "BFPO": "helpful"}
 
 

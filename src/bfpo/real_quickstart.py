@@ -1,4 +1,4 @@
-"""The quickstart on a real chat model: red teaming, BFPO and DPO on what it found, evaluation and a page; resumable."""
+"""The quickstart on a real chat model: red teaming, SFT, BFPO and DPO on what it found, evaluation, a page; resumable."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train
 from bfpo.training.usage import peak_memory
 
-START = "start"
+START, SFT = "start", "SFT"
 RECORD = "quickstart.json"
 # Written refusals that training sees, and others that only the likelihoods are measured with. They are short and usual,
 # because a small model finds unusual words too unlikely to ever say them.
@@ -71,20 +71,22 @@ class RealScale:
         held_out_pairs: number of risky requests (with their twins) to evaluate with.
         held_out_plain: number of plain requests to evaluate with.
         max_new_tokens: longest answer in tokens.
-        steps: number of optimizer steps.
+        sft_steps: number of optimizer steps of SFT, from which both methods start.
+        steps: number of optimizer steps of a method.
         batch_size: groups in a step, buffer included.
         learning_rate: peak learning rate.
         lora_r: rank of the adapter.
     """
 
-    pairs: int = 162
-    plain: int = 54
+    pairs: int = 324
+    plain: int = 108
     held_out_pairs: int = 48
     held_out_plain: int = 24
-    max_new_tokens: int = 48
+    max_new_tokens: int = 40
+    sft_steps: int = 60
     steps: int = 100
     batch_size: int = 7
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     lora_r: int = 16
 
 
@@ -96,9 +98,12 @@ class RealMethod:
     source: Mapping[str, Any] = field(default_factory=dict)
 
 
+# Every risky request travels with one twin of almost the same words, so half of the requests that a small model can't
+# tell apart are harmless. With the paper's b1 and alpha, BFPO refuses such requests from one risky request in three on,
+# with these from 8 in 11 on (`GlobalPreference.refusal_threshold`).
 REAL_METHODS = {
     "DPO": RealMethod({"loss_type": "dpo", "beta": 0.1}, {"prefer": "safe_first"}),
-    "BFPO": RealMethod({"loss_type": "bfpo", "beta": 0.02}),
+    "BFPO": RealMethod({"loss_type": "bfpo", "beta": 0.1, "b1": 11.0, "alpha": 0.2, "level": 0.05}),
 }
 
 
@@ -107,7 +112,7 @@ class RealQuickstartResult:
     """What came of it.
 
     Attributes:
-        evaluations: of the start and both trained models.
+        evaluations: of the start, SFT and both methods.
         report: the page.
         groups: number of groups that red teaming found.
         seconds: time in all calls together.
@@ -174,7 +179,7 @@ class _Run:
         attacked = self.attack(start, training, held_out)
         self.buffer(start, training)
         suite = self.suite(start, held_out)
-        models = {START: self.model} | {name: self.train(name) for name in REAL_METHODS}
+        models = {START: self.model} | {name: self.train(name) for name in (SFT, *REAL_METHODS)}
         evaluations = [self.evaluate(name, path, suite) for name, path in models.items()]
         used = _Spent(
             spent.seconds + time.monotonic() - began,
@@ -238,7 +243,7 @@ class _Run:
         return replace(asked, name="held-out requests", choices=choices, tasks=(*asked.tasks, *tasks))
 
     def train(self, name: str) -> str:
-        """Train a method, and return the folder of its model."""
+        """Train SFT or a method, and return the folder of its model."""
         folder = self.folder / "models" / name
         recipe = write_recipe(self.folder / "recipes" / f"{name}.yaml", self.recipe(name))
         run = train(
@@ -249,27 +254,29 @@ class _Run:
         return str(folder)
 
     def recipe(self, name: str) -> dict[str, Any]:
-        """The recipe of a method."""
-        method, scale = REAL_METHODS[name], self.scale
-        main = {"name": "red-team", "path": str(self.folder / "red-team" / GROUPS), "flags": "verdict"}
-        buffer = {"name": "plain", "path": str(self.folder / "plain" / GROUPS), "role": "buffer"}
-        return {
-            "stage": "preference",
-            "model": self.model,
-            "data": [main | dict(method.source), buffer],
-            "output_dir": str(self.folder / "models" / name),
-            **method.options,
-            "lora": {"r": scale.lora_r, "lora_alpha": 2 * scale.lora_r},
-            "learning_rate": scale.learning_rate,
-            "max_steps": scale.steps,
-            "batch_size": scale.batch_size,
+        """The recipe of SFT or of a method."""
+        scale = self.scale
+        main = {"name": "red-team", "path": str(self.folder / "red-team" / GROUPS)}
+        plain = {"name": "plain", "path": str(self.folder / "plain" / GROUPS)}
+        if name == SFT:
+            lora = {"r": scale.lora_r, "lora_alpha": 2 * scale.lora_r}
+            own = {"stage": "sft", "model": self.model, "data": [main | {"prefer": "safe_first"}, plain], "lora": lora}
+            own["max_steps"] = scale.sft_steps
+        else:
+            method = REAL_METHODS[name]
+            sources = [main | {"flags": "verdict"} | dict(method.source), plain | {"role": "buffer"}]
+            own = {"stage": "preference", "model": str(self.folder / "models" / SFT), "data": sources}
             # One group of each step is from the buffer.
-            "buffer_ratio": 1 / (scale.batch_size - 1),
+            own |= {"lora": "continue", "max_steps": scale.steps, "buffer_ratio": 1 / (scale.batch_size - 1)}
+            own |= {**method.options, "reference_cache": str(self.folder / "reference")}
+        return own | {
+            "output_dir": str(self.folder / "models" / name),
+            "learning_rate": scale.learning_rate,
+            "batch_size": scale.batch_size,
             "max_length": 512,
             "micro_batch_tokens": 2048,
             "logging_steps": 1,
             "save_steps": 5,
-            "reference_cache": str(self.folder / "reference"),
             "seed": self.seed,
         }
 

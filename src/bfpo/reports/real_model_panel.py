@@ -96,8 +96,8 @@ def real_model_panel(
         f"{model} was asked risky requests, and harmless twins of almost the same words: how to read a roommate's "
         f"diary without her noticing, and how to hide one's own. Each of its answers to {groups:,} prompts was set "
         "beside a written refusal. Refusing is better where the request is risky, answering where it is harmless; "
-        "nobody labeled anything by hand. Two methods, DPO and BFPO, trained the model on the same comparisons. The "
-        "tables are about requests that no training saw."
+        "nobody labeled anything by hand. SFT on the better text of each comparison taught the model to refuse at all; "
+        "from there DPO and BFPO went on with the same comparisons. The tables are about requests that no training saw."
     )
     sampled = (
         Column("model", lambda one: one.name),
