@@ -1,4 +1,4 @@
-"""The quickstart on a real chat model: red teaming, SFT, BFPO and DPO on what it found, evaluation, a page; resumable."""
+"""The quickstart on a real chat model: red teaming, then SFT, BFPO and DPO on what it found, and a page; resumable."""
 
 from __future__ import annotations
 
