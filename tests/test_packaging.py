@@ -1,6 +1,7 @@
 """The package as others get it: declared imports, pinned versions, contents of wheel and sdist, any platform."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -108,6 +109,35 @@ def test_the_wheel_s_description_links_only_to_addresses(built):
     assert links
     assert all(link.startswith("https://") for link in links)
     assert message["Author"] == "bfpo contributors"
+
+
+QUICKSTART = """
+import bfpo, sys
+from pathlib import Path
+from bfpo.quickstart import Scale, run_quickstart
+assert Path(bfpo.__file__).is_relative_to(sys.argv[1]), bfpo.__file__
+scale = Scale(chat=12, safety=24, helpful=8, sft_steps=1, steps=2, batch_size=8)
+print(run_quickstart(Path("run"), 0, scale, lambda line: None, per_kind=4).report.page)
+"""
+
+
+@pytest.mark.long
+def test_the_installed_wheel_runs_the_quickstart_away_from_the_checkout(built, tmp_path):
+    target = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target]
+    subprocess.run([*command, built[1]], check=True, capture_output=True)
+    environment = os.environ | {"PYTHONPATH": str(target)}
+    done = subprocess.run(
+        [sys.executable, "-c", QUICKSTART, str(target)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "SafeHelp report" in (tmp_path / done.stdout.splitlines()[-1]).read_text(encoding="utf-8")
+    listed = subprocess.run(
+        [sys.executable, "-m", "bfpo", "recipe", "list"], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert "paper-bfpo" in listed.stdout
 
 
 def test_the_sdist_holds_all_that_the_readme_and_the_tests_need(built):

@@ -34,7 +34,7 @@ def quickstart(
 ) -> None:
     """Train and compare SFT, BFPO and three variants of DPO on the built-in microworld: offline, in minutes.
 
-    With --model, red-team a chat model, train BFPO and DPO on its answers, and compare; an interrupted run resumes.
+    With --model, red-team a chat model, train SFT, BFPO and DPO on its answers, and compare; an interrupted run resumes.
     """
     folder = output or Path("runs/quickstart" if model is None else "runs/quickstart-real")
     if fresh and (folder / (_MICROWORLD if model is None else _REAL)).exists():
@@ -89,6 +89,6 @@ def _real(model: str, output: Path, seed: int) -> None:
         f"\nDone in {result.seconds / 60:.1f} minutes ({result.cpu_seconds / 60:.1f} of processor time, at most "
         f"{result.peak_memory / 2**30:.1f} GiB of memory). Results are in {output}:\n"
         f"  {result.report.page}     what happened, and all answers side by side\n"
-        f"  {output}/models/BFPO, DPO        the trained adapters, for bfpo evaluate and peft\n"
+        f"  {output}/models/BFPO, DPO, SFT   the trained adapters, for bfpo evaluate and peft\n"
         f"  {output}/red-team, recipes, evaluations"
     )
