@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 
 def quiet_libraries() -> None:
-    """Limit transformers to errors, and hide the progress bars of transformers and datasets."""
+    """Limit transformers to errors, and hide its and datasets' progress bars, and a warning that is about PEFT's code."""
     import datasets
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    # PEFT reads a property that transformers renamed, whenever an adapter is added.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
