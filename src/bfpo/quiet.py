@@ -6,7 +6,7 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Limit transformers to errors, and hide its and datasets' progress bars, and a warning that is about PEFT's code."""
+    """Limit transformers to errors; hide its progress bars, those of datasets, and a warning about PEFT's code."""
     import datasets
     import transformers
 
