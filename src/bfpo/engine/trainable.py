@@ -41,6 +41,11 @@ def prepare_model(
         if isinstance(model, PeftModel):
             raise BfpoError("the model has an adapter already: leave out peft_config, or call model.merge_and_unload()")
         prepared = add_adapter(model, adapter)
+    is_quantized = getattr(model, "is_quantized", False)
+    if is_quantized and not isinstance(prepared, PeftModel):
+        raise BfpoError("the model's weights are quantized and can't train: give a peft_config, for example LoRA")
+    if is_quantized and not mixed and model.dtype != torch.float32:
+        raise BfpoError(f"the model's weights are quantized, and the others are {model.dtype}: set bf16=True")
     for module in prepared.modules() if disable_dropout else ():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
