@@ -180,6 +180,7 @@ def test_the_adapter_loads_on_the_whole_base_and_on_one_in_4_bits(folder, precis
     record, dtype = record_of(run), {"fp32": "float32", "bf16": "bfloat16"}[precision]
     assert record["model"]["quantization"] == {
         "bits": 4, "type": "nf4", "double_quantization": True, "compute_dtype": dtype,
+        "bitsandbytes": bitsandbytes.__version__,
     }  # fmt: skip
     whole = AutoModelForCausalLM.from_pretrained(folder / "model")
     assert record["model"]["parameters"] == whole.num_parameters()

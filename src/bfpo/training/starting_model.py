@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def _quantization(model: Any, recipe: Recipe) -> dict[str, Any]:
             "type": config.bnb_4bit_quant_type,
             "double_quantization": config.bnb_4bit_use_double_quant,
             "compute_dtype": str(config.bnb_4bit_compute_dtype).removeprefix("torch."),
+            "bitsandbytes": version("bitsandbytes"),
         }
     }
 
