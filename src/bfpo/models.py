@@ -81,11 +81,6 @@ def load_model(
     model = _load("model", _CLASSES[kind].from_pretrained, name, revision, **options)
     if _is_gguf(name):
         model.config.name_or_path = str(name)  # transformers puts the file's folder there
-    if load_in_4bit:
-        for module in model.modules():
-            # On a CPU with AVX512-BF16, scoring would pack the weights in a format that has no backward pass.
-            if hasattr(module, "support_avx512bf16_for_cpu"):
-                module.support_avx512bf16_for_cpu = False
     return model.to(target)
 
 

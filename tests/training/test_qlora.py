@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
 
 from bfpo import BFPOConfig, BFPOTrainer
+from bfpo.engine.trainable import prepare_model
 from bfpo.errors import BfpoError
 from bfpo.models import load_model
 from bfpo.training.recipe import load_recipe
@@ -229,6 +230,8 @@ def test_packed_weights_without_a_backward_pass_are_never_made(folder, monkeypat
     """With AVX512-BF16 on a CPU, bitsandbytes packs weights when the reference is scored, and then has no gradient."""
     monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: True)
     model = load_model(folder / "model", dtype=torch.float32, load_in_4bit=True)
+    adapter = LoraConfig(r=2, target_modules="all-linear")
+    model = prepare_model(model, "all", adapter, disable_dropout=False, mixed=False)
     layers = [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
     assert len(layers) == 14
     assert not any(layer.support_avx512bf16_for_cpu for layer in layers)

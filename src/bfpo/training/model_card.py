@@ -115,11 +115,11 @@ def shown_settings(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         settings["lora"] = "continued" if lora.get("continued") else ", ".join(f"{k} {v}" for k, v in shown.items())
         settings["trainable"] = "the adapter"
     if held := record.get("model", {}).get("quantization"):
-        settings["quantization"] = quantization_text(held)
+        settings["quantization"] = _quantization_text(held)
     return [(key, plain(str(value))) for key, value in settings.items() if value is not None]
 
 
-def quantization_text(held: Mapping[str, Any]) -> str:
+def _quantization_text(held: Mapping[str, Any]) -> str:
     """How the frozen weights of a run were held, from its record of the quantization."""
     double = "double quantization, " if held["double_quantization"] else ""
     return f"base in {held['bits']} bits ({held['type']}, {double}computing in {held['compute_dtype']})"
