@@ -47,13 +47,13 @@ def prepare_model(
         raise BfpoError("the model's weights are quantized and can't train: give a peft_config, for example LoRA")
     if is_quantized and not mixed and model.dtype != torch.float32:
         raise BfpoError(f"the model's weights are quantized, and the others are {model.dtype}: set bf16=True")
-    modules: Any = prepared.modules()
-    for module in modules:
-        if disable_dropout and isinstance(module, nn.Dropout):
+    for module in prepared.modules() if disable_dropout else ():
+        if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            # On such a CPU, bitsandbytes would pack weights in 4 bits for scoring, in a format without a backward pass.
-            module.support_avx512bf16_for_cpu = False
+    quantized: Any = (module for module in prepared.modules() if hasattr(module, "support_avx512bf16_for_cpu"))
+    for module in quantized:
+        # On such a CPU, bitsandbytes would pack weights in 4 bits for scoring, in a format without a backward pass.
+        module.support_avx512bf16_for_cpu = False
     select_trainable(prepared, pattern)
     if not any(parameter.requires_grad for parameter in prepared.parameters()):
         raise BfpoError("no weight of the model is trainable: load its adapter with is_trainable=True")
