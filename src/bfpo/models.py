@@ -62,7 +62,7 @@ def load_model(
         dtype: dtype of the weights; "auto" keeps the saved one (float32 for quantized GGUF weights).
         device: device of the weights; "auto" is `resolve_device`.
         kind: kind of model, "causal" or "sequence-classification".
-        load_in_4bit: whether to quantize the weights of all linear layers but the head, see `four_bit_config`.
+        load_in_4bit: whether to quantize all linear layers but the head (NF4), computing in `dtype`.
 
     Raises:
         BfpoError: if the model can't be loaded.
