@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,11 +20,13 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import ADAPTER_SAFE_WEIGHTS_NAME, find_adapter_config_file
 
@@ -48,6 +52,7 @@ def load_model(
     dtype: torch.dtype | Literal["auto"] = "auto",
     device: torch.device | Literal["auto"] = "auto",
     kind: Kind = "causal",
+    load_in_4bit: bool = False,
 ) -> PreTrainedModel:
     """A model in evaluation mode, with its adapter if the folder holds one.
 
@@ -57,24 +62,36 @@ def load_model(
         dtype: dtype of the weights; "auto" keeps the saved one (float32 for quantized GGUF weights).
         device: device of the weights; "auto" is `resolve_device`.
         kind: kind of model, "causal" or "sequence-classification".
+        load_in_4bit: whether to quantize all linear layers but the head (NF4), computing in `dtype`.
 
     Raises:
         BfpoError: if the model can't be loaded.
     """
     adapter_config(name, revision=revision)  # refuses pickled adapters
+    target = resolve_device() if device == "auto" else device
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if _is_gguf(name):
         from transformers import GgufConfig
 
         options["quantization_config"] = GgufConfig(dequantize=True)
+    if load_in_4bit:
+        check_4bit(name)
+        # The Trainer doesn't move a quantized model, so it is loaded where it stays.
+        options |= {"quantization_config": four_bit_config(dtype), "device_map": {"": str(target)}}
     model = _load("model", _CLASSES[kind].from_pretrained, name, revision, **options)
     if _is_gguf(name):
         model.config.name_or_path = str(name)  # transformers puts the file's folder there
-    return model.to(resolve_device() if device == "auto" else device)
+    return model.to(target)
 
 
 def load_peft_model(
-    name: str | Path, *, revision: str | None, dtype: torch.dtype, device: torch.device, trainable: bool
+    name: str | Path,
+    *,
+    revision: str | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    trainable: bool,
+    load_in_4bit: bool = False,
 ) -> PeftModel:
     """A PEFT adapter on its base model; see `load_model` for arguments and errors.
 
@@ -85,8 +102,53 @@ def load_peft_model(
 
     config = adapter_config(name, revision=revision)
     assert config is not None, name
-    base = load_model(str(config.base_model_name_or_path), revision=config.revision, dtype=dtype, device=device)
+    base = load_model(
+        str(config.base_model_name_or_path),
+        revision=config.revision,
+        dtype=dtype,
+        device=device,
+        load_in_4bit=load_in_4bit,
+    )
     return _load("adapter", partial(PeftModel.from_pretrained, base), name, revision, is_trainable=trainable)
+
+
+def check_4bit(name: str | Path) -> None:
+    """Refuse to load a model in 4 bits where that isn't possible.
+
+    Raises:
+        BfpoError: if the name is that of a ``.gguf`` file, or bitsandbytes is not installed.
+    """
+    if _is_gguf(name):
+        raise BfpoError(f"load_in_4bit: {name} is a .gguf file; name a model with weights in safetensors")
+    if find_spec("bitsandbytes") is None:
+        raise BfpoError("load_in_4bit needs bitsandbytes; install it with: pip install 'bfpo[qlora]'")
+
+
+def four_bit_config(dtype: torch.dtype | Literal["auto"]) -> BitsAndBytesConfig:
+    """QLoRA's quantization (Dettmers et al. 2023, section 3): NF4 with double quantization, computing in a dtype."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=None if dtype == "auto" else dtype,
+    )
+
+
+def quantize_to_4bit(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Quantize a model that was not loaded, in place, as ``load_in_4bit`` does.
+
+    On the meta device, the weights keep their shapes and only get their type.
+    """
+    nn: Any = import_module("bitsandbytes.nn")
+    whole = dict(model.named_parameters())
+    quantizer = AutoHfQuantizer.from_config(four_bit_config(dtype), pre_quantized=False)
+    quantizer.preprocess_model(model=model, device_map=None)
+    modules: dict[str, Any] = dict(model.named_modules())
+    for name, module in modules.items():
+        if isinstance(module, nn.Linear4bit):
+            weight = whole[f"{name}.weight"].detach()
+            module.weight = nn.Params4bit(weight, requires_grad=False, **vars(module.weight)).to(weight.device)
+            module.bias = whole.get(f"{name}.bias")
 
 
 def adapter_config(name: str | Path, *, revision: str | None = None) -> PeftConfig | None:

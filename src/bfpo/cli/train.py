@@ -159,7 +159,8 @@ def _print_plan(plan: Plan) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     rows = {
         "objective": f"{plan.objective['name']} ({options})" if options else plan.objective["name"],
-        "weights": f"{plan.size.parameters:,}, of which {plan.size.trainable:,} train",
+        "weights": f"{plan.size.parameters:,}, of which {plan.size.trainable:,} train"
+        + (f" and {plan.size.quantized:,} are held in 4 bits" if plan.size.quantized else ""),
         "groups": f"{plan.main_groups:,} main, {plan.buffer_groups:,} buffer",
         "steps": f"{plan.steps:,} of {plan.groups_per_step} groups ({plan.main_groups_per_step} main, {buffer} buffer)"
         if plan.buffer_groups

@@ -18,6 +18,8 @@ from bfpo.groups import TokenGroup
 
 # Tokens of a prompt and an answer in the dummy batch whose activations are counted.
 _PROMPT, _ANSWER = 64, 32
+# Half a byte, one for the scale of every 64 weights, and a float32 for every 256 scales (QLoRA, section 3).
+_BYTES_IN_4BIT = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class ModelSize:
         layers: number of layers.
         vocabulary: number of output tokens.
         head_trains: whether the output head is trainable.
+        quantized: number of weights in 4 bits.
     """
 
     parameters: int
@@ -39,6 +42,7 @@ class ModelSize:
     layers: int
     vocabulary: int
     head_trains: bool = True
+    quantized: int = 0
 
     @classmethod
     def of(cls, model: nn.Module) -> ModelSize:
@@ -51,6 +55,7 @@ class ModelSize:
             layers=config.num_hidden_layers,
             vocabulary=config.vocab_size,
             head_trains=any(parameter.requires_grad for parameter in model.get_output_embeddings().parameters()),  # pyright: ignore
+            quantized=sum(parameter.numel() for parameter in model.parameters() if hasattr(parameter, "quant_state")),
         )
 
 
@@ -136,7 +141,8 @@ def estimate_cost(
     computed = [batch_tokens(batch, layout) for batch in batches]
     groups = [group for step in steps for group in step]
     scored = [sum(map(len, group.answers)) for group in groups]
-    weights = 4 * size.trainable + (2 if bf16 else 4) * (size.parameters - size.trainable)
+    frozen = size.parameters - size.trainable - size.quantized
+    weights = 4 * size.trainable + (2 if bf16 else 4) * frozen + _BYTES_IN_4BIT * size.quantized
     layer = kept.per_token / size.layers
     # With checkpointing only each layer's input is kept, and one layer at a time is recomputed.
     activations = 4 * size.hidden * size.layers + layer if checkpointing else kept.per_token + layer

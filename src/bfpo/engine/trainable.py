@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
@@ -41,9 +42,18 @@ def prepare_model(
         if isinstance(model, PeftModel):
             raise BfpoError("the model has an adapter already: leave out peft_config, or call model.merge_and_unload()")
         prepared = add_adapter(model, adapter)
+    is_quantized = getattr(model, "is_quantized", False)
+    if is_quantized and not isinstance(prepared, PeftModel):
+        raise BfpoError("the model's weights are quantized and can't train: give a peft_config, for example LoRA")
+    if is_quantized and not mixed and model.dtype != torch.float32:
+        raise BfpoError(f"the model's weights are quantized, and the others are {model.dtype}: set bf16=True")
     for module in prepared.modules() if disable_dropout else ():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+    quantized: Any = (module for module in prepared.modules() if hasattr(module, "support_avx512bf16_for_cpu"))
+    for module in quantized:
+        # On such a CPU, bitsandbytes would pack weights in 4 bits for scoring, in a format without a backward pass.
+        module.support_avx512bf16_for_cpu = False
     select_trainable(prepared, pattern)
     if not any(parameter.requires_grad for parameter in prepared.parameters()):
         raise BfpoError("no weight of the model is trainable: load its adapter with is_trainable=True")

@@ -112,17 +112,14 @@ def set_up_engine() -> None:
         PartialState._shared_state["distributed_type"] = kind  # pyright: ignore
 
 
-def check_merge(merge_adapter: bool) -> None:
-    """Refuse to merge an adapter into weights that are divided.
+def check_not_sharded(problem: str, remedy: str) -> None:
+    """Refuse what isn't possible where an engine divides the training among processes.
 
     Raises:
-        BfpoError: if a recipe asks for it.
+        BfpoError: if this process was started for such an engine.
     """
-    if merge_adapter and sharding() != "none":
-        raise BfpoError(
-            f"merge_adapter can't merge into weights that {sharding()} divides: leave it out, and merge the saved "
-            "adapter later (merge_and_unload of PEFT)"
-        )
+    if sharding() != "none":
+        raise BfpoError(f"{problem} that {sharding()} divides: {remedy}")
 
 
 def sharding() -> Sharding:

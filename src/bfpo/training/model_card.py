@@ -114,7 +114,15 @@ def shown_settings(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         shown = {key: value for key, value in lora.items() if value is not None and key != "continued"}
         settings["lora"] = "continued" if lora.get("continued") else ", ".join(f"{k} {v}" for k, v in shown.items())
         settings["trainable"] = "the adapter"
+    if held := record.get("model", {}).get("quantization"):
+        settings["quantization"] = _quantization_text(held)
     return [(key, plain(str(value))) for key, value in settings.items() if value is not None]
+
+
+def _quantization_text(held: Mapping[str, Any]) -> str:
+    """How the frozen weights of a run were held, from its record of the quantization."""
+    double = "double quantization, " if held["double_quantization"] else ""
+    return f"base in {held['bits']} bits ({held['type']}, {double}computing in {held['compute_dtype']})"
 
 
 def source_lines(record: Mapping[str, Any]) -> Iterable[str]:

@@ -128,6 +128,9 @@ class Recipe(ObjectiveOptions):
 
     trainable: str = Field("all", description="all, or a regular expression for parameter names")
     lora: LoraRecipe | None = Field(None, description="a new adapter; or 'continue' the adapter that the model is")
+    load_in_4bit: bool = Field(
+        False, description="QLoRA: hold the frozen weights in 4 bits (NF4, double quantization); needs lora"
+    )
     merge_adapter: bool = Field(False, description="save whole weights, with the trained adapter merged into them")
     precision: Literal["fp32", "bf16"] | None = Field(None, description="by default bf16 on a GPU that supports it")
     gradient_checkpointing: bool = False
@@ -312,4 +315,8 @@ def _contradiction(recipe: Recipe) -> str | None:
         return "'early_stopping_patience' needs 'keep_best: true'"
     if recipe.merge_adapter and not recipe.lora:
         return "'merge_adapter' needs 'lora'"
+    if recipe.load_in_4bit and not recipe.lora:
+        return "'load_in_4bit' needs 'lora', as weights in 4 bits can't train: write lora: {r: 16}, or remove it"
+    if recipe.load_in_4bit and recipe.merge_adapter:
+        return "'merge_adapter' can't merge into weights in 4 bits: remove it, and merge the adapter later"
     return None

@@ -17,14 +17,20 @@ from bfpo.stopping import is_main_process, noted_signals
 from bfpo.training.checkpoints import step_of
 from bfpo.training.config import BFPOConfig
 from bfpo.training.earlier_run import EarlierRun, check_same_inputs, earlier_run
-from bfpo.training.engines import check_merge, process_record
+from bfpo.training.engines import check_not_sharded, process_record
 from bfpo.training.expected import compared, last_metrics
 from bfpo.training.model_card import write_card
 from bfpo.training.preemption import CheckpointAtSignal
 from bfpo.training.recipe import ResolvedRecipe, load_recipe
 from bfpo.training.recipe_data import load_blend
 from bfpo.training.run_record import config_record, describe_run, write_record
-from bfpo.training.starting_model import load_starting_model, recipe_tokenizer, remove_base, uses_bf16
+from bfpo.training.starting_model import (
+    check_4bit_training,
+    load_starting_model,
+    recipe_tokenizer,
+    remove_base,
+    uses_bf16,
+)
 from bfpo.training.trainer import BFPOTrainer
 from bfpo.training.usage import usage
 from bfpo.versions import versions
@@ -70,7 +76,10 @@ def train(
         say, reference_progress = lambda line: None, None
     record: dict[str, Any] = {"config": config_record(resolved), "versions": versions(), "finished": False}
     record["processes"] = process_record()
-    check_merge(resolved.recipe.merge_adapter)
+    if resolved.recipe.merge_adapter:
+        remedy = "leave it out, and merge the saved adapter later (merge_and_unload of PEFT)"
+        check_not_sharded("merge_adapter can't merge into weights", remedy)
+    check_4bit_training(resolved.recipe)
     earlier = earlier_run(folder, record["config"], record["processes"], resume)
     if earlier and earlier.is_finished:
         say(f"{folder}: the run is finished, so there is nothing to resume")

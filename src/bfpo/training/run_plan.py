@@ -16,12 +16,18 @@ from transformers import AutoModelForCausalLM
 from bfpo.engine.cost import Cost, Kept, ModelSize, estimate_cost, kept_for_backward
 from bfpo.engine.pace import measure_pace
 from bfpo.engine.trainable import add_adapter, keep_trained_weights_in_float32, select_trainable
-from bfpo.models import adapter_config, end_tokens, load_config, load_generation_config
+from bfpo.models import adapter_config, end_tokens, load_config, load_generation_config, quantize_to_4bit
 from bfpo.training.batches import as_rows, token_chunks, token_groups
 from bfpo.training.recipe import Recipe, ResolvedRecipe
 from bfpo.training.recipe_data import Prompts, load_blend
 from bfpo.training.run import training_arguments
-from bfpo.training.starting_model import new_adapter, recipe_tokenizer, uses_bf16
+from bfpo.training.starting_model import (
+    check_4bit_training,
+    new_adapter,
+    recipe_tokenizer,
+    uses_bf16,
+    weights_dtype,
+)
 from bfpo.training.training_data import KnownTokens, prepare
 
 
@@ -85,6 +91,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     recipe, arguments = resolved.recipe, training_arguments(resolved)
     objective = arguments.objective()
     arguments.check()
+    check_4bit_training(recipe)
     blend = load_blend(resolved, suites).blend
     config = load_config(recipe.model, revision=recipe.model_revision)
     tokenizer = recipe_tokenizer(recipe)
@@ -138,8 +145,10 @@ def _measure_model(recipe: Recipe, config: Any) -> tuple[ModelSize, Kept]:
     with torch.device("meta"):
         _, sized = _random_model(recipe, config)
     with FakeTensorMode():
-        model: Any = AutoModelForCausalLM.from_config(config)
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=weights_dtype(recipe))
         select_trainable(model, recipe.trainable)
+        if not recipe.lora:
+            keep_trained_weights_in_float32(model)
         return ModelSize.of(sized), kept_for_backward(model.train(), bf16=uses_bf16(recipe))
 
 
@@ -150,12 +159,12 @@ def _random_model(recipe: Recipe, config: Any) -> tuple[Any, Any]:
         adapter = adapter_config(recipe.model, revision=recipe.model_revision)
         assert adapter is not None
         adapter.inference_mode = False
-    base: Any = AutoModelForCausalLM.from_config(config)
+    base: Any = AutoModelForCausalLM.from_config(config, dtype=weights_dtype(recipe))
+    if recipe.load_in_4bit:
+        quantize_to_4bit(base, weights_dtype(recipe))
     model: Any = add_adapter(base, adapter) if adapter else base
     select_trainable(model, recipe.trainable)
-    if uses_bf16(recipe):
-        base.to(torch.bfloat16)
-        keep_trained_weights_in_float32(model)
+    keep_trained_weights_in_float32(model)
     return base, model
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bfpo.errors import BfpoError
 from bfpo.files import whole_folder, write_text
-from bfpo.models import adapter_config, load_model, load_peft_model, load_tokenizer, resolved_revision
+from bfpo.models import (
+    adapter_config,
+    check_4bit,
+    load_model,
+    load_peft_model,
+    load_tokenizer,
+    resolved_revision,
+)
+from bfpo.training.engines import check_not_sharded
 from bfpo.training.recipe import Recipe
 
 # Folder, inside a run folder, of the weights that a new adapter belongs to, and the file there that says so.
@@ -42,6 +51,8 @@ class StartingModel:
 def load_starting_model(recipe: Recipe, *, is_resumed: bool = False) -> StartingModel:
     """Load a recipe's model on the CPU, from which the trainer moves the model or its shards.
 
+    A model in 4 bits is loaded on the device that trains it.
+
     An adapter is merged into its base model unless the recipe continues it. A new adapter then belongs to the merged
     weights, so they are saved in the run folder for whoever loads the result.
 
@@ -53,36 +64,69 @@ def load_starting_model(recipe: Recipe, *, is_resumed: bool = False) -> Starting
         BfpoError: if the model can't be loaded, is no adapter to continue, or the place of merged weights is taken.
     """
     source = adapter_config(recipe.model, revision=recipe.model_revision)
-    where: dict[str, Any] = {
-        "revision": recipe.model_revision,
-        "dtype": weights_dtype(recipe),
-        "device": torch.device("cpu"),
-    }
+    where: dict[str, Any] = {"dtype": weights_dtype(recipe), "device": torch.device("cpu")}
+    as_trained = where
+    if recipe.load_in_4bit:
+        as_trained = where | {"device": PartialState().device, "load_in_4bit": True}
     record: dict[str, Any] = {}
     continued = recipe.lora is not None and recipe.lora.continued
     if source is None:
         if continued:
             raise BfpoError(f"'lora: continue' needs an adapter, which {recipe.model!r} is not: write lora: {{r: 16}}")
-        model = load_model(recipe.model, **where)
+        model = load_model(recipe.model, revision=recipe.model_revision, **as_trained)
         record["name"] = model.config.name_or_path
         if os.path.isdir(recipe.model):
             # An adapter names its base; a relative path would be found from this folder only.
             model.name_or_path = os.path.abspath(recipe.model)
     else:
-        adapted = load_peft_model(recipe.model, trainable=continued, **where)
+        place = as_trained if continued else where
+        adapted = load_peft_model(recipe.model, revision=recipe.model_revision, trainable=continued, **place)
         # PEFT freezes the base model.
         model: Any = adapted if continued else adapted.merge_and_unload().requires_grad_(True)  # pyright: ignore
         record |= {"name": recipe.model, "adapter": "continued" if continued else "merged"}
         record["adapter_of"] = source.base_model_name_or_path
         if recipe.lora and not continued:
             record["saved_in"] = _save_base(model, recipe, is_resumed)
+            if recipe.load_in_4bit:
+                del adapted, model
+                model = load_model(os.path.abspath(record["saved_in"]), **as_trained)
     whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     record |= {
         "revision": resolved_revision(recipe.model, recipe.model_revision),
         "architecture": type(whole).__name__,
         "parameters": whole.num_parameters(),
+        **_quantization(whole, recipe),
     }
     return StartingModel(model, new_adapter(recipe), record)
+
+
+def check_4bit_training(recipe: Recipe) -> None:
+    """Refuse a recipe that can't load its model in 4 bits, or trains it divided, before any work.
+
+    Raises:
+        BfpoError: in these cases.
+    """
+    if recipe.load_in_4bit:
+        check_4bit(recipe.model)
+        check_not_sharded("load_in_4bit can't hold weights in 4 bits", "start one process, or several by DDP")
+
+
+def _quantization(model: Any, recipe: Recipe) -> dict[str, Any]:
+    """How a model's weights are quantized, for the record; they may have been in its folder already."""
+    if not getattr(model, "is_quantized", False):
+        return {}
+    if not recipe.load_in_4bit:
+        raise BfpoError(f"{recipe.model}: its weights are quantized: add 'load_in_4bit: true', or name the whole model")
+    config = model.config.quantization_config
+    return {
+        "quantization": {
+            "bits": 4,
+            "type": config.bnb_4bit_quant_type,
+            "double_quantization": config.bnb_4bit_use_double_quant,
+            "compute_dtype": str(config.bnb_4bit_compute_dtype).removeprefix("torch."),
+            "bitsandbytes": version("bitsandbytes"),
+        }
+    }
 
 
 def remove_base(folder: Path) -> None:
