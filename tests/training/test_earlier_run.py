@@ -106,6 +106,21 @@ def test_a_value_counts_and_not_where_it_came_from(folder):
     assert train(recipe(folder, **values), resume=True).folder == folder / "run"
 
 
+def test_settings_that_an_older_version_did_not_know_had_their_defaults(folder):
+    stopped(folder, 3, adam_beta2=0.95)
+    path = folder / "run" / "run.json"
+    record = json.loads(path.read_text())
+    for key in ("adam_beta2", "weight_decay"):
+        del record["config"][key]
+    path.write_text(json.dumps(record))
+    with pytest.raises(BfpoError, match=r"other settings: adam_beta2 was None; set"):
+        train(recipe(folder, adam_beta2=0.95), resume=True)
+    record["config"]["adam_beta2"] = {"value": 0.95, "origin": "recipe"}
+    path.write_text(json.dumps(record))
+    train(recipe(folder, adam_beta2=0.95), resume=True)
+    assert json.loads(path.read_text())["finished"]
+
+
 def test_resuming_a_finished_run_does_nothing(folder):
     changes = {"save_steps": None}
     done = train(recipe(folder, **changes))

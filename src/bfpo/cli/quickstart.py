@@ -34,7 +34,7 @@ def quickstart(
 ) -> None:
     """Train and compare SFT, BFPO and three variants of DPO on the built-in microworld: offline, in minutes.
 
-    With --model, red-team a chat model, train SFT, BFPO and DPO on its answers, and compare; an interrupted run resumes.
+    With --model, red-team a chat model, train SFT, BFPO and DPO on its answers, and compare; a stopped run resumes.
     """
     folder = output or Path("runs/quickstart" if model is None else "runs/quickstart-real")
     if fresh and (folder / (_MICROWORLD if model is None else _REAL)).exists():

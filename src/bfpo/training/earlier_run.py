@@ -64,7 +64,10 @@ def earlier_run(
         return None
     before = {key: entry["value"] for key, entry in record["config"].items()}
     changed = {
-        key: [before.get(key), entry["value"]] for key, entry in config.items() if before.get(key) != entry["value"]
+        key: [before.get(key), entry["value"]]
+        for key, entry in config.items()
+        # A setting that an older version didn't know had its default then.
+        if (before[key] != entry["value"] if key in before else entry["origin"] != "default")
     }
     free = FREE - {"save_steps"} if before.get("keep_best") else FREE
     refused = [f"{key} was {then!r}" for key, (then, _) in changed.items() if key not in free | _LENGTH]
