@@ -9,7 +9,9 @@ from bfpo.safehelp.records import Evaluation
 
 pytestmark = pytest.mark.real_model
 
-TINY = RealScale(pairs=4, plain=2, held_out_pairs=2, held_out_plain=1, max_new_tokens=12, sft_steps=1, steps=2, batch_size=5)
+TINY = RealScale(
+    pairs=4, plain=2, held_out_pairs=2, held_out_plain=1, max_new_tokens=12, sft_steps=1, steps=2, batch_size=5
+)
 
 
 def test_smollm2_from_red_teaming_to_the_page(smollm2, folder):
