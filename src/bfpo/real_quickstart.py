@@ -260,8 +260,8 @@ class _Run:
         plain = {"name": "plain", "path": str(self.folder / "plain" / GROUPS)}
         if name == SFT:
             lora = {"r": scale.lora_r, "lora_alpha": 2 * scale.lora_r}
-            own = {"stage": "sft", "model": self.model, "data": [main | {"prefer": "safe_first"}, plain], "lora": lora}
-            own["max_steps"] = scale.sft_steps
+            sources = [main | {"prefer": "safe_first"}, plain]
+            own = {"stage": "sft", "model": self.model, "data": sources, "lora": lora, "max_steps": scale.sft_steps}
         else:
             method = REAL_METHODS[name]
             sources = [main | {"flags": "verdict"} | dict(method.source), plain | {"role": "buffer"}]
