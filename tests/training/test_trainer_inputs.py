@@ -127,7 +127,7 @@ def test_a_model_trained_in_bf16_is_saved_in_bf16(tmp_path, trainable):
         ({"report_to": "wandb"}, "report_to: wandb is not installed; install it"),
         ({"report_to": ["wandbb"]}, "report_to: transformers knows no tracker 'wandbb'.*did you mean 'wandb'"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type cosine_with_min_lr can't be made: .*min_lr"),
-        ({"optim": "adamw_bnb_8bit"}, "optim adamw_bnb_8bit .* can't be made"),
+        ({"optim": "schedule_free_adamw"}, "optim schedule_free_adamw .* can't be made"),
     ],
 )
 def test_arguments_that_would_be_ignored_or_fail_late_are_refused_first(tmp_path, changes, message):
