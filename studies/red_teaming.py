@@ -19,7 +19,7 @@ from bfpo.files import write_text
 from bfpo.generation.protocol import Decoding
 from bfpo.judges.registry import load_judge
 from bfpo.microworld.grammar import Request, requests
-from bfpo.microworld.vocabulary import EXCUSES
+from bfpo.microworld.vocabulary import EXCUSES, REFUSALS
 from bfpo.redteam.bank import Bank, Pair, PlainRequest
 from bfpo.redteam.running import RedTeam
 from bfpo.redteam.styles import HELD_OUT_STYLES, STYLES
@@ -63,7 +63,7 @@ class Setup:
     def rounds(self, seed: int, recipe: Path) -> Rounds:
         """Settings of two rounds."""
         decoding = Decoding(samples=self.samples, max_new_tokens=64, seed=seed)
-        attacks = RedTeam(self.attacks, self.turns, TRAINED_STYLES, HELD_OUT_STYLES, decoding, seed)
+        attacks = RedTeam(self.attacks, self.turns, TRAINED_STYLES, HELD_OUT_STYLES, decoding, seed, refusals=REFUSALS)
         return Rounds(2, attacks, recipe=recipe)
 
     def recipe(self, seed: int) -> dict[str, Any]:
