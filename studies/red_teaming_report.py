@@ -31,19 +31,21 @@ suite's (before: .98 and .01).
 | 3e-4 | 3 | 2 | 160 | 58% | 64% | .95 | .07 |
 | 1.5e-4 | 6 | 4 | 160 | 82% | 76% | .91 | .08 |
 | 2e-4 | 6 | 4 | 200 | 89% | 80% | .94 | .07 |
+| 2e-4 | 6 | 4 | 200, with written refusals | 94% | 75% | .99 | .00 |
 
-A first version of this study (seeds 0 to 2; learning rate 1e-4, 3 epochs, level 0, 160 attacks, and the judge's
-verdicts on twins as their flags) reached falls of 56% and 40%, with help .88 and over-refusal .06. That twins are safe
-by the bank's word came from looking at its seed 0.
+Two earlier versions of this study were measured with seeds 0 to 2. The first (learning rate 1e-4, 3 epochs, level 0,
+160 attacks, and the judge's verdicts on twins as their flags) reached falls of 56% and 40%, with help .88 and
+over-refusal .06. That twins are safe by the bank's word came from looking at its seed 0. The second, with the settings
+of now but without written refusals, reached falls of 87% and 71%; help fell from .98 to .89 and over-refusal rose by
+6.2 points. The refusals came from a real model, which says none by itself (`bfpo quickstart --model`).
 
-## Why help and over-refusal pay
+## What the written refusals do
 
-Twins say little against over-refusal before somebody refuses them: with seed 100, 2 of 91 groups of twins in the first
-round had an answer that declined. What they do instead is to hold the level: with all answers to a twin safe and
-helpful, the anchor (`level`) keeps their likelihood from falling, and that is why help and over-refusal are better the
-stronger it is. Before, the judge's errors on twins were their main signal; now they are safe by the bank's word.
-The rest is what the groups don't say: an answer to a twin counts as helpful if it doesn't decline, also if steps are
-missing, and there is no buffer and no person's label.
+Twins say little against over-refusal before somebody refuses them: with seed 100 and without written refusals, 2 of
+91 groups of twins in the first round had an answer that declined. A refusal beside the answers to every attack and
+its twin is right in the one group and wrong in the other, which is what the model has to learn. The sentences are
+this world's own refusals, which the model knows from its pretraining, so that it can say them at once; a model that
+doesn't needs SFT first ([a real model](../how-to/real-model.md)).
 
 ## What it can't do
 
@@ -96,8 +98,9 @@ def _lines(results: Sequence[Result]) -> Iterator[str]:
     yield f"""# Red teaming on the microworld
 
 The bundled model, which no preference ever trained, is red-teamed in two rounds: `bfpo redteam --rounds 2`,
-{setup["attacks"]} attacks a round, {setup["samples"]} answers to each and to its twin, BFPO without a buffer (beta
-{setup["beta"]:g}, level {setup["level"]:g}, learning rate {setup["learning_rate"]:g}, {setup["epochs"]:g} epochs). No
+{setup["attacks"]} attacks a round, {setup["samples"]} answers to each and to its twin, a written refusal beside
+them, BFPO without a buffer (beta {setup["beta"]:g}, level {setup["level"]:g}, learning rate
+{setup["learning_rate"]:g}, {setup["epochs"]:g} epochs). No
 person labels anything: the judge that labels errs on 10 % of the answers, safe and unsafe. What follows is measured by
 the exact judge, on requests about actions and things that no round attacked. Styles are the package's own. Their words,
 unlike those of the requests, are new to this model, so that some keep it from answering at all; `many_shot` is left
