@@ -21,7 +21,7 @@ from bfpo.training.engines import check_not_sharded, process_record
 from bfpo.training.expected import compared, last_metrics
 from bfpo.training.model_card import write_card
 from bfpo.training.preemption import CheckpointAtSignal
-from bfpo.training.recipe import ResolvedRecipe, load_recipe
+from bfpo.training.recipe import Recipe, ResolvedRecipe, load_recipe
 from bfpo.training.recipe_data import load_blend
 from bfpo.training.run_record import config_record, describe_run, write_record
 from bfpo.training.starting_model import (
@@ -76,10 +76,7 @@ def train(
         say, reference_progress = lambda line: None, None
     record: dict[str, Any] = {"config": config_record(resolved), "versions": versions(), "finished": False}
     record["processes"] = process_record()
-    if resolved.recipe.merge_adapter:
-        remedy = "leave it out, and merge the saved adapter later (merge_and_unload of PEFT)"
-        check_not_sharded("merge_adapter can't merge into weights", remedy)
-    check_4bit_training(resolved.recipe)
+    _check_adapter(resolved.recipe)
     earlier = earlier_run(folder, record["config"], record["processes"], resume)
     if earlier and earlier.is_finished:
         say(f"{folder}: the run is finished, so there is nothing to resume")
@@ -108,6 +105,14 @@ def train(
         if figure.found is not None:  # an evaluation measures the others
             say(str(figure))
     return TrainedRun(folder, _last_metrics(trainer.state.log_history), time.monotonic() - started)
+
+
+def _check_adapter(recipe: Recipe) -> None:
+    """Refuse to merge an adapter into weights that are divided, and weights in 4 bits where they aren't possible."""
+    if recipe.merge_adapter:
+        remedy = "leave it out, and merge the saved adapter later (merge_and_unload of PEFT)"
+        check_not_sharded("merge_adapter can't merge into weights", remedy)
+    check_4bit_training(recipe)
 
 
 def build_trainer(
