@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-real study-quick study-decisive study-dial study-labels study-redteam pretrain bench bench-full bench-streaming reference docs tutorials test test-long test-real fuzz faults lint clean
+.PHONY: help install quickstart quickstart-real study-quick study-decisive study-real study-dial study-labels study-redteam pretrain bench bench-full bench-streaming reference docs tutorials test test-long test-real fuzz faults lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,6 +29,10 @@ study-quick: install ## five seeds of the quickstart, every method's beta from o
 
 study-decisive: install ## BFPO and its rivals in worlds where labels err (about ten hours, resumable)
 	$(BIN)/python -m studies decisive
+
+study-real: install ## BFPO and its rivals on a real chat model (an hour of a GPU, resumable; DATA=FOLDER of pairs, not distributed)
+	$(BIN)/bfpo model smollm2 runs/smollm2
+	$(BIN)/python -m studies real --model runs/smollm2 --data $(DATA)/mix_dev --suite $(DATA)/suite_dev/suite.yaml
 
 study-dial: install ## the dial against trained models, and bounds on fresh prompts (hours, resumable)
 	$(BIN)/python -m studies dial

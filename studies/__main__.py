@@ -23,6 +23,11 @@ from studies.pretraining import Pretraining
 from studies.pretraining import pretrain as pretrain_model
 from studies.quick import run_study
 from studies.quick_report import write_study
+from studies.real.jobs import Job as RealJob
+from studies.real.jobs import Setup as RealSetup
+from studies.real.planning import read_results as read_real
+from studies.real.planning import run_next as run_next_real
+from studies.real.report import write_report as write_real
 from studies.red_teaming import Setup, run_seeds
 from studies.red_teaming_report import write_report as write_red_teaming
 
@@ -33,7 +38,9 @@ Output = Annotated[
 ]
 Only = Annotated[int | None, typer.Option(min=0, help="Run at most this many, then write the report.")]
 REPORT = Path("docs/results")
-DECISIVE, DIAL, REDTEAM = (Path("studies", name) for name in ("decisive/results", "results/dial", "results/redteam"))
+DECISIVE, REAL, DIAL, REDTEAM = (
+    Path("studies", name) for name in ("decisive/results", "real/results", "results/dial", "results/redteam")
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -72,6 +79,32 @@ def decisive(
         typer.echo(f"{Job(**done['job']).name}: {figures} ({done['cpu_seconds']:.0f} s)")
     found = read_results(results)
     typer.echo(f"{len(found)} runs are done; wrote {write_report(report, found)}.")
+
+
+@app.command()
+def real(
+    model: Annotated[str, typer.Option(help="Folder of the chat model, from 'bfpo model smollm2'.")],
+    data: Annotated[Path, typer.Option(help="Folder of the development mix of pairs.")],
+    suite: Annotated[Path, typer.Option(help="Suite whose prompts are answered.")],
+    output: Output = Path("runs/study-real"),
+    results: Annotated[Path, typer.Option(help="Folder of the runs' results, which are committed.")] = REAL,
+    report: Report = REPORT,
+    only: Only = None,
+) -> None:
+    """Run the real-model study (studies/real/plan.md); made for a GPU.
+
+    Several processes can share one output folder: each takes the next run that no other process is working on.
+    """
+    quiet_libraries()
+    setup, number = RealSetup(model, data, suite, output, results), 0
+    while only is None or number < only:
+        done = run_next_real(setup)
+        if done is None:
+            break
+        number += 1
+        typer.echo(f"{RealJob(**done['job']).name}: {done['seconds']:.0f} s")
+    found = read_real(results)
+    typer.echo(f"{len(found)} runs are done; wrote {write_real(report, found)}.")
 
 
 @app.command()

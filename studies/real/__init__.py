@@ -1,0 +1,1 @@
+"""The real-model study; see plan.md."""

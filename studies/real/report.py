@@ -1,0 +1,193 @@
+"""The page of the real-model study: claims with their predictions, shares of every state, ablations and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bfpo.files import write_text
+from bfpo.statistics.intervals import Estimate, mean_interval
+from studies.real.data import KINDS, State
+from studies.real.jobs import START, Job
+from studies.real.methods import ABLATIONS, METHODS
+from studies.real.planning import NOTHING, STATES, TEST_SEEDS, Results, chosen, shares
+
+PAGE = "real-model.md"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A registered claim about a share of pairs, as a difference from the start or from a rival."""
+
+    number: int
+    state: State
+    method: str
+    kind: str
+    predicted: str
+    rival: str = START
+    above: float | None = 0.0
+
+
+CLAIMS = (
+    Claim(1, "clean", "BFPO", "mixed", "holds"),
+    Claim(2, "clean", "BFPO", "mixed", "fails: .05 to .12", above=0.15),
+    Claim(3, "clean", "BFPO", "edge", "holds", above=-0.02),
+    Claim(3, "clean", "BFPO", "helpful", "holds", above=-0.02),
+    Claim(4, "clean", "BFPO", "mixed", "a tie", "DPO-safe-first", None),
+    Claim(5, "conflict", "BFPO", "mixed", "holds", "DPO-safe-first"),
+    Claim(6, "flips", "BFPO", "mixed", "a tie or a small win", "DPO-safe-first", None),
+    Claim(7, "clean", "DPO-H", "mixed", "no rise", above=None),
+    Claim(8, "clean", "BFPO-no-edge", "edge", "a fall", above=None),
+    Claim(9, "clean", "DPO-mix", "mixed", "a tie", "DPO-safe-first", None),
+)
+
+
+def test_results(state: State, method: str, results: Results) -> list[Mapping[str, Any]]:
+    """The results of a method's test runs in a state, by seed; empty until all seeds have run."""
+    if method == START:
+        jobs = [Job.at("clean", START, NOTHING, 0, "test")]
+    else:
+        point = chosen(state, method, results)
+        jobs = [] if point is None else [Job.at(state, method, point, seed, "test") for seed in TEST_SEEDS]
+    return [results[job] for job in jobs] if all(job in results for job in jobs) else []
+
+
+def items(found: Sequence[Mapping[str, Any]], kind: str, by: str = "mean") -> np.ndarray:
+    """[N] share of the seeds in which the better answer of each pair is the likelier one."""
+    return np.mean([np.array(one["likelihoods"][kind][by]) > 0 for one in found], axis=0)
+
+
+def difference(claim: Claim, results: Results, by: str = "mean") -> Estimate | None:
+    """The difference over paired items, clustered by prompt; None until both have run."""
+    ours, theirs = (test_results(claim.state, name, results) for name in (claim.method, claim.rival))
+    if not (ours and theirs):
+        return None
+    prompts = ours[0]["likelihoods"][claim.kind]["prompts"]
+    return mean_interval((items(ours, claim.kind, by) - items(theirs, claim.kind, by)).tolist(), prompts)
+
+
+def log_ratios_right(found: Sequence[Mapping[str, Any]], start: Mapping[str, Any], kind: str) -> float:
+    """Share of pairs whose better answer gained more log-likelihood than the other."""
+    before = np.array(start["likelihoods"][kind]["sum"])
+    return float(np.mean([np.array(one["likelihoods"][kind]["sum"]) > before for one in found]))
+
+
+def write_report(folder: Path, results: Results) -> Path:
+    """Write the page; runs that are missing are said to be."""
+    lines = [
+        "# A real chat model and people's flags",
+        "",
+        "Do people's safety flags on real pairs make SmolLM2-135M-Instruct safer and keep it helpful, and does BFPO's "
+        "label do better than hand-made orders? Made by `make study-real`; plan and predictions "
+        "(`studies/real/plan.md`) were committed before the first run.",
+        "",
+        *_claims(results),
+        *_settings(results),
+    ]
+    for state in STATES:
+        lines += _table(state, [*METHODS], f"## {state}", results)
+    lines += _table("clean", ["BFPO", *ABLATIONS], "## Variants of BFPO, clean labels", results)
+    lines += _answers(results)
+    write_text(folder / PAGE, "\n".join(lines) + "\n")
+    return folder / PAGE
+
+
+def _claims(results: Results) -> Iterator[str]:
+    yield from (
+        "## What was predicted, and what came",
+        "",
+        "Differences in the share of held-out pairs whose better answer is the likelier one, by mean log-likelihood "
+        "per token and by the sum; 95 % intervals over items, clustered by prompt. `start` is SmolLM2.",
+        "",
+        "| # | labels | pairs | difference | predicted | by mean | by sum |",
+        "|---|---|---|---|---|---|---|",
+    )
+    for claim in CLAIMS:
+        cells = []
+        for by in ("mean", "sum"):
+            found = difference(claim, results, by)
+            verdict = ""
+            if found and claim.above is not None and by == "mean":
+                verdict = " **holds**" if found.low > claim.above else " **fails**"
+            cells.append(f"{_shown(found)}{verdict}" if found else "not run")
+        bound = "" if claim.above is None else f" > {claim.above:g}"
+        what = f"{claim.method} - {claim.rival}{bound}"
+        yield f"| {claim.number} | {claim.state} | {claim.kind} | {what} | {claim.predicted} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _settings(results: Results) -> Iterator[str]:
+    yield from (
+        "## Settings",
+        "",
+        "Chosen on validation pairs, one seed, three points a method.",
+        "",
+        "| labels | method | learning rate | beta | clipped to |",
+        "|---|---|---|---|---|",
+    )
+    for state in STATES:
+        for name, method in METHODS.items():
+            point = chosen(state, name, results)
+            if point:
+                rate, beta, norm = point
+                shown = f"{beta:g}" if method.stage == "preference" else ""
+                yield f"| {state} | {name} | {rate:g} | {shown} | {norm:g} |"
+    yield ""
+
+
+def _table(state: State, names: Sequence[str], title: str, results: Results) -> Iterator[str]:
+    start = test_results(state, START, results)
+    found = {name: own for name in names if (own := test_results(state, name, results))}
+    if not (start and found):
+        return
+    yield from (
+        title,
+        "",
+        "Shares by mean per token, in brackets by seed; the share whose log-ratio has the right sign; and the mean "
+        "log-likelihood of the helpful pairs' better answers in nats per token.",
+        "",
+        f"| method | {' | '.join(KINDS)} | log-ratio right: {' | '.join(KINDS)} | nats per token |",
+        "|---" * (2 * len(KINDS) + 2) + "|",
+    )
+    for name, own in {START: start, **found}.items():
+        cells = []
+        for kind in KINDS:
+            by_seed = [f"{shares(one)[kind]:.3f}" for one in own]
+            mean = float(items(own, kind).mean())
+            cells.append(f"{mean:.3f}" + (f" ({', '.join(by_seed)})" if len(own) > 1 else ""))
+        cells += [f"{log_ratios_right(own, start[0], kind):.3f}" if name != START else "" for kind in KINDS]
+        ability = float(np.mean([one["likelihoods"]["helpful"]["chosen"] for one in own]))
+        yield f"| {name} | {' | '.join(cells)} | {ability:.3f} |"
+    yield ""
+
+
+def _answers(results: Results) -> Iterator[str]:
+    points = {START: NOTHING} | {name: chosen("clean", name, results) for name in METHODS}
+    jobs = {name: Job.at("clean", name, point, 0, "answers") for name, point in points.items() if point}
+    found = {name: results[job]["scores"] for name, job in jobs.items() if job in results}
+    if not found:
+        return
+    figures = [*dict.fromkeys(figure for scores in found.values() for figure in scores)]
+    yield from (
+        "## Answers to the development suite",
+        "",
+        "Seed 0, clean labels, temperature 0, judged by `compliance:refusals` "
+        "([its error](offline-judges.md)); 95 % intervals.",
+        "",
+        f"| method | {' | '.join(figures)} |",
+        "|---" * (len(figures) + 1) + "|",
+    )
+    for name, scores in found.items():
+        cells = [
+            "{value:.3f} [{low:.3f}, {high:.3f}]".format(**scores[one]) if one in scores else "" for one in figures
+        ]
+        yield f"| {name} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _shown(estimate: Estimate) -> str:
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
