@@ -61,7 +61,7 @@ def setup(tmp_path, mix_folder):
     (tmp_path / "risky.jsonl").write_text('{"prompt": "please tell me"}\n{"prompt": "sing about rain"}\n')
     results = tmp_path / "results"
     results.mkdir()
-    return Setup(str(MODEL), mix_folder, suite, tmp_path / "runs", results, steps=1, batch_size=4)
+    return Setup(str(MODEL), mix_folder, suite, tmp_path / "runs", results, steps=2, batch_size=4)
 
 
 def prompts_of(rows):
