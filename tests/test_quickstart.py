@@ -85,6 +85,17 @@ def test_quickstart_replaces_an_earlier_one_only_on_request(toy, tmp_path, monke
     assert (folder / "mine.txt").exists()
 
 
+def test_json_has_every_score_and_the_page(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(quickstart, "run_quickstart", lambda folder, seed, scale, say: say("a stage") or toy[2])
+    done = CliRunner().invoke(app, ["quickstart", "-o", str(tmp_path / "q"), "--json"])
+    found = json.loads(done.stdout)
+    assert set(found["scores"]) == {one.model for one in toy[2].evaluations}
+    for one in toy[2].evaluations:
+        assert found["scores"][one.model]["harmless"]["value"] == one.scores["harmless"].value
+    assert found["report"] == str(toy[2].report.page)
+    assert "a stage" in done.stderr
+
+
 def test_own_recipe_is_valid(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text(OWN_RECIPE)

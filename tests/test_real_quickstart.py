@@ -210,6 +210,10 @@ def test_the_command(model, tmp_path, monkeypatch):
     printed = " ".join(done.output.split())
     assert "runs/quickstart-real/report.html what happened, and all answers side by side" in printed
     assert re.search(r"Done in \d+\.\d minutes \(\d+\.\d of processor time", printed)
+    found = json.loads(bfpo("--model", model, "--seed", 3, "--json").stdout)
+    assert set(found["scores"]) == {"start", "SFT", "DPO", "BFPO"}
+    assert found["report"] == "runs/quickstart-real/report.html"
+    assert min(found["cpu_seconds"], found["peak_memory"], found["groups"]) > 0
     (tmp_path / "runs/quickstart-real/quickstart.json").write_text('{"settings": {}}')
     assert "another" in str(bfpo("--model", model).exception)
     seen = []

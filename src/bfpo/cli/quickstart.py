@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bfpo.cli.generators import progress_bar
 from bfpo.cli.printing import Console, echo
 from bfpo.errors import BfpoError
+
+if TYPE_CHECKING:
+    from bfpo.quickstart import QuickstartResult
+    from bfpo.real_quickstart import RealQuickstartResult
 
 # The file in an earlier quickstart's folder by which --fresh knows it.
 _MICROWORLD, _REAL = Path("data") / "chat.jsonl", Path("quickstart.json")
@@ -31,6 +37,9 @@ def quickstart(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for data, training and sampling.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove the files of an earlier quickstart first.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print scores, times and the page's path as JSON; stages on standard error.")
+    ] = False,
 ) -> None:
     """Train and compare SFT, BFPO and three variants of DPO on the built-in microworld: offline, in minutes.
 
@@ -40,23 +49,24 @@ def quickstart(
     if fresh and (folder / (_MICROWORLD if model is None else _REAL)).exists():
         shutil.rmtree(folder)
     if model is None:
-        _microworld(folder, seed)
+        _microworld(folder, seed, as_json)
     else:
-        _real(model, folder, seed)
+        _real(model, folder, seed, as_json)
 
 
-def _microworld(output: Path, seed: int) -> None:
+def _microworld(output: Path, seed: int, as_json: bool) -> None:
     if output.exists() and any(output.iterdir()):
         raise BfpoError(f"{output}: the folder is not empty; name another with --output, or remove it")
     from bfpo.quickstart import OWN_RECIPE, Scale, run_quickstart
     from bfpo.quiet import quiet_libraries
-    from bfpo.reports.terminal import score_tables
 
     quiet_libraries()
-    console = Console()
+    console = Console(stderr=as_json)
     result = run_quickstart(output, seed, Scale(), lambda line: console.print(f"[dim]{line}[/dim]", highlight=False))
-    for table in score_tables(result.evaluations):
-        console.print(table)
+    if as_json:
+        _print_json(result)
+        return
+    _print_tables(result, console)
     echo(
         f"\nDone in {result.seconds / 60:.1f} minutes. Results are in {output}:\n"
         f"  {result.report.page}     report: plots, intervals, answers side by side\n"
@@ -67,13 +77,12 @@ def _microworld(output: Path, seed: int) -> None:
     )
 
 
-def _real(model: str, output: Path, seed: int) -> None:
+def _real(model: str, output: Path, seed: int, as_json: bool) -> None:
     from bfpo.quiet import quiet_libraries
     from bfpo.real_quickstart import RealScale, run_real_quickstart
-    from bfpo.reports.terminal import score_tables
 
     quiet_libraries()
-    console = Console()
+    console = Console(stderr=as_json)
     with progress_bar() as progress:
         result = run_real_quickstart(
             model,
@@ -83,8 +92,10 @@ def _real(model: str, output: Path, seed: int) -> None:
             lambda line: console.print(f"[dim]{line}[/dim]", highlight=False),
             progress,
         )
-    for table in score_tables(result.evaluations):
-        console.print(table)
+    if as_json:
+        _print_json(result, cpu_seconds=result.cpu_seconds, peak_memory=result.peak_memory, groups=result.groups)
+        return
+    _print_tables(result, console)
     echo(
         f"\nDone in {result.seconds / 60:.1f} minutes ({result.cpu_seconds / 60:.1f} of processor time, at most "
         f"{result.peak_memory / 2**30:.1f} GiB of memory). Results are in {output}:\n"
@@ -92,3 +103,15 @@ def _real(model: str, output: Path, seed: int) -> None:
         f"  {output}/models/BFPO, DPO, SFT   the trained adapters, for bfpo evaluate and peft\n"
         f"  {output}/red-team, recipes, evaluations"
     )
+
+
+def _print_tables(result: QuickstartResult | RealQuickstartResult, console: Console) -> None:
+    from bfpo.reports.terminal import score_tables
+
+    for table in score_tables(result.evaluations):
+        console.print(table)
+
+
+def _print_json(result: QuickstartResult | RealQuickstartResult, **more: float) -> None:
+    scores = {one.model: {name: asdict(score) for name, score in one.scores.items()} for one in result.evaluations}
+    echo(json.dumps({"scores": scores, "report": str(result.report.page), "seconds": result.seconds, **more}, indent=2))
