@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 
 def quiet_libraries() -> None:
-    """Limit transformers to errors; hide its progress bars, those of datasets, and a warning about PEFT's code."""
+    """Limit transformers to errors; hide its progress bars, those of datasets, and warnings that aren't the user's."""
     import datasets
     import transformers
 
@@ -15,3 +16,5 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     # PEFT reads a property that transformers renamed, whenever an adapter is added.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    # Where bitsandbytes is installed, PEFT imports it, and it advises to fetch a faster kernel for CPUs from the Hub.
+    logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
