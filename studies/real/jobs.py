@@ -98,7 +98,7 @@ def run_job(job: Job, setup: Setup) -> dict[str, Any]:
         result["scores"] = _scores(job, generator, setup)
     else:
         result["likelihoods"] = {kind: likelihoods(generator, mix.pairs[job.split][kind]) for kind in KINDS}
-    result["usage"] = record.get("usage")
+    result |= {"usage": record.get("usage"), "layout": record.get("layout")}
     result["labels"] = [source.get("labels") for source in record.get("data", [])]
     result["pairs"] = {part: {kind: len(rows) for kind, rows in own.items()} for part, own in mix.pairs.items()}
     result |= {"too_long": mix.too_long, "repeated": mix.repeated}
