@@ -363,6 +363,10 @@ def _parts(row: Any) -> list[str]:
     return [part for answer in answers for part in (row["prompt"], answer)]
 
 
+def case_of(given: dict[str, Any]) -> Case:
+    """The case of a JSON object."""
+    return Case(**given | {"workload": Workload(**given["workload"])})
+
+
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    print(json.dumps(measure(Case(**given | {"workload": Workload(**given["workload"])}))))
+    print(json.dumps(measure(case_of(json.loads(sys.argv[1])))))
