@@ -18,7 +18,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from engine_report import OURS, SIDES, write_report
+from engine_report import write_report
+from figures import OURS, SIDES
 from side import Case
 from workload import Workload
 

@@ -10,13 +10,17 @@ import resource
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainerCallback
+from peft import LoraConfig
+from torch._dynamo.utils import counters
+from transformers import PreTrainedModel, TrainerCallback, set_seed
+from transformers.quantizers.auto import AutoHfQuantizer
 
 from workload import (
     Computed,
@@ -45,10 +49,14 @@ class Case:
         side: "ours", "lean" (micro-batches of 1,536 tokens, about four pairs), "groups" (all answers of a prompt in one
             group), or TRL's "shipped" (its defaults except for the precision), "best" or "compact".
         precision: "fp32" or "bf16" (autocast over float32 weights).
-        trained: "all", or a substring of the names of the trained weights.
+        trained: "all", "lora" (rank 16 on all linear layers), "qlora" (the same on weights in 4 bits), or a substring
+            of the names of the trained weights.
         workload: the data and the model.
         steps: number of steps; the first is not timed.
         batch: prompts per step (pairs, if every pair is a row).
+        tokens: our micro-batches' largest number of tokens.
+        parts: TRL's micro-batches per step.
+        checkpointing: whether activations are recomputed; TRL's "shipped" always does.
     """
 
     side: str
@@ -57,6 +65,14 @@ class Case:
     workload: Workload = field(default_factory=Workload)
     steps: int = 7
     batch: int = BATCH
+    tokens: int = 16_384
+    parts: int = 1
+    checkpointing: bool = False
+
+    @property
+    def adapts(self) -> bool:
+        """Whether an adapter is trained."""
+        return self.trained in ("lora", "qlora")
 
     @property
     def is_ours(self) -> bool:
@@ -74,14 +90,20 @@ def memory(name: str = "VmHWM") -> float:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating point operations per second in the best of four 4096-cubed products."""
-    left, right = (torch.randn(4096, 4096, device=device).to(dtype) for _ in range(2))
+    """Floating point operations per second in the best of four 4096-cubed products; on a GPU ten 8192-cubed ones."""
+    on_gpu = device.type == "cuda"
+    size, repeats = (8192, 10) if on_gpu else (4096, 1)
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(4):
+        if on_gpu:
+            torch.cuda.synchronize()
         started = time.perf_counter()
-        (left @ right)[0, 0].item()
-        best = min(best, time.perf_counter() - started)
-    return 2 * 4096**3 / best
+        for _ in range(repeats):
+            product = left @ right
+        product[0, 0].item()  # pyright: ignore[reportPossiblyUnboundVariable]
+        best = min(best, (time.perf_counter() - started) / repeats)
+    return 2 * size**3 / best
 
 
 class StepTimes(TrainerCallback):
@@ -93,10 +115,17 @@ class StepTimes(TrainerCallback):
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Mark the beginning of the first step."""
         if not self.marks:
-            self.marks.append(time.perf_counter())
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            self._mark()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Mark the end of a step."""
+        """Mark the end of a step, on the device too."""
+        self._mark()
+
+    def _mark(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.marks.append(time.perf_counter())
 
     @property
@@ -107,25 +136,22 @@ class StepTimes(TrainerCallback):
 
 @dataclass
 class Seen:
-    """Useful and computed tokens of every step."""
+    """Useful and computed tokens of every step, counted after training so that no step waits for it."""
 
     times: StepTimes
-    useful_tokens: dict[int, int] = field(default_factory=dict)
-    computed: dict[int, Computed] = field(default_factory=dict)
+    counts: list[tuple[int, Callable[[], tuple[int, Computed]]]] = field(default_factory=list)
 
-    def add(self, useful_tokens: int, computed: Computed) -> None:
-        """Add to the counts of the current step."""
-        step = len(self.times.marks)
-        self.useful_tokens[step] = self.useful_tokens.get(step, 0) + useful_tokens
-        self.computed[step] = self.computed.get(step, Computed(0, 0, 0)) + computed
+    def add(self, count: Callable[[], tuple[int, Computed]]) -> None:
+        """Add a micro-batch of the current step by the function that counts it."""
+        self.counts.append((len(self.times.marks), count))
 
     def timed(self) -> tuple[int, Computed]:
         """Totals over all steps but the first."""
-        steps = [step for step in self.computed if step >= 2]
-        total = Computed(0, 0, 0)
-        for step in steps:
-            total += self.computed[step]
-        return sum(self.useful_tokens[step] for step in steps), total
+        useful, total = 0, Computed(0, 0, 0)
+        for _, count in (one for one in self.counts if one[0] >= 2):
+            tokens, computed = count()
+            useful, total = useful + tokens, total + computed
+        return useful, total
 
 
 def common(case: Case) -> dict[str, Any]:
@@ -136,7 +162,9 @@ def common(case: Case) -> dict[str, Any]:
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
         "max_steps": case.steps,
-        "per_device_train_batch_size": case.batch,
+        "per_device_train_batch_size": case.batch // case.parts,
+        "gradient_accumulation_steps": case.parts,
+        "gradient_checkpointing": case.checkpointing,
         "max_grad_norm": 1.0,
         "optim": "adamw_torch_fused",
         "bf16": case.precision == "bf16",
@@ -151,6 +179,27 @@ def common(case: Case) -> dict[str, Any]:
     }
 
 
+def starting_model(case: Case) -> PreTrainedModel:
+    """The model on the device: float32 if all weights train, else as the precision; perhaps in 4 bits."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    dtype = torch.bfloat16 if case.adapts and case.precision == "bf16" else torch.float32
+    model: Any = make_model(case.workload, device or "cpu", dtype)
+    if case.trained == "qlora":
+        from bfpo.models import four_bit_config, quantize_to_4bit
+
+        quantize_to_4bit(model, dtype)
+        # The Trainer asks it whether the weights can be trained on.
+        model.hf_quantizer = AutoHfQuantizer.from_config(four_bit_config(dtype), pre_quantized=False)
+    return model
+
+
+def adapter(case: Case) -> LoraConfig | None:
+    """The adapter to train, if any."""
+    if not case.adapts:
+        return None
+    return LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
 def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Passes]:
     """Our trainer; "lean" uses micro-batches of 1,536 tokens."""
     from bfpo import BFPOConfig, BFPOTrainer
@@ -159,25 +208,41 @@ def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pass
         **common(case),
         "max_length": 8192,
         "reduction": "mean",
-        "trainable": case.trained,
-        "micro_batch_tokens": 1536 if case.side == "lean" else 16_384,
+        "trainable": "all" if case.adapts else case.trained,
+        "micro_batch_tokens": 1536 if case.side == "lean" else case.tokens,
         "reference_cache": None,
     }
-    model = make_model(case.workload)
-    trainer = BFPOTrainer(model, BFPOConfig(**arguments), data, processing_class=make_tokenizer(), callbacks=[times])
+    trainer = BFPOTrainer(
+        starting_model(case),
+        BFPOConfig(**arguments),
+        data,
+        processing_class=make_tokenizer(case.workload),
+        peft_config=adapter(case),
+        callbacks=[times],
+    )
+    model: Any = trainer.model
 
     def count(_: Any, __: Any, values: dict[str, Any]) -> None:
         stream = values.get("stream")
-        if stream is not None and times.marks and model.training:
-            for unit in range(int(stream.group[-1]) + 1):
-                answers = stream.tokens[stream.group == unit].tolist()
-                prompt = int(((stream.unit == unit) & (stream.branch == 0)).sum())
-                # An answer's last token goes through no layer.
-                computed = of_group(prompt, [answer - 1 for answer in answers], shared=True)
-                seen.add(len(answers) * prompt + sum(answers), Computed(computed.tokens, computed.seen, sum(answers)))
+        if stream is not None and times.marks and model.training and torch.is_grad_enabled():
+            seen.add(lambda: counted(stream))
 
     model.register_forward_pre_hook(count, with_kwargs=True)
-    return trainer, Passes(layers_forward=1, head=3 if case.trained == "all" else 2)
+    return trainer, Passes(1 + case.checkpointing, head=3 if case.trained == "all" else 2)
+
+
+def counted(stream: Any) -> tuple[int, Computed]:
+    """Useful tokens of a stream, and what is computed for them."""
+    useful, total = 0, Computed(0, 0, 0)
+    group, tokens, unit, branch = (part.cpu() for part in (stream.group, stream.tokens, stream.unit, stream.branch))
+    for number in range(int(group[-1]) + 1):
+        answers = tokens[group == number].tolist()
+        prompt = int(((unit == number) & (branch == 0)).sum())
+        # An answer's last token goes through no layer.
+        computed = of_group(prompt, [answer - 1 for answer in answers], shared=True)
+        useful += len(answers) * prompt + sum(answers)
+        total += Computed(computed.tokens, computed.seen, sum(answers))
+    return useful, total
 
 
 def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Passes]:
@@ -185,10 +250,11 @@ def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pa
     trl: Any = import_module("trl")
     utils: Any = import_module("trl.trainer.utils")
     arguments = common(case) | {"loss_type": ["ipo"]}
-    shipped, compact = case.side == "shipped", case.side == "compact"
-    if not shipped:
+    shipped, compact = case.side == "shipped", case.side == "compact" or torch.cuda.is_available()
+    if shipped:
+        arguments["gradient_checkpointing"] = True
+    else:
         arguments |= {
-            "gradient_checkpointing": False,
             "precompute_ref_log_probs": True,
             "train_sampling_strategy": "group_by_length",
             "length_column_name": "length",
@@ -196,17 +262,23 @@ def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pa
         }
     if compact:
         utils._use_triton = lambda device: True
-    model = make_model(case.workload)
-    if shipped:
-        # The reference is a second model, which TRL loads from the folder of the first.
-        folder = tempfile.mkdtemp()
-        model.save_pretrained(folder)
-        model.config._name_or_path = folder  # pyright: ignore[reportPrivateUsage]
+    model: Any = starting_model(case)
+    # By default TRL loads the reference from the folder of the model, which this one doesn't have.
+    reference = starting_model(case).eval() if shipped and not case.adapts else None
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(case.trained == "all" or case.trained in name)
+        parameter.requires_grad_(not case.adapts and (case.trained == "all" or case.trained in name))
+    # As ours does, before the adapter's random weights.
+    set_seed(42)
     trainer = trl.DPOTrainer(
-        model, args=trl.DPOConfig(**arguments), train_dataset=data, processing_class=make_tokenizer(), callbacks=[times]
+        model,
+        reference,
+        args=trl.DPOConfig(**arguments),
+        train_dataset=data,
+        processing_class=make_tokenizer(case.workload),
+        peft_config=adapter(case),
+        callbacks=[times],
     )
+    model = trainer.model
     if not shipped:
         # TRL's preparation drops the column that the sampler groups by.
         rows = trainer.train_dataset
@@ -214,15 +286,20 @@ def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pa
         trainer.train_dataset = rows.add_column("length", longest)
 
     def count(_: Any, __: Any, values: dict[str, Any]) -> None:
-        if times.marks and model.training:
+        if times.marks and model.training and torch.is_grad_enabled():
             mask, labels = values["attention_mask"], values["labels"]
-            scored = int((labels[:, 1:] != -100).sum()) if compact else len(mask) * (mask.shape[1] - 1)
-            seen.add(int(mask.sum()), of_rows(len(mask), mask.shape[1], scored))
+            seen.add(lambda: padded(mask, labels, compact))
 
     model.register_forward_pre_hook(count, with_kwargs=True)
     # The head is recomputed for the backward pass; a frozen head gets no gradient.
     head = 4 if case.trained == "all" else 3
-    return trainer, Passes(layers_forward=1 + 2 * shipped, head=head + shipped)
+    return trainer, Passes(layers_forward=1 + 2 * shipped + (case.checkpointing and not shipped), head=head + shipped)
+
+
+def padded(mask: torch.Tensor, labels: torch.Tensor, compact: bool) -> tuple[int, Computed]:
+    """Useful tokens of padded rows, and what is computed for them."""
+    scored = int((labels[:, 1:] != -100).sum()) if compact else len(mask) * (mask.shape[1] - 1)
+    return int(mask.sum()), of_rows(len(mask), mask.shape[1], scored)
 
 
 def needed(model: PreTrainedModel, data: Any, trained: str) -> dict[str, float]:
@@ -234,7 +311,7 @@ def needed(model: PreTrainedModel, data: Any, trained: str) -> dict[str, float]:
         lengths = [len(answer.split()) + 1 for answer in answers]
         for layout in totals:
             computed = of_group(len(row["prompt"].split()), lengths, shared=layout == "shared")
-            totals[layout] += flops(model, computed, passes, trained) / len(data)
+            totals[layout] += flops(model, computed, passes) / len(data)
     return totals
 
 
@@ -255,20 +332,26 @@ def measure(case: Case) -> dict[str, Any]:
     trainer.train()
     model = trainer.model
     peak_memory = memory()
+    on_gpu = torch.cuda.is_available()
+    device_peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
     weights = sum(p.numel() for p in model.parameters())
     training = sum(p.numel() for p in model.parameters() if p.requires_grad)
     useful_tokens, computed = seen.timed()
     dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
     return {
         "step_seconds": times.seconds,
+        "first_step_seconds": times.marks[1] - times.marks[0],
         "prepare_seconds": prepared,
         "net_mb": peak_memory - imported - 4 * (weights + 3 * training) / 2**20,
-        "device_mb": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
+        "device_mb": device_peak,
+        "weights_mb": sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20,
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
         "weights": weights,
         "useful_tokens": useful_tokens,
         "tokens_a_row": sum(len(" ".join(_parts(row)).split()) + len(_parts(row)) // 2 for row in data) / len(data),
-        "flops_executed": flops(model, computed, passes, case.trained),
+        "layout": asdict(trainer.layout) if case.is_ours else None,
+        "graphs": counters["stats"]["unique_graphs"],
+        "flops_executed": flops(model, computed, passes),
         "flops_needed_a_row": needed(model, data, case.trained),
         "matmul_peak": matmul_peak(model.device, dtype),
     }
@@ -280,6 +363,10 @@ def _parts(row: Any) -> list[str]:
     return [part for answer in answers for part in (row["prompt"], answer)]
 
 
+def case_of(given: dict[str, Any]) -> Case:
+    """The case of a JSON object."""
+    return Case(**given | {"workload": Workload(**given["workload"])})
+
+
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    print(json.dumps(measure(Case(**given | {"workload": Workload(**given["workload"])}))))
+    print(json.dumps(measure(case_of(json.loads(sys.argv[1])))))

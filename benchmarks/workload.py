@@ -17,7 +17,39 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.word_tokenizer import tokenizer_of
 
-VOCABULARY = 32_768
+# Public shapes of models by name; "" is a Llama of the workload's own width and depth.
+SHAPES: dict[str, dict[str, Any]] = {
+    "smollm2-135m": {
+        "model_type": "llama",
+        "vocab_size": 49_152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
+    "qwen2.5-1.5b": {
+        "model_type": "qwen2",
+        "vocab_size": 151_936,
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
+    "llama-2-7b": {
+        "model_type": "llama",
+        "vocab_size": 32_000,
+        "hidden_size": 4096,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "tie_word_embeddings": False,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +64,7 @@ class Workload:
         prompts: number of prompts.
         hidden: width of the model, a multiple of 64.
         layers: number of layers of the model.
+        model: name of a shape, which takes the place of width and layers.
     """
 
     prompt: int = 139
@@ -41,15 +74,33 @@ class Workload:
     prompts: int = 48
     hidden: int = 384
     layers: int = 10
+    model: str = ""
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The configuration's sizes."""
+        if self.model:
+            return SHAPES[self.model]
+        return {
+            "model_type": "llama",
+            "vocab_size": 32_768,
+            "hidden_size": self.hidden,
+            "intermediate_size": self.hidden * 8 // 3,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.hidden // 64,
+            "num_key_value_heads": max(1, self.hidden // 192),
+            "head_dim": 64,
+            "tie_word_embeddings": True,
+        }
 
 
 def make_texts(workload: Workload, seed: int = 0) -> list[tuple[str, list[str]]]:
     """Prompts and their answers, of random words; each word is one token."""
-    generator = np.random.default_rng(seed)
+    generator, vocabulary = np.random.default_rng(seed), workload.shape["vocab_size"]
 
     def text(mean: float) -> str:
         size = generator.lognormal(np.log(mean) - workload.spread**2 / 2, workload.spread)
-        return " ".join(f"t{word}" for word in generator.integers(2, VOCABULARY, int(np.clip(round(size), 4, 2000))))
+        return " ".join(f"t{word}" for word in generator.integers(2, vocabulary, int(np.clip(round(size), 4, 2000))))
 
     return [
         (text(workload.prompt) + " ", [text(workload.answer) for _ in range(workload.answers)])
@@ -79,31 +130,28 @@ def as_groups(texts: Sequence[tuple[str, list[str]]]) -> datasets.Dataset:
     )
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer(workload: Workload) -> PreTrainedTokenizerFast:
     """A tokenizer with one token per word, which adds only the end-of-sequence token."""
-    vocabulary = ["<pad>", "</s>", *(f"t{word}" for word in range(2, VOCABULARY))]
+    vocabulary = ["<pad>", "</s>", *(f"t{word}" for word in range(2, workload.shape["vocab_size"]))]
     return tokenizer_of(vocabulary, unknown="<pad>", eos_token="</s>", pad_token="<pad>")
 
 
-def make_model(workload: Workload, seed: int = 0) -> PreTrainedModel:
-    """A random Llama; at 384 x 10 it has 28.3M weights, 12.6M of them in the head, which is tied to the embedding."""
+def make_model(
+    workload: Workload, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, **changes: Any
+) -> PreTrainedModel:
+    """A random model, made on the device; at 384 x 10 a Llama of 28.3M weights, 12.6M of them in the tied head."""
+    sizes = workload.shape | changes
     config = AutoConfig.for_model(
-        "llama",
-        vocab_size=VOCABULARY,
-        hidden_size=workload.hidden,
-        intermediate_size=workload.hidden * 8 // 3,
-        num_hidden_layers=workload.layers,
-        num_attention_heads=workload.hidden // 64,
-        num_key_value_heads=max(1, workload.hidden // 192),
-        head_dim=64,
+        sizes["model_type"],
+        **{name: value for name, value in sizes.items() if name != "model_type"},
         max_position_embeddings=8192,
-        tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=1,
         pad_token_id=0,
     )
-    torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config)
+    torch.manual_seed(0)
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -145,18 +193,22 @@ def of_rows(rows: int, width: int, scored: int) -> Computed:
     return Computed(rows * width, rows * width**2 / 2, scored)
 
 
-def flops(model: PreTrainedModel, computed: Computed, passes: Passes, trained: str) -> float:
+def flops(model: PreTrainedModel, computed: Computed, passes: Passes) -> float:
     """FLOPs: two per weight and token for a forward pass, and for either half of a backward pass."""
     config: Any = model.config
-    weights = sum(p.numel() for name, p in model.named_parameters() if "layers" in name and p.dim() == 2)
-    training = sum(
-        p.numel()
-        for name, p in model.named_parameters()
-        if "layers" in name and p.dim() == 2 and (trained == "all" or trained in name)
-    )
-    attention = 4 * config.num_attention_heads * config.head_dim * config.num_hidden_layers * computed.seen
+    matrices = [p for name, p in model.named_parameters() if "layers" in name and p.dim() == 2]
+    weights = sum(map(_size, matrices))
+    training = sum(_size(p) for p in matrices if p.requires_grad)
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     return (
         2 * computed.tokens * (weights * (passes.layers_forward + 1) + training)
         + 2 * config.vocab_size * config.hidden_size * computed.scored * passes.head
-        + attention * (passes.layers_forward + 2)
+        + 4 * width * config.num_hidden_layers * computed.seen * (passes.layers_forward + 2)
     )
+
+
+def _size(parameter: Any) -> int:
+    """Number of weights, which are packed where they have 4 bits."""
+    packed = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packed is None else packed.shape.numel()

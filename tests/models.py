@@ -32,6 +32,7 @@ def tiny_llama(vocab_size=64, hidden_size=32, layers=2, seed=0, dtype=torch.floa
 
 FAMILIES = {
     "llama": {},
+    "qwen2": {},
     "qwen3": {"head_dim": 8},
     "mistral": {"sliding_window": 4},
     "gemma2": {

@@ -23,6 +23,7 @@ def cost(size=SIZE, groups=GROUPS, **changes):
         "checkpointing": False,
         "reference": False,
         "pace": Pace(Speed(2e-3, 3e-3), Speed(1e-3, 1e-3), 1e-5),
+        "device": torch.device("cpu"),
     }
     return estimate_cost(size, [groups], **(options | changes))
 
@@ -58,7 +59,7 @@ def test_time_is_that_of_layers_head_and_update():
 def test_micro_batches_stay_within_a_step():
     """Steps of one group can't fill a micro-batch of two."""
     options = {"layout": "shared", "max_tokens": 1000, "kept": Kept(1e6, 0.0), "bf16": False, "checkpointing": False}
-    options |= {"reference": False, "pace": Pace(Speed(0, 0), Speed(0, 0), 0)}
+    options |= {"reference": False, "pace": Pace(Speed(0, 0), Speed(0, 0), 0), "device": torch.device("cpu")}
     apart, together = (estimate_cost(SIZE, steps, **options) for steps in ([GROUPS[:1], GROUPS[1:]], [GROUPS]))
     assert apart.computed_tokens == together.computed_tokens
     assert apart.memory_bytes < together.memory_bytes
@@ -90,3 +91,13 @@ def test_the_pace_counts_layers_once_and_the_head_apart(monkeypatch):
     pace = measure_pace(build, GROUPS[:1], "shared", torch.device("cpu"), bf16=False)
     assert pace.scoring == Speed(pytest.approx(1 / 11), pytest.approx(5 / 9))
     assert pace.training == Speed(pytest.approx(3 / 11), pytest.approx(15 / 9))
+
+
+def test_a_gpu_holds_more_logits_at_once_but_never_more_than_a_micro_batch_has():
+    long = [TokenGroup([1] * 4, [[2] * 600, [2] * 600]) for _ in range(200)]
+    wide = ModelSize(parameters=1000, trainable=500, hidden=8, layers=2, vocabulary=1000, head_trains=False)
+    options = {"groups": long, "layout": "shared", "kept": Kept(0.0, 0.0), "max_tokens": 10**6}
+    cpu, gpu = (cost(wide, **options, device=torch.device(kind)).memory_bytes for kind in ("cpu", "cuda"))
+    assert gpu - cpu == 3 * 4 * 15 * 2**23
+    one, few = (cost(wide, **options | {"groups": long[:n]}, device=torch.device("cuda")).memory_bytes for n in (1, 2))
+    assert few - one == 3 * 4 * 1200 * 1000

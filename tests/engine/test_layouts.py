@@ -1,6 +1,8 @@
 """Every layout and head against the plain padded forward: values and gradients, by family, over all shapes."""
 
 import random
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,17 +11,17 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
 from bfpo.engine import attention as attention_module
+from bfpo.engine import blocks, layout_choice
 from bfpo.engine import head as head_module
 from bfpo.engine import layout as layout_module
-from bfpo.engine import layout_choice
 from bfpo.engine.forward import Engine
-from bfpo.engine.head import group_losses
 from bfpo.engine.layout import build_stream, stream_tokens
 from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.micro_batches import split
 from bfpo.engine.padded import padded_logps
 from bfpo.errors import BfpoError
-from bfpo.groups import GroupLabels, LossInputs, TokenGroup
+from bfpo.groups import TokenGroup
+from engine.losses import BATCH, gradients, loss_by, padded_loss
 from models import FAMILIES, tiny_model, without_float32_parts
 
 sizes = st.one_of(st.integers(1, 12), st.integers(60, 90))
@@ -38,55 +40,6 @@ TOLERANCE = {
     ("cohere", torch.float64): 1e-7,
 }
 STREAMS = ("shared", "packed")
-BATCH = [
-    TokenGroup([5, 6, 7, 8, 9], [[10, 11, 12], [13, 14, 15, 16, 17, 18, 2]]),
-    TokenGroup([11], [[12], [13], [14, 15, 16, 2]]),
-    TokenGroup(list(range(3, 63)) * 2, [[7] * 30 + [8] * 20, [9], list(range(20, 60))]),
-    TokenGroup([4, 5], [[6, 7, 2]]),
-]
-
-
-def squared_residuals(logps, labels):
-    """Squared residuals of every answer and pair, some over 1, that depend on all labels and the reference."""
-    answers = (0.1 * logps.policy - 0.2 * logps.reference + 0.3 * logps.tokens - 3.0 * labels.is_safe) ** 2
-    ratios = 0.1 * (logps.policy - logps.reference)
-    pairs = (ratios[labels.first] - ratios[labels.second] - labels.first_is_better - labels.cost[labels.second]) ** 2
-    losses = answers.new_zeros(int(logps.group[-1]) + 1).index_add(0, logps.group, answers)
-    return losses.index_add(0, logps.group[labels.first], pairs)
-
-
-def loss_inputs(batch):
-    """Labels and a reference that differ from answer to answer and pair to pair, the last of a group with itself."""
-    sizes = [len(group.answers) for group in batch]
-    last = torch.tensor(sizes).cumsum(0) - 1
-    answers = torch.arange(sum(sizes))
-    after = torch.where(torch.isin(answers, last), answers, answers + 1)
-    values = answers.double().cos()
-    labels = GroupLabels(values, answers, after, values**2, 2 + values)
-    return LossInputs(squared_residuals, labels, -10 * values.exp(), scale=0.7)
-
-
-def padded_loss(model, batch=None):
-    batch = batch or BATCH
-    return group_losses(padded_logps(model, batch), loss_inputs(batch)).sum()
-
-
-def gradients(model, loss):
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        torch.zeros_like(parameter) if gradient is None else gradient
-        for parameter, gradient in zip(wanted, torch.autograd.grad(loss, wanted, allow_unused=True), strict=True)
-    ]
-
-
-def loss_by(engine, model, batch, head):
-    with engine.attached():
-        if head == "fused":
-            loss, logps = engine.loss(model, batch, loss_inputs(batch))
-        else:
-            logps = engine.logps(model, batch)
-            loss = group_losses(logps, loss_inputs(batch)).sum()
-        return loss, logps.policy.detach(), gradients(model, loss)
 
 
 def assert_gradients_close(found, expected, relative):
@@ -253,7 +206,7 @@ def test_a_way_to_attend_that_fails_leaves_the_other(monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(attention_module, "flex_attention", fails)
+    monkeypatch.setattr(blocks, "flex_attention", fails)
     choice = choose_layout(model, model, BATCH)
     assert (choice.layout, choice.attention) == ("shared", "pieces")
     assert "shared by blocks fails with RuntimeError: no compiler" in choice.reason
@@ -329,3 +282,45 @@ def test_autocast_keeps_float32_sums_and_gradients():
         assert policy.dtype == torch.float32
         assert all(gradient.dtype == torch.float32 for gradient in found)
         assert_gradients_close(found, plain, 0.1)
+
+
+@torch.no_grad()
+def test_attention_by_blocks_takes_queries_that_autocast_left_in_float32():
+    model = tiny_model("llama", torch.float32)
+    found = {}
+    for attention in ("pieces", "blocks"):
+        engine = Engine(model, "shared", 10_000, attention)
+        with engine.attached(), torch.autocast("cpu", torch.bfloat16):
+            found[attention] = engine.logps(model, BATCH).policy
+    exact = padded_logps(model, BATCH).policy
+    apart = {attention: (policy - exact).norm() / exact.norm() for attention, policy in found.items()}
+    assert 0 < apart["blocks"] < max(2 * apart["pieces"], 0.02)
+
+
+def test_attention_is_timed_in_the_context_of_training_on_what_fits_into_memory(monkeypatch):
+    """The blocks stand in as pieces, since FlexAttention has no backward on CPU."""
+    model = tiny_model("llama", torch.float32)
+    tried, contexts, plain = [], [], layout_choice._seconds
+
+    @contextmanager
+    def autocast():
+        contexts.append(len(tried))
+        yield
+
+    def seconds(engine, *args):
+        tried.append((engine.attention, engine.max_tokens))
+        if engine.max_tokens > 30:
+            raise torch.OutOfMemoryError("no memory")
+        assert plain(replace(engine, attention="pieces"), *args) > 0
+        return 1.0 if engine.attention == "blocks" else 2.0
+
+    monkeypatch.setattr(layout_choice, "_attentions", lambda _: ("pieces", "blocks"))
+    monkeypatch.setattr(layout_choice, "_seconds", seconds)
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
+    choice = choose_layout(model, model, BATCH, max_tokens=100, autocast=autocast)
+    assert tried == [("pieces", 100), ("pieces", 50), ("pieces", 25), ("blocks", 25)]
+    assert contexts == [3, 3, 3, 4, 4, 4]
+    assert choice.attention == "blocks"
+    assert all(parameter.grad is None for parameter in model.parameters())
+    monkeypatch.setattr(layout_choice, "_seconds", lambda *_: pytest.fail("timed"))
+    assert choose_layout(model, model, BATCH, only="pieces").attention == "pieces"

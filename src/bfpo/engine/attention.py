@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from bfpo.engine.blocks import attend_by_blocks
 from bfpo.engine.layout import Stream
 
 Attention = Literal["pieces", "blocks"]
@@ -96,61 +96,9 @@ def _capped(
     return functional.dropout(weights, chance) @ value
 
 
-def _attend_by_blocks(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    stream: Stream,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """The same by one kernel, without dropout, which FlexAttention lacks."""
-
-    def cap(score: Tensor, *_: Any) -> Tensor:
-        assert softcap is not None
-        return softcap * torch.tanh(score / softcap)
-
-    attend: Any = _compiled(flex_attention) if query.is_cuda else flex_attention
-    output = attend(
-        query,
-        key,
-        value,
-        score_mod=None if softcap is None else cap,
-        block_mask=stream.remember(("blocks", sliding_window), lambda: _block_mask(stream, sliding_window)),
-        scale=scaling,
-        enable_gqa=True,
-    )
-    return output.transpose(1, 2).contiguous(), None
-
-
-def _block_mask(stream: Stream, window: int | None) -> BlockMask:
-    """Mask of the blocks of keys that each block of queries sees."""
-    unit, branch, position = stream.unit, stream.branch, stream.position_ids[0]
-
-    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        distance = position[query] - position[key]
-        seen = (unit[query] == unit[key]) & (distance >= 0)
-        seen = seen & ((branch[key] == 0) | (branch[query] == branch[key]))
-        return seen if window is None else seen & (distance < window)
-
-    make: Any = _compiled(create_block_mask) if unit.is_cuda else create_block_mask
-    return make(visible, None, None, len(unit), len(unit), device=str(unit.device))
-
-
-@cache
-def _compiled(function: Any) -> Any:
-    # The number of tokens differs from step to step.
-    return torch.compile(function, dynamic=True)
-
-
 _NAMES: dict[Attention, str] = {"pieces": "bfpo_pieces", "blocks": "bfpo_blocks"}
 AttentionInterface.register(_NAMES["pieces"], _attend_by_pieces)
-AttentionInterface.register(_NAMES["blocks"], _attend_by_blocks)
+AttentionInterface.register(_NAMES["blocks"], attend_by_blocks)
 for _name in _NAMES.values():
     # The stream has its own masks; a full mask would be T x T.
     AttentionMaskInterface.register(_name, lambda *_, **__: None)  # pyright: ignore

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from bfpo.engine.forward import Engine
-from bfpo.engine.head import LOGITS_AT_ONCE
+from bfpo.engine.head import logits_at_once
 from bfpo.engine.layout import Layout, build_stream, stream_tokens
 from bfpo.engine.micro_batches import batch_tokens, split
 from bfpo.engine.pace import Pace
@@ -130,6 +130,7 @@ def estimate_cost(
     reference: bool,
     kept: Kept,
     pace: Pace,
+    device: torch.device,
 ) -> Cost:
     """Estimate the cost of steps, each given by its groups.
 
@@ -146,10 +147,9 @@ def estimate_cost(
     layer = kept.per_token / size.layers
     # With checkpointing only each layer's input is kept, and one layer at a time is recomputed.
     activations = 4 * size.hidden * size.layers + layer if checkpointing else kept.per_token + layer
-    most = max(scored)
-    if layout == "padded":
-        most = max(sum(len(answer) for group in batch for answer in group.answers) for batch in batches)
-    logits = most * size.vocabulary if layout == "padded" else max(LOGITS_AT_ONCE, most * size.vocabulary)
+    logits = max(sum(len(answer) for group in batch for answer in group.answers) for batch in batches) * size.vocabulary
+    if layout != "padded":
+        logits = min(logits, max(logits_at_once(device), max(scored) * size.vocabulary))
     head = 3 * 4 * logits + (4 * size.vocabulary * size.hidden if size.head_trains else 0)
     return Cost(
         tokens=sum(len(group.prompt) * len(group.answers) for group in groups) + sum(scored),

@@ -16,6 +16,13 @@ from bfpo.groups import GroupLogps, LossInputs
 
 # Largest number of logits in memory at once, unless a single group has more.
 LOGITS_AT_ONCE = 2**23
+# On a GPU so many times more, 512 MB in float32: every chunk reads and writes the head's whole gradient.
+_MORE_ON_GPU = 16
+
+
+def logits_at_once(device: torch.device) -> int:
+    """Largest number of logits in a device's memory at once, unless a single group has more."""
+    return LOGITS_AT_ONCE * (1 if device.type == "cpu" else _MORE_ON_GPU)
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ def answer_logps(hidden: Tensor, head: Callable[[Tensor], Tensor], stream: Strea
         return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
 
     with torch.no_grad():
-        size = max(1, LOGITS_AT_ONCE // head(hidden[:1]).shape[-1])
+        size = max(1, logits_at_once(hidden.device) // head(hidden[:1]).shape[-1])
     parts = [
         checkpoint(logps, part, targets, use_reentrant=False)
         for part, targets in zip(hidden.split(size), stream.targets.split(size), strict=True)
@@ -130,12 +137,11 @@ class FusedLoss(torch.autograd.Function):
 
 
 def _chunks(stream: Stream, vocabulary: int) -> Iterator[tuple[slice, slice]]:
-    """Yield rows and answers of each chunk: as many whole groups as ``LOGITS_AT_ONCE`` allows."""
-    group_rows = torch.zeros(int(stream.group[-1]) + 1, dtype=torch.long, device=stream.group.device)
-    rows = group_rows.index_add(0, stream.group, stream.tokens).tolist()
+    """Yield rows and answers of each chunk: as many whole groups as `logits_at_once` allows."""
+    limit = logits_at_once(stream.group.device)
     first_row = first_answer = size = count = 0
-    for length, number in zip(rows, torch.bincount(stream.group).tolist(), strict=True):
-        if size and (size + length) * vocabulary > LOGITS_AT_ONCE:
+    for number, length in stream.sizes:
+        if size and (size + length) * vocabulary > limit:
             yield slice(first_row, first_row + size), slice(first_answer, first_answer + count)
             first_row, first_answer, size, count = first_row + size, first_answer + count, 0, 0
         size, count = size + length, count + number

@@ -56,6 +56,7 @@ class Stream:
         answer: [R] index of each token's answer, 0 .. N-1, non-decreasing.
         tokens: [N] number of scored tokens in every answer.
         group: [N] index of every answer's group, 0 .. G-1, non-decreasing.
+        sizes: number of answers and of scored tokens of every group, known without waiting for the device.
     """
 
     input_ids: Tensor
@@ -69,6 +70,7 @@ class Stream:
     answer: Tensor
     tokens: Tensor
     group: Tensor
+    sizes: tuple[tuple[int, int], ...]
     _made: dict[Any, Any] = field(default_factory=dict)
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -82,11 +84,11 @@ class Stream:
         return self.remember(("pieces", window), lambda: [self._mask(piece, window) for piece in self.pieces])
 
     def _mask(self, piece: Piece, window: int | None) -> Tensor | None:
-        ends = list(accumulate(self.atoms))
-        keys = torch.cat([torch.arange(ends[atom] - self.atoms[atom], ends[atom]) for atom in piece.atoms])
-        if piece.causal and piece.queries == len(keys) and (window is None or len(keys) <= window):
+        size = sum(self.atoms[atom] for atom in piece.atoms)
+        if piece.causal and piece.queries == size and (window is None or size <= window):
             return None
-        keys = keys.to(self.unit.device)
+        ends, device = list(accumulate(self.atoms)), self.unit.device
+        keys = torch.cat([torch.arange(ends[at] - self.atoms[at], ends[at], device=device) for at in piece.atoms])
         queries = slice(piece.start, piece.start + piece.queries)
         position = self.position_ids[0]
         distance = position[queries, None] - position[keys]
@@ -126,8 +128,13 @@ def build_stream(groups: Sequence[TokenGroup], layout: Layout, device: torch.dev
             branch += [index] * len(part)
     atoms, pieces = _pieces(units)
 
+    on_gpu = torch.device(device).type == "cuda"
+    tokens = [[len(group.scored(at)) for at in range(len(group.answers))] for group in groups]
+
     def row(values: Sequence[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.long, device=device)
+        made = torch.tensor(values, dtype=torch.long)
+        # A copy from pinned memory doesn't wait until the device has done what was asked of it before.
+        return made.pin_memory().to(device, non_blocking=True) if on_gpu else made.to(device)
 
     return Stream(
         input_ids=row(ids)[None],
@@ -139,8 +146,9 @@ def build_stream(groups: Sequence[TokenGroup], layout: Layout, device: torch.dev
         scored=row(scored),
         targets=row(targets),
         answer=row(answer),
-        tokens=row([len(group.scored(at)) for group in groups for at in range(len(group.answers))]),
+        tokens=row([number for own in tokens for number in own]),
         group=row([index for index, group in enumerate(groups) for _ in group.answers]),
+        sizes=tuple((len(own), sum(own)) for own in tokens),
     )
 
 

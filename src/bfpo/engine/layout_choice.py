@@ -6,9 +6,10 @@ Wrong positions or masks raise no error, so only the numbers show whether a mode
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -43,6 +44,8 @@ def choose_layout(
     groups: Sequence[TokenGroup],
     wanted: WantedLayout = "auto",
     max_tokens: int = 4096,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    only: Attention | None = None,
 ) -> LayoutChoice:
     """The fastest layout whose log-probabilities equal the padded forward's: shared, else packed, else padded.
 
@@ -53,7 +56,9 @@ def choose_layout(
         model: the same model with its wrappers.
         groups: the data's first groups; three of them, including the longest, are compared.
         wanted: the layout to use, or "auto".
-        max_tokens: tokens of the micro-batch on which attention is timed.
+        max_tokens: tokens of the micro-batch on which attention is timed; fewer if memory doesn't suffice.
+        autocast: the context of training's forward passes, in which attention is timed.
+        only: the attention implementation to use; None for the fastest.
 
     Raises:
         BfpoError: if the wanted layout is unknown or gives different numbers.
@@ -66,7 +71,7 @@ def choose_layout(
     sample = _sample(groups)
     for layout in ("shared", "packed") if wanted == "auto" else (wanted,):
         exact: dict[Attention, float] = {}
-        for attention in _attentions(model):
+        for attention in (only,) if only else _attentions(model):
             difference, failure = _compare(model, sample, Engine(base, layout, 0, attention))
             if failure is None:
                 exact[attention] = difference
@@ -75,7 +80,8 @@ def choose_layout(
         if exact:
             fastest = next(iter(exact))
             if len(exact) > 1:
-                fastest = min(exact, key=lambda one: _seconds(Engine(base, layout, max_tokens, one), model, groups))
+                engines = [Engine(base, layout, max_tokens, one) for one in exact]
+                fastest = _fastest(engines, model, groups, autocast)
             equal = f"equal to the padded forward within {exact[fastest]:.0e} nats per token"
             faster = [f"attention by {fastest} was faster"] if len(exact) > 1 else []
             return LayoutChoice(layout, "; ".join([*failures, equal, *faster]), fastest)
@@ -90,7 +96,22 @@ def _attentions(model: nn.Module) -> tuple[Attention, ...]:
     return ("pieces", "blocks") if on_gpu and not _has_dropout(model) else ("pieces",)
 
 
-def _seconds(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]) -> float:
+def _fastest(engines: Sequence[Engine], model: nn.Module, groups: Sequence[TokenGroup], autocast: Any) -> Attention:
+    """The attention of the fastest engine, on half the tokens, and half of these, if memory doesn't suffice.
+
+    Training may fit where this pass doesn't, since checkpointing is not on yet.
+    """
+    while engines[0].max_tokens > 1:
+        try:
+            return min(engines, key=lambda engine: _seconds(engine, model, groups, autocast)).attention
+        except torch.OutOfMemoryError:
+            engines = [replace(engine, max_tokens=engine.max_tokens // 2) for engine in engines]
+        model.zero_grad()
+        torch.accelerator.empty_cache()
+    return engines[-1].attention
+
+
+def _seconds(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup], autocast: Any) -> float:
     """Time of the fastest of three forward and backward passes over a micro-batch, in seconds."""
     batch = [groups[index] for index in engine.split(groups)[0]]
     trains = any(parameter.requires_grad for parameter in model.parameters())
@@ -98,7 +119,8 @@ def _seconds(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup]) -> 
     for _ in range(3):
         started = time.perf_counter()
         with engine.attached(), torch.set_grad_enabled(trains):
-            loss = engine.logps(model, batch).policy.sum()
+            with autocast():
+                loss = engine.logps(model, batch).policy.sum()
             if trains:
                 loss.backward()
             loss.item()

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bfpo.engine.forward import Engine
-from bfpo.engine.head import LOGITS_AT_ONCE, LogitShape
+from bfpo.engine.head import LogitShape, logits_at_once
 from bfpo.engine.layout import build_stream, stream_tokens
 from bfpo.engine.layout_choice import choose_layout
 from bfpo.generation.choice_encoding import EncodedChoices, encode_choices, longest_input
@@ -65,7 +65,8 @@ def score_choices(
     max_length = longest_input(model.config, tokenizer)
     encoded = encode_choices(tokenizer, requests, chat=chat, max_length=max_length, system_prompt=system_prompt)
     groups = [group for choices in encoded[:16] for group, _ in _groups(choices)]
-    engine = Engine(model, choose_layout(model, model, groups).layout, max_tokens=0)
+    # Timing another attention would cost a compilation and a backward pass.
+    engine = Engine(model, choose_layout(model, model, groups, only="pieces").layout, max_tokens=0)
     with _scoring(engine):
         for batch in _plan(encoded, batching or Batching()):
             if not all(choices.key in done for choices in batch):
@@ -167,7 +168,7 @@ def _token_logps(model: PreTrainedModel, hidden: Tensor, row: Tensor, targets: T
     """
     head, shape = model.get_output_embeddings(), LogitShape.of(model.config)
     assert isinstance(head, torch.nn.Module)
-    size = max(1, LOGITS_AT_ONCE // model.config.get_text_config().vocab_size)
+    size = max(1, logits_at_once(hidden.device) // model.config.get_text_config().vocab_size)
     logps = torch.empty(len(targets), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
     for start in range(0, len(hidden), size):
         logits = shape(head(hidden[start : start + size]).to(logps.dtype))

@@ -107,13 +107,17 @@ class _SeededSampler(LogitsProcessor):
     """
 
     def __init__(self, seeds: Sequence[int | tuple[int, ...]], decoding: Decoding) -> None:
-        self._uniform = np.stack([np.random.default_rng(seed).random(decoding.max_new_tokens) for seed in seeds])
+        self._uniform = torch.from_numpy(
+            np.stack([np.random.default_rng(seed).random(decoding.max_new_tokens) for seed in seeds])
+        )
         self._decoding = decoding
         self._step = 0
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """The scores, with an infinite one for the token sampled in each row."""
-        uniform = torch.from_numpy(self._uniform[:, self._step]).to(scores.device)
+        # All at once: a copy for every token would wait for the device.
+        self._uniform = self._uniform.to(scores.device)
+        uniform = self._uniform[:, self._step]
         self._step += 1
         tokens = sample_tokens(scores, uniform, self._decoding.temperature, self._decoding.top_p)
         return scores.scatter_(1, tokens[:, None], torch.inf)

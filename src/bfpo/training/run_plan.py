@@ -120,6 +120,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
         reference=objective.needs_reference,
         kept=kept,
         pace=pace,
+        device=arguments.device,
     )
     return Plan(
         objective={"name": recipe.objective} | asdict(objective),  # pyright: ignore[reportArgumentType]

@@ -94,7 +94,9 @@ class BFPOTrainer(EvaluatingTrainer):
         if is_sharded(self.accelerator):
             hold_whole(self.accelerator, prepared, bf16=args.bf16)
         first = token_groups(as_rows(data.rows.select(range(min(_CHECKED_ROWS, len(data.rows))))))
-        self.layout = choose_layout(base, prepared, first, args.layout, args.micro_batch_tokens)
+        self.layout = choose_layout(
+            base, prepared, first, args.layout, args.micro_batch_tokens, self.accelerator.autocast
+        )
         self.engine = Engine(base, self.layout.layout, args.micro_batch_tokens, self.layout.attention)
         self.data_collator = partial(collate, split=self.engine.split, normalizer=self.objective.normalizer)
         self.reference = ReferenceCounts()
@@ -121,7 +123,9 @@ class BFPOTrainer(EvaluatingTrainer):
         if not self.objective.needs_reference:
             return data
         assert isinstance(self.args, BFPOConfig)
-        cache = open_cache(self.args.reference_cache, self.model, self.precision, self.starting_digest)
+        # Without a cache on disk nothing reads the digest, which is of all weights.
+        digest = self.starting_digest if self.args.reference_cache else ""
+        cache = open_cache(self.args.reference_cache, self.model, self.precision, digest)
         with explained_out_of_memory("scoring the reference", self.engine.max_tokens):
             data, counts = with_reference(
                 data, cache, self.engine, self.model, self.accelerator, self._reference_progress

@@ -1,0 +1,246 @@
+"""Report of the benchmark on a GPU: one question a section, its answer in a sentence, and the table behind it.
+
+    python benchmarks/gpu_report.py docs/results
+
+writes ``gpu.md`` from the folder's ``gpu.json``, and nothing if there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from figures import OURS, Result, rows_per_second, tokens_per_second
+
+SIDE = {"ours": "bfpo", "compact": "TRL at its best", "shipped": "TRL as shipped"}
+MODEL = {"": "Llama, 28M", "smollm2-135m": "SmolLM2's shape, 135M", "qwen2.5-1.5b": "Qwen2.5's shape, 1.5B"}
+MODEL["llama-2-7b"] = "Llama 2's shape, 6.7B"
+TRAINED = {"all": "all weights", "lora": "LoRA", "qlora": "QLoRA"}
+
+
+def share_of_peak(result: Result, peak: float | None) -> float:
+    """Unavoidable FLOPs as a share of the card's matmul peak, or else of that of the run's own process."""
+    layout = "shared" if result["case"]["side"] in OURS else "packed"
+    return rows_per_second(result) * result["flops_needed_a_row"][layout] / (peak or result["matmul_peak"])
+
+
+def speeds(results: dict[str, Result], peak: float | None) -> list[str]:
+    """Training runs of all sides."""
+    runs = [result for result in results.values() if result["kind"] == "speed" and "losses" in result]
+    if not runs:
+        return []
+    by_case = {(run["case"]["workload"]["model"], run["case"]["trained"], run["case"]["side"]): run for run in runs}
+    lines = [
+        "| model | trained | side | pairs/s | tokens/s | seconds a step | speedup of bfpo | peak memory in training, GB "
+        "| weights, GB | share of the matmul peak | preparation, s | first step, s | in memory at once |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    factors: list[str] = []
+    for (model, trained, side), run in by_case.items():
+        own = by_case.get((model, trained, "ours"))
+        factor = "" if own is None else f"{tokens_per_second(own) / tokens_per_second(run):.2f}x"
+        if factor and side != "ours":
+            factors.append(f"{factor} for {MODEL[model]}, {TRAINED[trained]}, against {SIDE[side]}")
+        lines.append(
+            f"| {MODEL[model]} | {TRAINED[trained]} | {SIDE[side]} | {rows_per_second(run):.1f} "
+            f"| {tokens_per_second(run):,.0f} | {statistics.median(run['step_seconds']):.3f} | {factor} "
+            f"| {_gb(run['device_mb'])} | {_gb(run['weights_mb'])} | {100 * share_of_peak(run, peak):.0f} % "
+            f"| {run['prepare_seconds']:.0f} | {run['first_step_seconds']:.1f} | {_at_once(run)} |"
+        )
+    answer = f"In the same time bfpo trains on so many times the tokens: {'; '.join(factors)}." if factors else ""
+    return [
+        "## How fast does it train, against TRL?",
+        "",
+        answer,
+        "",
+        *lines,
+        "",
+        *_agreement(by_case),
+        *_layouts(runs),
+    ]
+
+
+def _gb(megabytes: float | None) -> str:
+    return "" if megabytes is None else f"{megabytes / 1024:.1f}"
+
+
+def _at_once(run: Result) -> str:
+    case = run["case"]
+    kept = "; layers recomputed" if case["checkpointing"] or case["side"] == "shipped" else ""
+    if case["side"] in OURS:
+        return f"{case['tokens']:,} tokens{kept}"
+    return f"{case['batch'] // case['parts']} of {case['batch']} pairs{kept}"
+
+
+def _agreement(by_case: dict[tuple[str, str, str], Result]) -> list[str]:
+    """Losses of the sides at the first step, which is before any update, and over all steps."""
+    apart = [
+        f"{MODEL[model]}, {TRAINED[trained]}: {first:.4g} and {other['losses'][0]:.4g}"
+        for (model, trained, side), other in by_case.items()
+        if side != "ours" and (own := by_case.get((model, trained, "ours"))) and (first := own["losses"][0]) is not None
+    ]
+    if not apart:
+        return []
+    return [f"Losses at the first step (mean-reduced IPO; bfpo and the other side): {'; '.join(apart)}.", ""]
+
+
+def _layouts(runs: Sequence[Result]) -> list[str]:
+    chosen = [
+        f"- {MODEL[run['case']['workload']['model']]}, {TRAINED[run['case']['trained']]}: {run['layout']['layout']} layout, "
+        f"attention by {run['layout']['attention']} ({run['layout']['reason']}); {run['graphs']} compiled graphs"
+        for run in runs
+        if run["layout"]
+    ]
+    return ["What bfpo chose:", "", *chosen, ""] if chosen else []
+
+
+def profile(result: Result | None) -> list[str]:
+    """Where two steps' time goes."""
+    if result is None or "longest" not in result:
+        return []
+    total = sum(result["kinds_us"].values())
+    kinds = [f"| {kind} | {us / 1000:.0f} | {100 * us / total:.0f} % |" for kind, us in result["kinds_us"].items()]
+    longest = [
+        f"| `{kernel['name'].replace('|', '/')}` | {kernel['calls']} | {kernel['us'] / 1000:.1f} "
+        f"| {100 * kernel['us'] / total:.1f} % |"
+        for kernel in result["longest"]
+    ]
+    first = next(iter(result["kinds_us"]))
+    return [
+        "## Where does the rest of the peak go?",
+        "",
+        f"The GPU computes nothing for {100 * result['idle']:.0f} % of the time of two steps, and of the rest "
+        f"{100 * result['kinds_us'][first] / total:.0f} % are {first}.",
+        "",
+        "| kind of kernel | ms | share |",
+        "|---|---|---|",
+        *kinds,
+        "",
+        "| kernel | calls | ms | share |",
+        "|---|---|---|---|",
+        *longest,
+        "",
+    ]
+
+
+def attention(results: dict[str, Result]) -> list[str]:
+    """Pieces against blocks by length."""
+    found = {name.removeprefix("lengths "): one for name, one in results.items() if "rows" in one and "layers" in one}
+    if not found:
+        return []
+    lines = [
+        "| model | prompt + answer | tokens | pieces, ms a layer | blocks, ms a layer | pieces / blocks | pieces, GB | blocks, GB "
+        "| first call of blocks, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    factors: list[float] = []
+    for name, one in found.items():
+        for row in one["rows"]:
+            times = [row.get(kind) for kind in ("pieces", "blocks")]
+            factor = times[0] / times[1] if None not in times else None
+            factors += [] if factor is None else [factor]
+            cells = [f"{1000 * value:.2f}" if value else row.get(f"{kind}_error", "")[:80].replace("|", "/")
+                     for kind, value in zip(("pieces", "blocks"), times, strict=True)]  # fmt: skip
+            lines.append(
+                f"| {MODEL[name]} | {row['length']} | {row['tokens']:,} | {cells[0]} | {cells[1]} "
+                f"| {'' if factor is None else f'{factor:.2f}'} | {_gb(row.get('pieces_mb'))} | {_gb(row.get('blocks_mb'))} "
+                f"| {row.get('blocks_first', 0):.1f} |"
+            )
+    answer = f"Blocks are {min(factors):.1f} to {max(factors):.1f} times as fast as pieces." if factors else ""
+    about = "Forward and backward pass through layers in bf16, with laying out the stream and its masks."
+    return ["## Which attention is faster, at which length?", "", f"{answer} {about}".strip(), "", *lines, ""]
+
+
+def heads(result: Result | None) -> list[str]:
+    """The fused head by how many logits are in memory at once."""
+    if result is None or "rows" not in result:
+        return []
+    best = {
+        trains: min((row for row in result["rows"] if row["trains"] == trains), key=lambda row: row["seconds"])
+        for trains in (True, False)
+    }
+    lines = [
+        "| the head | logits at once | ms | TFLOP/s | peak memory, GB |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {'trains' if row['trains'] else 'is frozen'} | {row['factor']} x 2^23 | {1000 * row['seconds']:.1f} "
+            f"| {result['flops']['trains' if row['trains'] else 'frozen'] / row['seconds'] / 1e12:.0f} | {_gb(row['mb'])} |"
+            for row in result["rows"]
+        ),
+    ]
+    answer = (
+        f"The fused head with {result['scored']:,} scored tokens and a vocabulary of 151,936 is fastest with "
+        f"{best[True]['factor']} x 2^23 logits where it trains, and {best[False]['factor']} x 2^23 where it is frozen."
+    )
+    return ["## How many logits should be in memory at once?", "", answer, "", *lines, ""]
+
+
+def tests(results: dict[str, Result]) -> list[str]:
+    """Outcomes and recorded figures of the tests."""
+    files = {name: one["tests"] for name, one in results.items() if "tests" in one}
+    if not files:
+        return []
+    every = [test for one in files.values() for test in one]
+    count = {kind: sum(test["outcome"] == kind for test in every) for kind in ("passed", "failed", "skipped")}
+    lines = ["| test | outcome | figures |", "|---|---|---|"]
+    for test in every:
+        figures = "; ".join(f"{name}: {value}" for name, value in test["figures"].items()).replace("|", "/")
+        lines.append(f"| `{test['name'].replace('|', '/')}` | {test['outcome']} | {figures} |")
+    answer = f"{count['passed']} tests passed, {count['failed']} failed and {count['skipped']} were skipped."
+    return ["## Does it compute the same as elsewhere?", "", answer, "", *lines, ""]
+
+
+def problems(results: dict[str, Result]) -> list[str]:
+    """Parts without a result, and repeated with less memory."""
+    lines = [
+        f"- {name}: {(one['error'].strip().splitlines() or ['no message'])[-1][:300]}"
+        for name, one in results.items()
+        if "error" in one
+    ]
+    lines += [
+        f"- {name}: ran out of memory first with {one['tried']}" for name, one in results.items() if one.get("tried")
+    ]
+    return ["## What didn't run?", "", *lines, ""] if lines else []
+
+
+def write_report(results: dict[str, Result], folder: Path) -> None:
+    """Write ``gpu.md``; nothing without a result."""
+    if not results:
+        return
+    card: dict[str, Any] = results.get("card", {})
+    peak = card.get("bf16_flops")
+    about = (
+        f"{card.get('device', 'the GPU')}, {card.get('memory_gb', 0):.0f} GB: {peak / 1e12:.0f} TFLOP/s in bf16 and "
+        f"{card['fp32_flops'] / 1e12:.0f} in float32 (8192-cubed products), copying at "
+        f"{card['copied_bytes_a_second'] / 1e12:.2f} TB/s read and written; torch {card['torch']}, CUDA {card['cuda']}."
+        if peak
+        else "The card was not measured."
+    )
+    lines = [
+        "# On a GPU",
+        "",
+        f"Made by `make bench-gpu` (nine minutes, resumable) on {about}",
+        "",
+        "Random weights in public shapes, and generated pairs with 139 tokens per prompt and 110 per answer on average "
+        "(lognormal). Every part is a process of its own. Times of steps end when the device has finished; the first "
+        "step is apart. *Preparation* includes choosing the layout and its compilation for bfpo, and the reference where it is precomputed. "
+        "*Share of the matmul peak* counts only unavoidable FLOPs: no padding, no recomputation, the prompt once for bfpo and twice for TRL.",
+        "",
+        *tests(results),
+        *speeds(results, peak),
+        *profile(results.get("profile")),
+        *attention(results),
+        *heads(results.get("heads")),
+        *problems(results),
+    ]
+    (folder / "gpu.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    if (place / "gpu.json").exists():
+        write_report(json.loads((place / "gpu.json").read_text(encoding="utf-8")), place)

@@ -1,0 +1,73 @@
+"""Attention over a stream of groups by blocks: one FlexAttention kernel with a block mask over the whole row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from bfpo.engine.layout import Stream
+
+
+def attend_by_blocks(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    stream: Stream,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of [1, heads, T, width] queries in one call; returns [1, T, heads, width]. There is no dropout."""
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):
+        # Under autocast the rotation leaves queries and keys in float32 beside half-precision values. torch's own
+        # attention casts them; FlexAttention refuses them.
+        query, key, value = (part.to(torch.get_autocast_dtype(kind)) for part in (query, key, value))
+    attend: Any = _compiled(flex_attention) if query.is_cuda else flex_attention
+    output = attend(
+        query,
+        key,
+        value,
+        score_mod=None if softcap is None else stream.remember(("cap", softcap), lambda: _cap(softcap, query.device)),
+        block_mask=stream.remember(("blocks", sliding_window), lambda: _block_mask(stream, sliding_window)),
+        scale=scaling,
+        enable_gqa=True,
+    )
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _cap(softcap: float, device: torch.device) -> Callable[..., Tensor]:
+    """Function of FlexAttention that caps scores."""
+    # Here and below a tensor, as a number would become a symbol in compiled code, which the kernels can't take.
+    bound = torch.full((), softcap, device=device)
+    return lambda score, *_: bound * torch.tanh(score / bound)
+
+
+def _block_mask(stream: Stream, window: int | None) -> BlockMask:
+    """Mask of the blocks of keys that each block of queries sees."""
+    unit, branch, position = stream.unit, stream.branch, stream.position_ids[0]
+    limit = None if window is None else torch.full((), window, device=unit.device)
+
+    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        distance = position[query] - position[key]
+        seen = (unit[query] == unit[key]) & (distance >= 0)
+        seen = seen & ((branch[key] == 0) | (branch[query] == branch[key]))
+        return seen if limit is None else seen & (distance < limit)
+
+    make: Any = _compiled(create_block_mask) if unit.is_cuda else create_block_mask
+    return make(visible, None, None, len(unit), len(unit), device=str(unit.device))
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    # The number of tokens differs from step to step.
+    return torch.compile(function, dynamic=True)
