@@ -51,8 +51,8 @@ class Setup:
     suite: Path
     folder: Path
     results: Path
-    steps: int = 225
-    batch_size: int = 32
+    steps: int = 150
+    batch_size: int = 16
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def recipe_of(job: Job, mix: Mix, data: Path, output: Path, setup: Setup) -> dic
         "model": setup.model, "data": sources, "output_dir": str(output),
         "learning_rate": job.learning_rate, "max_grad_norm": job.max_grad_norm, "max_steps": setup.steps,
         "batch_size": setup.batch_size if method.buffer else setup.batch_size // 2,
-        "max_length": MOST_TOKENS, "seed": job.seed,
+        "max_length": MOST_TOKENS, "micro_batch_tokens": 8192, "seed": job.seed,
     }  # fmt: skip
 
 

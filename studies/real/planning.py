@@ -15,6 +15,8 @@ from studies.real.methods import ABLATIONS, METHODS, Point
 from studies.sharing import run_first
 
 STATES: tuple[State, ...] = ("clean", "flips", "conflict")
+# States that settings are tuned in; flips takes those of the other state whose flags err.
+TUNED: tuple[State, ...] = ("conflict", "clean")
 TUNING_SEED = 100
 TEST_SEEDS = (0, 1, 2)
 NOTHING: Point = (0.0, 0.0, 0.0)
@@ -41,6 +43,7 @@ def value(result: Mapping[str, Any]) -> float:
 
 def chosen(state: State, method: str, results: Results) -> Point | None:
     """The point with the best value on validation pairs; None until all points have run."""
+    state = state if state in TUNED else TUNED[0]
     name = (METHODS | ABLATIONS)[method].tuned_as or method
     jobs = [Job.at(state, name, point, TUNING_SEED, "validation") for point in METHODS[name].points]
     if any(job not in results for job in jobs):
@@ -53,13 +56,14 @@ def wanted(results: Results) -> Iterator[Job]:
     """Every run that can be named so far, the first to do first."""
     for split in ("validation", "test"):
         yield Job.at("clean", START, NOTHING, 0, split)
-    for state in ("conflict", "clean", "flips"):
+    for state in TUNED:
         for name, method in METHODS.items():
             for point in method.points:
                 yield Job.at(state, name, point, TUNING_SEED, "validation")
-    for state in ("conflict", "clean", "flips"):
+    for state in TUNED:
         yield from _tests(state, [*METHODS], results)
     yield from _tests("clean", [*ABLATIONS], results)
+    yield from _tests("flips", [*METHODS], results)
     yield Job.at("clean", START, NOTHING, 0, "answers")
     for name in METHODS:
         point = chosen("clean", name, results)
