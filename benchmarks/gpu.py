@@ -94,7 +94,7 @@ def parts() -> list[Part]:
 
 def environment() -> dict[str, str]:
     """The environment of a part: this checkout first on Python's path, nothing from the Hub, nothing cached."""
-    folders = [ROOT / "src", ROOT, ROOT / "tests", HERE, os.environ.get("PYTHONPATH", "")]
+    folders = [ROOT / "src", ROOT, ROOT / "tests", os.environ.get("PYTHONPATH", "")]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if str(folder)),
         "HF_HUB_OFFLINE": "1",

@@ -18,8 +18,8 @@ from bfpo.engine.forward import Engine
 from bfpo.engine.trainable import prepare_model
 from bfpo.models import quantize_to_4bit
 from engine.losses import loss_by
-from gpu.device import CUDA, DEVICE, groups, largest_error, relative, small_model
-from gpu.training_run import trained
+from gpu_models import CUDA, DEVICE, groups, largest_error, relative, small_model
+from training.gpu_run import trained
 
 pytestmark = CUDA
 
@@ -51,7 +51,7 @@ def largest_change(one, other):
 
 def test_three_steps_equal_those_on_the_cpu(attention, tmp_path, record_property):
     losses, weights = trained(tmp_path / "gpu")
-    script, result = Path(__file__).with_name("training_run.py"), tmp_path / "cpu.json"
+    script, result = Path(__file__).parents[1] / "training" / "gpu_run.py", tmp_path / "cpu.json"
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": paths}
     subprocess.run([sys.executable, str(script), str(tmp_path / "cpu"), str(result)], env=environment, check=True)
