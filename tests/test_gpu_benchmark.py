@@ -124,6 +124,8 @@ def test_the_report_holds_every_part(benchmark, tmp_path, monkeypatch):
             results[f"tiny {trained} {side}"] = {"kind": "speed", "case": gpu.asdict(case)} | measure(case)
     losses = {name: one["losses"][0] for name, one in results.items() if "losses" in one}
     assert losses == pytest.approx(dict.fromkeys(losses, 25.0), rel=1e-3)
+    for side, loss in (("ours", 2.0), ("compact", 2.0002)):
+        results[f"agreement {side}"] = {"kind": "losses", "case": {"side": side}, "losses": [1.0, loss]}
     results = json.loads(json.dumps(results))
     report.write_report({}, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -131,6 +133,7 @@ def test_the_report_holds_every_part(benchmark, tmp_path, monkeypatch):
     text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
     for words in (
         "a card, 80 GB", "1 tests passed", "apart: 1e-7", "| tiny | QLoRA | bfpo |", "x for tiny, LoRA, against TRL",
+        "agree with bfpo's to a relative 1e-04 (TRL at its best)",
         "attention by pieces", "| matrix products | 0 | 100 % |", "failed: ValueError: why", "x 2^23 logits",
     ):  # fmt: skip
         assert words in text, words
