@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-real study-quick study-decisive study-real study-dial study-labels study-redteam pretrain bench bench-full bench-streaming reference docs tutorials test test-long test-real fuzz faults lint clean
+.PHONY: help install quickstart quickstart-real study-quick study-decisive study-real study-dial study-labels study-redteam pretrain bench bench-full bench-gpu bench-streaming reference docs tutorials test test-long test-real fuzz faults lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -51,6 +51,9 @@ bench: install ## the engine against TRL, fp32 and all weights (half an hour, re
 
 bench-full: install ## the same with every precision and choice of weights, and sweeps (hours, resumable)
 	$(BIN)/python benchmarks/engine.py full
+
+bench-gpu: install ## what needs a GPU: parity tests, training against TRL, a profile (nine minutes; GPU="--only tests")
+	$(BIN)/python benchmarks/gpu.py $(GPU)
 
 bench-streaming: install ## memory and start of training on 100,000 pairs (ten minutes)
 	$(BIN)/python benchmarks/streaming.py

@@ -40,6 +40,9 @@ TESTS = {
     "generation": {"file": "test_gpu_generation.py", "chosen": ""},
     "training": {"file": "test_gpu_training.py", "chosen": ""},
 }
+SIDES = ("ours", "compact", "shipped")
+# Eight short pairs, which every step of every side has, so that losses can be compared.
+SAME = Workload(prompt=24, answer=16, prompts=8)
 # Attempts with half the tokens in memory, if there is too little memory.
 ATTEMPTS = 3
 
@@ -50,7 +53,7 @@ class Part:
 
     Attributes:
         name: unique name.
-        kind: "tests", "speed" or the name of a function of ``gpu_parts.py``.
+        kind: "tests", "speed", "losses" or the name of a function of ``gpu_parts.py``.
         case: the training run, if it is one.
         options: the function's other arguments, or the file of tests.
     """
@@ -78,6 +81,8 @@ def parts() -> list[Part]:
         found.append(speed(qwen, trained, "compact", batch=32, parts=4))
         found.append(speed(qwen, trained, "shipped", batch=32))
     measured = found[-3].case
+    for side in SIDES:
+        found.append(Part(f"agreement {side}", "losses", Case(side, workload=SAME)))
     assert measured is not None
     found.append(Part("profile", "profiled", measured))
     found += [Part(f"lengths {model}", "lengths", options={"model": model}) for model in (qwen, llama)]
@@ -94,7 +99,7 @@ def parts() -> list[Part]:
 
 def environment() -> dict[str, str]:
     """The environment of a part: this checkout first on Python's path, nothing from the Hub, nothing cached."""
-    folders = [ROOT / "src", ROOT, ROOT / "tests", HERE, os.environ.get("PYTHONPATH", "")]
+    folders = [ROOT / "src", ROOT, ROOT / "tests", os.environ.get("PYTHONPATH", "")]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if str(folder)),
         "HF_HUB_OFFLINE": "1",
@@ -163,7 +168,7 @@ def run(part: Part, limit: float) -> dict[str, Any]:
     case, tried = part.case, []
     started = time.monotonic()
     while True:
-        if part.kind == "speed":
+        if part.kind in ("speed", "losses"):
             assert case is not None
             command = [sys.executable, str(HERE / "side.py"), json.dumps(asdict(case))]
         else:

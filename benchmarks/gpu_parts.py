@@ -149,7 +149,8 @@ def heads(device: torch.device, model: str, pairs: int = 16, factors: Sequence[i
             head_module._MORE_ON_GPU = factor  # pyright: ignore[reportPrivateUsage]
             peak_mb(device)
             taken = seconds(run, device, repeats=5, warmup=2)
-            rows.append({"trains": trains, "factor": factor, "seconds": taken, "mb": peak_mb(device)})
+            kind = "trains" if trains else "frozen"
+            rows.append({"kind": kind, "factor": factor, "seconds": taken, "mb": peak_mb(device)})
     products = 2 * size[0] * size[1] * shape["vocab_size"]
     return {"rows": rows, "scored": size[0], "flops": {"trains": 3 * products, "frozen": 2 * products}}
 

@@ -35,7 +35,7 @@ def speeds(results: dict[str, Result], peak: float | None) -> list[str]:
         return []
     by_case = {(run["case"]["workload"]["model"], run["case"]["trained"], run["case"]["side"]): run for run in runs}
     lines = [
-        "| model | trained | side | pairs/s | tokens/s | seconds a step | speedup of bfpo | peak memory in training, GB "
+        "| model | trained | side | pairs/s | tokens/s | seconds a step | speedup of bfpo | peak memory, GB "
         "| weights, GB | share of the matmul peak | preparation, s | first step, s | in memory at once |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -59,7 +59,7 @@ def speeds(results: dict[str, Result], peak: float | None) -> list[str]:
         "",
         *lines,
         "",
-        *_agreement(by_case),
+        *_agreement(results),
         *_layouts(runs),
     ]
 
@@ -76,22 +76,31 @@ def _at_once(run: Result) -> str:
     return f"{case['batch'] // case['parts']} of {case['batch']} pairs{kept}"
 
 
-def _agreement(by_case: dict[tuple[str, str, str], Result]) -> list[str]:
-    """Losses of the sides at the first step, which is before any update, and over all steps."""
-    apart = [
-        f"{MODEL[model]}, {TRAINED[trained]}: {first:.4g} and {other['losses'][0]:.4g}"
-        for (model, trained, side), other in by_case.items()
-        if side != "ours" and (own := by_case.get((model, trained, "ours"))) and (first := own["losses"][0]) is not None
-    ]
-    if not apart:
+def _agreement(results: dict[str, Result]) -> list[str]:
+    """Distance of the losses on the same pairs in float32."""
+    curves = {
+        one["case"]["side"]: one["losses"] for one in results.values() if one["kind"] == "losses" and "losses" in one
+    }
+    own = curves.pop("ours", None)
+    if own is None or not curves:
         return []
-    return [f"Losses at the first step (mean-reduced IPO; bfpo and the other side): {'; '.join(apart)}.", ""]
+    apart = {
+        side: max(abs(mine - other) / abs(mine) for mine, other in zip(own, curve, strict=True))
+        for side, curve in curves.items()
+    }
+    sides = " and ".join(f"{distance:.0e} ({SIDE[side]})" for side, distance in apart.items())
+    return [
+        f"On the same eight short pairs in every step, over {len(own)} steps of the 28M model in float32, the losses "
+        f"(mean-reduced IPO) agree with bfpo's to a relative {sides}.",
+        "",
+    ]
 
 
 def _layouts(runs: Sequence[Result]) -> list[str]:
     chosen = [
-        f"- {MODEL[run['case']['workload']['model']]}, {TRAINED[run['case']['trained']]}: {run['layout']['layout']} layout, "
-        f"attention by {run['layout']['attention']} ({run['layout']['reason']}); {run['graphs']} compiled graphs"
+        f"- {MODEL[run['case']['workload']['model']]}, {TRAINED[run['case']['trained']]}: "
+        f"{run['layout']['layout']} layout, attention by {run['layout']['attention']} ({run['layout']['reason']}); "
+        f"{run['graphs']} compiled graphs"
         for run in runs
         if run["layout"]
     ]
@@ -133,8 +142,8 @@ def attention(results: dict[str, Result]) -> list[str]:
     if not found:
         return []
     lines = [
-        "| model | prompt + answer | tokens | pieces, ms a layer | blocks, ms a layer | pieces / blocks | pieces, GB | blocks, GB "
-        "| first call of blocks, s |",
+        "| model | prompt + answer | tokens | pieces, ms a layer | blocks, ms a layer | pieces / blocks | pieces, GB "
+        "| blocks, GB | first call of blocks, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     factors: list[float] = []
@@ -147,8 +156,8 @@ def attention(results: dict[str, Result]) -> list[str]:
                      for kind, value in zip(("pieces", "blocks"), times, strict=True)]  # fmt: skip
             lines.append(
                 f"| {MODEL[name]} | {row['length']} | {row['tokens']:,} | {cells[0]} | {cells[1]} "
-                f"| {'' if factor is None else f'{factor:.2f}'} | {_gb(row.get('pieces_mb'))} | {_gb(row.get('blocks_mb'))} "
-                f"| {row.get('blocks_first', 0):.1f} |"
+                f"| {'' if factor is None else f'{factor:.2f}'} | {_gb(row.get('pieces_mb'))} "
+                f"| {_gb(row.get('blocks_mb'))} | {row.get('blocks_first', 0):.1f} |"
             )
     answer = f"Blocks are {min(factors):.1f} to {max(factors):.1f} times as fast as pieces." if factors else ""
     about = "Forward and backward pass through layers in bf16, with laying out the stream and its masks."
@@ -160,21 +169,22 @@ def heads(result: Result | None) -> list[str]:
     if result is None or "rows" not in result:
         return []
     best = {
-        trains: min((row for row in result["rows"] if row["trains"] == trains), key=lambda row: row["seconds"])
-        for trains in (True, False)
+        kind: min((row for row in result["rows"] if row["kind"] == kind), key=lambda row: row["seconds"])
+        for kind in ("trains", "frozen")
     }
     lines = [
         "| the head | logits at once | ms | TFLOP/s | peak memory, GB |",
         "|---|---|---|---|---|",
         *(
-            f"| {'trains' if row['trains'] else 'is frozen'} | {row['factor']} x 2^23 | {1000 * row['seconds']:.1f} "
-            f"| {result['flops']['trains' if row['trains'] else 'frozen'] / row['seconds'] / 1e12:.0f} | {_gb(row['mb'])} |"
+            f"| {row['kind']} | {row['factor']} x 2^23 | {1000 * row['seconds']:.1f} "
+            f"| {result['flops'][row['kind']] / row['seconds'] / 1e12:.0f} | {_gb(row['mb'])} |"
             for row in result["rows"]
         ),
     ]
     answer = (
         f"The fused head with {result['scored']:,} scored tokens and a vocabulary of 151,936 is fastest with "
-        f"{best[True]['factor']} x 2^23 logits where it trains, and {best[False]['factor']} x 2^23 where it is frozen."
+        f"{best['trains']['factor']} x 2^23 logits where it trains, and {best['frozen']['factor']} x 2^23 where it is "
+        "frozen."
     )
     return ["## How many logits should be in memory at once?", "", answer, "", *lines, ""]
 
@@ -218,17 +228,18 @@ def write_report(results: dict[str, Result], folder: Path) -> None:
         f"{card['fp32_flops'] / 1e12:.0f} in float32 (8192-cubed products), copying at "
         f"{card['copied_bytes_a_second'] / 1e12:.2f} TB/s read and written; torch {card['torch']}, CUDA {card['cuda']}."
         if peak
-        else "The card was not measured."
+        else "a card that was not measured."
     )
     lines = [
         "# On a GPU",
         "",
-        f"Made by `make bench-gpu` (nine minutes, resumable) on {about}",
+        f"Made by `make bench-gpu` (nine minutes; another run measures what is missing) on {about}",
         "",
         "Random weights in public shapes, and generated pairs with 139 tokens per prompt and 110 per answer on average "
         "(lognormal). Every part is a process of its own. Times of steps end when the device has finished; the first "
-        "step is apart. *Preparation* includes choosing the layout and its compilation for bfpo, and the reference where it is precomputed. "
-        "*Share of the matmul peak* counts only unavoidable FLOPs: no padding, no recomputation, the prompt once for bfpo and twice for TRL.",
+        "step is apart. *Preparation* includes choosing the layout and its compilation for bfpo, and the reference "
+        "where it is precomputed. *Peak memory* is that of training. *Share of the matmul peak* counts only "
+        "unavoidable FLOPs: no padding, no recomputation, the prompt once for bfpo and twice for TRL.",
         "",
         *tests(results),
         *speeds(results, peak),

@@ -365,7 +365,8 @@ def _parts(row: Any) -> list[str]:
 
 def case_of(given: dict[str, Any]) -> Case:
     """The case of a JSON object."""
-    return Case(**given | {"workload": Workload(**given["workload"])})
+    fields: dict[str, Any] = given | {"workload": Workload(**given["workload"])}
+    return Case(**fields)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 from bfpo.generation.choice_scoring import score_choices
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import ChoiceRequest, Decoding, sample_requests
-from gpu.device import CUDA, DEVICE
+from gpu_models import CUDA, DEVICE
 from models import tiny_llama
 from training.rows import WORDS, word_tokenizer
 

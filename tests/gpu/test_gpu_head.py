@@ -8,7 +8,7 @@ from bfpo.engine.head import FusedLoss, LogitShape, group_losses
 from bfpo.engine.layout import build_stream
 from bfpo.groups import GroupLogps
 from engine.losses import loss_inputs
-from gpu.device import CUDA, DEVICE, VOCABULARY, groups, relative
+from gpu_models import CUDA, DEVICE, VOCABULARY, groups, relative
 
 pytestmark = CUDA
 BATCH = groups(5, most=80)

@@ -18,8 +18,8 @@ from bfpo.engine.forward import Engine
 from bfpo.engine.trainable import prepare_model
 from bfpo.models import quantize_to_4bit
 from engine.losses import loss_by
-from gpu.device import CUDA, DEVICE, groups, largest_error, relative, small_model
-from gpu.training_run import trained
+from gpu_models import CUDA, DEVICE, groups, largest_error, relative, small_model
+from training.gpu_run import trained
 
 pytestmark = CUDA
 
@@ -51,13 +51,13 @@ def largest_change(one, other):
 
 def test_three_steps_equal_those_on_the_cpu(attention, tmp_path, record_property):
     losses, weights = trained(tmp_path / "gpu")
-    script, result = Path(__file__).with_name("training_run.py"), tmp_path / "cpu.json"
+    script, result = Path(__file__).parents[1] / "training" / "gpu_run.py", tmp_path / "cpu.json"
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": paths}
     subprocess.run([sys.executable, str(script), str(tmp_path / "cpu"), str(result)], env=environment, check=True)
     expected = json.loads(result.read_text())
     record_property("losses", f"{losses} on the GPU, {expected} on the CPU")
-    assert losses == pytest.approx(expected, rel=1e-5)
+    assert losses == pytest.approx(expected, rel=1e-4)
     assert losses[-1] != losses[0]
     assert all(torch.isfinite(value).all() for value in weights.values())
 
@@ -67,7 +67,7 @@ def test_a_run_twice(attention, tmp_path, record_property):
     runs = [trained(tmp_path / name) for name in ("one", "two")]
     apart = largest_change(runs[0][1], runs[1][1])
     record_property("default", "equal bits" if apart == 0 else f"weights differ by at most {apart:.1e}")
-    assert runs[0][0] == pytest.approx(runs[1][0], rel=1e-5)
+    assert runs[0][0] == pytest.approx(runs[1][0], rel=1e-4)
     with deterministic() as caught:
         strict = [trained(tmp_path / name) for name in ("three", "four")]
     told = {str(one.message).split(".")[0][:150] for one in caught if "determinis" in str(one.message)}

@@ -1,0 +1,139 @@
+"""The benchmark on a GPU, as far as it runs without one: tiny parts, what is chosen and repeated, and the report."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+pytest.importorskip("trl")
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """The benchmark's modules, with a tiny shape among its models'."""
+    sys.path.insert(0, str(BENCHMARKS))
+    import gpu
+    import gpu_parts
+    import gpu_report
+    import workload
+
+    workload.SHAPES["tiny"] = {
+        "model_type": "qwen2", "vocab_size": 500, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True,
+    }  # fmt: skip
+    gpu_report.MODEL["tiny"] = "tiny"
+    yield gpu, gpu_parts, gpu_report
+    sys.path.remove(str(BENCHMARKS))
+
+
+def names(gpu, only=(), skip=()):
+    return [part.name for part in gpu.chosen(gpu.parts(), only, skip)]
+
+
+def test_parts_are_chosen_by_words_of_their_names(benchmark):
+    gpu, *_ = benchmark
+    everything = names(gpu)
+    assert len(set(everything)) == len(everything) > 20
+    assert names(gpu, ["card", "qwen2.5-1.5b lora"]) == [
+        "card", *(f"qwen2.5-1.5b lora {side}" for side in ("ours", "compact", "shipped"))
+    ]  # fmt: skip
+    assert names(gpu, ["tests"], ["training", "head"]) == [
+        "tests float32", "tests bfloat16", "tests streams", "tests generation"
+    ]  # fmt: skip
+    assert names(gpu, ["profile"]) == ["profile"]
+    profiled = gpu.chosen(gpu.parts(), ["profile"], [])[0].case
+    assert (profiled.side, profiled.trained, profiled.workload.model) == ("ours", "all", "qwen2.5-1.5b")
+
+
+def test_too_little_memory_is_tried_again_with_half_and_other_errors_are_kept(benchmark, monkeypatch):
+    gpu, *_ = benchmark
+    ran = []
+
+    def executed(command, limit):
+        case = json.loads(command[-1])
+        ran.append(case["tokens"])
+        if case["tokens"] > 4096:
+            return 1, "", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate"
+        return 0, 'some line\n{"losses": [1.0]}\n', ""
+
+    monkeypatch.setattr(gpu, "executed", executed)
+    part = gpu.speed("tiny", "all", "ours", batch=4)
+    result = gpu.run(part, 100)
+    assert ran == [16_384, 8192, 4096]
+    assert result["losses"] == [1.0]
+    assert result["case"]["tokens"] == 4096
+    assert [tried["tokens"] for tried in result["tried"]] == [16_384, 8192]
+    monkeypatch.setattr(gpu, "executed", lambda *_: (1, "", "ValueError: something else"))
+    assert gpu.run(part, 100)["error"] == "ValueError: something else"
+    monkeypatch.setattr(gpu, "executed", lambda *_: (None, "", ""))
+    assert gpu.run(part, 100)["error"] == "took longer than 100 s"
+    theirs = gpu.speed("tiny", "all", "compact", batch=4, parts=2).case
+    assert gpu.less_memory(theirs).parts == 4
+    assert gpu.less_memory(gpu.less_memory(theirs)) is None
+
+
+def test_a_process_that_takes_too_long_is_ended_and_files_of_tests_are_read(benchmark):
+    gpu, *_ = benchmark
+    assert gpu.executed([sys.executable, "-c", "import time; print('x', flush=True); time.sleep(60)"], 1.0)[0] is None
+    if torch.cuda.is_available():
+        pytest.skip("the tests would run")
+    found = gpu.run_tests("test_gpu_generation.py", "greedy", 120)
+    [test] = found["tests"]
+    assert test["outcome"] == "skipped"
+    assert "there is no CUDA device" in test["message"]
+
+
+def test_time_without_a_kernel_is_idle_and_kinds_are_told_by_name(benchmark):
+    _, parts, _ = benchmark
+    found = parts.summary([("nvjet_gemm", 0, 10), ("triton_tem_fused_flex", 5, 20), ("vectorized_kernel", 30, 40)])
+    assert found["idle"] == 0.25
+    assert found["kinds_us"] == {"attention": 15, "matrix products": 10, "element by element": 10}
+    assert found["longest"][0] == {"name": "triton_tem_fused_flex", "calls": 1, "us": 15}
+    with pytest.raises(ValueError, match="no kernel"):
+        parts.summary([])
+
+
+def test_the_report_holds_every_part(benchmark, tmp_path, monkeypatch):
+    gpu, parts, report = benchmark
+    from side import Case, measure
+    from workload import Workload
+
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(parts.head_module, "_MORE_ON_GPU", 1)
+    tiny = Workload(prompt=24, answer=16, prompts=8, model="tiny")
+    results = {
+        "card": {"kind": "card"} | parts.card(cpu, 64, 2**12) | {"device": "a card", "memory_gb": 80.0},
+        "lengths tiny": {"kind": "lengths"} | parts.lengths(cpu, "tiny", (64,), 256, 2),
+        "heads": {"kind": "heads"} | parts.heads(cpu, "tiny", 4, (1, 4)),
+        "profile": {"kind": "profiled"} | parts.summary([("nvjet_gemm", 0, 10)]),
+        "failed": {"kind": "speed", "error": "Traceback\nValueError: why"},
+        "tests head": {
+            "kind": "tests",
+            "tests": [
+                {"name": "test_it", "outcome": "passed", "seconds": 1.0, "message": "", "figures": {"apart": "1e-7"}}
+            ],
+        },
+    }
+    assert "FlexAttention" in results["lengths tiny"]["rows"][0]["blocks_error"]
+    for trained in ("lora", "qlora", "all"):
+        for side in ("ours", "compact") if trained != "qlora" else ("ours",):
+            case = Case(side, "bf16", trained, tiny, steps=2, batch=4, tokens=2048)
+            results[f"tiny {trained} {side}"] = {"kind": "speed", "case": gpu.asdict(case)} | measure(case)
+    losses = {name: one["losses"][0] for name, one in results.items() if "losses" in one}
+    assert losses == pytest.approx(dict.fromkeys(losses, 25.0), rel=1e-3)
+    for side, loss in (("ours", 2.0), ("compact", 2.0002)):
+        results[f"agreement {side}"] = {"kind": "losses", "case": {"side": side}, "losses": [1.0, loss]}
+    results = json.loads(json.dumps(results))
+    report.write_report({}, tmp_path)
+    assert not list(tmp_path.iterdir())
+    report.write_report(results, tmp_path)
+    text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
+    for words in (
+        "a card, 80 GB", "1 tests passed", "apart: 1e-7", "| tiny | QLoRA | bfpo |", "x for tiny, LoRA, against TRL",
+        "agree with bfpo's to a relative 1e-04 (TRL at its best)",
+        "attention by pieces", "| matrix products | 0 | 100 % |", "failed: ValueError: why", "x 2^23 logits",
+    ):  # fmt: skip
+        assert words in text, words
