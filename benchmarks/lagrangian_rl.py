@@ -46,6 +46,7 @@ class Setting:
         learning_rate: learning rate of the policy.
         kl: weight of the divergence from the start.
         limit: largest mean cost, a probability that an answer is unsafe.
+        first: lambda at the beginning.
         rate: step of lambda for each unit of excess cost.
     """
 
@@ -57,6 +58,7 @@ class Setting:
     learning_rate: float = 1e-4
     kl: float = 0.02
     limit: float = 0.02
+    first: float = 10.0
     rate: float = 0.5
 
 
@@ -65,9 +67,12 @@ class Multiplier(TrainerCallback):
     """Lambda, adapted after every step by the mean cost of the step's answers."""
 
     setting: Setting
-    value: float = 1.0
+    value: float = field(init=False)
     costs: list[float] = field(default_factory=list)
     path: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.value = self.setting.first
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move lambda by the excess of the cost."""
