@@ -125,8 +125,8 @@ def report(results: Sequence[Result]) -> Iterator[str]:
         f"Every side starts from the same SFT model and reads the same labels: {orders:,} orders by helpfulness, "
         f"{flags:,} safety flags and {scores:,} scores. RL is Safe RLHF's way with TRL "
         "(`benchmarks/lagrangian_rl.py`): a reward model, a cost model, then GRPO on reward - lambda * cost, where "
-        "lambda is adapted until the mean cost is at most .02. Its settings were chosen with seed 100. Means over seeds "
-        "with 95 % t intervals."
+        "lambda is adapted until the mean cost is at most .02. Its settings were chosen with seed 100. Means over "
+        "seeds with 95 % t intervals."
     )
     yield ""
     columns = ("U", *FIGURES)
