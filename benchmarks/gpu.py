@@ -127,7 +127,8 @@ def executed(command: Sequence[str], limit: float) -> tuple[int | None, str, str
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        return status, *(path.read_text(encoding="utf-8", errors="replace") for path in (output, errors))
+        printed, told = (path.read_text(encoding="utf-8", errors="replace") for path in (output, errors))
+        return status, printed, told
 
 
 def failure(status: int | None, output: str, errors: str, limit: float) -> str:

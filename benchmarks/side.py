@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -225,16 +226,16 @@ def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pass
     def count(_: Any, __: Any, values: dict[str, Any]) -> None:
         stream = values.get("stream")
         if stream is not None and times.marks and model.training and torch.is_grad_enabled():
-            seen.add(lambda: counted(stream))
+            seen.add(partial(counted, stream.group, stream.tokens, stream.unit, stream.branch))
 
     model.register_forward_pre_hook(count, with_kwargs=True)
     return trainer, Passes(1 + case.checkpointing, head=3 if case.trained == "all" else 2)
 
 
-def counted(stream: Any) -> tuple[int, Computed]:
-    """Useful tokens of a stream, and what is computed for them."""
+def counted(*stream: torch.Tensor) -> tuple[int, Computed]:
+    """Useful tokens of a stream, given by groups and tokens of answers, units and branches; and what they take."""
     useful, total = 0, Computed(0, 0, 0)
-    group, tokens, unit, branch = (part.cpu() for part in (stream.group, stream.tokens, stream.unit, stream.branch))
+    group, tokens, unit, branch = (part.cpu() for part in stream)
     for number in range(int(group[-1]) + 1):
         answers = tokens[group == number].tolist()
         prompt = int(((unit == number) & (branch == 0)).sum())

@@ -90,7 +90,7 @@ class GroupLogps:
         owner = self.group[labels.first]
         zeros = torch.zeros(int(self.group[-1]) + 1, dtype=values.dtype, device=values.device)
         count = zeros.index_add(0, owner, torch.ones_like(values))
-        if (count == 0).any():
+        if not labels.is_checked and (count == 0).any():
             raise BfpoError(
                 "a pairwise objective needs at least two answers per prompt: train single answers with 'sft'"
             )
@@ -113,8 +113,8 @@ class GroupLabels:
         cost: [N] cost of the answer's harm, in units of the label; None if BFPO's b3 prices all harm.
         weight: [N] factor of the loss of the answer's group, >= 0; None if no group has one.
         reward: [N] reward of the answer by another objective (MODPO); None if no answer has one.
-        is_checked: whether the rows' flags and orders fit the objective for certain, as the trainer has seen to before
-            the first step; objectives don't check them again, which would wait for the device in every call.
+        is_checked: whether the rows' flags, orders and pairs fit the objective for certain, as the trainer has seen to
+            before the first step; objectives don't check them again, which would wait for the device in every call.
     """
 
     is_safe: Tensor

@@ -50,7 +50,7 @@ def largest_change(one, other):
 
 
 def test_three_steps_equal_those_on_the_cpu(attention, tmp_path, record_property):
-    losses, weights = trained(tmp_path / "gpu")
+    losses, weights = trained(tmp_path / "gpu", attention)
     script, result = Path(__file__).parents[1] / "training" / "gpu_run.py", tmp_path / "cpu.json"
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": paths}
@@ -64,12 +64,12 @@ def test_three_steps_equal_those_on_the_cpu(attention, tmp_path, record_property
 
 def test_a_run_twice(attention, tmp_path, record_property):
     """By default torch adds some sums in any order; with deterministic operations, all bits are the same."""
-    runs = [trained(tmp_path / name) for name in ("one", "two")]
+    runs = [trained(tmp_path / name, attention) for name in ("one", "two")]
     apart = largest_change(runs[0][1], runs[1][1])
     record_property("default", "equal bits" if apart == 0 else f"weights differ by at most {apart:.1e}")
     assert runs[0][0] == pytest.approx(runs[1][0], rel=1e-4)
     with deterministic() as caught:
-        strict = [trained(tmp_path / name) for name in ("three", "four")]
+        strict = [trained(tmp_path / name, attention) for name in ("three", "four")]
     told = {str(one.message).split(".")[0][:150] for one in caught if "determinis" in str(one.message)}
     record_property("operations without a deterministic form", "; ".join(sorted(told)) or "none")
     apart = largest_change(strict[0][1], strict[1][1])
@@ -81,9 +81,9 @@ def test_a_run_twice(attention, tmp_path, record_property):
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(attention, tmp_path, record_property):
     """With deterministic operations; its steps have what a run twice has without them."""
     with deterministic():
-        losses, weights = trained(tmp_path / "whole", steps=4, save_steps=2)
+        losses, weights = trained(tmp_path / "whole", attention, steps=4, save_steps=2)
         (tmp_path / "whole" / "checkpoint-4").rename(tmp_path / "checkpoint-4")
-        again, resumed = trained(tmp_path / "whole", steps=4, save_steps=2, resume=True)
+        again, resumed = trained(tmp_path / "whole", attention, steps=4, save_steps=2, resume=True)
     apart = largest_change(weights, resumed)
     record_property("resumed", "equal bits" if apart == 0 else f"weights differ by at most {apart:.1e}")
     assert again == losses

@@ -11,8 +11,8 @@ from models import tiny_llama
 from training.rows import pairs, word_tokenizer
 
 
-def trained(folder, steps=3, save_steps=0, resume=False):
-    """Losses of every step and the final weights on the CPU, in float32."""
+def trained(folder, attention=None, steps=3, save_steps=0, resume=False):
+    """Losses of every step and the final weights on the CPU, in float32, with this attention if any is given."""
     arguments = BFPOConfig(
         output_dir=str(folder), max_steps=steps, per_device_train_batch_size=8, learning_rate=1e-3, loss_type="bfpo",
         warmup_steps=0, logging_steps=1, report_to="none", disable_tqdm=True, reference_cache=None,
@@ -22,6 +22,8 @@ def trained(folder, steps=3, save_steps=0, resume=False):
     # Heads of 16, the least that FlexAttention takes.
     model = tiny_llama(hidden_size=64)
     trainer = BFPOTrainer(model, arguments, pairs(24), processing_class=word_tokenizer())
+    assert trainer.layout.layout == "shared", trainer.layout
+    assert attention in (None, trainer.layout.attention), trainer.layout
     trainer.train(resume_from_checkpoint=resume or None)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     weights = {name: value.detach().cpu().clone() for name, value in trainer.model.state_dict().items()}
