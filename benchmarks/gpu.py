@@ -237,6 +237,8 @@ def main() -> None:
             results[part.name] = {"kind": part.kind, "wall_seconds": time.monotonic() - started, **found}
         print(f"{part.name}: {_line(results[part.name])}", flush=True)
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    for part in parts():
+        results.setdefault(part.name, {"kind": part.kind, "error": "not run yet"})
     write_report(results, arguments.out)
 
 
