@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
@@ -59,6 +60,7 @@ def prepare_model(
         raise BfpoError("no weight of the model is trainable: load its adapter with is_trainable=True")
     if mixed:
         keep_trained_weights_in_float32(prepared)
+        _leave_casts_to_autocast(prepared)
     elif any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in prepared.parameters()):
         warnings.warn(
             "the model has half-precision weights, which would round most updates away, so they were converted to "
@@ -67,6 +69,24 @@ def prepare_model(
         )
         prepared.float()
     return prepared
+
+
+class _OutsideAutocast:
+    """True where autocast doesn't cast, whenever it is asked."""
+
+    def __bool__(self) -> bool:
+        return not (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
+
+
+def _leave_casts_to_autocast(model: nn.Module) -> None:
+    """Spare adapters PEFT's own cast of their input to float32, which autocast takes back at once.
+
+    Layers of one input (queries, keys and values) then keep one copy of it for the backward pass instead of one each.
+    The numbers are the same.
+    """
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = _OutsideAutocast()  # pyright: ignore
 
 
 def _check_whole(model: nn.Module) -> None:
