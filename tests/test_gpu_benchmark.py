@@ -75,6 +75,7 @@ def test_too_little_memory_is_tried_again_with_half_and_other_errors_are_kept(be
     assert gpu.less_memory(gpu.less_memory(theirs)) is None
 
 
+@pytest.mark.long
 def test_a_process_that_takes_too_long_is_ended_and_files_of_tests_are_read(benchmark):
     gpu, *_ = benchmark
     assert gpu.executed([sys.executable, "-c", "import time; print('x', flush=True); time.sleep(60)"], 1.0)[0] is None
@@ -96,6 +97,7 @@ def test_time_without_a_kernel_is_idle_and_kinds_are_told_by_name(benchmark):
         parts.summary([])
 
 
+@pytest.mark.long
 def test_the_report_holds_every_part(benchmark, tmp_path, monkeypatch):
     gpu, parts, report = benchmark
     from side import Case, measure
