@@ -14,7 +14,18 @@ from bfpo.statistics.intervals import Estimate, mean_interval
 from studies.real.data import KINDS, State
 from studies.real.jobs import START, Job
 from studies.real.methods import ABLATIONS, METHODS
-from studies.real.planning import NOTHING, STATES, TEST_SEEDS, Results, chosen, shares
+from studies.real.planning import (
+    NOTHING,
+    STATES,
+    TEST_SEEDS,
+    TUNED,
+    TUNING_SEED,
+    Results,
+    chosen,
+    shares,
+    value,
+    wanted,
+)
 
 PAGE = "real-model.md"
 
@@ -85,13 +96,13 @@ def write_report(folder: Path, results: Results) -> Path:
         "label do better than hand-made orders? Made by `make study-real`; plan and predictions "
         "(`studies/real/plan.md`) were committed before the first run.",
         "",
+        *_missing(results),
         *_claims(results),
-        *_settings(results),
     ]
     for state in STATES:
         lines += _table(state, [*METHODS], f"## {state}", results)
     lines += _table("clean", ["BFPO", *ABLATIONS], "## Variants of BFPO, clean labels", results)
-    lines += _answers(results)
+    lines += [*_answers(results), *_tuning(results)]
     write_text(folder / PAGE, "\n".join(lines) + "\n")
     return folder / PAGE
 
@@ -120,22 +131,39 @@ def _claims(results: Results) -> Iterator[str]:
     yield ""
 
 
-def _settings(results: Results) -> Iterator[str]:
+def _missing(results: Results) -> Iterator[str]:
+    undone = sum(job not in results for job in wanted(results))
+    if undone:
+        yield f"**Not finished: at least {undone:,} runs are missing.** What is here is what has run."
+        yield ""
+
+
+def _tuning(results: Results) -> Iterator[str]:
     yield from (
         "## Settings",
         "",
-        "Chosen on validation pairs, one seed, three points a method.",
+        "Shares on validation pairs, one seed, by mean per token; the value is half the mixed pairs' share and a "
+        "quarter of each other one. The best value of each method is chosen; `flips` takes the settings of `conflict`.",
         "",
-        "| labels | method | learning rate | beta | clipped to |",
-        "|---|---|---|---|---|",
+        f"| labels | method | learning rate | beta | clipped to | {' | '.join(KINDS)} | value |",
+        "|---" * (len(KINDS) + 6) + "|",
     )
-    for state in STATES:
-        for name, method in METHODS.items():
-            point = chosen(state, name, results)
-            if point:
-                rate, beta, norm = point
-                shown = f"{beta:g}" if method.stage == "preference" else ""
-                yield f"| {state} | {name} | {rate:g} | {shown} | {norm:g} |"
+    jobs = [Job.at("clean", START, NOTHING, 0, "validation")]
+    jobs += [
+        Job.at(state, name, point, TUNING_SEED, "validation")
+        for state in TUNED
+        for name, method in METHODS.items()
+        for point in method.points
+    ]
+    for job in jobs:
+        if job in results:
+            found, worth = shares(results[job]), value(results[job])
+            is_chosen = job.method != START and chosen(job.state, job.method, results) == (
+                job.learning_rate, job.beta, job.max_grad_norm,
+            )  # fmt: skip
+            shown = "" if job.method == START else f"{job.learning_rate:g} | {job.beta:g} | {job.max_grad_norm:g}"
+            cells = [job.state, job.method, shown or " | | ", *(f"{found[kind]:.3f}" for kind in KINDS)]
+            yield f"| {' | '.join(cells)} | {f'**{worth:.3f}**' if is_chosen else f'{worth:.3f}'} |"
     yield ""
 
 

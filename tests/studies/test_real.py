@@ -231,10 +231,13 @@ def test_claims_compare_items_and_the_page_tells_what_is_missing(tmp_path):
     page = write_report(tmp_path, results).read_text()
     assert "| 1 | clean | mixed | BFPO - start > 0 | holds | +0.300" in page
     assert "not run" not in page
+    assert "Not finished" not in page
+    assert page.count("| **0.800** |") == 2  # BFPO's first point, in both states that are tuned
     some = {job: one for job, one in results.items() if job.state == "clean"}
     page = write_report(tmp_path, some).read_text()
     assert page.count("not run") == 4
     assert "## conflict" not in page
+    assert "**Not finished: at least 15 runs are missing.**" in page
 
 
 def test_a_job_is_taken_once(setup, monkeypatch):
