@@ -20,7 +20,7 @@ def words(seed, count=400, sensitivity=0.8, specificity=0.9, share=0.7):
 def test_words_become_the_posterior_by_counting():
     p, safe, prompts = words(0)
     inside = np.arange(400) < 300
-    found = calibrated(p, safe, inside, prompts)
+    found = calibrated(p, safe, inside, prompts[:300])
     for says_safe in (True, False):
         chosen = (p[:, 0] > 0.5) == says_safe
         counted = safe[inside & chosen].mean()
