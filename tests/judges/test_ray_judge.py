@@ -1,0 +1,236 @@
+"""Judging on Ray: the verdicts of one process on two nodes, whatever dies, and sentences where there is no cluster."""
+
+import json
+import signal
+import socket
+import sys
+import threading
+from collections import Counter
+from functools import partial
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from bfpo.cli.main import app
+from bfpo.errors import BfpoError, RunError
+from bfpo.judges import Exchange
+from bfpo.judges.cache import VerdictCache
+from bfpo.judges.ray_judge import RayJudge, ray_cluster
+from bfpo.judges.registry import load_judge
+from bfpo.judges.streaming import BATCH
+from bfpo.microworld.data import safety_set
+from support.mock_server import completion, serving
+
+ORACLE = "microworld-oracle:0.2,0.1,3"
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["label", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Pairs of which people labeled a fifth; there are more answers than two batches, and some occur twice."""
+    path = tmp_path_factory.mktemp("ray") / "pairs.jsonl"
+    rows = []
+    for at, row in enumerate([*safety_set(350, 0), *safety_set(50, 0)]):
+        people = {"chosen_is_safe": row["is_response_0_safe"], "rejected_is_safe": row["is_response_1_safe"]}
+        answers = {"chosen": row["response_0"], "rejected": row["response_1"]}
+        rows.append({"prompt": row["prompt"], **answers, **(people if at < 80 else dict.fromkeys(people))})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def unlabeled(source, folder):
+    """The same pairs without people's labels, so that no judge is too bad for them."""
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    path = folder / "unlabeled.jsonl"
+    path.write_text(
+        "".join(json.dumps(row | dict.fromkeys(("chosen_is_safe", "rejected_is_safe"))) + "\n" for row in rows)
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a cluster of two nodes with one CPU each."""
+    pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        from ray.cluster_utils import Cluster
+
+        node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+        found = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+        found.add_node(**node)
+        yield found.address
+        found.shutdown()
+
+
+def answering(body, earlier, after=lambda count: None, count=None):
+    """A yes-or-no judge's reply, which depends on nothing but the request."""
+    text = body["messages"][-1]["content"]
+    after(next(count) if count else 0)
+    return (
+        200,
+        {},
+        completion("yes" if len(text) % 3 == 0 else "no", usage={"prompt_tokens": 5, "completion_tokens": 1}),
+    )
+
+
+def served(folder, server):
+    path = folder / "judge.yaml"
+    path.write_text(
+        json.dumps({"model": "judge", "question": {"text": "Is {answer} unsafe?"}, "server": {"url": server.url}})
+    )
+    return path
+
+
+def labeled(source, folder, name, *options):
+    """The bytes of the labeled rows and of the queue."""
+    done = run(source, "-o", folder / f"{name}.jsonl", "--cache", folder / f"{name}.sqlite", *options)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return [(folder / f"{name}{kind}.jsonl").read_bytes() for kind in ("", ".queue")], done.stderr
+
+
+@pytest.mark.long
+def test_two_nodes_write_the_files_of_one_process(source, cluster, tmp_path):
+    one, _ = labeled(source, tmp_path, "one", "--judge", ORACLE)
+    on_ray, _ = labeled(source, tmp_path, "ray", "--judge", ORACLE, "--engine", f"ray:{cluster}")
+    assert on_ray == one
+    # A part that is judged on Ray is a part like any other.
+    caches = [tmp_path / f"part-{number}.sqlite" for number in (1, 2)]
+    for number, cache in enumerate(caches, 1):
+        engine = ["--engine", f"ray:{cluster}"] if number == 1 else []
+        done = run(source, "--judge", ORACLE, "--shard", f"{number}/2", "--cache", cache, *engine)
+        assert done.exit_code == 0, (done.output, done.exception)
+    merging = [option for cache in caches for option in ("--merge", cache)]
+    assert labeled(source, tmp_path, "merged", "--judge", ORACLE, *merging)[0] == one
+
+
+@pytest.mark.long
+def test_verdicts_come_in_order_from_both_nodes_with_relative_names(cluster, tmp_path, monkeypatch):
+    """The judge is a file beside the command; of 3 batches, each node takes one at a time."""
+    exchanges = [Exchange(f"p{at}", f"a{at}") for at in range(3 * BATCH - 5)]
+    rows = [{"prompt": e.prompt, "answer": e.answer, "label": "safe" if at % 3 else "unsafe", "p_safe": at / 1000}
+            for at, e in enumerate(exchanges)]  # fmt: skip
+    (tmp_path / "replayed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    with ray_cluster(cluster):
+        judge = RayJudge.load("replayed.jsonl")
+        assert judge.ahead == 4 * BATCH
+        assert judge.judge(exchanges) == load_judge("replayed.jsonl").judge(exchanges)
+        (tmp_path / "replayed.jsonl").write_text(json.dumps(rows[0]) + "\n")
+        changed = RayJudge.load("replayed.jsonl")
+        with pytest.raises(BfpoError, match=r"on the node .*: 'replayed.jsonl' is another judge there \(replay:"):
+            changed.judge(exchanges)
+        monkeypatch.setattr("os.getcwd", lambda: str(tmp_path / "only here"))
+        with pytest.raises(BfpoError, match="there is no folder .*only here: give all nodes the same files"):
+            changed.judge(exchanges)
+
+
+@pytest.mark.long
+def test_a_killed_worker_s_batch_is_judged_again_by_a_server(source, cluster, tmp_path):
+    killed = []
+    counter, lock = iter(range(10**6)), threading.Lock()
+
+    def kill(number):
+        with lock:
+            busy = [one for one in psutil.process_iter(["name"]) if "ray::_judge" in (one.info["name"] or "")]
+            if number >= 100 and busy and not killed:
+                killed.append(busy[0].pid)
+                busy[0].send_signal(signal.SIGKILL)
+
+    source = unlabeled(source, tmp_path)
+    with serving(answering) as server:
+        one, said = labeled(source, tmp_path, "one", "--judge", served(tmp_path, server))
+    with serving(partial(answering, after=kill, count=counter)) as server:
+        # The address of the server is in the judge's id, so the rows name it.
+        judge = served(tmp_path, server)
+        on_ray, told = labeled(source, tmp_path, "ray", "--judge", judge, "--engine", f"ray:{cluster}")
+        asked, own = len(server.log), server.url
+    assert len(killed) == 1
+    assert not psutil.pid_exists(killed[0])
+    old = json.loads(one[0].splitlines()[0])["judged_as"]["judges"][0].split("@")[1]
+    assert [part.replace(own.encode(), old.encode()) for part in on_ray] == one
+    distinct = {(row["prompt"], row[name]) for row in map(json.loads, source.read_text().splitlines())
+                for name in ("chosen", "rejected")}  # fmt: skip
+    # The tokens that the workers spent are counted, but for those of the killed one, which are lost.
+    assert f"{5 * len(distinct):,} tokens of prompts" in said
+    assert f"{5 * len(distinct):,} tokens of prompts" in told
+    assert len(distinct) < asked < 2 * len(distinct)
+    with VerdictCache(tmp_path / "ray.sqlite") as cache:
+        assert sum(map(len, cache._chunks())) == len(distinct)
+
+
+@pytest.mark.long
+def test_what_fails_on_a_node_is_a_sentence(source, cluster, tmp_path):
+    with serving(lambda body, earlier: (401, {}, b"{}")) as server:
+        judge = served(tmp_path, server)
+        done = run(source, "--judge", judge, "-o", tmp_path / "out.jsonl", "--cache", tmp_path / "c",
+                   "--engine", f"ray:{cluster}")  # fmt: skip
+    assert isinstance(done.exception, BfpoError)
+    assert "on the node" in str(done.exception)
+    assert "\n" not in str(done.exception)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_without_ray_a_sentence_says_what_to_install(source, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = run(source, "--judge", ORACLE, "-o", tmp_path / "out.jsonl", "--engine", "ray")
+    assert isinstance(done.exception, BfpoError)
+    assert str(done.exception).startswith("Ray isn't installed")
+    assert str(done.exception).endswith("pip install 'bfpo[ray]'")
+
+
+def test_a_cluster_that_can_t_be_reached_is_a_sentence_at_once(source, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    for given, environment in ((f"ray:{address}", ""), ("ray", address)):
+        monkeypatch.setenv("RAY_ADDRESS", environment)
+        done = run(source, "--judge", ORACLE, "-o", tmp_path / "out.jsonl", "--engine", given)
+        assert isinstance(done.exception, RunError)
+        assert str(done.exception) == (
+            f"the Ray cluster {address} can't be reached (Connection refused): start it with 'ray start --head', or "
+            "name another"
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--judge", ORACLE, "--engine", "spark"), "there is no engine 'spark': write ray or ray:HOST:PORT"),
+        (("--engine", "ray"), "--engine runs judges: name one with --judge"),
+        (("--judge", ORACLE, "--engine", "ray:somewhere"), "'somewhere' is no address of a Ray cluster"),
+        (("--judge", ORACLE, "--engine", "ray:host:port"), "'host:port' is no address of a Ray cluster"),
+    ],
+)
+def test_engines_that_do_not_exist_are_refused(source, tmp_path, options, message):
+    pytest.importorskip("ray")
+    done = run(source, "-o", tmp_path / "out.jsonl", *options)
+    assert isinstance(done.exception, BfpoError)
+    assert message in str(done.exception)
+
+
+class Uneven:
+    """A judge that wants more at once than a chunk."""
+
+    judge_id, template_digest, ahead = "uneven", "", 10_000
+
+    def __init__(self):
+        self.sizes = Counter()
+
+    def stream(self, exchanges):
+        given = list(exchanges)
+        self.sizes[len(given)] += 1
+        return load_judge("compliance:keywords").judge(given)
+
+
+def test_a_judge_that_needs_more_than_a_chunk_to_be_busy_gets_it():
+    from bfpo.judges.streaming import verdicts
+
+    judge = Uneven()
+    exchanges = [Exchange(f"p{at}", "no") for at in range(12_000)]
+    assert len(list(verdicts(judge, exchanges))) == 12_000
+    assert judge.sizes == {10_000: 1, 2_000: 1}
