@@ -1,4 +1,4 @@
-"""Memory, time and output of `bfpo label` on 100,000 and 1,000,000 short pairs: in one process, in parts, and on Ray.
+"""Memory, time and output of `bfpo label` on 100,000 and 1,000,000 short records: in one process, in parts, and on Ray.
 
 The judge is one that costs next to nothing (`compliance:keywords`), so that what is measured is everything else:
 reading, the cache, the calibration, the queue, writing. Anonymous resident memory (`RssAnon`) is sampled from outside.
@@ -28,13 +28,13 @@ from bfpo.files import write_text
 JUDGE = "compliance:keywords"
 SIZES = (100_000, 1_000_000)
 PARTS, NODES = 4, 2
-# Pairs whose answers people have labeled.
+# Records that people have labeled.
 LABELED = 2000
 REFUSAL = "I'm sorry, but I can't help with that."
 
 
-def write_pairs(path: Path, count: int) -> None:
-    """Write short pairs of random words; a third of the first answers decline, and a tenth of the prompts repeat."""
+def write_records(path: Path, count: int) -> None:
+    """Write short records of random words, a prompt and an answer: a third decline, and a tenth of the prompts repeat."""
     rng = random.Random(0)
     words = [f"word{number}" for number in range(2000)]
 
@@ -45,12 +45,10 @@ def write_pairs(path: Path, count: int) -> None:
         for at in range(count):
             prompt = f"{text(5)} {at}" if rng.random() < 0.9 else f"again {at % 1000}"
             declines = rng.random() < 1 / 3
-            row = {"prompt": prompt, "chosen": REFUSAL if declines else text(6), "rejected": text(6)}
-            safe = (rng.random() < (0.9 if declines else 0.2), rng.random() < 0.2)
-            flags = dict(
-                zip(("chosen_is_safe", "rejected_is_safe"), safe if at < LABELED else (None, None), strict=True)
-            )
-            file.write(json.dumps(row | flags) + "\n")
+            is_safe = rng.random() < (0.9 if declines else 0.2) if at < LABELED else None
+            answer = REFUSAL if declines else text(6)
+            row = {"prompt": prompt, "responses": [answer], "helpfulness": None, "is_safe": [is_safe]}
+            file.write(json.dumps(row) + "\n")
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,9 @@ class Run:
         return Run(self.seconds + other.seconds, max(self.megabytes, other.megabytes))
 
 
-def label(pairs: Path, folder: Path, *options: str) -> Run:
+def label(records: Path, folder: Path, *options: str) -> Run:
     """Run `bfpo label`, and sample its memory and that of Ray's workers."""
-    command = [sys.executable, "-m", "bfpo", "label", str(pairs), "--judge", JUDGE, *options]
+    command = [sys.executable, "-m", "bfpo", "label", str(records), "--judge", JUDGE, *options]
     environment = os.environ | {"BFPO_CACHE": str(folder / "store")}
     began, largest = time.monotonic(), 0.0
     log = folder / "log.txt"
@@ -126,18 +124,18 @@ def digest(output: Path) -> str:
     return found.hexdigest()
 
 
-def measure(pairs: Path, folder: Path) -> Iterator[tuple[str, Run, str]]:
+def measure(records: Path, folder: Path) -> Iterator[tuple[str, Run, str]]:
     """Each way's name, what it took, and its outputs' digest."""
 
     def finished(name: str, *options: str) -> tuple[Run, str]:
         output = folder / f"{name}.jsonl"
-        run = label(pairs, folder, "-o", str(output), "--cache", str(folder / f"{name}.sqlite"), *options)
+        run = label(records, folder, "-o", str(output), "--cache", str(folder / f"{name}.sqlite"), *options)
         return run, digest(output)
 
     yield "one process", *finished("one")
     caches = [folder / f"part-{number}.sqlite" for number in range(1, PARTS + 1)]
     parts = [
-        label(pairs, folder, "--shard", f"{number}/{PARTS}", "--cache", str(cache))
+        label(records, folder, "--shard", f"{number}/{PARTS}", "--cache", str(cache))
         for number, cache in enumerate(caches, 1)
     ]
     yield f"{PARTS} parts (`--shard`), one after the other", sum(parts, Run(0, 0)), ""
@@ -148,7 +146,7 @@ def measure(pairs: Path, folder: Path) -> Iterator[tuple[str, Run, str]]:
 
 def report(found: dict[int, list[tuple[str, Run, str]]]) -> str:
     """The page."""
-    lines = ["| pairs | way | seconds | largest process, MB | SHA-256 of rows and queue |", "|---|---|---|---|---|"]
+    lines = ["| records | way | seconds | largest process, MB | SHA-256 of rows and queue |", "|---|---|---|---|---|"]
     for size, ways in found.items():
         lines += [
             f"| {size:,} | {name} | {run.seconds:.0f} | {run.megabytes:.0f} | {sha[:16]} |" for name, run, sha in ways
@@ -158,7 +156,7 @@ def report(found: dict[int, list[tuple[str, Run, str]]]) -> str:
     each = (large - small) * 2**20 / (max(found) - min(found))
     answer = (
         f"{'Yes' if same else 'No'}: the files are {'' if same else 'not '}the same byte for byte, and {max(found):,} "
-        f"pairs take {large - small:.0f} MB more than {min(found):,} in the largest process, {each:.0f} bytes a pair."
+        f"records take {large - small:.0f} MB more than {min(found):,} in the largest process, {each:.0f} bytes a record."
     )
     return f"""# Labeling in parts and on Ray
 
@@ -169,7 +167,7 @@ does its memory stay the same for ten times the rows?
 
 {chr(10).join(lines)}
 
-Pairs of random words, {LABELED:,} of them with people's flags, on {os.cpu_count()} cores. The judge is `{JUDGE}`,
+Records of random words, each a prompt with one answer, {LABELED:,} of them with people's flags, on {os.cpu_count()} cores. The judge is `{JUDGE}`,
 which takes microseconds, so the seconds are those of everything else, and say nothing about a judge that is worth a
 cluster. The first way also reads and checks the file; the others find that on disk. Memory is anonymous (`RssAnon`),
 the largest of any process, Ray's workers included.
@@ -181,16 +179,16 @@ Made by `python benchmarks/sharding.py` (extra `ray`); `--sizes 2000 20000` is a
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs=2, default=SIZES, help="numbers of pairs")
+    parser.add_argument("--sizes", type=int, nargs=2, default=SIZES, help="numbers of records")
     parser.add_argument("--out", type=Path, default=Path("docs/results/sharding.md"), help="page to write")
     parser.add_argument("--folder", type=Path, help="folder for the files, of some GB; by default a temporary one")
     arguments = parser.parse_args(given)
     found: dict[int, list[tuple[str, Run, str]]] = {}
     for size in sorted(arguments.sizes):
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-            pairs, found[size] = Path(name) / "pairs.jsonl", []
-            write_pairs(pairs, size)
-            for way in measure(pairs, Path(name)):
+            records, found[size] = Path(name) / "records.jsonl", []
+            write_records(records, size)
+            for way in measure(records, Path(name)):
                 print(size, *way, flush=True)
                 found[size].append(way)
     text = report(found)

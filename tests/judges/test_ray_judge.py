@@ -125,7 +125,7 @@ def test_verdicts_come_in_order_from_both_nodes_with_relative_names(cluster, tmp
         with pytest.raises(BfpoError, match=r"on the node .*: 'replayed.jsonl' is another judge there \(replay:"):
             changed.judge(exchanges)
         monkeypatch.setattr("os.getcwd", lambda: str(tmp_path / "only here"))
-        with pytest.raises(BfpoError, match="there is no folder .*only here: give all nodes the same files"):
+        with pytest.raises(BfpoError, match=r"there is no folder .*only here: give all nodes the same files"):
             changed.judge(exchanges)
 
 
