@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from bfpo.cli import evaluate_options as options
-from bfpo.cli.generators import load_generator, progress_bar
+from bfpo.cli.generators import check_whole, load_generator, progress_bar
 from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError, RunError
 
@@ -67,6 +67,7 @@ def evaluate(
     if list_only:
         _list(suite, as_json)
         return
+    check_whole(engine, shard)
     requirements = _requirements(require)
     made_here = _given(seed=seed, batch_size=batch_size)
     of_model = _given(api_key_env=api_key_env, no_chat=not chat or None, engine=engine)

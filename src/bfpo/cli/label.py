@@ -148,7 +148,8 @@ def _judges(specs: Sequence[str], engine: str | None) -> Iterator[list[Judge]]:
         raise BfpoError(f"there is no engine {engine!r}: write ray or ray:HOST:PORT, or leave --engine out")
     if not specs:
         raise BfpoError("--engine runs judges: name one with --judge")
-    from bfpo.judges.ray_judge import RayJudge, ray_cluster
+    from bfpo.judges.ray_judge import RayJudge
+    from bfpo.ray_cluster import ray_cluster
 
     with ray_cluster(address):
         yield [RayJudge.load(spec) for spec in specs]

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint, Engine
-from bfpo.cli.generators import load_generator, progress_bar
+from bfpo.cli.generators import check_whole, load_generator, progress_bar
 from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError
 
@@ -163,6 +163,7 @@ def redteam(
     of_rounds = {"recipe": recipe, "held-out-requests": held_out_requests, "evaluation-judge": evaluation_judge}
     if engine and (rounds is not None or endpoint):
         raise BfpoError("--engine: isn't read with --endpoint or --rounds; leave it out")
+    check_whole(engine, shard)
     _check_rounds(rounds, endpoint, [name for name, value in of_rounds.items() if value is not None])
     if attacker_endpoint and attacker is None:
         raise BfpoError("--attacker-endpoint: is read with --attacker only; leave it out")

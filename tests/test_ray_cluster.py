@@ -1,4 +1,4 @@
-"""Judging on Ray: the verdicts of one process on two nodes, whatever dies, and sentences where there is no cluster."""
+"""Work on Ray: the files of one process from two nodes, whatever dies, and sentences where there is no cluster."""
 
 import json
 import signal
@@ -6,27 +6,38 @@ import socket
 import sys
 import threading
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import psutil
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError, RunError
+from bfpo.generation.local_generator import LocalGenerator
+from bfpo.generation.protocol import Decoding, sample_requests
+from bfpo.generation.ray_generator import load_on_ray
 from bfpo.judges import Exchange
 from bfpo.judges.cache import VerdictCache
-from bfpo.judges.ray_judge import RayJudge, ray_cluster
+from bfpo.judges.ray_judge import RayJudge
 from bfpo.judges.registry import load_judge
 from bfpo.judges.streaming import BATCH
 from bfpo.microworld.data import safety_set
+from bfpo.models import MICROWORLD
+from bfpo.ray_cluster import Task, ray_cluster
+from redteam.test_running import microworld_pairs
 from support.mock_server import completion, serving
 
 ORACLE = "microworld-oracle:0.2,0.1,3"
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, ["label", *map(str, arguments)])
+def bfpo(command, *arguments):
+    return CliRunner().invoke(app, [command, *map(str, arguments)])
+
+
+run = partial(bfpo, "label")
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +147,7 @@ def test_a_killed_worker_s_batch_is_judged_again_by_a_server(source, cluster, tm
 
     def kill(number):
         with lock:
-            busy = [one for one in psutil.process_iter(["name"]) if "ray::_judge" in (one.info["name"] or "")]
+            busy = [one for one in psutil.process_iter(["name"]) if "ray::_run" in (one.info["name"] or "")]
             if number >= 100 and busy and not killed:
                 killed.append(busy[0].pid)
                 busy[0].send_signal(signal.SIGKILL)
@@ -161,6 +172,78 @@ def test_a_killed_worker_s_batch_is_judged_again_by_a_server(source, cluster, tm
     assert len(distinct) < asked < 2 * len(distinct)
     with VerdictCache(tmp_path / "ray.sqlite") as cache:
         assert sum(map(len, cache._chunks())) == len(distinct)
+
+
+@pytest.fixture
+def disconnected():
+    """Commands that sample answers are connected until their process ends, which here is that of all tests."""
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+@pytest.mark.long
+def test_an_evaluation_on_two_nodes_has_the_files_of_one_process(cluster, tmp_path, disconnected):
+    given = ("microworld", "--per-kind", 12, "--batch-size", 8, "--seed", 3, "--max-new-tokens", 12)
+    folders = [tmp_path / name for name in ("one", "ray", "resumed")]
+    (tmp_path / "resumed").mkdir()
+    for folder in folders:
+        if folder.name == "resumed":
+            # One process was killed after its first batch, and the cluster goes on.
+            header = json.loads((folders[0] / "run.json").read_text()) | {"finished": False}
+            (folder / "run.json").write_text(json.dumps(header))
+            lines = (folders[0] / "generations.jsonl").read_text().splitlines(keepends=True)
+            (folder / "generations.jsonl").write_text("".join(lines[:8]))
+        engine = () if folder.name == "one" else ("--engine", f"ray:{cluster}")
+        done = bfpo("evaluate", *given, "-o", folder, *engine)
+        assert done.exit_code == 0, (done.output, done.exception)
+    for folder in folders[1:]:
+        for name in ("generations.jsonl", "likelihoods.jsonl", "scores.json"):
+            assert (folder / name).read_bytes() == (folders[0] / name).read_bytes()
+
+
+@pytest.mark.long
+def test_red_teaming_on_two_nodes_has_the_groups_of_one_process(cluster, tmp_path, disconnected):
+    bank = tmp_path / "bank.jsonl"
+    bank.write_text("".join(json.dumps(vars(pair)) + "\n" for pair in microworld_pairs(20)))
+    given = ("microworld", "--judge", "microworld-oracle", "--prompts", bank, "--attacks", 8, "--turns", 2, "--style",
+             "plain", "--max-new-tokens", 40, "--temperature", 1.5, "--batch-size", 8)  # fmt: skip
+    for name, engine in (("one", ()), ("ray", ("--engine", f"ray:{cluster}"))):
+        done = bfpo("redteam", *given, "-o", tmp_path / name, *engine)
+        assert done.exit_code == 0, (done.output, done.exception)
+    for name in ("groups.jsonl", "redteam.json"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+@pytest.mark.long
+def test_batches_are_asked_for_ahead_once_each_and_another_model_is_refused(cluster, tmp_path, monkeypatch):
+    decoding = Decoding(samples=2, max_new_tokens=8, batch_size=2)
+    requests = sample_requests({f"k{at}": f"prompt {at}" for at in range(8)}, decoding)
+    asked = []
+
+    class Counted(Task):
+        def __init__(self, function, *arguments, **options):
+            asked.append(arguments[4])
+            super().__init__(function, *arguments, **options)
+
+    monkeypatch.setattr("bfpo.generation.ray_generator.Task", Counted)
+    with ray_cluster(cluster):
+        generator = load_on_ray(str(MICROWORLD), cluster)
+        here = LocalGenerator.load(MICROWORLD)
+        batches = generator.plan(requests, decoding)
+        assert batches == here.plan(requests, decoding)
+        # The first two are there already, and the last one is asked for out of order, as a repeated one is.
+        answers = [generator.generate(batch, decoding) for batch in batches[2:]]
+        assert answers == [here.generate(batch, decoding) for batch in batches[2:]]
+        assert asked == batches[2:]
+        assert generator.generate(batches[0], decoding) == here.generate(batches[0], decoding)
+        assert asked == [*batches[2:], batches[0]]
+        changed = replace(generator)
+        with torch.no_grad():
+            next(iter(changed.model.parameters())).add_(1)
+        with pytest.raises(BfpoError, match=r"on the node .* is another model there: give all nodes the same files"):
+            changed.generate(batches[0], decoding)
 
 
 @pytest.mark.long
@@ -211,6 +294,14 @@ def test_engines_that_do_not_exist_are_refused(source, tmp_path, options, messag
     done = run(source, "-o", tmp_path / "out.jsonl", *options)
     assert isinstance(done.exception, BfpoError)
     assert message in str(done.exception)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "redteam"])
+def test_a_cluster_divides_the_work_itself(tmp_path, command):
+    judge = ["--judge", "microworld-oracle"] if command == "redteam" else []
+    done = bfpo(command, "microworld", *judge, "-o", tmp_path / "run", "--engine", "ray", "--shard", "1/2")
+    assert isinstance(done.exception, BfpoError)
+    assert str(done.exception) == "--engine ray divides the work itself: leave out --shard"
 
 
 class Uneven:
