@@ -41,6 +41,16 @@ def test_neither_an_answer_s_own_label_nor_its_prompt_s_has_a_part_in_its_probab
     assert not np.array_equal(before, after)
 
 
+def test_probabilities_do_not_depend_on_the_order_of_the_answers():
+    p, safe, prompts = words(7, 200)
+    prompts = [prompts[n // 2] for n in range(200)]
+    inside, order = np.arange(200) < 120, np.random.default_rng(1).permutation(200)
+    found = calibrated(p, safe, inside, [prompts[at] for at in np.flatnonzero(inside)])
+    other = calibrated(p[order], safe[order], inside[order], [prompts[at] for at in order if inside[at]])
+    # Sums are rounded differently.
+    assert other == pytest.approx(found[order], abs=1e-9)
+
+
 def test_the_loss_out_of_fold_is_that_of_the_true_posterior():
     """Two judges with probabilities of their own and shared errors: within .02 nats of what is possible."""
     random = np.random.default_rng(3)
