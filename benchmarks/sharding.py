@@ -34,7 +34,7 @@ REFUSAL = "I'm sorry, but I can't help with that."
 
 
 def write_records(path: Path, count: int) -> None:
-    """Write short records of random words, a prompt and an answer: a third decline, and a tenth of the prompts repeat."""
+    """Write short records of random words: a prompt and an answer. A third declines; a tenth of the prompts repeat."""
     rng = random.Random(0)
     words = [f"word{number}" for number in range(2000)]
 
@@ -156,7 +156,7 @@ def report(found: dict[int, list[tuple[str, Run, str]]]) -> str:
     each = (large - small) * 2**20 / (max(found) - min(found))
     answer = (
         f"{'Yes' if same else 'No'}: the files are {'' if same else 'not '}the same byte for byte, and {max(found):,} "
-        f"records take {large - small:.0f} MB more than {min(found):,} in the largest process, {each:.0f} bytes a record."
+        f"records take {large - small:.0f} MB more than {min(found):,} in the largest process, {each:.0f} bytes each."
     )
     return f"""# Labeling in parts and on Ray
 
@@ -167,10 +167,10 @@ does its memory stay the same for ten times the rows?
 
 {chr(10).join(lines)}
 
-Records of random words, each a prompt with one answer, {LABELED:,} of them with people's flags, on {os.cpu_count()} cores. The judge is `{JUDGE}`,
-which takes microseconds, so the seconds are those of everything else, and say nothing about a judge that is worth a
-cluster. The first way also reads and checks the file; the others find that on disk. Memory is anonymous (`RssAnon`),
-the largest of any process, Ray's workers included.
+Records of random words, each a prompt with one answer, {LABELED:,} of them with people's flags, on {os.cpu_count()}
+cores. The judge is `{JUDGE}`, which takes microseconds, so the seconds are those of everything else, and say nothing
+about a judge that is worth a cluster. The first way also reads and checks the file; the others find that on disk.
+Memory is anonymous (`RssAnon`), the largest of `bfpo` and of Ray's workers; Ray's own servers are not counted.
 
 Made by `python benchmarks/sharding.py` (extra `ray`); `--sizes 2000 20000` is a quick try.
 """
