@@ -67,7 +67,6 @@ def evaluate(
     if list_only:
         _list(suite, as_json)
         return
-    check_whole(engine, shard)
     requirements = _requirements(require)
     made_here = _given(seed=seed, batch_size=batch_size)
     of_model = _given(api_key_env=api_key_env, no_chat=not chat or None, engine=engine)
@@ -78,7 +77,7 @@ def evaluate(
         skip_missing=skip_missing, split=split, per_kind=per_kind, world=world,
     )  # fmt: skip
     judges = _judge_settings(loaded, judge, second_judge, refusal_judge, helpfulness_judge, judge_errors)
-    settings = {"name": name or Path(model or str(answers)).name} | _parts(shard, merge, ways, requirements)
+    settings = {"name": name or Path(model or str(answers)).name} | _parts(shard, merge, ways, requirements, engine)
     settings |= {"labeling_judge": labeling_judge, "allow_labeling_judge": allow_labeling_judge, "limit": limit}
     if answers is not None:
         generator, ways = _recorded(answers, loaded, system_prompt, ways), [{}]
@@ -108,13 +107,18 @@ def _measured(
 
 
 def _parts(
-    shard: str | None, merge: Sequence[Path] | None, ways: Sequence[Any], requirements: Sequence[Requirement]
+    shard: str | None,
+    merge: Sequence[Path] | None,
+    ways: Sequence[Any],
+    requirements: Sequence[Requirement],
+    engine: str | None,
 ) -> dict[str, Any]:
     """The part to make, or the parts to merge."""
     from bfpo.shards import Shard
 
     if shard is None and merge is None:
         return {}
+    check_whole(engine, shard)
     if len(ways) > 1 or (shard and (merge or requirements)):
         raise BfpoError(
             "--shard and --merge: take one of them, with one way to sample; --require is read when parts are merged"

@@ -163,15 +163,11 @@ def redteam(
     of_rounds = {"recipe": recipe, "held-out-requests": held_out_requests, "evaluation-judge": evaluation_judge}
     if engine and (rounds is not None or endpoint):
         raise BfpoError("--engine: isn't read with --endpoint or --rounds; leave it out")
-    check_whole(engine, shard)
     _check_rounds(rounds, endpoint, [name for name, value in of_rounds.items() if value is not None])
     if attacker_endpoint and attacker is None:
         raise BfpoError("--attacker-endpoint: is read with --attacker only; leave it out")
-    if (shard or merge) and (rounds is not None or attacker or plan):
-        raise BfpoError(
-            "--shard and --merge: leave out --rounds, which trains between its attacks; --attacker, which every part "
-            "would ask anew; and --plan"
-        )
+    if shard or merge:
+        _check_parts(shard, engine, evaluation, rounds is not None or attacker is not None or plan)
     sampling = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
     sampling["batch_size"] = batch_size
     settings = _settings(attacks, turns, style, held_out_style, sampling, seed, attacker is not None, refusal)
@@ -186,19 +182,19 @@ def redteam(
         run_rounds(model, output, helpers, bank, {"rounds": rounds, "red_team": settings, **own}, known, plan, as_json)
     elif plan:
         _print_plan(settings, as_json)
-    elif shard:
-        from bfpo.cli.redteam_parts import run_part
-
-        _check_part(evaluation)
-        generator = load_generator(model, endpoint, api_key_env, engine=engine)
-        run_part(generator, helpers, bank, settings, output, shard, merge or [], as_json)
     else:
         generator = load_generator(model, endpoint, api_key_env, engine=engine)
-        _run(generator, helpers, bank, settings, output, known, merge or [], as_json)
+        _run(generator, helpers, bank, settings, output, known, (shard, merge or []), as_json)
 
 
-def _check_part(evaluation: list[str] | None) -> None:
-    if evaluation:
+def _check_parts(shard: str | None, engine: str | None, evaluation: list[str] | None, does_more: bool) -> None:
+    check_whole(engine, shard)
+    if does_more:
+        raise BfpoError(
+            "--shard and --merge: leave out --rounds, which trains between its attacks; --attacker, which every part "
+            "would ask anew; and --plan"
+        )
+    if shard and evaluation:
         raise BfpoError("--evaluation: is read when the parts are merged; leave it out with --shard")
 
 
@@ -216,9 +212,16 @@ def _run(
     settings: RedTeam,
     output: Path,
     known: Mapping[str, Sequence[str]],
-    parts: Sequence[Path],
+    parts: tuple[str | None, Sequence[Path]],
     as_json: bool,
 ) -> None:
+    """Attack the model, or make the next part of it."""
+    shard, merge = parts
+    if shard:
+        from bfpo.cli.redteam_parts import run_part
+
+        run_part(generator, helpers, bank, settings, output, shard, merge, as_json)
+        return
     from bfpo.redteam.running import GROUPS, red_team
 
     judge, refusal_judge, _ = helpers.judges()
@@ -226,7 +229,7 @@ def _run(
     with progress_bar() as progress:
         found = red_team(
             generator, judge, bank.pairs, settings, output,
-            evaluation=known, refusal_judge=refusal_judge, attacker=attacker, merge=parts, progress=progress,
+            evaluation=known, refusal_judge=refusal_judge, attacker=attacker, merge=merge, progress=progress,
         )  # fmt: skip
     print_spending(generator, judge, refusal_judge, attacker and attacker.generator)
     if as_json:
