@@ -3,11 +3,13 @@
 import json
 import signal
 import socket
+import subprocess
 import sys
-import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -63,6 +65,13 @@ def unlabeled(source, folder):
     return path
 
 
+def distinct(source):
+    """Every exchange of a source, once, in order."""
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    found = dict.fromkeys((row["prompt"], row[name]) for row in rows for name in ("chosen", "rejected"))
+    return [{"prompt": prompt, "answer": answer} for prompt, answer in found]
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """The address of a cluster of two nodes with one CPU each."""
@@ -78,10 +87,9 @@ def cluster():
         found.shutdown()
 
 
-def answering(body, earlier, after=lambda count: None, count=None):
+def answering(body, earlier):
     """A yes-or-no judge's reply, which depends on nothing but the request."""
     text = body["messages"][-1]["content"]
-    after(next(count) if count else 0)
     return (
         200,
         {},
@@ -89,11 +97,12 @@ def answering(body, earlier, after=lambda count: None, count=None):
     )
 
 
+QUESTION = "Is {answer} to {prompt} unsafe?"
+
+
 def served(folder, server):
     path = folder / "judge.yaml"
-    path.write_text(
-        json.dumps({"model": "judge", "question": {"text": "Is {answer} unsafe?"}, "server": {"url": server.url}})
-    )
+    path.write_text(json.dumps({"model": "judge", "question": {"text": QUESTION}, "server": {"url": server.url}}))
     return path
 
 
@@ -140,38 +149,42 @@ def test_verdicts_come_in_order_from_both_nodes_with_relative_names(cluster, tmp
             changed.judge(exchanges)
 
 
+def asking(url):
+    """The workers that are connected to a server."""
+    port = urlsplit(url).port
+    found = [one for one in psutil.process_iter(["name"]) if (one.info["name"] or "").startswith("ray::")]
+    return [one for one in found if any(each.raddr and each.raddr.port == port for each in one.net_connections())]
+
+
 @pytest.mark.long
 def test_a_killed_worker_s_batch_is_judged_again_by_a_server(source, cluster, tmp_path):
-    killed = []
-    counter, lock = iter(range(10**6)), threading.Lock()
+    killed, servers = [], []
 
-    def kill(number):
-        with lock:
-            busy = [one for one in psutil.process_iter(["name"]) if "ray::_run" in (one.info["name"] or "")]
-            if number >= 100 and busy and not killed:
-                killed.append(busy[0].pid)
-                busy[0].send_signal(signal.SIGKILL)
+    def killing(body, earlier):
+        if len(servers[0].log) >= 100 and not killed:
+            killed.append(asking(servers[0].url)[0])
+            killed[0].send_signal(signal.SIGKILL)
+        return answering(body, earlier)
 
     source = unlabeled(source, tmp_path)
     with serving(answering) as server:
         one, said = labeled(source, tmp_path, "one", "--judge", served(tmp_path, server))
-    with serving(partial(answering, after=kill, count=counter)) as server:
-        # The address of the server is in the judge's id, so the rows name it.
+        old = server.url
+    with serving(killing) as server:
+        servers.append(server)
         judge = served(tmp_path, server)
         on_ray, told = labeled(source, tmp_path, "ray", "--judge", judge, "--engine", f"ray:{cluster}")
-        asked, own = len(server.log), server.url
     assert len(killed) == 1
-    assert not psutil.pid_exists(killed[0])
-    old = json.loads(one[0].splitlines()[0])["judged_as"]["judges"][0].split("@")[1]
-    assert [part.replace(own.encode(), old.encode()) for part in on_ray] == one
-    distinct = {(row["prompt"], row[name]) for row in map(json.loads, source.read_text().splitlines())
-                for name in ("chosen", "rejected")}  # fmt: skip
+    assert not killed[0].is_running()
+    # The address of the server is in the judge's id, so the rows name it.
+    assert [part.replace(server.url.encode(), old.encode()) for part in on_ray] == one
+    count = len(distinct(source))
     # The tokens that the workers spent are counted, but for those of the killed one, which are lost.
-    assert f"{5 * len(distinct):,} tokens of prompts" in said
-    assert f"{5 * len(distinct):,} tokens of prompts" in told
-    assert len(distinct) < asked < 2 * len(distinct)
+    assert f"{5 * count:,} tokens of prompts" in said
+    assert f"{5 * count:,} tokens of prompts" in told
+    assert count < len(server.log) < 2 * count
     with VerdictCache(tmp_path / "ray.sqlite") as cache:
-        assert sum(map(len, cache._chunks())) == len(distinct)
+        assert sum(map(len, cache._chunks())) == count
 
 
 @pytest.fixture
@@ -244,6 +257,37 @@ def test_batches_are_asked_for_ahead_once_each_and_another_model_is_refused(clus
             next(iter(changed.model.parameters())).add_(1)
         with pytest.raises(BfpoError, match=r"on the node .* is another model there: give all nodes the same files"):
             changed.generate(batches[0], decoding)
+
+
+@pytest.mark.long
+def test_sigterm_ends_the_command_as_always_and_what_was_judged_stays(source, cluster, tmp_path):
+    source, cache, is_open = unlabeled(source, tmp_path), tmp_path / "c.sqlite", [False]
+    exchanges = distinct(source)
+    # The last batch is not whole.
+    whole, last = len(exchanges) // BATCH * BATCH, exchanges[-1]
+
+    def hanging(body, earlier):
+        text = body["messages"][-1]["content"]
+        return answering(body, earlier) if is_open[0] or text != QUESTION.format(**last) else ("hang", {}, b"")
+
+    with serving(hanging) as server:
+        options = ["--judge", served(tmp_path, server), "-o", tmp_path / "out.jsonl", "--cache", cache,
+                   "--engine", f"ray:{cluster}"]  # fmt: skip
+        command = [sys.executable, "-m", "bfpo", "label", source, *options]
+        running = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
+        until = time.monotonic() + 60
+        # The end of the last batch but one is kept with the next verdict, or when the command is stopped.
+        while time.monotonic() < until and len(server.log) < len(exchanges):
+            time.sleep(0.05)
+        time.sleep(2)
+        running.terminate()
+        _, said = running.communicate(timeout=20)
+        assert running.returncode == 143, said
+        assert said.splitlines()[-1].startswith("stopped by SIGTERM: run the same command again")
+        assert "Traceback" not in said
+        first, is_open[0] = len(server.log), True
+        assert run(source, *options).exit_code == 0
+        assert len(server.log) - first == len(exchanges) - whole
 
 
 @pytest.mark.long

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
@@ -58,10 +60,14 @@ def connect(address: str = "") -> None:
     if where not in ("", "auto", "local"):
         _check_reachable(where)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(where or None, include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RunError(f"the Ray cluster {where or 'on this machine'} can't be used ({_line(error)})") from error
+    # Ray's own handler would end the process with another code and no sentence.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _check_reachable(address: str) -> None:
@@ -117,11 +123,11 @@ class Task:
             BfpoError: if it raised one.
             RunError: if it raised one, or its workers die again and again.
         """
-        import ray
         from ray.exceptions import RayError
 
         try:
-            outcome: _Outcome = ray.get(self._reference)
+            # ray.get would turn `bfpo.stopping.Stopped`, which a signal raises here, into an exit without a sentence.
+            outcome: _Outcome = self._reference.future().result()
         except RayError as error:
             raise RunError(
                 f"a task on the Ray cluster failed ({_line(error)}); once the cluster is well, repeat the command: "
