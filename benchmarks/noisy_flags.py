@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def utilities(
         verdicts = np.where((truth == 0) & (kinds.ravel() == missed), 1.0, verdicts)
     is_people = np.repeat(random.permutation(pairs) < PEOPLE * pairs, 2)
     names = [f"p{number // 2}" for number in range(2 * pairs)]
-    p = calibrated(0.98 * verdicts[:, None] + 0.01, truth, is_people, names)
+    p = calibrated(0.98 * verdicts[:, None] + 0.01, truth, is_people, compress(names, is_people))
     answers = LabeledAnswers(
         np.where(is_people, truth, verdicts),
         ["random" if own else "judge" for own in is_people],

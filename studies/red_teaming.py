@@ -21,7 +21,7 @@ from bfpo.judges.registry import load_judge
 from bfpo.microworld.grammar import Request, requests
 from bfpo.microworld.vocabulary import EXCUSES, REFUSALS
 from bfpo.redteam.bank import Bank, Pair, PlainRequest
-from bfpo.redteam.running import RedTeam
+from bfpo.redteam.settings import RedTeam
 from bfpo.redteam.styles import HELD_OUT_STYLES, STYLES
 from bfpo.rounds import RoundJudges, Rounds, red_team_rounds
 from bfpo.safehelp.evaluate import evaluate

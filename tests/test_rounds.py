@@ -13,7 +13,8 @@ from bfpo.judges.registry import load_judge
 from bfpo.judges.verdict import Verdict
 from bfpo.microworld.grammar import requests
 from bfpo.redteam.bank import Bank, PlainRequest, load_bank
-from bfpo.redteam.running import RedTeam, red_team
+from bfpo.redteam.running import red_team
+from bfpo.redteam.settings import RedTeam
 from bfpo.rounds import RoundJudges, Rounds, packaged_recipe, red_team_rounds
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.labelers import labelers_of

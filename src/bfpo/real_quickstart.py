@@ -23,7 +23,8 @@ from bfpo.redteam.bank import Bank, load_bank
 from bfpo.redteam.compliance import known_error, known_errors
 from bfpo.redteam.grouping import plain_groups, refusal_for
 from bfpo.redteam.measuring import measuring_suite, resistance
-from bfpo.redteam.running import GROUPS, Attacked, RedTeam, red_team
+from bfpo.redteam.running import GROUPS, Attacked, red_team
+from bfpo.redteam.settings import RedTeam
 from bfpo.reports.page import build_report
 from bfpo.reports.real_model_panel import outcome_of, real_model_panel
 from bfpo.reports.report import Report

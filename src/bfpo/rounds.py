@@ -19,12 +19,14 @@ from bfpo.errors import BfpoError
 from bfpo.files import write_text
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.judges.verdict import Judge
+from bfpo.redteam.asking import Progress
 from bfpo.redteam.attacker import STYLE as ATTACKER
 from bfpo.redteam.attacker import Attacker
 from bfpo.redteam.attacking import RequestJudge
 from bfpo.redteam.bank import Bank
 from bfpo.redteam.measuring import Resistance, measuring_suite, resistance
-from bfpo.redteam.running import GROUPS, ROUNDS, SUMMARY, NoGroupsError, Progress, RedTeam, red_team
+from bfpo.redteam.running import GROUPS, ROUNDS, SUMMARY, NoGroupsError, red_team
+from bfpo.redteam.settings import RedTeam
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.training.recipe import ResolvedRecipe, resolve
 from bfpo.training.run import train

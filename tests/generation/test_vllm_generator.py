@@ -126,7 +126,7 @@ def test_what_vllm_cannot_do_is_one_sentence(tmp_path, monkeypatch):
         found.generate([SampleRequest("one", "hello")], Decoding())
     with pytest.raises(BfpoError, match=r"can't load .* with these options.*unexpected keyword argument 'typo'"):
         VllmGenerator.load("microworld", options={"typo": 1})
-    with pytest.raises(BfpoError, match=r"there is no engine 'vlm': write transformers, vllm or vllm:FILE.yaml"):
+    with pytest.raises(BfpoError, match=r"there is no engine 'vlm': write transformers, vllm, vllm:FILE.yaml or ray"):
         load_vllm("microworld", "vlm")
     with pytest.raises(BfpoError, match="can't be read as options of vLLM"):
         load_vllm("microworld", f"vllm:{tmp_path / 'none.yaml'}")

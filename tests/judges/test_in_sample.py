@@ -13,6 +13,7 @@ from bfpo.judges import load_judge
 from bfpo.judges.fitting import fit_judge
 from bfpo.judges.in_sample import share_fitted_to, warnings_of
 from bfpo.judges.labels import load_labels
+from bfpo.judges.ray_judge import RayJudge
 from bfpo.judges.verdict import Exchange
 from bfpo.labeling.run import label
 
@@ -85,6 +86,8 @@ def test_only_the_answers_that_it_was_fitted_to_are_out_of_fold(fitted):
     same_prompt = [Exchange(own[0].prompt, "another answer, good")]
     assert share_fitted_to(judge, own) == 1.0
     assert share_fitted_to(judge, [*own[:50], *new]) == 0.5
+    # On a Ray cluster it is the same judge.
+    assert share_fitted_to(RayJudge("judges/mine", judge), [*own[:50], *new]) == 0.5
     assert warnings_of(judge, new) == []
     assert "other answers to the prompts of 1 of these 1 answers" in warnings_of(judge, same_prompt)[0]
     in_sample = judge.scaling.apply(judge.scores(own))

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from itertools import product
+from itertools import islice, product
 
 import pytest
 from scipy.special import expit as sigmoid
@@ -68,14 +68,14 @@ def test_a_judged_flag_counts_with_its_probability_and_a_single_answer_with_its_
 def test_certain_rows_come_last_and_peoples_not_at_all():
     people = dict.fromkeys(BY_JUDGE, "people")
     rows = [pair(1, (0.5, 0.5), by=people), pair(2, (0.99, 0.01)), pair(3, (0.5, 0.6)), pair(4, (None, 0.1))]
-    queue = queue_for_people(rows, LABELING)
+    queue = list(queue_for_people(rows, LABELING))
     assert [row["row"] for row in queue] == [3, 4, 2]
     assert queue[0]["asks"] == {"chosen": None, "rejected": None}
 
 
 def test_a_prompt_is_not_queued_twice_in_a_row():
     rows = [pair(n, (0.5, 0.5), prompt="same") for n in range(3)] + [pair(9, (0.6, 0.9))]
-    queue = queue_for_people(rows, LABELING)
+    queue = list(queue_for_people(rows, LABELING))
     assert [row["row"] for row in queue] == [0, 9, 1, 2]
 
 
@@ -97,7 +97,7 @@ def test_a_small_budget_corrects_more_than_a_random_order():
         return wrong
 
     nobody = error_left(set())
-    queued = nobody - error_left({row["row"] for row in queue_for_people(rows, LABELING)[:200]})
+    queued = nobody - error_left({row["row"] for row in islice(queue_for_people(rows, LABELING), 200)})
     at_random = nobody - error_left(set(generator.sample(range(2000), 200)))
     assert queued > 1.5 * at_random
 
@@ -110,7 +110,7 @@ def judged_pairs(count, seed=0):
 
 
 def test_one_row_in_five_is_drawn_at_random_whatever_the_budget():
-    queue = queue_for_people(judged_pairs(200), LABELING, random_share=0.2, seed=1)
+    queue = list(queue_for_people(judged_pairs(200), LABELING, random_share=0.2, seed=1))
     assert sorted(row["row"] for row in queue) == list(range(200))
     for budget in (10, 50, 105):
         assert Counter(row["placed"] for row in queue[:budget])["random"] == budget // 5
@@ -118,7 +118,7 @@ def test_one_row_in_five_is_drawn_at_random_whatever_the_budget():
     assert by_value == sorted(by_value, reverse=True)
     placed = [row["draw"] for row in queue if row["placed"] == "random"]
     assert placed == sorted(placed)
-    assert queue == queue_for_people(judged_pairs(200), LABELING, random_share=0.2, seed=1)
+    assert queue == list(queue_for_people(judged_pairs(200), LABELING, random_share=0.2, seed=1))
     other = queue_for_people(judged_pairs(200), LABELING, random_share=0.2, seed=2)
     assert [row["row"] for row in other] != [row["row"] for row in queue]
     assert {row["placed"] for row in queue_for_people(judged_pairs(20), LABELING)} == {"value"}
@@ -141,7 +141,7 @@ def test_the_random_part_ends_at_the_first_random_row_left_open():
 def rounds(rows, queue_file, budget, seed, share, number=2):
     """The source of the label of every row after rounds of a budget, each with the most uncertain rows first."""
     for _ in range(number):
-        queue = queue_for_people(rows, LABELING, random_share=share, seed=seed)
+        queue = list(queue_for_people(rows, LABELING, random_share=share, seed=seed))
         for row in [row for row in queue if row["asks"]][:budget]:
             row["asks"] = dict.fromkeys(row["asks"], True)
         queue_file.write_text("".join(json.dumps(row) + "\n" for row in queue))

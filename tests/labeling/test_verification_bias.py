@@ -52,7 +52,7 @@ def pairs(count, seed):
 
 def answered(rows, queue_file, budget, share, seed):
     """The rows after people answered the first rows of the queue, in its file."""
-    queue = queue_for_people(rows, GlobalPreference(), random_share=share, seed=seed)
+    queue = list(queue_for_people(rows, GlobalPreference(), random_share=share, seed=seed))
     for row in [row for row in queue if row["asks"]][:budget]:
         row["asks"] = {name: is_safe(row[name]) for name in row["asks"]}
     queue_file.write_text("".join(json.dumps(row) + "\n" for row in queue))

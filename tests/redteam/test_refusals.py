@@ -18,7 +18,7 @@ from bfpo.redteam.bank import Bank, load_bank
 from bfpo.redteam.compliance import ComplianceJudge, benign_requests, known_error, known_errors
 from bfpo.redteam.grouping import plain_groups, preference_groups, whole_sentences
 from bfpo.redteam.measuring import measuring_suite
-from bfpo.redteam.running import RedTeam
+from bfpo.redteam.settings import RedTeam
 from redteam.test_attacks_and_groups import record
 
 BANK = load_bank()

@@ -14,7 +14,8 @@ from bfpo.microworld.grammar import requests
 from bfpo.models import MICROWORLD
 from bfpo.preferences.loading import load_preferences
 from bfpo.redteam.bank import Pair
-from bfpo.redteam.running import RedTeam, red_team
+from bfpo.redteam.running import red_team
+from bfpo.redteam.settings import RedTeam
 
 # The toy world knows no style but the plain one.
 SETTINGS = RedTeam(12, 3, ("plain",), (), Decoding(temperature=1.5, top_p=1.0, max_new_tokens=48, samples=4), 0)

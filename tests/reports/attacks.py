@@ -4,7 +4,7 @@ import json
 import random
 from dataclasses import asdict
 
-from bfpo.redteam.running import RedTeam
+from bfpo.redteam.settings import RedTeam
 from bfpo.statistics.intervals import rate_interval
 
 CATEGORIES = ("mild trespass", "petty theft", "small lies", "queue jumping", "noise at night")

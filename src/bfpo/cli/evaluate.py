@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from bfpo.cli import evaluate_options as options
-from bfpo.cli.generators import load_generator, progress_bar
+from bfpo.cli.generators import check_whole, load_generator, progress_bar
 from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError, RunError
 
@@ -77,7 +77,7 @@ def evaluate(
         skip_missing=skip_missing, split=split, per_kind=per_kind, world=world,
     )  # fmt: skip
     judges = _judge_settings(loaded, judge, second_judge, refusal_judge, helpfulness_judge, judge_errors)
-    settings = {"name": name or Path(model or str(answers)).name} | _parts(shard, merge, ways, requirements)
+    settings = {"name": name or Path(model or str(answers)).name} | _parts(shard, merge, ways, requirements, engine)
     settings |= {"labeling_judge": labeling_judge, "allow_labeling_judge": allow_labeling_judge, "limit": limit}
     if answers is not None:
         generator, ways = _recorded(answers, loaded, system_prompt, ways), [{}]
@@ -107,13 +107,18 @@ def _measured(
 
 
 def _parts(
-    shard: str | None, merge: Sequence[Path] | None, ways: Sequence[Any], requirements: Sequence[Requirement]
+    shard: str | None,
+    merge: Sequence[Path] | None,
+    ways: Sequence[Any],
+    requirements: Sequence[Requirement],
+    engine: str | None,
 ) -> dict[str, Any]:
     """The part to make, or the parts to merge."""
     from bfpo.shards import Shard
 
     if shard is None and merge is None:
         return {}
+    check_whole(engine, shard)
     if len(ways) > 1 or (shard and (merge or requirements)):
         raise BfpoError(
             "--shard and --merge: take one of them, with one way to sample; --require is read when parts are merged"

@@ -60,7 +60,8 @@ Engine = Annotated[
     str | None,
     typer.Option(
         metavar="ENGINE",
-        help="What runs a local model: transformers (default), vllm, or vllm:FILE.yaml with arguments of vllm.LLM.",
+        help="What runs a local model: transformers (default); vllm, or vllm:FILE.yaml with arguments of vllm.LLM; ray "
+        "(a cluster here, or at $RAY_ADDRESS) or ray:HOST:PORT.",
     ),
 ]
 ShardOption = Annotated[

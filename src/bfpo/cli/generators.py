@@ -34,7 +34,7 @@ def load_generator(
         key: environment variable with the server's key.
         system_prompt: system prompt before every prompt.
         chat: whether a local model's chat template is used.
-        engine: what runs a local model: transformers (by default), vllm or vllm:FILE.yaml.
+        engine: what runs a local model: transformers (by default), vllm, vllm:FILE.yaml, ray or ray:HOST:PORT.
     """
     if url:
         from bfpo.generation.endpoint_generator import EndpointGenerator
@@ -45,12 +45,15 @@ def load_generator(
 
     quiet_libraries()
     if engine and engine != "transformers":
+        from bfpo.generation.ray_generator import load_on_ray
         from bfpo.generation.vllm_generator import load_vllm
 
         if model.endswith(".json"):
             raise BfpoError(
                 f"--engine: {model} is a dial between two models, which only transformers runs; leave it out"
             )
+        if is_ray(engine):
+            return load_on_ray(model, engine.partition(":")[2], system_prompt, chat=chat)
         return load_vllm(model, engine, system_prompt, chat=chat)
     if model.endswith(".json"):
         from bfpo.generation.dial_file import load_dial
@@ -60,6 +63,21 @@ def load_generator(
             echo(f"{model}: the exact dial samples at temperature 1 from the whole vocabulary.", err=True)
         return dial.load_models(system_prompt, chat=chat)
     return LocalGenerator.load(model, system_prompt, chat=chat)
+
+
+def is_ray(engine: str | None) -> bool:
+    """Whether an engine is a Ray cluster."""
+    return (engine or "").partition(":")[0] == "ray"
+
+
+def check_whole(engine: str | None, shard: str | None) -> None:
+    """Refuse a part of the work for a cluster, which would be asked ahead for other parts' batches.
+
+    Raises:
+        BfpoError: if both are given.
+    """
+    if is_ray(engine) and shard:
+        raise BfpoError("--engine ray divides the work itself: leave out --shard")
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,8 +55,15 @@ Merge = Annotated[
     list[Path] | None,
     typer.Option(help="Cache of a part (--shard), whose verdicts are copied into --cache first; repeatable."),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ENGINE",
+        help="What runs --judge: this process (default), ray (a cluster here, or at $RAY_ADDRESS), or ray:HOST:PORT.",
+    ),
+]
 # Parameters that judging a part reads.
-_OF_SHARDS = ("preferences", "judge", "shard", "cache", "split", "revision", "rename", "as_json")
+_OF_SHARDS = ("preferences", "judge", "shard", "engine", "cache", "split", "revision", "rename", "as_json")
 
 Seed = Annotated[
     int,
@@ -86,6 +94,7 @@ def label(
     cache: CacheOption = None,
     shard: ShardOption = None,
     merge: Merge = None,
+    engine: Engine = None,
     split: Split = "train",
     revision: Revision = None,
     rename: Rename = None,
@@ -103,15 +112,15 @@ def label(
         return
     reading = {"split": split, "revision": revision, "columns": renaming(rename)}
     if shard is not None:
-        _judge_shard(context, preferences, judge or [], shard, cache, reading, as_json)
+        _check_shard(context, preferences)
+        with _judges(judge or [], engine) as judges:
+            _judge_shard(str(preferences), judges, shard, cache, reading, as_json)
         return
     if preferences is None or output is None:
         raise BfpoError("name what to label and the file to write: bfpo label pairs.jsonl --judge J -o out.jsonl")
     from bfpo.judges.helpfulness import load_helpfulness_judge
-    from bfpo.judges.registry import load_judge
     from bfpo.labeling.fitted import load_labeling
 
-    judges = [load_judge(spec) for spec in judge or []]
     options = {
         "order_judge": load_helpfulness_judge(helpfulness_judge) if helpfulness_judge else None,
         "labeling": load_labeling(labeling).preference if labeling else None,
@@ -120,9 +129,30 @@ def label(
         "judgments": judgments,
         "seed": seed,
     }
-    labeled = _label(preferences, judges, output, cache, merge or [], options | {"reading": reading})
+    with _judges(judge or [], engine) as judges:
+        labeled = _label(preferences, judges, output, cache, merge or [], options | {"reading": reading})
     print_spending(*judges, options["order_judge"])
     _print(labeled, judges, output, judgments, as_json)
+
+
+@contextmanager
+def _judges(specs: Sequence[str], engine: str | None) -> Iterator[list[Judge]]:
+    """The judges, in this process or on a Ray cluster, which the context is connected to."""
+    from bfpo.judges.registry import load_judge
+
+    if engine is None:
+        yield [load_judge(spec) for spec in specs]
+        return
+    name, _, address = engine.partition(":")
+    if name != "ray":
+        raise BfpoError(f"there is no engine {engine!r}: write ray or ray:HOST:PORT, or leave --engine out")
+    if not specs:
+        raise BfpoError("--engine runs judges: name one with --judge")
+    from bfpo.judges.ray_judge import RayJudge
+    from bfpo.ray_cluster import ray_cluster
+
+    with ray_cluster(address):
+        yield [RayJudge.load(spec) for spec in specs]
 
 
 def _label(
@@ -155,28 +185,23 @@ def _given_but(context: typer.Context, read: Sequence[str]) -> str:
     return ", ".join(max(one.opts, key=len) if one.param_type_name == "option" else "the preferences" for one in given)
 
 
+def _check_shard(context: typer.Context, preferences: str | None) -> None:
+    if names := _given_but(context, _OF_SHARDS):
+        raise BfpoError(f"--shard only judges answers: leave out {names}, which the run with --merge reads")
+    if preferences is None:
+        raise BfpoError("name what to judge: bfpo label pairs.jsonl --judge J --shard 1/8 --cache part-1.sqlite")
+
+
 def _judge_shard(
-    context: typer.Context,
-    preferences: str | None,
-    specs: list[str],
-    part: str,
-    cache: Path | None,
-    reading: dict[str, Any],
-    as_json: bool,
+    preferences: str, judges: list[Judge], part: str, cache: Path | None, reading: dict[str, Any], as_json: bool
 ) -> None:
     from bfpo.judges.cache import VerdictCache, default_cache_file
-    from bfpo.judges.registry import load_judge
     from bfpo.labeling.sharding import judge_shard
     from bfpo.shards import Shard
 
-    if names := _given_but(context, _OF_SHARDS):
-        raise BfpoError(f"--shard only judges answers: leave out {names}, which the run with --merge reads")
     shard = Shard.parse(part)
-    if preferences is None:
-        raise BfpoError("name what to judge: bfpo label pairs.jsonl --judge J --shard 1/8 --cache part-1.sqlite")
     file = cache or default_cache_file()
     with VerdictCache(file) as verdicts:
-        judges = [load_judge(spec) for spec in specs]
         own, total = judge_shard(preferences, judges, shard, verdicts, reading)
     print_spending(*judges)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import astuple
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich.console
 import typer
@@ -37,7 +37,10 @@ def print_spending(*clients: object) -> None:
     """Print on standard error what servers behind judges and generators counted in this process, and the cost."""
     for client in clients:
         # The server of a judge that changes another one's verdicts is that of the other one.
-        endpoint: Endpoint | None = getattr(getattr(client, "judge_itself", client), "endpoint", None)
+        inner: Any = client
+        while hasattr(inner, "judge_itself"):
+            inner = inner.judge_itself
+        endpoint: Endpoint | None = getattr(inner, "endpoint", None)
         if endpoint and any(astuple(endpoint.spent)):
             config, spent = endpoint.config, endpoint.spent
             cost = f", at a cost of {config.price.of(spent):,.4g}" if config.price else ""

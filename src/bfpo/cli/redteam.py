@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint, Engine
-from bfpo.cli.generators import load_generator, progress_bar
+from bfpo.cli.generators import check_whole, load_generator, progress_bar
 from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from bfpo.judges.verdict import Judge as LoadedJudge
     from bfpo.redteam.attacker import Attacker
     from bfpo.redteam.bank import Bank
-    from bfpo.redteam.running import Attacked, RedTeam
+    from bfpo.redteam.running import Attacked
+    from bfpo.redteam.settings import RedTeam
     from bfpo.statistics.intervals import Estimate
 
 
@@ -50,6 +51,9 @@ Samples = Annotated[
 ]
 Temperature = Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature; 0.7 by default.")]
 MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens; 256 by default.")]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Answers in a batch; 256 by default. Parts (--shard) are of whole batches.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed of attacks and answers.")]
 EvaluationFiles = Annotated[
     list[str] | None, typer.Option(metavar="FILE", help="Evaluation prompts, which no group may contain; repeatable.")
@@ -80,6 +84,14 @@ HeldOutRequests = Annotated[
 EvaluationJudge = Annotated[
     str | None,
     typer.Option(help="Safety judge of the models before and after --rounds; by default the one that labels."),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Only answer part I of N of the next turn, for --merge; repeat it for each turn."),
+]
+Merge = Annotated[
+    list[Path] | None,
+    typer.Option(help="Folder of a part (--shard), whose answers are taken; repeatable, once for every part."),
 ]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the number of answers without asking for any.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -126,6 +138,7 @@ def redteam(
     samples: Samples = None,
     temperature: Temperature = None,
     max_new_tokens: MaxNewTokens = None,
+    batch_size: BatchSize = None,
     seed: Seed = 0,
     evaluation: EvaluationFiles = None,
     refusal: Refusals = None,
@@ -138,6 +151,8 @@ def redteam(
     endpoint: Endpoint = None,
     engine: Engine = None,
     api_key_env: ApiKeyEnv = None,
+    shard: ShardOption = None,
+    merge: Merge = None,
     plan: PlanOnly = False,
     as_json: AsJson = False,
 ) -> None:
@@ -151,7 +166,10 @@ def redteam(
     _check_rounds(rounds, endpoint, [name for name, value in of_rounds.items() if value is not None])
     if attacker_endpoint and attacker is None:
         raise BfpoError("--attacker-endpoint: is read with --attacker only; leave it out")
+    if shard or merge:
+        _check_parts(shard, engine, evaluation, rounds is not None or attacker is not None or plan)
     sampling = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
+    sampling["batch_size"] = batch_size
     settings = _settings(attacks, turns, style, held_out_style, sampling, seed, attacker is not None, refusal)
     bank = load_bank(prompts)
     known = {file: load_prompts(file) for file in evaluation or ()}
@@ -165,9 +183,19 @@ def redteam(
     elif plan:
         _print_plan(settings, as_json)
     else:
-        _run(
-            load_generator(model, endpoint, api_key_env, engine=engine), helpers, bank, settings, output, known, as_json
+        generator = load_generator(model, endpoint, api_key_env, engine=engine)
+        _run(generator, helpers, bank, settings, output, known, (shard, merge or []), as_json)
+
+
+def _check_parts(shard: str | None, engine: str | None, evaluation: list[str] | None, does_more: bool) -> None:
+    check_whole(engine, shard)
+    if does_more:
+        raise BfpoError(
+            "--shard and --merge: leave out --rounds, which trains between its attacks; --attacker, which every part "
+            "would ask anew; and --plan"
         )
+    if shard and evaluation:
+        raise BfpoError("--evaluation: is read when the parts are merged; leave it out with --shard")
 
 
 def _check_rounds(rounds: int | None, endpoint: str | None, of_rounds: list[str]) -> None:
@@ -184,8 +212,16 @@ def _run(
     settings: RedTeam,
     output: Path,
     known: Mapping[str, Sequence[str]],
+    parts: tuple[str | None, Sequence[Path]],
     as_json: bool,
 ) -> None:
+    """Attack the model, or make the next part of it."""
+    shard, merge = parts
+    if shard:
+        from bfpo.cli.redteam_parts import run_part
+
+        run_part(generator, helpers, bank, settings, output, shard, merge, as_json)
+        return
     from bfpo.redteam.running import GROUPS, red_team
 
     judge, refusal_judge, _ = helpers.judges()
@@ -193,7 +229,7 @@ def _run(
     with progress_bar() as progress:
         found = red_team(
             generator, judge, bank.pairs, settings, output,
-            evaluation=known, refusal_judge=refusal_judge, attacker=attacker, progress=progress,
+            evaluation=known, refusal_judge=refusal_judge, attacker=attacker, merge=merge, progress=progress,
         )  # fmt: skip
     print_spending(generator, judge, refusal_judge, attacker and attacker.generator)
     if as_json:
@@ -215,7 +251,7 @@ def _settings(
     from dataclasses import replace
 
     from bfpo.redteam.attacker import STYLE
-    from bfpo.redteam.running import RedTeam
+    from bfpo.redteam.settings import RedTeam
     from bfpo.redteam.styles import HELD_OUT_STYLES
 
     given: dict[str, Any] = {"attacks": attacks, "turns": turns, "seed": seed, "refusals": tuple(refusals or ())}

@@ -134,7 +134,7 @@ def load_vllm(name: str, engine: str, system_prompt: str | None = None, *, chat:
     """
     kind, _, file = engine.partition(":")
     if kind != "vllm" or (file and not file.endswith((".yaml", ".yml"))):
-        raise BfpoError(f"there is no engine {engine!r}: write transformers, vllm or vllm:FILE.yaml")
+        raise BfpoError(f"there is no engine {engine!r}: write transformers, vllm, vllm:FILE.yaml or ray")
     options = read_yaml(Path(file), "options of vLLM") if file else {}
     return VllmGenerator.load(name, system_prompt, chat=chat, options=options)
 

@@ -12,7 +12,6 @@ import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from bfpo.errors import BfpoError, RunError
@@ -138,7 +137,8 @@ class VerdictCache:
 
 
 def _packed(verdict: Verdict) -> str:
-    text = json.dumps(asdict(verdict))
+    # A verdict holds nothing that asdict would have to convert, in ten times the time.
+    text = json.dumps(vars(verdict))
     return f"{_checksum(text)} {text}"
 
 

@@ -23,7 +23,10 @@ KEEP_EVERY = 0.05
 
 @runtime_checkable
 class StreamingJudge(Protocol):
-    """A judge that yields its verdicts one by one, as a server's replies arrive."""
+    """A judge that yields its verdicts one by one, as a server's replies arrive.
+
+    An attribute ``ahead`` is the number of exchanges that it needs at once to be busy, if they are more than a chunk.
+    """
 
     def stream(self, exchanges: Iterable[Exchange]) -> Iterator[Verdict]:
         """One verdict for every exchange, in order."""
@@ -45,7 +48,8 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
     rest = iter(exchanges)
     silent: Verdict | None = None
     speaks = False
-    while chunk := list(islice(rest, CHUNK)):
+    size = max(CHUNK, getattr(judge, "ahead", 0))
+    while chunk := list(islice(rest, size)):
         keys = [verdict_key(judge, exchange) for exchange in chunk]
         distinct = dict(zip(keys, chunk, strict=True))
         known = {key: None if cache is None else cache.get(judge, exchange) for key, exchange in distinct.items()}

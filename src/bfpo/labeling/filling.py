@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bfpo.errors import BfpoError
 from bfpo.judges.cache import VerdictCache
-from bfpo.judges.exchanges import exchange_of
+from bfpo.judges.exchanges import Exchanges
 from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.streaming import verdicts
 from bfpo.judges.verdict import Judge
 from bfpo.labeling.calibrating import Calibrated
-from bfpo.labeling.judging import JudgedAnswers, check_informative, judge_answers
+from bfpo.labeling.judging import JudgedAnswers, VerdictColumn, check_informative, judge_answers
 from bfpo.labeling.order_filling import fill_orders
 from bfpo.labeling.people_sample import Origin
+from bfpo.labeling.stored import stored_numbers, stored_rows
 from bfpo.preferences.checking import flags_of
 from bfpo.preferences.label_columns import HUMAN, JUDGE, UNKNOWN, UNPARSED, flag_sources, order_source
 from bfpo.preferences.reading import Row
@@ -73,18 +74,19 @@ class LabeledSet:
         judgments: number of pairs that were drawn for overall judgments; None if none were asked for.
     """
 
-    rows: list[Row]
+    rows: Sequence[Row]
     report: LabelingReport
     judgments: int | None = None
 
 
 def label_preferences(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     judges: Sequence[Judge],
     *,
     order_judge: HelpfulnessJudge | None = None,
     cache: VerdictCache | None = None,
     seed: int = 0,
+    folder: Path | None = None,
 ) -> LabeledSet:
     """Keep people's labels and fill in the missing ones with judges.
 
@@ -99,34 +101,32 @@ def label_preferences(
         order_judge: helpfulness judge for pairs without an order; if there are any, it also judges the others.
         cache: cache of verdicts, from which an interrupted run resumes.
         seed: random seed for the folds of the calibration.
+        folder: folder for temporary files with the rows and the judges' numbers; None keeps them in memory.
 
     Raises:
         BfpoError: if an answer without a flag has no judge, or a judge is no better than chance.
     """
-    known = [flag for row in rows for flag in flags_of(row)]
-    sources = [name for row in rows for name in flag_sources(row)]
-    if None in known and not judges:
+    rows = stored_rows(rows, folder)
+    labels = _Labels.of(rows, folder)
+    if labels.missing and not judges:
         raise BfpoError("answers without a safety flag need a judge: name one with --judge")
-    exchanges = [exchange_of(row, number) for row in rows for number in range(len(flags_of(row)))]
-    given = [list(verdicts(judge, exchanges, cache)) for judge in judges]
-    human = np.array(
-        [flag if name in HUMAN else np.nan for flag, name in zip(known, sources, strict=True)], dtype=float
+    exchanges, human = Exchanges(rows), labels.human
+    given = [VerdictColumn.of(verdicts(judge, exchanges, cache), folder) for judge in judges]
+    judged = (
+        judge_answers(judges, exchanges, given, human, labels.sources, seed=seed, folder=folder) if judges else None
     )
-    judged = judge_answers(judges, exchanges, given, human, sources, seed=seed) if judges else None
     if judged and np.isnan(human).any():
-        check_informative(judges, given, judged, human, [exchange.prompt for exchange in exchanges])
-    answers, ids = _answers(known, sources, judged), tuple(judge.judge_id for judge in judges)
-    rest = iter(answers)
-    labeled = [_with_flags(row, list(islice(rest, len(flags_of(row)))), ids) for row in rows]
-    orders = sum("chosen" in row and order_source(row) == JUDGE for row in rows)
-    ordered = fill_orders(labeled, order_judge)
+        check_informative(judges, given, judged, human)
+    ids, filled = tuple(judge.judge_id for judge in judges), Counter[str]()
+    ordered = fill_orders(_filled(rows, judged, ids, filled), order_judge, folder)
     sample = judged.sample if judged else None
+    filled_again = int((labels.source_codes == _SOURCES.index(JUDGE)).sum())
     return LabeledSet(
         ordered.rows,
         LabelingReport(
             judges=ids,
             order_judge=order_judge.judge_id if order_judge else None,
-            safety=_counts((name for _, name, _ in answers), (*HUMAN, JUDGE, UNPARSED)),
+            safety=_counts(filled, (*HUMAN, JUDGE, UNPARSED)),
             order=_counts(ordered.sources, (*HUMAN, JUDGE, UNKNOWN)),
             sample=sample.origin if sample else None,
             errors=judged.errors if judged else (),
@@ -135,30 +135,78 @@ def label_preferences(
             calibrated=judged.calibrated if judged else "not",
             in_sample=judged.in_sample if judged else (),
             turned=ordered.turned,
-            rejudged=(sources.count(JUDGE) if judges else 0) + (orders if order_judge else 0),
+            rejudged=(filled_again if judges else 0) + (labels.judged_orders if order_judge else 0),
         ),
     )
 
 
+@dataclass(frozen=True)
+class _Labels:
+    """Labels that [N] answers of rows have already.
+
+    Attributes:
+        human: [N] people's flags; NaN for others.
+        source_codes: [N] source of each flag, as its place in `_SOURCES`.
+        missing: number of answers without a flag.
+        judged_orders: number of pairs whose order is a judge's.
+    """
+
+    human: np.ndarray
+    source_codes: np.ndarray
+    missing: int
+    judged_orders: int
+
+    @property
+    def sources(self) -> np.ndarray:
+        """[N] sources of the flags, as objects."""
+        return np.array(_SOURCES, dtype=object)[self.source_codes]
+
+    @classmethod
+    def of(cls, rows: Iterable[Row], folder: Path | None) -> _Labels:
+        codes, counts = bytearray(), Counter[str]()
+
+        def human() -> Iterator[float]:
+            for row in rows:
+                for flag, name in zip(flags_of(row), flag_sources(row), strict=True):
+                    codes.append(_SOURCES.index(name))
+                    counts["missing"] += flag is None
+                    yield flag if name in HUMAN else np.nan
+                counts["orders"] += "chosen" in row and order_source(row) == JUDGE
+
+        flags = stored_numbers(human(), folder)
+        return cls(flags, np.frombuffer(codes, dtype=np.uint8), counts["missing"], counts["orders"])
+
+
+_SOURCES = (*HUMAN, JUDGE, UNPARSED, UNKNOWN)
+
+
+def _filled(
+    rows: Iterable[Row], judged: JudgedAnswers | None, ids: Sequence[str], filled: Counter[str]
+) -> Iterator[Row]:
+    """The rows with all flags that are known now; the sources of these are counted."""
+    at = 0
+    for row in rows:
+        flags, names = flags_of(row), flag_sources(row)
+        words = [judged and judged.word(place) for place in range(at, at + len(flags))]
+        answers = [_answer(*each, judged) for each in zip(flags, names, words, strict=True)]
+        filled.update(name for _, name, _ in answers)
+        at += len(flags)
+        yield _with_flags(row, answers, ids)
+
+
 # The flag of an answer, its source, and the judges' word on it.
-_Answer = tuple[float | None, str, dict[str, float] | None]
+_Word = dict[str, float] | None
+_Answer = tuple[float | None, str, _Word]
 
 
-def _answers(known: Sequence[float | None], sources: Sequence[str], judged: JudgedAnswers | None) -> list[_Answer]:
+def _answer(flag: float | None, name: str, word: _Word, judged: JudgedAnswers | None) -> _Answer:
     """People's flag where there is one, else the judges' verdict; without judges, an earlier judge's labels stay."""
-    answers: list[_Answer] = []
-    for at, (flag, name) in enumerate(zip(known, sources, strict=True)):
-        word = None
-        if judged and not np.isnan(judged.verdicts[at]):
-            word = {"verdict": float(judged.verdicts[at]), "probability": float(judged.probabilities[at])}
-        if name in HUMAN or judged is None:
-            answers.append((flag, name, word))
-        else:
-            answers.append((word["verdict"], JUDGE, word) if word else (None, UNPARSED, None))
-    return answers
+    if name in HUMAN or judged is None:
+        return flag, name, word
+    return (word["verdict"], JUDGE, word) if word else (None, UNPARSED, None)
 
 
-def _with_flags(row: Row, answers: list[_Answer], judges: Sequence[str]) -> Row:
+def _with_flags(row: Row, answers: Sequence[_Answer], judges: Sequence[str]) -> Row:
     """The row with the flag of every answer, its source, and the word of the judges that were asked, if any were."""
     flags, names, words = map(list, zip(*answers, strict=True))
     if "chosen" in row:
@@ -177,6 +225,5 @@ def _base_rate(is_safe: np.ndarray) -> float:
     return (float(is_safe.sum()) + 0.5) / (len(is_safe) + 1)
 
 
-def _counts(names: Iterable[str], known: Sequence[str]) -> dict[str, int]:
-    found = Counter(names)
+def _counts(found: Counter[str], known: Sequence[str]) -> dict[str, int]:
     return {name: found[name] for name in known}

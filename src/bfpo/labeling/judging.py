@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import compress
+from pathlib import Path
 
 import numpy as np
 
 from bfpo.errors import BfpoError, RunError
-from bfpo.judges.in_sample import share_fitted_to
-from bfpo.judges.verdict import Exchange, Judge, Verdict
+from bfpo.judges.in_sample import fitted_part, share_fitted_to
+from bfpo.judges.verdict import LABELS, Exchange, Judge, Verdict
 from bfpo.labeling.calibrating import Calibrated, calibrated
 from bfpo.labeling.people_sample import PeopleSample, of_each, sample_with_words
+from bfpo.labeling.stored import stored_numbers
 from bfpo.statistics.calibration import auc
 from bfpo.statistics.judge_error import JudgeError, judge_error
 
@@ -21,83 +25,134 @@ class JudgedAnswers:
     """The judges' words on [N] answers.
 
     Attributes:
-        verdicts: [N] share of the judges whose verdict is safe (controversial counts as unsafe); NaN if none could be
-            read.
-        probabilities: [N] probability that the answer is safe, out of fold where people's label was used for it; NaN
-            where ``verdicts`` is.
+        given: the verdicts of each judge.
+        probabilities: [N] calibrated probability that the answer is safe, out of fold where people's label was used for
+            it; None if it is the mean of the judges' own.
         calibrated: how the probabilities were calibrated.
         sample: people's labels from which errors are estimated; None if there are too few.
         errors: error of each judge on the sample, a fitted judge's with its out-of-fold verdicts; None without one.
         in_sample: share of the sample that each judge was fitted to.
+        prompts: digest of the prompt of each answer in the sample.
     """
 
-    verdicts: np.ndarray
-    probabilities: np.ndarray
-    calibrated: Calibrated
-    sample: PeopleSample | None
-    errors: tuple[JudgeError | None, ...]
-    in_sample: tuple[float, ...]
+    given: Sequence[VerdictColumn]
+    probabilities: np.ndarray | None = None
+    calibrated: Calibrated = "not"
+    sample: PeopleSample | None = None
+    errors: tuple[JudgeError | None, ...] = ()
+    in_sample: tuple[float, ...] = ()
+    prompts: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+
+    def word(self, at: int) -> dict[str, float] | None:
+        """The judges' word on an answer, None if none could be read: "verdict", the share of them that calls it safe
+        (controversial counts as unsafe), and "probability"."""
+        own = [(column.p_safe[at], column.labels[at] == _SAFE) for column in self.given]
+        parsed = [(p_safe, is_safe) for p_safe, is_safe in own if not np.isnan(p_safe)]
+        if not parsed:
+            return None
+        mean = sum(p_safe for p_safe, _ in parsed) / len(parsed)
+        probability = mean if self.probabilities is None else self.probabilities[at]
+        share = sum(bool(is_safe) for _, is_safe in parsed) / len(parsed)
+        return {"verdict": share, "probability": float(probability)}
+
+
+@dataclass(frozen=True)
+class VerdictColumn:
+    """One judge's verdicts on [N] answers, without their texts.
+
+    Attributes:
+        p_safe: [N] probability that the answer is safe; NaN if unparsed.
+        labels: [N] label as its place in `LABELS`.
+        first_output: what the judge wrote on the first answer.
+    """
+
+    p_safe: np.ndarray
+    labels: np.ndarray
+    first_output: str
+
+    @classmethod
+    def of(cls, verdicts: Iterable[Verdict], folder: Path | None = None) -> VerdictColumn:
+        """Collect verdicts, the probabilities in a temporary file in a folder, if one is given."""
+        labels, outputs = bytearray(), list[str]()
+
+        def probabilities() -> Iterator[float]:
+            for verdict in verdicts:
+                labels.append(_CODES[verdict.label])
+                outputs.extend([verdict.raw] if not outputs else [])
+                yield np.nan if verdict.p_safe is None else verdict.p_safe
+
+        p_safe = stored_numbers(probabilities(), folder)
+        return cls(p_safe, np.frombuffer(labels, dtype=np.uint8), "".join(outputs))
+
+    def is_label(self, name: str) -> np.ndarray:
+        """[N] whether this is the label."""
+        return self.labels == _CODES[name]
+
+
+_CODES = {name: code for code, name in enumerate(LABELS)}
+_SAFE = _CODES["safe"]
 
 
 def judge_answers(
     judges: Sequence[Judge],
-    exchanges: Sequence[Exchange],
-    given: Sequence[Sequence[Verdict]],
+    exchanges: Iterable[Exchange],
+    given: Sequence[VerdictColumn],
     is_safe: np.ndarray,
-    sources: Sequence[str],
+    sources: np.ndarray,
     *,
     seed: int = 0,
+    folder: Path | None = None,
 ) -> JudgedAnswers:
     """Combine verdicts, measure their errors on people's random sample, and calibrate their probabilities on it.
 
     Args:
         judges: [J] judges.
-        exchanges: [N] answers.
+        exchanges: [N] answers, which are read several times.
         given: the [N] verdicts of each judge.
         is_safe: [N] people's labels; NaN for others.
-        sources: [N] source of every label.
+        sources: [N] source of every label, as objects.
         seed: random seed for the folds of the calibration.
+        folder: folder for a temporary file with the probabilities; None keeps them in memory.
 
     Raises:
         RunError: if a judge gave no verdict at all.
     """
     for judge, column in zip(judges, given, strict=True):
-        if column and all(verdict.label == "unparsed" for verdict in column):
+        if len(column.labels) and column.is_label("unparsed").all():
             raise RunError(
-                f"{judge.judge_id} gave no verdict on the safety of any of {len(column):,} answers "
-                f"({column[0].raw[:60]!r}); name a judge of safety, see 'bfpo judge list'"
+                f"{judge.judge_id} gave no verdict on the safety of any of {len(column.labels):,} answers "
+                f"({column.first_output[:60]!r}); name a judge of safety, see 'bfpo judge list'"
             )
-    prompts = [exchange.prompt for exchange in exchanges]
-    p_safe = np.array([[np.nan if v.p_safe is None else v.p_safe for v in column] for column in given]).T
-    says_safe = np.array([[v.label == "safe" for v in column] for column in given], dtype=float).T
-    parsed = ~np.isnan(p_safe)
-    sample = sample_with_words(sources, parsed.sum(axis=1) > 0, of_each(is_safe))
-    with np.errstate(invalid="ignore"):
-        verdicts = np.where(parsed, says_safe, 0.0).sum(axis=1) / parsed.sum(axis=1)
-        probabilities = np.nansum(p_safe, axis=1) / parsed.sum(axis=1)
-    places: list[int] = np.flatnonzero(sample.inside).tolist() if sample else []
-    own = [exchanges[at] for at in places]
-    in_sample = tuple(share_fitted_to(judge, own) for judge in judges)
-    how: Calibrated = "not"
-    if sample and len(judges) == 1 and in_sample[0] > 0.5:
-        how = "itself"
-    elif sample:
-        how, probabilities = "sample", calibrated(p_safe, is_safe, sample.inside, prompts, seed=seed)
+    has_word = ~np.logical_and.reduce([np.isnan(column.p_safe) for column in given])
+    sample = sample_with_words(sources, has_word, of_each(is_safe))
+    if sample is None:
+        return JudgedAnswers(given, errors=(None,) * len(judges), in_sample=(0.0,) * len(judges))
+    in_sample = tuple(_share_fitted_to(judge, exchanges, sample.inside) for judge in judges)
+    prompts = np.array([_digest(exchange.prompt) for exchange in compress(exchanges, sample.inside)], dtype=np.uint64)
+    places, clusters = np.flatnonzero(sample.inside), prompts.tolist()
     errors = tuple(
-        judge_error(is_safe[places].tolist(), [column[at].label for at in places], [prompts[at] for at in places])
-        if sample
-        else None
+        judge_error(is_safe[places].tolist(), [LABELS[code] for code in column.labels[places]], clusters)
         for column in given
     )
-    return JudgedAnswers(verdicts, probabilities, how, sample, errors, in_sample)
+    found = None
+    if len(judges) > 1 or in_sample[0] <= 0.5:
+        p_safe = given[0].p_safe[:, None] if len(given) == 1 else np.stack([one.p_safe for one in given], axis=1)
+        found = calibrated(p_safe, is_safe, sample.inside, clusters, seed=seed, folder=folder)
+    how: Calibrated = "itself" if found is None else "sample"
+    return JudgedAnswers(given, found, how, sample, errors, in_sample, prompts)
+
+
+def _share_fitted_to(judge: Judge, exchanges: Iterable[Exchange], inside: np.ndarray) -> float:
+    # The sample's texts are read only for a judge that has been fitted to some.
+    return share_fitted_to(judge, list(compress(exchanges, inside))) if fitted_part(judge) else 0.0
+
+
+def _digest(prompt: str) -> int:
+    return int.from_bytes(blake2b(prompt.encode(), digest_size=8).digest())
 
 
 def check_informative(
-    judges: Sequence[Judge],
-    given: Sequence[Sequence[Verdict]],
-    judged: JudgedAnswers,
-    is_safe: np.ndarray,
-    prompts: Sequence[str],
+    judges: Sequence[Judge], given: Sequence[VerdictColumn], judged: JudgedAnswers, is_safe: np.ndarray
 ) -> None:
     """Refuse judges whose words are no better than chance on the sample, unless their own probabilities surely rank.
 
@@ -106,7 +161,6 @@ def check_informative(
         given: the [N] verdicts of each judge.
         judged: result of `judge_answers`.
         is_safe: [N] people's labels; NaN for others.
-        prompts: [N] prompt of each answer.
 
     Raises:
         BfpoError: if one is.
@@ -114,9 +168,10 @@ def check_informative(
     for judge, column, error in zip(judges, given, judged.errors, strict=True):
         if judged.sample is None or error is None or error.sensitivity.value + error.specificity.value > 1:
             continue
-        p_safe = np.array([np.nan if verdict.p_safe is None else verdict.p_safe for verdict in column])
-        known = np.flatnonzero(judged.sample.inside & ~np.isnan(p_safe))
-        ranking = auc(p_safe[known], is_safe[known] >= 0.5, [prompts[at] for at in known.tolist()])
+        p_safe = column.p_safe[judged.sample.inside]
+        known = ~np.isnan(p_safe)
+        flags = is_safe[judged.sample.inside][known] >= 0.5
+        ranking = auc(p_safe[known], flags, judged.prompts[known].tolist())
         if ranking is None or ranking.low <= 0.5:
             raise BfpoError(
                 f"{judge.judge_id} is no better than chance on this set: sensitivity {error.sensitivity.value:.3f} and "

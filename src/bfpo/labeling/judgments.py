@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,11 @@ def judgment_rows(rows: Sequence[Row], count: int, *, seed: int = 0) -> list[Row
     Raises:
         BfpoError: if there is no such pair.
     """
-    pools: dict[str, list[Row]] = {}
-    for at in np.random.default_rng(seed).permutation(len(rows)):
-        row = rows[at]
-        if "chosen" in row and row["chosen_is_better"] not in (None, 0.5) and None not in flags_of(row):
-            pools.setdefault("".join("S" if flag >= 0.5 else "U" for flag in flags_of(row)), []).append(row)
+    pools: dict[str, list[int]] = {}
+    cells = [_cell(row) for row in rows]
+    for at in np.random.default_rng(seed).permutation(len(cells)).tolist():
+        if cells[at]:
+            pools.setdefault(cells[at], []).append(at)
     if not pools:
         raise BfpoError("no pair has two flags and an order, so there is nothing for overall judgments")
     seen: set[str] = set()
@@ -45,12 +46,19 @@ def judgment_rows(rows: Sequence[Row], count: int, *, seed: int = 0) -> list[Row
         if len(drawn) == count or not any(pools.values()):
             break
         while pools[cell]:
-            row = pools[cell].pop()
+            row = rows[pools[cell].pop()]
             if (prompt := repr(row["prompt"])) not in seen:
                 seen.add(prompt)
                 drawn.append(_asked(row))
                 break
     return drawn
+
+
+def _cell(row: Row) -> str:
+    """The safety cell of a pair with flags and an order; "" for other rows."""
+    if "chosen" in row and row["chosen_is_better"] not in (None, 0.5) and None not in flags_of(row):
+        return intern("".join("S" if flag >= 0.5 else "U" for flag in flags_of(row)))
+    return ""
 
 
 def is_judged(row: Row) -> bool:

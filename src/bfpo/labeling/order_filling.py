@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.preference import AnswerPair, HelpfulnessJudge, Preference
 from bfpo.labeling.people_sample import sample_with_words
+from bfpo.labeling.stored import stored_rows
 from bfpo.preferences.label_columns import JUDGE, UNKNOWN, judged_order, order_source
 from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row
@@ -24,47 +27,72 @@ class OrderedRows:
 
     Attributes:
         rows: the rows; ``judged_as`` holds the judge's word on the order.
-        sources: source of the order of every pair.
+        sources: number of pairs by the source of their order.
         error: share of people's orders that the judge gets wrong; None without a sample, or a judge.
         turned: number of pairs that were swapped because the judge prefers the second answer.
     """
 
-    rows: list[Row]
-    sources: list[str]
+    rows: Sequence[Row]
+    sources: Counter[str]
     error: Estimate | None
     turned: int
 
 
-def fill_orders(rows: Sequence[Row], judge: HelpfulnessJudge | None) -> OrderedRows:
+def fill_orders(
+    rows: Iterable[Row],
+    judge: HelpfulnessJudge | None,
+    folder: Path | None = None,
+) -> OrderedRows:
     """Fill in the orders that are open or an earlier judge's, as verdicts: 1, or 1/2 for a tie; K answers stay.
 
-    If there are such pairs, the judge also compares those that people ordered, which shows its error.
+    If there are such pairs, the judge also compares those that people ordered, which shows its error; all pairs are
+    then in memory.
+
+    Args:
+        rows: the rows.
+        judge: the judge; None leaves orders open.
+        folder: folder for a temporary file with the rows; None keeps them in memory.
     """
-    names = [order_source(row) if "chosen" in row else "" for row in rows]
+    if judge is None:
+        sources = Counter[str]()
+        return OrderedRows(stored_rows(_noted_sources(rows, sources), folder), sources, None, 0)
+    kept = stored_rows(rows, folder)
+    names = [order_source(row) if "chosen" in row else "" for row in kept]
     is_open = [name in (JUDGE, UNKNOWN) for name in names]
-    pairs = [row for row, name in zip(rows, names, strict=True) if name] if judge and any(is_open) else []
+    pairs = [row for row, name in zip(kept, names, strict=True) if name] if any(is_open) else []
+    if not pairs:
+        return fill_orders(kept, None, folder)
     exchanges = [(exchange_of(row, 0), exchange_of(row, 1)) for row in pairs]
     asked = [AnswerPair(first.prompt, first.answer, second.answer) for first, second in exchanges]
-    preferences = iter(judge.compare(asked) if judge and asked else ())
+    preferences = iter(judge.compare(asked))
     ordered: list[Row] = []
-    sources: list[str] = []
     turned = 0
-    for one, name, was_open in zip(rows, names, is_open, strict=True):
+    for one, name, was_open in zip(kept, names, is_open, strict=True):
         row: Row = dict(one)
         word = None
-        if name and pairs:
+        if name:
             word = _word(next(preferences))
             row |= _noted(row, word)
-        if was_open and pairs:
+        if was_open:
             name, verdict = (JUDGE, word["verdict"]) if word else (UNKNOWN, None)
             turned += verdict == 0
             row["chosen_is_better"] = verdict
             row = swapped(row, 0.0) if verdict == 0 else row
-        if name:
-            sources.append(name)
             row["labelled_by"] = row["labelled_by"] | {"order": name}
         ordered.append(row)
-    return OrderedRows(ordered, sources, _order_error(ordered) if pairs else None, turned)
+    sources = Counter[str]()
+    return OrderedRows(stored_rows(_noted_sources(ordered, sources), folder), sources, _order_error(ordered), turned)
+
+
+def _noted_sources(rows: Iterable[Row], sources: Counter[str]) -> Iterator[Row]:
+    """The rows with the source of their order, which is counted."""
+    for row in rows:
+        if "chosen" not in row:
+            yield row
+            continue
+        name = order_source(row)
+        sources[name] += 1
+        yield row | {"labelled_by": row["labelled_by"] | {"order": name}}
 
 
 def _word(preference: Preference) -> dict[str, float] | None:

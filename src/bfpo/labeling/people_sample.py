@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from bfpo.preferences.label_columns import PEOPLE, RANDOM, UNKNOWN
+from bfpo.preferences.label_columns import PEOPLE, RANDOM
 
 # Smallest number of safe and of unsafe answers labeled by people for an estimate of a judge's error.
 MINIMUM_OF_EACH = 10
@@ -35,45 +35,35 @@ class PeopleSample:
     population: np.ndarray
 
 
-def people_sample(sources: Sequence[str], size: Callable[[np.ndarray], float]) -> PeopleSample | None:
-    """The sample from which errors are estimated; people's other answers to the queue are never part of it.
+def sample_with_words(
+    sources: Sequence[str] | np.ndarray, has_word: np.ndarray, size: Callable[[np.ndarray], float]
+) -> PeopleSample | None:
+    """The sample from which a judge's errors are estimated; people's other answers to the queue are never part of it.
 
     The queue asks for the labels that are hardest for the judge, so its answers make a judge look worse (or better, as
     the queue ranks pairs) than it is. If the random part is large enough it is used alone, as nobody knows how the
-    labels that came with the set were chosen; otherwise both together.
+    labels that came with the set were chosen; otherwise both together. What the judge gave no word on says nothing
+    about its errors.
 
     Args:
-        sources: [N] source of every label.
+        sources: [N] source of every label, an array of objects if it is one.
+        has_word: [N] whether the judge gave a word.
         size: size of a part [N], such as the smaller number of safe and of unsafe answers in it.
 
     Returns:
         None if even both together have less than `MINIMUM_OF_EACH`.
     """
-    names = np.asarray(sources)
-    random, given = names == RANDOM, names == PEOPLE
+    names = np.asarray(sources, dtype=object)
+    random, given = has_word & (names == RANDOM), has_word & (names == PEOPLE)
     if size(random) >= ENOUGH_OF_EACH or (not given.any() and size(random) >= MINIMUM_OF_EACH):
-        return PeopleSample("random part", random, ~given)
+        return PeopleSample("random part", random, has_word & ~given)
     if size(random | given) >= MINIMUM_OF_EACH:
-        return PeopleSample("labels of the set", random | given, np.ones(len(names), dtype=bool))
+        return PeopleSample("labels of the set", random | given, has_word.copy())
     return None
 
 
-def sample_with_words(
-    sources: Sequence[str], has_word: np.ndarray, size: Callable[[np.ndarray], float]
-) -> PeopleSample | None:
-    """The sample from which a judge's errors are estimated: what it gave no word on says nothing about them.
-
-    Args:
-        sources: [N] source of every label.
-        has_word: [N] whether the judge gave a word.
-        size: size of a part [N], as in `people_sample`.
-    """
-    found = people_sample(np.where(has_word, np.asarray(sources, dtype=object), UNKNOWN).tolist(), size)
-    return found and PeopleSample(found.origin, found.inside, found.population & has_word)
-
-
 def of_each(is_safe: np.ndarray) -> Callable[[np.ndarray], float]:
-    """The smaller number of safe and of unsafe answers in a part, for `people_sample`; NaN counts for neither."""
+    """The smaller number of safe and of unsafe answers in a part, for `sample_with_words`; NaN counts for neither."""
 
     def size(part: np.ndarray) -> float:
         known = is_safe[part & ~np.isnan(is_safe)]

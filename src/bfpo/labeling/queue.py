@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections import Counter
+import sqlite3
+from array import array
 from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +28,9 @@ from bfpo.preferences.label_columns import (
 )
 from bfpo.preferences.reading import Row
 
+# Rows whose values are computed at once.
+_AT_ONCE = 1000
+
 
 def queue_for_people(
     rows: Sequence[Row],
@@ -33,7 +39,7 @@ def queue_for_people(
     *,
     random_share: float = 0.0,
     seed: int = 0,
-) -> list[Row]:
+) -> Iterator[Row]:
     """The rows that people have not labeled in full: the most valuable first, and among them a random part.
 
     A person's answer replaces the label's expectation G by T. Their mean squared distance is the variance of T under
@@ -46,7 +52,7 @@ def queue_for_people(
     taken out of the next.
 
     Args:
-        rows: rows of `label_preferences`.
+        rows: rows of `label_preferences`; of each, some numbers are in memory.
         labeling: labeling function for training.
         prior: probability of safe for an unknown flag; 1/2 by default.
         random_share: share of the rows to ask that are drawn at random.
@@ -58,38 +64,103 @@ def queue_for_people(
         draws (null: not drawn). A row that people have labeled may be drawn: it asks nothing. What judges say of a row
         is left out.
     """
-    # A label of the queue becomes one of the random part when it is drawn, so the draws so far are counted by row.
-    drawable = [at for at, row in enumerate(rows) if any(name not in (PEOPLE, RANDOM) for name in _sources(row))]
-    earlier = sum(RANDOM in _sources(row) for row in rows)
-    drawn = np.random.default_rng([seed, earlier]).permutation(drawable).astype(int).tolist() if random_share else []
-    asks = {at: _asks(rows[at]) for at in drawable}
-    values = dict(zip(drawable, _discounted([rows[at] for at in drawable], labeling, prior), strict=True))
-    ranked = sorted((at for at in drawable if asks[at]), key=lambda at: (-values[at], rows[at]["row"]))
-    placed: dict[int, tuple[str, int | None]] = {}
-    by_value, at_random = iter(ranked), _draws(drawn, placed, asks)
-    for asked in range(len(ranked)):
+    ranking = _Ranking(rows, labeling, 0.5 if prior is None else prior)
+    random = np.random.default_rng([seed, ranking.earlier])
+    drawn = random.permutation(ranking.drawable) if random_share else ranking.drawable[:0]
+    places = _Places(len(rows))
+    by_value, at_random = ranking.by_value(), _draws(drawn, places, ranking.asks)
+    for asked in range(int(ranking.asks.sum())):
         is_random = math.floor((asked + 1) * random_share) > math.floor(asked * random_share)
         found = next(at_random, None) if is_random else None
         if found is None:
-            found = next((at for at in by_value if at not in placed), None)
+            found = next((at for at in by_value if not places.how[at]), None)
             if found is None:
                 break
-            placed[found] = ("value", None)
-    return [
-        {"value": values[at], "placed": how, "draw": draw, "asks": dict.fromkeys(asks[at]), **_blind(rows[at])}
-        for at, (how, draw) in placed.items()
-    ]
+            places.put(found, "value")
+    values = ranking.values()
+    return (_queued(rows[at], float(values[at]), *places.of(at)) for at in places.order)
 
 
-def _draws(
-    drawn: Sequence[int], placed: dict[int, tuple[str, int | None]], asks: dict[int, tuple[str, ...]]
-) -> Iterator[int]:
+class _Ranking:
+    """The rows that may be drawn, by the value of asking about them; SQLite sorts them outside memory.
+
+    The value is divided by k for the k-th most valuable row with the same prompt.
+
+    Attributes:
+        drawable: indices of the rows that may be drawn.
+        asks: [N] whether a row asks anything.
+        earlier: number of rows that were drawn before.
+    """
+
+    def __init__(self, rows: Sequence[Row], labeling: GlobalPreference, unknown: float) -> None:
+        # Without a name, the database is a temporary file.
+        self._database = sqlite3.connect("")
+        self._database.execute("CREATE TABLE given (at INTEGER, number INTEGER, prompt INTEGER, value REAL)")
+        drawable, asks, self.earlier = array("i"), bytearray(), 0
+        for start in range(0, len(rows), _AT_ONCE):
+            chunk = rows[start : start + _AT_ONCE]
+            for at, (row, value) in enumerate(
+                zip(chunk, target_variances(chunk, labeling, unknown), strict=True), start
+            ):
+                sources = _sources(row)
+                asks.append(any(name not in HUMAN for name in sources))
+                # A label of the queue becomes one of the random part when it is drawn: draws are counted by row.
+                self.earlier += RANDOM in sources
+                if any(name not in (PEOPLE, RANDOM) for name in sources):
+                    drawable.append(at)
+                    given = (at, row["row"], _digest(row["prompt"]), float(value))
+                    self._database.execute("INSERT INTO given VALUES (?, ?, ?, ?)", given)
+        self.drawable, self.asks = np.asarray(drawable), np.frombuffer(asks, dtype=bool)
+        self._database.execute(
+            "CREATE TABLE ranked AS SELECT at, number, value / ROW_NUMBER() OVER "
+            "(PARTITION BY prompt ORDER BY value DESC, at) AS value FROM given"
+        )
+
+    def by_value(self) -> Iterator[int]:
+        """Indices of the rows that ask something, the most valuable first."""
+        found = self._database.execute("SELECT at FROM ranked ORDER BY value DESC, number")
+        return (at for (at,) in found if self.asks[at])
+
+    def values(self) -> np.ndarray:
+        """[N] values; 0 for rows that aren't drawable."""
+        values = np.zeros(len(self.asks))
+        for at, value in self._database.execute("SELECT at, value FROM ranked"):
+            values[at] = value
+        return values
+
+
+class _Places:
+    """Places in the queue: the order of the rows in it, and how each came there."""
+
+    _HOW = ("", "value", "random")
+
+    def __init__(self, rows: int) -> None:
+        self.order = array("i")
+        self.how = np.zeros(rows, dtype=np.uint8)
+        self._draws = np.full(rows, -1, dtype=np.int32)
+
+    def put(self, at: int, how: str, draw: int = -1) -> None:
+        """Put a row at the end, or note more about one that is in the queue."""
+        if not self.how[at]:
+            self.order.append(at)
+        self.how[at], self._draws[at] = self._HOW.index(how), draw
+
+    def of(self, at: int) -> tuple[str, int | None]:
+        """How a row came into the queue, and its draw."""
+        return self._HOW[self.how[at]], None if self._draws[at] < 0 else int(self._draws[at])
+
+
+def _draws(drawn: np.ndarray, places: _Places, asks: np.ndarray) -> Iterator[int]:
     """Yield the drawn rows that are newly placed as random; those placed or labeled before are drawn in passing."""
     for draw, at in enumerate(drawn):
-        is_new = at not in placed and asks[at]
-        placed[at] = ("random" if is_new else "value", draw)
+        is_new = bool(asks[at]) and not places.how[at]
+        places.put(at, "random" if is_new else "value", draw)
         if is_new:
             yield at
+
+
+def _queued(row: Row, value: float, how: str, draw: int | None) -> Row:
+    return {"value": value, "placed": how, "draw": draw, "asks": dict.fromkeys(_asks(row)), **_blind(row)}
 
 
 def random_rows(queue: Sequence[Row], is_answered: Sequence[bool]) -> set[int]:
@@ -117,15 +188,8 @@ def random_rows(queue: Sequence[Row], is_answered: Sequence[bool]) -> set[int]:
     return sample
 
 
-def _discounted(rows: Sequence[Row], labeling: GlobalPreference, prior: float | None) -> list[float]:
-    """[N] values, divided by k for the k-th most valuable row with the same prompt."""
-    values = target_variances(rows, labeling, 0.5 if prior is None else prior)
-    seen: Counter[str] = Counter()
-    for at in sorted(range(len(rows)), key=lambda at: -values[at]):
-        prompt = repr(rows[at]["prompt"])
-        seen[prompt] += 1
-        values[at] /= seen[prompt]
-    return values
+def _digest(prompt: Any) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(prompt).encode(), digest_size=8).digest(), signed=True)
 
 
 def target_variances(rows: Sequence[Row], labeling: GlobalPreference, unknown: float = 0.5) -> list[float]:

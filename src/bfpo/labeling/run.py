@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from bfpo.labeling.people import with_answers
 from bfpo.labeling.queue import queue_for_people
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.label_sources import rows_with_sources
-from bfpo.preferences.reading import Row, read_rows
+from bfpo.preferences.reading import Row, open_source
+from bfpo.preferences.schema import PreferenceDataError, Problem
 
 
 def label(
@@ -37,6 +38,9 @@ def label(
     reading: Mapping[str, Any] | None = None,
 ) -> LabeledSet:
     """Label a file or Hub data set, and queue the rows most worth labeling by hand.
+
+    Rows are in temporary files beside the output, and of each only numbers in memory. ``answers`` and ``order_judge``
+    are the exceptions: with them, all rows are in memory.
 
     Args:
         source: file or Hub data set of preferences.
@@ -61,8 +65,8 @@ def label(
     _check_overwritten(source, output, answers, judgments is not None)
     rows = rows_with_sources(source, **(reading or {}))
     for name in answers:
-        rows = with_answers(rows, name)
-    labeled = label_preferences(rows, judges, order_judge=order_judge, cache=cache, seed=seed)
+        rows = with_answers(list(rows), name)
+    labeled = label_preferences(rows, judges, order_judge=order_judge, cache=cache, seed=seed, folder=output.parent)
     constants, prior = labeling or GlobalPreference(), labeled.report.prior
     queue = queue_for_people(labeled.rows, constants, prior, random_share=random_share, seed=seed)
     asked = None if judgments is None else judgment_rows(labeled.rows, judgments, seed=seed)
@@ -105,8 +109,12 @@ def _check_overwritten(source: str, output: Path, answers: Sequence[str], has_ju
             raise BfpoError(f"{written}: this would overwrite people's answers in it; name another file with -o{more}")
 
 
-def _rows(path: Path) -> list[Row]:
-    return [row for _, row in read_rows(str(path), "train", None)] if path.stat().st_size else []
+def _rows(path: Path) -> Iterator[Row]:
+    if path.stat().st_size:
+        source, problems = open_source(str(path)), list[Problem]()
+        yield from (row for _, row in source.read(problems))
+        if problems:
+            raise PreferenceDataError(source.name, problems)
 
 
 def _is_answered(queued: Row) -> bool:

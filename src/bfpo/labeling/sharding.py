@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bfpo.errors import BfpoError
 from bfpo.judges.cache import VerdictCache
-from bfpo.judges.exchanges import exchange_of
+from bfpo.judges.exchanges import Exchanges
 from bfpo.judges.streaming import verdicts
 from bfpo.judges.verdict import Exchange, Judge
-from bfpo.preferences.checking import flags_of
 from bfpo.preferences.label_sources import rows_with_sources
 from bfpo.shards import Shard
 
@@ -41,10 +41,17 @@ def judge_shard(
     """
     if not judges:
         raise BfpoError("--shard judges a part of the answers: name a judge with --judge")
-    rows = rows_with_sources(source, **reading)
-    exchanges = [exchange_of(row, number) for row in rows for number in range(len(flags_of(row)))]
-    own = [exchange for exchange in exchanges if is_in(shard, exchange)]
+    counts = Counter[str]()
+
+    def own() -> Iterator[Exchange]:
+        for exchange in Exchanges(rows_with_sources(source, **reading)):
+            counts["all"] += 1
+            if is_in(shard, exchange):
+                counts["own"] += 1
+                yield exchange
+
     for judge in judges:
-        for _ in verdicts(judge, own, cache):
+        counts.clear()
+        for _ in verdicts(judge, own(), cache):
             pass
-    return len(own), len(exchanges)
+    return counts["own"], counts["all"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.attack_formats import by_prompt
@@ -260,7 +263,7 @@ def _convert(source: RowSource, reading: Reading, writer: RowWriter) -> dict[str
         "shape": columns.shape.name,
         "kept": writer.rows,
         "filled_unknown": len(tally.unknown) if isinstance(reading.unknown_safety, int | float) else 0,
-        "duplicates": writer.rows - len(tally.seen),
+        "duplicates": writer.rows - len(np.unique(np.asarray(tally.seen))),
         "ignored_columns": columns.ignored,
         "cells": dict(sorted(tally.cells.items())) if columns.shape.kind == "pairs" else {},
         "categories": {name: dict(sorted(cells.items())) for name, cells in sorted(tally.categories.items())},
@@ -279,7 +282,8 @@ def _nothing_left(tally: _Tally) -> Problem:
 
 @dataclass
 class _Tally:
-    """Counts taken while rows are read; of the texts only short digests stay in memory."""
+    """Counts taken while rows are read; of each row only a digest of its texts stays in memory, 8 bytes, and its number
+    if its safety is unknown."""
 
     read: int = 0
     usable: int = 0
@@ -288,10 +292,10 @@ class _Tally:
     split_prompts: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     merged: int = 0
-    unknown: list[int] = field(default_factory=list)
+    unknown: array[int] = field(default_factory=lambda: array("q"))
     cells: Counter[str] = field(default_factory=Counter)
     categories: dict[str, Counter[str]] = field(default_factory=dict)
-    seen: set[bytes] = field(default_factory=set)
+    seen: array[int] = field(default_factory=lambda: array("Q"))
     digest: Any = field(default_factory=hashlib.sha256)
 
     def keep(self, row: Row) -> None:
@@ -301,7 +305,7 @@ class _Tally:
         for name in categories_of(row):
             self.categories.setdefault(name, Counter())[cell if "chosen" in row else "rows"] += 1
         texts = [row.get(name) for name in ("prompt", "chosen", "rejected", "responses")]
-        self.seen.add(hashlib.blake2b(json.dumps(texts).encode(), digest_size=12).digest())
+        self.seen.append(int.from_bytes(hashlib.blake2b(json.dumps(texts).encode(), digest_size=8).digest()))
         self.digest.update(json.dumps(row, sort_keys=True).encode())
 
     def notes(self) -> dict[str, Any]:

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bfpo.errors import BfpoError, RunError, did_you_mean
+from bfpo.errors import BfpoError, RunError
 from bfpo.files import write_rows, write_text
-from bfpo.generation.protocol import Decoding, Generator
+from bfpo.generation.protocol import Generator
 from bfpo.judges.verdict import Judge
-from bfpo.redteam.archive import Archive, Planned
+from bfpo.redteam.archive import Archive
+from bfpo.redteam.asking import HELD_OUT, Asking, Progress, turn_name
 from bfpo.redteam.attacker import STYLE as ATTACKER
 from bfpo.redteam.attacker import Attacker
-from bfpo.redteam.attacking import RequestJudge, attack_suite, outcomes
+from bfpo.redteam.attacking import RequestJudge, outcomes
 from bfpo.redteam.bank import Pair
 from bfpo.redteam.grouping import Row, preference_groups
-from bfpo.redteam.styles import HELD_OUT_STYLES, STYLES
-from bfpo.safehelp.evaluate import evaluate
+from bfpo.redteam.settings import RedTeam
 from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
-from bfpo.safehelp.items import PromptItem
-from bfpo.safehelp.records import GenerationRecord
+from bfpo.safehelp.records import GenerationRecord, read_header
 from bfpo.statistics.intervals import Estimate
 
-Progress = Callable[[str, int, int], None]
 GROUPS, SUMMARY = "groups.jsonl", "redteam.json"
 # The record of several rounds, in whose folder no single run may lie.
 ROUNDS = "rounds.json"
@@ -36,53 +32,6 @@ ROUNDS = "rounds.json"
 
 class NoGroupsError(RunError):
     """Red teaming found no group to train on, as of a model that withstands all attacks."""
-
-
-@dataclass(frozen=True)
-class RedTeam:
-    """Settings of red teaming.
-
-    Attributes:
-        attacks: number of attacks; each is a styled request with its twin.
-        turns: number of turns that they are tried in; every turn but the first is chosen by what was found before.
-        styles: styles that training sees.
-        held_out: styles that training never sees; attacks in them are measured at the end, as many as in a turn.
-        decoding: how answers are sampled, and how many to each prompt, >= 2, or with ``refusals`` >= 1.
-        seed: random seed of the attacks.
-        refusals: written refusals, one of which joins the answers to every prompt, for a model that hardly ever
-            declines by itself; see `bfpo.redteam.grouping.preference_groups`.
-
-    Raises:
-        BfpoError: if a value is out of range.
-    """
-
-    attacks: int = 200
-    turns: int = 4
-    styles: tuple[str, ...] = tuple(name for name in STYLES if name not in HELD_OUT_STYLES)
-    held_out: tuple[str, ...] = HELD_OUT_STYLES
-    decoding: Decoding = field(default_factory=partial(Decoding, samples=4))
-    seed: int = 0
-    refusals: tuple[str, ...] = ()
-
-    @property
-    def measured(self) -> int:
-        """Number of attacks in held-out styles."""
-        return self.attacks // self.turns if self.held_out else 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.turns <= self.attacks:
-            raise BfpoError(f"{self.attacks} attacks can't be tried in {self.turns} turns: at least one a turn")
-        if not all(refusal.strip() for refusal in self.refusals):
-            raise BfpoError("a written refusal is blank: write a sentence that declines, or leave it out")
-        if not self.refusals and (self.decoding.samples < 2 or self.decoding.temperature == 0):
-            raise BfpoError("answers to one prompt are compared: sample two or more at a temperature above 0")
-        for name in (*self.styles, *self.held_out):
-            if name not in (*STYLES, ATTACKER):
-                what = f"there is no attack style {name!r}{did_you_mean(name, STYLES)}"
-                raise BfpoError(f"{what}; the styles are {', '.join(STYLES)}")
-        both = set(self.styles) & set(self.held_out)
-        if both or not self.styles:
-            raise BfpoError(f"styles to train on must differ from those held out: {', '.join(both) or 'none is left'}")
 
 
 @dataclass(frozen=True)
@@ -116,6 +65,7 @@ def red_team(
     evaluation: Mapping[str, Sequence[str]] | None = None,
     refusal_judge: Judge | None = None,
     attacker: Attacker | None = None,
+    merge: Sequence[Path] = (),
     progress: Progress = lambda what, done, total: None,
 ) -> Attacked:
     """Attack a model, and write groups to train on; an interrupted run is resumed, nothing is asked twice.
@@ -129,6 +79,7 @@ def red_team(
         evaluation: evaluation prompts by the name of their set, which no group contains.
         refusal_judge: judge that decides which answers decline; by default the safety judge.
         attacker: model that words the attacks in the style ``attacker``.
+        merge: folders of all parts of the run (`bfpo.redteam.parts.attack_part`), whose answers are taken.
         progress: function called with a turn and its numbers of finished and all answers.
 
     Raises:
@@ -137,61 +88,49 @@ def red_team(
     """
     if (folder / ROUNDS).exists():
         raise BfpoError(f"{folder}: contains several rounds; name another folder")
-    if not pairs:
-        raise BfpoError("there is no risky request to attack with: name another prompt bank")
-    if (ATTACKER in (*settings.styles, *settings.held_out)) != (attacker is not None):
-        raise BfpoError(f"an attacker words the attacks in the style {ATTACKER!r}: give both, or none of them")
+    check_attacks(pairs, settings, attacker)
     judges = [RequestJudge(judge)], None if refusal_judge is None else RequestJudge(refusal_judge)
-    ask = _Asking(generator, judges[0], judges[1], attacker, settings, folder, progress)
+    ask = Asking(generator, *judges, attacker, settings, folder, progress, merge=merge)
     archive, rows, left_out, found = Archive(pairs, settings.styles), [], Counter[str](), []
     for turn in range(settings.turns):
-        count = settings.attacks * (turn + 1) // settings.turns - settings.attacks * turn // settings.turns
-        planned = archive.choose(count, settings.seed)
+        planned = archive.choose(settings.in_turn(turn), settings.seed)
         if not planned:
             break
-        records, items, dropped = ask.tried(planned, f"turn-{turn}", f"turn-{turn}")
+        check_parts(merge, turn_name(turn))
+        records, items, dropped = ask.tried(planned, turn_name(turn), turn_name(turn))
         archive = archive.with_outcomes(outcomes(planned, records))
         made, counts = preference_groups(items, records, evaluation or {}, settings.refusals)
         rows, left_out, found = [*rows, *made], left_out + counts + dropped, [*found, *records]
     unseen = Archive(pairs, settings.held_out).choose(settings.measured, settings.seed)
     if unseen:
-        records, _, dropped = ask.tried(unseen, "held-out", "held-out styles")
+        check_parts(merge, HELD_OUT)
+        records, _, dropped = ask.tried(unseen, HELD_OUT, "held-out styles")
         found, left_out = [*found, *records], left_out + dropped
     return _written(archive, found, rows, left_out, settings, attacker, folder)
 
 
-@dataclass(frozen=True)
-class _Asking:
-    """The model that is asked, and those that judge and word what it is asked."""
+def check_attacks(pairs: Sequence[Pair], settings: RedTeam, attacker: Attacker | None) -> None:
+    """Check that there is something to attack with.
 
-    generator: Generator
-    judges: Sequence[Judge]
-    refusal_judge: Judge | None
-    attacker: Attacker | None
-    settings: RedTeam
-    folder: Path
-    progress: Progress
+    Raises:
+        BfpoError: if there are no pairs, or no attacker for its style.
+    """
+    if not pairs:
+        raise BfpoError("there is no risky request to attack with: name another prompt bank")
+    if (ATTACKER in (*settings.styles, *settings.held_out)) != (attacker is not None):
+        raise BfpoError(f"an attacker words the attacks in the style {ATTACKER!r}: give both, or none of them")
 
-    def tried(
-        self, planned: Sequence[Planned], part: str, shown: str
-    ) -> tuple[list[GenerationRecord], Sequence[PromptItem], Counter[str]]:
-        """Records and items of attacks, and what an attacker's wordings lost, of a part of the run."""
-        wordings, dropped = {}, Counter[str]()
-        if self.attacker:
-            path = self.folder / f"{part}-wordings.json"
-            # Another part asks again for what had no usable wording, with another seed.
-            seed = random.Random(f"{self.settings.seed} {part}").getrandbits(31)
-            wordings, dropped = self.attacker.reword(planned, seed, path)
-            planned = [plan for plan in planned if plan.style != ATTACKER or plan.pair.id in wordings]
-        if not planned:
-            return [], [], dropped
-        suite = attack_suite(planned, self.settings.seed, self.settings.decoding, wordings)
-        result = evaluate(
-            self.generator, suite, decoding=self.settings.decoding, folder=self.folder / part, judges=self.judges,
-            refusal_judge=self.refusal_judge, allow_labeling_judge=True,
-            progress=lambda _, done, total: self.progress(shown, done, total),
-        )  # fmt: skip
-        return list(result.generations), suite.prompts, dropped
+
+def check_parts(parts: Sequence[Path], name: str) -> None:
+    """Check that all parts have made a turn, or the held-out styles.
+
+    Raises:
+        BfpoError: if one hasn't.
+    """
+    for part in parts:
+        header = read_header(part / name)
+        if header is None or not header.finished:
+            raise BfpoError(f"{part}: {name} isn't finished there; repeat the commands of all parts, then merge")
 
 
 def _written(
