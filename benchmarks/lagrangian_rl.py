@@ -52,14 +52,14 @@ class Setting:
 
     epochs: float = 3.0
     model_learning_rate: float = 3e-4
-    steps: int = 120
+    steps: int = 160
     prompts: int = 16
     samples: int = 8
     learning_rate: float = 1e-4
-    kl: float = 0.02
+    kl: float = 0.1
     limit: float = 0.02
     first: float = 10.0
-    rate: float = 0.5
+    rate: float = 1.0
 
 
 @dataclass

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from bfpo.errors import BfpoError
 from bfpo.preferences.attack_formats import by_prompt
-from bfpo.preferences.checking import flags_of, is_unknown, is_unordered, row_problems
-from bfpo.preferences.harm import categories_of
+from bfpo.preferences.checking import is_unknown, is_unordered, row_problems
 from bfpo.preferences.label_columns import label_column
 from bfpo.preferences.messages import check_trained, tools_of
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank, with_system_prompt
@@ -32,6 +26,7 @@ from bfpo.preferences.schema import (
 )
 from bfpo.preferences.source_columns import SourceColumns, renamed, scan
 from bfpo.preferences.store import RowWriter, stored
+from bfpo.preferences.tally import Tally, cell_of
 
 if TYPE_CHECKING:
     import datasets
@@ -220,7 +215,7 @@ def is_canonical(rows: datasets.Dataset) -> bool:
 def _convert(source: RowSource, reading: Reading, writer: RowWriter) -> dict[str, Any]:
     problems: list[Problem] = []
     columns = scan(source, reading.columns, problems)
-    tally = _Tally()
+    tally = Tally()
 
     def read() -> Rows:
         # The first pass has already noted unreadable rows.
@@ -263,7 +258,7 @@ def _convert(source: RowSource, reading: Reading, writer: RowWriter) -> dict[str
         "shape": columns.shape.name,
         "kept": writer.rows,
         "filled_unknown": len(tally.unknown) if isinstance(reading.unknown_safety, int | float) else 0,
-        "duplicates": writer.rows - len(np.unique(np.asarray(tally.seen))),
+        "duplicates": writer.rows - tally.different,
         "ignored_columns": columns.ignored,
         "cells": dict(sorted(tally.cells.items())) if columns.shape.kind == "pairs" else {},
         "categories": {name: dict(sorted(cells.items())) for name, cells in sorted(tally.categories.items())},
@@ -271,7 +266,7 @@ def _convert(source: RowSource, reading: Reading, writer: RowWriter) -> dict[str
     }
 
 
-def _nothing_left(tally: _Tally) -> Problem:
+def _nothing_left(tally: Tally) -> Problem:
     if tally.dropped_unordered:
         return Problem(None, None, "no row has a known order of its answers", "set unknown_order to 0.5")
     if not tally.usable:
@@ -280,43 +275,8 @@ def _nothing_left(tally: _Tally) -> Problem:
     return Problem(None, None, "no row has a known safety for all its answers", remedy)
 
 
-@dataclass
-class _Tally:
-    """Counts taken while rows are read; of each row only a digest of its texts stays in memory, 8 bytes, and its number
-    if its safety is unknown."""
-
-    read: int = 0
-    usable: int = 0
-    dropped_unordered: int = 0
-    filled_unordered: int = 0
-    split_prompts: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-    merged: int = 0
-    unknown: array[int] = field(default_factory=lambda: array("q"))
-    cells: Counter[str] = field(default_factory=Counter)
-    categories: dict[str, Counter[str]] = field(default_factory=dict)
-    seen: array[int] = field(default_factory=lambda: array("Q"))
-    digest: Any = field(default_factory=hashlib.sha256)
-
-    def keep(self, row: Row) -> None:
-        """Count a kept row."""
-        cell = _cell(row)
-        self.cells[cell] += 1
-        for name in categories_of(row):
-            self.categories.setdefault(name, Counter())[cell if "chosen" in row else "rows"] += 1
-        texts = [row.get(name) for name in ("prompt", "chosen", "rejected", "responses")]
-        self.seen.append(int.from_bytes(hashlib.blake2b(json.dumps(texts).encode(), digest_size=8).digest()))
-        self.digest.update(json.dumps(row, sort_keys=True).encode())
-
-    def notes(self) -> dict[str, Any]:
-        """The counts under their names in `PreferenceReport`."""
-        names = ("read", "dropped_unordered", "filled_unordered", "split_prompts", "merged")
-        notes = {name: getattr(self, name) for name in names}
-        return notes | {"left_out": dict(self.left_out), "digest": self.digest.hexdigest()}
-
-
 def _canonical(
-    columns: SourceColumns, numbered: Rows, problems: list[Problem], reading: Reading, tally: _Tally
+    columns: SourceColumns, numbered: Rows, problems: list[Problem], reading: Reading, tally: Tally
 ) -> Iterator[Row]:
     kind: type | None = None
     converted = _converted_rows(columns, numbered, problems, tally)
@@ -335,7 +295,7 @@ def _canonical(
             yield row | {"row": number}
 
 
-def _converted_rows(columns: SourceColumns, numbered: Rows, problems: list[Problem], tally: _Tally) -> Rows:
+def _converted_rows(columns: SourceColumns, numbered: Rows, problems: list[Problem], tally: Tally) -> Rows:
     for number, row in numbered:
         try:
             converted = _converted(columns, row)
@@ -389,16 +349,9 @@ def _with_equal_answers(row: Row) -> Row:
     return row | ({"chosen_is_better": 0.5} if "chosen" in row else {"helpfulness": [0.0] * len(row["responses"])})
 
 
-def _cell(row: Row) -> str:
-    flags = flags_of(row)
-    if any(flag is None for flag in flags):
-        return "unknown"
-    return "".join("S" if flag >= 0.5 else "U" for flag in flags)
-
-
 def count_cells(rows: datasets.Dataset) -> dict[str, int]:
     """Number of pairs in each safety cell, as in `PreferenceReport`; empty if the rows are not pairs."""
     if "chosen_is_safe" not in rows.column_names:
         return {}
     flags: Any = rows.select_columns(["chosen_is_safe", "rejected_is_safe"])
-    return dict(sorted(Counter(_cell(row | {"chosen": None}) for row in flags).items()))
+    return dict(sorted(Counter(cell_of(row | {"chosen": None}) for row in flags).items()))
