@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-real study-quick study-decisive study-real study-dial study-labels study-redteam pretrain bench bench-full bench-gpu bench-streaming reference docs tutorials test test-long test-real fuzz faults lint clean
+.PHONY: help install quickstart quickstart-real study-quick study-decisive study-real study-dial study-labels study-redteam pretrain bench bench-full bench-gpu bench-streaming reference docs tutorials test test-long test-real fuzz faults lint audit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -87,6 +87,10 @@ lint: install ## check style, formatting and types (ruff and pyright)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+audit: install ## look up known vulnerabilities of the pinned versions (needs the network, and an index that knows them)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 clean: ## remove the environment and everything that runs wrote
 	rm -rf $(VENV) runs
