@@ -91,7 +91,7 @@ MALFORMED = [
      lines({"prompt": "a", "responses": ["b", "c"], "helpfulness": [1, 7]}).replace(b"7", b"7" * 5000),
      ["row 1", "'helpfulness'", "inf is not a number"]),
     ("deep.jsonl", lines(GOOD) + b'{"prompt": ' + b"[" * 3000 + b"]" * 3000 + b"}\n", ["row 2", "nested too deeply"]),
-    ("deep.json", b"[" * 3000 + b"]" * 3000, ["nested too deeply"]),
+    ("deep.json", b"[" * 100_000 + b"]" * 100_000, ["nested too deeply"]),
     ("rather_deep.json", b'[{"prompt": ' + b"[" * 90 + b"]" * 90 + b"}]", ["row 1", "'prompt'", "nested too deeply"]),
     ("categories.jsonl", lines(GOOD | {"category": ["a", 1]}), ["row 1", "'category'", "list of names"]),
     ("weights.jsonl", lines(GOOD | {"weight": 1}, GOOD | {"weight": -1}), ["row 2", "'weight'", "-1 is not a weight"]),

@@ -67,6 +67,10 @@ def recipe(folder, name, **changes):
 
 
 def logits(model):
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # On such a CPU, bitsandbytes computes without gradients in bfloat16, whatever the dtype.
+            module.support_avx512bf16_for_cpu = False
     with torch.inference_mode():
         return model.eval()(IDS).logits
 
