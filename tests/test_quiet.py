@@ -6,7 +6,8 @@ import sys
 CODE = """
 import logging
 import warnings
-from bfpo.quiet import quiet_libraries
+from bfpo.quiet import quiet_advice, quiet_libraries
+quiet_advice()
 quiet_libraries()
 warnings.warn("`is_gradient_checkpointing` is deprecated and will be removed in v6.", FutureWarning)
 logging.getLogger("bitsandbytes.backends.cpu.ops").warning("fetch a kernel")

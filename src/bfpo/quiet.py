@@ -7,7 +7,7 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Limit transformers to errors; hide its progress bars, those of datasets, and warnings that aren't the user's."""
+    """Limit transformers to errors; hide its progress bars, those of datasets, and a warning about PEFT's code."""
     import datasets
     import transformers
 
@@ -16,5 +16,9 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     # PEFT reads a property that transformers renamed, whenever an adapter is added.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+
+
+def quiet_advice() -> None:
+    """Hide advice of libraries that comes when they are imported; imports nothing itself."""
     # Where bitsandbytes is installed, PEFT imports it, and it advises to fetch a faster kernel for CPUs from the Hub.
     logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)

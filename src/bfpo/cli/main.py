@@ -28,6 +28,7 @@ from bfpo.cli import (
 )
 from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError, RunError
+from bfpo.quiet import quiet_advice
 from bfpo.stopping import Stopped, is_main_process, leave, stop_at_signals
 
 app = typer.Typer(
@@ -83,6 +84,7 @@ _GO_ON = {
 def main() -> None:
     """Run the command line: 0 done, 1 a failed check or run, 2 wrong usage or bad input, 130 and 143 stopped."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    quiet_advice()
     stop_at_signals()
     try:
         app()
