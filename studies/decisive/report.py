@@ -51,6 +51,14 @@ CLAIMS = (
 )
 
 
+# Why a claim failed, by its number and methods.
+REASONS = {
+    (5, "BFPO-prices", "BFPO"): "in W6 every harmful prompt can be declined and every other one answered, so that no "
+    "harm has to be weighed against help: the default reaches U .664 of the .667 that are possible (help counts on two "
+    "thirds of the prompts). Prices can only cost something then: those of 3 ask for six times the log-ratio of the "
+    "default's 1/2, and the model moves farther and answers fewer prompts coherently. The prediction overlooked this.",
+}
+
 Figures = Mapping[str, float]
 
 
@@ -100,6 +108,7 @@ def _claims(results: Results) -> list[str]:
              "Differences with 95 % intervals over paired seeds (Student's t).", "",
              "| # | world | difference | predicted | at each one's best | at equal distance |",
              "|---|---|---|---|---|---|"]  # fmt: skip
+    reasons: list[str] = []
     for claim in CLAIMS:
         cells = []
         for equal in (False, True):
@@ -111,7 +120,10 @@ def _claims(results: Results) -> list[str]:
         bound = "" if claim.above is None else f" > {claim.above:g}"
         what = f"{claim.figure}: {claim.method} - {claim.rival}{bound}"
         lines.append(f"| {claim.number} | {claim.world} | {what} | {claim.predicted} | {' | '.join(cells)} |")
-    return [*lines, ""]
+        reason = REASONS.get((claim.number, claim.method, claim.rival))
+        if reason and any("fails" in cell for cell in cells):
+            reasons += ["", f"Why claim {claim.number} fails, {claim.method} against {claim.rival}: {reason}"]
+    return [*lines, *reasons, ""]
 
 
 def _settings(results: Results) -> list[str]:
