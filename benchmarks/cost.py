@@ -127,8 +127,8 @@ def report(results: Sequence[Result]) -> Iterator[str]:
         "(`benchmarks/lagrangian_rl.py`): a reward model, a cost model, then GRPO on reward - lambda * cost, where "
         "lambda is adapted until the mean cost is at most .02. Its settings were chosen in three whole tries on seed "
         "0's data, by answers to validation prompts: with lambda from 1 and KL weight .02 the policy never declined "
-        "(harmless .00), with learning rate 5e-4 all answers were incoherent, and the third is the one below. BFPO's and "
-        "DPO's beta are those of [the quickstart's study](study-quick.md). Means over seeds with 95 % t intervals."
+        "(harmless .00), with learning rate 5e-4 all answers were incoherent, and the third is the one below. BFPO's "
+        "and DPO's beta are those of [the quickstart's study](study-quick.md). Means over seeds with 95 % t intervals."
     )
     yield ""
     columns = ("U", *FIGURES)
