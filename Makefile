@@ -30,7 +30,7 @@ study-quick: install ## five seeds of the quickstart, every method's beta from o
 study-decisive: install ## BFPO and its rivals in worlds where labels err (about ten hours, resumable)
 	$(BIN)/python -m studies decisive
 
-study-real: install ## BFPO and its rivals on a real chat model (an hour of a GPU, resumable; DATA=FOLDER of pairs, not distributed)
+study-real: install ## BFPO and its rivals on a real chat model (for a GPU, resumable; DATA=FOLDER of pairs, not distributed)
 	$(BIN)/bfpo model smollm2 runs/smollm2
 	$(BIN)/python -m studies real --model runs/smollm2 --data $(DATA)/mix_dev --suite $(DATA)/suite_dev/suite.yaml
 

@@ -143,7 +143,7 @@ def report(results: Sequence[Result]) -> Iterator[str]:
     yield ""
     yield (
         "The labels are equal here by construction. What saves labels is that a judge gives most of them: "
-        "[how few must come from people](label-efficiency.md). Imports of torch and transformers, about ten seconds, "
+        "[how few must come from people](label-efficiency.md). Imports of torch and transformers "
         "are in every row."
     )
 

@@ -233,7 +233,6 @@ def run(start: Path, data: Path, output: Path, seed: int, setting: Setting) -> R
         "sampled_answers": setting.steps * setting.prompts * setting.samples,
         "tokens": sampled + setting.epochs * count_tokens(tokenizer, [*judged, *compared]),
         "lambda": multiplier.path,
-        "log": policy.state.log_history[-1],
     }
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import astuple
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich.console
 import typer
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
+
+from bfpo.judges.verdict import innermost
 
 if TYPE_CHECKING:
     from bfpo.endpoints import Endpoint
@@ -37,10 +39,7 @@ def print_spending(*clients: object) -> None:
     """Print on standard error what servers behind judges and generators counted in this process, and the cost."""
     for client in clients:
         # The server of a judge that changes another one's verdicts is that of the other one.
-        inner: Any = client
-        while hasattr(inner, "judge_itself"):
-            inner = inner.judge_itself
-        endpoint: Endpoint | None = getattr(inner, "endpoint", None)
+        endpoint: Endpoint | None = getattr(innermost(client), "endpoint", None)
         if endpoint and any(astuple(endpoint.spent)):
             config, spent = endpoint.config, endpoint.spent
             cost = f", at a cost of {config.price.of(spent):,.4g}" if config.price else ""

@@ -14,7 +14,7 @@ from bfpo.endpoints import Usage
 from bfpo.errors import BfpoError
 from bfpo.judges.registry import load_judge
 from bfpo.judges.streaming import BATCH
-from bfpo.judges.verdict import Exchange, Judge, Verdict
+from bfpo.judges.verdict import Exchange, Judge, Verdict, innermost
 from bfpo.ray_cluster import Task, has_gpus, slots
 
 
@@ -87,7 +87,7 @@ class RayJudge:
                 task.cancel()
 
     def _verdicts(self, verdicts: list[Verdict], spent: Usage, counts: Counter[str]) -> list[Verdict]:
-        inner: Any = _innermost(self.judge_itself)
+        inner: Any = innermost(self.judge_itself)
         if hasattr(inner, "endpoint"):
             inner.endpoint.spent += spent
         self.counts.update(counts)
@@ -95,7 +95,7 @@ class RayJudge:
 
     @property
     def _on_gpu(self) -> bool:
-        return hasattr(_innermost(self.judge_itself), "model") and has_gpus()
+        return hasattr(innermost(self.judge_itself), "model") and has_gpus()
 
 
 def _judge(
@@ -105,7 +105,7 @@ def _judge(
     judge = _loaded(spec, os.getcwd())
     if (judge.judge_id, judge.template_digest) != identity:
         raise BfpoError(f"{spec!r} is another judge there ({judge.judge_id}): give all nodes the same files")
-    endpoint, counts = getattr(_innermost(judge), "endpoint", None), _counts(judge)
+    endpoint, counts = getattr(innermost(judge), "endpoint", None), _counts(judge)
     before, counted = Usage() if endpoint is None else endpoint.spent, counts.copy()
     verdicts = judge.judge(exchanges)
     after = before if endpoint is None else endpoint.spent
@@ -119,12 +119,6 @@ def _loaded(spec: str, folder: str) -> Judge:
     return load_judge(spec)
 
 
-def _innermost(judge: Any) -> Any:
-    while hasattr(judge, "judge_itself"):
-        judge = judge.judge_itself
-    return judge
-
-
 def _counts(judge: Judge) -> Counter[str]:
-    found: Counter[str] | None = getattr(_innermost(judge), "counts", None)
+    found: Counter[str] | None = getattr(innermost(judge), "counts", None)
     return Counter() if found is None else found

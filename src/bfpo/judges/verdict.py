@@ -110,3 +110,10 @@ def verdict_from(record: Mapping[str, Any], judge_id: str = "") -> Verdict:
 def _is_probability(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and math.isfinite(value) and 0 <= value <= 1
+
+
+def innermost(judge: Any) -> Any:
+    """The judge itself, under all that change its verdicts or ask it elsewhere; anything else as it is."""
+    while hasattr(judge, "judge_itself"):
+        judge = judge.judge_itself
+    return judge

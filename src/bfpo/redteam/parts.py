@@ -17,9 +17,8 @@ from bfpo.redteam.archive import Archive
 from bfpo.redteam.asking import HELD_OUT, Asking, Progress, turn_name
 from bfpo.redteam.attacking import RequestJudge, outcomes
 from bfpo.redteam.bank import Pair
-from bfpo.redteam.running import check_attacks
+from bfpo.redteam.running import check_attacks, is_finished
 from bfpo.redteam.settings import RedTeam
-from bfpo.safehelp.records import read_header
 from bfpo.shards import Shard
 
 
@@ -80,11 +79,11 @@ def attack_part(
         planned = archive.choose(settings.in_turn(turn), settings.seed)
         if not planned:
             break
-        if parts and all(_is_finished(part, turn) for part in parts):
+        if parts and all(is_finished(part, turn_name(turn)) for part in parts):
             records, *_ = read.tried(planned, turn_name(turn), f"{turn_name(turn)} of all parts")
             archive = archive.with_outcomes(outcomes(planned, records))
             continue
-        if not parts and turn == 0 and settings.turns > 1 and _is_finished(folder, turn):
+        if not parts and turn == 0 and settings.turns > 1 and is_finished(folder, turn_name(turn)):
             raise BfpoError(
                 f"{folder}: turn 1 of part {shard} is finished, and the next one depends on what all parts found: give "
                 "the folder of each with --merge"
@@ -94,8 +93,3 @@ def attack_part(
             ask.tried(unseen, HELD_OUT, "held-out styles")
         return Part(turn, len(records), turn == settings.turns - 1)
     return Part(None, 0, True)
-
-
-def _is_finished(part: Path, turn: int) -> bool:
-    header = read_header(part / turn_name(turn))
-    return header is not None and header.finished

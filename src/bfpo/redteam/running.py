@@ -121,6 +121,12 @@ def check_attacks(pairs: Sequence[Pair], settings: RedTeam, attacker: Attacker |
         raise BfpoError(f"an attacker words the attacks in the style {ATTACKER!r}: give both, or none of them")
 
 
+def is_finished(part: Path, name: str) -> bool:
+    """Whether a part has made a turn, or the held-out styles."""
+    header = read_header(part / name)
+    return header is not None and header.finished
+
+
 def check_parts(parts: Sequence[Path], name: str) -> None:
     """Check that all parts have made a turn, or the held-out styles.
 
@@ -128,8 +134,7 @@ def check_parts(parts: Sequence[Path], name: str) -> None:
         BfpoError: if one hasn't.
     """
     for part in parts:
-        header = read_header(part / name)
-        if header is None or not header.finished:
+        if not is_finished(part, name):
             raise BfpoError(f"{part}: {name} isn't finished there; repeat the commands of all parts, then merge")
 
 
