@@ -21,7 +21,7 @@ from unittest.mock import patch
 import torch
 from transformers import DynamicCache
 
-from bfpo.generation import local_generator
+from bfpo.generation import sampling
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Decoding, sample_requests
 
@@ -40,7 +40,7 @@ def contestants(name: str, answers: int, tokens: int) -> dict[str, Callable[[], 
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
 
     def ours() -> None:
-        with patch.object(local_generator, "end_tokens", lambda *_: []):
+        with patch.object(sampling, "end_tokens", lambda *_: []):
             generator.generate(requests, decoding)
 
     @torch.inference_mode()
@@ -73,7 +73,7 @@ def main() -> None:
     lines = [
         "# Sampling speed",
         "",
-        f"`python benchmarks/generation.py`: {options.answers} answers of {options.tokens} tokens, temperature .7, "
+        f"`python benchmarks/generation.py microworld models/smollm2`: {options.answers} answers of {options.tokens} tokens, temperature .7, "
         f"top-p .95, float32, {torch.get_num_threads()} CPU threads, {options.rounds} rounds in turns. A ratio above 1 "
         "means that we are faster.",
         "",

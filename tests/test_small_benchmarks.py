@@ -1,0 +1,63 @@
+"""Benchmarks that nobody runs every day, as far as they run in a moment: they must still fit the package."""
+
+import sys
+from functools import wraps
+from pathlib import Path
+
+import pytest
+from transformers import LlamaForCausalLM
+
+from bfpo.preferences.loading import load_preferences
+from bfpo.training.recipe import load_recipe
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A benchmark's module by its name."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    yield __import__
+    for name in ("generation", "plan"):
+        if str(BENCHMARKS) in str(getattr(sys.modules.get(name), "__file__", "")):
+            del sys.modules[name]
+
+
+def test_all_ways_to_sample_take_as_many_passes_as_tokens(benchmark, monkeypatch):
+    ways = benchmark("generation").contestants("microworld", answers=2, tokens=3)
+    assert list(ways) == ["ours", "transformers", "bare"]
+    passes, forward = [], LlamaForCausalLM.forward
+
+    @wraps(forward)
+    def counted(*given, **named):
+        passes.append(1)
+        return forward(*given, **named)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", counted)
+    for run in ways.values():
+        run()
+        assert len(passes) == 3
+        passes.clear()
+
+
+@pytest.mark.parametrize("rows", ["short", "long"])
+def test_the_plans_recipes_and_rows_can_be_read(benchmark, tmp_path, rows):
+    plan = benchmark("plan")
+    for trained in plan.TRAINED:
+        recipe = load_recipe(plan.write_recipe(tmp_path, Path("model"), rows, trained, "bf16", 3)).recipe
+        assert (recipe.max_steps, recipe.precision, recipe.reference_cache) == (3, "bf16", None)
+        assert bool(recipe.lora) == (trained == "LoRA") and (recipe.trainable == "all") == (trained != "down_proj")
+    loaded = load_preferences(recipe.data[0].path)
+    assert len(loaded) == plan.ROWS[rows][2] > recipe.batch_size - 1
+    assert None not in loaded["chosen_is_safe"]
+
+
+def test_the_plans_page_counts_what_is_within_the_bar(benchmark):
+    plan = benchmark("plan")
+    case = {"model": "m", "trained": "all", "precision": "fp32", "rows": "short"}
+    taken = {"seconds": 10.0, "memory_bytes": 1e9}
+    results = [case | {"told": {"seconds": seconds, "memory_bytes": memory}, "taken": taken}
+               for seconds, memory in ((12.9, 1.19e9), (13.1, 0.81e9), (9.0, 1.21e9))]  # fmt: skip
+    page = plan.page(results, 3)
+    assert "within 20% in 2 of 3 cases" in page and "within 30% in 2 of 3 cases" in page
+    assert "| m | all | fp32 | short | 1.19 | 1.00 | 1.19 | 13 | 10 | 1.29 |" in page
