@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 OrderRule = Literal["verdict", "unbiased"]
 
 _LABELS = ("row", "prompt", "chosen_is_safe", "rejected_is_safe", "chosen_is_better", "is_safe", "category")
-_ROWS_AT_ONCE = 1000
 # Flags that differ by less are equal but for the precision of a file.
 _SAME = 1e-6
 
@@ -125,7 +124,7 @@ def _label_rows(rows: datasets.Dataset, present: list[str]) -> list[Row]:
     kept = [name for name in (*_LABELS, *present) if name in rows.column_names]
     # Pairs are told from K answers by this column.
     pair = {"chosen": None} if "chosen" in rows.column_names else {}
-    tables = arrow_tables(rows.select_columns(kept), _ROWS_AT_ONCE)
+    tables = arrow_tables(rows.select_columns(kept))
     return [pair | row | parsed_columns(row) for table in tables for row in table.to_pylist()]
 
 

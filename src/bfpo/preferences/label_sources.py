@@ -14,8 +14,6 @@ from bfpo.preferences.store import arrow_tables
 if TYPE_CHECKING:
     import datasets
 
-_ROWS_AT_ONCE = 1000
-
 
 def rows_with_sources(
     name_or_path: str, *, split: str = "train", revision: str | None = None, columns: Mapping[str, str] | None = None
@@ -41,14 +39,12 @@ def rows_with_sources(
     rows = _rows(dataset)
     if "source" not in report.ignored_columns:
         return rows
-    written = (
-        (number, renamed(row, columns or {})) for number, row in open_source(name_or_path, split, revision).read([])
-    )
-    return _with_origins(rows, written)
+    written = open_source(name_or_path, split, revision).read([])
+    return _with_origins(rows, ((number, renamed(row, columns or {})) for number, row in written))
 
 
 def _rows(dataset: datasets.Dataset) -> Iterator[Row]:
-    for table in arrow_tables(dataset, _ROWS_AT_ONCE):
+    for table in arrow_tables(dataset):
         for row in table.to_pylist():
             own = {name: value for name, value in row.items() if name not in ("labelled_by", "judged_as")}
             yield own | parsed_columns(row)
