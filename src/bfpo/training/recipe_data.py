@@ -89,11 +89,7 @@ def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe, eval_fraction: f
 def _with_labels(
     rows: datasets.Dataset, recipe: SourceRecipe, resolved: ResolvedRecipe
 ) -> tuple[datasets.Dataset, dict[str, Any]]:
-    """The rows with what the recipe makes of judged flags and orders, and the record of both.
-
-    Raises:
-        BfpoError: if it can't be made; the message names the source.
-    """
+    """The rows with what the recipe makes of judged flags and orders, and the record of both."""
     objective = build_objective(resolved.recipe.objective, resolved.objective_options)
     is_bfpo = isinstance(objective, BFPO)
     is_affine = objective.reads_safety and not objective.needs_probabilities and recipe.prefer == "helpful"
@@ -255,11 +251,7 @@ def _check_overlap(recipe: Recipe, loaded: Sequence[LoadedSource], evaluation: P
 
 
 def _check_priced(resolved: ResolvedRecipe, loaded: Sequence[LoadedSource]) -> None:
-    """Refuse prices of harm categories that no answer to train on has; of a fitted labeling's, one must be read.
-
-    Raises:
-        BfpoError: if there is one.
-    """
+    """Refuse prices of harm categories that no answer to train on has; of a fitted labeling's, one must be read."""
     read = {name for one in loaded for name in one.record.get("harm", ())} - {UNKNOWN_CATEGORY}
     present = f"the data has {', '.join(sorted(read))}" if read else "the data has no categories of harm"
     for name in resolved.recipe.harm_prices or {}:
