@@ -56,11 +56,8 @@ def model_digest(model: nn.Module, precision: str) -> str:
         digest.update(value.cpu().view(torch.uint8).numpy().data if value.dim() else repr(value.item()).encode())
     config: Any = getattr(model, "config")  # noqa: B009  (pyright knows no attributes of modules)
     described = {"_name_or_path", "transformers_version", "architectures", "dtype", "use_cache"}
-    digest.update(
-        json.dumps(
-            {k: v for k, v in config.to_dict().items() if k not in described}, sort_keys=True, default=str
-        ).encode()
-    )
+    decisive = {k: v for k, v in config.to_dict().items() if k not in described}
+    digest.update(json.dumps(decisive, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
@@ -273,11 +270,7 @@ def summarize(root: Path) -> Iterator[CacheSummary]:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """The content of ``model.json``.
-
-    Raises:
-        BfpoError: if the file is damaged.
-    """
+    """The content of ``model.json``."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
