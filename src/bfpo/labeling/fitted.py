@@ -123,7 +123,7 @@ def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, 
     harms = _harms(source, rows)
     by_category = fit_prices(better, worse, preferred, *harms, order_error=order_error, one_price=fit)
     # With prices, b1 and alpha of the labeling are theirs; these intervals and tests are those of one price for all.
-    record |= {"prices": by_category.record(), "one_price": asdict(fit.preference) | constants}
+    record |= {"prices": asdict(by_category), "one_price": asdict(fit.preference) | constants}
     unknown = [not row.get("category") and all(row.get(name) is None for name in HARM) for _, row in rows]
     record["without_category"] = sum(unknown)
     if len(by_category.prices) < ENOUGH_CATEGORIES:
