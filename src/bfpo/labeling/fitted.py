@@ -136,20 +136,15 @@ def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, 
 
 
 def _columns(source: str, rows: Sequence[tuple[int, Row]], present: Iterable[str]) -> list[list[float]]:
-    """The three columns of the fit.
-
-    Raises:
-        PreferenceDataError: with every wrong row.
-    """
+    """The three columns of the fit."""
     problems = [
         Problem(None, name, f"it is missing{did_you_mean(name, present)}", f"the columns are {', '.join(COLUMNS)}")
         for name in COLUMNS
         if name not in present
     ]
+    remedy = "write true, false, or a number in [0, 1]"
     problems = problems or [
-        Problem(
-            number, name, f"{row.get(name)!r} is not a flag or probability", "write true, false, or a number in [0, 1]"
-        )
+        Problem(number, name, f"{row.get(name)!r} is not a flag or probability", remedy)
         for number, row in rows
         for name in COLUMNS
         if not (isinstance(row.get(name), bool | int | float) and 0 <= row[name] <= 1)
