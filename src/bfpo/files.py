@@ -96,10 +96,8 @@ def explained_full_disk(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except SafetensorError as error:
-        raise RunError(f"{folder}: can't be written ({error}); free space, then continue with --resume") from error
-    except OSError as error:
-        reason = error.strerror or error
+    except (SafetensorError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise RunError(f"{folder}: can't be written ({reason}); free space, then continue with --resume") from error
 
 

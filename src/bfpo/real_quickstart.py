@@ -369,11 +369,7 @@ class _Spent:
 
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> _Spent:
-    """What the run in the folder took so far, after a check that it is this run.
-
-    Raises:
-        BfpoError: if the folder holds something else.
-    """
+    """What the run in the folder took so far, after a check that it is this run."""
     path = folder / RECORD
     wanted = json.loads(json.dumps(settings))
     if not path.exists():

@@ -279,11 +279,7 @@ def _settings_record(model: str, judges: RoundJudges, bank: Bank, settings: Roun
 
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The record to go on with, after a check that the folder holds no other run.
-
-    Raises:
-        BfpoError: if it does.
-    """
+    """The record to go on with, after a check that the folder holds no other run."""
     path = folder / ROUNDS
     wanted = json.loads(json.dumps(settings))
     if path.exists():

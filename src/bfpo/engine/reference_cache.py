@@ -147,13 +147,9 @@ class ReferenceCache:
 
 
 def open_cache(root: str | None, model: Any, precision: str, digest: str) -> ReferenceCache:
-    """The cache for the model's current weights.
+    """The cache for the current weights of a model (with its adapter) with this `model_digest`.
 
-    Args:
-        root: folder of all caches; "default" for `default_cache_folder`, None to keep the cache in memory.
-        model: the model, with its adapter if it has one.
-        precision: precision of the model's computation.
-        digest: its `model_digest`.
+    It lies below ``root``, with "default" below `default_cache_folder`, and with None in memory.
 
     Raises:
         BfpoError: if a file of the cache is damaged.

@@ -155,11 +155,7 @@ def check_informative(
 ) -> None:
     """Refuse judges whose words are no better than chance on the sample, unless their own probabilities surely rank.
 
-    Args:
-        judges: [J] judges.
-        given: the [N] verdicts of each judge.
-        judged: result of `judge_answers`.
-        is_safe: [N] people's labels; NaN for others.
+    ``judged`` is the result of `judge_answers` for the other arguments.
 
     Raises:
         BfpoError: if one is.

@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 def rows_with_sources(
     name_or_path: str, *, split: str = "train", revision: str | None = None, columns: Mapping[str, str] | None = None
 ) -> Iterator[Row]:
-    """Canonical rows that may have open labels, one at a time, after all were checked.
-
-    Args:
-        name_or_path: a file or Hub data set of preferences.
-        split: split of a Hub data set.
-        revision: revision of a Hub data set.
-        columns: columns to rename, theirs to ours.
+    """Canonical rows that may have open labels, one at a time, after all were checked; arguments of `load_preferences`.
 
     Returns:
         The rows, with ``labelled_by`` and ``judged_as`` as objects where the source has them, and ``source``, the

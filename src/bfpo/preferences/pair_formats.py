@@ -90,11 +90,7 @@ def openai_preference(row: Row) -> Row:
 
 
 def _pair(row: Row, chosen: Any, rejected: Any) -> Row:
-    """A canonical pair. An explicit prompt is kept, and extended by the messages that both answers begin with.
-
-    Raises:
-        LeftOutError: for a dialogue of HH-RLHF that is known to be useless.
-    """
+    """A canonical pair. An explicit prompt is kept, and extended by the messages that both answers begin with."""
     prompt, others = prompt_of(row)
     chosen, rejected = text_of(chosen, "chosen"), text_of(rejected, "rejected")
     for column, text in (("chosen", chosen), ("rejected", rejected)):

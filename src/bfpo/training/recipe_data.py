@@ -45,12 +45,7 @@ class LoadedBlend:
 
 
 def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe, eval_fraction: float | None = None) -> LoadedSource:
-    """Load one source; subset, balance, order and label its rows.
-
-    Args:
-        recipe: the source's part of the recipe.
-        resolved: the whole recipe.
-        eval_fraction: share of the prompts to hold out.
+    """Load one source; subset, balance, order and label its rows, and hold out ``eval_fraction`` of its prompts.
 
     Raises:
         BfpoError: if the data has problems (the message lists all), or no row is left.
@@ -153,11 +148,7 @@ def _unread(rows: datasets.Dataset, resolved: ResolvedRecipe) -> dict[str, int]:
 
 
 def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> LoadedBlend:
-    """Load all sources of a recipe.
-
-    Args:
-        resolved: the recipe.
-        suites: evaluation prompts by the name of their suite, in addition to the recipe's files.
+    """Load all sources of a recipe; ``suites`` are evaluation prompts by the name of their suite, besides its files.
 
     Raises:
         BfpoError: if `load_source` does, or a source contains evaluation prompts without the recipe's permission.

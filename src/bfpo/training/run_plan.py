@@ -73,11 +73,7 @@ _SAMPLE = 64
 
 
 def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan:
-    """Load and encode a recipe's data and measure its model, without reading weights.
-
-    Args:
-        resolved: the recipe.
-        suites: evaluation prompts by the name of their suite, which the training data must not contain.
+    """Load and encode a recipe's data and measure its model, without reading weights; see `load_blend` for ``suites``.
 
     Raises:
         BfpoError: if training would raise it before its first step.

@@ -139,15 +139,9 @@ def with_reference(
 ) -> tuple[TrainingData, ReferenceCounts]:
     """Add the reference log-probability of every answer, in nats; also of those to other prompts, if rows have them.
 
-    All processes together score the answers missing in the cache, with one chunk of rows in memory at a time.
-
-    Args:
-        data: encoded rows.
-        cache: the model's cache.
-        engine: the engine for scoring.
-        model: the model with its wrappers, before its first update.
-        accelerator: the trainer's accelerator.
-        progress: function called with the numbers of answers that this process has scored and has to score.
+    All processes together score the answers missing in the cache with the model before its first update, with one chunk
+    of rows in memory at a time. ``progress`` is called with the numbers of answers that this process has scored and has
+    to score.
     """
     reference, counts = _reference(data.rows, cache, engine, model, accelerator, progress)
     rows = data.rows.add_column("reference", reference)  # pyright: ignore[reportArgumentType]
