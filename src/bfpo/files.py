@@ -45,6 +45,11 @@ def write_text(path: Path, text: str) -> None:
     write_lines(path, (text,))
 
 
+def write_json(path: Path, value: Any, **options: Any) -> None:
+    """Write a value as indented JSON, with further options of `json.dumps`; see `whole_file`."""
+    write_text(path, json.dumps(value, indent=2, **options) + "\n")
+
+
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write lines, which include their line ends, to a UTF-8 file atomically; see `whole_file`."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:

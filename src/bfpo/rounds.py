@@ -16,7 +16,7 @@ from typing import Any
 
 from bfpo.config import read_yaml
 from bfpo.errors import BfpoError
-from bfpo.files import write_text
+from bfpo.files import write_json
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.judges.verdict import Judge
 from bfpo.redteam.asking import Progress
@@ -206,7 +206,7 @@ def red_team_rounds(
         current = run.train(model, number + 1)
     after = run.measure(current, held_out, "after")
     result = RoundsResult(current, tuple(groups), stopped, before, after, _caption(judges))
-    write_text(folder / ROUNDS, json.dumps(record | {"result": asdict(result)}, indent=2) + "\n")
+    write_json(folder / ROUNDS, record | {"result": asdict(result)})
     return result
 
 
@@ -293,7 +293,7 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     elif (folder / SUMMARY).exists() or (folder / "turn-0").exists() or (folder / "run.json").exists():
         raise BfpoError(f"{folder}: contains another run; name another folder")
     else:
-        write_text(path, json.dumps({"settings": wanted}, indent=2) + "\n")
+        write_json(path, {"settings": wanted})
     return {"settings": wanted}
 
 

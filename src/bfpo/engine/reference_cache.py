@@ -24,7 +24,7 @@ from torch import nn
 
 from bfpo.engine.forward import Engine
 from bfpo.errors import BfpoError
-from bfpo.files import whole_file, write_text
+from bfpo.files import whole_file, write_json
 from bfpo.groups import TokenGroup
 
 _KEY = np.dtype("S16")
@@ -135,7 +135,7 @@ class ReferenceCache:
             return
         description = self.folder / _DESCRIPTION
         if not description.exists():
-            write_text(description, json.dumps(dict(self.description), indent=2) + "\n")
+            write_json(description, dict(self.description))
         arrays = {
             "keys": np.frombuffer(part.keys.tobytes(), dtype=np.uint8).reshape(-1, _KEY.itemsize),
             "sums": part.sums,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError, did_you_mean
-from bfpo.files import write_text
+from bfpo.files import write_json
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.objectives.preference_fit import PreferenceFit, fit_preference
 from bfpo.objectives.price_fit import ENOUGH_CATEGORIES, SPREAD_SCALE, fit_prices
@@ -48,7 +48,7 @@ class FittedLabeling:
 
     def save(self, path: Path) -> None:
         """Write the labeling as JSON."""
-        write_text(path, json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n")
+        write_json(path, self.as_json(), ensure_ascii=False)
 
 
 def load_labeling(path: Path) -> FittedLabeling:

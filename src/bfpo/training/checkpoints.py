@@ -16,7 +16,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from bfpo.errors import BfpoError
-from bfpo.files import write_text
+from bfpo.files import write_json
 from bfpo.training.finite import check_finite_weights
 
 MARKER = "complete"
@@ -93,7 +93,7 @@ class CheckpointingTrainer(Trainer):
 
 def mark_complete(checkpoint: Path) -> None:
     """Mark a checkpoint as complete, by the SHA-256 of each of its files."""
-    write_text(checkpoint / MARKER, json.dumps(_digests(checkpoint), indent=2) + "\n")
+    write_json(checkpoint / MARKER, _digests(checkpoint))
 
 
 def check_intact(checkpoint: Path) -> None:
