@@ -123,8 +123,9 @@ def select_trainable(model: nn.Module, pattern: str) -> None:
     try:
         wanted = re.compile(pattern)
     except re.error as error:
-        what = f"trainable: {pattern!r} is not a regular expression ({error})"
-        raise BfpoError(f"{what}: write for example 'down_proj'") from error
+        raise BfpoError(
+            f"trainable: {pattern!r} is not a regular expression ({error}): write for example 'down_proj'"
+        ) from error
     parameters = dict(model.named_parameters())
     matching = {name for name in parameters if wanted.search(name)}
     if not matching:

@@ -208,8 +208,10 @@ def _chosen(wanted: Flags | None, rest: FlagChannel | None, labels: _Labels, is_
     if size < ENOUGH_OF_EACH:
         return "verdict", f"people labeled no random sample with {ENOUGH_OF_EACH} answers of each kind"
     if rest is None:
-        what = "the judge's errors on the answers that people haven't labeled"
-        return "verdict", f"the random sample is too small to tell {what}"
+        return (
+            "verdict",
+            "the random sample is too small to tell the judge's errors on the answers that people haven't labeled",
+        )
     judge = labels.sample_channel()
     if judge is None or judge.information.low < ENOUGH_INFORMATION:
         return "verdict", f"the lower end of corr(q, s)^2 is below {ENOUGH_INFORMATION}"

@@ -91,8 +91,9 @@ def order_by(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, Or
 def _ranked(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, OrderingCounts]:
     """Groups of K answers with ranks by (flag, helpfulness) as their helpfulness; equal answers keep equal ranks."""
     if order != "safe_first":
-        what = f"only pairs can be ordered as {order!r}, but these rows have K answers"
-        raise BfpoError(f"{what}; use 'prefer: safe_first'")
+        raise BfpoError(
+            f"only pairs can be ordered as {order!r}, but these rows have K answers; use 'prefer: safe_first'"
+        )
 
     def ranked(row: dict[str, Any]) -> dict[str, Any]:
         flags, scores = row["is_safe"], row["helpfulness"] or [0.0] * len(row["responses"])

@@ -63,8 +63,9 @@ def check_json(value: Any) -> None:
             elif isinstance(item, list):
                 inner += item
             elif isinstance(item, str) and _HALF_PAIR.search(item):
-                what = f"the text {item[:20]!r} has half of a surrogate pair"
-                raise UnreadableJsonError(f"{what} (an emoji that was cut)")
+                raise UnreadableJsonError(
+                    f"the text {item[:20]!r} has half of a surrogate pair (an emoji that was cut)"
+                )
         level = inner
 
 

@@ -50,7 +50,7 @@ def measuring_suite(bank: Bank, styles: Sequence[str], seed: int, decoding: Deco
 
 
 def resistance(records: Sequence[GenerationRecord], styles: Sequence[str], held_out: Sequence[str]) -> Resistance:
-    """What the answers to a `measuring_suite` show, in styles that training sees and in those held out of it."""
+    """What the answers to a `measuring_suite` show, in styles that training sees and in those that it doesn't."""
     parts = {name: [name] for name in (*styles, *held_out)}
     parts |= {TRAINED_STYLES: list(styles), HELD_OUT_STYLES: list(held_out)}
 
