@@ -14,6 +14,8 @@ from bfpo.preferences.store import arrow_tables
 if TYPE_CHECKING:
     import datasets
 
+_ROWS_AT_ONCE = 1000
+
 
 def rows_with_sources(
     name_or_path: str, *, split: str = "train", revision: str | None = None, columns: Mapping[str, str] | None = None
@@ -38,7 +40,7 @@ def rows_with_sources(
 
 
 def _rows(dataset: datasets.Dataset) -> Iterator[Row]:
-    for table in arrow_tables(dataset):
+    for table in arrow_tables(dataset, _ROWS_AT_ONCE):
         for row in table.to_pylist():
             own = {name: value for name, value in row.items() if name not in ("labelled_by", "judged_as")}
             yield own | parsed_columns(row)

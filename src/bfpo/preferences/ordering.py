@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.label_columns import parsed_columns
-from bfpo.preferences.schema import HARM_COLUMNS, LABEL_COLUMNS, OPTIONAL_COLUMNS, REWARD_COLUMNS
+from bfpo.preferences.schema import LABEL_COLUMNS, OPTIONAL_COLUMNS
 
 if TYPE_CHECKING:
     import datasets
@@ -141,7 +141,7 @@ def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
     """
     safer, by, judged = (row.get(name) for name in ("chosen_is_safer", "labelled_by", "judged_as"))
     more: dict[str, Any] = {"labelled_by": {**by, "chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
-    for chosen, rejected in (HARM_COLUMNS["pairs"], REWARD_COLUMNS["pairs"]):
+    for chosen, rejected in (("chosen_harm", "rejected_harm"), ("chosen_reward", "rejected_reward")):
         if chosen in row:
             more |= {chosen: row[rejected], rejected: row[chosen]}
     if judged:
