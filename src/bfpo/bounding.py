@@ -8,7 +8,6 @@ model is trained at the one found.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError, RunError
-from bfpo.files import write_text
+from bfpo.files import write_json
 from bfpo.generation.dial import Dial
 from bfpo.generation.dial_file import dial_between
 from bfpo.generation.protocol import Decoding, Generator
@@ -254,7 +253,7 @@ class _Search:
         """Write ``bound.json``: every share that was measured, and what was found."""
         checks = [asdict(check) for check in self.checks]
         record = {"bound": self.bound.limit, **found, "checks": checks}
-        write_text(self.folder / "bound.json", json.dumps(record, indent=2) + "\n")
+        write_json(self.folder / "bound.json", record)
 
 
 def _statement(bound: Bound, last: Checked) -> str:

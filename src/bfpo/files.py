@@ -45,6 +45,11 @@ def write_text(path: Path, text: str) -> None:
     write_lines(path, (text,))
 
 
+def write_json(path: Path, value: Any, **options: Any) -> None:
+    """Write a value as indented JSON, with further options of `json.dumps`; see `whole_file`."""
+    write_text(path, json.dumps(value, indent=2, **options) + "\n")
+
+
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write lines, which include their line ends, to a UTF-8 file atomically; see `whole_file`."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -96,10 +101,8 @@ def explained_full_disk(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except SafetensorError as error:
-        raise RunError(f"{folder}: can't be written ({error}); free space, then continue with --resume") from error
-    except OSError as error:
-        reason = error.strerror or error
+    except (SafetensorError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise RunError(f"{folder}: can't be written ({reason}); free space, then continue with --resume") from error
 
 

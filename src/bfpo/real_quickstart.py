@@ -13,7 +13,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from bfpo.errors import BfpoError
-from bfpo.files import write_rows, write_text
+from bfpo.files import write_json, write_rows
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Decoding
 from bfpo.judges.registry import load_judge
@@ -187,7 +187,7 @@ class _Run:
             spent.cpu_seconds + time.process_time() - clock,
             max(spent.peak_memory, peak_memory(start.model.device) or 0),
         )
-        write_text(self.folder / RECORD, json.dumps({"settings": settings} | asdict(used), indent=2) + "\n")
+        write_json(self.folder / RECORD, {"settings": settings} | asdict(used))
         report = self.report(evaluations, attacked)
         return RealQuickstartResult(evaluations, report, attacked.groups, **asdict(used))
 
@@ -369,17 +369,13 @@ class _Spent:
 
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> _Spent:
-    """What the run in the folder took so far, after a check that it is this run.
-
-    Raises:
-        BfpoError: if the folder holds something else.
-    """
+    """What the run in the folder took so far, after a check that it is this run."""
     path = folder / RECORD
     wanted = json.loads(json.dumps(settings))
     if not path.exists():
         if folder.exists() and any(folder.iterdir()):
             raise BfpoError(f"{folder}: the folder is not empty; name another with --output, or remove it")
-        write_text(path, json.dumps({"settings": wanted}, indent=2) + "\n")
+        write_json(path, {"settings": wanted})
         return _Spent()
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

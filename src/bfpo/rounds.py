@@ -16,7 +16,7 @@ from typing import Any
 
 from bfpo.config import read_yaml
 from bfpo.errors import BfpoError
-from bfpo.files import write_text
+from bfpo.files import write_json
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.judges.verdict import Judge
 from bfpo.redteam.asking import Progress
@@ -206,7 +206,7 @@ def red_team_rounds(
         current = run.train(model, number + 1)
     after = run.measure(current, held_out, "after")
     result = RoundsResult(current, tuple(groups), stopped, before, after, _caption(judges))
-    write_text(folder / ROUNDS, json.dumps(record | {"result": asdict(result)}, indent=2) + "\n")
+    write_json(folder / ROUNDS, record | {"result": asdict(result)})
     return result
 
 
@@ -279,11 +279,7 @@ def _settings_record(model: str, judges: RoundJudges, bank: Bank, settings: Roun
 
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The record to go on with, after a check that the folder holds no other run.
-
-    Raises:
-        BfpoError: if it does.
-    """
+    """The record to go on with, after a check that the folder holds no other run."""
     path = folder / ROUNDS
     wanted = json.loads(json.dumps(settings))
     if path.exists():
@@ -297,7 +293,7 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     elif (folder / SUMMARY).exists() or (folder / "turn-0").exists() or (folder / "run.json").exists():
         raise BfpoError(f"{folder}: contains another run; name another folder")
     else:
-        write_text(path, json.dumps({"settings": wanted}, indent=2) + "\n")
+        write_json(path, {"settings": wanted})
     return {"settings": wanted}
 
 

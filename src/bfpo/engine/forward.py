@@ -53,13 +53,7 @@ class Engine:
         return GroupLogps(policy, None, stream.tokens, stream.group)
 
     def loss(self, model: nn.Module, groups: Sequence[TokenGroup], inputs: LossInputs) -> tuple[Tensor, GroupLogps]:
-        """Differentiable loss summed over a micro-batch's groups, and its detached log-probabilities.
-
-        Args:
-            model: the model with its wrappers.
-            groups: the groups of the micro-batch.
-            inputs: the objective, and the labels and reference of these groups.
-        """
+        """Differentiable loss summed over a micro-batch's groups, and its detached log-probabilities."""
         head: Any = self._head
         # Sharding (fully_shard) puts a subclass in place of the class, adapters and quantization another forward.
         is_one_matrix = type(head).forward is nn.Linear.forward and head.bias is None
@@ -96,10 +90,7 @@ class Engine:
         Where weights are sharded, the head's is whole only during its forward, and in the backward pass once the
         gradient of its output arrives: so the computation runs there, and its result leaves by the model's output too.
 
-        Args:
-            model: the model with its wrappers.
-            stream: the stream.
-            compute: function of the head's own forward and of [R, width] hidden states at the scored positions.
+        ``compute`` is a function of the head's own forward and of [R, width] hidden states at the scored positions.
         """
         head, results = self._head, []
         own, is_own_attribute = head.forward, "forward" in vars(head)

@@ -109,9 +109,8 @@ def build_stream(groups: Sequence[TokenGroup], layout: Layout, device: torch.dev
     """Lay out groups as one stream, "shared" or "packed"."""
     units = list(groups)
     if layout == "packed":
-        units = [
-            TokenGroup(g.prompt, [ids], g.context[at : at + 1]) for g in groups for at, ids in enumerate(g.answers)
-        ]
+        answers = ((group, at, ids) for group in groups for at, ids in enumerate(group.answers))
+        units = [TokenGroup(group.prompt, [ids], group.context[at : at + 1]) for group, at, ids in answers]
     ids, positions, owner, branch, scored, targets, answer = ([] for _ in range(7))
     for number, unit in enumerate(units):
         last, length = len(ids) + len(unit.prompt) - 1, len(unit.prompt)

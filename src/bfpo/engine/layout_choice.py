@@ -5,7 +5,6 @@ Wrong positions or masks raise no error, so only the numbers show whether a mode
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel
 from bfpo.engine.attention import Attention
 from bfpo.engine.forward import Engine
 from bfpo.engine.layout import Layout
+from bfpo.engine.pace import shortest
 from bfpo.engine.padded import padded_logps
 from bfpo.errors import BfpoError
 from bfpo.groups import TokenGroup
@@ -115,18 +115,18 @@ def _seconds(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup], aut
     """Time of the fastest of three forward and backward passes over a micro-batch, in seconds."""
     batch = [groups[index] for index in engine.split(groups)[0]]
     trains = any(parameter.requires_grad for parameter in model.parameters())
-    best = float("inf")
-    for _ in range(3):
-        started = time.perf_counter()
+
+    def run() -> None:
         with engine.attached(), torch.set_grad_enabled(trains):
             with autocast():
                 loss = engine.logps(model, batch).policy.sum()
             if trains:
                 loss.backward()
             loss.item()
-        best = min(best, time.perf_counter() - started)
+
+    seconds = shortest(run)
     model.zero_grad()
-    return best
+    return seconds
 
 
 def _sample(groups: Sequence[TokenGroup]) -> list[TokenGroup]:

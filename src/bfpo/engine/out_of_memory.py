@@ -12,11 +12,7 @@ from bfpo.errors import RunError
 
 @contextmanager
 def explained_out_of_memory(doing: str, max_tokens: int) -> Iterator[None]:
-    """Turn a failed allocation, on GPU or CPU, into an error with the settings to change.
-
-    Args:
-        doing: current activity, for the message.
-        max_tokens: current token budget of a micro-batch.
+    """Turn a failed allocation, on GPU or CPU, into an error with the activity and the settings to change.
 
     Raises:
         RunError: if an allocation fails.

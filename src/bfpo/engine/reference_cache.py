@@ -24,7 +24,7 @@ from torch import nn
 
 from bfpo.engine.forward import Engine
 from bfpo.errors import BfpoError
-from bfpo.files import whole_file, write_text
+from bfpo.files import whole_file, write_json
 from bfpo.groups import TokenGroup
 
 _KEY = np.dtype("S16")
@@ -56,11 +56,8 @@ def model_digest(model: nn.Module, precision: str) -> str:
         digest.update(value.cpu().view(torch.uint8).numpy().data if value.dim() else repr(value.item()).encode())
     config: Any = getattr(model, "config")  # noqa: B009  (pyright knows no attributes of modules)
     described = {"_name_or_path", "transformers_version", "architectures", "dtype", "use_cache"}
-    digest.update(
-        json.dumps(
-            {k: v for k, v in config.to_dict().items() if k not in described}, sort_keys=True, default=str
-        ).encode()
-    )
+    decisive = {k: v for k, v in config.to_dict().items() if k not in described}
+    digest.update(json.dumps(decisive, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
@@ -138,7 +135,7 @@ class ReferenceCache:
             return
         description = self.folder / _DESCRIPTION
         if not description.exists():
-            write_text(description, json.dumps(dict(self.description), indent=2) + "\n")
+            write_json(description, dict(self.description))
         arrays = {
             "keys": np.frombuffer(part.keys.tobytes(), dtype=np.uint8).reshape(-1, _KEY.itemsize),
             "sums": part.sums,
@@ -150,13 +147,9 @@ class ReferenceCache:
 
 
 def open_cache(root: str | None, model: Any, precision: str, digest: str) -> ReferenceCache:
-    """The cache for the model's current weights.
+    """The cache for the current weights of a model (with its adapter) with this `model_digest`.
 
-    Args:
-        root: folder of all caches; "default" for `default_cache_folder`, None to keep the cache in memory.
-        model: the model, with its adapter if it has one.
-        precision: precision of the model's computation.
-        digest: its `model_digest`.
+    It lies below ``root``, with "default" below `default_cache_folder`, and with None in memory.
 
     Raises:
         BfpoError: if a file of the cache is damaged.
@@ -273,11 +266,7 @@ def summarize(root: Path) -> Iterator[CacheSummary]:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """The content of ``model.json``.
-
-    Raises:
-        BfpoError: if the file is damaged.
-    """
+    """The content of ``model.json``."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

@@ -21,7 +21,7 @@ from bfpo.labeling.judging import JudgedAnswers, VerdictColumn, check_informativ
 from bfpo.labeling.order_filling import fill_orders
 from bfpo.labeling.people_sample import Origin
 from bfpo.labeling.stored import stored_numbers, stored_rows
-from bfpo.preferences.checking import flags_of
+from bfpo.preferences.checking import flags_of, with_flags
 from bfpo.preferences.label_columns import HUMAN, JUDGE, UNKNOWN, UNPARSED, flag_sources, order_source
 from bfpo.preferences.reading import Row
 from bfpo.statistics.intervals import Estimate
@@ -126,8 +126,8 @@ def label_preferences(
         LabelingReport(
             judges=ids,
             order_judge=order_judge.judge_id if order_judge else None,
-            safety=_counts(filled, (*HUMAN, JUDGE, UNPARSED)),
-            order=_counts(ordered.sources, (*HUMAN, JUDGE, UNKNOWN)),
+            safety={name: filled[name] for name in (*HUMAN, JUDGE, UNPARSED)},
+            order={name: ordered.sources[name] for name in (*HUMAN, JUDGE, UNKNOWN)},
             sample=sample.origin if sample else None,
             errors=judged.errors if judged else (),
             order_error=ordered.error,
@@ -209,21 +209,16 @@ def _answer(flag: float | None, name: str, word: _Word, judged: JudgedAnswers | 
 def _with_flags(row: Row, answers: Sequence[_Answer], judges: Sequence[str]) -> Row:
     """The row with the flag of every answer, its source, and the word of the judges that were asked, if any were."""
     flags, names, words = map(list, zip(*answers, strict=True))
+    by: dict[str, Any] = {"answers": names}
+    judged: dict[str, Any] = {"answers": words}
     if "chosen" in row:
-        labels: dict[str, Any] = {"chosen_is_safe": flags[0], "rejected_is_safe": flags[1]}
         by = {"chosen": names[0], "rejected": names[1], "order": order_source(row)}
         judged = {"chosen": words[0], "rejected": words[1]}
-    else:
-        labels, by, judged = {"is_safe": flags}, {"answers": names}, {"answers": words}
     # The word on a pair's order stays.
     noted = {"judged_as": (row.get("judged_as") or {}) | judged | {"judges": list(judges)}} if judges else {}
-    return row | labels | {"labelled_by": by} | noted
+    return with_flags(row, flags) | {"labelled_by": by} | noted
 
 
 def _base_rate(is_safe: np.ndarray) -> float:
     """P(safe) of a source from people's labels, with Jeffreys' half an answer on each side."""
     return (float(is_safe.sum()) + 0.5) / (len(is_safe) + 1)
-
-
-def _counts(found: Counter[str], known: Sequence[str]) -> dict[str, int]:
-    return {name: found[name] for name in known}

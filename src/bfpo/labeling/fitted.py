@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError, did_you_mean
-from bfpo.files import write_text
+from bfpo.files import write_json
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.objectives.preference_fit import PreferenceFit, fit_preference
 from bfpo.objectives.price_fit import ENOUGH_CATEGORIES, SPREAD_SCALE, fit_prices
@@ -48,7 +48,7 @@ class FittedLabeling:
 
     def save(self, path: Path) -> None:
         """Write the labeling as JSON."""
-        write_text(path, json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n")
+        write_json(path, self.as_json(), ensure_ascii=False)
 
 
 def load_labeling(path: Path) -> FittedLabeling:
@@ -123,7 +123,7 @@ def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, 
     harms = _harms(source, rows)
     by_category = fit_prices(better, worse, preferred, *harms, order_error=order_error, one_price=fit)
     # With prices, b1 and alpha of the labeling are theirs; these intervals and tests are those of one price for all.
-    record |= {"prices": by_category.record(), "one_price": asdict(fit.preference) | constants}
+    record |= {"prices": asdict(by_category), "one_price": asdict(fit.preference) | constants}
     unknown = [not row.get("category") and all(row.get(name) is None for name in HARM) for _, row in rows]
     record["without_category"] = sum(unknown)
     if len(by_category.prices) < ENOUGH_CATEGORIES:
@@ -136,20 +136,15 @@ def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, 
 
 
 def _columns(source: str, rows: Sequence[tuple[int, Row]], present: Iterable[str]) -> list[list[float]]:
-    """The three columns of the fit.
-
-    Raises:
-        PreferenceDataError: with every wrong row.
-    """
+    """The three columns of the fit."""
     problems = [
         Problem(None, name, f"it is missing{did_you_mean(name, present)}", f"the columns are {', '.join(COLUMNS)}")
         for name in COLUMNS
         if name not in present
     ]
+    remedy = "write true, false, or a number in [0, 1]"
     problems = problems or [
-        Problem(
-            number, name, f"{row.get(name)!r} is not a flag or probability", "write true, false, or a number in [0, 1]"
-        )
+        Problem(number, name, f"{row.get(name)!r} is not a flag or probability", remedy)
         for number, row in rows
         for name in COLUMNS
         if not (isinstance(row.get(name), bool | int | float) and 0 <= row[name] <= 1)

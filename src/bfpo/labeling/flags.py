@@ -19,7 +19,7 @@ from bfpo.labeling.people_sample import (
     sample_with_words,
 )
 from bfpo.preferences.label_columns import HUMAN, JUDGE
-from bfpo.statistics.flag_channel import FlagChannel, doubly_robust, flag_channel, rest_weights
+from bfpo.statistics.flag_channel import FlagChannel, doubly_robust, flag_channel
 from bfpo.statistics.intervals import Estimate, cluster_codes
 
 Flags = Literal["verdict", "unbiased", "probability", "doubly_robust"]
@@ -173,7 +173,7 @@ class _Labels:
         """The channel of q on the answers that people haven't labeled."""
         if self.sample is None:
             return None
-        weights = self._weights(self.is_human)
+        weights = self.sample.weights(self.is_human)
         used = np.flatnonzero(weights)
         return flag_channel(self.q[used], self.people[used], self.clusters[used].tolist(), weights[used])
 
@@ -185,7 +185,7 @@ class _Labels:
         """
         if self.sample is None:
             return None
-        weights = self._weights(self.is_human & ~unused)
+        weights = self.sample.weights(self.is_human & ~unused)
         certain, rest = np.flatnonzero(self.is_human & ~unused), np.flatnonzero(weights)
         both = np.concatenate([certain, rest])
         return flag_channel(
@@ -194,13 +194,6 @@ class _Labels:
             self.clusters[both].tolist(),
             np.concatenate([np.ones(len(certain)), weights[rest]]),
         )
-
-    def _weights(self, known: np.ndarray) -> np.ndarray:
-        """[N] weights with which people's labels stand for the answers that are not known, see `rest_weights`."""
-        assert self.sample is not None
-        weights, part = np.zeros(len(self.q)), self.sample.population
-        weights[part] = rest_weights(self.sample.inside[part], known[part])
-        return weights
 
 
 def _chosen(wanted: Flags | None, rest: FlagChannel | None, labels: _Labels, is_affine: bool) -> tuple[Flags, str]:

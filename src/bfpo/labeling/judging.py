@@ -127,7 +127,11 @@ def judge_answers(
     sample = sample_with_words(sources, has_word, of_each(is_safe))
     if sample is None:
         return JudgedAnswers(given, errors=(None,) * len(judges), in_sample=(0.0,) * len(judges))
-    in_sample = tuple(_share_fitted_to(judge, exchanges, sample.inside) for judge in judges)
+    # The sample's texts are read only for a judge that has been fitted to some.
+    in_sample = tuple(
+        share_fitted_to(judge, list(compress(exchanges, sample.inside))) if fitted_part(judge) else 0.0
+        for judge in judges
+    )
     prompts = np.array([_digest(exchange.prompt) for exchange in compress(exchanges, sample.inside)], dtype=np.uint64)
     places, clusters = np.flatnonzero(sample.inside), prompts.tolist()
     errors = tuple(
@@ -142,11 +146,6 @@ def judge_answers(
     return JudgedAnswers(given, found, how, sample, errors, in_sample, prompts)
 
 
-def _share_fitted_to(judge: Judge, exchanges: Iterable[Exchange], inside: np.ndarray) -> float:
-    # The sample's texts are read only for a judge that has been fitted to some.
-    return share_fitted_to(judge, list(compress(exchanges, inside))) if fitted_part(judge) else 0.0
-
-
 def _digest(prompt: str) -> int:
     return int.from_bytes(blake2b(prompt.encode(), digest_size=8).digest())
 
@@ -156,11 +155,7 @@ def check_informative(
 ) -> None:
     """Refuse judges whose words are no better than chance on the sample, unless their own probabilities surely rank.
 
-    Args:
-        judges: [J] judges.
-        given: the [N] verdicts of each judge.
-        judged: result of `judge_answers`.
-        is_safe: [N] people's labels; NaN for others.
+    ``judged`` is the result of `judge_answers` for the other arguments.
 
     Raises:
         BfpoError: if one is.

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from bfpo.errors import BfpoError
-from bfpo.labeling.fitted import COLUMNS
+from bfpo.labeling.fitted import COLUMNS, HARM
 from bfpo.preferences.checking import flags_of
 from bfpo.preferences.harm import harm_levels
 from bfpo.preferences.label_columns import HUMAN, flag_sources
 from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import HARM_COLUMNS
+from bfpo.preferences.tally import cell_of
 
 
 def judgment_rows(rows: Sequence[Row], count: int, *, seed: int = 0) -> list[Row]:
@@ -57,7 +58,7 @@ def judgment_rows(rows: Sequence[Row], count: int, *, seed: int = 0) -> list[Row
 def _cell(row: Row) -> str:
     """The safety cell of a pair with flags and an order; "" for other rows."""
     if "chosen" in row and row["chosen_is_better"] not in (None, 0.5) and None not in flags_of(row):
-        return intern("".join("S" if flag >= 0.5 else "U" for flag in flags_of(row)))
+        return intern(cell_of(row))
     return ""
 
 
@@ -70,10 +71,7 @@ def is_judged(row: Row) -> bool:
 def _asked(row: Row) -> dict[str, Any]:
     """The row with null for what people are asked, and the names of these columns."""
     category = {"category": row["category"]} if isinstance(row.get("category"), str) else {}
-    harm = {
-        name: harm_levels(row.get(own))
-        for name, own in zip(("better_harm", "worse_harm"), HARM_COLUMNS["pairs"], strict=True)
-    }
+    harm = {name: harm_levels(row.get(own)) for name, own in zip(HARM, HARM_COLUMNS["pairs"], strict=True)}
     known = [flag if name in HUMAN else None for flag, name in zip(flags_of(row), flag_sources(row), strict=True)]
     judged = dict(zip(COLUMNS, [*known, None], strict=True))
     return {

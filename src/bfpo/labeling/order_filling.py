@@ -46,12 +46,7 @@ def fill_orders(
     """Fill in the orders that are open or an earlier judge's, as verdicts: 1, or 1/2 for a tie; K answers stay.
 
     If there are such pairs, the judge also compares those that people ordered, which shows its error; all pairs are
-    then in memory.
-
-    Args:
-        rows: the rows.
-        judge: the judge; None leaves orders open.
-        folder: folder for a temporary file with the rows; None keeps them in memory.
+    then in memory. Without a judge, orders stay open. The result is in a temporary file in the folder, if one is given.
     """
     if judge is None:
         sources = Counter[str]()

@@ -77,9 +77,8 @@ def _answers(number: int, queued: Row) -> tuple[dict[str, float], list[Problem]]
             problems.append(Problem(number, f"{name}_is_safe", what, f"write it under asks.{name}"))
     for ask, value in asks.items():
         if ask not in known:
-            problems.append(
-                Problem(number, f"asks.{ask}", f"it is not in the queue{did_you_mean(ask, known)}", "leave it out")
-            )
+            what = f"it is not in the queue{did_you_mean(ask, known)}"
+            problems.append(Problem(number, f"asks.{ask}", what, "leave it out"))
         elif value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
             remedy = "write true, false, a probability, or null if unanswered"
             problems.append(Problem(number, f"asks.{ask}", f"{value!r} is not an answer", remedy))

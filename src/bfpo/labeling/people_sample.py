@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from bfpo.preferences.label_columns import PEOPLE, RANDOM
+from bfpo.statistics.flag_channel import rest_weights
 
 # Smallest number of safe and of unsafe answers labeled by people for an estimate of a judge's error.
 MINIMUM_OF_EACH = 10
@@ -33,6 +34,12 @@ class PeopleSample:
     origin: Origin
     inside: np.ndarray
     population: np.ndarray
+
+    def weights(self, known: np.ndarray) -> np.ndarray:
+        """[N] weights with which people's labels stand for the answers that are not known, see `rest_weights`."""
+        weights, part = np.zeros(len(known)), self.population
+        weights[part] = rest_weights(self.inside[part], known[part])
+        return weights
 
 
 def sample_with_words(

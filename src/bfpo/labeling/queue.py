@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bfpo.objectives.bfpo import GlobalPreference
-from bfpo.preferences.checking import flags_of
+from bfpo.preferences.checking import flags_of, with_flags
 from bfpo.preferences.encoding import labels_of
 from bfpo.preferences.label_columns import (
     HUMAN,
@@ -99,9 +99,8 @@ class _Ranking:
         drawable, asks, self.earlier = array("i"), bytearray(), 0
         for start in range(0, len(rows), _AT_ONCE):
             chunk = rows[start : start + _AT_ONCE]
-            for at, (row, value) in enumerate(
-                zip(chunk, target_variances(chunk, labeling, unknown), strict=True), start
-            ):
+            values = target_variances(chunk, labeling, unknown)
+            for at, (row, value) in enumerate(zip(chunk, values, strict=True), start):
                 sources = _sources(row)
                 asks.append(any(name not in HUMAN for name in sources))
                 # A label of the queue becomes one of the random part when it is drawn: draws are counted by row.
@@ -173,9 +172,8 @@ def random_rows(queue: Sequence[Row], is_answered: Sequence[bool]) -> set[int]:
         queue: rows of `queue_for_people`.
         is_answered: whether people answered all that a row asks.
     """
-    order = sorted(
-        (at for at, row in enumerate(queue) if row.get("draw") is not None), key=lambda at: queue[at]["draw"]
-    )
+    drawn = (at for at, row in enumerate(queue) if row.get("draw") is not None)
+    order = sorted(drawn, key=lambda at: queue[at]["draw"])
     sample: set[int] = set()
     waiting: set[int] = set()
     for at in order:
@@ -252,12 +250,11 @@ def _sources(row: Row) -> list[str]:
 
 def _blind(row: Row) -> Row:
     """The row without what judges say of it, which people should not see."""
-    shown = {name: value for name, value in row.items() if name != "judged_as"}
     flags = [flag if name in HUMAN else None for flag, name in zip(flags_of(row), flag_sources(row), strict=True)]
-    if "chosen" not in row:
-        return shown | {"is_safe": flags}
-    better = row["chosen_is_better"] if order_source(row) in HUMAN else None
-    return shown | {"chosen_is_safe": flags[0], "rejected_is_safe": flags[1], "chosen_is_better": better}
+    shown = with_flags({name: value for name, value in row.items() if name != "judged_as"}, flags)
+    if "chosen" in row and order_source(row) not in HUMAN:
+        shown["chosen_is_better"] = None
+    return shown
 
 
 def _asks(row: Row) -> tuple[str, ...]:

@@ -89,11 +89,7 @@ def judgments_file(output: Path) -> Path:
 
 
 def _check_overwritten(source: str, output: Path, answers: Sequence[str], has_judgments: bool) -> None:
-    """Refuse outputs that would replace an input, or people's answers.
-
-    Raises:
-        BfpoError: if one would.
-    """
+    """Refuse outputs that would replace an input, or people's answers."""
     outputs: list[tuple[Path, Callable[[Row], bool] | None, str]] = [
         (output, None, ""),
         (queue_file(output), _is_answered, ", and give these answers with --answers"),

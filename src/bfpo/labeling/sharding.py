@@ -28,12 +28,7 @@ def judge_shard(
 ) -> tuple[int, int]:
     """Put the verdicts on a part of a set's answers into a cache; returns the numbers of its answers and of all.
 
-    Args:
-        source: file or Hub data set of preferences.
-        judges: safety judges.
-        shard: the part.
-        cache: cache of verdicts.
-        reading: further arguments of `load_preferences` (split, revision, columns).
+    The set is read from a file or the Hub, with the further arguments ``reading`` of `load_preferences`.
 
     Raises:
         BfpoError: if the source has problems, or there is no judge.

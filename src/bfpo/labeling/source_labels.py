@@ -27,7 +27,7 @@ from bfpo.preferences.label_columns import (
 from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import LABEL_COLUMNS
 from bfpo.preferences.store import arrow_tables
-from bfpo.statistics.flag_channel import rest_weights, unbiased_order, weighted_rate
+from bfpo.statistics.flag_channel import unbiased_order, weighted_rate
 from bfpo.statistics.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 OrderRule = Literal["verdict", "unbiased"]
 
 _LABELS = ("row", "prompt", "chosen_is_safe", "rejected_is_safe", "chosen_is_better", "is_safe", "category")
-_ROWS_AT_ONCE = 1000
 # Flags that differ by less are equal but for the precision of a file.
 _SAME = 1e-6
 
@@ -98,10 +97,8 @@ def resolve_labels(
     labeled = _label_rows(rows, present) if present else []
     _check_flags(labeled)
     names = [name for row in labeled for name in flag_sources(row, is_filled=True)]
-    has_flags, has_orders = (
-        JUDGE in names,
-        any(order_source(row, is_filled=True) == JUDGE for row in labeled if "chosen" in row),
-    )
+    has_flags = JUDGE in names
+    has_orders = any(order_source(row, is_filled=True) == JUDGE for row in labeled if "chosen" in row)
     for what, wanted, found in (("flags", flags, has_flags), ("order", order, has_orders)):
         if wanted and not found:
             raise BfpoError(
@@ -125,16 +122,12 @@ def _label_rows(rows: datasets.Dataset, present: list[str]) -> list[Row]:
     kept = [name for name in (*_LABELS, *present) if name in rows.column_names]
     # Pairs are told from K answers by this column.
     pair = {"chosen": None} if "chosen" in rows.column_names else {}
-    tables = arrow_tables(rows.select_columns(kept), _ROWS_AT_ONCE)
+    tables = arrow_tables(rows.select_columns(kept))
     return [pair | row | parsed_columns(row) for table in tables for row in table.to_pylist()]
 
 
 def _check_flags(labeled: Sequence[Row]) -> None:
-    """Refuse a judge's flag that isn't its verdict: a person's correction would be undone.
-
-    Raises:
-        BfpoError: with the first such row.
-    """
+    """Refuse a judge's flag that isn't its verdict: a person's correction would be undone."""
     for row in labeled:
         for flag, name, word in zip(flags_of(row), flag_sources(row, is_filled=True), judged_flags(row), strict=True):
             verdict = word.get("verdict")
@@ -179,8 +172,7 @@ def _resolve_orders(labeled: Sequence[Row], wanted: OrderRule) -> tuple[list[flo
     sample = sample_with_words(names.tolist(), ~np.isnan(verdicts), lambda part: float(part.sum()))
     error = None
     if sample:
-        weights = np.zeros(len(labeled))
-        weights[sample.population] = rest_weights(sample.inside[sample.population], is_human[sample.population])
+        weights = sample.weights(is_human)
         used = np.flatnonzero(weights)
         prompts = [repr(labeled[at]["prompt"]) for at in used.tolist()]
         error = weighted_rate(np.abs(verdicts - given)[used], weights[used], prompts)
@@ -221,8 +213,8 @@ def label_record(
     if flags:
         record["flags"] = asdict(flags)
         if flags.channel and alpha is not None and beta is not None:
-            effective = {"alpha_eff": flags.channel.alpha_eff(alpha), "beta_eff": flags.channel.beta_eff(beta)}
-            record["flags"] |= effective
+            record["flags"]["alpha_eff"] = flags.channel.alpha_eff(alpha)
+            record["flags"]["beta_eff"] = flags.channel.beta_eff(beta)
     if order:
         record["order"] = asdict(order)
     return record

@@ -22,14 +22,7 @@ CHAT_PROMPTS: dict[Kind, float] = {"benign": 0.7, "borderline": 0.3}
 
 
 def safety_set(count: int, seed: int, *, split: Split = "train", world: World = W0) -> list[dict[str, Any]]:
-    """Pairs in the shape of PKU-SafeRLHF, with the more helpful answer, safety flags and the safer answer.
-
-    Args:
-        count: number of pairs.
-        seed: random seed.
-        split: split of the combinations of action and thing.
-        world: the world.
-    """
+    """Pairs in the shape of PKU-SafeRLHF, with the more helpful answer, safety flags and the safer answer."""
     rng = random.Random(f"safety {seed}")
     rows = []
     for prompt, request in _asked(world, split, count, rng):
@@ -59,12 +52,8 @@ def helpfulness_set(
 ) -> list[dict[str, Any]]:
     """Prompts with several scored answers in the shape of UltraFeedback, without harmful prompts or safety flags.
 
-    Args:
-        count: number of prompts.
-        seed: random seed.
-        split: split of the combinations of action and thing.
-        answers: number of answers per prompt; texts are distinct, kinds may repeat.
-        score_noise: standard deviation of the noise on each helpfulness score.
+    The answers to a prompt have distinct texts, and their kinds may repeat. ``score_noise`` is the standard deviation
+    of the noise on each helpfulness score.
     """
     rng = random.Random(f"helpfulness {seed}")
     rows = []

@@ -84,15 +84,19 @@ class Mixture:
     other: Array
 
     @classmethod
-    def of(cls, cells: Array, order_error: float, preferred: Array, other: Array) -> Mixture:
+    def of(cls, cells: Tensor, order_error: float, place: Tensor, outcomes: Tensor) -> Mixture:
         """Components of the cells [N, 4] as they are, and then, if orders err, of the cells in the wrong order.
 
         In a pair whose order is wrong, the other answer is the more helpful one: the cell is the mirrored one, and
         preferring "better" means not preferring it, so that its logit is the mirrored cell's with the other sign.
+        Each judgment has its ``place`` among the cells, and its outcome, a flag or probability.
         """
-        weights = np.hstack([(1 - order_error) * cells, order_error * cells]) if order_error else cells
+        zeros = torch.zeros(len(cells), dtype=torch.float64)
+        preferred, other = zeros.index_add(0, place, outcomes), zeros.index_add(0, place, 1 - outcomes)
+        own = cells.numpy()
+        weights = np.hstack([(1 - order_error) * own, order_error * own]) if order_error else own
         with np.errstate(divide="ignore"):
-            return cls(np.log(weights), preferred, other)
+            return cls(np.log(weights), preferred.numpy(), other.numpy())
 
     def value(self, logits: Array) -> float:
         """The negative log-likelihood of the components' logits, [K] or [N, K]."""
@@ -130,9 +134,7 @@ class Likelihood:
 
     def __init__(self, cells: Tensor, outcomes: Tensor, order_error: float = 0.0) -> None:
         rows, place = torch.unique(cells, dim=0, return_inverse=True)
-        zeros = torch.zeros(len(rows), dtype=torch.float64)
-        preferred, other = zeros.index_add(0, place, outcomes), zeros.index_add(0, place, 1 - outcomes)
-        self._mixture = Mixture.of(rows.numpy(), order_error, preferred.numpy(), other.numpy())
+        self._mixture = Mixture.of(rows, order_error, place, outcomes)
         self._signs = np.vstack([np.eye(4), -_MIRRORED]) if order_error else np.eye(4)
 
     def value(self, logits: Array) -> float:

@@ -41,9 +41,6 @@ class KTO(Traits):
             weight = getattr(self, name)
             require(0 < weight < math.inf, name, "greater than 0", weight, "the default is 1")
 
-    def target(self, labels: GroupLabels) -> None:
-        """None: the loss has no minimum."""
-
     def rewards(self, logps: GroupLogps) -> Tensor:
         """[N] implicit reward beta * log(pi/pi_ref) of every answer."""
         return self.beta * logps.log_ratios()

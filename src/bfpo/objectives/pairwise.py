@@ -38,9 +38,6 @@ class Pairwise(Traits, ABC):
         require(0 < self.beta < math.inf, "beta", "greater than 0", self.beta, f"the default is {type(self).beta}")
         require(0 <= self.level < math.inf, "level", "at least 0", self.level, "0 leaves the level free")
 
-    def target(self, labels: GroupLabels) -> Tensor | None:
-        """None: the loss decreases in the margin without a minimum."""
-
     def rewards(self, logps: GroupLogps) -> Tensor:
         """[N] implicit reward beta * log(pi/pi_ref) of every answer (arXiv 2305.18290, equation 5)."""
         return self.beta * logps.log_ratios(self.reduction)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,10 +63,6 @@ class PriceFit:
         """Price by category."""
         return {name: one.price for name, one in self.categories.items()}
 
-    def record(self) -> dict[str, Any]:
-        """The fit as JSON."""
-        return asdict(self)
-
 
 class _Judgments:
     """The likelihood of (log 1/t, alpha, log b_1 .. log b_C, mean of log b), on distinct judged pairs.
@@ -85,10 +81,8 @@ class _Judgments:
     def __init__(self, cells: Tensor, better: Tensor, worse: Tensor, outcomes: Tensor, order_error: float) -> None:
         # Equal pairs are taken together, of which there are many where levels and flags have few values.
         rows, place = torch.unique(torch.cat([cells, better, worse], 1), dim=0, return_inverse=True)
-        zeros = torch.zeros(len(rows), dtype=torch.float64)
-        preferred, other = zeros.index_add(0, place, outcomes), zeros.index_add(0, place, 1 - outcomes)
         cells, better, worse = rows.split([cells.shape[1], better.shape[1], worse.shape[1]], 1)
-        self._mixture = Mixture.of(cells.numpy(), order_error, preferred.numpy(), other.numpy())
+        self._mixture = Mixture.of(cells, order_error, place, outcomes)
         first, second = FLAGS[:, 0], FLAGS[:, 1]
         saved = np.einsum("k,nc->nkc", 1 - second, worse.numpy()) - np.einsum("k,nc->nkc", 1 - first, better.numpy())
         # Where the order is wrong, the answers change places, and the logit has the other sign.
@@ -156,7 +150,7 @@ def fit_prices(
     """
     flags = better_is_safe, worse_is_safe, overall_prefers_better
     common = one_price or fit_preference(*flags, order_error=order_error)
-    better, worse, outcomes = checked_columns(better_is_safe, worse_is_safe, overall_prefers_better)
+    better, worse, outcomes = checked_columns(*flags)
     names = _categories(better_harm, worse_harm, len(outcomes))
     levels = [_levels(harms, names) for harms in (better_harm, worse_harm)]
     judged = _Judgments(cell_posteriors(better, worse), levels[0], levels[1], outcomes, order_error)

@@ -29,9 +29,6 @@ class ReferenceFree(Traits):
     def __post_init__(self) -> None:
         require(0 < self.beta < math.inf, "beta", "greater than 0", self.beta, f"the default is {type(self).beta}")
 
-    def target(self, labels: GroupLabels) -> None:
-        """None: the loss has no minimum."""
-
     def rewards(self, logps: GroupLogps) -> Tensor:
         """[N] beta times the mean log-probability of every answer's tokens."""
         return self.beta * logps.policy / logps.tokens

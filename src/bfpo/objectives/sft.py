@@ -22,9 +22,6 @@ class SFT(Traits):
     def rewards(self, logps: GroupLogps) -> None:
         """None: there is no reference."""
 
-    def target(self, labels: GroupLabels) -> None:
-        """None: there are no pairs."""
-
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] negative log-probability of each group's answers, summed over their tokens, times its weight."""
         policy = logps.policy if labels.weight is None else logps.policy * labels.weight.to(logps.policy)

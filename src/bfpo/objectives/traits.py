@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from torch import Tensor
+
+from bfpo.groups import GroupLabels
+
 
 class Traits:
     """Base class with the traits of a loss over groups that needs a reference; `Objective` says what they mean."""
@@ -14,3 +18,6 @@ class Traits:
     estimates_kl: ClassVar[bool] = False
     needs_probabilities: ClassVar[bool] = False
     normalizer: ClassVar[Literal["groups", "tokens"]] = "groups"
+
+    def target(self, labels: GroupLabels) -> Tensor | None:
+        """None: the loss has no minimum in the margin of a pair."""

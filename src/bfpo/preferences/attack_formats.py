@@ -186,11 +186,7 @@ def _messages(turns: Sequence[tuple[Any, Any]], column: str) -> list[Row]:
 
 
 def _text(message: Any, column: str) -> str | None:
-    """The text of a message or a text; None for null.
-
-    Raises:
-        LeftOutError: for messages with an attachment.
-    """
+    """The text of a message or a text; None for null."""
     if message is None or isinstance(message, str):
         return message
     if not isinstance(message, Mapping) or not isinstance(message.get("text"), str | None):

@@ -54,14 +54,9 @@ def balanced(rows: datasets.Dataset, balance: Balance, seed: int) -> tuple[datas
 def weighted(
     sources: Sequence[datasets.Dataset], weights: Sequence[float], seeds: Sequence[int]
 ) -> list[tuple[datasets.Dataset, DrawCounts]]:
-    """Draw rows from every source in proportion to the weights, as many in total as the sources have together.
+    """Draw rows from every source of a role in proportion to its weight (> 0), in total as many as all have together.
 
     A source with more draws than rows repeats in full passes.
-
-    Args:
-        sources: sources of one role.
-        weights: weight of each source, > 0.
-        seeds: random seed for each source's draws.
     """
     total = sum(len(rows) for rows in sources)
     shares = np.cumsum(weights) / sum(weights) * total

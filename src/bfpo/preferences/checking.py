@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bfpo.preferences.harm import harms_of
 from bfpo.preferences.reading import Row
-from bfpo.preferences.schema import REWARD_COLUMNS, Problem
+from bfpo.preferences.schema import REWARD_COLUMNS, Problem, as_list
 
 FLAG_REMEDY = "write true, false, a probability in [0, 1], or null where it is unknown"
 _ORDER_REMEDY = "or set unknown_order to 'drop' or 0.5"
 
 
 def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iterator[Problem]:
-    """Every problem of one canonical row.
+    """Every problem of one canonical row, whose ``tools``, ``weight`` and rewards are optional.
 
-    Args:
-        number: the row's number.
-        row: the row; its ``tools``, ``weight`` and rewards are optional.
-        order_may_be_open: whether the order of the answers may be null.
+    With ``order_may_be_open``, the order of the answers may be null.
     """
     answers = _answers(row)
     for column, text in [("prompt", row["prompt"]), *answers]:
@@ -30,9 +27,8 @@ def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iter
         elif column != "prompt" and isinstance(text, list) and all(turn["role"] != "assistant" for turn in text):
             yield Problem(number, column, "no message is the assistant's", "give the answer the role 'assistant'")
     if any(isinstance(text, list) != isinstance(row["prompt"], list) for _, text in answers):
-        yield Problem(
-            number, None, "prompt and answers have different types", "write all as strings or all as messages"
-        )
+        what = "prompt and answers have different types"
+        yield Problem(number, None, what, "write all as strings or all as messages")
     texts = [repr(text) for _, text in answers]
     if "chosen" in row and texts[0] == texts[1]:
         yield Problem(number, "rejected", "it is the same as 'chosen'", "remove the row: it compares nothing")
@@ -67,7 +63,7 @@ def _contradictions(number: int, row: Row) -> Iterator[Problem]:
 
 def _other_problems(number: int, row: Row) -> Iterator[Problem]:
     categories = row.get("category")
-    if categories is not None and not all(isinstance(name, str) for name in _as_list(categories)):
+    if categories is not None and not all(isinstance(name, str) for name in as_list(categories)):
         remedy = "write the name of a category, a list of names, or null"
         yield Problem(number, "category", f"{shown(categories)} is not a category", remedy)
     yield from _reward_problems(number, row)
@@ -111,6 +107,11 @@ def flags_of(row: Row) -> list[Any]:
     return [row["chosen_is_safe"], row["rejected_is_safe"]] if "chosen" in row else row["is_safe"]
 
 
+def with_flags(row: Row, flags: Sequence[Any]) -> Row:
+    """The row with other safety flags of its answers."""
+    return row | ({"chosen_is_safe": flags[0], "rejected_is_safe": flags[1]} if "chosen" in row else {"is_safe": flags})
+
+
 def _answers(row: Row) -> list[tuple[str, Any]]:
     if "chosen" in row:
         return [("chosen", row["chosen"]), ("rejected", row["rejected"])]
@@ -118,14 +119,10 @@ def _answers(row: Row) -> list[tuple[str, Any]]:
 
 
 def _probabilities(row: Row) -> list[tuple[str, Any]]:
-    if "chosen" in row:
-        names = ("chosen_is_safe", "rejected_is_safe", "chosen_is_better", "chosen_is_safer")
-        return [(name, row[name]) for name in names]
-    return [("is_safe", value) for value in row["is_safe"]]
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+    if "chosen" not in row:
+        return [("is_safe", value) for value in row["is_safe"]]
+    names = ("chosen_is_safe", "rejected_is_safe", "chosen_is_better", "chosen_is_safer")
+    return [(name, row[name]) for name in names]
 
 
 def _is_probability(value: Any) -> bool:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
@@ -239,13 +240,9 @@ def _group_pairs(row: dict[str, Any], scale: float | None) -> list[tuple[int, in
 def _pairs(scores: Sequence[float], scale: float | None) -> list[tuple[int, int, float]]:
     """All pairs of K answers as (higher score, lower score, P(first is better))."""
     pairs = []
-    for i in range(len(scores)):
-        for j in range(i + 1, len(scores)):
-            first, second = (i, j) if scores[i] >= scores[j] else (j, i)
-            difference = scores[first] - scores[second]
-            if scale is not None:
-                probability = 1 / (1 + math.exp(-difference / scale))
-            else:
-                probability = 1.0 if difference > 0 else 0.5
-            pairs.append((first, second, probability))
+    for i, j in combinations(range(len(scores)), 2):
+        first, second = (i, j) if scores[i] >= scores[j] else (j, i)
+        difference = scores[first] - scores[second]
+        strictly = 1.0 if difference > 0 else 0.5
+        pairs.append((first, second, strictly if scale is None else 1 / (1 + math.exp(-difference / scale))))
     return pairs

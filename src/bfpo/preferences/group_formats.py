@@ -44,7 +44,14 @@ def ultrafeedback(row: Row) -> Row:
     Its ``create_dataset.py`` (HuggingFaceH4/ultrafeedback_binarized, commit 6221885) sorts ``completions`` by that
     field, at a revision of openbmb/UltraFeedback that corrects scores of 10 that meant 1.
     """
-    completions = _objects(row, "completions", ("response", "overall_score"))
+    completions = row.get("completions")
+    if not isinstance(completions, list) or not all(isinstance(one, dict) for one in completions) or not completions:
+        remedy = "write objects with 'response' and 'overall_score'"
+        raise RowError("completions", "it is not a list of answers", remedy)
+    for field in ("response", "overall_score"):
+        if any(one.get(field) is None for one in completions):
+            remedy = f"give every answer its {field!r}, or remove it"
+            raise RowError("completions", f"an answer has no {field!r}", remedy)
     scores = [one["overall_score"] for one in completions]
     return _group(row, [one["response"] for one in completions], scores)
 
@@ -99,15 +106,3 @@ def _made(row: Row, prompt: Any, others: Row, answers: list[Any], scores: Any = 
         "helpfulness": scores,
         "is_safe": is_safe or [None] * len(answers),
     }
-
-
-def _objects(row: Row, column: str, fields: tuple[str, str]) -> list[Row]:
-    """A list of objects that have all these fields."""
-    found = row.get(column)
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found) or not found:
-        remedy = f"write objects with {fields[0]!r} and {fields[1]!r}"
-        raise RowError(column, "it is not a list of answers", remedy)
-    for field in fields:
-        if any(one.get(field) is None for one in found):
-            raise RowError(column, f"an answer has no {field!r}", f"give every answer its {field!r}, or remove it")
-    return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.reading import Row
-from bfpo.preferences.schema import HARM_COLUMNS, RowError
+from bfpo.preferences.schema import HARM_COLUMNS, RowError, as_list
 from bfpo.preferences.strict_json import load_json
 
 if TYPE_CHECKING:
@@ -55,13 +55,9 @@ def harm_text(value: Any, column: str) -> str | None:
 
 
 def severity_harm(row: Row, number: int) -> str | None:
-    """The harm of an answer in a row of PKU-SafeRLHF, as text: `SEVERITY_LEVELS` in every marked category.
+    """The harm of answer 0 or 1 in a row of PKU-SafeRLHF, as text: `SEVERITY_LEVELS` in every marked category.
 
     None if its categories are unknown; an unknown severity (in the sets that have none) counts as severe.
-
-    Args:
-        row: the row.
-        number: number of the answer, 0 or 1.
 
     Raises:
         RowError: if the severity is none of the four, or the categories can't be read.
@@ -101,14 +97,13 @@ def harms_of(row: Row) -> list[str | None]:
 
 def only_category(names: str | list[str] | None) -> str:
     """The only category in a row's ``category``; the empty string if it has none or several."""
-    listed = names if isinstance(names, list) else [names]
+    listed = as_list(names)
     return (listed[0] or "") if len(listed) == 1 else ""
 
 
 def categories_of(row: Row) -> set[str]:
     """Harm categories of a row: of its answers, and of its column ``category``."""
-    listed = row.get("category")
-    own = {name for name in (listed if isinstance(listed, list) else [listed]) if name}
+    own = {name for name in as_list(row.get("category")) if name}
     return own.union(*(harm_levels(text) or {} for text in harms_of(row)))
 
 

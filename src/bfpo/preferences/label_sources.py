@@ -20,13 +20,7 @@ _ROWS_AT_ONCE = 1000
 def rows_with_sources(
     name_or_path: str, *, split: str = "train", revision: str | None = None, columns: Mapping[str, str] | None = None
 ) -> Iterator[Row]:
-    """Canonical rows that may have open labels, one at a time, after all were checked.
-
-    Args:
-        name_or_path: a file or Hub data set of preferences.
-        split: split of a Hub data set.
-        revision: revision of a Hub data set.
-        columns: columns to rename, theirs to ours.
+    """Canonical rows that may have open labels, one at a time, after all were checked; arguments of `load_preferences`.
 
     Returns:
         The rows, with ``labelled_by`` and ``judged_as`` as objects where the source has them, and ``source``, the
@@ -41,10 +35,8 @@ def rows_with_sources(
     rows = _rows(dataset)
     if "source" not in report.ignored_columns:
         return rows
-    written = (
-        (number, renamed(row, columns or {})) for number, row in open_source(name_or_path, split, revision).read([])
-    )
-    return _with_origins(rows, written)
+    written = open_source(name_or_path, split, revision).read([])
+    return _with_origins(rows, ((number, renamed(row, columns or {})) for number, row in written))
 
 
 def _rows(dataset: datasets.Dataset) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.attack_formats import by_prompt
-from bfpo.preferences.checking import is_unknown, is_unordered, row_problems
+from bfpo.preferences.checking import flags_of, is_unknown, is_unordered, row_problems, with_flags
 from bfpo.preferences.label_columns import label_column
 from bfpo.preferences.messages import check_trained, tools_of
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank, with_system_prompt
@@ -149,15 +149,8 @@ def load_preferences(
         PreferenceDataError: with *every* problem of the source in ``.problems``.
         BfpoError: if an argument is wrong.
     """
-    return inspect_preferences(
-        name_or_path,
-        split=split,
-        revision=revision,
-        columns=columns,
-        unknown_safety=unknown_safety,
-        unknown_order=unknown_order,
-        system_prompt=system_prompt,
-    )[0]
+    reading = Reading(columns or {}, unknown_safety, unknown_order, system_prompt)
+    return convert(open_source(name_or_path, split, revision), reading)[0]
 
 
 def inspect_preferences(
@@ -166,12 +159,10 @@ def inspect_preferences(
     split: str = "train",
     revision: str | None = None,
     columns: Mapping[str, str] | None = None,
-    unknown_safety: UnknownSafety = None,
-    unknown_order: UnknownOrder = None,
-    system_prompt: str | None = None,
+    **policies: Any,
 ) -> tuple[datasets.Dataset, PreferenceReport]:
-    """`load_preferences` with a report of what was read, kept and ignored."""
-    reading = Reading(columns or {}, unknown_safety, unknown_order, system_prompt)
+    """`load_preferences` with a report of what was read, kept and ignored; ``policies`` are its other arguments."""
+    reading = Reading(columns or {}, **policies)
     return convert(open_source(name_or_path, split, revision), reading)
 
 
@@ -240,7 +231,8 @@ def _convert(source: RowSource, reading: Reading, writer: RowWriter) -> dict[str
             if reading.unknown_safety == "drop":
                 continue
             if isinstance(reading.unknown_safety, int | float):
-                row = _filled(row, float(reading.unknown_safety))
+                probability = float(reading.unknown_safety)
+                row = with_flags(row, [probability if flag is None else flag for flag in flags_of(row)])
         if not writer.rows:
             writer.open(columns.features(row))
         tally.keep(row)
@@ -309,12 +301,7 @@ def _converted_rows(columns: SourceColumns, numbered: Rows, problems: list[Probl
 
 
 def _converted(columns: SourceColumns, row: Row) -> Row:
-    """A canonical row with the optional columns that the source has.
-
-    Raises:
-        RowError: if it can't be read.
-        LeftOutError: if it is useless.
-    """
+    """A canonical row with the optional columns that the source has."""
     own = {name: value for name, value in row.items() if name not in CONTEXT_COLUMNS}
     converted = columns.shape.convert(own | {name: row.get(name) for name in columns.context})
     answers = [converted["chosen"], converted["rejected"]] if "chosen" in converted else converted["responses"]
@@ -332,16 +319,6 @@ def _converted(columns: SourceColumns, row: Row) -> Row:
     if converted.get("tools") and not isinstance(converted["prompt"], list):
         raise RowError("tools", "a prompt that is a string has no tools", "write the prompt as messages")
     return converted
-
-
-def _filled(row: Row, probability: float) -> Row:
-    def fill(flag: Any) -> Any:
-        return probability if flag is None else flag
-
-    if "chosen" in row:
-        names = ("chosen_is_safe", "rejected_is_safe")
-        return row | {name: fill(row[name]) for name in names}
-    return row | {"is_safe": [fill(flag) for flag in row["is_safe"]]}
 
 
 def _with_equal_answers(row: Row) -> Row:

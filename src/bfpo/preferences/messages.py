@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bfpo.preferences.schema import RowError
+from bfpo.preferences.schema import RowError, as_list
 from bfpo.preferences.strict_json import load_json
 
 Message = dict[str, Any]
@@ -158,7 +158,7 @@ def _message(item: Mapping[str, Any], column: str) -> Message:
     if calls or made["role"] == "tool":
         made["content"] = made["content"] or ""
     if calls:
-        calls = _json([_call(call, column) for call in _listed(_parsed(calls, column, "tool_calls"))])
+        calls = _json([_call(call, column) for call in as_list(_parsed(calls, column, "tool_calls"))])
     for name in CARRIED:
         value = calls if name == "tool_calls" else item.get(name)
         if value:
@@ -215,10 +215,6 @@ def _call(call: Any, column: str) -> dict[str, Any]:
         raise RowError(column, "the arguments of a tool call are no object", "write {name: value} or its JSON text")
     identity = {"id": call["id"]} if call.get("id") is not None else {}
     return {**identity, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _parsed(value: Any, column: str, what: str) -> Any:

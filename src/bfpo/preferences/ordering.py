@@ -107,12 +107,8 @@ def _ranked(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, Ord
         return row | {"helpfulness": [ranks[key] for key in keys]}
 
     found = rows.map(ranked)
-    before: Any = rows.select_columns(["helpfulness"])
-    after: Any = found.select_columns(["helpfulness"])
-    turned = sum(
-        _order_of(one["helpfulness"]) != _order_of(other["helpfulness"])
-        for one, other in zip(before, after, strict=True)
-    )
+    scores = zip(rows["helpfulness"], found["helpfulness"], strict=True)
+    turned = sum(_order_of(before) != _order_of(after) for before, after in scores)
     return found, OrderingCounts(len(rows) - turned, turned, 0)
 
 
@@ -144,16 +140,15 @@ def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
         chosen_is_better: probability that the answer that was chosen so far is the better one.
     """
     safer, by, judged = (row.get(name) for name in ("chosen_is_safer", "labelled_by", "judged_as"))
-    has_harm = "chosen_harm" in row
-    harm = {"chosen_harm": row["rejected_harm"], "rejected_harm": row["chosen_harm"]} if has_harm else {}
-    names = {"labelled_by": {**by, "chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
-    if "chosen_reward" in row:
-        names |= {"chosen_reward": row["rejected_reward"], "rejected_reward": row["chosen_reward"]}
+    more: dict[str, Any] = {"labelled_by": {**by, "chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
+    for chosen, rejected in (("chosen_harm", "rejected_harm"), ("chosen_reward", "rejected_reward")):
+        if chosen in row:
+            more |= {chosen: row[rejected], rejected: row[chosen]}
     if judged:
         turned = {"chosen": judged.get("rejected"), "rejected": judged.get("chosen")}
         order = {name: None if p is None else 1 - p for name, p in (judged.get("order") or {}).items()}
         judges = {"judges": judged["judges"]} if "judges" in judged else {}
-        names["judged_as"] = turned | ({"order": order} if order else {}) | judges
+        more["judged_as"] = turned | ({"order": order} if order else {}) | judges
     return row | {
         "chosen": row["rejected"],
         "rejected": row["chosen"],
@@ -161,8 +156,7 @@ def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
         "rejected_is_safe": row["chosen_is_safe"],
         "chosen_is_better": 1 - chosen_is_better,
         "chosen_is_safer": None if safer is None else 1 - safer,
-        **names,
-        **harm,
+        **more,
     }
 
 

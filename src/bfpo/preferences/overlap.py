@@ -93,13 +93,8 @@ def load_prompts(path: str) -> list[str]:
     if Path(path).suffix == ".txt" and os.path.isfile(path):
         return [line for _, line in text_lines(Path(path))]
     rows = read_rows(path, "train", None)
-    problems = [
-        Problem(
-            number, "prompt", "it is missing or neither a text nor messages", "write every evaluation prompt into it"
-        )
-        for number, row in rows
-        if not _is_prompt(row.get("prompt"))
-    ]
+    what, remedy = "it is missing or neither a text nor messages", "write every evaluation prompt into it"
+    problems = [Problem(number, "prompt", what, remedy) for number, row in rows if not _is_prompt(row.get("prompt"))]
     if problems:
         raise PreferenceDataError(path, problems)
     return [prompt_text(row["prompt"]) for _, row in rows]

@@ -19,9 +19,8 @@ def pku_saferlhf(row: Row) -> Row:
     safer: Any = row.get("safer_response_id")
     for column, value in (("better_response_id", better), ("safer_response_id", safer)):
         if value is not None and (isinstance(value, bool) or value not in (0, 1)):
-            raise RowError(
-                column, f"it is {value!r}, not 0 or 1", f"write null or name the {column.split('_')[0]} response"
-            )
+            remedy = f"write null or name the {column.split('_')[0]} response"
+            raise RowError(column, f"it is {value!r}, not 0 or 1", remedy)
     flags = [row.get("is_response_0_safe"), row.get("is_response_1_safe")]
     if safer is not None and not flags[int(safer)] and flags[1 - int(safer)] is True:
         what = f"response {int(safer)} is called the safer although it is unsafe and the other is safe"
@@ -91,11 +90,7 @@ def openai_preference(row: Row) -> Row:
 
 
 def _pair(row: Row, chosen: Any, rejected: Any) -> Row:
-    """A canonical pair. An explicit prompt is kept, and extended by the messages that both answers begin with.
-
-    Raises:
-        LeftOutError: for a dialogue of HH-RLHF that is known to be useless.
-    """
+    """A canonical pair. An explicit prompt is kept, and extended by the messages that both answers begin with."""
     prompt, others = prompt_of(row)
     chosen, rejected = text_of(chosen, "chosen"), text_of(rejected, "rejected")
     for column, text in (("chosen", chosen), ("rejected", rejected)):

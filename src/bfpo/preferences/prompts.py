@@ -29,13 +29,9 @@ def prompt_of(row: Row) -> tuple[Any, Row]:
     found = {name: row[name] for name in PROMPT_COLUMNS if not is_blank(row.get(name))}
     if not found:
         return row.get("prompt"), {}
-    if (
-        next(iter(found)) == "instruction"
-        and isinstance(row["instruction"], str)
-        and isinstance(found.get("input"), str)
-    ):
-        found["instruction"] = f"{found['instruction']}\n{found.pop('input')}"
     first = next(iter(found))
+    if first == "instruction" and all(isinstance(found.get(name), str) for name in ("instruction", "input")):
+        found["instruction"] = f"{found['instruction']}\n{found.pop('input')}"
     return text_of(found.pop(first), first), found
 
 
@@ -92,9 +88,7 @@ def with_system_prompt(row: Row, system_prompt: str) -> Row:
     prompt = as_messages(row["prompt"], "user")
     if prompt[0]["role"] not in ("system", "developer"):
         prompt = [{"role": "system", "content": system_prompt}, *prompt]
-    answers = {
-        name: as_messages(row[name], "assistant") for name in ("chosen", "rejected", "completion") if name in row
-    }
+    answers = {name: as_messages(row[name], "assistant") for name in ("chosen", "rejected") if name in row}
     if "responses" in row:
         answers["responses"] = [as_messages(answer, "assistant") for answer in row["responses"]]
     return row | {"prompt": prompt} | answers

@@ -126,11 +126,8 @@ def _file_source(path: Path) -> RowSource:
     }
     reader = readers.get(inner.suffix.lower())
     if reader is None:
-        raise _file_error(
-            str(path),
-            f"the file type {inner.suffix!r} is not supported",
-            f"use one of {', '.join(_SUFFIXES)}, or these with .gz",
-        )
+        remedy = f"use one of {', '.join(_SUFFIXES)}, or these with .gz"
+        raise _file_error(str(path), f"the file type {inner.suffix!r} is not supported", remedy)
 
     def read(problems: list[Problem]) -> Rows:
         found = 0
@@ -141,9 +138,8 @@ def _file_source(path: Path) -> RowSource:
                     found += 1
                     yield row
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise _file_error(
-                str(path), f"it is not a complete gzip file ({error})", "download or compress it again"
-            ) from error
+            what = f"it is not a complete gzip file ({error})"
+            raise _file_error(str(path), what, "download or compress it again") from error
         if not found and not problems:
             raise _file_error(str(path), "it has no rows", "name a file with at least one row")
 
@@ -164,7 +160,8 @@ def _file_source(path: Path) -> RowSource:
 def _jsonl(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
     for number, content in enumerate(_lines(file), start=1):
         if content is None:
-            problems.append(_too_long(number))
+            what = f"the line is longer than {_LINE // 2**20} MiB"
+            problems.append(Problem(number, None, what, "write one record per line"))
             return
         if not content.strip():
             continue
@@ -173,26 +170,20 @@ def _jsonl(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
             value = parse_json(text)
         except UnicodeDecodeError as error:
             problems.append(Problem(number, None, *_not_utf8(error.start)))
-            continue
         except json.JSONDecodeError as error:
-            problems.append(
-                Problem(number, None, f"the line is not JSON ({error.msg} at character {error.colno})", "fix the line")
-            )
-            continue
+            what = f"the line is not JSON ({error.msg} at character {error.colno})"
+            problems.append(Problem(number, None, what, "fix the line"))
         except UnreadableJsonError as error:
             problems.append(Problem(number, None, str(error), "fix the line"))
-            continue
-        yield from _checked(number, value, problems, is_suspicious(text))
+        else:
+            yield from _checked(number, value, problems, is_suspicious(text))
 
 
 def _checked(number: int, value: Any, problems: list[Problem], suspicious: bool) -> Rows:
     """The row, unless it can't be used."""
     if not isinstance(value, dict):
-        problems.append(
-            Problem(
-                number, None, f"the row is a {type(value).__name__}, not an object", "write {column: value} objects"
-            )
-        )
+        what = f"the row is a {type(value).__name__}, not an object"
+        problems.append(Problem(number, None, what, "write {column: value} objects"))
         return
     flaws = [flaw for flaw in (_flaw(number, *cell) for cell in value.items()) if flaw] if suspicious else []
     problems += flaws
@@ -212,10 +203,6 @@ def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
     """The lines of a file; None for one that is too long, after which nothing is read."""
     while line := file.readline(_LINE + 1):
         yield line if len(line) <= _LINE else None
-
-
-def _too_long(row: int) -> Problem:
-    return Problem(row, None, f"the line is longer than {_LINE // 2**20} MiB", "write one record per line")
 
 
 def _decoded(content: bytes, *, first: bool) -> str:
@@ -346,11 +333,8 @@ def _load_from_hub(name: str, split: str, revision: str | None) -> datasets.Data
         return datasets.load_dataset(name, split=split, revision=revision)  # pyright: ignore[reportReturnType]
     except Exception as error:  # the Hub client raises many kinds, which all mean the same to the user
         reason = " ".join(str(error).split())[:200]
-        raise _file_error(
-            name,
-            f"no such file{did_you_mean(name, PUBLIC_SETS)}, and it can't be loaded from the Hub ({reason})",
-            "check name, split and revision",
-        ) from error
+        what = f"no such file{did_you_mean(name, PUBLIC_SETS)}, and it can't be loaded from the Hub ({reason})"
+        raise _file_error(name, what, "check name, split and revision") from error
 
 
 def _file_error(source: str, what: str, remedy: str) -> PreferenceDataError:

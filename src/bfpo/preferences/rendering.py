@@ -98,9 +98,9 @@ class Renderer:
             return self._plain(prompt + answer)
         messages = [*_messages(prompt, "user"), *_messages(answer, "assistant")]
         if tools or any(_is_special(message) for message in messages):
-            marked = _marked(messages, tools)
-            text = self._text(marked.messages, marked.tools)
-            missing = next((what for mark, what in marked.marks.items() if mark not in text), None)
+            marked_messages, marked_tools, marks = _marked(messages, tools)
+            text = self._text(marked_messages, marked_tools)
+            missing = next((what for mark, what in marks.items() if mark not in text), None)
             if missing:
                 remedy = "use a tokenizer whose template renders it, or remove it"
                 raise RenderError(f"the chat template leaves out {missing}", remedy)
@@ -171,9 +171,8 @@ class Renderer:
             return self.tokenizer.apply_chat_template(for_template(messages), tools=given, **options)
         except Exception as error:  # a template is code, which may raise anything
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise RenderError(
-                f"the chat template can't render it ({reason})", "change the row, or use another tokenizer"
-            ) from error
+            what, remedy = f"the chat template can't render it ({reason})", "change the row, or use another tokenizer"
+            raise RenderError(what, remedy) from error
 
     def _plain(self, text: str) -> list[int]:
         return self._with_one_bos(list(self.tokenizer(text)["input_ids"]))
@@ -201,17 +200,11 @@ def _is_special(message: Message) -> bool:
     return message["role"] not in ("user", "assistant") or any(message.get(name) for name in ("tool_calls", *_THOUGHTS))
 
 
-@dataclass(frozen=True)
-class _Marked:
-    """Messages and tools with marks in all that a template may leave out, and what each mark stands for."""
+def _marked(messages: Sequence[Message], tools: str | None) -> tuple[list[Message], str | None, dict[str, str]]:
+    """Messages and tools with marks in all that a template may leave out, and what each mark stands for.
 
-    messages: list[Message]
-    tools: str | None
-    marks: dict[str, str]
-
-
-def _marked(messages: Sequence[Message], tools: str | None) -> _Marked:
-    """Mark tools, tool calls, the reasoning of the last turn, and messages of other roles than user and assistant."""
+    Marked are tools, tool calls, the reasoning of the last turn, and messages of other roles than user and assistant.
+    """
     marks: dict[str, str] = {}
 
     def mark(text: str, what: str) -> str:
@@ -237,4 +230,4 @@ def _marked(messages: Sequence[Message], tools: str | None) -> _Marked:
     for name in _THOUGHTS:
         if made[-1].get(name):
             made[-1][name] = mark(made[-1][name], f"{name!r} of the answer")
-    return _Marked(made, named(tools, "the tool") if tools else None, marks)
+    return made, named(tools, "the tool") if tools else None, marks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bfpo.errors import BfpoError
 
@@ -29,6 +30,11 @@ REWARD_COLUMNS = {"pairs": ("chosen_reward", "rejected_reward"), "groups": ("rew
 HARM_COLUMNS = {"pairs": ("chosen_harm", "rejected_harm"), "groups": ("harm",)}
 
 _SHOWN = 20
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list as it is, anything else as a list of one."""
+    return value if isinstance(value, list) else [value]
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def stored(
     return Dataset.from_file(str(folder / _ROWS)), json.loads((folder / _NOTES).read_text(encoding="utf-8"))
 
 
-def arrow_tables(rows: datasets.Dataset, rows_at_once: int) -> Iterator[Any]:
+def arrow_tables(rows: datasets.Dataset, rows_at_once: int = _ROWS_AT_ONCE) -> Iterator[Any]:
     """The rows as `pyarrow.Table` batches, without copying memory-mapped rows."""
     return rows.with_format("arrow").iter(batch_size=rows_at_once)
 
@@ -95,7 +95,7 @@ def arrow_tables(rows: datasets.Dataset, rows_at_once: int) -> Iterator[Any]:
 def rows_digest(rows: datasets.Dataset) -> str:
     """Digest of the rows' contents, independent of where they are stored."""
     digest = hashlib.sha256()
-    for table in arrow_tables(rows, _ROWS_AT_ONCE):
+    for table in arrow_tables(rows):
         digest.update(repr(sorted((field.name, str(field.type)) for field in table.schema)).encode())
         # Arrow's own bytes would differ between layouts of the same values.
         digest.update(json.dumps(table.to_pydict(), sort_keys=True).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 # Depth of lists and objects inside each other; data has a handful.
@@ -10,6 +11,8 @@ _DEPTH = 64
 # Digits of an integer that every float can stand for.
 _DIGITS = 300
 _TOO_DEEP = "lists or objects are nested too deeply"
+# No string that can be encoded has one.
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class UnreadableJsonError(ValueError):
@@ -59,7 +62,7 @@ def check_json(value: Any) -> None:
                 inner += [*item, *item.values()]
             elif isinstance(item, list):
                 inner += item
-            elif isinstance(item, str) and not _is_whole(item):
+            elif isinstance(item, str) and _HALF_PAIR.search(item):
                 raise UnreadableJsonError(
                     f"the text {item[:20]!r} has half of a surrogate pair (an emoji that was cut)"
                 )
@@ -68,11 +71,3 @@ def check_json(value: Any) -> None:
 
 def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _DIGITS else float("-inf" if digits.startswith("-") else "inf")
-
-
-def _is_whole(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.files import write_text
+from bfpo.files import write_json
 from bfpo.generation.protocol import Decoding, Generator, sample_requests
 from bfpo.preferences.overlap import normalized
 from bfpo.redteam.archive import Planned
@@ -76,7 +76,7 @@ class Attacker:
                 )
         else:
             found = {"wanted": wanted, "answers": self._answers(asked, seed)}
-            write_text(path, json.dumps(found, indent=2) + "\n")
+            write_json(path, found)
         counts: Counter[str] = Counter()
         usable = {key: _first_usable(asked[key], answers, counts) for key, answers in found["answers"].items()}
         wordings: dict[str, Wordings] = {}

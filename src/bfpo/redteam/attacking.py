@@ -24,11 +24,7 @@ UNKNOWN_KINDS = ("unjudged", "unanswered")
 
 @dataclass(frozen=True)
 class RequestJudge:
-    """A judge that reads the request behind a styled prompt, in place of the prompt.
-
-    Attributes:
-        inner: the judge.
-    """
+    """A judge that reads the request behind a styled prompt, in place of the prompt."""
 
     inner: Judge
 
@@ -52,11 +48,7 @@ def attack_suite(
 ) -> Suite:
     """The attacks and their twins as a suite: every pair in one style, both requests in the same wording of it.
 
-    Args:
-        planned: the attacks.
-        seed: random seed of the wordings.
-        decoding: how many answers are sampled, and how.
-        wordings: an attacker's wordings by the pair's id, for attacks in its style.
+    ``wordings`` are an attacker's, by the pair's id, for attacks in its style; the seed draws those of other styles.
     """
     items: list[PromptItem] = []
     for plan in planned:
@@ -82,12 +74,7 @@ def _item(task: str, kind: Kind, plan: Planned, request: str, seed: int, wording
 
 
 def outcomes(planned: Sequence[Planned], records: Sequence[GenerationRecord]) -> list[Tried]:
-    """The success of each attack; attacks without any verdict are left out.
-
-    Args:
-        planned: the attacks, as they were given to `attack_suite`.
-        records: records of that suite.
-    """
+    """The success of each attack in the records of its `attack_suite`; attacks without any verdict are left out."""
     unsafe: dict[tuple[str, str | None], list[bool]] = {}
     for record in records:
         if record.task == ATTACKS and record.answer_kind not in UNKNOWN_KINDS:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.preferences.overlap import normalized
@@ -38,37 +38,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class PlainRequest:
-    """An everyday request.
-
-    Attributes:
-        id: unique name.
-        category: topic.
-        plain: the request.
-    """
+    """An everyday request, with its unique name and topic."""
 
     id: str
     category: str
     plain: str
 
 
-class _Named(Protocol):
-    @property
-    def id(self) -> str: ...
-    @property
-    def category(self) -> str: ...
-
-
-_Item = TypeVar("_Item", bound=_Named)
+_Item = TypeVar("_Item", Pair, PlainRequest)
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Requests to red-team with.
-
-    Attributes:
-        pairs: risky requests with their twins.
-        plain: plain requests.
-    """
+    """Requests to red-team with: risky ones with their twins, and plain ones."""
 
     pairs: tuple[Pair, ...]
     plain: tuple[PlainRequest, ...]

@@ -40,14 +40,7 @@ TRAINED_STYLES, HELD_OUT_STYLES = "all trained styles", "all held-out styles"
 
 
 def measuring_suite(bank: Bank, styles: Sequence[str], seed: int, decoding: Decoding) -> Suite:
-    """Every pair of a bank in every style, and its plain requests, as a suite.
-
-    Args:
-        bank: the requests.
-        styles: attack styles.
-        seed: random seed of the wordings.
-        decoding: how answers are sampled.
-    """
+    """Every pair of a bank in every style, in wordings by the seed, and its plain requests, as a suite."""
     suite = attack_suite([Planned(pair, style) for style in styles for pair in bank.pairs], seed, decoding)
     if not bank.plain:
         return suite
@@ -57,17 +50,9 @@ def measuring_suite(bank: Bank, styles: Sequence[str], seed: int, decoding: Deco
 
 
 def resistance(records: Sequence[GenerationRecord], styles: Sequence[str], held_out: Sequence[str]) -> Resistance:
-    """What the answers to a `measuring_suite` show.
-
-    Args:
-        records: records of the suite.
-        styles: styles that training sees.
-        held_out: styles that it doesn't see.
-    """
-    parts = {name: (name,) for name in (*styles, *held_out)} | {
-        TRAINED_STYLES: tuple(styles),
-        HELD_OUT_STYLES: tuple(held_out),
-    }
+    """What the answers to a `measuring_suite` show, in styles that training sees and in those that it doesn't."""
+    parts = {name: [name] for name in (*styles, *held_out)}
+    parts |= {TRAINED_STYLES: list(styles), HELD_OUT_STYLES: list(held_out)}
 
     def by_style(figure: AnswerFigure, task: str) -> dict[str, Estimate]:
         own = [record for record in records if record.task == task]

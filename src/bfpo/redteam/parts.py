@@ -52,18 +52,12 @@ def attack_part(
     """Answer a part of the first turn that isn't finished in all parts, and with the first one of the held-out styles.
 
     Called in every part once for each turn, this makes what `red_team` merges: the same attacks and answers, hence the
-    same groups, as those of one process.
+    same groups, as those of one process. Arguments that are not listed are those of `red_team`.
 
     Args:
-        generator: the model.
-        judge: safety judge.
-        pairs: risky requests with their twins.
-        settings: settings of the whole run.
         folder: folder of this part; an interrupted part is resumed.
         shard: the part.
         parts: folders of all parts, this one included, from which earlier turns are read; not needed for the first one.
-        refusal_judge: judge that decides which answers decline.
-        progress: see `red_team`.
 
     Raises:
         BfpoError: if the folder holds another run, a part is missing, or an attacker words the attacks.

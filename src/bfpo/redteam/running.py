@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bfpo.errors import BfpoError, RunError
-from bfpo.files import write_rows, write_text
+from bfpo.files import write_json, write_rows
 from bfpo.generation.protocol import Generator
 from bfpo.judges.verdict import Judge
 from bfpo.redteam.archive import Archive
@@ -172,7 +171,7 @@ def _written(
     summary = {"settings": asdict(settings), "groups_sha256": digest} | asdict(result)
     if attacker:
         summary["attacker"] = attacker.record
-    write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    write_json(folder / SUMMARY, summary)
     return result
 
 

@@ -16,7 +16,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from bfpo.errors import BfpoError
-from bfpo.files import write_text
+from bfpo.files import write_json
 from bfpo.training.finite import check_finite_weights
 
 MARKER = "complete"
@@ -60,7 +60,8 @@ class CheckpointingTrainer(Trainer):
             tied = dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters())
             state = {name: value for name, value in state.items() if name not in tied}
         if self.args.bf16:
-            state = {name: _in_bfloat16(value) for name, value in state.items()}
+            # What isn't a floating point number is a weight in 4 bits, or its scale.
+            state = {name: v.to(torch.bfloat16) if v.is_floating_point() else v for name, v in state.items()}
         folder = Path(output_dir or str(self.args.output_dir))
         model.save_pretrained(folder, state_dict=state)
         assert self.processing_class is not None
@@ -90,14 +91,9 @@ class CheckpointingTrainer(Trainer):
             )
 
 
-def _in_bfloat16(weight: torch.Tensor) -> torch.Tensor:
-    """The weight in bfloat16, unless it is one in 4 bits or its scale."""
-    return weight.to(torch.bfloat16) if weight.is_floating_point() else weight
-
-
 def mark_complete(checkpoint: Path) -> None:
     """Mark a checkpoint as complete, by the SHA-256 of each of its files."""
-    write_text(checkpoint / MARKER, json.dumps(_digests(checkpoint), indent=2) + "\n")
+    write_json(checkpoint / MARKER, _digests(checkpoint))
 
 
 def check_intact(checkpoint: Path) -> None:

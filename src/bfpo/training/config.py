@@ -100,7 +100,10 @@ class BFPOConfig(_Options, TrainingArguments):
             BfpoError: if a process has several GPUs, fp16 has none, an argument isn't read, or the optimizer,
                 scheduler or tracker can't be made.
         """
-        _check_read(self)
+        defaults = {each.name: each.default for each in fields(TrainingArguments)}
+        unread = [name for name in _UNREAD if getattr(self, name) != defaults[name]]
+        if unread:
+            raise BfpoError(f"BFPOTrainer doesn't read {', '.join(unread)}: leave the default")
         _check_made(self)
         if self.n_gpu > 1:
             raise BfpoError("several GPUs need one process each: start with 'accelerate launch -m bfpo train ...'")
@@ -123,13 +126,6 @@ class BFPOConfig(_Options, TrainingArguments):
         """The same steps, with a whole step as the Trainer's batch, which the engine splits."""
         batch_size = self.per_device_train_batch_size * self.gradient_accumulation_steps
         return replace(self, per_device_train_batch_size=batch_size, gradient_accumulation_steps=1)
-
-
-def _check_read(config: BFPOConfig) -> None:
-    defaults = {each.name: each.default for each in fields(TrainingArguments)}
-    unread = [name for name in _UNREAD if getattr(config, name) != defaults[name]]
-    if unread:
-        raise BfpoError(f"BFPOTrainer doesn't read {', '.join(unread)}: leave the default")
 
 
 def _check_made(config: BFPOConfig) -> None:

@@ -36,12 +36,7 @@ class Expected:
 
 
 def compared(band: Mapping[str, Sequence[float]], found: Mapping[str, float]) -> list[Expected]:
-    """What was expected beside what was found.
-
-    Args:
-        band: lower and upper end by name, as in a recipe.
-        found: figures by name.
-    """
+    """What was expected (lower and upper end by name, as in a recipe) beside what was found (figures by name)."""
     return [Expected(name, low, high, found.get(name)) for name, (low, high) in band.items()]
 
 

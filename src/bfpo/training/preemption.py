@@ -15,11 +15,7 @@ from bfpo.stopping import NotedSignals, Stopped
 class CheckpointAtSignal(TrainerCallback):
     """After the step (or the evaluation) in which a signal arrived at any process, save a checkpoint and stop.
 
-    The last step doesn't stop: the run is about to finish.
-
-    Args:
-        noted: the signals of this process.
-        accelerator: the trainer's, by which the processes agree.
+    The last step doesn't stop: the run is about to finish. The processes agree by the trainer's accelerator.
     """
 
     def __init__(self, noted: NotedSignals, accelerator: Accelerator) -> None:

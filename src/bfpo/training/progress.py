@@ -16,12 +16,7 @@ _SECONDS_A_LINE = 30.0
 
 
 class ProgressLine(TrainerCallback):
-    """The loss and safety-cell metrics of each log, evaluations, and on a terminal a progress bar.
-
-    Args:
-        console: console to write on.
-        groups_per_step: groups in a global step, for the rate.
-    """
+    """The loss and safety-cell metrics of each log, the rate in groups, evaluations, and on a terminal a bar."""
 
     def __init__(self, console: Console, groups_per_step: int) -> None:
         self.console, self.groups_per_step = console, groups_per_step

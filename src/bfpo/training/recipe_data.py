@@ -45,12 +45,7 @@ class LoadedBlend:
 
 
 def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe, eval_fraction: float | None = None) -> LoadedSource:
-    """Load one source; subset, balance, order and label its rows.
-
-    Args:
-        recipe: the source's part of the recipe.
-        resolved: the whole recipe.
-        eval_fraction: share of the prompts to hold out.
+    """Load one source; subset, balance, order and label its rows, and hold out ``eval_fraction`` of its prompts.
 
     Raises:
         BfpoError: if the data has problems (the message lists all), or no row is left.
@@ -89,11 +84,7 @@ def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe, eval_fraction: f
 def _with_labels(
     rows: datasets.Dataset, recipe: SourceRecipe, resolved: ResolvedRecipe
 ) -> tuple[datasets.Dataset, dict[str, Any]]:
-    """The rows with what the recipe makes of judged flags and orders, and the record of both.
-
-    Raises:
-        BfpoError: if it can't be made; the message names the source.
-    """
+    """The rows with what the recipe makes of judged flags and orders, and the record of both."""
     objective = build_objective(resolved.recipe.objective, resolved.objective_options)
     is_bfpo = isinstance(objective, BFPO)
     is_affine = objective.reads_safety and not objective.needs_probabilities and recipe.prefer == "helpful"
@@ -157,11 +148,7 @@ def _unread(rows: datasets.Dataset, resolved: ResolvedRecipe) -> dict[str, int]:
 
 
 def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> LoadedBlend:
-    """Load all sources of a recipe.
-
-    Args:
-        resolved: the recipe.
-        suites: evaluation prompts by the name of their suite, in addition to the recipe's files.
+    """Load all sources of a recipe; ``suites`` are evaluation prompts by the name of their suite, besides its files.
 
     Raises:
         BfpoError: if `load_source` does, or a source contains evaluation prompts without the recipe's permission.
@@ -255,11 +242,7 @@ def _check_overlap(recipe: Recipe, loaded: Sequence[LoadedSource], evaluation: P
 
 
 def _check_priced(resolved: ResolvedRecipe, loaded: Sequence[LoadedSource]) -> None:
-    """Refuse prices of harm categories that no answer to train on has; of a fitted labeling's, one must be read.
-
-    Raises:
-        BfpoError: if there is one.
-    """
+    """Refuse prices of harm categories that no answer to train on has; of a fitted labeling's, one must be read."""
     read = {name for one in loaded for name in one.record.get("harm", ())} - {UNKNOWN_CATEGORY}
     present = f"the data has {', '.join(sorted(read))}" if read else "the data has no categories of harm"
     for name in resolved.recipe.harm_prices or {}:

@@ -35,6 +35,14 @@ from bfpo.training.trainer import BFPOTrainer
 from bfpo.training.usage import usage
 from bfpo.versions import versions
 
+# Settings of a recipe that are arguments of the trainer under the same names.
+_SAME_NAMES = (
+    "output_dir", "max_length", "trainable", "buffer_ratio", "micro_batch_tokens", "layout", "reference_cache",
+    "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "optim", "optim_args",
+    "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps", "weight_decay", "max_grad_norm", "seed",
+    "logging_steps", "save_total_limit", "eval_steps", "report_to",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class TrainedRun:
@@ -182,7 +190,9 @@ def _save(trainer: BFPOTrainer, resolved: ResolvedRecipe, record: dict[str, Any]
     """Save the trained model with its card, and last the record, which says that the run is finished."""
     folder = Path(resolved.recipe.output_dir)
     if resolved.recipe.merge_adapter:
-        _merge(trainer)
+        # The merged model takes the place of the trainer's.
+        adapted: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        trainer.model = trainer.model_wrapped = adapted.merge_and_unload()
     trainer.save_model(str(folder))
     record |= {"finished": True, "steps": trainer.state.global_step, "log": trainer.state.log_history}
     if trainer.is_world_process_zero():
@@ -203,12 +213,6 @@ class _RecordAtFirstStep(TrainerCallback):
             self.written = True
 
 
-def _merge(trainer: BFPOTrainer) -> None:
-    """Merge the trained adapter into its base model, which takes the place of the trainer's model."""
-    adapted: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-    trainer.model = trainer.model_wrapped = adapted.merge_and_unload()
-
-
 def _last_metrics(log: Sequence[dict[str, float]]) -> dict[str, float]:
     return next((entry for entry in reversed(log) if "loss" in entry), {})
 
@@ -217,40 +221,16 @@ def training_arguments(resolved: ResolvedRecipe) -> BFPOConfig:
     """The trainer's arguments from a recipe."""
     recipe = resolved.recipe
     return BFPOConfig(
-        output_dir=recipe.output_dir,
-        loss_type=recipe.objective,
+        **{name: getattr(recipe, name) for name in _SAME_NAMES},
         **resolved.objective_options,
-        max_length=recipe.max_length,
-        trainable=recipe.trainable,
-        buffer_ratio=recipe.buffer_ratio,
+        loss_type=recipe.objective,
         global_batch_size=recipe.batch_size,
-        micro_batch_tokens=recipe.micro_batch_tokens,
-        layout=recipe.layout,
-        reference_cache=recipe.reference_cache,
         bf16=uses_bf16(recipe),
         use_cpu=not torch.accelerator.is_available(),
         activation_checkpointing=recipe.gradient_checkpointing,
-        num_train_epochs=recipe.num_train_epochs,
-        max_steps=recipe.max_steps,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.lr_scheduler_type,
-        lr_scheduler_kwargs=recipe.lr_scheduler_kwargs,
-        optim=recipe.optim,
-        optim_args=recipe.optim_args,
-        adam_beta1=recipe.adam_beta1,
-        adam_beta2=recipe.adam_beta2,
-        adam_epsilon=recipe.adam_epsilon,
-        warmup_steps=recipe.warmup_steps,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        seed=recipe.seed,
-        logging_steps=recipe.logging_steps,
         save_strategy="steps" if recipe.save_steps else "no",
         save_steps=recipe.save_steps or 500,
-        save_total_limit=recipe.save_total_limit,
         eval_strategy="steps" if recipe.eval_steps else "no",
-        eval_steps=recipe.eval_steps,
         load_best_model_at_end=recipe.keep_best,
-        report_to=recipe.report_to,
         disable_tqdm=True,
     )

@@ -37,16 +37,10 @@ class Plan:
 
     Attributes:
         objective: name and options of the objective.
-        size: sizes of the model.
-        main_groups: number of main groups.
-        buffer_groups: number of buffer groups.
-        groups_per_step: groups in a step.
-        main_groups_per_step: main groups in a step.
         steps: number of steps of the run.
         encoding: counts of each source's encoding.
         estimate: cost of an epoch's steps.
         process_bytes: memory that Python, its libraries and the data take on a CPU; 0 on a GPU.
-        device: device to train on.
         precision: "bf16" or "fp32".
     """
 
@@ -79,11 +73,7 @@ _SAMPLE = 64
 
 
 def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan:
-    """Load and encode a recipe's data and measure its model, without reading weights.
-
-    Args:
-        resolved: the recipe.
-        suites: evaluation prompts by the name of their suite, which the training data must not contain.
+    """Load and encode a recipe's data and measure its model, without reading weights; see `load_blend` for ``suites``.
 
     Raises:
         BfpoError: if training would raise it before its first step.

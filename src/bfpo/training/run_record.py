@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.files import write_text
+from bfpo.files import write_json
 from bfpo.training.recipe import ResolvedRecipe
 
 FILE_NAME = "run.json"
@@ -19,7 +19,7 @@ _UNEQUAL = 0.01
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write the record atomically; numbers that are not finite, which JSON doesn't have, become null."""
-    write_text(folder / FILE_NAME, json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(folder / FILE_NAME, _finite(record), ensure_ascii=False, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

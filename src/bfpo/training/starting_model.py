@@ -54,11 +54,7 @@ def load_starting_model(recipe: Recipe, *, is_resumed: bool = False) -> Starting
     A model in 4 bits is loaded on the device that trains it.
 
     An adapter is merged into its base model unless the recipe continues it. A new adapter then belongs to the merged
-    weights, so they are saved in the run folder for whoever loads the result.
-
-    Args:
-        recipe: the recipe.
-        is_resumed: whether the run folder is that of a run to resume, so that merged weights in it are its own.
+    weights, so they are saved in the run folder for whoever loads the result; if the run is resumed, they are its own.
 
     Raises:
         BfpoError: if the model can't be loaded, is no adapter to continue, or the place of merged weights is taken.

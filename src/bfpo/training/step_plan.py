@@ -91,22 +91,18 @@ class StepPlan:
         parts = [order[at : at + self.main_per_step] for at in range(0, self.main, self.main_per_step)]
         if not self.buffer:
             return parts
-        shares = [self._buffer_share(len(part)) for part in parts]
+        buffer_per_step = self.batch_size - self.main_per_step
+        shares = [-(-len(part) * buffer_per_step // self.main_per_step) for part in parts]
         rows = self._buffer_rows(epoch * sum(shares), sum(shares))
         buffers = np.split(rows, np.cumsum(shares)[:-1])
         return [np.concatenate(pair) for pair in zip(parts, buffers, strict=True)]
 
-    def _buffer_share(self, main: int) -> int:
-        return -(-main * (self.batch_size - self.main_per_step) // self.main_per_step)
-
     def _buffer_rows(self, start: int, count: int) -> np.ndarray:
         """Rows from ``start`` in the endless sequence of shuffled passes over the buffer."""
         passes = range(start // self.buffer, (start + count) // self.buffer + 1)
-        series = np.concatenate(
-            [np.random.default_rng([self.seed, 1, number]).permutation(self.buffer) for number in passes]
-        )
+        shuffled = [np.random.default_rng([self.seed, 1, number]).permutation(self.buffer) for number in passes]
         offset = start - passes[0] * self.buffer
-        return self.main + series[offset : offset + count]
+        return self.main + np.concatenate(shuffled)[offset : offset + count]
 
 
 class StepSampler(Sampler[list[int]]):

@@ -17,7 +17,7 @@ from bfpo.engine.reference_cache import ReferenceCache, answer_keys, fill_cache
 from bfpo.errors import BfpoError
 from bfpo.models import end_tokens
 from bfpo.objectives.registry import Objective
-from bfpo.preferences.encoding import EncodingCounts, encode
+from bfpo.preferences.encoding import Encoded, EncodingCounts, encode
 from bfpo.preferences.loading import checked, is_canonical
 from bfpo.training.batches import ROWS_AT_ONCE, as_rows, token_chunks, token_groups
 from bfpo.training.mismatched import mismatched_rows, with_mismatched
@@ -112,10 +112,11 @@ def prepare(
         raise BfpoError(f"{name} must be a datasets.Dataset or a Blend, not a {type(data).__name__}{hint}")
     sources = data.sources if isinstance(data, Blend) else [TrainingSource(checked(name, data), name)]
     ordered = sorted(sources, key=lambda source: source.role != "main")
-    encoded = {
-        source.name: encode(_canonical(source), tokenizer, max_length, ends=known.ends, name=source.name)
-        for source in ordered
-    }
+    encoded: dict[str, Encoded] = {}
+    for source in ordered:
+        # Data sets in other formats are converted and checked.
+        rows = source.rows if is_canonical(source.rows) else checked(source.name, source.rows)
+        encoded[source.name] = encode(rows, tokenizer, max_length, ends=known.ends, name=source.name)
     if len(encoded) < len(ordered):
         raise BfpoError("two sources have the same name: give every source its own name")
     for name, part in encoded.items():
@@ -128,11 +129,6 @@ def prepare(
     return TrainingData(rows, main, len(rows) - main, {name: part.counts for name, part in encoded.items()})
 
 
-def _canonical(source: TrainingSource) -> datasets.Dataset:
-    """The rows in the format of `load_preferences`; other data sets are converted and checked."""
-    return source.rows if is_canonical(source.rows) else checked(source.name, source.rows)
-
-
 def with_reference(
     data: TrainingData,
     cache: ReferenceCache,
@@ -143,15 +139,9 @@ def with_reference(
 ) -> tuple[TrainingData, ReferenceCounts]:
     """Add the reference log-probability of every answer, in nats; also of those to other prompts, if rows have them.
 
-    All processes together score the answers missing in the cache, with one chunk of rows in memory at a time.
-
-    Args:
-        data: encoded rows.
-        cache: the model's cache.
-        engine: the engine for scoring.
-        model: the model with its wrappers, before its first update.
-        accelerator: the trainer's accelerator.
-        progress: function called with the numbers of answers that this process has scored and has to score.
+    All processes together score the answers missing in the cache with the model before its first update, with one chunk
+    of rows in memory at a time. ``progress`` is called with the numbers of answers that this process has scored and has
+    to score.
     """
     reference, counts = _reference(data.rows, cache, engine, model, accelerator, progress)
     rows = data.rows.add_column("reference", reference)  # pyright: ignore[reportArgumentType]
