@@ -77,7 +77,9 @@ def run_lm_eval(
                 log_samples=True,
                 bootstrap_iters=0,
             )
-            samples = _one_filter(result["samples"][task.lm_eval])
+            scored = result["samples"][task.lm_eval]
+            # Those of the first answer filter (GSM8K has a strict and a lenient one).
+            samples = [sample for sample in scored if sample["filter"] == scored[0]["filter"]]
             if loaded[task.task].OUTPUT_TYPE == "multiple_choice":
                 yield [_likelihood(task, loaded[task.task], sample) for sample in samples], []
             else:
@@ -160,11 +162,6 @@ def _check_examples(task: Task, number: int | None, file: Path) -> None:
             f"task {task.task!r}: {number} solved examples precede each question; put them, with the same "
             f"columns, into {_examples(file)}"
         )
-
-
-def _one_filter(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The samples of a task's first answer filter (GSM8K has a strict and a lenient one)."""
-    return [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
 
 
 def _likelihood(task: Task, loaded: Any, sample: Mapping[str, Any]) -> LikelihoodRecord:
