@@ -75,13 +75,7 @@ class RayGenerator(LocalGenerator):
 
 
 def load_on_ray(name: str, address: str = "", system_prompt: str | None = None, *, chat: bool = True) -> RayGenerator:
-    """Connect to a cluster, and load a model for it.
-
-    Args:
-        name: a folder or a model on the Hub.
-        address: see `bfpo.ray_cluster.connect`.
-        system_prompt: system prompt before every prompt, if any.
-        chat: whether the model's chat template is used.
+    """Connect to a cluster (`bfpo.ray_cluster.connect`), and load a model for it from a folder or the Hub.
 
     Raises:
         BfpoError: if there is no such model, or Ray isn't installed.

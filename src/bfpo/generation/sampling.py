@@ -25,17 +25,10 @@ def in_rooms(
     decoding: Decoding,
     sample: Sample,
 ) -> list[Completion]:
-    """One answer to every request, which ends at the model's context at the latest.
+    """One answer to every request, which ends at the model's context at the latest; a ``failure`` if there is no room.
 
-    Args:
-        batch: the requests.
-        prompts: their token ids.
-        context: largest number of tokens of prompt and answer; None if there is no limit.
-        decoding: sampling settings.
-        sample: function that samples for requests with equal room for an answer.
-
-    Returns:
-        The answers; a prompt that leaves no room for one gets a ``failure``.
+    ``prompts`` are the requests' token ids, ``context`` is the largest number of tokens of prompt and answer (None
+    without a limit), and ``sample`` samples for requests with equal room for an answer.
     """
     by_room: dict[int, list[int]] = {}
     for at, prompt in enumerate(prompts):
@@ -59,15 +52,9 @@ def sample_answers(
     decoding: Decoding,
     before: Sequence[LogitsProcessor] = (),
 ) -> list[Completion]:
-    """One sampled answer after each prompt, without the model's generation defaults.
+    """One sampled answer after the token ids of each prompt, without the model's generation defaults.
 
-    Args:
-        model: the model, which samples in evaluation mode.
-        tokenizer: its tokenizer.
-        seeds: random seed of each answer.
-        prompts: token ids of each prompt.
-        decoding: sampling settings.
-        before: processors that change the logits before temperature and nucleus apply.
+    Every answer has its own seed. The processors ``before`` change the logits before temperature and nucleus apply.
     """
     ends = end_tokens(model.generation_config, tokenizer)
     answers = sample_ids(model, tokenizer, seeds, prompts, decoding, before)

@@ -35,12 +35,8 @@ class Transfer:
 def transfer_table(labeled: Sequence[LabeledAnswer], target: Target = "safety", *, seed: int = 0) -> list[Transfer]:
     """Fit a judge to each source, and with three or more to all but one, and check it on the others.
 
-    Answers to prompts that the judge was fitted to are left out of its checks on other sources.
-
-    Args:
-        labeled: labeled answers of at least two sources.
-        target: "safety" or "refusal".
-        seed: random seed for the folds and the bootstrap.
+    Answers to prompts that the judge was fitted to are left out of its checks on other sources. The seed is that of the
+    folds and the bootstrap.
 
     Raises:
         BfpoError: if there are fewer than two sources, or a source has too few labels to fit a judge to.

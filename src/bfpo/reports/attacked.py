@@ -77,9 +77,7 @@ class RedTeamed:
 def load_red_teaming(folders: Sequence[Path]) -> RedTeamed | None:
     """Read the results of red teaming; None without a folder.
 
-    Args:
-        folders: folders that `bfpo redteam` wrote: each of one run, or of several rounds (``round-0``, ...), perhaps
-            with ``before`` and ``after``.
+    A folder is of one run, or of several rounds (``round-0``, ...), perhaps with ``before`` and ``after``.
 
     Raises:
         BfpoError: if a folder holds no result, or one that can't be read.

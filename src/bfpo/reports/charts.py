@@ -117,11 +117,7 @@ def paired_rates_plot(
 ) -> Plot:
     """Two figures of the same rows as bars on one scale, side by side, or one below the other on a phone.
 
-    Args:
-        name: name of the plot's files.
-        models: series of the rows' values.
-        labeled: label and rows of each figure; a row without values is a heading.
-        title: what both show.
+    ``labeled`` has the label and rows of each figure; a row without values is a heading. ``title`` says what both show.
     """
     rows = labeled[0][1]
     step = _step(models)

@@ -157,12 +157,8 @@ def place_labels(
 ) -> None:
     """Write each text beside its point, with as little overlap as possible with other points, texts and lines.
 
-    Args:
-        axes: axes with their final limits.
-        points: points in data coordinates.
-        texts: one text per point.
-        size: font size in points.
-        lines: start and end of each line, in data coordinates.
+    Points, and the start and end of each line, are in data coordinates of axes with their final limits; the font's size
+    is in points.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None

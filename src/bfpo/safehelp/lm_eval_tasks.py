@@ -40,14 +40,10 @@ def run_lm_eval(
 
     A multiple-choice task has records of likelihoods. The answers of the other tasks are scored by a rule of lm-eval
     (arithmetic, formats): ``p_help`` is the score, and the verdict names the rule. All answers count as safe, since
-    these tasks are harmless.
+    these tasks are harmless. lm-eval applies the model's chat template, if any, and its system prompt.
 
-    Args:
-        generator: a local model; lm-eval applies its chat template, if any, and its system prompt.
-        suite: a suite; its other tasks are ignored.
-        limit: number of items to run of each task; by default all.
-        batch_size: lm-eval's ``batch_size``.
-        done: names of tasks that an interrupted run has finished.
+    ``limit`` is the number of items to run of each task, by default all; tasks that an interrupted run has ``done``
+    are left out.
 
     Raises:
         BfpoError: if lm-eval isn't installed, or a task's rows or its scorer's packages are missing.

@@ -31,11 +31,7 @@ class Parts:
 
 
 def read_parts(folders: Sequence[Path], header: RunHeader) -> Parts:
-    """Read the parts of an evaluation.
-
-    Args:
-        folders: folders of all parts, in any order.
-        header: header of the evaluation that they are merged into.
+    """Read the folders of all parts, in any order, of the evaluation with this header.
 
     Raises:
         BfpoError: if a folder isn't a finished part of this evaluation, or a part is missing.

@@ -86,11 +86,7 @@ def run_prompts(
 
 
 def require_some(records: Sequence[GenerationRecord], is_silent: Callable[[Verdict], bool]) -> None:
-    """Check that there are answers and verdicts.
-
-    Args:
-        records: records of one or all batches.
-        is_silent: whether a verdict counts as none.
+    """Check that there are answers and verdicts in one batch or all; ``is_silent`` tells which verdicts count as none.
 
     Raises:
         RunError: if there is no answer, or no verdict on any answer.

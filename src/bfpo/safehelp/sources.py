@@ -58,12 +58,9 @@ Read = tuple[list[tuple[int, Row]], Resolved]
 
 
 def read_source(task: Task, where: str, override: Path | None = None) -> Read:
-    """Read a task's rows, numbered from 1, with their origin.
+    """Read a task's rows, numbered from 1, from its source or a given file, with their origin.
 
-    Args:
-        task: a task with a source.
-        where: name of a packaged suite, or a suite's file; paths of sources are relative to it.
-        override: a file to read instead.
+    ``where`` is the name of a packaged suite, or a suite's file, to which paths of sources are relative.
 
     Raises:
         BfpoError: if the rows can't be loaded; the message names a file to provide.
