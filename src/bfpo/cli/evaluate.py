@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from bfpo.cli import evaluate_options as options
+from bfpo.cli.evaluate_options import given
 from bfpo.cli.generators import check_whole, load_generator, progress_bar
 from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError, RunError
@@ -68,10 +69,10 @@ def evaluate(
         _list(suite, as_json)
         return
     requirements = _requirements(require)
-    made_here = _given(seed=seed, batch_size=batch_size)
-    of_model = _given(api_key_env=api_key_env, no_chat=not chat or None, engine=engine)
+    made_here = given(seed=seed, batch_size=batch_size)
+    of_model = given(api_key_env=api_key_env, no_chat=not chat or None, engine=engine)
     _check_source(model, answers, endpoint, of_model, made_here)
-    ways = _ways(temperature, top_p, _given(samples=samples, max_new_tokens=max_new_tokens) | made_here)
+    ways = _ways(temperature, top_p, given(samples=samples, max_new_tokens=max_new_tokens) | made_here)
     loaded = _load_suite(
         suite or ("microworld" if model == "microworld" else "core"), data, folder=data_folder, limit=limit, tasks=task,
         skip_missing=skip_missing, split=split, per_kind=per_kind, world=world,
@@ -127,11 +128,11 @@ def _parts(
 
 
 def _ways(
-    temperature: Sequence[float] | None, top_p: Sequence[float] | None, given: Mapping[str, Any]
+    temperature: Sequence[float] | None, top_p: Sequence[float] | None, always: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """What was given of every way to sample: each temperature with each top-p."""
     grid = product(dict.fromkeys(temperature or [None]), dict.fromkeys(top_p or [None]))
-    return [{**_given(temperature=first, top_p=second), **given} for first, second in grid]
+    return [{**given(temperature=first, top_p=second), **always} for first, second in grid]
 
 
 def _run_ways(
@@ -142,19 +143,19 @@ def _run_ways(
         raise BfpoError(f"several ways to sample: no task of suite {suite.name!r} here has prompts to answer")
     defaults = generator.defaults(suite.decoding)
     results: dict[Path, Evaluation] = {}
-    for given in ways:
-        way = _way(given) if len(ways) > 1 else ""
-        own = {"decoding": _decoding(defaults, given), "name": f"{settings['name']} {way}".rstrip()}
+    for stated in ways:
+        way = _way(stated) if len(ways) > 1 else ""
+        own = {"decoding": _decoding(defaults, stated), "name": f"{settings['name']} {way}".rstrip()}
         place = folder / way.replace(" ", "-")
         # Items by likelihood are part of each, so that it can be compared with any other run of the suite.
         results[place] = _run(generator, suite, place, {**settings, **own})
     return results
 
 
-def _way(given: Mapping[str, Any]) -> str:
+def _way(stated: Mapping[str, Any]) -> str:
     """What one run of several is called after: "temperature 0.7" or "temperature 0.7 top-p 0.9"."""
     return " ".join(
-        f"{option.replace('_', '-')} {given[option]:g}" for option in ("temperature", "top_p") if option in given
+        f"{option.replace('_', '-')} {stated[option]:g}" for option in ("temperature", "top_p") if option in stated
     )
 
 
@@ -186,6 +187,8 @@ def _judge_settings(
     errors: str | None,
 ) -> dict[str, Any]:
     """The judges, after a check that the suite has something for each of them to judge."""
+    from bfpo.judges.registry import load_judge
+
     if of_helpfulness and not any(item.reference is not None for item in suite.prompts):
         raise BfpoError(f"--helpfulness-judge: no task of suite {suite.name!r} here compares answers with references")
     for name, spec in (("judge", first), ("second-judge", second), ("refusal-judge", of_refusals)):
@@ -193,14 +196,14 @@ def _judge_settings(
             raise BfpoError(f"--{name}: no task of suite {suite.name!r} here has answers to judge")
     return {
         "judges": _judges(suite, first, second),
-        "refusal_judge": _refusal_judge(of_refusals),
+        "refusal_judge": None if of_refusals is None else load_judge(of_refusals),
         "helpfulness_judge": _helpfulness_judge(of_helpfulness),
         "judge_error": options.judge_error(errors),
     }
 
 
-def _decoding(defaults: Decoding, given: Mapping[str, Any]) -> Decoding:
-    wanted = replace(defaults, **given)
+def _decoding(defaults: Decoding, stated: Mapping[str, Any]) -> Decoding:
+    wanted = replace(defaults, **stated)
     decoding = wanted.without_repeats()
     if decoding != wanted:
         echo(f"At temperature 0 all {wanted.samples} answers to a prompt are the same: sampling one.", err=True)
@@ -272,10 +275,6 @@ def _run(generator: Generator, suite: Suite, folder: Path, settings: Mapping[str
     return result
 
 
-def _given(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
-
-
 def _list(suite: str | None, as_json: bool) -> None:
     from bfpo.safehelp.tasks import list_tasks
 
@@ -313,14 +312,6 @@ def _judges(suite: Suite, first: str | None, second: str | None) -> list[Any]:
         raise BfpoError("--second-judge: the suite's own judge is exact; name a first one with --judge to compare two")
     specs = [first or next(iter(suite.judges), None), second or next(iter(suite.judges[1:]), None)]
     return [load_judge(spec) for spec in specs if spec and suite.prompts]
-
-
-def _refusal_judge(spec: str | None) -> Any:
-    if spec is None:
-        return None
-    from bfpo.judges.registry import load_judge
-
-    return load_judge(spec)
 
 
 def _helpfulness_judge(spec: str | None) -> Any:

@@ -1,9 +1,9 @@
-"""The options of ``bfpo evaluate``, one annotation each, and the parser of ``--judge-errors``."""
+"""The options of ``bfpo evaluate``, one annotation each, those that were given, and the parser of --judge-errors."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -144,16 +144,21 @@ ListOnly = Annotated[bool, typer.Option("--list", help="List the suites' tasks a
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def judge_error(given: str | None) -> JudgeError | None:
+def given(**values: Any) -> dict[str, Any]:
+    """The options that were given, which have a value."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def judge_error(text: str | None) -> JudgeError | None:
     """The error in the four counts of --judge-errors."""
     from bfpo.statistics.judge_error import JudgeError
 
-    if given is None:
+    if text is None:
         return None
     try:
-        (unsafe_found, unsafe), (safe_found, safe) = (map(int, part.split("/")) for part in given.split(","))
+        (unsafe_found, unsafe), (safe_found, safe) = (map(int, part.split("/")) for part in text.split(","))
     except ValueError:
-        raise BfpoError(f"--judge-errors {given}: write it as A/B,C/D, four counts") from None
+        raise BfpoError(f"--judge-errors {text}: write it as A/B,C/D, four counts") from None
     if not (0 <= unsafe_found <= unsafe and 0 <= safe_found <= safe and unsafe and safe):
-        raise BfpoError(f"--judge-errors {given}: A of B and C of D need 0 <= A <= B, 0 <= C <= D, and B and D above 0")
+        raise BfpoError(f"--judge-errors {text}: A of B and C of D need 0 <= A <= B, 0 <= C <= D, and B and D above 0")
     return JudgeError.from_counts(unsafe_found, unsafe, safe_found, safe)

@@ -26,15 +26,11 @@ def load_generator(
     chat: bool = True,
     engine: str | None = None,
 ) -> Generator:
-    """A local model, the dial of a JSON file, or a served model.
+    """A local model, the dial of a JSON file, or a served model; ``bfpo evaluate --help`` describes its name.
 
-    Args:
-        model: its name, see ``bfpo evaluate --help``.
-        url: address of an OpenAI-compatible server or file with its settings; None for a local model.
-        key: environment variable with the server's key.
-        system_prompt: system prompt before every prompt.
-        chat: whether a local model's chat template is used.
-        engine: what runs a local model: transformers (by default), vllm, vllm:FILE.yaml, ray or ray:HOST:PORT.
+    ``url`` is the address of an OpenAI-compatible server or a file with its settings, and ``key`` the environment
+    variable with its key. ``engine`` runs a local model: transformers (by default), vllm, vllm:FILE.yaml, ray or
+    ray:HOST:PORT.
     """
     if url:
         from bfpo.generation.endpoint_generator import EndpointGenerator

@@ -133,20 +133,18 @@ def check(
     if judge is None:
         raise BfpoError("name the judge to check: bfpo judge check JUDGE --labels FILE")
     files = CheckFiles(plot, save_verdicts, save_scaled)
-    files.check_names()
     _check(judge, labels, _target(target), second, column, cache, files, seed, as_json)
 
 
 @dataclass(frozen=True)
 class CheckFiles:
-    """Files that a check writes, besides its report."""
+    """Files that a check writes, besides its report; names that promise another format are refused."""
 
     plot: Path | None
     verdicts: Path | None
     scaled: Path | None
 
-    def check_names(self) -> None:
-        """Refuse names that promise another format."""
+    def __post_init__(self) -> None:
         for path, suffix in ((self.plot, ".png"), (self.verdicts, ".jsonl"), (self.scaled, ".yaml")):
             if path:
                 check_suffix(path, suffix)
@@ -164,7 +162,13 @@ class CheckFiles:
 
             save_scaled_judge(self.scaled, judge, labels, labeled, given)
         if self.plot:
-            _plot(report, self.plot)
+            from bfpo.judges.diagram import reliability_diagram
+
+            if not report.reliability:
+                raise BfpoError(
+                    "--plot: the judge gives no probabilities for this target, so there is no diagram to draw"
+                )
+            reliability_diagram(report.reliability, self.plot, title=report.judge_id)
 
 
 def _check(
@@ -332,11 +336,3 @@ def _print_extras(report: JudgeReport, counts: dict[str, int], agreement: Agreem
 
 def _shown(estimate: Estimate | None) -> str:
     return "-" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
-def _plot(report: JudgeReport, path: Path) -> None:
-    from bfpo.judges.diagram import reliability_diagram
-
-    if not report.reliability:
-        raise BfpoError("--plot: the judge gives no probabilities for this target, so there is no diagram to draw")
-    reliability_diagram(report.reliability, path, title=report.judge_id)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint, Engine
+from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint, Engine, given
 from bfpo.cli.generators import check_whole, load_generator, progress_bar
 from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError
@@ -160,25 +160,24 @@ def redteam(
     from bfpo.preferences.overlap import load_prompts
     from bfpo.redteam.bank import load_bank
 
-    of_rounds = {"recipe": recipe, "held-out-requests": held_out_requests, "evaluation-judge": evaluation_judge}
+    own = given(recipe=recipe, held_out_requests=held_out_requests)
     if engine and (rounds is not None or endpoint):
         raise BfpoError("--engine: isn't read with --endpoint or --rounds; leave it out")
-    _check_rounds(rounds, endpoint, [name for name, value in of_rounds.items() if value is not None])
+    _check_rounds(rounds, endpoint, [*own, *given(evaluation_judge=evaluation_judge)])
     if attacker_endpoint and attacker is None:
         raise BfpoError("--attacker-endpoint: is read with --attacker only; leave it out")
     if shard or merge:
         _check_parts(shard, engine, evaluation, rounds is not None or attacker is not None or plan)
-    sampling = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
-    sampling["batch_size"] = batch_size
-    settings = _settings(attacks, turns, style, held_out_style, sampling, seed, attacker is not None, refusal)
+    sampling = given(
+        samples=samples, temperature=temperature, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed
+    )
+    settings = _settings(attacks, turns, style, held_out_style, sampling, attacker is not None, refusal)
     bank = load_bank(prompts)
     known = {file: load_prompts(file) for file in evaluation or ()}
     helpers = Helpers(judge, refusal_judge, evaluation_judge, attacker, attacker_endpoint, api_key_env)
     if rounds is not None:
         from bfpo.cli.redteam_rounds import run_rounds
 
-        given = {"recipe": recipe, "held_out_requests": held_out_requests}
-        own = {name: value for name, value in given.items() if value is not None}
         run_rounds(model, output, helpers, bank, {"rounds": rounds, "red_team": settings, **own}, known, plan, as_json)
     elif plan:
         _print_plan(settings, as_json)
@@ -200,7 +199,7 @@ def _check_parts(shard: str | None, engine: str | None, evaluation: list[str] | 
 
 def _check_rounds(rounds: int | None, endpoint: str | None, of_rounds: list[str]) -> None:
     if rounds is None and of_rounds:
-        raise BfpoError(f"--{of_rounds[0]}: is read with --rounds only; leave it out")
+        raise BfpoError(f"--{of_rounds[0].replace('_', '-')}: is read with --rounds only; leave it out")
     if rounds is not None and endpoint:
         raise BfpoError("--rounds trains the model, and one behind --endpoint can't be trained: name a local model")
 
@@ -243,28 +242,23 @@ def _settings(
     turns: int | None,
     styles: list[str] | None,
     held_out: list[str] | None,
-    sampling: Mapping[str, float | None],
-    seed: int,
+    sampling: Mapping[str, Any],
     has_attacker: bool,
     refusals: list[str] | None,
 ) -> RedTeam:
-    from dataclasses import replace
-
     from bfpo.redteam.attacker import STYLE
     from bfpo.redteam.settings import RedTeam
     from bfpo.redteam.styles import HELD_OUT_STYLES
 
-    given: dict[str, Any] = {"attacks": attacks, "turns": turns, "seed": seed, "refusals": tuple(refusals or ())}
+    chosen = given(attacks=attacks, turns=turns, seed=sampling["seed"], refusals=tuple(refusals or ()))
     if styles:
-        given["styles"] = tuple(styles)
-        given["held_out"] = tuple(name for name in HELD_OUT_STYLES if name not in styles)
+        chosen["styles"] = tuple(styles)
+        chosen["held_out"] = tuple(name for name in HELD_OUT_STYLES if name not in styles)
     if held_out:
-        given["held_out"] = tuple(held_out)
+        chosen["held_out"] = tuple(held_out)
     if has_attacker and STYLE not in (*(styles or ()), *(held_out or ())):
-        given["styles"] = (*given.get("styles", RedTeam().styles), STYLE)
-    values = {name: value for name, value in sampling.items() if value is not None}
-    given["decoding"] = replace(RedTeam().decoding, seed=seed, **values)
-    return RedTeam(**{name: value for name, value in given.items() if value is not None})
+        chosen["styles"] = (*chosen.get("styles", RedTeam().styles), STYLE)
+    return RedTeam(**chosen, decoding=replace(RedTeam().decoding, **sampling))
 
 
 def _print_plan(settings: RedTeam, as_json: bool) -> None:

@@ -31,18 +31,7 @@ def run_rounds(
     plan: bool,
     as_json: bool,
 ) -> None:
-    """Run several rounds, or print their plan.
-
-    Args:
-        model: the model.
-        output: folder of the run.
-        helpers: the judges and the attacker.
-        bank: requests.
-        given: settings of `bfpo.rounds.Rounds`.
-        known: evaluation prompts by file.
-        plan: whether to print the plan only.
-        as_json: whether to print JSON.
-    """
+    """Run several rounds, or print their plan; ``given`` is for `Rounds`, ``known`` has evaluation prompts by file."""
     if model.endswith(".json"):
         raise BfpoError(f"--rounds trains the model, and {model} is a dial between two: name a local model")
     from bfpo.rounds import Rounds

@@ -116,12 +116,9 @@ class EndpointConfig(ServerConfig):
 
 
 def endpoint_config(server: str, model: str, **options: Any) -> EndpointConfig:
-    """The configuration of a model on a server.
+    """The configuration of a model on a server: an address, or a YAML file with the settings of `ServerConfig`.
 
-    Args:
-        server: the server's address, or a YAML file with the settings of `ServerConfig`.
-        model: the server's name of the model.
-        options: further settings; those that are None are ignored.
+    Of further settings, the ``options``, those that are None are ignored.
 
     Raises:
         BfpoError: if the file can't be read, or a setting is wrong; all wrong settings are named.

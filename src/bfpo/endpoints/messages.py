@@ -37,9 +37,7 @@ class CompletionRequest:
     def body(self, model: str, token_limit: str = "max_tokens") -> dict[str, Any]:
         """The JSON body, see https://platform.openai.com/docs/api-reference/chat/create and .../completions/create.
 
-        Args:
-            model: the server's name of the model.
-            token_limit: name of the parameter that limits the tokens of a chat completion.
+        ``token_limit`` is the name of the parameter that limits the tokens of a chat completion.
         """
         body: dict[str, Any] = {"model": model, "temperature": self.temperature}
         if isinstance(self.prompt, str):

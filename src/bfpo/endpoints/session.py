@@ -316,20 +316,11 @@ def _retry_after(headers: httpx2.Headers) -> float:
 
     Retry-After holds seconds or a date (RFC 9110, 10.2.3); Azure also sends retry-after-ms.
     """
-    with contextlib.suppress(ValueError):
-        return _seconds(float(headers["retry-after-ms"]) / 1000) if "retry-after-ms" in headers else _dated(headers)
-    return _dated(headers)
-
-
-def _dated(headers: httpx2.Headers) -> float:
-    value = headers.get("retry-after", "")
-    with contextlib.suppress(ValueError):
-        return _seconds(float(value))
+    for name, parts in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with contextlib.suppress(ValueError):
+            wait = float(headers.get(name, "")) / parts
+            return max(0.0, wait) if math.isfinite(wait) else 0.0
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        return max(0.0, email.utils.parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time())
     except (ValueError, OverflowError):
         return 0.0
-
-
-def _seconds(value: float) -> float:
-    return max(0.0, value) if math.isfinite(value) else 0.0

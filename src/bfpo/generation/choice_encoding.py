@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
-from bfpo.generation.protocol import ChoiceRequest
+from bfpo.generation.protocol import ChoiceRequest, as_messages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -80,8 +80,7 @@ def _texts(request: ChoiceRequest, delimiter: str) -> list[tuple[str, str]]:
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], system_prompt: str | None) -> list[str]:
-    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    conversations = [[*system, {"role": "user", "content": text}] for text in texts]
+    conversations = [as_messages(text, system_prompt or None) for text in texts]
     rendered: Any = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)
     return rendered
 

@@ -42,16 +42,10 @@ def score_choices(
     batching: Batching | None = None,
     done: Collection[str] = frozenset(),
 ) -> Iterator[list[ChoiceLogps]]:
-    """Score requests, in batches that depend only on the list of requests.
+    """Score requests by a causal language model, in batches that depend only on the list of requests.
 
-    Args:
-        model: a causal language model.
-        tokenizer: its tokenizer.
-        requests: the requests.
-        chat: whether to apply the chat template (lm-eval's ``apply_chat_template``).
-        system_prompt: system message before the user's.
-        batching: batch limits.
-        done: keys that an interrupted run has scored already; fully scored batches are skipped.
+    ``chat`` is lm-eval's ``apply_chat_template``. Batches whose keys are all ``done``, in an interrupted run, are
+    skipped.
 
     Yields:
         The log-likelihoods of one planned batch. Don't use the model between batches: it is in evaluation mode and

@@ -36,7 +36,8 @@ class RayGenerator(LocalGenerator):
     def plan(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[_Batch]:
         """The batches of `LocalGenerator`, which are asked for in this order, ahead of `generate`."""
         batches = super().plan(requests, decoding)
-        self._drop(self._asked)
+        while self._asked:
+            self._asked.pop()[1].cancel()
         self._planned.clear()
         self._planned.extend(batches)
         return batches
@@ -72,20 +73,9 @@ class RayGenerator(LocalGenerator):
     def _digest(self) -> str | None:
         return self.identity.digest
 
-    @staticmethod
-    def _drop(asked: deque[tuple[_Batch, Task]]) -> None:
-        while asked:
-            asked.pop()[1].cancel()
-
 
 def load_on_ray(name: str, address: str = "", system_prompt: str | None = None, *, chat: bool = True) -> RayGenerator:
-    """Connect to a cluster, and load a model for it.
-
-    Args:
-        name: a folder or a model on the Hub.
-        address: see `bfpo.ray_cluster.connect`.
-        system_prompt: system prompt before every prompt, if any.
-        chat: whether the model's chat template is used.
+    """Connect to a cluster (`bfpo.ray_cluster.connect`), and load a model for it from a folder or the Hub.
 
     Raises:
         BfpoError: if there is no such model, or Ray isn't installed.

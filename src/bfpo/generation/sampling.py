@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
+from bfpo.continuation import continued
 from bfpo.generation.nucleus import sample_tokens
 from bfpo.generation.protocol import Completion, Decoding, SampleRequest
 from bfpo.models import end_tokens
@@ -31,17 +25,10 @@ def in_rooms(
     decoding: Decoding,
     sample: Sample,
 ) -> list[Completion]:
-    """One answer to every request, which ends at the model's context at the latest.
+    """One answer to every request, which ends at the model's context at the latest; a ``failure`` if there is no room.
 
-    Args:
-        batch: the requests.
-        prompts: their token ids.
-        context: largest number of tokens of prompt and answer; None if there is no limit.
-        decoding: sampling settings.
-        sample: function that samples for requests with equal room for an answer.
-
-    Returns:
-        The answers; a prompt that leaves no room for one gets a ``failure``.
+    ``prompts`` are the requests' token ids, ``context`` is the largest number of tokens of prompt and answer (None
+    without a limit), and ``sample`` samples for requests with equal room for an answer.
     """
     by_room: dict[int, list[int]] = {}
     for at, prompt in enumerate(prompts):
@@ -65,15 +52,9 @@ def sample_answers(
     decoding: Decoding,
     before: Sequence[LogitsProcessor] = (),
 ) -> list[Completion]:
-    """One sampled answer after each prompt, without the model's generation defaults.
+    """One sampled answer after the token ids of each prompt, without the model's generation defaults.
 
-    Args:
-        model: the model, which samples in evaluation mode.
-        tokenizer: its tokenizer.
-        seeds: random seed of each answer.
-        prompts: token ids of each prompt.
-        decoding: sampling settings.
-        before: processors that change the logits before temperature and nucleus apply.
+    Every answer has its own seed. The processors ``before`` change the logits before temperature and nucleus apply.
     """
     ends = end_tokens(model.generation_config, tokenizer)
     answers = sample_ids(model, tokenizer, seeds, prompts, decoding, before)
@@ -93,8 +74,7 @@ def sample_ids(
     processors = LogitsProcessorList(before)
     if decoding.temperature > 0:
         processors.append(_SeededSampler(seeds, decoding))
-    with _plain_sampling(model):
-        answers = _continue(model, tokenizer, prompts, ends, decoding.max_new_tokens, processors)
+    answers = continued(model, prompts, ends, decoding.max_new_tokens, processors)
     stops = [next((at for at, token in enumerate(ids, 1) if token in ends), len(ids)) for ids in answers]
     return [ids[:stop] for ids, stop in zip(answers, stops, strict=True)]
 
@@ -121,44 +101,6 @@ class _SeededSampler(LogitsProcessor):
         self._step += 1
         tokens = sample_tokens(scores, uniform, self._decoding.temperature, self._decoding.top_p)
         return scores.scatter_(1, tokens[:, None], torch.inf)
-
-
-@contextmanager
-def _plain_sampling(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode without the model's own generation defaults; restores both."""
-    was_training, defaults = model.training, model.generation_config
-    model.eval()
-    # `generate` takes unset values (such as a repetition penalty) from this configuration.
-    model.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = defaults
-        model.train(was_training)
-
-
-def _continue(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[list[int]],
-    ends: list[int],
-    max_new_tokens: int,
-    processors: LogitsProcessorList,
-) -> list[list[int]]:
-    """Sampled token ids after each prompt."""
-    width = max(map(len, prompts))
-    device = next(model.parameters()).device
-    # Attention is masked at padding, so any token works.
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
-    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    config = GenerationConfig(
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad
-    )
-    output = model.generate(  # pyright: ignore
-        input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors
-    )
-    return output[:, width:].tolist()  # pyright: ignore
 
 
 def _no_room(tokens: int, context: int | None) -> Completion:

@@ -56,13 +56,9 @@ class VllmGenerator(Generator):
     def load(
         cls, name: str, system_prompt: str | None = None, *, chat: bool = True, options: Mapping[str, Any] | None = None
     ) -> VllmGenerator:
-        """Load a model.
+        """Load a model from a folder or the Hub; without ``chat`` its chat template is ignored.
 
-        Args:
-            name: a folder or a model on the Hub.
-            system_prompt: system prompt before every prompt, if any.
-            chat: whether the model's chat template is used.
-            options: arguments of `vllm.LLM`, such as ``max_model_len`` or ``tensor_parallel_size``.
+        ``options`` are arguments of `vllm.LLM`, such as ``max_model_len`` or ``tensor_parallel_size``.
 
         Raises:
             BfpoError: if vLLM is not installed, can't load the model with these options, or an option is reserved.

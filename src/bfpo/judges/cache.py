@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,11 +79,7 @@ class VerdictCache:
 
     def add(self, judge: Judge, judged: Iterable[tuple[Exchange, Verdict]]) -> None:
         """Store verdicts in one transaction."""
-        rows = [(verdict_key(judge, exchange), _packed(verdict)) for exchange, verdict in judged]
-        with self._usable():
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", rows)
-            self._connection.execute("COMMIT")
+        self._insert("REPLACE", [(verdict_key(judge, exchange), _packed(verdict)) for exchange, verdict in judged])
 
     def take(self, path: Path) -> int:
         """Copy the verdicts that this cache lacks from another one; returns their number.
@@ -93,14 +89,16 @@ class VerdictCache:
         """
         if not path.exists():
             raise BfpoError(f"{path}: there is no such cache of verdicts; check the path")
-        taken = 0
         with VerdictCache(path) as other:
-            for rows in other._chunks():
-                with self._usable():
-                    self._connection.execute("BEGIN IMMEDIATE")
-                    taken += self._connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", rows).rowcount
-                    self._connection.execute("COMMIT")
-        return taken
+            return sum(self._insert("IGNORE", rows) for rows in other._chunks())
+
+    def _insert(self, known: str, rows: Sequence[tuple[bytes, str]]) -> int:
+        """Store rows in one transaction; of ``known`` ones, SQLite does as it is told. Returns their number."""
+        with self._usable():
+            self._connection.execute("BEGIN IMMEDIATE")
+            count = self._connection.executemany(f"INSERT OR {known} INTO verdicts VALUES (?, ?)", rows).rowcount
+            self._connection.execute("COMMIT")
+        return count
 
     def _chunks(self) -> Iterator[list[tuple[bytes, str]]]:
         with self._usable():

@@ -136,11 +136,7 @@ class ScaledJudge:
 
 
 def load_configured(load_judge: Callable[[str], Judge], name: str) -> Judge:
-    """Load a judge from a YAML file.
-
-    Args:
-        load_judge: loader of the judge under a scaling.
-        name: path of the file.
+    """Load a judge from a YAML file; ``load_judge`` loads the one under a scaling.
 
     Raises:
         BfpoError: if the file can't be read; all wrong values are named.
@@ -154,12 +150,9 @@ def load_configured(load_judge: Callable[[str], Judge], name: str) -> Judge:
 
 
 def load_guard(template: GuardTemplate, argument: str) -> Judge:
-    """Load a guard model.
+    """Load a guard model: ``MODEL`` or ``MODEL@REVISION`` on the Hub, ``MODEL@URL``, a folder or a ``.gguf`` file.
 
-    Args:
-        template: its template.
-        argument: ``MODEL`` or ``MODEL@REVISION`` on the Hub, ``MODEL@URL``, a folder or a ``.gguf`` file; "" stands
-            for the template's example model.
+    "" stands for the template's example model.
 
     Raises:
         BfpoError: if the model doesn't exist.
@@ -210,11 +203,7 @@ def load_judging_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
     """Load a judge's model and tokenizer, with the version of its weights: a commit, or a digest of its files.
 
-    Args:
-        judge: name of the judge in messages.
-        name: name of the model, see `bfpo.models`.
-        revision: revision of a Hub name; by default the main branch.
-        kind: kind of model.
+    ``judge`` is its name in messages; for the rest see `bfpo.models.load_model`.
 
     Raises:
         BfpoError: if the model doesn't exist.

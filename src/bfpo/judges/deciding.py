@@ -12,12 +12,7 @@ CONTROVERSIAL_IS_SAFE = 0.5
 
 
 def deciding_step(template: GuardTemplate, pieces: Sequence[str]) -> int | None:
-    """Index of an output's deciding token; None if the output has none.
-
-    Args:
-        template: the guard's template, which knows the text before that token.
-        pieces: the output's tokens as text.
-    """
+    """Index of the deciding token in an output, given by its tokens as text; None if it has none."""
     text, found = "", None
     for step, piece in enumerate(pieces):
         if template.decides_after(text):
@@ -31,14 +26,10 @@ def deciding_step(template: GuardTemplate, pieces: Sequence[str]) -> int | None:
 def verdict_of(
     judge: Judge, template: GuardTemplate, output: str, probabilities: Mapping[str, float] | None
 ) -> Verdict:
-    """The verdict in an output, with the probability of its deciding token.
+    """The verdict in a guard's output, the only text that is parsed.
 
-    Args:
-        judge: the judge, for the verdict's ids.
-        template: the guard's template.
-        output: the guard's output, the only text that is parsed.
-        probabilities: probability of each valid word at the deciding token; None if unknown, and then the label alone
-            decides ``p_safe``. The same holds if the label's own word has none: the probabilities are of another token.
+    ``probabilities`` are those of each valid word at the deciding token; None if unknown, and then the label alone
+    decides ``p_safe``. The same holds if the label's own word has none: the probabilities are of another token.
     """
     parsed = template.parse(output)
     label_words = [word for word, label in template.words.items() if label == parsed.label]

@@ -235,12 +235,6 @@ def load_fitted(name: str) -> FittedJudge:
     return judge
 
 
-def load_packaged(argument: str) -> FittedJudge:
-    """The packaged judge of refusals; ``judges/refusals/SOURCES.txt`` has its data and their licenses.
-
-    Raises:
-        BfpoError: if there is an argument.
-    """
-    if argument:
-        raise BfpoError(f"refusals takes no argument, not {argument!r}")
+def load_packaged() -> FittedJudge:
+    """The packaged judge of refusals; ``judges/refusals/SOURCES.txt`` has its data and their licenses."""
     return load_fitted(str(PACKAGED))

@@ -103,11 +103,8 @@ _MARKS = re.compile(
 def neutralized(text: str, special_tokens: tuple[str, ...] = ()) -> str:
     """A text with a space inserted after the first character of every chat-format mark.
 
-    This keeps an answer from ending its turn and speaking as the judge; other texts are unchanged.
-
-    Args:
-        text: text to judge.
-        special_tokens: special tokens of the judge's tokenizer, if known.
+    This keeps an answer from ending its turn and speaking as the judge; other texts are unchanged. The special tokens
+    of the judge's tokenizer, if known, are marks too.
     """
     text = text.encode(errors="replace").decode()  # replace lone surrogates, which tokenizers and servers reject
     for token in sorted((token for token in special_tokens if len(token) > 1), key=len, reverse=True):
@@ -270,12 +267,7 @@ def template_named(name: str) -> GuardTemplate:
 
 
 def yes_no_template(text: str, unsafe_word: str = "yes", safe_word: str = "no") -> GuardTemplate:
-    """The template of a custom question, answered with one of two words.
-
-    Args:
-        text: the question, with ``{answer}`` and usually ``{prompt}``.
-        unsafe_word: the word for an unsafe answer.
-        safe_word: the word for a safe answer.
+    """The template of a custom question, with ``{answer}`` and usually ``{prompt}``, answered with one of two words.
 
     Raises:
         BfpoError: if the text has no ``{answer}``, or the words are not distinct single words.

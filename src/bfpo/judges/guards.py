@@ -10,14 +10,16 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from bfpo.continuation import continued
 from bfpo.judges.deciding import deciding_step, verdict_of
 from bfpo.judges.guard_templates import GuardTemplate, marks_of, neutralized_exchange
 from bfpo.judges.truncation import TOO_LONG, cut_to_fit
 from bfpo.judges.unjudged import ONLY_THINKING, around_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict
+from bfpo.models import end_tokens
 from bfpo.thinking import split_thinking
 
 
@@ -108,35 +110,10 @@ class GuardJudge:
 
     @torch.inference_mode()
     def _ask(self, batch: list[list[int]]) -> list[Verdict]:
-        width = max(map(len, batch))
-        device = next(self.model.parameters()).device
-        # The mask goes by position, not by value, so any token may serve as padding.
-        ids = torch.tensor([[0] * (width - len(row)) + row for row in batch], device=device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=device)
         watch = _WordProbabilities(self._word_tokens)
-        was_training, defaults = self.model.training, self.model.generation_config
-        self.model.eval()
-        self.model.generation_config = GenerationConfig()  # the model's own penalties would change verdicts
-        ends = self._end_tokens(defaults)
-        try:
-            generate: Any = self.model.generate
-            output = generate(
-                input_ids=ids,
-                attention_mask=mask,
-                generation_config=GenerationConfig(
-                    max_new_tokens=self.template.max_new_tokens,
-                    do_sample=False,
-                    eos_token_id=ends or None,
-                    pad_token_id=ends[0] if ends else 0,
-                ),
-                logits_processor=LogitsProcessorList([watch]),
-            )
-        finally:
-            self.model.generation_config = defaults
-            self.model.train(was_training)
-        assert isinstance(output, torch.Tensor)
+        ends = end_tokens(self.model.generation_config, self.tokenizer)
+        rows = continued(self.model, batch, ends, self.template.max_new_tokens, LogitsProcessorList([watch]))
         steps = torch.stack(watch.steps, dim=1).tolist()
-        rows = output[:, width:].tolist()
         return [self._verdict(row, seen, ends) for row, seen in zip(rows, steps, strict=True)]
 
     def _verdict(self, row: list[int], seen: list[list[float]], ends: list[int]) -> Verdict:
@@ -168,11 +145,6 @@ class GuardJudge:
             elif word := self.template.word_of(text):
                 begun[word].append(number)
         return {word: whole[word] or begun[word] for word in self.template.words}
-
-    def _end_tokens(self, defaults: GenerationConfig | None) -> list[int]:
-        found = [self.tokenizer.eos_token_id, getattr(defaults, "eos_token_id", None)]
-        flat = [token for entry in found for token in (entry if isinstance(entry, list) else [entry])]
-        return sorted({token for token in flat if isinstance(token, int)})
 
 
 class _WordProbabilities(LogitsProcessor):

@@ -25,12 +25,9 @@ def share_fitted_to(judge: Judge, exchanges: Sequence[Exchange]) -> float:
 
 
 def warnings_of(judge: Judge, exchanges: Sequence[Exchange], labels: str = "") -> list[str]:
-    """Warnings about a check of a judge on labels that it, or its scaling, was fitted to.
+    """Warnings about a check of a judge on labeled answers that it, or its scaling, was fitted to.
 
-    Args:
-        judge: the judge.
-        exchanges: the labeled answers.
-        labels: file or Hub data set of the labels.
+    ``labels`` is the file or Hub data set of the labels.
     """
     warnings = []
     fitted = fitted_part(judge)

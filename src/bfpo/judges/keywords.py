@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bfpo.errors import BfpoError
 from bfpo.judges.unjudged import around_empty
 from bfpo.judges.verdict import Exchange, Verdict
 
@@ -49,14 +48,3 @@ class KeywordJudge:
             judge_id=self.judge_id,
             template_digest=self.template_digest,
         )
-
-
-def load_keywords(argument: str) -> KeywordJudge:
-    """The keyword judge.
-
-    Raises:
-        BfpoError: if there is an argument.
-    """
-    if argument:
-        raise BfpoError(f"keywords takes no argument, not {argument!r}")
-    return KeywordJudge()

@@ -62,7 +62,20 @@ def load_labels(name: str, columns: Mapping[str, str] | None = None) -> list[Lab
     Raises:
         PreferenceDataError: if the file can't be read or a row is wrong; with every problem.
     """
-    rows = _numbered(name, columns or {})
+    return _answers(name, columns or {}, needs_label=True)
+
+
+def load_answers(name: str, columns: Mapping[str, str] | None = None) -> list[Exchange]:
+    """Read answers like `load_labels`, without labels.
+
+    Raises:
+        PreferenceDataError: if the file can't be read or a row is wrong; with every problem.
+    """
+    return [answer.exchange for answer in _answers(name, columns or {}, needs_label=False)]
+
+
+def _answers(name: str, columns: Mapping[str, str], needs_label: bool) -> list[LabeledAnswer]:
+    rows = [(number, renamed(row, columns)) for number, row in read_rows(name, "train", None)]
     if _is_preference_set(rows):
         return [answer for row in rows_with_sources(name, columns=columns) for answer in _labeled_answers(row)]
     return [
@@ -73,7 +86,7 @@ def load_labels(name: str, columns: Mapping[str, str] | None = None) -> list[Lab
             source=str(row.get("source") or ""),
             category=str(row.get("category") or ""),
         )
-        for row in _checked_rows(name, rows, columns or {}, needs_label=True)
+        for row in _checked_rows(name, rows, columns, needs_label)
     ]
 
 
@@ -116,24 +129,7 @@ def of_source(labeled: Sequence[LabeledAnswer], source: str) -> list[LabeledAnsw
     return chosen
 
 
-def load_answers(name: str, columns: Mapping[str, str] | None = None) -> list[Exchange]:
-    """Read answers like `load_labels`, without labels.
-
-    Raises:
-        PreferenceDataError: if the file can't be read or a row is wrong; with every problem.
-    """
-    rows = _numbered(name, columns or {})
-    if _is_preference_set(rows):
-        return [answer.exchange for row in rows_with_sources(name, columns=columns) for answer in _labeled_answers(row)]
-    checked = _checked_rows(name, rows, columns or {}, needs_label=False)
-    return [Exchange(row["prompt"], row["answer"], row.get("behavior")) for row in checked]
-
-
 _Numbered = list[tuple[int, Row]]
-
-
-def _numbered(name: str, columns: Mapping[str, str]) -> _Numbered:
-    return [(number, renamed(row, columns)) for number, row in read_rows(name, "train", None)]
 
 
 def _is_preference_set(rows: _Numbered) -> bool:

@@ -56,6 +56,8 @@ def load_judge(spec: str) -> Judge:
             f"no judge {spec!r}{did_you_mean(name, KINDS)}: name a fitted judge's folder, a file of verdicts, "
             f"a YAML file, or one of {', '.join(sorted(KINDS))}"
         )
+    if argument and not KINDS[name].argument:
+        raise BfpoError(f"{name} takes no argument, not {argument!r}")
     try:
         return KINDS[name].load(argument)
     except OSError as error:
@@ -64,7 +66,11 @@ def load_judge(spec: str) -> Judge:
 
 def _loader(module: str, function: str, *given: object) -> Callable[[str], Judge]:
     """A loader that imports its module on the first call; ``given`` arguments precede the user's."""
-    return lambda argument: getattr(import_module(module), function)(*given, argument)
+    return lambda argument: _imported(module, function)(*given, argument)
+
+
+def _imported(module: str, function: str) -> Callable[..., Judge]:
+    return getattr(import_module(module), function)
 
 
 KINDS: dict[str, JudgeKind] = {
@@ -87,7 +93,7 @@ KINDS: dict[str, JudgeKind] = {
         ),
         JudgeKind(
             "keywords", "", "finds refusals by how they begin (XSTest's string match); no verdict on safety",
-            _loader("bfpo.judges.keywords", "load_keywords"),
+            lambda _: _imported("bfpo.judges.keywords", "KeywordJudge")(),
         ),
         JudgeKind(
             "microworld-oracle", "ERROR | OF_SAFE,OF_UNSAFE[,SEED]",
@@ -96,7 +102,7 @@ KINDS: dict[str, JudgeKind] = {
         ),
         JudgeKind(
             "refusals", "", "finds refusals by their words; fitted to people's labels, and part of the package",
-            _loader("bfpo.judges.fitted", "load_packaged"),
+            lambda _: _imported("bfpo.judges.fitted", "load_packaged")(),
         ),
         JudgeKind("replay", "FILE", "replays the verdicts in a file", _loader("bfpo.judges.replay", "load_replay")),
         *(

@@ -35,12 +35,8 @@ class Transfer:
 def transfer_table(labeled: Sequence[LabeledAnswer], target: Target = "safety", *, seed: int = 0) -> list[Transfer]:
     """Fit a judge to each source, and with three or more to all but one, and check it on the others.
 
-    Answers to prompts that the judge was fitted to are left out of its checks on other sources.
-
-    Args:
-        labeled: labeled answers of at least two sources.
-        target: "safety" or "refusal".
-        seed: random seed for the folds and the bootstrap.
+    Answers to prompts that the judge was fitted to are left out of its checks on other sources. The seed is that of the
+    folds and the bootstrap.
 
     Raises:
         BfpoError: if there are fewer than two sources, or a source has too few labels to fit a judge to.
@@ -56,7 +52,10 @@ def transfer_table(labeled: Sequence[LabeledAnswer], target: Target = "safety", 
     for name in names:
         fit = _fitted(parts[name], target, name, seed)
         for other in names:
-            table.append(_own(fit, name) if other == name else _on(fit.judge, name, other, parts[other], seed))
+            if other == name:
+                table.append(Transfer(name, name, fit.report.overall, _base_rate(fit.labeled, target)))
+            else:
+                table.append(_on(fit.judge, name, other, parts[other], seed))
     for name in names if len(names) > 2 else ():
         rest = f"all but {name}"
         fit = _fitted([answer for answer in known if answer.source != name], target, rest, seed)
@@ -69,10 +68,6 @@ def _fitted(labeled: Sequence[LabeledAnswer], target: Target, name: str, seed: i
         return fit_judge(labeled, target, name=name or "none", seed=seed)
     except BfpoError as error:
         raise BfpoError(f"source {name!r}: {error}") from error
-
-
-def _own(fit: Fit, name: str) -> Transfer:
-    return Transfer(name, name, fit.report.overall, _base_rate(fit.labeled, fit.judge.target))
 
 
 def _on(judge: FittedJudge, name: str, other: str, labeled: Sequence[LabeledAnswer], seed: int) -> Transfer:

@@ -11,12 +11,7 @@ TOO_LONG = "question too long"
 
 
 def cut_to_fit(exchange: Exchange, size: Callable[[Exchange], Sized], limit: int) -> Exchange | None:
-    """Cut the end of an exchange's answer to fit a limit.
-
-    Args:
-        exchange: prompt and answer.
-        size: function that renders a request, whose length counts.
-        limit: largest length.
+    """Cut the end of an exchange's answer to fit a limit of the request that ``size`` renders.
 
     Returns:
         The same object if it fits; None if no character of the answer other than white space does.

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bfpo.errors import BfpoError
 from bfpo.redteam.running import SUMMARY, Attacked
-from bfpo.reports.drawing import COLORS, MARKERS, short
+from bfpo.reports.drawing import COLORS, MARKERS
 from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
 from bfpo.safehelp.records import Evaluation
 from bfpo.statistics.intervals import Estimate
@@ -49,11 +49,6 @@ class AttackSeries:
     cells: Mapping[str, Mapping[str, float]]
 
     @property
-    def short(self) -> str:
-        """Its name in plots."""
-        return short(self.name)
-
-    @property
     def color(self) -> str:
         """Its color in plots."""
         return COLORS[self.place % len(COLORS)]
@@ -82,9 +77,7 @@ class RedTeamed:
 def load_red_teaming(folders: Sequence[Path]) -> RedTeamed | None:
     """Read the results of red teaming; None without a folder.
 
-    Args:
-        folders: folders that `bfpo redteam` wrote: each of one run, or of several rounds (``round-0``, ...), perhaps
-            with ``before`` and ``after``.
+    A folder is of one run, or of several rounds (``round-0``, ...), perhaps with ``before`` and ``after``.
 
     Raises:
         BfpoError: if a folder holds no result, or one that can't be read.
@@ -97,10 +90,9 @@ def load_red_teaming(folders: Sequence[Path]) -> RedTeamed | None:
         for run in runs:
             name = run.name if run == folder or not several else f"{folder.name} {run.name}"
             attacked.append(_series(run, name, len(attacked)))
-        for name in MEASURED if runs != [folder] else ():
-            if (folder / name / "run.json").exists():
-                title = f"{folder.name} {name}" if several else name
-                measured.append(_measured(folder / name, title, len(measured), attacked[-1]))
+        for place in measured_folders([folder]) if runs != [folder] else ():
+            title = f"{folder.name} {place.name}" if several else place.name
+            measured.append(_measured(place, title, len(measured), attacked[-1]))
     started = [path for folder in folders for path in sorted(folder.glob("round-*"))]
     unfinished = [str(path) for path in started if not (path / SUMMARY).exists()]
     return RedTeamed(attacked, measured, unfinished) if folders else None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import blended_transform_factory
 
+from bfpo.reports.attacked import AttackSeries
 from bfpo.reports.drawing import COLORS, INK, NEUTRAL, PAPER, SOFT, Plot, rate_ticks, short, wrapped
 from bfpo.reports.formats import format_number
 from bfpo.reports.report import ReportModel
@@ -19,30 +19,8 @@ from bfpo.statistics.intervals import Estimate
 
 # Labels of the safety cells.
 CELLS = {"SS": "both safe", "SU": "only chosen safe", "US": "only rejected safe", "UU": "neither safe"}
-
-
-class Series(Protocol):
-    """What a color and a marker stand for: a model, or a round of red teaming."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def short(self) -> str:
-        """Its name in plots."""
-        ...
-
-    @property
-    def color(self) -> str:
-        """Its color."""
-        ...
-
-    @property
-    def marker(self) -> str:
-        """Its marker."""
-        ...
+# What a color and a marker stand for.
+Series = ReportModel | AttackSeries
 
 
 @dataclass(frozen=True)
@@ -131,7 +109,7 @@ def rates_plot(
         legend(figure, models, narrow)
 
     height = 0.75 + step * 1.02 * len(rows)
-    return Plot(name, f"{x_label}. {_words(models, rows)}.", draw, height, height + 0.25)
+    return Plot(name, f"{x_label}. {_words(_names(models), rows)}.", draw, height, height + 0.25)
 
 
 def paired_rates_plot(
@@ -139,11 +117,7 @@ def paired_rates_plot(
 ) -> Plot:
     """Two figures of the same rows as bars on one scale, side by side, or one below the other on a phone.
 
-    Args:
-        name: name of the plot's files.
-        models: series of the rows' values.
-        labeled: label and rows of each figure; a row without values is a heading.
-        title: what both show.
+    ``labeled`` has the label and rows of each figure; a row without values is a heading. ``title`` says what both show.
     """
     rows = labeled[0][1]
     step = _step(models)
@@ -159,7 +133,7 @@ def paired_rates_plot(
         legend(figure, models, narrow)
 
     height = 0.75 + step * 1.02 * len(rows)
-    words = "; ".join(f"{label}: {_words(models, own)}" for label, own in labeled)
+    words = "; ".join(f"{label}: {_words(_names(models), own)}" for label, own in labeled)
     return Plot(name, f"{title}. {words}.", draw, height, height * len(labeled))
 
 
@@ -201,9 +175,13 @@ def _limits(figures: Sequence[Sequence[ChartRow]], bars: bool) -> tuple[float, f
     return 0 if bars else low - margin, high + margin
 
 
-def _words(models: Sequence[Series], rows: Sequence[ChartRow]) -> str:
+def _names(models: Sequence[Series]) -> list[str]:
+    return [model.name for model in models]
+
+
+def _words(names: Sequence[str], rows: Sequence[ChartRow]) -> str:
     return "; ".join(
-        f"{row.name}: " + ", ".join(f"{models[at].name} {format_number(e.value)}" for at, e in row.values.items())
+        f"{row.name}: " + ", ".join(f"{names[at]} {format_number(e.value)}" for at, e in row.values.items())
         for row in rows
         if row.values
     )
@@ -223,16 +201,17 @@ def legend(figure: Figure, models: Sequence[Series], narrow: bool) -> None:
     if len(models) < 2:
         return
     handles = [figure.axes[0].plot([], [], s.marker, color=s.color, ms=5)[0] for s in models]
-    longest = max(len(s.short) for s in models)
+    names = [short(s.name) for s in models]
+    longest = max(map(len, names))
     columns = max(1, min(len(models), (46 if narrow else 104) // (longest + 5)))
     figure.legend(
-        handles, [s.short for s in models], loc="outside upper left", ncols=columns, frameon=False, fontsize=8,
+        handles, names, loc="outside upper left", ncols=columns, frameon=False, fontsize=8,
         handletextpad=0.3, columnspacing=1.2, labelcolor=INK,
     )  # fmt: skip
 
 
-def heat_plot(name: str, models: Sequence[Series], rows: Sequence[ChartRow], what: str) -> Plot:
-    """A heat map of rates by row and model; ``what`` describes the rates."""
+def heat_plot(name: str, columns: Sequence[str], rows: Sequence[ChartRow], what: str) -> Plot:
+    """A heat map of rates by row and column; ``what`` describes the rates."""
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
@@ -244,18 +223,18 @@ def heat_plot(name: str, models: Sequence[Series], rows: Sequence[ChartRow], wha
                 axes.add_patch(cell)
                 text = format_number(estimate.value) + ("*" if place in row.marked else "")
                 axes.text(place, number, text, ha="center", va="center", color=INK, fontsize=7.5 if narrow else 8.5)
-        fits = (34 if narrow else 80) // len(models)
-        names = [short(s.name, max(fits, 16)) for s in models]
-        axes.set_xticks(range(len(models)), names, color=INK)
+        fits = (34 if narrow else 80) // len(columns)
+        names = [short(column, max(fits, 16)) for column in columns]
+        axes.set_xticks(range(len(columns)), names, color=INK)
         if max(map(len, names)) > fits:
-            axes.set_xticks(range(len(models)), names, color=INK, rotation=35, ha="left", rotation_mode="anchor")
+            axes.set_xticks(range(len(columns)), names, color=INK, rotation=35, ha="left", rotation_mode="anchor")
         axes.set_yticks(range(len(rows)), [short(row.name, 15 if narrow else 30) for row in rows], color=INK)
-        axes.set(xlim=(-0.5, len(models) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+        axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
         axes.xaxis.tick_top()
         axes.spines[["left", "bottom"]].set_visible(False)
 
     height = 0.5 + 0.3 * len(rows)
-    return Plot(name, f"Heat map, {what}. {_words(models, rows)}.", draw, height + 0.3, height + 0.5)
+    return Plot(name, f"Heat map, {what}. {_words(columns, rows)}.", draw, height + 0.3, height + 0.5)
 
 
 def gap_plot(

@@ -29,9 +29,10 @@ NEUTRAL = "#6a737d"
 # The background is slightly off white, to distinguish it from white text when colors are replaced for the page.
 INK, SOFT, GRID, PAPER, GROUND = "#1f2328", "#59636e", "#d8dde3", "#fefefe", "#fffffe"
 # In the page colors are variables, so that one drawing works in light and dark.
-_VARIABLES = {NEUTRAL: "--neutral", INK: "--ink", SOFT: "--soft", GRID: "--grid", PAPER: "--paper"} | {
-    color: f"--c{number}" for number, color in enumerate(COLORS)
+_VARIABLES = {NEUTRAL: "neutral", INK: "ink", SOFT: "soft", GRID: "grid", PAPER: "paper"} | {
+    color: f"c{number}" for number, color in enumerate(COLORS)
 }
+_FOR_PAGE = {GROUND: "none"} | {color: f"var(--{name})" for color, name in _VARIABLES.items()}
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bfpo",
@@ -122,13 +123,9 @@ def _for_page(tag: str, prefix: str) -> str:
         return ""
     if tag.startswith("<svg"):
         return re.sub(r'.*?(viewBox="[^"]+").*', r'<svg \1 aria-hidden="true">', tag, flags=re.DOTALL)
-    tag = re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]), tag)
+    tag = re.sub(r"#[0-9a-f]{6}\b", lambda found: _FOR_PAGE.get(found[0], found[0]), tag)
     tag = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", tag)
     return re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
-
-
-def _variable(color: str) -> str:
-    return "none" if color == GROUND else f"var({_VARIABLES[color]})" if color in _VARIABLES else color
 
 
 def short(name: str, length: int = 26) -> str:
@@ -160,12 +157,8 @@ def place_labels(
 ) -> None:
     """Write each text beside its point, with as little overlap as possible with other points, texts and lines.
 
-    Args:
-        axes: axes with their final limits.
-        points: points in data coordinates.
-        texts: one text per point.
-        size: font size in points.
-        lines: start and end of each line, in data coordinates.
+    Points, and the start and end of each line, are in data coordinates of axes with their final limits; the font's size
+    is in points.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None

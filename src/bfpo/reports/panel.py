@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bfpo.reports.charts import ChartRow, Series
 from bfpo.reports.drawing import Plot
 from bfpo.reports.formats import format_estimate
 from bfpo.reports.report import ReportModel
@@ -61,6 +62,18 @@ def model_columns(models: Sequence[ReportModel], cell: Callable[[Any, ReportMode
 def estimate_or_dash(estimate: Estimate | None, mark: str = "") -> str:
     """A figure with its interval, or a dash if it wasn't measured."""
     return f"{format_estimate(estimate)}{mark}" if estimate else "–"
+
+
+def rates_table(caption: str, series: Sequence[Series], rows: Iterable[ChartRow]) -> Table:
+    """The figures of a chart, folded: a column for each series, and a star where a row is marked."""
+    columns = (
+        Column("group", lambda row: TableCell(row.name, note=f"n = {max(e.n for e in row.values.values()):,}")),
+        *(
+            Column(one.name, lambda row, at=at: estimate_or_dash(row.values.get(at), "*" * (at in row.marked)))
+            for at, one in enumerate(series)
+        ),
+    )
+    return Table.of(caption, columns, [row for row in rows if row.values], folded=True)
 
 
 @dataclass(frozen=True)

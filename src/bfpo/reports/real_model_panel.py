@@ -42,13 +42,7 @@ class Outcome:
 
 
 def outcome_of(evaluation: Evaluation, start: Evaluation, plain_refused: Estimate | None) -> Outcome:
-    """The rates in an evaluation.
-
-    Args:
-        evaluation: the evaluation.
-        start: evaluation of the model that it started from.
-        plain_refused: share of everyday requests refused.
-    """
+    """The rates in an evaluation, beside that of the model that training started from; see `Outcome`."""
     scores = evaluation.scores
     factors = {task.task: task.factor for task in evaluation.tasks if task.kind == "likelihood"}
     rows = () if evaluation is start else compare(start, evaluation).rows
@@ -83,14 +77,10 @@ def _shifts(evaluation: Evaluation, start: Evaluation) -> dict[str, Estimate]:
 def real_model_panel(
     model: str, outcomes: Sequence[Outcome], groups: int, errors: Mapping[str, JudgeError], good_enough: float
 ) -> Panel:
-    """The panel, with a row for each model.
+    """The panel, with a row for each outcome of training on so many groups, all of which started from one model.
 
-    Args:
-        model: name of the model that all of it started from.
-        outcomes: rates of the models.
-        groups: number of prompts in training.
-        errors: errors of the judge on people's labels, by source.
-        good_enough: sensitivity + specificity from which on rates are corrected.
+    ``errors`` are the judge's on people's labels, by source, and ``good_enough`` is the sum of sensitivity and
+    specificity from which on rates are corrected.
     """
     lead = (
         f"{model} was asked risky requests, and harmless twins of almost the same words: how to read a roommate's "

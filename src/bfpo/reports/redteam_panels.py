@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from bfpo.reports.attacked import AttackSeries, RedTeamed
 from bfpo.reports.charts import ChartRow, heat_plot, paired_rates_plot, rates_plot
-from bfpo.reports.drawing import NEUTRAL, Plot
+from bfpo.reports.drawing import Plot
 from bfpo.reports.formats import format_number
-from bfpo.reports.panel import Column, Panel, Table, TableCell, estimate_or_dash
+from bfpo.reports.panel import Column, Panel, Table, estimate_or_dash, rates_table
 from bfpo.statistics.intervals import Estimate
 
 _SUCCESS, _REFUSED = "attacks answered unsafely", "harmless twins refused"
@@ -38,12 +37,12 @@ def _rates(found: RedTeamed) -> Panel:
         labeled = _by_style(series)
         if any(row.values for _, rows in labeled for row in rows):
             plots.append(paired_rates_plot(name, series, labeled, title))
-            tables += [_table(f"{title}: {label}", series, rows) for label, rows in labeled]
+            tables += [rates_table(f"{title}: {label}", series, rows) for label, rows in labeled]
     categories = _rows(found.attacked, lambda one: one.categories, _worst_first(found.attacked))
     if len(categories) > 1:
         title = f"{_SUCCESS}, by category of harm"
         plots.append(rates_plot("red-team-categories", found.attacked, categories, title, bars=True))
-        tables.append(_table(title.capitalize(), found.attacked, categories))
+        tables.append(rates_table(title.capitalize(), found.attacked, categories))
     return Panel("red-team", "Red teaming", lead, plots, (), tables, _notes(found))
 
 
@@ -112,14 +111,6 @@ def _overall(series: Sequence[AttackSeries]) -> Table:
     return Table.of("Attacks in all styles in training", columns, series)
 
 
-def _table(caption: str, series: Sequence[AttackSeries], rows: Sequence[ChartRow]) -> Table:
-    columns = (
-        Column("group", lambda row: TableCell(row.name, note=f"n = {max(e.n for e in row.values.values()):,}")),
-        *(Column(one.name, lambda row, one=one: estimate_or_dash(row.values.get(one.place))) for one in series),
-    )
-    return Table.of(caption, columns, [row for row in rows if row.values], folded=True)
-
-
 def _archive(found: RedTeamed) -> Panel:
     anchor, title = "red-team-archive", "Archive of the best attacks"
     if not found.attacked[0].cells:
@@ -138,14 +129,13 @@ def _archive(found: RedTeamed) -> Panel:
     for number, one in enumerate(shown):
         ordered = [(name, one.cells[name]) for name in categories if name in one.cells]
         styles = [style for style in one.styles if any(style in cells for cells in one.cells.values())]
-        columns = [_Named(_plain(style)) for style in styles]
         # The best of several attacks has no interval.
         rows = [
             ChartRow(category, {at: _exactly(cells[style]) for at, style in enumerate(styles) if style in cells})
             for category, cells in ordered
         ]
         what = f"success of the best attack by category and style, {one.name}"
-        plots.append(heat_plot(f"red-team-archive-{number}", columns, rows, what))
+        plots.append(heat_plot(f"red-team-archive-{number}", [*map(_plain, styles)], rows, what))
         tables.append(_cell_table(one.name, styles, ordered))
     notes = ["These are the best of several attacks and rest on few answers each; the rates above are averages."]
     return Panel(anchor, title, lead, plots, (), tables, notes)
@@ -164,16 +154,3 @@ def _cell_table(name: str, styles: Sequence[str], ordered: Sequence[tuple[str, M
         ),
     )
     return Table.of(f"Success of the best attack, {name}", columns, ordered, folded=True)
-
-
-@dataclass(frozen=True)
-class _Named:
-    """A column of the heat map."""
-
-    name: str
-    color: str = NEUTRAL
-    marker: str = ""
-
-    @property
-    def short(self) -> str:
-        return self.name

@@ -10,7 +10,7 @@ from typing import Any
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.reports.attacked import RedTeamed
-from bfpo.reports.drawing import BASELINE_MARKER, COLORS, MARKERS, NEUTRAL, short
+from bfpo.reports.drawing import BASELINE_MARKER, COLORS, MARKERS, NEUTRAL
 from bfpo.safehelp.compare import Comparison, ComparisonRow, compare_models, why_incomparable
 from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.training_records import training_record
@@ -33,11 +33,6 @@ class ReportModel:
     number: int
     hue: int
     is_baseline: bool
-
-    @property
-    def short(self) -> str:
-        """Its name in plots."""
-        return short(self.name)
 
     @property
     def color(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from bfpo.reports.breakdowns import kinds_by_set, rates_by
 from bfpo.reports.charts import ChartRow, heat_plot, kinds_plot, rates_plot
 from bfpo.reports.formats import direction, format_estimate, format_number, format_p, value_and_interval
-from bfpo.reports.panel import Column, Panel, Table, TableCell, Tone, estimate_or_dash, model_columns
+from bfpo.reports.panel import Column, Panel, Table, TableCell, Tone, estimate_or_dash, model_columns, rates_table
 from bfpo.reports.report import Report, ReportModel, is_established
 from bfpo.reports.scatter import Point, frontier, headline_plot, refusal_plot
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS
@@ -213,7 +213,7 @@ def categories(report: Report) -> Panel:
             rows = _rows(report, rates, endpoint, "category")
             label = f"{figure.label}: {figure.description} ({direction(False)})"
             plots.append(rates_plot(name, report.models, rows, label, bars=True))
-            tables.append(_rates_table(label, report.models, rows))
+            tables.append(rates_table(f"Figures: {label}", report.models, rows))
     if not plots:
         return Panel(anchor, title, absent="the prompts of these runs have no categories")
     lead = "Categories in which a model assists with harm or refuses harmless prompts, the worst first."
@@ -230,8 +230,9 @@ def attacks(report: Report) -> Panel:
     rows = _rows(report, rates, "harmless", "attack")
     what = f"attack success by model and attack ({direction(False)})"
     lead = "Share of harmful prompts answered unsafely under each attack; a stronger color is a higher rate."
-    table = _rates_table(what, report.models, rows)
-    return Panel(anchor, title, lead, [heat_plot("attacks", report.models, rows, what)], (), [table], _marks(report))
+    table = rates_table(f"Figures: {what}", report.models, rows)
+    plot = heat_plot("attacks", [model.name for model in report.models], rows, what)
+    return Panel(anchor, title, lead, [plot], (), [table], _marks(report))
 
 
 def _rows(report: Report, rates: Mapping[str, Mapping[int, Estimate]], endpoint: str, family: str) -> list[ChartRow]:
@@ -244,16 +245,6 @@ def _marks(report: Report) -> list[str]:
     if report.baseline is None:
         return []
     return [f"* differs from {report.baseline.name} after Benjamini and Hochberg's correction at 5 %."]
-
-
-def _rates_table(caption: str, models: Sequence[ReportModel], rows: Sequence[ChartRow]) -> Table:
-    columns = (
-        Column("group", lambda row: TableCell(row.name, note=f"n = {max(e.n for e in row.values.values()):,}")),
-        *model_columns(
-            models, lambda row, m: estimate_or_dash(row.values.get(m.number), "*" * (m.number in row.marked))
-        ),
-    )
-    return Table.of(f"Figures: {caption}", columns, rows, folded=True)
 
 
 # Scores by task and metric, and by the model's number.

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Polygon
 
-from bfpo.reports.drawing import GRID, INK, PAPER, SOFT, Plot, place_labels, rate_ticks, wrapped
+from bfpo.reports.drawing import GRID, INK, PAPER, SOFT, Plot, place_labels, rate_ticks, short, wrapped
 from bfpo.reports.formats import format_number
 from bfpo.reports.report import ReportModel
 from bfpo.safehelp.figures import Figure
@@ -149,7 +149,8 @@ def _finish(
     rate_ticks(axes.xaxis)
     rate_ticks(axes.yaxis)
     axes.grid(True)
-    place_labels(axes, [_xy(point) for point in points], [p.model.short for p in points], 8 if narrow else 9, lines)
+    names = [short(point.model.name) for point in points]
+    place_labels(axes, [_xy(point) for point in points], names, 8 if narrow else 9, lines)
     for text in axes.texts:
         text.set_color(INK if text.get_fontweight() == "bold" else SOFT)
 

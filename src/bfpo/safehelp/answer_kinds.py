@@ -70,11 +70,7 @@ def answer_kind(
     Args:
         answer: the answer.
         verdict: the primary judge's verdict.
-        p_help: its helpfulness in [0, 1], if measured.
-        detail: an exact judge's finer label, if any.
-        refusal: the provider's words of refusal, if any.
-        failure: why there is no answer, if there is none.
-        refusal_verdict: the verdict of the judge of refusals; by default the primary judge's decides.
+        p_help, detail, refusal, failure, refusal_verdict: see `bfpo.safehelp.records.GenerationRecord`.
     """
     if failure:
         return "unanswered"

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Protocol
 
+from bfpo.safehelp.items import ChoiceItem, PromptItem
+from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord
 
-class Clustered(Protocol):
-    """An item or record of an item."""
-
-    @property
-    def task(self) -> str: ...  # noqa: D102
-
-    @property
-    def cluster(self) -> str: ...  # noqa: D102
-
-    @property
-    def prompt(self) -> str: ...  # noqa: D102
+Clustered = PromptItem | ChoiceItem | GenerationRecord | LikelihoodRecord
 
 
 def clusters_of(items: Sequence[Clustered]) -> list[Hashable]:

@@ -23,7 +23,7 @@ from bfpo.safehelp.journal import Journal
 from bfpo.safehelp.judge_panel import JudgePanel
 from bfpo.safehelp.labelers import check_labelers, labelers_of
 from bfpo.safehelp.length_control import length_controlled_scores
-from bfpo.safehelp.parts import read_parts
+from bfpo.safehelp.parts import Work, work_of
 from bfpo.safehelp.records import (
     GENERATIONS,
     LIKELIHOODS,
@@ -37,7 +37,7 @@ from bfpo.safehelp.records import (
     read_likelihoods,
     write_header,
 )
-from bfpo.safehelp.runners import Work, require_some, run_choices, run_prompts
+from bfpo.safehelp.runners import require_some, run_choices, run_prompts
 from bfpo.safehelp.same_run import check_same_run
 from bfpo.safehelp.scores import score
 from bfpo.safehelp.suites import Suite, load_suite
@@ -104,7 +104,7 @@ def evaluate(
         generator.identity, name, suite, limit, decoding=generator.settings(decoding), judges=panel.used,
         labelling_judge=" and ".join(labelers) or None, command=command, shard=shard and str(shard),
     )  # fmt: skip
-    work = Work(shard, read_parts(merge, header))
+    work = work_of(shard, merge, header)
     with nullcontext(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:
         run = _Run.claim(Path(place), header, progress)
         _make_records(run, generator, suite, decoding, panel, limit, work)

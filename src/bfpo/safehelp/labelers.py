@@ -12,9 +12,7 @@ from bfpo.safehelp.training_records import training_record, training_setting
 def labelers_of(model_path: str | None, named: str | None = None) -> list[str]:
     """Ids of the judges that labeled the training data of a model, and of the models that it was trained from.
 
-    Args:
-        model_path: folder of the model; its ``run.json`` has the judges that the data names.
-        named: id of a further one.
+    They are those that the data names, by the ``run.json`` in the model's folder, and one that is ``named`` besides.
     """
     found: dict[str, None] = {}
     seen: set[str] = set()

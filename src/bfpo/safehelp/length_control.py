@@ -63,9 +63,7 @@ def length_controlled_win_rate(
 def length_controlled_scores(records: Sequence[GenerationRecord], prompts: Sequence[PromptItem]) -> list[TaskScore]:
     """Length-controlled win rates of every task whose answers were compared with references.
 
-    Args:
-        records: records of any tasks; answers without a comparison are left out.
-        prompts: the suite's prompts with their references. Lengths are in characters, as in AlpacaEval.
+    Answers without a comparison are left out. Lengths are in characters, as in AlpacaEval.
     """
     references = {(item.task, item.item): item.reference for item in prompts if item.reference is not None}
     compared: dict[str, dict[str, list[tuple[float, int]]]] = {}

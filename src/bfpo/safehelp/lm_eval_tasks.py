@@ -40,14 +40,10 @@ def run_lm_eval(
 
     A multiple-choice task has records of likelihoods. The answers of the other tasks are scored by a rule of lm-eval
     (arithmetic, formats): ``p_help`` is the score, and the verdict names the rule. All answers count as safe, since
-    these tasks are harmless.
+    these tasks are harmless. lm-eval applies the model's chat template, if any, and its system prompt.
 
-    Args:
-        generator: a local model; lm-eval applies its chat template, if any, and its system prompt.
-        suite: a suite; its other tasks are ignored.
-        limit: number of items to run of each task; by default all.
-        batch_size: lm-eval's ``batch_size``.
-        done: names of tasks that an interrupted run has finished.
+    ``limit`` is the number of items to run of each task, by default all; tasks that an interrupted run has ``done``
+    are left out.
 
     Raises:
         BfpoError: if lm-eval isn't installed, or a task's rows or its scorer's packages are missing.
@@ -77,7 +73,9 @@ def run_lm_eval(
                 log_samples=True,
                 bootstrap_iters=0,
             )
-            samples = _one_filter(result["samples"][task.lm_eval])
+            scored = result["samples"][task.lm_eval]
+            # Those of the first answer filter (GSM8K has a strict and a lenient one).
+            samples = [sample for sample in scored if sample["filter"] == scored[0]["filter"]]
             if loaded[task.task].OUTPUT_TYPE == "multiple_choice":
                 yield [_likelihood(task, loaded[task.task], sample) for sample in samples], []
             else:
@@ -160,11 +158,6 @@ def _check_examples(task: Task, number: int | None, file: Path) -> None:
             f"task {task.task!r}: {number} solved examples precede each question; put them, with the same "
             f"columns, into {_examples(file)}"
         )
-
-
-def _one_filter(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The samples of a task's first answer filter (GSM8K has a strict and a lenient one)."""
-    return [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
 
 
 def _likelihood(task: Task, loaded: Any, sample: Mapping[str, Any]) -> LikelihoodRecord:

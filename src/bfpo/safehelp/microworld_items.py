@@ -15,11 +15,8 @@ from bfpo.safehelp.items import ChoiceItem, Factor, PromptItem
 def microworld_items(split: str, per_kind: int, world: World = W0) -> tuple[list[PromptItem], list[ChoiceItem]]:
     """The prompts to answer, and the pairs of answers to compare by likelihood.
 
-    Args:
-        split: "validation" or "test".
-        per_kind: number of prompts of each kind.
-        world: the world. Where prompts look alike, the share h that its look-alikes are harmful is the share of
-            look-alikes among harmful prompts, and 1 - h that among borderline prompts.
+    Where prompts look alike in a world, the share h that its look-alikes are harmful is the share of look-alikes among
+    harmful prompts, and 1 - h that among borderline prompts.
 
     Raises:
         BfpoError: if there is no such split, or it has fewer prompts of a kind.

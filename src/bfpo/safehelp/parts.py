@@ -23,19 +23,22 @@ from bfpo.shards import Shard
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Records that the parts of an evaluation have made, in the order in which they made them."""
+class Work:
+    """Which part of an evaluation is made here, and what other processes have made.
 
+    Attributes:
+        shard: the planned batches to make; None for all.
+        answers: records of answers that other processes have made, by key.
+        likelihoods: their other records, in the order in which they made them.
+    """
+
+    shard: Shard | None = None
     answers: Mapping[Key, GenerationRecord] = field(default_factory=dict)
     likelihoods: Sequence[LikelihoodRecord] = ()
 
 
-def read_parts(folders: Sequence[Path], header: RunHeader) -> Parts:
-    """Read the parts of an evaluation.
-
-    Args:
-        folders: folders of all parts, in any order.
-        header: header of the evaluation that they are merged into.
+def work_of(shard: Shard | None, folders: Sequence[Path], header: RunHeader) -> Work:
+    """The work on a shard or on all; reads the folders of all parts, in any order, of the evaluation with this header.
 
     Raises:
         BfpoError: if a folder isn't a finished part of this evaluation, or a part is missing.
@@ -57,4 +60,4 @@ def read_parts(folders: Sequence[Path], header: RunHeader) -> Parts:
     if found and (len(sizes) > 1 or len(found) < max(sizes) or len(folders) > len(found)):
         named = ", ".join(map(str, sorted(found, key=lambda shard: (shard.of, shard.number))))
         raise BfpoError(f"--merge: got the parts {named}; name every part of one division once")
-    return Parts(answers, likelihoods)
+    return Work(shard, answers, likelihoods)

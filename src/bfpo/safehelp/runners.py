@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from bfpo.errors import RunError
 from bfpo.generation.protocol import (
@@ -22,27 +22,13 @@ from bfpo.safehelp.answer_kinds import answer_kind
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.journal import Journal, key_of
 from bfpo.safehelp.judge_panel import JudgedAnswer, JudgePanel
-from bfpo.safehelp.parts import Parts
+from bfpo.safehelp.parts import Work
 from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord
-from bfpo.shards import Shard
 from bfpo.thinking import split_thinking
 
 Progress = Callable[[int, int], None]
 # Answers in the first batch after which a server that gave none, or a judge without a verdict, ends the run.
 _ENOUGH = 5
-
-
-@dataclass(frozen=True)
-class Work:
-    """Which part of an evaluation is made here, and what is there already.
-
-    Attributes:
-        shard: the planned batches to make; None for all.
-        parts: records that other processes have made.
-    """
-
-    shard: Shard | None = None
-    parts: Parts = field(default_factory=Parts)
 
 
 def run_prompts(
@@ -73,8 +59,8 @@ def run_prompts(
         keys = [(item.task, item.item, request.sample) for item, request in zip(owners, batch, strict=True)]
         if all(key in journal.done for key in keys):
             pass
-        elif all(key in work.parts.answers for key in keys):
-            journal.append([work.parts.answers[key] for key in keys])
+        elif all(key in work.answers for key in keys):
+            journal.append([work.answers[key] for key in keys])
         else:
             completions = [_without_thinking(each) for each in generator.generate(batch, decoding)]
             records = _judged(generator, panel, owners, batch, completions)
@@ -86,11 +72,7 @@ def run_prompts(
 
 
 def require_some(records: Sequence[GenerationRecord], is_silent: Callable[[Verdict], bool]) -> None:
-    """Check that there are answers and verdicts.
-
-    Args:
-        records: records of one or all batches.
-        is_silent: whether a verdict counts as none.
+    """Check that there are answers and verdicts in one batch or all; ``is_silent`` tells which verdicts count as none.
 
     Raises:
         RunError: if there is no answer, or no verdict on any answer.
@@ -227,7 +209,7 @@ def run_choices(
     work = work or Work()
     if work.shard and work.shard.number > 1:
         return
-    journal.append([record for record in work.parts.likelihoods if key_of(record) not in journal.done])
+    journal.append([record for record in work.likelihoods if key_of(record) not in journal.done])
     by_key = {f"{item.task}/{item.item}": item for item in items}
     requests = [
         ChoiceRequest(key, item.prompt, item.choices, item.scored, item.delimiter) for key, item in by_key.items()

@@ -63,12 +63,9 @@ def likelihood_task_scores(
     metrics: Mapping[str, Sequence[str]],
     chances: Mapping[str, float | None] | None = None,
 ) -> list[TaskScore]:
-    """The scores of every task by likelihood.
+    """The scores of every task by likelihood, in its metrics; those that only lm-eval implements are skipped.
 
-    Args:
-        records: records of any tasks.
-        metrics: names of each task's metrics; metrics that only lm-eval implements are skipped.
-        chances: the score of guessing on each task's first metric, if meaningful.
+    ``chances`` has the score of guessing on each task's first metric, if meaningful.
     """
     rows = []
     for task, own in _by_task(records):
@@ -172,11 +169,8 @@ def score(
 ) -> tuple[dict[str, Estimate], tuple[TaskScore, ...]]:
     """All scores of a run: headline figures and aggregates by name, and the metrics of every task.
 
-    Args:
-        generations: records of sampled answers.
-        likelihoods: records of items scored by likelihood.
-        tasks: tasks, with metrics and chances of likelihood tasks and weights in aggregates.
-        judge_error: the primary judge's error, for corrected rates.
+    Tasks tell the metrics and chances of likelihood tasks and the weights in aggregates; the primary judge's error is
+    for corrected rates.
     """
     metrics = {task.task: task.metrics for task in tasks if task.metrics}
     chances = {task.task: task.chance for task in tasks}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +58,9 @@ Read = tuple[list[tuple[int, Row]], Resolved]
 
 
 def read_source(task: Task, where: str, override: Path | None = None) -> Read:
-    """Read a task's rows, numbered from 1, with their origin.
+    """Read a task's rows, numbered from 1, from its source or a given file, with their origin.
 
-    Args:
-        task: a task with a source.
-        where: name of a packaged suite, or a suite's file; paths of sources are relative to it.
-        override: a file to read instead.
+    ``where`` is the name of a packaged suite, or a suite's file, to which paths of sources are relative.
 
     Raises:
         BfpoError: if the rows can't be loaded; the message names a file to provide.
@@ -74,8 +73,11 @@ def read_source(task: Task, where: str, override: Path | None = None) -> Read:
         assert source.file is not None
         return _read_file(task, where, Path(where).parent / source.file, source.sha256, None)
     if source.file is not None:
-        path, revision = _hub_file(task, where, source)
-        return _read_file(task, where, path, source.sha256, revision)
+        from huggingface_hub import hf_hub_download
+
+        with _from_hub(task, where):
+            path = Path(hf_hub_download(source.hub, source.file, repo_type="dataset", revision=source.revision))
+        return _read_file(task, where, path, source.sha256, _commit(path))
     return _hub_rows(task, where, source)
 
 
@@ -107,26 +109,12 @@ def _read_file(task: Task, where: str, path: Path, sha256: str | None, revision:
     return rows, Resolved(str(path), revision, digest, len(rows))
 
 
-def _hub_file(task: Task, where: str, source: TaskSource) -> tuple[Path, str | None]:
-    from huggingface_hub import hf_hub_download
-
-    assert source.hub is not None
-    assert source.file is not None
-    try:
-        path = Path(hf_hub_download(source.hub, source.file, repo_type="dataset", revision=source.revision))
-    except Exception as error:  # the Hub client raises many kinds, which all mean the same to the user
-        raise _unreachable(task, where, error) from error
-    return path, _commit(path)
-
-
 def _hub_rows(task: Task, where: str, source: TaskSource) -> Read:
     import datasets
 
     assert source.hub is not None
-    try:
+    with _from_hub(task, where):
         rows: Any = datasets.load_dataset(source.hub, source.config, split=source.split, revision=source.revision)
-    except Exception as error:  # the Hub client raises many kinds, which all mean the same to the user
-        raise _unreachable(task, where, error) from error
     found = _commit(Path(rows.cache_files[0]["filename"])) if rows.cache_files else None
     if source.revision and found and found != source.revision:
         # Offline, datasets uses any cached revision.
@@ -140,7 +128,10 @@ def _commit(path: Path) -> str | None:
     return next((part for part in reversed(path.parts) if re.fullmatch(r"[0-9a-f]{40}", part)), None)
 
 
-def _unreachable(task: Task, where: str, error: Exception) -> MissingSourceError:
-    reason = " ".join(str(error).split())[:200]
-    problem = f"its rows can't be loaded from the Hub ({reason})"
-    return MissingSourceError(task, where, problem, f"{task.task}.jsonl")
+@contextmanager
+def _from_hub(task: Task, where: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the Hub client raises many kinds, which all mean the same to the user
+        problem = f"its rows can't be loaded from the Hub ({' '.join(str(error).split())[:200]})"
+        raise MissingSourceError(task, where, problem, f"{task.task}.jsonl") from error

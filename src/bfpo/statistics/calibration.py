@@ -46,13 +46,10 @@ class Scaling:
 def check_scaling(scaling: Scaling, where: str, *, informative: bool = True) -> None:
     """Refuse a scaling whose numbers aren't finite, or that turns the order of the scores round.
 
-    Args:
-        scaling: the scaling.
-        where: its place in messages.
-        informative: whether a slope of 0, a constant probability, is refused too.
+    If it must be informative, a slope of 0, a constant probability, is refused too.
 
     Raises:
-        BfpoError: if it is refused.
+        BfpoError: if it is refused; the message begins with ``where``.
     """
     slope, offset = scaling.slope, scaling.offset
     if not (math.isfinite(slope) and math.isfinite(offset)):

@@ -110,14 +110,9 @@ def mcnemar_interval(only_first: int, only_second: int, n: int) -> Estimate:
 
 
 def t_difference(value: float, error: float, degrees: int, n: int, *, bounded: bool) -> tuple[Estimate, float]:
-    """A difference with its t interval, and the p-value for no difference.
+    """A difference of n items with its t interval, and the p-value for no difference.
 
-    Args:
-        value: the difference.
-        error: its standard error, > 0.
-        degrees: degrees of freedom.
-        n: number of items.
-        bounded: whether to clip the interval to [-1, 1], the range of a difference of shares.
+    The standard error must be above 0. A bounded interval is clipped to [-1, 1], the range of a difference of shares.
     """
     half = t_quantile(UPPER, degrees) * error
     low, high = (value - half, value + half) if not bounded else (max(-1.0, value - half), min(1.0, value + half))
@@ -154,11 +149,9 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 
 
 def minimum_detectable_effect(n: int, rate: float = 0.5, correlation: float = 0.5) -> float:
-    """The true difference that a paired comparison finds with 80 % power, at p < .05.
+    """The true difference that a paired comparison of n independent items finds with 80 % power, at p < .05.
 
-    Args:
-        n: number of independent items that both models answer.
-        rate: mean score of both; 1/2 is the worst case for any score in [0, 1].
-        correlation: correlation of the two models' scores over items.
+    ``rate`` is the mean score of both models; 1/2 is the worst case for any score in [0, 1]. ``correlation`` is that of
+    their scores over items.
     """
     return DETECTABLE_ERRORS * math.sqrt(2 * rate * (1 - rate) * (1 - correlation) / n)
