@@ -73,9 +73,9 @@ def main() -> None:
     lines = [
         "# Sampling speed",
         "",
-        f"`python benchmarks/generation.py microworld models/smollm2`: {options.answers} answers of {options.tokens} tokens, temperature .7, "
-        f"top-p .95, float32, {torch.get_num_threads()} CPU threads, {options.rounds} rounds in turns. A ratio above 1 "
-        "means that we are faster.",
+        f"`python benchmarks/generation.py microworld models/smollm2`: {options.answers} answers of {options.tokens} "
+        f"tokens, temperature .7, top-p .95, float32, {torch.get_num_threads()} CPU threads, {options.rounds} rounds "
+        "in turns. A ratio above 1 means that we are faster.",
         "",
         "| model | ours, s | transformers' generate, s | bare forward passes, s | against generate | against bare |",
         "|---|---|---|---|---|---|",
