@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train as run_recipe
@@ -38,25 +38,27 @@ TRAINED: dict[str, dict[str, Any]] = {
 # Words of a prompt and of an answer, and groups of the data and of a step.
 ROWS = {"short": (30, 40, 16, 8), "long": (250, 350, 4, 2)}
 # Qwen/Qwen2.5-0.5B's config.json; a Llama of 201M weights.
-QWEN = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14}
-QWEN |= {"num_key_value_heads": 2, "vocab_size": 151_936, "tie_word_embeddings": True}
-LLAMA = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8, "num_attention_heads": 16}
-LLAMA |= {"num_key_value_heads": 4, "vocab_size": 49_152, "tie_word_embeddings": False}
+SHAPES: dict[str, dict[str, Any]] = {
+    "Qwen2.5-0.5B's shape": {
+        "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+        "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151_936, "tie_word_embeddings": True,
+    },
+    "a Llama of 201M": {
+        "model_type": "llama", "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8,
+        "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 49_152, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
 
 
 def write_models(smollm2: Path, folder: Path) -> dict[str, Path]:
     """The three models' folders, by name; the random ones have SmolLM2's tokenizer."""
     torch.manual_seed(0)
     made = {"SmolLM2-135M": smollm2}
-    random_models = {
-        "Qwen2.5-0.5B's shape": (Qwen2ForCausalLM, Qwen2Config(**QWEN)),
-        "a Llama of 201M": (LlamaForCausalLM, LlamaConfig(**LLAMA)),
-    }
-    for number, (name, (kind, config)) in enumerate(random_models.items()):
-        made[name] = folder / f"random-{number}"
+    for name, shape in SHAPES.items():
+        made[name] = folder / shape["model_type"]
         if not made[name].exists():
             AutoTokenizer.from_pretrained(smollm2).save_pretrained(made[name])
-            kind(config).save_pretrained(made[name])
+            AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape)).save_pretrained(made[name])
     return made
 
 
@@ -95,9 +97,9 @@ def train(recipe: Path) -> None:
     scoring: list[float] = []
     with_reference = BFPOTrainer._with_reference  # pyright: ignore[reportPrivateUsage]
 
-    def timed(trainer: BFPOTrainer, data: Any) -> Any:
+    def timed(self: BFPOTrainer, data: Any) -> Any:
         started = time.monotonic()
-        scored = with_reference(trainer, data)
+        scored = with_reference(self, data)
         scoring.append(time.monotonic() - started)
         return scored
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
 from bfpo.engine import attention as attention_module
-from bfpo.engine import blocks, layout_choice
+from bfpo.engine import blocks, forward, layout_choice
 from bfpo.engine import head as head_module
 from bfpo.engine import layout as layout_module
 from bfpo.engine.forward import Engine
-from bfpo.engine.layout import build_stream, stream_tokens
+from bfpo.engine.layout import Piece, build_stream, stream_tokens
 from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.micro_batches import split
 from bfpo.engine.padded import padded_logps
@@ -153,6 +153,42 @@ def test_the_fastest_exact_layout_is_chosen(family, dtype):
     choice = choose_layout(*[tiny_model(family, dtype)] * 2, BATCH)
     assert choice.layout == ("padded" if family == "mamba" else "shared")
     assert choice.reason
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("fault", ["positions", "mask"])
+def test_a_forward_with_wrong_positions_or_masks_is_noticed_in_any_dtype(monkeypatch, dtype, fault):
+    """Also in bfloat16, where what is tolerated is above the rounding of real models."""
+    model = tiny_model("llama", dtype)
+    right = forward.build_stream
+
+    def wrong(*given):
+        stream = right(*given)
+        tokens = stream.input_ids.numel()
+        if fault == "positions":
+            return replace(stream, position_ids=torch.arange(tokens)[None])
+        return replace(stream, pieces=(Piece(0, tokens, tuple(range(len(stream.atoms))), causal=True),))
+
+    monkeypatch.setattr(forward, "build_stream", wrong)
+    choice = choose_layout(model, model, BATCH)
+    # Without shared prompts, positions that go on from group to group are the same to a rotation.
+    assert choice.layout == ("packed" if fault == "positions" else "padded")
+    assert choice.reason.startswith("shared differs from the padded forward by")
+
+
+def test_rounding_of_short_answers_is_no_difference(monkeypatch):
+    """SmolLM2 in bfloat16: at 23 tokens, the mean of an answer was .034 apart, and .08 a token."""
+    model = tiny_model("llama", torch.bfloat16)
+    right = Engine.logps
+    noise = torch.Generator().manual_seed(0)
+
+    def rounded(self, *given):
+        found = right(self, *given)
+        apart = 0.07 * found.tokens.sqrt() * torch.randn(len(found.tokens), generator=noise)
+        return replace(found, policy=found.policy + apart)
+
+    monkeypatch.setattr(Engine, "logps", rounded)
+    assert choose_layout(model, model, BATCH).layout == "shared"
 
 
 def test_experts_that_are_balanced_and_dropout_are_not_shared():
