@@ -107,6 +107,13 @@ def test_lora_leaves_an_adapter_that_loads_over_its_base(folder):
     assert not PeftModel.from_pretrained(base, run.folder)(ids).logits.allclose(plain, atol=1e-6)
 
 
+@pytest.mark.parametrize("trained", [{"trainable": "down_proj"}, {"lora": {"r": 4}}, {}])
+def test_a_run_in_bf16_shares_prompts(folder, trained):
+    """Weights in bfloat16 and float32 side by side once failed the comparison of layouts, which ran without autocast."""
+    run = train(load_recipe(recipe(folder, f"bf16-{len(str(trained))}", precision="bf16", **trained)))
+    assert json.loads((run.folder / "run.json").read_text())["layout"]["layout"] == "shared"
+
+
 def test_bf16_run_saves_bf16(folder):
     run = train(load_recipe(recipe(folder, "bf16", precision="bf16", trainable="down_proj")))
     with safe_open(run.folder / "model.safetensors", "pt") as weights:

@@ -58,7 +58,8 @@ def choose_layout(
         groups: the data's first groups; three of them, including the longest, are compared.
         wanted: the layout to use, or "auto".
         max_tokens: tokens of the micro-batch on which attention is timed; fewer if memory doesn't suffice.
-        autocast: the context of training's forward passes, in which attention is timed.
+        autocast: the context of training's forward passes, in which attention is timed, and compared if the model's
+            weights have several types.
         only: the attention implementation to use; None for the fastest.
 
     Raises:
@@ -73,7 +74,7 @@ def choose_layout(
     for layout in ("shared", "packed") if wanted == "auto" else (wanted,):
         exact: dict[Attention, float] = {}
         for attention in (only,) if only else _attentions(model):
-            difference, failure = _compare(model, sample, Engine(base, layout, 0, attention))
+            difference, failure = _compare(model, sample, Engine(base, layout, 0, attention), autocast)
             if failure is None:
                 exact[attention] = difference
             else:
@@ -146,7 +147,12 @@ def _has_dropout(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _compare(model: nn.Module, groups: Sequence[TokenGroup], engine: Engine) -> tuple[float, str | None]:
+def _compare(
+    model: nn.Module,
+    groups: Sequence[TokenGroup],
+    engine: Engine,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> tuple[float, str | None]:
     """Root mean square of a token's difference in nats, and the reason if the layout is rejected.
 
     Only sums over an answer's n tokens are known. Differences by rounding, which are independent, add up to the square
@@ -160,10 +166,14 @@ def _compare(model: nn.Module, groups: Sequence[TokenGroup], engine: Engine) -> 
         return 0.0, "would let all answers of a prompt share its dropout"
     was_training = model.training
     model.eval()
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    # Weights of one type are compared in it, float32 ones without bfloat16's rounding; several need autocast.
+    precision = autocast if len(dtypes) > 1 else nullcontext
     try:
-        expected = padded_logps(model, groups)
-        with engine.attached():
-            found = engine.logps(model, groups)
+        with precision():
+            expected = padded_logps(model, groups)
+            with engine.attached():
+                found = engine.logps(model, groups)
     # A model that raises any error in this layout doesn't support it.
     except Exception as error:
         return 0.0, f"fails with {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
@@ -171,6 +181,6 @@ def _compare(model: nn.Module, groups: Sequence[TokenGroup], engine: Engine) -> 
         model.train(was_training)
     difference = ((found.policy - expected.policy).square().sum() / expected.tokens.sum()).sqrt().item()
     # With "not", a NaN counts as a difference.
-    if not difference <= _TOLERANCE[next(model.parameters()).dtype]:
+    if not difference <= max(_TOLERANCE[dtype] for dtype in dtypes):
         return difference, f"differs from the padded forward by {difference:.1e} nats per token"
     return difference, None
