@@ -1,6 +1,6 @@
 """What ``bfpo train --plan`` tells of a run's memory and time, against the run.
 
-    python benchmarks/plan.py models/smollm2       # half an hour; writes docs/results/plan.json and plan.md
+    python benchmarks/plan.py models/smollm2       # three quarters of an hour; writes docs/results/plan.json and plan.md
 
 SmolLM2 (from `bfpo model smollm2`) and random models of a 0.5B Qwen2.5's shape and of a small Llama's; LoRA, the
 down projections or all weights; float32 and bfloat16; short and long rows. Plan and run are a process each, one after
@@ -10,7 +10,6 @@ the other, so the machine must be idle. Every case is saved as it ends, and a se
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import random
 import statistics
@@ -18,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -177,13 +177,15 @@ def main() -> None:
     saved = arguments.output / "plan.json"
     results: list[dict[str, Any]] = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else []
     models = write_models(arguments.smollm2, arguments.models)
-    for model, trained, precision, rows in itertools.product(models, TRAINED, ("fp32", "bf16"), ROWS):
-        case = {"model": model, "trained": trained, "precision": precision, "rows": rows}
+    names = ("model", "trained", "precision", "rows")
+    cases = [dict(zip(names, values, strict=True)) for values in product(models, TRAINED, ("fp32", "bf16"), ROWS)]
+    for case in cases:
         chosen = all(any(word in value for value in case.values()) for word in arguments.only)
         if chosen and not any(case.items() <= result.items() for result in results):
-            results.append(measure(case, models[model], arguments.steps))
+            results.append(measure(case, models[case["model"]], arguments.steps))
             print(results[-1], flush=True)
             saved.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    results.sort(key=lambda result: cases.index({name: result[name] for name in names}))
     (arguments.output / "plan.md").write_text(page(results, arguments.steps), encoding="utf-8")
 
 

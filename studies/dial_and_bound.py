@@ -25,8 +25,9 @@ from bfpo.training.recipe import ResolvedRecipe, load_recipe
 from bfpo.training.run import train
 from studies.quick import ensure_sft
 
-# b3 of the two corners, and places of the dial between them.
-CORNERS, PLACES = (0.02, 1.0), 9
+# b3 of the two corners, and places of the dial between them. With the upper corner at 1, whose answers at temperature 1
+# are incoherent in every fifth case, models trained between them were up to .11 more harmless than the dial.
+CORNERS, PLACES = (0.02, 0.3), 9
 LIMITS = (0.05, 0.01)
 # Prompts that choose b3, and as many to check it on.
 PROMPTS = 1000

@@ -27,7 +27,14 @@ def launched_with(engine):
 
 
 def run(processes, environment, function, *arguments):
-    """Call a function in so many processes."""
+    """Call a function in so many processes, all of which must end well."""
+    for running in start(processes, environment, function, *([arguments] * processes)):
+        done = running.wait(200)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
+def start(processes, environment, function, *arguments):
+    """Start so many processes, each with a call of the function and arguments of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -35,6 +42,4 @@ def run(processes, environment, function, *arguments):
     if processes > 1:
         common |= {"WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     ranks = [{"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} if processes > 1 else {} for rank in range(processes)]
-    started = [warm.start(function, *arguments, environment=common | rank) for rank in ranks]
-    for done in [process.wait(200) for process in started]:
-        assert done.returncode == 0, done.stderr[-3000:]
+    return [warm.start(function, *own, environment=common | rank) for own, rank in zip(arguments, ranks, strict=True)]
