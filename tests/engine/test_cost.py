@@ -67,11 +67,24 @@ def test_micro_batches_stay_within_a_step():
 
 def test_memory_falls_with_frozen_weights_checkpointing_and_smaller_micro_batches():
     half = ModelSize(parameters=1000, trainable=500, hidden=8, layers=2, vocabulary=50)
-    assert cost().memory_bytes - cost(half).memory_bytes == 12 * 500
+    assert cost().memory_bytes - cost(half).memory_bytes == 8 * 500
     deep = {"size": ModelSize(parameters=1000, trainable=1000, hidden=8, layers=32, vocabulary=50)}
     deep["kept"] = Kept(32 * 16 * 8 * 4.0, 0.0)
     assert cost(**deep, checkpointing=True).memory_bytes < cost(**deep).memory_bytes
     assert cost(max_tokens=1).memory_bytes < cost().memory_bytes
+
+
+def test_gradients_are_held_beside_activations_only_from_the_second_micro_batch_on():
+    frozen = ModelSize(parameters=1000, trainable=0, hidden=8, layers=2, vocabulary=50)
+    # The same largest micro-batch in both: the longer group, alone.
+    alone, accumulated = (
+        [cost(size, groups, max_tokens=1).memory_bytes for size in (SIZE, frozen)] for groups in (GROUPS[:1], GROUPS)
+    )
+    assert alone[1] == accumulated[1]
+    assert accumulated[0] - alone[0] == 4 * 1000
+    few = {"kept": Kept(0.0, 0.0), "max_tokens": 1, "groups": [TokenGroup([1], [[2], [2]])]}
+    many = ModelSize(parameters=10**6, trainable=10**6, hidden=8, layers=2, vocabulary=50)
+    assert cost(many, **few).memory_bytes == 16 * 10**6
 
 
 def test_the_pace_counts_layers_once_and_the_head_apart(monkeypatch):

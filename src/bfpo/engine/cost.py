@@ -134,11 +134,12 @@ def estimate_cost(
 ) -> Cost:
     """Estimate the cost of steps, each given by its groups.
 
-    Memory is the sum of weights; gradients and two float32 Adam moments of trainable weights; activations of the
+    Memory is the sum of weights; two float32 Adam moments of trainable weights and their gradients; activations of the
     largest micro-batch plus one layer's share of them; and the head's logits with their gradient and softmax, and its
-    own gradient.
+    own gradient. In steps of one micro-batch, gradients come as activations go, so only the larger of the two counts.
     """
-    batches = [[step[index] for index in batch] for step in steps for batch in split(step, layout, max_tokens)]
+    splits = [split(step, layout, max_tokens) for step in steps]
+    batches = [[step[index] for index in batch] for step, parts in zip(steps, splits, strict=True) for batch in parts]
     computed = [batch_tokens(batch, layout) for batch in batches]
     groups = [group for step in steps for group in step]
     scored = [sum(map(len, group.answers)) for group in groups]
@@ -151,10 +152,13 @@ def estimate_cost(
     if layout != "padded":
         logits = min(logits, max(logits_at_once(device), max(scored) * size.vocabulary))
     head = 3 * 4 * logits + (4 * size.vocabulary * size.hidden if size.head_trains else 0)
+    passing, gradients = max(computed) * activations + kept.fixed + head, 4 * size.trainable
+    accumulates = any(len(parts) > 1 for parts in splits)
+    at_once = passing + gradients if accumulates else max(passing, gradients)
     return Cost(
         tokens=sum(len(group.prompt) * len(group.answers) for group in groups) + sum(scored),
         computed_tokens=sum(computed),
-        memory_bytes=round(weights + 12 * size.trainable + max(computed) * activations + kept.fixed + head),
+        memory_bytes=round(weights + 8 * size.trainable + at_once),
         reference_seconds=pace.scoring.seconds(size.layers, sum(computed), sum(scored)) if reference else 0.0,
         step_seconds=pace.training.seconds(size.layers, sum(computed), sum(scored)) / len(steps)
         + pace.update * size.trainable,

@@ -112,6 +112,7 @@ def _seconds_per_update(device: torch.device) -> float:
     optimizer = torch.optim.AdamW([weight], fused=True)
 
     def run() -> None:
+        torch.nn.utils.clip_grad_norm_([weight], 1.0)
         optimizer.step()
         weight.sum().item()
 
