@@ -87,11 +87,13 @@ def test_gradients_are_held_beside_activations_only_from_the_second_micro_batch_
     assert cost(many, **few).memory_bytes == 16 * 10**6
 
 
-def test_the_pace_counts_layers_once_and_the_head_apart(monkeypatch):
+@pytest.mark.parametrize(("layer_weights", "most"), [(5 * 10**6, 4), (10**8, 2)])
+def test_the_pace_counts_layers_once_and_the_head_apart(monkeypatch, layer_weights, most):
     """With a fake clock that charges 1 s for each layer of a pass and 5 s for the head, thrice that with gradients."""
-    now = [0.0]
+    now, built = [0.0], []
 
     def build(layers):
+        built.append(layers)
         model = tiny_llama(layers=layers)
         for part, seconds in [*((layer, 1.0) for layer in model.model.layers), (model.model.norm, 5.0)]:
             part.register_forward_hook(lambda *_, seconds=seconds: charge(seconds))
@@ -101,7 +103,8 @@ def test_the_pace_counts_layers_once_and_the_head_apart(monkeypatch):
         now[0] += seconds * (3 if torch.is_grad_enabled() else 1)
 
     monkeypatch.setattr(pace_module.time, "perf_counter", lambda: now[0])
-    pace = measure_pace(build, GROUPS[:1], "shared", torch.device("cpu"), bf16=False)
+    pace = measure_pace(build, GROUPS[:1], "shared", torch.device("cpu"), layer_weights=layer_weights, bf16=False)
+    assert built == [1, most]
     assert pace.scoring == Speed(pytest.approx(1 / 11), pytest.approx(5 / 9))
     assert pace.training == Speed(pytest.approx(3 / 11), pytest.approx(15 / 9))
 

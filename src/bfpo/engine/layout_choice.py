@@ -126,7 +126,7 @@ def _seconds(engine: Engine, model: nn.Module, groups: Sequence[TokenGroup], aut
                 loss.backward()
             loss.item()
 
-    seconds = shortest(run)
+    [seconds] = shortest(run)
     model.zero_grad()
     return seconds
 

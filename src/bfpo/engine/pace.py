@@ -1,4 +1,4 @@
-"""Speed of a model's layers and head on this machine, measured on one and two random layers of its shape."""
+"""Speed of a model's layers and head on this machine, measured on random layers of its shape."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from bfpo.groups import GroupLabels, GroupLogps, LossInputs, TokenGroup
 # Floating point operations of one measured pass over a layer, to keep the measurement short on a CPU.
 _OPERATIONS = {"cpu": 4e10, "cuda": 4e13}
 _RUNS = 3
+# A layer's time is a difference, whose error counts as often as the model has layers. So three more layers are measured
+# if they have fewer weights than this, and else one.
+_SMALL = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def measure_pace(
     layout: Layout,
     device: torch.device,
     *,
+    layer_weights: int,
     bf16: bool,
 ) -> Pace:
     """Measure the pace of a model on the data's own groups.
@@ -56,13 +60,14 @@ def measure_pace(
         groups: groups in random order, of which as many are used as the time allows.
         layout: layout of the groups.
         device: device to measure on.
+        layer_weights: number of a layer's weights.
         bf16: whether to compute in bf16 autocast.
     """
-    one, two = (build(layers) for layers in (1, 2))
-    for _, model in (one, two):
+    more = 3 if layer_weights < _SMALL else 1
+    few, many = (build(layers) for layers in (1, 1 + more))
+    for _, model in (few, many):
         model.to(device)
-    counts = [sum(parameter.numel() for parameter in model.parameters()) for _, model in (one, two)]
-    wanted = max(64.0, _OPERATIONS[device.type] / (6 * max(1, counts[1] - counts[0])))
+    wanted = max(64.0, _OPERATIONS[device.type] / (6 * layer_weights))
     batch = list(groups[:1])
     for group in groups[1:]:
         if batch_tokens(batch, layout) >= wanted:
@@ -71,24 +76,25 @@ def measure_pace(
     computed, scored = batch_tokens(batch, layout), sum(len(answer) for group in batch for answer in group.answers)
 
     def speed(train: bool) -> Speed:
-        first, second = (
-            _seconds(Engine(base, layout, 0), model, batch, device, bf16, train) for base, model in (one, two)
+        # In turns, because the machine's speed changes while it measures.
+        first, second = shortest(
+            *(_pass(Engine(base, layout, 0), model, batch, device, bf16, train) for base, model in (few, many))
         )
-        layer = max(second - first, 0.0)
+        layer = max(second - first, 0.0) / more
         return Speed(layer / computed, max(first - layer, 0.0) / scored)
 
     return Pace(speed(True), speed(False), _seconds_per_update(device))
 
 
-def _seconds(
+def _pass(
     engine: Engine, model: nn.Module, batch: Sequence[TokenGroup], device: torch.device, bf16: bool, train: bool
-) -> float:
-    """The shortest of several passes over a micro-batch."""
+) -> Callable[[], None]:
+    """A pass over a micro-batch."""
     none = torch.zeros(0)
     inputs = LossInputs(_sum, GroupLabels(none, none, none, none))
-    model.train(train)
 
     def run() -> None:
+        model.train(train)
         with engine.attached(), torch.set_grad_enabled(train):
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 if not train:
@@ -98,7 +104,7 @@ def _seconds(
             loss.backward()
             loss.item()
 
-    return shortest(run)
+    return run
 
 
 def _sum(logps: GroupLogps, labels: GroupLabels) -> Tensor:
@@ -117,14 +123,16 @@ def _seconds_per_update(device: torch.device) -> float:
         weight.sum().item()
 
     run()
-    return shortest(run) / weight.numel()
+    [seconds] = shortest(run)
+    return seconds / weight.numel()
 
 
-def shortest(run: Callable[[], None]) -> float:
-    """Time of the fastest of three runs, in seconds."""
-    best = float("inf")
+def shortest(*runs: Callable[[], None]) -> list[float]:
+    """Time of the fastest of three calls of each, in seconds; they take turns."""
+    times: list[list[float]] = [[] for _ in runs]
     for _ in range(_RUNS):
-        started = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - started)
-    return best
+        for run, taken in zip(runs, times, strict=True):
+            started = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - started)
+    return [min(taken) for taken in times]

@@ -14,6 +14,7 @@ from transformers import SchedulerType
 from transformers.training_args import OptimizerNames
 
 from bfpo.config import Closed, parse_yaml, read_yaml, validated
+from bfpo.engine.layout_choice import WantedLayout
 from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import FittedLabeling, load_labeling
 from bfpo.labeling.flags import Flags
@@ -138,7 +139,7 @@ class Recipe(ObjectiveOptions):
     batch_size: int = Field(64, ge=1, description="groups in a global step, buffer included")
     buffer_ratio: float = Field(1.0, gt=0, description="buffer groups for each main group of a step")
     micro_batch_tokens: int = Field(16_384, ge=1, description="largest number of tokens in the model at once")
-    layout: Literal["auto", "shared", "packed", "padded"] = Field(
+    layout: WantedLayout = Field(
         "auto",
         description="the prompt once, once per answer, or one row per answer; auto: the fastest that is exact",
     )

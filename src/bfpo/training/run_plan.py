@@ -99,7 +99,8 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     # The layout is chosen only once the weights are loaded; most models support "shared".
     layout = "shared" if recipe.layout == "auto" else recipe.layout
     build = partial(_random_model_of, recipe, config)
-    pace = measure_pace(build, sample, layout, arguments.device, bf16=bf16)
+    layer_weights = (size.parameters - size.vocabulary * size.hidden) // size.layers
+    pace = measure_pace(build, sample, layout, arguments.device, layer_weights=layer_weights, bf16=bf16)
     estimate = estimate_cost(
         size,
         planned,
