@@ -11,8 +11,8 @@ import bfpo
 
 PACKAGE = Path(bfpo.__file__).parent
 PAGE = Path(__file__).parents[1] / "docs/architecture.md"
-# From the top down: folders ("engine") and files ("quickstart").
-ROWS = re.findall(r"^\| `(\S+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
+# From the top down: folders ("engine") and files ("quickstart"). The next table has what belongs to no room.
+ROWS = re.findall(r"^\| `(\S+)` \|", PAGE.read_text("utf-8").partition("belong to no room")[0], re.MULTILINE)
 ROOMS = [row.strip("/").removesuffix(".py") for row in ROWS]
 # The package's public names and its command come from every room.
 ENTRANCES = ("__init__.py", "__main__.py")
