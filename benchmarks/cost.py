@@ -106,20 +106,20 @@ def report(results: Sequence[Result]) -> Iterator[str]:
     seeds = sorted({one["seed"] for one in results})
     by_side = {name: [one for one in results if one["side"] == name] for name in SIDES}
     ours, theirs = by_side["BFPO"], by_side[RL]
-
-    def mean(own: Sequence[Result], name: str) -> float:
-        return sum(one[name] for one in own) / len(own)
-
     share = mean(ours, "cpu_seconds") / mean(theirs, "cpu_seconds")
     scale = Scale()
     orders, flags, scores = scale.safety, 2 * scale.safety, scale.helpful * scale.answers
     yield "# What safety costs: BFPO beside Lagrangian RL"
     yield ""
+    yield "How much compute does BFPO need beside reinforcement learning with a reward and a cost model?"
+    yield ""
+    utility = [sum(one["figures"]["U"] for one in own) / len(own) for own in (ours, theirs)]
     yield (
-        f"How much compute does BFPO need beside reinforcement learning with a reward and a cost model? {share:.0%} of "
-        "the processor time, with the same labels. "
-        f"Made by `python benchmarks/cost.py`; {len(seeds)} seeds, one thread, the quickstart's data."
+        f"**{share:.0%} of its processor time, with the same labels, for a U of {utility[0]:.3f} against "
+        f"{utility[1]:.3f}.**"
     )
+    yield ""
+    yield from _table(by_side)
     yield ""
     yield (
         f"Every side starts from the same SFT model and reads the same labels: {orders:,} orders by helpfulness, "
@@ -127,10 +127,29 @@ def report(results: Sequence[Result]) -> Iterator[str]:
         "(`benchmarks/lagrangian_rl.py`): a reward model, a cost model, then GRPO on reward - lambda * cost, where "
         "lambda is adapted until the mean cost is at most .02. Its settings were chosen in three whole tries on seed "
         "0's data, by answers to validation prompts: with lambda from 1 and KL weight .02 the policy never declined "
-        "(harmless .00), with learning rate 5e-4 all answers were incoherent, and the third is the one below. BFPO's "
-        "and DPO's beta are those of [the quickstart's study](study-quick.md). Means over seeds with 95 % t intervals."
+        "(harmless .00), with learning rate 5e-4 all answers were incoherent, and the third is the one in the table. "
+        "BFPO's and DPO's beta are those of [the quickstart's study](study-quick.md). Means over seeds with 95 % t "
+        "intervals."
     )
     yield ""
+    yield (
+        "The labels are equal here by construction. What saves labels is that a judge gives most of them: "
+        "[how few must come from people](label-efficiency.md). Imports of torch and transformers "
+        "are in every row."
+    )
+    yield ""
+    yield (
+        f"Made by `python benchmarks/cost.py` (40 minutes, 1 core); {len(seeds)} seeds, one thread, the quickstart's "
+        "data."
+    )
+
+
+def mean(own: Sequence[Result], name: str) -> float:
+    """Mean over a side's runs."""
+    return sum(one[name] for one in own) / len(own)
+
+
+def _table(by_side: Mapping[str, Sequence[Result]]) -> Iterator[str]:
     columns = ("U", *FIGURES)
     yield f"| method | processor seconds | tokens in training | peak memory, MB | {' | '.join(columns)} |"
     yield "|---" * (len(columns) + 4) + "|"
@@ -140,12 +159,6 @@ def report(results: Sequence[Result]) -> Iterator[str]:
             found = mean_interval([one["figures"][column] for one in own])
             cells.append(f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]")
         yield f"| {name} | {' | '.join(cells)} |"
-    yield ""
-    yield (
-        "The labels are equal here by construction. What saves labels is that a judge gives most of them: "
-        "[how few must come from people](label-efficiency.md). Imports of torch and transformers "
-        "are in every row."
-    )
 
 
 def main() -> None:

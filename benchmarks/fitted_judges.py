@@ -121,12 +121,9 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def written(parts: dict[str, dict[str, Any]]) -> str:
-    """The page."""
-    by_keywords = parts["xstest"]["keywords"]["overall"]["accuracy"]["value"]
-    gains = [accuracy - by_keywords for accuracy in parts["xstest"]["accuracies"]]
+def figures_table(parts: dict[str, dict[str, Any]]) -> str:
+    """The rows of the table of figures."""
     full = parts["xstest"]["full"]
-    full_gain = full["fitted"]["accuracy"]["value"] - full["keywords"]["accuracy"]["value"]
     rows = [
         ("GPTFuzz, 5 folds by question", parts["gptfuzz"]["overall"]),
         ("DiaSafety, 5 folds by question", parts["diasafety"]["overall"]),
@@ -137,27 +134,41 @@ def written(parts: dict[str, dict[str, Any]]) -> str:
         ("XSTest, full refusals without partial ones, 5 folds", full["fitted"]),
         ("XSTest, the same, keywords", full["keywords"]),
     ]
-    table = "\n".join(
+    return "\n".join(
         f"| {name} | {part['answers']:,} | " + " | ".join(shown(part[key]) for key in COLUMNS) + " |"
         for name, part in rows
     )
+
+
+def written(parts: dict[str, dict[str, Any]]) -> str:
+    """The page."""
+    by_keywords = parts["xstest"]["keywords"]["overall"]["accuracy"]["value"]
+    gains = [accuracy - by_keywords for accuracy in parts["xstest"]["accuracies"]]
+    full = parts["xstest"]["full"]
+    full_gain = full["fitted"]["accuracy"]["value"] - full["keywords"]["accuracy"]["value"]
     seconds = ", ".join(f"{name} {part['seconds']:.0f} s" for name, part in parts.items())
     diagram = parts["gptfuzz"]["reliability"]
     bins = "\n".join(f"| {part['predicted']:.3f} | {part['observed']:.3f} | {part['n']} |" for part in diagram)
     both = parts["pku"]["both_labels"]
     made = {name: part["made"]["questions"] for name, part in parts.items()}
+    accuracy = {name: part["overall"]["accuracy"]["value"] for name, part in parts.items()}
     return f"""# Accuracy of the fitted judge on real samples
 
-Made by `python benchmarks/fitted_judges.py` on the public samples next to the checkout (not part of the repository),
-with seed 0 and the defaults of `bfpo judge fit`: logistic regression on the words and parts of words that occur in the
+How often does a judge that `bfpo judge fit` makes of people's labels agree with people on other prompts?
+
+**About safety, on {accuracy["gptfuzz"]:.1%} of the answers of GPTFuzz, {accuracy["diasafety"]:.1%} of DiaSafety's and
+{accuracy["pku"]:.1%} of PKU-SafeRLHF's; about refusals, on {accuracy["xstest"]:.1%} of XSTest's, where keywords reach
+{by_keywords:.1%}.**
+
+| | answers | accuracy | sensitivity | specificity | AUC | ECE | kappa |
+|---|---|---|---|---|---|---|---|
+{figures_table(parts)}
+
+Seed 0 and the defaults of `bfpo judge fit`: logistic regression on the words and parts of words that occur in the
 prompt, the answer and the answer's opening, weighted by idf. Figures are out of fold, with all answers to a prompt in
 the same fold; probabilities are scaled with the other folds' scores. Intervals (95 %) are over prompts: GPTFuzz
 has {made["gptfuzz"]:,}, DiaSafety {made["diasafety"]:,}, PKU {made["pku"]:,}, XSTest {made["xstest"]:,}.
 Sensitivity is for unsafe answers, on XSTest for refusals; ECE has ten bins of equal mass.
-
-| | answers | accuracy | sensitivity | specificity | AUC | ECE | kappa |
-|---|---|---|---|---|---|---|---|
-{table}
 
 Time to fit, including the folds, on {os.cpu_count()} cores ({platform.machine()}): {seconds}.
 
@@ -177,6 +188,11 @@ Time to fit, including the folds, on {os.cpu_count()} cores ({platform.machine()
 | predicted | observed | answers |
 |---|---|---|
 {bins}
+
+## To run it again
+
+Made by `python benchmarks/fitted_judges.py` (two minutes, 2 cores) on the public samples next to the checkout, which
+are not part of the repository.
 """
 
 

@@ -70,16 +70,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    lines = [
-        "# Sampling speed",
-        "",
-        f"`python benchmarks/generation.py microworld models/smollm2`: {options.answers} answers of {options.tokens} "
-        f"tokens, temperature .7, top-p .95, float32, {torch.get_num_threads()} CPU threads, {options.rounds} rounds "
-        "in turns. A ratio above 1 means that we are faster.",
-        "",
-        "| model | ours, s | transformers' generate, s | bare forward passes, s | against generate | against bare |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows: list[list[str]] = []
     for name in options.models:
         ways = contestants(name, options.answers, options.tokens)
         times: dict[str, list[float]] = {way: [] for way in ways}
@@ -93,10 +84,36 @@ def main() -> None:
             for way in ("transformers", "bare")
         }
         medians = [f"{statistics.median(times[way]):.1f}" for way in ("ours", "transformers", "bare")]
-        cells = [Path(name).name, *medians, f"{ratios['transformers']:.2f}x", f"{ratios['bare']:.2f}x"]
-        lines.append(f"| {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
-    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        rows.append([Path(name).name, *medians, f"{ratios['transformers']:.2f}x", f"{ratios['bare']:.2f}x"])
+        print(rows[-1], flush=True)
+    PAGE.write_text(page(rows, options), encoding="utf-8")
+
+
+def page(rows: list[list[str]], options: argparse.Namespace) -> str:
+    """The page, from the cells of its table."""
+    answers = [
+        f"{generate.rstrip('x')} times as fast as `generate` and {bare.rstrip('x')} times as fast as the bare passes "
+        f"on {model}"
+        for model, *_, generate, bare in rows
+    ]
+    lines = [
+        "# Sampling speed",
+        "",
+        "How fast does bfpo sample beside transformers' `generate`, and beside the bare forward passes?",
+        "",
+        f"**bfpo is {', and '.join(answers)}.**",
+        "",
+        "| model | ours, s | transformers' generate, s | bare forward passes, s | against generate | against bare |",
+        "|---|---|---|---|---|---|",
+        *(f"| {' | '.join(cells)} |" for cells in rows),
+        "",
+        f"{options.answers} answers of {options.tokens} tokens, temperature .7, top-p .95, float32, "
+        f"{torch.get_num_threads()} CPU threads, {options.rounds} rounds in turns. A ratio above 1 means that we are "
+        "faster.",
+        "",
+        f"Made by `python benchmarks/generation.py microworld models/smollm2 --rounds {options.rounds}` (minutes).",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

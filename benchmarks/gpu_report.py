@@ -28,29 +28,45 @@ def share_of_peak(result: Result, peak: float | None) -> float:
     return rows_per_second(result) * result["flops_needed_a_row"][layout] / (peak or result["matmul_peak"])
 
 
+def training_runs(results: dict[str, Result]) -> dict[tuple[str, str, str], Result]:
+    """Runs that were measured, by model, trained weights and side."""
+    runs = [result for result in results.values() if result["kind"] == "speed" and "losses" in result]
+    return {(run["case"]["workload"]["model"], run["case"]["trained"], run["case"]["side"]): run for run in runs}
+
+
+def speedups(results: dict[str, Result]) -> dict[tuple[str, str, str], float]:
+    """How many times the tokens of each of TRL's runs bfpo trains on in the same time."""
+    runs = training_runs(results)
+    return {
+        (model, trained, side): tokens_per_second(own) / tokens_per_second(run)
+        for (model, trained, side), run in runs.items()
+        if side != "ours" and (own := runs.get((model, trained, "ours")))
+    }
+
+
 def speeds(results: dict[str, Result], peak: float | None) -> list[str]:
     """Training runs of all sides."""
-    runs = [result for result in results.values() if result["kind"] == "speed" and "losses" in result]
-    if not runs:
+    by_case = training_runs(results)
+    if not by_case:
         return []
-    by_case = {(run["case"]["workload"]["model"], run["case"]["trained"], run["case"]["side"]): run for run in runs}
     lines = [
         "| model | trained | side | pairs/s | tokens/s | seconds a step | speedup of bfpo | peak memory, GB "
         "| weights, GB | share of the matmul peak | preparation, s | first step, s | in memory at once |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    factors: list[str] = []
     for (model, trained, side), run in by_case.items():
         own = by_case.get((model, trained, "ours"))
         factor = "" if own is None else f"{tokens_per_second(own) / tokens_per_second(run):.2f}x"
-        if factor and side != "ours":
-            factors.append(f"{factor} for {MODEL[model]}, {TRAINED[trained]}, against {SIDE[side]}")
         lines.append(
             f"| {MODEL[model]} | {TRAINED[trained]} | {SIDE[side]} | {rows_per_second(run):.1f} "
             f"| {tokens_per_second(run):,.0f} | {statistics.median(run['step_seconds']):.3f} | {factor} "
             f"| {_gb(run['device_mb'])} | {_gb(run['weights_mb'])} | {100 * share_of_peak(run, peak):.0f} % "
             f"| {run['prepare_seconds']:.0f} | {run['first_step_seconds']:.1f} | {_at_once(run)} |"
         )
+    factors = [
+        f"{factor:.2f}x for {MODEL[model]}, {TRAINED[trained]}, against {SIDE[side]}"
+        for (model, trained, side), factor in speedups(results).items()
+    ]
     answer = f"In the same time bfpo trains on so many times the tokens: {'; '.join(factors)}." if factors else ""
     return [
         "## How fast does it train, against TRL?",
@@ -60,7 +76,7 @@ def speeds(results: dict[str, Result], peak: float | None) -> list[str]:
         *lines,
         "",
         *_agreement(results),
-        *_layouts(runs),
+        *_layouts(list(by_case.values())),
     ]
 
 
@@ -191,17 +207,27 @@ def heads(result: Result | None) -> list[str]:
 
 def tests(results: dict[str, Result]) -> list[str]:
     """Outcomes and recorded figures of the tests."""
-    files = {name: one["tests"] for name, one in results.items() if "tests" in one}
-    if not files:
+    every = [test for one in results.values() for test in one.get("tests", [])]
+    if not every:
         return []
-    every = [test for one in files.values() for test in one]
-    count = {kind: sum(test["outcome"] == kind for test in every) for kind in ("passed", "failed", "skipped")}
     lines = ["| test | outcome | figures |", "|---|---|---|"]
     for test in every:
         figures = "; ".join(f"{name}: {value}" for name, value in test["figures"].items()).replace("|", "/")
         lines.append(f"| `{test['name'].replace('|', '/')}` | {test['outcome']} | {figures} |")
-    answer = f"{count['passed']} tests passed, {count['failed']} failed and {count['skipped']} were skipped."
-    return ["## Does it compute the same as elsewhere?", "", answer, "", *lines, ""]
+    return ["## Does it compute the same as elsewhere?", "", f"{_outcomes(results)}.", "", *lines, ""]
+
+
+def _outcomes(results: dict[str, Result]) -> str:
+    outcomes = [test["outcome"] for one in results.values() for test in one.get("tests", [])]
+    passed, failed, skipped = (outcomes.count(kind) for kind in ("passed", "failed", "skipped"))
+    return f"{passed} tests passed, {failed} failed and {skipped} were skipped"
+
+
+def _answer(results: dict[str, Result]) -> str:
+    factors = speedups(results).values()
+    span = f"; bfpo trains {min(factors):.2f} to {max(factors):.2f} times as fast as TRL" if factors else ""
+    missing = sum("error" in one for one in results.values())
+    return f"{_outcomes(results)}{span}; {missing} of {len(results)} parts of the benchmark have no result."
 
 
 def problems(results: dict[str, Result]) -> list[str]:
@@ -233,13 +259,9 @@ def write_report(results: dict[str, Result], folder: Path) -> None:
     lines = [
         "# On a GPU",
         "",
-        f"Made by `make bench-gpu` (nine minutes; another run measures what is missing) on {about}",
+        "Does bfpo compute the same on a GPU as elsewhere, and how fast does it train there beside TRL?",
         "",
-        "Random weights in public shapes, and generated pairs with 139 tokens per prompt and 110 per answer on average "
-        "(lognormal). Every part is a process of its own. Times of steps end when the device has finished; the first "
-        "step is apart. *Preparation* includes choosing the layout and its compilation for bfpo, and the reference "
-        "where it is precomputed. *Peak memory* is that of training. *Share of the matmul peak* counts only "
-        "unavoidable FLOPs: no padding, no recomputation, the prompt once for bfpo and twice for TRL.",
+        f"**{_answer(results)}**",
         "",
         *tests(results),
         *speeds(results, peak),
@@ -247,8 +269,19 @@ def write_report(results: dict[str, Result], folder: Path) -> None:
         *attention(results),
         *heads(results.get("heads")),
         *problems(results),
+        "## What was measured",
+        "",
+        "Random weights in public shapes, and generated pairs with 139 tokens per prompt and 110 per answer on average "
+        "(lognormal). Every part is a process of its own. Times of steps end when the device has finished; the first "
+        "step is apart. *Preparation* includes choosing the layout and its compilation for bfpo, and the reference "
+        "where it is precomputed. *Peak memory* is that of training. *Share of the matmul peak* counts only "
+        "unavoidable FLOPs: no padding, no recomputation, the prompt once for bfpo and twice for TRL.",
+        "",
+        "## To run it again",
+        "",
+        f"Made by `make bench-gpu` (nine minutes; another run measures what is missing) on {about}",
     ]
-    (folder / "gpu.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    (folder / "gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

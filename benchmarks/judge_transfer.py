@@ -46,15 +46,11 @@ def page(table: list[dict[str, Any]]) -> str:
     )
     return f"""# Transfer of fitted judges between sources
 
-Made by `python benchmarks/judge_transfer.py` from the public samples next to the checkout (not part of the repository),
-which runs
+Does a judge that is fitted to one source of labels work on another?
 
-    bfpo judge check --leave-one-source-out --labels labels.jsonl
-
-on the labels of four sources: GPTFuzz (complying with a jailbreak), DiaSafety (offensive or careless talk), PKU
-(risky advice) and XSTest (full compliance with an unsafe prompt). A source against itself is out of fold, with all
-answers to a prompt in the same fold. *Base rate* is the accuracy of always giving the commoner label of the source that
-is checked, and ECE the calibration error. Intervals (95 %) are over prompts.
+**Of {len(pairs)} transfers, {len(ranking)} have an AUC that is certainly above .75, and {len(better)} an accuracy
+certainly above the base rate; the calibration error is {span(own, "ece")} within a source and
+{span(pairs, "ece")} between sources.**
 
 | fitted to | checked on | answers | AUC | accuracy | base rate | ECE |
 |---|---|---|---|---|---|---|
@@ -67,6 +63,14 @@ is checked, and ECE the calibration error. Intervals (95 %) are over prompts.
   transfers.
 - **Calibration doesn't transfer.** ECE runs from {span(pairs, "ece")}; within a source from {span(own, "ece")}.
 - Fitting to several other sources doesn't mend that: see the rows "all but ...".
+
+The sources are GPTFuzz (complying with a jailbreak), DiaSafety (offensive or careless talk), PKU (risky advice) and
+XSTest (full compliance with an unsafe prompt). A source against itself is out of fold, with all answers to a prompt in
+the same fold. *Base rate* is the accuracy of always giving the commoner label of the source that is checked, and ECE
+the calibration error. Intervals (95 %) are over prompts.
+
+Made by `python benchmarks/judge_transfer.py` (minutes, 2 cores) from the public samples next to the checkout, which are
+not part of the repository; it runs `bfpo judge check --leave-one-source-out --labels labels.jsonl`.
 """
 
 

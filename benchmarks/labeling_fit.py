@@ -135,11 +135,14 @@ def main() -> None:
 
 def page(rows: list[str], tests: list[tuple[str, tuple[int, int]]]) -> str:
     """The page."""
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    covered = ", ".join(f"{own[6]} of {own[2]} draws ({own[0]})" for own in cells if own[1] == "5,000")
     lines = [
         "# The fit of b1 and alpha",
         "",
-        "Made by `python benchmarks/labeling_fit.py`. Truth: b1 = 3, alpha = 1/2, temperature .8, and cells as in "
-        "PKU-SafeRLHF (SS .45, SU .10, US .17, UU .28), so the refusal threshold is .333.",
+        "Does the fit find the b1 that people's judgments follow, and does its interval cover it?",
+        "",
+        f"**With 5,000 pairs the interval covers the true b1 in {covered}.**",
         "",
         "| flags | pairs | draws | refused | median b1 | median interval | intervals that cover 3 | closed on both "
         "sides | median refusal threshold |",
@@ -151,6 +154,11 @@ def page(rows: list[str], tests: list[tuple[str, tuple[int, int]]]) -> str:
         "| judgments | rejected | draws |",
         "|---|---|---|",
         *(f"| {name} | {100 * count / of:.1f} % | {of:,} |" for name, (count, of) in tests),
+        "",
+        "Truth: b1 = 3, alpha = 1/2, temperature .8, and cells as in PKU-SafeRLHF (SS .45, SU .10, US .17, UU .28), so "
+        "the refusal threshold is .333.",
+        "",
+        "Made by `python benchmarks/labeling_fit.py` (five minutes, 1 core).",
     ]
     return "\n".join(lines) + "\n"
 

@@ -136,6 +136,19 @@ def _cells(
     return [f"{mean:.3f} ({own:.3f}){mark}" for mean, own in zip(values.mean(0), spread, strict=True)]
 
 
+def _lowest(blind: bool, rows: Sequence[str]) -> str:
+    """Each arm's lowest U over the judges that never find a kind of harm, or over those that find them all."""
+    cells = [row.split(" | ")[2:] for row in rows]
+    chosen = [
+        own for own, row in zip(cells, rows, strict=True) if (JUDGES[row[2:].split(" | ")[0]][1] is None) != blind
+    ]
+    lowest = [min(float(cell.split()[0]) for cell in column) for column in zip(*chosen, strict=True)]
+    names = (f"`{arm}`" if arm else "the default" for arm in ARMS)
+    return ", ".join(
+        f"{value:.3f} with {name}" for value, name in sorted(zip(lowest, names, strict=True), reverse=True)
+    )
+
+
 def page(tables: list[list[str]], seeds: int) -> str:
     """The page."""
     head = [
@@ -145,9 +158,10 @@ def page(tables: list[list[str]], seeds: int) -> str:
     lines = [
         "# Flags that err, in a tabular world",
         "",
-        f"Made by `python benchmarks/noisy_flags.py`: mean U of {seeds} sets of pairs (standard error in brackets), "
-        "for what a recipe's `flags` makes of a judge's flags. People label a tenth of the answers at random. U is the "
-        "mean of the help on a benign and the harmlessness on a harmful prompt.",
+        "What should a recipe's `flags` make of a judge's flags, if the judge errs?",
+        "",
+        f"**At equal divergence U is at least {_lowest(blind=False, rows=tables[0])} where the judge finds every kind "
+        f"of harm, and at least {_lowest(blind=True, rows=tables[0])} where it never finds one.**",
         "",
         "## At a KL divergence of .3 nats",
         "",
@@ -168,6 +182,14 @@ def page(tables: list[list[str]], seeds: int) -> str:
             "*: some sets were refused, because the people's sample doesn't show that the judge is better than chance."
         )
         lines += ["", refused]
+    lines += [
+        "",
+        "## To run it again",
+        "",
+        f"Made by `python benchmarks/noisy_flags.py` (five minutes, 1 core): mean U of {seeds} sets of pairs (standard "
+        "error in brackets). People label a tenth of the answers at random. U is the mean of the help on a benign and "
+        "the harmlessness on a harmful prompt.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -164,7 +164,12 @@ def page(found: Mapping[str, Mapping[str, JudgeError]], sets: Mapping[str, Label
         for key, error in by_set.items()
     ]
     counts = "; ".join(f"{key} {len(rows):,} ({sum(not safe for _, safe in rows):,})" for key, rows in sets.items())
-    return PAGE_TEXT.format(rows="\n".join(lines), counts=counts, few=FEW, features=_features())
+    lowest = {name: min(error.total for error in by_set.values()) for name, by_set in found.items()}
+    best_first = sorted(lowest.items(), key=lambda pair: -pair[1])
+    return PAGE_TEXT.format(
+        rows="\n".join(lines), counts=counts, few=FEW, features=_features(), sources=len(sets),
+        lowest="; ".join(f"{value:.2f} ({name})" for name, value in best_first),
+    )  # fmt: skip
 
 
 def _features() -> str:
@@ -178,11 +183,10 @@ def rate(estimate: Any) -> str:
 
 PAGE_TEXT = """# Judges that can be had offline
 
-Made by `python benchmarks/offline_judges.py --model models/smollm2` from the public samples next to the checkout (not
-part of the repository):
-answers to *risky requests* that people called safe or unsafe, of four sources. Sensitivity is the share of unsafe
-answers that a judge calls unsafe, specificity the share of safe ones that it calls safe; their sum is 1 for a coin and
-2 for a perfect judge. Intervals (95 %) are over prompts. Answers (unsafe ones): {counts}.
+Which judges that can be had offline tell safe from unsafe answers to risky requests as people do?
+
+**By the lowest sum of sensitivity and specificity over {sources} sources, where a coin has 1 and a perfect judge 2:
+{lowest}.**
 
 | judge | people's labels of | sensitivity | specificity | sum |
 |---|---|---|---|---|
@@ -200,6 +204,13 @@ answers that a judge calls unsafe, specificity the share of safe ones that it ca
 - The packaged judge's features and sources were chosen among twelve variants whose sums on JailJudge and Do-Not-Answer
   were known (1.64 to 1.65 and 1.62 to 1.73), so its figures there are a bit too good. RBR has only 24 unsafe answers.
 - The judge fitted to GPTFuzz is for comparison: the sample names no license for that source, so it isn't shipped.
+
+The answers are to *risky requests*, and people called them safe or unsafe. Sensitivity is the share of unsafe answers
+that a judge calls unsafe, specificity the share of safe ones that it calls safe. Intervals (95 %) are over prompts.
+Answers (unsafe ones): {counts}.
+
+Made by `python benchmarks/offline_judges.py --model models/smollm2` (five minutes, 2 cores) from the public samples
+next to the checkout, which are not part of the repository.
 """
 
 

@@ -111,13 +111,14 @@ def measure(path: Path, repeats: int) -> dict[str, Any]:
 def report(found: dict[str, Any], size: int, models: int, prompts: int, characters: int) -> str:
     """The figures as Markdown."""
     opens = found["opens"]
+    slowest = max(paint for times in found["filters"].values() for _, paint, _ in times)
     lines = [
         "# The page's size and speed",
         "",
-        f"Made by `python benchmarks/page.py --folder runs/page`: {models} models, {prompts:,} prompts, {characters} "
-        "characters per answer on average, two judges per answer. Answers are random words of random letters drawn "
-        "from a flattened Zipf distribution and never repeat; they compress no better than English.",
-        f"Headless Chromium {found['browser']} on {platform.machine()}; the page was opened {len(opens)} times.",
+        f"Is a page about {models} models and {prompts:,} prompts small enough to send, and fast enough to read?",
+        "",
+        f"**It has {size / 1e6:.1f} MB (limit 15), opens in {max(opens):.2f} s at worst (limit 2 s), and its slowest "
+        f"filter takes {slowest:.0f} ms (limit 100 ms).**",
         "",
         "| measurement | median | worst | limit |",
         "|---|---|---|---|",
@@ -130,7 +131,16 @@ def report(found: dict[str, Any], size: int, models: int, prompts: int, characte
             f"| filter, {label} ({times[0][2].split(' prompts')[0]}) | {statistics.median(painted):.0f} ms | "
             f"{max(painted):.0f} ms | 100 ms |"
         )
-    lines += ["", "The time of a filter runs until the next frame is painted."]
+    lines += [
+        "",
+        "The time of a filter runs until the next frame is painted.",
+        f"There are {characters} characters per answer on average, and two judges per answer. Answers are random words "
+        "of random letters drawn from a flattened Zipf distribution and never repeat; they compress no better than "
+        "English.",
+        f"Headless Chromium {found['browser']} on {platform.machine()}; the page was opened {len(opens)} times.",
+        "",
+        "Made by `python benchmarks/page.py --folder runs/page --output docs/results/page.md` (two minutes, 2 cores).",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -172,7 +172,7 @@ cores. The judge is `{JUDGE}`, which takes microseconds, so the seconds are thos
 about a judge that is worth a cluster. The first way also reads and checks the file; the others find that on disk.
 Memory is anonymous (`RssAnon`), the largest of `bfpo` and of Ray's workers; Ray's own servers are not counted.
 
-Made by `python benchmarks/sharding.py` (extra `ray`); `--sizes 2000 20000` is a quick try.
+Made by `python benchmarks/sharding.py` (extra `ray`; half an hour, 2 cores); `--sizes 2000 20000` is a quick try.
 """
 
 

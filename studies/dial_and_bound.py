@@ -163,8 +163,10 @@ def write_report(folder: Path, places: Sequence[Place], bounds: Sequence[dict[st
     lines = [
         "# The dial and the bound, on the microworld",
         "",
-        "Made by `make study-dial`: BFPO from a model that has learned chat alone, beta .1, the level anchored, 60 "
-        f"steps. Corners at b3 {CORNERS[0]:g} and {CORNERS[1]:g}; answers at temperature 1.",
+        "Does the dial between two models give the harmlessness of a model trained at the same place, and does a bound "
+        "on unsafe answers hold on new prompts?",
+        "",
+        f"**{_answer(places, bounds)}**",
         "",
         "## The dial against models trained at its places",
         "",
@@ -187,9 +189,27 @@ def write_report(folder: Path, places: Sequence[Place], bounds: Sequence[dict[st
         else:
             shares = [_shown(Estimate(**share)) for share in (one["checks"][-1]["share"], one["test"])]
             lines.append(f"| {one['limit']:.0%} | {one['seed']} | {one['b3']:.3f} | {' | '.join(shares)} |")
+    lines += [
+        "", "## To run it again", "",
+        "Made by `make study-dial` (hours, resumable): BFPO from a model that has learned chat alone, beta .1, the "
+        f"level anchored, 60 steps. Corners at b3 {CORNERS[0]:g} and {CORNERS[1]:g}; answers at temperature 1.",
+    ]  # fmt: skip
     path = folder / "dial.md"
     write_text(path, "\n".join(lines) + "\n")
     return path
+
+
+def _answer(places: Sequence[Place], bounds: Sequence[dict[str, Any]]) -> str:
+    apart = {
+        name: max(abs(getattr(one, name)["harmless"].value - one.trained["harmless"].value) for one in places)
+        for name in ("exact", "by_token")
+    }
+    tested = [one for one in bounds if "failure" not in one]
+    kept = sum(one["test"]["value"] <= one["limit"] for one in tested)
+    return (
+        f"The exact dial is at most {apart['exact']:.3f} from the trained models' harmlessness, and the dial token by "
+        f"token {apart['by_token']:.3f}; of {len(tested)} bounds that were reached, {kept} hold on new prompts."
+    )
 
 
 def _shown(estimate: Estimate) -> str:

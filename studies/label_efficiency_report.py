@@ -114,7 +114,20 @@ def _markdown(summary: Mapping[str, Any]) -> str:
     lines = [
         "# How many labels must come from people?",
         "",
-        f"Made by `make study-labels`. BFPO on the microworld: {SCALE.safety:,} pairs of the safety set. A share of "
+        "Does BFPO do as well with a tenth of its labels from people, and the rest from judges that are fitted to "
+        "that tenth?",
+        "",
+        f"**{_answer(summary)}**",
+        "",
+        "![Scores by share of human labels, and by the judge's error](label-efficiency.png)",
+        "",
+        "## What a tenth of the labels costs",
+        "",
+        *_tenth_lines({arm: losses[arm] for arm in TENTH if losses.get(arm)}),
+        "",
+        "## What was run",
+        "",
+        f"BFPO on the microworld: {SCALE.safety:,} pairs of the safety set. A share of "
         "the pairs keeps its human labels (from the clean oracle: two safety flags and the order of helpfulness), and "
         "judges fill in the rest. *Fitted* judges are linear in n-grams, one for safety and one for the order, fitted "
         "to the human share only. *Oracle* judges are the oracle with the given share of random wrong verdicts, next "
@@ -127,8 +140,6 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         "objects were never combined in training. "
         f"{summary['cells_wanted'] - summary['cells_missing']} of {summary['cells_wanted']} runs are done.",
         "",
-        "![Scores by share of human labels, and by the judge's error](label-efficiency.png)",
-        "",
         "## How wrong the judges are",
         "",
         "On the answers that people didn't label; means over seeds. Sensitivity is the share of unsafe answers found.",
@@ -140,9 +151,12 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         if values["judged"]:
             cells = [values["judged"].get(name) for name in ("accuracy", "sensitivity", "specificity", "order")]
             lines.append(f"| {arm} | " + " | ".join("" if cell is None else f"{cell:.3f}" for cell in cells) + " |")
-    lines += ["", "## What a tenth of the labels costs", ""]
-    lines += _tenth_lines({arm: losses[arm] for arm in TENTH if losses.get(arm)})
-    lines += ["", "## All arms", "", "Means over seeds with 95 % t intervals; loss against human labels alone, "]
+    lines += [*_all_arms(arms, losses), *_AFTERWARD]
+    return "\n".join(lines) + "\n"
+
+
+def _all_arms(arms: Mapping[str, Any], losses: Mapping[str, Any]) -> list[str]:
+    lines = ["", "## All arms", "", "Means over seeds with 95 % t intervals; loss against human labels alone, "]
     lines[-1] += "paired by seed and prompt, with its one-sided 95 % upper bound, in points."
     lines += ["", "| labels | seeds | " + " | ".join(f"{HEADLINE[name].label} | loss" for name in FACTORS) + " |"]
     lines += ["|---|---|" + "---|---|" * len(FACTORS)]
@@ -154,18 +168,40 @@ def _markdown(summary: Mapping[str, Any]) -> str:
             cells.append(f"{figure['value']:.3f}{interval}")
             cells.append("" if loss is None else f"{100 * loss['loss']:+.1f} (≤ {100 * loss['upper_bound']:+.1f})")
         lines.append(f"| {arm} | {len(values['seeds'])} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "## Why the flags differ",
-        "",
-        "Averaged over many pairs, the verdicts of a judge whose errors don't depend on the pair keep "
-        "c = sensitivity + specificity - 1 of the contrast between safe and unsafe. A posterior keeps less, because "
-        "its two values are closer together than 1 and 0. A model averages over pairs, so it is trained on the mean "
-        "label, which is BFPO's at a `beta` larger by 1/c. So the flag that is best for a single pair (the posterior, "
-        "in squared error) is not the one that trains the safest model. *Rescaled* verdicts correct the mean and keep "
-        "the noise; the buffer, whose flags need no correction, then pulls harder than it should.",
-    ]
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+_AFTERWARD = (
+    "",
+    "## Why the flags differ",
+    "",
+    "Averaged over many pairs, the verdicts of a judge whose errors don't depend on the pair keep "
+    "c = sensitivity + specificity - 1 of the contrast between safe and unsafe. A posterior keeps less, because "
+    "its two values are closer together than 1 and 0. A model averages over pairs, so it is trained on the mean "
+    "label, which is BFPO's at a `beta` larger by 1/c. So the flag that is best for a single pair (the posterior, "
+    "in squared error) is not the one that trains the safest model. *Rescaled* verdicts correct the mean and keep "
+    "the noise; the buffer, whose flags need no correction, then pulls harder than it should.",
+    "",
+    "## To run it again",
+    "",
+    "Made by `make study-labels` (two hours, 2 cores; resumable).",
+)
+
+
+def _answer(summary: Mapping[str, Any]) -> str:
+    largest = {
+        arm: 100 * max(loss["upper_bound"] for loss in summary["losses"][arm].values())
+        for arm in TENTH
+        if summary["losses"].get(arm)
+    }
+    if not largest:
+        return f"Not finished: {summary['cells_missing']} of {summary['cells_wanted']} runs are missing."
+    within = [arm for arm, bound in largest.items() if bound <= 100 * ALLOWED]
+    bounds = ", ".join(f"{bound:+.1f} with {arm}" for arm, bound in sorted(largest.items(), key=lambda pair: pair[1]))
+    return (
+        f"{len(within)} of {len(largest)} ways to use such judges keep{'s' * (len(within) == 1)} every figure within "
+        f"{100 * ALLOWED:.0f} points of human labels alone: the largest 95 % bound on a loss is {bounds}."
+    )
 
 
 def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -33,11 +33,9 @@ def _markdown(summary: Mapping[str, Any]) -> str:
     lines = [
         "# The study behind the quickstart",
         "",
-        f"Made by `make study-quick`. {len(seeds)} seeds ({', '.join(map(str, seeds))}), each with its own data, SFT, "
-        f"order and sampling; {scale['steps']} steps of {scale['batch_size']} groups for every method. Each method's "
-        f"beta was chosen from one grid by U on validation compositions (seed {seeds[0]}); all figures below are on "
-        "test compositions. U = (helpful + harmless)/2. Means over seeds with 95 % t intervals, which cover the "
-        "variation of data, training and sampling together.",
+        "Does BFPO make the SFT model harmless without losing help, and does it do better than the best of its rivals?",
+        "",
+        f"**{_answer(summary)}**",
         "",
         "![Helpful against harmless: means over seeds](study-quick.png)",
         "",
@@ -48,13 +46,33 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         beta = summary["betas"].get(method)
         cells = " | ".join(_interval(figures[name]) for name in FIGURES)
         lines.append(f"| {method} | {'' if beta is None else f'{beta:g}'} | {cells} |")
+    lines += [
+        "",
+        f"Means over {len(seeds)} seeds ({', '.join(map(str, seeds))}) with 95 % t intervals, which cover the "
+        "variation of data, training and sampling together: each seed has its own data, SFT, order and sampling. "
+        f"Every method trains for {scale['steps']} steps of {scale['batch_size']} groups. Its beta was chosen from one "
+        f"grid by U on validation compositions (seed {seeds[0]}); the figures above are on test compositions. "
+        "U = (helpful + harmless)/2.",
+    ]
     lines += ["", "## Differences, paired over seeds", "", "| difference | mean [95 % interval] |", "|---|---|"]
     lines += [f"| {name} | {_interval(value, sign=True)} |" for name, value in summary["differences"].items()]
     lines += ["", "## The grid of betas (validation compositions)", "", "| run | " + " | ".join(FIGURES) + " |"]
     lines += ["|---|" + "---|" * len(FIGURES)]
     for run, result in summary["selection"].items():
         lines.append(f"| {run} | " + " | ".join(f"{result[name]:.3f}" for name in FIGURES) + " |")
+    lines += ["", "## To run it again", "", "Made by `make study-quick` (23 minutes, 2 cores; resumable)."]
     return "\n".join(lines) + "\n"
+
+
+def _answer(summary: Mapping[str, Any]) -> str:
+    rival, differences = summary["best_rival"], summary["differences"]
+    harmless, helpful = (_interval(differences[f"{name}, BFPO - SFT"], sign=True) for name in ("harmless", "helpful"))
+    apart = differences[f"U, BFPO - {rival}"]
+    outcome = "a win" if apart["low"] > 0 else "a loss" if apart["high"] < 0 else "a tie"
+    return (
+        f"From SFT to BFPO, harmless changes by {harmless} and helpful by {helpful}; against {rival}, the best rival, "
+        f"U differs by {_interval(apart, sign=True)}, which is {outcome}."
+    )
 
 
 def _interval(value: Mapping[str, float], sign: bool = False) -> str:

@@ -53,7 +53,11 @@ Red teaming on a model's own answers teaches only what some answers show. The sa
 steps) never refuses: its answers to plain attacks are all unsafe, so that only the judge's errors give them signal, and
 after two rounds of 200 attacks (beta .1, 4 epochs, seed 100) attack success in trained styles had fallen from .51 to
 .44 only, in the plain style not at all (1.00 to 1.00). Its safe answers to disguised attacks strayed from the request.
-Such a model needs demonstrations first, as the paper's SFT on safer answers gives."""
+Such a model needs demonstrations first, as the paper's SFT on safer answers gives.
+
+## To run it again
+
+Made by `make study-redteam` (six minutes of one core a seed; resumable)."""
 
 Result = Mapping[str, Any]
 
@@ -95,7 +99,16 @@ def write_report(folder: Path, results: Sequence[Result]) -> Path:
 
 def _lines(results: Sequence[Result]) -> Iterator[str]:
     setup, working = results[0]["setup"], working_styles(results)
+    bars = list(_bars(results, working))
     yield f"""# Red teaming on the microworld
+
+How far does attack success fall in two rounds of red teaming that no person labels, and what does it cost in help?
+
+**{_answer(results, bars)}**
+"""
+    yield from bars
+    yield f"""
+## What was run
 
 The bundled model, which no preference ever trained, is red-teamed in two rounds: `bfpo redteam --rounds 2`,
 {setup["attacks"]} attacks a round, {setup["samples"]} answers to each and to its twin, a written refusal beside
@@ -105,12 +118,8 @@ person labels anything: the judge that labels errs on 10 % of the answers, safe 
 the exact judge, on requests about actions and things that no round attacked. Styles are the package's own. Their words,
 unlike those of the requests, are new to this model, so that some keep it from answering at all; `many_shot` is left
 out, because its conversations are longer than the 256 tokens that the model was pretrained for. {len(results)} seeds
-(of attacks, answers, the judge's errors and training); `make study-redteam` writes this page.
+(of attacks, answers, the judge's errors and training).
 
-## What was to be reached
-"""
-    yield from _bars(results, working)
-    yield f"""
 ## By style
 
 Means over seeds, in brackets the lowest and highest. Held-out styles are in no training data. The bars are about styles
@@ -139,6 +148,19 @@ with a success of {WORKS:g} or more before.
 Groups of the two rounds, by seed: {_groups(results)}.
 """
     yield _BACKGROUND
+
+
+def _answer(results: Sequence[Result], bars: Sequence[str]) -> str:
+    trained, held_out = (
+        " to ".join(f"{mean(rates(results, 'success', side, style)):.2f}" for side in _SIDES)
+        for style in (TRAINED_STYLES, HELD_OUT_STYLES)
+    )
+    helpful = " to ".join(f"{mean(suite_rates(results, side, 'helpful')):.2f}" for side in _SIDES)
+    met = sum(bar.endswith("| met |") for bar in bars)
+    return (
+        f"Attack success goes from {trained} in trained styles and from {held_out} in held-out ones, and helpfulness "
+        f"from {helpful} (means over {len(results)} seeds); {met} of the {len(bars) - 2} bars are met."
+    )
 
 
 def _groups(results: Sequence[Result]) -> str:

@@ -88,19 +88,45 @@ def write_report(folder: Path, results: Results) -> Path:
     lines = [
         "# BFPO and its rivals where labels err, both answers are unsafe, or harm has prices",
         "",
-        "Made by `make study-decisive`. Its plan and predictions (`studies/decisive/plan.md`) were committed before "
-        "any run with test seeds.",
+        "Does BFPO give users more than its rivals do where labels err, where both answers are unsafe, and where harm "
+        "has prices?",
         "",
+        f"**{_answer(results, undone)}**",
+        "",
+        "![U of every method in every world](decisive.png)",
+        "",
+        *_claims(results),
+        *_settings(results),
     ]
-    if undone:
-        lines += [f"**Not finished: {undone:,} test runs are missing.** What is here is what has run.", ""]
-    lines += [*_claims(results), *_settings(results)]
     for world in ALL_WORLDS:
         lines += _world(world, results)
+    lines += [
+        "## To run it again",
+        "",
+        "Made by `make study-decisive` (a day of one core; resumable). Its plan and predictions "
+        "(`studies/decisive/plan.md`) were committed before any run with test seeds.",
+    ]
     path = folder / "decisive.md"
     write_text(path, "\n".join(lines) + "\n")
     _plot(folder / "decisive.png", results)
     return path
+
+
+def _verdict(claim: Claim, found: Estimate | None) -> str:
+    """Whether the difference is above the claim's bound; empty for a claim without one."""
+    if found is None or claim.above is None:
+        return ""
+    return "holds" if found.low > claim.above else "fails"
+
+
+def _answer(results: Results, undone: int) -> str:
+    bounded = [claim for claim in CLAIMS if claim.above is not None]
+    verdicts = [_verdict(claim, difference(claim, results)) for claim in bounded]
+    start = f"Not finished: {undone:,} test runs are missing, and the" if undone else "The"
+    return (
+        f"{start} tally of the {len(bounded)} claims with a bound is {verdicts.count('holds')} confirmed, "
+        f"{verdicts.count('fails')} refuted and {verdicts.count('')} untested (each method at its best setting)."
+    )
 
 
 def _claims(results: Results) -> list[str]:
@@ -113,10 +139,8 @@ def _claims(results: Results) -> list[str]:
         cells = []
         for equal in (False, True):
             found = difference(claim, results, at_equal_distance=equal)
-            verdict = ""
-            if found and claim.above is not None:
-                verdict = " **holds**" if found.low > claim.above else " **fails**"
-            cells.append(f"{_shown(found, sign=True)}{verdict}" if found else "not run")
+            verdict = _verdict(claim, found)
+            cells.append(f"{_shown(found, sign=True)}{f' **{verdict}**' * bool(verdict)}" if found else "not run")
         bound = "" if claim.above is None else f" > {claim.above:g}"
         what = f"{claim.figure}: {claim.method} - {claim.rival}{bound}"
         lines.append(f"| {claim.number} | {claim.world} | {what} | {claim.predicted} | {' | '.join(cells)} |")

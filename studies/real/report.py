@@ -93,16 +93,22 @@ def write_report(folder: Path, results: Results) -> Path:
         "# A real chat model and people's flags",
         "",
         "Do people's safety flags on real pairs make SmolLM2-135M-Instruct safer and keep it helpful, and does BFPO's "
-        "label do better than hand-made orders? Made by `make study-real`; plan and predictions "
-        "(`studies/real/plan.md`) were committed before the first run.",
+        "label do better than hand-made orders?",
         "",
-        *_missing(results),
+        f"**{_answer(results)}**",
+        "",
         *_claims(results),
     ]
     for state in STATES:
         lines += _table(state, [*METHODS], f"## {state}", results)
     lines += _table("clean", ["BFPO", *ABLATIONS], "## Variants of BFPO, clean labels", results)
     lines += [*_answers(results), *_tuning(results)]
+    lines += [
+        "## To run it again",
+        "",
+        "Made by `make study-real DATA=FOLDER` (made for a GPU; resumable). Plan and predictions "
+        "(`studies/real/plan.md`) were committed before the first run.",
+    ]
     write_text(folder / PAGE, "\n".join(lines) + "\n")
     return folder / PAGE
 
@@ -121,21 +127,30 @@ def _claims(results: Results) -> Iterator[str]:
         cells = []
         for by in ("mean", "sum"):
             found = difference(claim, results, by)
-            verdict = ""
-            if found and claim.above is not None and by == "mean":
-                verdict = " **holds**" if found.low > claim.above else " **fails**"
-            cells.append(f"{_shown(found)}{verdict}" if found else "not run")
+            verdict = _verdict(claim, found) if by == "mean" else ""
+            cells.append(f"{_shown(found)}{f' **{verdict}**' * bool(verdict)}" if found else "not run")
         bound = "" if claim.above is None else f" > {claim.above:g}"
         what = f"{claim.method} - {claim.rival}{bound}"
         yield f"| {claim.number} | {claim.state} | {claim.kind} | {what} | {claim.predicted} | {' | '.join(cells)} |"
     yield ""
 
 
-def _missing(results: Results) -> Iterator[str]:
+def _verdict(claim: Claim, found: Estimate | None) -> str:
+    """Whether the difference is above the claim's bound; empty for a claim without one."""
+    if found is None or claim.above is None:
+        return ""
+    return "holds" if found.low > claim.above else "fails"
+
+
+def _answer(results: Results) -> str:
     undone = sum(job not in results for job in wanted(results))
-    if undone:
-        yield f"**Not finished: at least {undone:,} runs are missing.** What is here is what has run."
-        yield ""
+    bounded = [claim for claim in CLAIMS if claim.above is not None]
+    verdicts = [_verdict(claim, difference(claim, results)) for claim in bounded]
+    start = f"Not finished: at least {undone:,} runs are missing, and the" if undone else "The"
+    return (
+        f"{start} tally of the {len(bounded)} claims with a bound is {verdicts.count('holds')} confirmed, "
+        f"{verdicts.count('fails')} refuted and {verdicts.count('')} untested (by mean per token)."
+    )
 
 
 def _tuning(results: Results) -> Iterator[str]:

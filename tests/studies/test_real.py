@@ -237,7 +237,7 @@ def test_claims_compare_items_and_the_page_tells_what_is_missing(tmp_path):
     page = write_report(tmp_path, some).read_text()
     assert page.count("not run") == 4
     assert "## conflict" not in page
-    assert "**Not finished: at least 15 runs are missing.**" in page
+    assert "**Not finished: at least 15 runs are missing, and the tally of the " in page
 
 
 def test_a_job_is_taken_once(setup, monkeypatch):
