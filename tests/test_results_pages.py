@@ -16,7 +16,7 @@ def paragraphs(text):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_a_page_asks_answers_and_says_how_to_run_it_again(page):
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8").strip()
     title, question, answer, *rest = paragraphs(text)
     assert re.fullmatch(r"# \S[^\n]*", title)
     assert question.endswith("?")

@@ -1,7 +1,7 @@
 """Benchmarks that nobody runs every day, as far as they run in a moment: they must still fit the package."""
 
-import sys
 from functools import wraps
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,16 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    """A benchmark's module by its name."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield __import__
-    for name in ("generation", "plan"):
-        if str(BENCHMARKS) in str(getattr(sys.modules.get(name), "__file__", "")):
-            del sys.modules[name]
+def benchmark():
+    """A benchmark's module by its name, which may also be that of a folder of tests."""
+
+    def load(name):
+        spec = spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 def test_all_ways_to_sample_take_as_many_passes_as_tokens(benchmark, monkeypatch):

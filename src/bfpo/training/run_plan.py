@@ -164,6 +164,7 @@ def _random_model_of(recipe: Recipe, config: Any, layers: int) -> tuple[Any, Any
     """The same with so many layers."""
     smaller = copy.deepcopy(config)
     smaller.get_text_config().num_hidden_layers = layers
-    if getattr(smaller.get_text_config(), "layer_types", None):
-        smaller.get_text_config().layer_types = smaller.get_text_config().layer_types[:layers]
+    if types := getattr(smaller.get_text_config(), "layer_types", None):
+        # More layers than the model has are of the same types again.
+        smaller.get_text_config().layer_types = (types * layers)[:layers]
     return _random_model(recipe, smaller)
