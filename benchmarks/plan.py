@@ -159,7 +159,7 @@ def page(results: list[dict[str, Any]], steps: int) -> str:
         "",
         f"{steps} steps of pairs of random words, {torch.get_num_threads()} CPU threads of an idle machine, torch "
         f"{torch.__version__}; the two random models have the shapes of Qwen2.5-0.5B and of a small Llama. Memory is "
-        "that of the whole process; time is that of the reference pass and of the steps, with saving. Told is what "
+        "that of the whole process; time is that of the reference pass and of the steps. Told is what "
         "`bfpo train --plan` says, taken what the run took, in another process.",
         "",
         "Made by `python benchmarks/plan.py models/smollm2` (three quarters of an hour, 2 idle cores).",
