@@ -126,7 +126,7 @@ def measure(case: dict[str, str], model: Path, steps: int) -> dict[str, Any]:
         return found
 
 
-def page(results: list[dict[str, Any]], steps: int) -> str:
+def page(results: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
     ratios = {
         key: [result["told"][key] / result["taken"][key] for result in results] for key in ("memory_bytes", "seconds")
@@ -157,7 +157,7 @@ def page(results: list[dict[str, Any]], steps: int) -> str:
         )
     lines += [
         "",
-        f"{steps} steps of pairs of random words, {torch.get_num_threads()} CPU threads of an idle machine, torch "
+        f"Two or three steps of pairs of random words, {torch.get_num_threads()} CPU threads of an idle machine, torch "
         f"{torch.__version__}; the two random models have the shapes of Qwen2.5-0.5B and of a small Llama. Memory is "
         "that of the whole process; time is that of the reference pass and of the steps. Told is what "
         "`bfpo train --plan` says, taken what the run took, in another process.",
@@ -194,7 +194,7 @@ def main() -> None:
             print(results[-1], flush=True)
             saved.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     results.sort(key=lambda result: cases.index({name: result[name] for name in names}))
-    (arguments.output / "plan.md").write_text(page(results, arguments.steps), encoding="utf-8")
+    (arguments.output / "plan.md").write_text(page(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

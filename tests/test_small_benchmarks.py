@@ -62,7 +62,7 @@ def test_the_plans_page_counts_what_is_within_the_bar(benchmark):
     taken = {"seconds": 10.0, "memory_bytes": 1e9}
     results = [case | {"told": {"seconds": seconds, "memory_bytes": memory}, "taken": taken}
                for seconds, memory in ((12.9, 1.19e9), (13.1, 0.81e9), (9.0, 1.21e9))]  # fmt: skip
-    page = plan.page(results, 3)
+    page = plan.page(results)
     assert "within 20% in 2 of 3 cases" in page
     assert "within 30% in 2 of 3 cases" in page
     assert "| m | all | fp32 | short | 1.19 | 1.00 | 1.19 | 13 | 10 | 1.29 |" in page
