@@ -186,7 +186,9 @@ def main() -> None:
     results: list[dict[str, Any]] = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else []
     models = write_models(arguments.smollm2, arguments.models)
     names = ("model", "trained", "precision", "rows")
-    cases = [dict(zip(names, values, strict=True)) for values in product(models, TRAINED, ("fp32", "bf16"), ROWS)]
+    cases: list[dict[str, str]] = [
+        dict(zip(names, values, strict=True)) for values in product(models, TRAINED, ("fp32", "bf16"), ROWS)
+    ]
     for case in cases:
         chosen = all(any(word in value for value in case.values()) for word in arguments.only)
         if chosen and not any(case.items() <= result.items() for result in results):
