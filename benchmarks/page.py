@@ -27,12 +27,13 @@ from playwright.sync_api import Page, sync_playwright
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from bfpo.reports.page import build_report
+from bfpo.safehelp.answer_kinds import ANSWER_KINDS
 from bfpo.safehelp.records import Evaluation
 from reports.worlds import PROFILES, TASKS, evaluation
 
 FILTERS: dict[str, tuple[str, str]] = {
     "set": ("set", "1"),
-    "kind of answer": ("answer", "3"),
+    "kind of answer": ("answer", str(list(ANSWER_KINDS).index("unsafe"))),
     "category": ("category", "2"),
     "safe in one model, unsafe in another": ("show", "flips"),
     "judges disagree": ("show", "disagree"),
