@@ -93,6 +93,11 @@ def test_what_has_no_dial_is_refused(runs, first, second, b3, message):
         dial_between(runs / first, runs / second, b3)
 
 
+@pytest.mark.parametrize(("b3", "share"), [(0.125 - 1e-15, 0.0), (1 + 1e-12, 1.0)])
+def test_an_end_given_with_a_rounding_error_is_that_end(runs, b3, share):
+    assert dial_between(runs / "safe", runs / "free", b3).share == share
+
+
 def test_only_a_dial_is_overwritten(runs, tmp_path):
     path = tmp_path / "fitted.json"
     path.write_text('{"b1": 3}')

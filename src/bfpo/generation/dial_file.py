@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -128,6 +129,8 @@ def dial_between(first: Path, second: Path, b3: float, candidates: int = 32) -> 
             )
     if low.b3 == high.b3:
         raise BfpoError(f"{low.folder} and {high.folder} have the same b3, {low.b3:g}: train one with another b1")
+    # An end's b3 comes from its recipe's b1: 1/(b1 - 1) of b1 = 1 + 1/.3 is below .3.
+    b3 = next((end for end in (low.b3, high.b3) if math.isclose(b3, end)), b3)
     if not low.b3 <= b3 <= high.b3:
         raise BfpoError(f"b3 {b3:g} is not between those of the two models, {low.b3:g} and {high.b3:g}")
     share = (b3 - low.b3) / (high.b3 - low.b3)
