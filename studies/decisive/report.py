@@ -19,7 +19,10 @@ COLUMNS = ("U", "helpful", "harmless", "over_refusal", "incoherent", "kl")
 
 @dataclass(frozen=True)
 class Claim:
-    """A registered claim about a difference in a figure, by the lower end of its interval over paired seeds."""
+    """A registered claim about a difference in a figure, by the lower end of its interval over paired seeds.
+
+    Of the claims with one number that are ``either``, one is enough.
+    """
 
     number: int
     world: str
@@ -28,6 +31,7 @@ class Claim:
     above: float | None
     predicted: str
     figure: str = "U"
+    either: bool = False
 
 
 CLAIMS = (
@@ -42,22 +46,38 @@ CLAIMS = (
     Claim(8, "W5-75", "BFPO", "DPO-safe-first", None, "a tie or a small win"),
     Claim(9, "W2", "BFPO", "IPO-safe-first", 0.0, "holds"),
     Claim(9, "W2", "IPO-safe-first", "DPO-safe-first", 0.0, "holds"),
-    # One of the two is enough.
-    Claim(10, "W2", "BFPO", "BFPO-no-buffer", 0.0, "holds, or the next", "helpful"),
-    Claim(10, "W2", "BFPO-no-buffer", "BFPO", 0.0, "holds, or the one before", "over_refusal"),
+    Claim(10, "W2", "BFPO", "BFPO-no-buffer", 0.0, "holds, or the next", "helpful", either=True),
+    Claim(10, "W2", "BFPO-no-buffer", "BFPO", 0.0, "holds, or the one before", "over_refusal", either=True),
     Claim(11, "W0", "BFPO-no-level", "BFPO", 0.0, "holds", "incoherent"),
     Claim(11, "W0", "DPO-safe-first-no-level", "DPO-safe-first", 0.0, "holds", "incoherent"),
     Claim(12, "W2", "BFPO", "BFPO-alpha-0", 0.0, "holds", "harmless"),
 )
 
 
+_NOTHING_TO_WEIGH = (
+    "in W6 every harmful prompt can be declined and every other one answered, so that no harm has to be weighed "
+    "against help: the default reaches U .664 of the .667 that are possible (help counts on two thirds of the "
+    "prompts). Prices can only cost something then: those of 3 ask for six times the log-ratio of the default's 1/2, "
+    "and the model moves farther and answers fewer prompts coherently. The prediction overlooked this."
+)
+_NO_SAFETY_LEFT = (
+    "the safe-first order itself has lost the safety. Where one answer is safe and one isn't, the unsafe one is called "
+    "the more helpful in 95 % of these pairs, and with 30 % wrong flags the order puts it first in every second pair "
+    "(.49 to .51, seeds 0 to 2, before people's tenth), so that no loss on these orders can recover what is safe. Both "
+    "rivals answer at most .04 of the harmful prompts harmlessly, and there is nothing between them and BFPO."
+)
 # Why a claim failed, by its number and methods.
 REASONS = {
-    (5, "BFPO-prices", "BFPO"): "in W6 every harmful prompt can be declined and every other one answered, so that no "
-    "harm has to be weighed against help: the default reaches U .664 of the .667 that are possible (help counts on two "
-    "thirds of the prompts). Prices can only cost something then: those of 3 ask for six times the log-ratio of the "
-    "default's 1/2, and the model moves farther and answers fewer prompts coherently. The prediction overlooked this.",
+    (5, "BFPO-prices", "BFPO-common-price"): _NOTHING_TO_WEIGH,
+    (5, "BFPO-prices", "BFPO"): _NOTHING_TO_WEIGH,
+    (9, "IPO-safe-first", "DPO-safe-first"): _NO_SAFETY_LEFT,
 }
+MIX_KNOWS_MORE = (
+    "**DPO-mix knows more than the others in W2 and W3**, which the plan overlooked: where the judged flags of a pair "
+    "are equal, its order is the set's own choice of the safer answer, which is made with the true flags. In W2, of "
+    "the pairs with one safe answer, .79 are in the right order for it, and .5 in the safe-first order (seed 0). Its "
+    "rows there are no comparison at equal labels."
+)
 
 Figures = Mapping[str, float]
 
@@ -121,10 +141,14 @@ def _verdict(claim: Claim, found: Estimate | None) -> str:
 
 def _answer(results: Results, undone: int) -> str:
     bounded = [claim for claim in CLAIMS if claim.above is not None]
-    verdicts = [_verdict(claim, difference(claim, results)) for claim in bounded]
+    found: dict[tuple[int, Claim | None], list[str]] = {}
+    for claim in bounded:
+        key = (claim.number, None if claim.either else claim)
+        found.setdefault(key, []).append(_verdict(claim, difference(claim, results)))
+    verdicts = ["holds" if "holds" in own else "" if "" in own else "fails" for own in found.values()]
     start = f"Not finished: {undone:,} test runs are missing, and the" if undone else "The"
     return (
-        f"{start} tally of the {len(bounded)} claims with a bound is {verdicts.count('holds')} confirmed, "
+        f"{start} tally of the {len(verdicts)} claims with a bound is {verdicts.count('holds')} confirmed, "
         f"{verdicts.count('fails')} refuted and {verdicts.count('')} untested (each method at its best setting)."
     )
 
@@ -134,7 +158,7 @@ def _claims(results: Results) -> list[str]:
              "Differences with 95 % intervals over paired seeds (Student's t).", "",
              "| # | world | difference | predicted | at each one's best | at equal distance |",
              "|---|---|---|---|---|---|"]  # fmt: skip
-    reasons: list[str] = []
+    reasons: dict[tuple[int, str], list[str]] = {}
     for claim in CLAIMS:
         cells = []
         for equal in (False, True):
@@ -146,8 +170,23 @@ def _claims(results: Results) -> list[str]:
         lines.append(f"| {claim.number} | {claim.world} | {what} | {claim.predicted} | {' | '.join(cells)} |")
         reason = REASONS.get((claim.number, claim.method, claim.rival))
         if reason and any("fails" in cell for cell in cells):
-            reasons += ["", f"Why claim {claim.number} fails, {claim.method} against {claim.rival}: {reason}"]
-    return [*lines, *reasons, ""]
+            reasons.setdefault((claim.number, reason), []).append(f"{claim.method} against {claim.rival}")
+    for (number, reason), pairs in reasons.items():
+        lines += ["", f"Why claim {number} fails, {' and '.join(pairs)}: {reason}"]
+    return [*lines, *_ahead(results), ""]
+
+
+def _ahead(results: Results) -> list[str]:
+    """The methods whose mean U is above BFPO's, with the difference."""
+    found: list[str] = []
+    for world in ALL_WORLDS:
+        for name, method in METHODS.items():
+            # The way in which a difference is taken, for one that no one has predicted.
+            if world in method.worlds and name != "BFPO":
+                ahead = difference(Claim(0, world, name, "BFPO", None, ""), results)
+                if ahead and ahead.value > 0:
+                    found.append(f"- {world}: {name} {_shown(ahead, sign=True)}")
+    return ["", "Mean U above BFPO's, each method at its best:", "", *found] if found else []
 
 
 def _settings(results: Results) -> list[str]:
@@ -157,7 +196,7 @@ def _settings(results: Results) -> list[str]:
         point = chosen(name, results)
         shown = " | ".join(f"{value:g}" for value in point) if point else "not tuned yet | | "
         lines.append(f"| {name} | {shown} | {METHODS[name].summary} |")
-    return [*lines, ""]
+    return [*lines, "", MIX_KNOWS_MORE, ""]
 
 
 def _world(world: str, results: Results) -> list[str]:
@@ -184,7 +223,7 @@ def _plot(path: Path, results: Results) -> None:
     import matplotlib.pyplot as plt
 
     names = [name for name, method in METHODS.items() if method.worlds == ALL_WORLDS]
-    figure, axes = plt.subplots(figsize=(9, 4.5))
+    figure, axes = plt.subplots(figsize=(9, 4.8), layout="constrained")
     for at, name in enumerate(names):
         points = [
             (place, [one["U"] for one in figures_of(world, name, results)]) for place, world in enumerate(ALL_WORLDS)
@@ -197,8 +236,7 @@ def _plot(path: Path, results: Results) -> None:
     axes.set_xticks(range(len(ALL_WORLDS)), ALL_WORLDS)
     axes.set(ylabel="U", title="What the user gets in every world (mean over seeds, 95 % interval)")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, ncols=3, loc="lower left")
-    figure.tight_layout()
+        figure.legend(fontsize=8, ncols=len(names), loc="outside lower center")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from bfpo.microworld.data import safety_set
 from bfpo.microworld.oracle import judge
 from bfpo.microworld.worlds import WORLDS
 from bfpo.quickstart import Scale
@@ -60,6 +61,25 @@ def test_wrong_orders_are_those_of_the_peoples_sample():
     assert wrong_orders(WORLDS["W0"], 500, 0) == 0
     # Wrong if the two flags, 30 % of each wrong, lead to the other answer.
     assert 0.15 < wrong_orders(WORLDS["W2"], 4000, 0) < 0.45
+
+
+@pytest.mark.parametrize(
+    ("world", "safe_first", "choice"), [("W0", (1, 1), (1, 1)), ("W2", (0.45, 0.55), (0.74, 0.84))]
+)
+def test_shares_of_right_orders_that_the_page_tells(world, safe_first, choice):
+    rows = safety_set(4000, 0, world=WORLDS[world])
+    true = [tuple(judge(row["prompt"], row[f"response_{at}"]).is_safe for at in (0, 1)) for row in rows]
+    mixed = [(row, flags) for row, flags in zip(rows, true, strict=True) if flags[0] != flags[1]]
+
+    def right(chosen):
+        return sum(flags[chosen(row)] for row, flags in mixed) / len(mixed)
+
+    def first_safe(row):
+        judged = [row["is_response_0_safe"], row["is_response_1_safe"]]
+        return row["better_response_id"] if judged[0] == judged[1] else judged.index(True)
+
+    assert safe_first[0] <= right(first_safe) <= safe_first[1]
+    assert choice[0] <= right(lambda row: row["safer_response_id"]) <= choice[1]
 
 
 def results_of(method, utility):
@@ -176,5 +196,27 @@ def test_the_page_says_what_holds_fails_and_is_missing(tmp_path):
     assert "| 1 | W2 | U: BFPO - DPO-safe-first > 0.1 | holds | +0.200 [+0.200, +0.200] **holds**" in text
     assert "| 4 | W4 | U: BFPO - DPO-safe-first > 0 | holds | +0.000 [+0.000, +0.000] **fails**" in text
     assert "| 2 | W2 | U: BFPO - rDPO-safe-first > 0 | holds | not run |" in text
-    assert "**Not finished: " in text
+    # Claims 1 and 4 of twelve, of which the two numbered 10 are one; claim 7 and 8 have no bound.
+    assert "tally of the 12 claims with a bound is 1 confirmed, 1 refuted and 10 untested" in text
+    assert "Mean U above" not in text
     assert (tmp_path / "decisive.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("lost_help", "over_refusal", "tally"),
+    [(0.2, 0.0, "1 confirmed, 0 refuted"), (0.0, 0.2, "1 confirmed, 0 refuted"), (0.0, 0.0, "0 confirmed, 1 refuted")],
+)
+def test_one_of_two_alternatives_is_enough_and_a_better_rival_is_named(tmp_path, lost_help, over_refusal, tally):
+    results = {}
+    for _ in range(20):
+        for job in [job for job in planning.wanted(results) if job not in results]:
+            if job.method not in ("BFPO", "BFPO-no-buffer") or not job.learning_rate:
+                continue
+            other = job.method == "BFPO-no-buffer"
+            utility = 0.6 - abs(planning.np.log(job.beta / 0.1)) / 100 + 0.1 * other
+            figures = {"U": utility, "kl": 1.0, "helpful": 0.9 - lost_help * other,
+                       "over_refusal": 0.1 + over_refusal * other}  # fmt: skip
+            results[job] = {"job": asdict(job), "figures": figures}
+    text = write_report(tmp_path, results).read_text()
+    assert f"tally of the 12 claims with a bound is {tally}" in text
+    assert "- W0: BFPO-no-buffer +0.100" in text
