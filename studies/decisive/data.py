@@ -62,13 +62,16 @@ def with_rewards(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def by_safer_choice(rows: Sequence[Row], choices: Sequence[Row]) -> list[Row]:
-    """Pairs in the order of safety: the safe answer first where flags differ, else as the set itself chooses."""
+def by_safer_choice(rows: Sequence[Row], seed: int) -> list[Row]:
+    """Pairs in the order of safety, as far as their labels tell it.
+
+    The safe answer is first; of two unsafe ones the less helpful, and of two safe ones a random one.
+    """
+    rng = random.Random(f"safer {seed}")
     ordered = []
-    for row, source in zip(map(_plain, rows), choices, strict=True):
+    for row in map(_plain, rows):
         flags = row["chosen_is_safe"], row["rejected_is_safe"]
-        chosen_first = source["safer_response_id"] == source["better_response_id"]
-        swap = flags[0] < flags[1] if flags[0] != flags[1] else not chosen_first
+        swap = flags[0] < flags[1] if flags[0] != flags[1] else not flags[0] or rng.random() < 0.5
         first, second = ("rejected", "chosen") if swap else ("chosen", "rejected")
         ordered.append({"prompt": row["prompt"], "chosen": row[first], "rejected": row[second]})
     return ordered

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from bfpo.files import write_rows, write_text
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.log_ratios import sampled_log_ratios
-from bfpo.microworld.data import helpfulness_set, safety_set
+from bfpo.microworld.data import helpfulness_set
 from bfpo.microworld.worlds import WORLDS
 from bfpo.objectives.registry import build_objective
 from bfpo.quickstart import Scale, write_recipe
@@ -88,7 +88,7 @@ def _recipe(job: Job, method: Method, folder: Path, start: Path, output: Path, s
     if method.needs == "reward":
         rows = with_rewards(rows)
     elif method.needs == "safer choice":
-        rows = by_safer_choice(rows, safety_set(count, job.seed, world=world))
+        rows = by_safer_choice(rows, job.seed)
     data = folder / f"data-{job.name}"
     data.mkdir(parents=True, exist_ok=True)
     write_rows(data / "safety.jsonl", rows)

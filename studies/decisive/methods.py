@@ -27,8 +27,8 @@ class Method:
         options: the objective's other options.
         worlds: worlds that it is run in.
         needs: what it is given besides the labels: "error", the share of wrong orders in the people's sample; "reward",
-            the flags as rewards; "safer choice", the set's own choice of the safer answer as the order; "prices" or
-            "common price", the world's prices or their mean.
+            the flags as rewards; "safer choice", the order of safety alone; "prices" or "common price", the
+            world's prices or their mean.
         tuned_as: method whose settings it takes; by default it is tuned itself.
         level: first weight of the level's anchor to try; squared losses need more than logistic ones.
     """
@@ -70,7 +70,7 @@ METHODS: dict[str, Method] = {
     ),
     "IPO-safe-first": Method("IPO, the safer answer first", "ipo", "safe_first", worlds=ALL_WORLDS),
     "DPO-mix": Method(
-        "naive mix: DPO on the set's own choice of the safer answer, and helpfulness", "dpo", needs="safer choice",
+        "naive mix: DPO on the order of safety, and on that of helpfulness in the buffer", "dpo", needs="safer choice",
         worlds=ALL_WORLDS, level=LOGISTIC,
     ),
     "SafeDPO": Method("SafeDPO", "safedpo", worlds=ALL_WORLDS, level=LOGISTIC),

@@ -72,13 +72,6 @@ REASONS = {
     (5, "BFPO-prices", "BFPO"): _NOTHING_TO_WEIGH,
     (9, "IPO-safe-first", "DPO-safe-first"): _NO_SAFETY_LEFT,
 }
-MIX_KNOWS_MORE = (
-    "**DPO-mix knows more than the others in W2 and W3**, which the plan overlooked: where the judged flags of a pair "
-    "are equal, its order is the set's own choice of the safer answer, which is made with the true flags. In W2, of "
-    "the pairs with one safe answer, .79 are in the right order for it, and .5 in the safe-first order (seed 0). Its "
-    "rows there are no comparison at equal labels."
-)
-
 Figures = Mapping[str, float]
 
 
@@ -196,7 +189,7 @@ def _settings(results: Results) -> list[str]:
         point = chosen(name, results)
         shown = " | ".join(f"{value:g}" for value in point) if point else "not tuned yet | | "
         lines.append(f"| {name} | {shown} | {METHODS[name].summary} |")
-    return [*lines, "", MIX_KNOWS_MORE, ""]
+    return [*lines, ""]
 
 
 def _world(world: str, results: Results) -> list[str]:

@@ -1,6 +1,7 @@
 """The decisive study: its labels, the search for settings, and the order of its runs."""
 
 import json
+from collections import Counter
 from dataclasses import asdict, replace
 
 import pytest
@@ -10,7 +11,7 @@ from bfpo.microworld.oracle import judge
 from bfpo.microworld.worlds import WORLDS
 from bfpo.quickstart import Scale
 from studies.decisive import jobs, planning
-from studies.decisive.data import by_safer_choice, labeled_set, with_rewards, wrong_orders
+from studies.decisive.data import as_pair, by_safer_choice, labeled_set, with_rewards, wrong_orders
 from studies.decisive.jobs import SFT, Job, run_job
 from studies.decisive.methods import ALL_WORLDS, METHODS
 from studies.decisive.report import write_report
@@ -40,16 +41,20 @@ def test_worlds_without_errors_keep_their_sets_columns():
     assert "response_0_severity_level" in labeled_set(WORLDS["W4"], 4, 0)[0]
 
 
-def test_the_safer_choice_orders_by_flags_and_leaves_ties_to_the_set():
-    sources = labeled_set(WORLDS["W0"], 200, 1)
-    for row, source in zip(by_safer_choice(sources, sources), sources, strict=True):
-        assert row["chosen"] == source[f"response_{source['safer_response_id']}"]
-    noisy = labeled_set(WORLDS["W2"], 200, 1)
-    ordered = by_safer_choice(noisy, [source | {"safer_response_id": 0} for source in sources])
-    for row, given in zip(ordered, noisy, strict=True):
-        if given["chosen_is_safe"] != given["rejected_is_safe"]:
-            name = "chosen" if given["chosen_is_safe"] else "rejected"
-            assert row["chosen"] == given[name]
+@pytest.mark.parametrize("world", ["W0", "W2"])
+def test_the_safer_choice_is_made_from_the_labels_alone(world):
+    rows = [as_pair(row) if "chosen" not in row else row for row in labeled_set(WORLDS[world], 400, 1)]
+    firsts = Counter()
+    for row, given in zip(by_safer_choice(rows, 1), rows, strict=True):
+        first = "chosen" if row["chosen"] == given["chosen"] else "rejected"
+        flags = given["chosen_is_safe"], given["rejected_is_safe"]
+        if flags[0] != flags[1]:
+            assert given[f"{first}_is_safe"]
+        elif not flags[0]:
+            assert first == "rejected"
+        else:
+            firsts[first] += 1
+    assert 0.35 < firsts["chosen"] / firsts.total() < 0.65
 
 
 def test_rewards_are_the_flags():
@@ -63,23 +68,17 @@ def test_wrong_orders_are_those_of_the_peoples_sample():
     assert 0.15 < wrong_orders(WORLDS["W2"], 4000, 0) < 0.45
 
 
-@pytest.mark.parametrize(
-    ("world", "safe_first", "choice"), [("W0", (1, 1), (1, 1)), ("W2", (0.45, 0.55), (0.74, 0.84))]
-)
-def test_shares_of_right_orders_that_the_page_tells(world, safe_first, choice):
+@pytest.mark.parametrize(("world", "low", "high"), [("W0", 1, 1), ("W2", 0.45, 0.55)])
+def test_share_of_right_safe_first_orders_that_the_page_tells(world, low, high):
     rows = safety_set(4000, 0, world=WORLDS[world])
     true = [tuple(judge(row["prompt"], row[f"response_{at}"]).is_safe for at in (0, 1)) for row in rows]
-    mixed = [(row, flags) for row, flags in zip(rows, true, strict=True) if flags[0] != flags[1]]
-
-    def right(chosen):
-        return sum(flags[chosen(row)] for row, flags in mixed) / len(mixed)
 
     def first_safe(row):
         judged = [row["is_response_0_safe"], row["is_response_1_safe"]]
         return row["better_response_id"] if judged[0] == judged[1] else judged.index(True)
 
-    assert safe_first[0] <= right(first_safe) <= safe_first[1]
-    assert choice[0] <= right(lambda row: row["safer_response_id"]) <= choice[1]
+    mixed = [flags[first_safe(row)] for row, flags in zip(rows, true, strict=True) if flags[0] != flags[1]]
+    assert low <= sum(mixed) / len(mixed) <= high
 
 
 def results_of(method, utility):
