@@ -161,9 +161,9 @@ def page(parity: list[Any], speed: list[Any], start_up: dict[str, float]) -> str
     lines += [
         f"| all | {total:,} | | {total / theirs:.0f} | {total / ours:.0f} | {theirs / ours:.2f} |",
         "",
-        "The gain comes from the beginning that the choices share: it goes through the model once, however far",
-        "it extends into the scored text. Two CrowS sentences share little, so there is little to gain; the ratio over",
-        "all items comes from the other two tasks. The two packages took turns.",
+        "The gain comes from beginnings: choices are sorted by their tokens, and what neighbors in a batch begin with",
+        "goes through the model once, within an item and between items. CrowS sentences share least. The two packages",
+        "took turns.",
         "",
         "## Start-up, timed separately",
         "",

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig
@@ -36,6 +36,9 @@ from workload import (
     of_group,
     of_rows,
 )
+
+if TYPE_CHECKING:
+    from bfpo.engine.layout import Stream
 
 BATCH = 8
 BETA = 0.1
@@ -226,19 +229,21 @@ def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pass
     def count(_: Any, __: Any, values: dict[str, Any]) -> None:
         stream = values.get("stream")
         if stream is not None and times.marks and model.training and torch.is_grad_enabled():
-            seen.add(partial(counted, stream.group, stream.tokens, stream.unit, stream.branch))
+            seen.add(partial(counted, stream))
 
     model.register_forward_pre_hook(count, with_kwargs=True)
     return trainer, Passes(1 + case.checkpointing, head=3 if case.trained == "all" else 2)
 
 
-def counted(*stream: torch.Tensor) -> tuple[int, Computed]:
-    """Useful tokens of a stream, given by groups and tokens of answers, units and branches; and what they take."""
+def counted(stream: Stream) -> tuple[int, Computed]:
+    """Useful tokens of a stream of groups, and what they take."""
     useful, total = 0, Computed(0, 0, 0)
-    group, tokens, unit, branch = (part.cpu() for part in stream)
+    group, tokens, answer = (part.cpu() for part in (stream.group, stream.tokens, stream.answer))
+    places = stream.position_ids[0, stream.scored].cpu()
     for number in range(int(group[-1]) + 1):
         answers = tokens[group == number].tolist()
-        prompt = int(((unit == number) & (branch == 0)).sum())
+        # A prompt's last token predicts the first one of its first answer.
+        prompt = int(places[group[answer] == number][0]) + 1
         # An answer's last token goes through no layer.
         computed = of_group(prompt, [answer - 1 for answer in answers], shared=True)
         useful += len(answers) * prompt + sum(answers)

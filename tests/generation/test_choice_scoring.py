@@ -36,11 +36,11 @@ def text(generator, most, least=1):
 
 
 def generated_items(count=36, seed=0):
-    """Every form that a task can have: shared prompts, none, reversed, with spaces at the seam, equal choices."""
+    """Every form that a task can have: like beginnings, no prompt, reversed, spaces at the seam, equal choices."""
     generator = random.Random(seed)
     items = []
     for number in range(count):
-        prompt = text(generator, 12) + generator.choice(["", " ", "\n", "  "])
+        prompt = "then the other, " * (number % 3 == 0) + text(generator, 12) + generator.choice(["", " ", "\n", "  "])
         choices = tuple(text(generator, 5) for _ in range(generator.randint(2, 4)))
         item = ChoiceRequest(str(number), prompt, choices)
         if number % 4 == 1:

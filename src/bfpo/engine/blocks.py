@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from bfpo.engine.layout import Stream
+from bfpo.engine.layout import Stream, sees
 
 
 def attend_by_blocks(
@@ -54,17 +54,14 @@ def _cap(softcap: float, device: torch.device) -> Callable[..., Tensor]:
 
 def _block_mask(stream: Stream, window: int | None) -> BlockMask:
     """Mask of the blocks of keys that each block of queries sees."""
-    unit, branch, position = stream.unit, stream.branch, stream.position_ids[0]
-    limit = None if window is None else torch.full((), window, device=unit.device)
+    until, position = stream.until, stream.position_ids[0]
+    limit = None if window is None else torch.full((), window, device=until.device)
 
     def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        distance = position[query] - position[key]
-        seen = (unit[query] == unit[key]) & (distance >= 0)
-        seen = seen & ((branch[key] == 0) | (branch[query] == branch[key]))
-        return seen if limit is None else seen & (distance < limit)
+        return sees(query, key, until, position, limit)
 
-    make: Any = _compiled(create_block_mask) if unit.is_cuda else create_block_mask
-    return make(visible, None, None, len(unit), len(unit), device=str(unit.device))
+    make: Any = _compiled(create_block_mask) if until.is_cuda else create_block_mask
+    return make(visible, None, None, len(until), len(until), device=str(until.device))
 
 
 @cache

@@ -6,21 +6,25 @@ answer has its own copy of the prompt. The last token of an answer predicts no s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from bfpo.groups import TokenGroup
+from bfpo.sequences import common_length
 
 Layout = Literal["shared", "packed", "padded"]
 
-# Neighboring groups share one masked attention call up to this many tokens; larger groups have one call per answer,
-# which wastes less on masked pairs of tokens. On CPU, smaller calls cost more than the masking.
-_TILE = 128
+# Neighboring sequences share one masked attention call while that adds at most this many masked pairs of tokens, as two
+# sequences of 32 tokens do. On CPU, smaller calls cost more than the masking.
+_MASKED = 2048
+
+# The first of some places in the stream, and the one after the last.
+_Run = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,7 @@ class Stream:
     Attributes:
         input_ids: [1, T] tokens.
         position_ids: [1, T] position of every token in its own sequence.
-        unit: [T] index of the prompt (with its answers) that a token belongs to; tokens attend within their unit.
-        branch: [T] 0 for a prompt's tokens, 1 .. K for those of its answers.
+        until: [T] position in the stream from which on no token sees this one: those after it, up to there, do.
         atoms: lengths of the parts that the stream is split into; they sum to T.
         pieces: queries and their keys; the pieces' queries cover the stream in order.
         scored: [R] position in the stream of the token that predicts each answer token.
@@ -61,8 +64,7 @@ class Stream:
 
     input_ids: Tensor
     position_ids: Tensor
-    unit: Tensor
-    branch: Tensor
+    until: Tensor
     atoms: tuple[int, ...]
     pieces: tuple[Piece, ...]
     scored: Tensor
@@ -87,14 +89,16 @@ class Stream:
         size = sum(self.atoms[atom] for atom in piece.atoms)
         if piece.causal and piece.queries == size and (window is None or size <= window):
             return None
-        ends, device = list(accumulate(self.atoms)), self.unit.device
+        ends, device = list(accumulate(self.atoms)), self.until.device
         keys = torch.cat([torch.arange(ends[at] - self.atoms[at], ends[at], device=device) for at in piece.atoms])
-        queries = slice(piece.start, piece.start + piece.queries)
-        position = self.position_ids[0]
-        distance = position[queries, None] - position[keys]
-        visible = (self.unit[queries, None] == self.unit[keys]) & (distance >= 0)
-        visible &= (self.branch[keys] == 0) | (self.branch[queries, None] == self.branch[keys])
-        return visible if window is None else visible & (distance < window)
+        queries = torch.arange(piece.start, piece.start + piece.queries, device=device)
+        return sees(queries[:, None], keys, self.until, self.position_ids[0], window)
+
+
+def sees(query: Tensor, key: Tensor, until: Tensor, position: Tensor, window: int | Tensor | None = None) -> Tensor:
+    """Whether the tokens at some places in a stream see those at others; ``until`` and ``position`` as in `Stream`."""
+    seen = (key <= query) & (query < until[key])
+    return seen if window is None else seen & (position[query] - position[key] < window)
 
 
 def stream_tokens(group: TokenGroup, layout: Layout) -> int:
@@ -107,74 +111,144 @@ def stream_tokens(group: TokenGroup, layout: Layout) -> int:
 
 def build_stream(groups: Sequence[TokenGroup], layout: Layout, device: torch.device | str = "cpu") -> Stream:
     """Lay out groups as one stream, "shared" or "packed"."""
-    units = list(groups)
-    if layout == "packed":
-        answers = ((group, at, ids) for group in groups for at, ids in enumerate(group.answers))
-        units = [TokenGroup(group.prompt, [ids], group.context[at : at + 1]) for group, at, ids in answers]
-    ids, positions, owner, branch, scored, targets, answer = ([] for _ in range(7))
-    for number, unit in enumerate(units):
-        last, length = len(ids) + len(unit.prompt) - 1, len(unit.prompt)
-        parts = [unit.prompt, *(tokens[:-1] for tokens in unit.answers)]
-        for index, part in enumerate(parts):
-            if index:
-                places, predicting = unit.scored(index - 1), [last, *range(len(ids), len(ids) + len(part))]
-                scored += [predicting[place] for place in places]
-                targets += [unit.answers[index - 1][place] for place in places]
-                answer += [answer[-1] + 1 if answer else 0] * len(places)
-            ids += part
-            positions += range(length if index else 0, (length if index else 0) + len(part))
-            owner += [number] * len(part)
-            branch += [index] * len(part)
-    atoms, pieces = _pieces(units)
-
-    on_gpu = torch.device(device).type == "cuda"
+    row = _Row()
+    scored, targets, owner = ([] for _ in range(3))
+    for group in groups:
+        length = len(group.prompt)
+        for at, answer in enumerate(group.answers):
+            row.add([*group.prompt, *answer[:-1]], length if at and layout == "shared" else 0)
+            places, predicting = group.scored(at), row.places()[length - 1 :]
+            scored += [predicting[place] for place in places]
+            targets += [answer[place] for place in places]
+            owner += [owner[-1] + 1 if owner else 0] * len(places)
     tokens = [[len(group.scored(at)) for at in range(len(group.answers))] for group in groups]
-
-    def row(values: Sequence[int]) -> Tensor:
-        made = torch.tensor(values, dtype=torch.long)
-        # A copy from pinned memory doesn't wait until the device has done what was asked of it before.
-        return made.pin_memory().to(device, non_blocking=True) if on_gpu else made.to(device)
-
-    return Stream(
-        input_ids=row(ids)[None],
-        position_ids=row(positions)[None],
-        unit=row(owner),
-        branch=row(branch),
-        atoms=tuple(atoms),
-        pieces=tuple(pieces),
-        scored=row(scored),
-        targets=row(targets),
-        answer=row(answer),
-        tokens=row([number for own in tokens for number in own]),
-        group=row([index for index, group in enumerate(groups) for _ in group.answers]),
+    return row.stream(
+        device,
+        scored=scored,
+        targets=targets,
+        answer=owner,
+        tokens=[number for own in tokens for number in own],
+        group=[index for index, group in enumerate(groups) for _ in group.answers],
         sizes=tuple((len(own), sum(own)) for own in tokens),
     )
 
 
-def _pieces(units: Sequence[TokenGroup]) -> tuple[list[int], list[Piece]]:
-    """Atoms and pieces: one of each for small neighboring units, one piece per answer for large units."""
-    atoms: list[int] = []
-    pieces: list[Piece] = []
-    start, open_tile = 0, False
-    for unit in units:
-        size = stream_tokens(unit, "shared")
-        if size <= _TILE:
-            if open_tile and atoms[-1] + size <= _TILE:
-                atoms[-1] += size
-                pieces[-1] = Piece(pieces[-1].start, atoms[-1], pieces[-1].atoms, causal=False)
-            else:
-                atoms.append(size)
-                pieces.append(Piece(start, size, (len(atoms) - 1,), causal=len(unit.answers) == 1))
-            open_tile = True
-        else:
-            prompt, parts = len(atoms), [len(tokens) - 1 for tokens in unit.answers]
-            atoms += [len(unit.prompt), *parts]
-            at = start
-            for index, part in enumerate(parts):
-                queries = part if index else len(unit.prompt) + part
-                if queries:
-                    pieces.append(Piece(at, queries, (prompt, prompt + 1 + index), causal=True))
-                at += queries
-            open_tile = False
-        start += size
-    return atoms, pieces
+def build_tree(
+    sequences: Sequence[Sequence[int]], least: int | None, device: torch.device | str = "cpu"
+) -> tuple[Stream, list[list[int]]]:
+    """Lay out sequences as one stream that predicts nothing yet, and the places of each sequence's tokens in it.
+
+    A sequence shares its beginning with the one before if that has ``least`` tokens or more, so that sorted ones share
+    most. With None, nothing is shared.
+    """
+    row = _Row()
+    places: list[list[int]] = []
+    before: Sequence[int] = ()
+    for ids in sequences:
+        shared = common_length(before, ids)
+        row.add(ids, 0 if least is None or shared < least else shared)
+        places.append(row.places())
+        before = ids
+    return row.stream(device, **dict.fromkeys(("scored", "targets", "answer", "tokens", "group"), ())), places
+
+
+class _Row:
+    """A stream in the making: one sequence after the other, each without the beginning it shares with the one before.
+
+    Attributes:
+        ids: the tokens so far.
+        positions: position of every token in its own sequence.
+        until: see `Stream`; not yet known of the last sequence's tokens.
+        starts: place of every sequence's first own token.
+        paths: runs of places with the tokens of every sequence, in order.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.positions: list[int] = []
+        self.until: list[int] = []
+        self.starts: list[int] = []
+        self.paths: list[tuple[_Run, ...]] = []
+
+    def add(self, ids: Sequence[int], shared: int) -> None:
+        """Append a sequence whose first ``shared`` tokens are those of the one before."""
+        path, start = self._leave(shared), len(self.ids)
+        self.ids += ids[shared:]
+        self.positions += range(shared, len(ids))
+        self.until += [0] * (len(ids) - shared)
+        if len(ids) > shared:
+            path.append((path.pop()[0] if path and path[-1][1] == start else start, len(self.ids)))
+        self.starts.append(start)
+        self.paths.append(tuple(path))
+
+    def places(self) -> list[int]:
+        """Places of the last sequence's tokens."""
+        return [place for run in self.paths[-1] for place in range(*run)]
+
+    def stream(self, device: torch.device | str, *, sizes: tuple[tuple[int, int], ...] = (), **more: Any) -> Stream:
+        """The stream on a device, with ``more`` of its [..] values."""
+        self._leave(0)
+        on_gpu = torch.device(device).type == "cuda"
+
+        def row(values: Sequence[int]) -> Tensor:
+            made = torch.tensor(values, dtype=torch.long)
+            # A copy from pinned memory doesn't wait until the device has done what was asked of it before.
+            return made.pin_memory().to(device, non_blocking=True) if on_gpu else made.to(device)
+
+        atoms, pieces = self._pieces()
+        return Stream(
+            input_ids=row(self.ids)[None],
+            position_ids=row(self.positions)[None],
+            until=row(self.until),
+            atoms=atoms,
+            pieces=pieces,
+            sizes=sizes,
+            **{name: row(values) for name, values in more.items()},
+        )
+
+    def _leave(self, shared: int) -> list[_Run]:
+        """The runs of the last sequence's first tokens; the next sequence doesn't see the others."""
+        kept: list[_Run] = []
+        for first, stop in self.paths[-1] if self.paths else ():
+            cut = min(first + shared, stop)
+            shared -= cut - first
+            self.until[cut:stop] = [len(self.ids)] * (stop - cut)
+            if cut > first:
+                kept.append((first, cut))
+        return kept
+
+    def _pieces(self) -> tuple[tuple[int, ...], tuple[Piece, ...]]:
+        """The atoms and the pieces, each with the tokens of one sequence or of several small ones.
+
+        The sequences of a piece see, beside the piece's own tokens, no others than the first one does.
+        """
+        spans: list[tuple[_Run, list[_Run], bool]] = []
+        alone = 0
+        for start, path, stop in zip(self.starts, self.paths, [*self.starts[1:], len(self.ids)], strict=True):
+            if start == stop:
+                continue
+            pairs = (stop - start) * _length(path)
+            if spans:
+                (first, _), above, _ = spans[-1]
+                together = (stop - first) * (_length(above) + stop - first)
+                if together - alone - pairs <= _MASKED:
+                    spans[-1] = ((first, stop), above, False)
+                    alone += pairs
+                    continue
+            spans.append(((start, stop), [(run[0], min(run[1], start)) for run in path if run[0] < start], True))
+            alone = pairs
+        borders = sorted({place for own, above, _ in spans for run in (own, *above) for place in run})
+        number = {place: at for at, place in enumerate(borders)}
+        pieces = (
+            Piece(own[0], own[1] - own[0], tuple(at for run in (*above, own) for at in _numbers(run, number)), causal)
+            for own, above, causal in spans
+        )
+        return tuple(stop - start for start, stop in pairwise(borders)), tuple(pieces)
+
+
+def _length(runs: Sequence[_Run]) -> int:
+    return sum(stop - start for start, stop in runs)
+
+
+def _numbers(run: _Run, number: Mapping[int, int]) -> range:
+    return range(number[run[0]], number[run[1]])

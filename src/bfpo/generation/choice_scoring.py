@@ -1,10 +1,11 @@
-"""Log-likelihoods of given choices, equal to lm-eval's; the shared prefix of an item's choices is computed once."""
+"""Log-likelihoods of given choices, equal to lm-eval's; what choices of a batch begin with is computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,11 +13,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bfpo.engine.forward import Engine
 from bfpo.engine.head import LogitShape, logits_at_once
-from bfpo.engine.layout import build_stream, stream_tokens
+from bfpo.engine.layout import build_tree
 from bfpo.engine.layout_choice import choose_layout
 from bfpo.generation.choice_encoding import EncodedChoices, encode_choices, longest_input
 from bfpo.generation.protocol import ChoiceLogps, ChoiceRequest
 from bfpo.groups import TokenGroup
+from bfpo.sequences import common_length
+
+# Choices share their beginnings from this many tokens on; for fewer, the masks cost more than they save.
+_LEAST_SHARED = 4
+
+# Tokens of a choice, and the number of scored ones at its end.
+_Choice = tuple[tuple[int, ...], int]
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ def score_choices(
         return
     max_length = longest_input(model.config, tokenizer)
     encoded = encode_choices(tokenizer, requests, chat=chat, max_length=max_length, system_prompt=system_prompt)
-    groups = [group for choices in encoded[:16] for group, _ in _groups(choices)]
+    groups = [group for choices in encoded[:16] for group in _as_groups(choices.ids)]
     # Timing another attention would cost a compilation and a backward pass.
     engine = Engine(model, choose_layout(model, model, groups, only="pieces").layout, max_tokens=0)
     with _scoring(engine):
@@ -68,17 +76,23 @@ def score_choices(
 
 
 def _plan(encoded: Sequence[EncodedChoices], batching: Batching) -> list[list[EncodedChoices]]:
-    """Batches of requests of similar size, the largest first, so that memory peaks at once."""
-    sizes = [sum(stream_tokens(group, "shared") for group, _ in _groups(choices)) for choices in encoded]
+    """Batches of requests that begin alike, the largest first, so that memory peaks at once."""
     batches: list[list[EncodedChoices]] = []
-    tokens = 0
-    for index in sorted(range(len(encoded)), key=lambda index: (-sizes[index], index)):
-        if not batches or len(batches[-1]) == batching.items or tokens + sizes[index] > batching.tokens:
+    sizes: list[int] = []
+    for choices in sorted(encoded, key=lambda choices: min(choices.ids)):
+        size = _tokens(choices.ids)
+        if not batches or len(batches[-1]) == batching.items or sizes[-1] + size > batching.tokens:
             batches.append([])
-            tokens = 0
-        batches[-1].append(encoded[index])
-        tokens += sizes[index]
-    return batches
+            sizes.append(0)
+        batches[-1].append(choices)
+        sizes[-1] += size
+    return [batches[at] for at in sorted(range(len(batches)), key=lambda at: -sizes[at])]
+
+
+def _tokens(sequences: Sequence[tuple[int, ...]]) -> int:
+    """Number of tokens of sequences whose beginnings are shared."""
+    ordered = sorted(sequences)
+    return sum(map(len, ordered)) - sum(common_length(one, other) for one, other in pairwise(ordered))
 
 
 @contextmanager
@@ -96,63 +110,40 @@ def _scoring(engine: Engine) -> Iterator[None]:
 @torch.inference_mode()
 def _score(engine: Engine, batch: Sequence[EncodedChoices]) -> list[ChoiceLogps]:
     """Score one batch with one forward pass, one result per request in order."""
-    groups = [part for choices in batch for part in _groups(choices)]
-    if engine.layout == "packed":
-        groups = [
-            (TokenGroup(group.prompt, [answer]), (number,))
-            for group, scored in groups
-            for answer, number in zip(group.answers, scored, strict=True)
-        ]
-    sums = _padded_sums if engine.layout == "padded" else _stream_sums
-    values = iter(sums(engine, groups).tolist())
-    return [ChoiceLogps(choices.key, tuple(next(values) for _ in choices.ids), choices.truncated) for choices in batch]
+    choices = [pair for request in batch for pair in zip(request.ids, request.scored, strict=True)]
+    sums = _padded_sums(engine, choices) if engine.layout == "padded" else _stream_sums(engine, choices)
+    values = iter(sums.tolist())
+    return [ChoiceLogps(request.key, tuple(next(values) for _ in request.ids), request.truncated) for request in batch]
 
 
-def _groups(choices: EncodedChoices) -> list[tuple[TokenGroup, tuple[int, ...]]]:
-    """A request as groups with a shared prefix, each with the number of scored tokens at the end of every answer.
-
-    One group if all choices share a prefix, which may extend into the scored text; otherwise one group per choice.
-    """
-    shared = _shared_length(choices.ids)
+def _as_groups(sequences: Sequence[tuple[int, ...]]) -> list[TokenGroup]:
+    """The choices of a request as groups: one if they begin alike, else one per choice."""
+    # Every answer keeps at least one token of its own.
+    shared = min(common_length(min(sequences), max(sequences)), min(map(len, sequences)) - 1)
     if shared:
-        # Every answer keeps at least one token of its own.
-        shared = min(shared, min(map(len, choices.ids)) - 1)
-        return [(TokenGroup(choices.ids[0][:shared], [ids[shared:] for ids in choices.ids]), choices.scored)]
-    return [
-        (TokenGroup(ids[:-1], [ids[-1:]]), (scored,)) for ids, scored in zip(choices.ids, choices.scored, strict=True)
-    ]
+        return [TokenGroup(sequences[0][:shared], [ids[shared:] for ids in sequences])]
+    return [TokenGroup(ids[:-1], [ids[-1:]]) for ids in sequences]
 
 
-def _shared_length(sequences: Sequence[tuple[int, ...]]) -> int:
-    """Length of the common prefix of all sequences, i.e. of the first and the last in sorted order."""
-    first, last = min(sequences), max(sequences)
-    return next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
-
-
-def _stream_sums(engine: Engine, groups: Sequence[tuple[TokenGroup, tuple[int, ...]]]) -> Tensor:
-    """[N] log-likelihoods of all choices, by one forward over an unpadded stream with every group's prompt once."""
-    model = engine.model
+def _stream_sums(engine: Engine, choices: Sequence[_Choice]) -> Tensor:
+    """[N] log-likelihoods of choices, by one forward over an unpadded stream."""
+    device = engine.model.device
+    order = sorted(range(len(choices)), key=lambda number: choices[number][0])
+    least = _LEAST_SHARED if engine.layout == "shared" else None
+    # A sequence's last token predicts nothing.
+    stream, places = build_tree([choices[number][0][:-1] for number in order], least, device)
     positions: list[int] = []
     targets: list[int] = []
     owner: list[int] = []
-    start = choice = 0
-    for group, scored in groups:
-        prompt, own = len(group.prompt), start + len(group.prompt)
-        for answer, number in zip(group.answers, scored, strict=True):
-            # Positions in the stream that predict the last `number` tokens of prompt and answer together.
-            before = prompt + len(answer) - 1 - number
-            positions += range(start + before, start + prompt)
-            positions += range(own + max(0, before - prompt), own + len(answer) - 1)
-            targets += (*group.prompt[before + 1 :], *answer)[-number:]
-            owner += [choice] * number
-            own += len(answer) - 1
-            choice += 1
-        start = own
-    stream = build_stream([group for group, _ in groups], "shared", model.device)
+    for number, own in zip(order, places, strict=True):
+        ids, scored = choices[number]
+        positions += own[len(own) - scored :]
+        targets += ids[len(ids) - scored :]
+        owner += [number] * scored
     rows, row = torch.unique(torch.tensor(positions), return_inverse=True)
-    hidden = engine.hidden(model, replace(stream, scored=rows.to(model.device)))
-    logps = _token_logps(model, hidden, row.to(model.device), torch.tensor(targets, device=model.device))
-    return _sums(logps, torch.tensor(owner, device=model.device), choice)
+    hidden = engine.hidden(engine.model, replace(stream, scored=rows.to(device)))
+    logps = _token_logps(engine.model, hidden, row.to(device), torch.tensor(targets, device=device))
+    return _sums(logps, torch.tensor(owner, device=device), len(choices))
 
 
 def _token_logps(model: PreTrainedModel, hidden: Tensor, row: Tensor, targets: Tensor) -> Tensor:
@@ -172,24 +163,19 @@ def _token_logps(model: PreTrainedModel, hidden: Tensor, row: Tensor, targets: T
     return logps
 
 
-def _padded_sums(engine: Engine, groups: Sequence[tuple[TokenGroup, tuple[int, ...]]]) -> Tensor:
-    """[N] log-likelihoods of all choices, by one forward with one padded row per choice."""
+def _padded_sums(engine: Engine, choices: Sequence[_Choice]) -> Tensor:
+    """[N] log-likelihoods of choices, by one forward with one padded row per choice."""
     model = engine.model
-    sequences = [
-        ([*group.prompt, *answer], number)
-        for group, scored in groups
-        for answer, number in zip(group.answers, scored, strict=True)
-    ]
-    width = max(len(ids) for ids, _ in sequences)
+    width = max(len(ids) for ids, _ in choices)
     # Causal attention ignores padding on the right.
-    inputs = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in sequences], device=model.device)
+    inputs = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids, _ in choices], device=model.device)
     is_scored = torch.tensor(
-        [[len(ids) - number <= at < len(ids) for at in range(width)] for ids, number in sequences], device=model.device
+        [[len(ids) - number <= at < len(ids) for at in range(width)] for ids, number in choices], device=model.device
     )
     logits = model(input_ids=inputs[:, :-1], use_cache=False).logits[is_scored[:, 1:]]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logps = logits.gather(1, inputs[is_scored][:, None])[:, 0] - logits.logsumexp(-1)
-    return _sums(logps, is_scored.nonzero()[:, 0], len(sequences))
+    return _sums(logps, is_scored.nonzero()[:, 0], len(choices))
 
 
 def _sums(logps: Tensor, owner: Tensor, number: int) -> Tensor:

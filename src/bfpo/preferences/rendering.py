@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.messages import Message, as_messages, for_template
+from bfpo.sequences import common_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,7 +82,7 @@ class Renderer:
         """
         rendered = self.prompt(prompt, tools)
         whole = [self._whole(prompt, answer, tools) for answer in answers]
-        boundary = min(len(rendered), *(_shared_length(rendered, ids) for ids in whole))
+        boundary = min(len(rendered), *(common_length(rendered, ids) for ids in whole))
         endings, context, added = [], [], 0
         for ids, answer in zip(whole, answers, strict=True):
             turns = self._turns(prompt, answer, tools, ids, boundary)
@@ -132,12 +132,12 @@ class Renderer:
                 "told apart",
                 "make all but the last a part of the prompt",
             )
-        return _shared_length(self._ids(earlier, tools, add_generation_prompt=True), ids)
+        return common_length(self._ids(earlier, tools, add_generation_prompt=True), ids)
 
     def _stop(self, turns: list[Message], tools: str | None, ids: list[int], start: int, following: int) -> int:
         """Where a turn stops that others follow: after its end, or else where the template goes on without them."""
         end = next((at for at in range(start, following) if ids[at] in self._all_ends), None)
-        return end + 1 if end is not None else min(following, _shared_length(self._ids(turns, tools), ids))
+        return end + 1 if end is not None else min(following, common_length(self._ids(turns, tools), ids))
 
     @property
     def _all_ends(self) -> set[int]:
@@ -189,10 +189,6 @@ class Renderer:
 
 def _messages(text: Text, role: str) -> list[Message]:
     return list(as_messages(text, role))
-
-
-def _shared_length(first: Sequence[int], second: Sequence[int]) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _is_special(message: Message) -> bool:
