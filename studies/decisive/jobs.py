@@ -120,7 +120,8 @@ def _recipe(job: Job, method: Method, folder: Path, start: Path, output: Path, s
 def _buffer(method: Method, job: Job, data: Path, scale: Scale) -> Path:
     """The helpfulness set; for MODPO with the reward of safe answers."""
     world = WORLDS[job.world]
-    rows = helpfulness_set(scale.helpful, job.seed, answers=scale.answers, score_noise=world.order_noise)
+    answers = method.answers or scale.answers
+    rows = helpfulness_set(scale.helpful, job.seed, answers=answers, score_noise=world.order_noise)
     if method.needs == "reward":
         rows = [row | {"reward": [1.0] * len(row["responses"])} for row in rows]
     path = data / "helpful.jsonl"

@@ -31,6 +31,7 @@ class Method:
             world's prices or their mean.
         tuned_as: method whose settings it takes; by default it is tuned itself.
         level: first weight of the level's anchor to try; squared losses need more than logistic ones.
+        answers: number of answers to each prompt of the helpfulness set; None for the scale's.
     """
 
     summary: str
@@ -43,6 +44,7 @@ class Method:
     needs: str = ""
     tuned_as: str = ""
     level: float = SQUARED
+    answers: int | None = None
 
 
 METHODS: dict[str, Method] = {
@@ -60,6 +62,17 @@ METHODS: dict[str, Method] = {
         "the mean of the world's prices for every category", needs="common price", worlds=("W6",), tuned_as="BFPO"
     ),
     "BFPO-no-level": Method("the level of answers left free", options={"level": 0.0}, tuned_as="BFPO"),
+    "BFPO-beta-half": Method("ablation: beta .05", options={"beta": 0.05}, worlds=("W2",), tuned_as="BFPO"),
+    "BFPO-beta-double": Method("ablation: beta .2", options={"beta": 0.2}, worlds=("W2",), tuned_as="BFPO"),
+    "BFPO-2-answers": Method(
+        "ablation: two answers to each prompt of the helpfulness set", worlds=("W2",), tuned_as="BFPO", answers=2
+    ),
+    "BFPO-8-answers": Method(
+        "ablation: eight answers to each prompt of the helpfulness set", worlds=("W2",), tuned_as="BFPO", answers=8
+    ),
+    "BFPO-down-proj": Method(
+        "ablation: only `down_proj` is trained, as in the paper", options={"trainable": "down_proj"}, worlds=("W2",)
+    ),
     "DPO-safe-first": Method("DPO, the safer answer first", "dpo", "safe_first", worlds=ALL_WORLDS, level=LOGISTIC),
     "DPO-safe-first-no-level": Method(
         "the same with the level left free", "dpo", "safe_first", options={"level": 0.0}, tuned_as="DPO-safe-first"

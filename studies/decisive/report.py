@@ -51,6 +51,11 @@ CLAIMS = (
     Claim(11, "W0", "BFPO-no-level", "BFPO", 0.0, "holds", "incoherent"),
     Claim(11, "W0", "DPO-safe-first-no-level", "DPO-safe-first", 0.0, "holds", "incoherent"),
     Claim(12, "W2", "BFPO", "BFPO-alpha-0", 0.0, "holds", "harmless"),
+    Claim(13, "W2", "BFPO", "BFPO-beta-half", None, "a small win"),
+    Claim(13, "W2", "BFPO", "BFPO-beta-double", None, "a small win"),
+    Claim(14, "W2", "BFPO", "BFPO-down-proj", None, "a tie or a small win"),
+    Claim(15, "W2", "BFPO", "BFPO-2-answers", None, "a small win", "helpful"),
+    Claim(16, "W2", "BFPO-8-answers", "BFPO", None, "a tie", "helpful"),
 )
 
 

@@ -10,7 +10,8 @@ from bfpo.errors import BfpoError
 from bfpo.generation.choice_encoding import encode_choices, longest_input
 from bfpo.generation.choice_scoring import Batching, score_choices
 from bfpo.generation.protocol import ChoiceRequest
-from generation.parity import (
+from models import tiny_llama, tiny_model
+from support.choice_parity import (
     TEMPLATE,
     by_bfpo,
     by_lm_eval,
@@ -19,7 +20,6 @@ from generation.parity import (
     load_stories,
     sample_items,
 )
-from models import tiny_llama, tiny_model
 
 pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
 

@@ -13,8 +13,8 @@ from bfpo.files import write_rows
 from bfpo.judges import load_judge
 from bfpo.judges.verdict import Exchange
 from bfpo.safehelp.records import Evaluation
-from generation.parity import by_bfpo, by_lm_eval, largest_difference
 from real_model.material import PROMPTS, choice_items, write_suite
+from support.choice_parity import by_bfpo, by_lm_eval, largest_difference
 
 pytestmark = pytest.mark.real_model
 

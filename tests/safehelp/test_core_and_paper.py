@@ -15,8 +15,8 @@ from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.lm_eval_tasks import run_lm_eval
 from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.suites import load_suite
-from generation.parity import byte_tokenizer
 from models import tiny_llama
+from support.choice_parity import byte_tokenizer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DECODING = Decoding(max_new_tokens=6)

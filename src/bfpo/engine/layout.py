@@ -149,7 +149,7 @@ def build_tree(
         row.add(ids, 0 if least is None or shared < least else shared)
         places.append(row.places())
         before = ids
-    return row.stream(device, **dict.fromkeys(("scored", "targets", "answer", "tokens", "group"), ())), places
+    return row.stream(device), places
 
 
 class _Row:
@@ -185,8 +185,18 @@ class _Row:
         """Places of the last sequence's tokens."""
         return [place for run in self.paths[-1] for place in range(*run)]
 
-    def stream(self, device: torch.device | str, *, sizes: tuple[tuple[int, int], ...] = (), **more: Any) -> Stream:
-        """The stream on a device, with ``more`` of its [..] values."""
+    def stream(
+        self,
+        device: torch.device | str,
+        *,
+        scored: Sequence[int] = (),
+        targets: Sequence[int] = (),
+        answer: Sequence[int] = (),
+        tokens: Sequence[int] = (),
+        group: Sequence[int] = (),
+        sizes: tuple[tuple[int, int], ...] = (),
+    ) -> Stream:
+        """The stream on a device, with its other values as in `Stream`."""
         self._leave(0)
         on_gpu = torch.device(device).type == "cuda"
 
@@ -202,8 +212,12 @@ class _Row:
             until=row(self.until),
             atoms=atoms,
             pieces=pieces,
+            scored=row(scored),
+            targets=row(targets),
+            answer=row(answer),
+            tokens=row(tokens),
+            group=row(group),
             sizes=sizes,
-            **{name: row(values) for name, values in more.items()},
         )
 
     def _leave(self, shared: int) -> list[_Run]:
