@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-real study-quick study-decisive study-real study-dial study-labels study-redteam pretrain bench bench-full bench-gpu bench-streaming reference docs tutorials test test-long test-real fuzz faults lint audit clean
+.PHONY: help install quickstart quickstart-real study-quick study-decisive study-real study-dial study-labels study-redteam pretrain bench bench-full bench-gpu bench-streaming reference docs docs-publish tutorials test test-long test-real fuzz faults lint audit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -63,6 +63,9 @@ reference: install ## write docs/cli.md, docs/api.md and the tutorials' pages fr
 
 docs: install ## build the documentation site in build/site; a broken internal link fails
 	$(BIN)/zensical build --clean --strict
+
+docs-publish: install ## build the site of this version beside those of others (FOLDER=...), with a selector of versions
+	$(BIN)/python docs/publish.py $(FOLDER)
 
 tutorials: install ## run the tutorials (a few minutes each)
 	rm -rf runs/tutorial
