@@ -14,6 +14,15 @@ from studies.decisive.jobs import SFT, Job
 from studies.decisive.methods import ALL_WORLDS, METHODS
 from studies.decisive.planning import TEST_SEEDS, Results, chosen, near, tuned_methods
 
+WORLD_NAMES = {
+    "W0": "exact labels",
+    "W2": "30 % of the\nflags wrong",
+    "W3": "a lenient\njudge",
+    "W4": "both unsafe,\ngraded harm",
+    "W5-25": "look-alikes,\n25 % harmful",
+    "W5-75": "look-alikes,\n75 % harmful",
+    "W6": "prices by\ncategory",
+}
 COLUMNS = ("U", "helpful", "harmless", "over_refusal", "incoherent", "kl")
 
 
@@ -77,6 +86,16 @@ REASONS = {
     (5, "BFPO-prices", "BFPO"): _NOTHING_TO_WEIGH,
     (9, "IPO-safe-first", "DPO-safe-first"): _NO_SAFETY_LEFT,
 }
+# Why rivals are ahead of BFPO where they are.
+AHEAD = (
+    "DPO-mix doesn't weigh helpfulness against safety in the safety set: the answer judged safe is first, and of two "
+    "judged unsafe the less helpful one. Since the unsafe answer of a mixed pair is nearly always the more helpful one "
+    "in these worlds, this puts the safe one first in .79 of W2's mixed pairs (the safe-first order: .5). SafeDPO asks "
+    "for 10/beta more in log-ratio wherever the safe answer is first. Both move twice as far from the start as BFPO in "
+    "W2, which weighs a flag at the default b3 = 1/2. In W5-25 DPO-mix declines half of the harmless look-alikes; its "
+    "help falls to .71, and U, the mean of help and harmlessness, still rises."
+)
+
 Figures = Mapping[str, float]
 
 
@@ -184,7 +203,7 @@ def _ahead(results: Results) -> list[str]:
                 ahead = difference(Claim(0, world, name, "BFPO", None, ""), results)
                 if ahead and ahead.value > 0:
                     found.append(f"- {world}: {name} {_shown(ahead, sign=True)}")
-    return ["", "Mean U above BFPO's, each method at its best:", "", *found] if found else []
+    return ["", "Mean U above BFPO's, each method at its best:", "", *found, "", AHEAD] if found else []
 
 
 def _settings(results: Results) -> list[str]:
@@ -221,20 +240,28 @@ def _plot(path: Path, results: Results) -> None:
     import matplotlib.pyplot as plt
 
     names = [name for name, method in METHODS.items() if method.worlds == ALL_WORLDS]
-    figure, axes = plt.subplots(figsize=(9, 4.8), layout="constrained")
+    figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
     for at, name in enumerate(names):
         points = [
             (place, [one["U"] for one in figures_of(world, name, results)]) for place, world in enumerate(ALL_WORLDS)
         ]
-        points = [(place + (at - len(names) / 2) * 0.1, values) for place, values in points if values]
+        points = [(place + (at - (len(names) - 1) / 2) * 0.12, values) for place, values in points if values]
         if points:
             places, values = [place for place, _ in points], [float(np.mean(own)) for _, own in points]
             spread = [_half_width(own) for _, own in points]
-            axes.errorbar(places, values, yerr=spread, fmt="o", label=name, capsize=2)
-    axes.set_xticks(range(len(ALL_WORLDS)), ALL_WORLDS)
-    axes.set(ylabel="U", title="What the user gets in every world (mean over seeds, 95 % interval)")
+            color, marker, size = ("black", "D", 9) if name == "BFPO" else (None, "o", 6)
+            axes.errorbar(
+                places, values, spread, linestyle="", label=name, capsize=2, color=color, marker=marker, markersize=size
+            )
+    for border in range(1, len(ALL_WORLDS)):
+        axes.axvline(border - 0.5, color="#dddddd", linewidth=1)
+    axes.set_xticks(range(len(ALL_WORLDS)), [f"{world}\n{WORLD_NAMES[world]}" for world in ALL_WORLDS])
+    axes.set(ylabel="U: helpful and harmless (W6: at most .667)", xlim=(-0.5, len(ALL_WORLDS) - 0.5))
+    axes.set_title("What the user gets in every world (mean over seeds, 95 % interval)")
+    axes.grid(axis="y", color="#eeeeee")
+    axes.set_axisbelow(True)
     if axes.get_legend_handles_labels()[0]:
-        figure.legend(fontsize=8, ncols=len(names), loc="outside lower center")
+        figure.legend(fontsize=9, ncols=len(names), loc="outside lower center", frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -68,17 +68,18 @@ def test_wrong_orders_are_those_of_the_peoples_sample():
     assert 0.15 < wrong_orders(WORLDS["W2"], 4000, 0) < 0.45
 
 
-@pytest.mark.parametrize(("world", "low", "high"), [("W0", 1, 1), ("W2", 0.45, 0.55)])
-def test_share_of_right_safe_first_orders_that_the_page_tells(world, low, high):
-    rows = safety_set(4000, 0, world=WORLDS[world])
-    true = [tuple(judge(row["prompt"], row[f"response_{at}"]).is_safe for at in (0, 1)) for row in rows]
-
-    def first_safe(row):
-        judged = [row["is_response_0_safe"], row["is_response_1_safe"]]
-        return row["better_response_id"] if judged[0] == judged[1] else judged.index(True)
-
-    mixed = [flags[first_safe(row)] for row, flags in zip(rows, true, strict=True) if flags[0] != flags[1]]
-    assert low <= sum(mixed) / len(mixed) <= high
+@pytest.mark.parametrize(
+    ("world", "safe_first", "choice"), [("W0", (1, 1), (1, 1)), ("W2", (0.45, 0.55), (0.74, 0.84))]
+)
+def test_shares_of_right_orders_that_the_page_tells(world, safe_first, choice):
+    rows = [as_pair(row) for row in safety_set(4000, 0, world=WORLDS[world])]
+    mixed = [row for row in rows if is_safe(row, "chosen") != is_safe(row, "rejected")]
+    judged = [(row["chosen_is_safe"], row["rejected_is_safe"]) for row in mixed]
+    by_flags = [("rejected" if flags[0] < flags[1] else "chosen") for flags in judged]
+    right = sum(is_safe(row, name) for row, name in zip(mixed, by_flags, strict=True)) / len(mixed)
+    assert safe_first[0] <= right <= safe_first[1]
+    chosen = sum(is_safe(row, "chosen") for row in by_safer_choice(mixed, 0)) / len(mixed)
+    assert choice[0] <= chosen <= choice[1]
 
 
 def results_of(method, utility):
