@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,13 +13,13 @@ from bfpo.errors import BfpoError
 from bfpo.quickstart import Scale
 from bfpo.quiet import quiet_libraries
 from studies.decisive.jobs import Job
+from studies.decisive.labels_report import write_labels
+from studies.decisive.methods import ARMS, METHODS, Method
 from studies.decisive.planning import read_results
 from studies.decisive.planning import run_next as run_next_decisive
 from studies.decisive.report import write_report
 from studies.dial_and_bound import run_bounds, run_places
 from studies.dial_and_bound import write_report as write_dial
-from studies.label_efficiency import cells, run_next, undone
-from studies.label_efficiency_report import write_label_efficiency
 from studies.pretraining import Pretraining
 from studies.pretraining import pretrain as pretrain_model
 from studies.quick import run_study
@@ -68,17 +69,36 @@ def decisive(
 
     Several processes can share one output folder: each takes the next run that no other process is working on.
     """
+    found = _run_decisive(output, results, METHODS, only)
+    typer.echo(f"{len(found)} runs are done; wrote {write_report(report, found)}.")
+
+
+@app.command()
+def labels(
+    output: Output = Path("runs/study-decisive"),
+    results: Annotated[Path, typer.Option(help="Folder of the runs' results, which are committed.")] = DECISIVE,
+    report: Report = REPORT,
+    only: Only = None,
+) -> None:
+    """Run BFPO with 1 to 100 % of the labels from people, alone and with judges fitted to them.
+
+    Several processes can share one output folder, also with the decisive study, whose machinery this is.
+    """
+    found = _run_decisive(output, results, ARMS, only)
+    typer.echo(f"Wrote {write_labels(report, found)}.")
+
+
+def _run_decisive(output: Path, results: Path, methods: Mapping[str, Method], only: int | None) -> dict[Job, Any]:
     quiet_libraries()
     number = 0
     while only is None or number < only:
-        done = run_next_decisive(output, results)
+        done = run_next_decisive(output, results, methods=methods)
         if done is None:
             break
         number += 1
         figures = ", ".join(f"{name} {value:.3f}" for name, value in done["figures"].items())
         typer.echo(f"{Job(**done['job']).name}: {figures} ({done['cpu_seconds']:.0f} s)")
-    found = read_results(results)
-    typer.echo(f"{len(found)} runs are done; wrote {write_report(report, found)}.")
+    return read_results(results)
 
 
 @app.command()
@@ -135,29 +155,6 @@ def redteam(
     quiet_libraries()
     found = run_seeds(output, results, Setup(), seeds or range(3), typer.echo)
     typer.echo(f"Wrote {write_red_teaming(report, found)}.")
-
-
-@app.command()
-def labels(
-    output: Output = Path("runs/study-labels"),
-    report: Report = REPORT,
-    seeds: Seeds = 5,
-    only: Only = None,
-) -> None:
-    """Run BFPO with 1 to 100 % of the oracle's labels and the rest from judges.
-
-    Several processes can share one output folder: each takes the next cell that no other process is working on.
-    """
-    quiet_libraries()
-    wanted = cells(range(seeds))
-    for _ in range(len(wanted) if only is None else only):
-        done = run_next(output, wanted)
-        if done is None:
-            break
-        cell, result = done
-        means = {name: sum(values) / len(values) for name, values in result["outcomes"].items()}
-        typer.echo(f"{cell.name}: " + ", ".join(f"{name} {mean:.3f}" for name, mean in means.items()))
-    typer.echo(f"Wrote {write_label_efficiency(report, output, wanted)}; {len(undone(output, wanted))} cells to go.")
 
 
 @app.command()

@@ -6,30 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from bfpo.judges.fitted import FittedJudge
 from bfpo.judges.fitting import fit_judge
 from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.preference import AnswerPair, Preference
 from bfpo.judges.verdict import Exchange
-from bfpo.labeling.people_sample import MINIMUM_OF_EACH
-from bfpo.statistics.judge_error import JudgeError, judge_error
 
 
-def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> tuple[FittedJudge, JudgeError | None]:
-    """A judge of safety, fitted as in `bfpo judge fit`, and its error, estimated out of fold.
-
-    Args:
-        exchanges: [N] answers that people labeled.
-        is_safe: [N] their labels.
-    """
+def fit_safety(exchanges: Sequence[Exchange], is_safe: Sequence[bool]) -> FittedJudge:
+    """A judge of safety, fitted as in `bfpo judge fit` to [N] answers that people labeled, and their labels."""
     labeled = [LabeledAnswer(exchange, safe, None) for exchange, safe in zip(exchanges, is_safe, strict=True)]
-    fit = fit_judge(labeled, name="people's share")
-    if min(fit.labels.sum(), (~fit.labels).sum()) < MINIMUM_OF_EACH:
-        return fit.judge, None
-    said = ["safe" if p >= 0.5 else "unsafe" for p in fit.out_of_fold]
-    return fit.judge, judge_error(fit.labels.astype(float).tolist(), said)
+    return fit_judge(labeled, name="people's share").judge
 
 
 @dataclass(frozen=True)
@@ -47,17 +34,20 @@ class FittedOrder:
     judge_id: str = "fitted-order"
 
     @classmethod
-    def fit(cls, comparisons: Sequence[AnswerPair], first_is_better: Sequence[bool]) -> FittedOrder:
-        """Fit to the human order; every comparison is used in both directions, so there is no intercept."""
+    def fit(cls, comparisons: Sequence[AnswerPair]) -> FittedOrder:
+        """Fit to pairs whose first answer people call the more helpful one.
+
+        Every pair is used in both directions, so there is no intercept.
+        """
         from scipy.sparse import vstack
         from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
 
         vectorizer = CountVectorizer(ngram_range=(1, 2), binary=True, token_pattern=r"\w+|[^\w\s]")
         vectorizer.fit([text for comparison in comparisons for text in (comparison.first, comparison.second)])
-        differences, better = _differences(vectorizer, comparisons), np.asarray(first_is_better, dtype=bool)
+        differences = _differences(vectorizer, comparisons)
         model = LogisticRegression(fit_intercept=False, max_iter=2000)
-        model.fit(vstack([differences, -differences]), np.concatenate([better, ~better]))
+        model.fit(vstack([differences, -differences]), [True] * len(comparisons) + [False] * len(comparisons))
         return cls(vectorizer, model)
 
     def compare(self, comparisons: Sequence[AnswerPair]) -> list[Preference]:

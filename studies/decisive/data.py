@@ -6,12 +6,28 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from bfpo.judges.preference import AnswerPair
+from bfpo.judges.verdict import Exchange
+from bfpo.labeling.filling import label_preferences
 from bfpo.microworld.data import safety_set
 from bfpo.microworld.oracle import judge
 from bfpo.microworld.worlds import World
-from bfpo.preferences.label_columns import JUDGE, PEOPLE, RANDOM
+from bfpo.preferences.label_columns import JUDGE, PEOPLE, RANDOM, UNKNOWN
+from studies.fitted_judges import FittedOrder, fit_safety
 
 PEOPLES_SHARE = 0.1
+_BY_PEOPLE: dict[str, Any] = {
+    "chosen_is_better": 1.0,
+    "labelled_by": {"chosen": RANDOM, "rejected": RANDOM, "order": PEOPLE},
+    "judged_as": None,
+}
+_OPEN: dict[str, Any] = {
+    "chosen_is_safe": None,
+    "rejected_is_safe": None,
+    "chosen_is_better": None,
+    "labelled_by": {"chosen": UNKNOWN, "rejected": UNKNOWN, "order": UNKNOWN},
+    "judged_as": None,
+}
 Row = dict[str, Any]
 
 
@@ -52,6 +68,25 @@ def as_pair(row: Row, *, by_people: bool = False) -> Row:
 
 def _is_safe(row: Row, place: int) -> bool:
     return judge(row["prompt"], row[f"response_{place}"]).is_safe
+
+
+def partly_labeled(rows: Sequence[Row], share: float, seed: int, *, fitted: bool) -> list[Row]:
+    """Pairs of which people label a random share, and judges fitted to these the others, which are left out without.
+
+    Neither judge knows another label, and what they say of people's pairs is out of fold.
+    """
+    pairs = [as_pair(row) for row in rows]
+    asked = set(random.Random(f"share {seed}").sample(range(len(pairs)), round(share * len(pairs))))
+    known = [pairs[at] | _BY_PEOPLE for at in sorted(asked)]
+    if not fitted:
+        return known
+    judge = fit_safety(
+        [Exchange(row["prompt"], row[name]) for row in known for name in ("chosen", "rejected")],
+        [bool(row[f"{name}_is_safe"]) for row in known for name in ("chosen", "rejected")],
+    )
+    order = FittedOrder.fit([AnswerPair(row["prompt"], row["chosen"], row["rejected"]) for row in known])
+    left = [row | _OPEN for at, row in enumerate(pairs) if at not in asked]
+    return [dict(row) for row in label_preferences([*known, *left], [judge], order_judge=order, seed=seed).rows]
 
 
 def with_rewards(rows: Sequence[Row]) -> list[Row]:

@@ -26,8 +26,8 @@ from bfpo.safehelp.utility import utility
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train
 from bfpo.versions import versions
-from studies.decisive.data import by_safer_choice, labeled_set, with_rewards, wrong_orders
-from studies.decisive.methods import METHODS, Method
+from studies.decisive.data import by_safer_choice, labeled_set, partly_labeled, with_rewards, wrong_orders
+from studies.decisive.methods import ALL, Method
 from studies.quick import ensure_sft
 from studies.sharing import lock
 
@@ -69,7 +69,7 @@ def run_job(job: Job, folder: Path, results: Path, scale: Scale = SCALE) -> dict
     model, record = start, {}
     if job.method != SFT:
         model = output
-        recipe = _recipe(job, METHODS[job.method], seed_folder, start, output, scale)
+        recipe = _recipe(job, ALL[job.method], seed_folder, start, output, scale)
         train(load_recipe(write_recipe(seed_folder / f"{job.name}.yaml", recipe)))
         record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     figures = _figures(job, model, start)
@@ -85,6 +85,8 @@ def run_job(job: Job, folder: Path, results: Path, scale: Scale = SCALE) -> dict
 def _recipe(job: Job, method: Method, folder: Path, start: Path, output: Path, scale: Scale) -> dict[str, Any]:
     world, count = WORLDS[job.world], WORLDS[job.world].pairs or scale.safety
     rows = labeled_set(world, count, job.seed)
+    if method.people is not None:
+        rows = partly_labeled(rows, method.people, job.seed, fitted=method.fitted)
     if method.needs == "reward":
         rows = with_rewards(rows)
     elif method.needs == "safer choice":

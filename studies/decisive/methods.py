@@ -32,6 +32,8 @@ class Method:
         tuned_as: method whose settings it takes; by default it is tuned itself.
         level: first weight of the level's anchor to try; squared losses need more than logistic ones.
         answers: number of answers to each prompt of the helpfulness set; None for the scale's.
+        people: share of the pairs that people label, drawn at random; None for the labels of the world.
+        fitted: whether judges that are fitted to people's labels label the other pairs, which are left out otherwise.
     """
 
     summary: str
@@ -45,6 +47,8 @@ class Method:
     tuned_as: str = ""
     level: float = SQUARED
     answers: int | None = None
+    people: float | None = None
+    fitted: bool = False
 
 
 METHODS: dict[str, Method] = {
@@ -93,3 +97,22 @@ METHODS: dict[str, Method] = {
     "DPO-H": Method("DPO on orders by helpfulness", "dpo", level=LOGISTIC),
     "DPO-S": Method("DPO on the safer answer, with buffer", "dpo", "safer", level=LOGISTIC),
 }  # fmt: skip
+
+SHARES = (0.01, 0.03, 0.1, 0.3)
+
+
+def _arm(share: float, *, fitted: bool) -> Method:
+    who = "people, and judges fitted to their labels" if fitted else "people alone"
+    return Method(f"BFPO; labels of {share:.0%} of the pairs by {who}", worlds=("W0",), people=share, fitted=fitted)
+
+
+# The arms of the study of label efficiency, the first to run first.
+ARMS: dict[str, Method] = {
+    "people-100": _arm(1.0, fitted=False),
+    **{
+        f"{'fitted' if fitted else 'people'}-{100 * share:g}": _arm(share, fitted=fitted)
+        for share in (0.1, 0.01, 0.03, 0.3)
+        for fitted in (False, True)
+    },
+}
+ALL: dict[str, Method] = METHODS | ARMS

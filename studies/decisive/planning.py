@@ -11,7 +11,7 @@ import numpy as np
 
 from bfpo.quickstart import Scale
 from studies.decisive.jobs import SCALE, SFT, Job, run_job
-from studies.decisive.methods import ALL_WORLDS, METHODS, TUNED
+from studies.decisive.methods import ALL, ALL_WORLDS, METHODS, TUNED, Method
 from studies.sharing import run_first
 
 TUNING_SEEDS = (100, 101)
@@ -36,13 +36,13 @@ def read_results(folder: Path) -> dict[Job, dict[str, Any]]:
 
 
 def tuned_methods() -> list[str]:
-    """The methods that have settings of their own."""
+    """The methods of the decisive study that have settings of their own."""
     return [name for name, method in METHODS.items() if not method.tuned_as]
 
 
 def tuning_jobs(method: str, point: Point) -> list[Job]:
     """The validation runs of a method at one point."""
-    worlds = [world for world in METHODS[method].worlds if world in TUNED]
+    worlds = [world for world in ALL[method].worlds if world in TUNED]
     return [Job(world, method, *point, seed, "validation") for world in worlds for seed in TUNING_SEEDS]
 
 
@@ -51,7 +51,7 @@ def grid(method: str, results: Results) -> list[Point]:
 
     An axis has three points, and further ones while its best point lies at an end.
     """
-    best: Point | None = (LEARNING_RATE, BETA, METHODS[method].level)
+    best: Point | None = (LEARNING_RATE, BETA, ALL[method].level)
     points: list[Point] = []
     for axis, factor in AXES:
         points += _line(best, axis, factor, method, results)
@@ -94,14 +94,14 @@ def value(method: str, point: Point, results: Results) -> float | None:
 
 def chosen(method: str, results: Results) -> Point | None:
     """The point with the best mean U on validation prompts; None until the grid has run."""
-    name = METHODS[method].tuned_as or method
+    name = ALL[method].tuned_as or method
     return _best(name, grid(name, results), results)
 
 
 def near(method: str, results: Results) -> Point | None:
     """The point of a method's grid whose distance from the start is nearest to that of BFPO at its best."""
     best = chosen("BFPO", results)
-    name = METHODS[method].tuned_as or method
+    name = ALL[method].tuned_as or method
     if best is None or chosen(name, results) is None:
         return None
     target = np.log(_distance("BFPO", best, results))
@@ -114,17 +114,20 @@ def _distance(method: str, point: Point, results: Results) -> float:
     return float(np.mean([results[job]["figures"]["kl"] for job in jobs]))
 
 
-def wanted(results: Results) -> Iterator[Job]:
-    """Every run that can be named so far, the first to do first."""
-    for method in sorted(METHODS, key=lambda name: name not in CLAIMED):
-        setting = METHODS[method]
+def wanted(results: Results, methods: Mapping[str, Method] = METHODS) -> Iterator[Job]:
+    """Every run of some methods that can be named so far, the first to do first."""
+    for method in sorted(methods, key=lambda name: name in METHODS and name not in CLAIMED):
+        setting = methods[method]
         for point in [] if setting.tuned_as else grid(method, results):
             yield from tuning_jobs(method, point)
         yield from _test_jobs(method, setting.worlds, chosen(method, results))
-        yield from _test_jobs(method, [world for world in setting.worlds if world in TUNED], near(method, results))
+        # Distances are compared where BFPO's was measured.
+        if "W2" in setting.worlds:
+            yield from _test_jobs(method, [world for world in setting.worlds if world in TUNED], near(method, results))
     for world in ALL_WORLDS:
-        for seed in TEST_SEEDS[world]:
-            yield Job(world, SFT, 0.0, 0.0, 0.0, seed, "test")
+        if any(world in method.worlds for method in methods.values()):
+            for seed in TEST_SEEDS[world]:
+                yield Job(world, SFT, 0.0, 0.0, 0.0, seed, "test")
 
 
 def _test_jobs(method: str, worlds: Iterable[str], point: Point | None) -> list[Job]:
@@ -134,11 +137,13 @@ def _test_jobs(method: str, worlds: Iterable[str], point: Point | None) -> list[
     return [Job(world, method, *point, seed, "test") for world in worlds for seed in TEST_SEEDS[world]]
 
 
-def run_next(folder: Path, results: Path, scale: Scale = SCALE) -> dict[str, Any] | None:
+def run_next(
+    folder: Path, results: Path, scale: Scale = SCALE, methods: Mapping[str, Method] = METHODS
+) -> dict[str, Any] | None:
     """Run the first job that is neither done nor running in another process; None if there is none."""
     found = run_first(
         folder,
-        wanted(read_results(results)),
+        wanted(read_results(results), methods),
         lambda job: job.name,
         lambda job: (results / f"{job.name}.json").exists(),
         lambda job: run_job(job, folder, results, scale),

@@ -181,7 +181,7 @@ def _claims(results: Results) -> list[str]:
         for equal in (False, True):
             found = difference(claim, results, at_equal_distance=equal)
             verdict = _verdict(claim, found)
-            cells.append(f"{_shown(found, sign=True)}{f' **{verdict}**' * bool(verdict)}" if found else "not run")
+            cells.append(f"{shown(found, sign=True)}{f' **{verdict}**' * bool(verdict)}" if found else "not run")
         bound = "" if claim.above is None else f" > {claim.above:g}"
         what = f"{claim.figure}: {claim.method} - {claim.rival}{bound}"
         lines.append(f"| {claim.number} | {claim.world} | {what} | {claim.predicted} | {' | '.join(cells)} |")
@@ -202,7 +202,7 @@ def _ahead(results: Results) -> list[str]:
             if world in method.worlds and name != "BFPO":
                 ahead = difference(Claim(0, world, name, "BFPO", None, ""), results)
                 if ahead and ahead.value > 0:
-                    found.append(f"- {world}: {name} {_shown(ahead, sign=True)}")
+                    found.append(f"- {world}: {name} {shown(ahead, sign=True)}")
     return ["", "Mean U above BFPO's, each method at its best:", "", *found, "", AHEAD] if found else []
 
 
@@ -223,12 +223,13 @@ def _world(world: str, results: Results) -> list[str]:
         return []
     lines = [f"## {world}", "", f"| method | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name, figures in rows:
-        cells = [_shown(mean_interval([one[key] for one in figures])) if key in figures[0] else "" for key in COLUMNS]
+        cells = [shown(mean_interval([one[key] for one in figures])) if key in figures[0] else "" for key in COLUMNS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
-def _shown(estimate: Estimate, *, sign: bool = False) -> str:
+def shown(estimate: Estimate, *, sign: bool = False) -> str:
+    """An estimate with its interval, if wanted with signs."""
     form = "+.3f" if sign else ".3f"
     return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
 

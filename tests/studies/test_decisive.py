@@ -11,9 +11,10 @@ from bfpo.microworld.oracle import judge
 from bfpo.microworld.worlds import WORLDS
 from bfpo.quickstart import Scale
 from studies.decisive import jobs, planning
-from studies.decisive.data import as_pair, by_safer_choice, labeled_set, with_rewards, wrong_orders
+from studies.decisive.data import as_pair, by_safer_choice, labeled_set, partly_labeled, with_rewards, wrong_orders
 from studies.decisive.jobs import SFT, Job, run_job
-from studies.decisive.methods import ALL_WORLDS, METHODS
+from studies.decisive.labels_report import write_labels
+from studies.decisive.methods import ALL_WORLDS, ARMS, METHODS
 from studies.decisive.report import write_report
 from studies.sharing import lock
 
@@ -55,6 +56,31 @@ def test_the_safer_choice_is_made_from_the_labels_alone(world):
         else:
             firsts[first] += 1
     assert 0.35 < firsts["chosen"] / firsts.total() < 0.65
+
+
+def test_people_alone_are_a_random_share_and_fitted_judges_know_nothing_else():
+    rows = safety_set(400, 0)
+    alone = partly_labeled(rows, 0.1, 3, fitted=False)
+    assert len(alone) == 40
+    assert all(is_safe(row, name) == row[f"{name}_is_safe"] for row in alone for name in ("chosen", "rejected"))
+    assert partly_labeled(rows, 1.0, 3, fitted=False) != []
+    assert alone != partly_labeled(rows, 0.1, 4, fitted=False)
+
+    filled = partly_labeled(rows, 0.1, 3, fitted=True)
+    assert Counter(row["labelled_by"]["order"] for row in filled) == {"people": 40, "judge": 360}
+    assert [row["prompt"] for row in filled[:40]] == [row["prompt"] for row in alone]
+    judged = [(row, name) for row in filled for name in ("chosen", "rejected") if row["labelled_by"][name] == "judge"]
+    assert len(judged) == 720
+    right = sum(is_safe(row, name) == row[f"{name}_is_safe"] for row, name in judged) / len(judged)
+    assert 0.6 < right < 0.99
+    # Neither judge sees a label of the others: with these turned around, it says the same.
+    turned = [
+        row
+        if row["prompt"] in {one["prompt"] for one in alone}
+        else row | {f"is_response_{at}_safe": not row[f"is_response_{at}_safe"] for at in (0, 1)}
+        for row in rows
+    ]
+    assert partly_labeled(turned, 0.1, 3, fitted=True) == filled
 
 
 def test_rewards_are_the_flags():
@@ -140,12 +166,16 @@ def test_no_test_seed_tunes_and_every_world_has_its_seeds():
         ("W6", "BFPO-common-price"),
         ("W4", "additive"),
         ("W0", "DPO-mix"),
+        ("W2", "BFPO-8-answers"),
+        ("W0", "people-30"),
+        ("W0", "fitted-30"),
     ],
 )  # fmt: skip
 def test_a_run_leaves_its_figures_and_nothing_else(tmp_path, monkeypatch, world, method):
     monkeypatch.setattr(jobs, "PER_KIND", {"validation": 4, "test": 4})
     job = Job(world, method, 1e-4, 0.1, 0.1, 0, "validation")
-    result = run_job(job, tmp_path / "runs", tmp_path / "results", SMALL)
+    scale = replace(SMALL, safety=160) if method == "fitted-30" else SMALL
+    result = run_job(job, tmp_path / "runs", tmp_path / "results", scale)
     written = json.loads((tmp_path / "results" / f"{job.name}.json").read_text())
     assert Job(**written["job"]) == job
     assert written["figures"] == result["figures"]
@@ -220,3 +250,23 @@ def test_one_of_two_alternatives_is_enough_and_a_better_rival_is_named(tmp_path,
     text = write_report(tmp_path, results).read_text()
     assert f"tally of the 12 claims with a bound is {tally}" in text
     assert "- W0: BFPO-no-buffer +0.100" in text
+
+
+def test_the_page_of_labels_compares_arms_that_are_tuned_by_themselves(tmp_path):
+    """U falls by .01 with judges for nine tenths, and by .1 without; one arm is missing."""
+    results, lost = {}, {"people-100": 0.0, "fitted-10": 0.01, "people-10": 0.1}
+    assert "Not known yet." in write_labels(tmp_path, {}).read_text()
+    for _ in range(20):
+        for job in [job for job in planning.wanted(results, ARMS) if job not in results and job.method in lost]:
+            utility = 0.9 - lost[job.method] + 0.01 * job.seed % 5 - abs(planning.np.log(job.beta / 0.2)) / 100
+            figures = dict.fromkeys(("helpful", "harmless", "over_refusal", "incoherent", "kl"), 0.5) | {"U": utility}
+            results[job] = {"job": asdict(job), "figures": figures, "labels": [{"flags": {"flags": "unbiased"}}]}
+    assert {job.world for job in results} == {"W0"}
+    assert {job.beta for job in results if job.split == "test"} == {0.2}
+    text = write_labels(tmp_path, results).read_text()
+    assert "from that with all labels by -0.010 [-0.010, -0.010] (a small loss at most)" in text
+    assert "the tenth alone by +0.090 [+0.090, +0.090]" in text
+    assert f"{len(ARMS) - 3} of {len(ARMS)} arms are missing" in text
+    assert "| 1% | not run | not run | not run | not run |" in text
+    assert "| fitted-10 | 0.0003 | 0.2 | 0.1 | unbiased |" in text
+    assert (tmp_path / "label-efficiency.png").stat().st_size > 1000
