@@ -28,7 +28,7 @@ def write_labels(folder: Path, results: Results) -> Path:
         "Does BFPO do as well with a tenth of its labels from people, and the rest from judges that are fitted to that "
         "tenth, and do these judges add anything to people's tenth alone?",
         "",
-        f"**{_answer(results)}**{f' Not finished: {len(undone)} of {len(ARMS)} arms are missing.' * bool(undone)}",
+        f"**{_answer(results)}{f' {len(undone)} of {len(ARMS)} arms are missing.' * bool(undone)}**",
         "",
         "![U by the share of pairs that people label](label-efficiency.png)",
         "",
