@@ -1,21 +1,23 @@
 """The likelihood runner against lm-eval's HFLM: differences item by item, and speeds at the best batch sizes.
 
-    python benchmarks/likelihood.py            # minutes; writes docs/results/likelihood.md
+    python benchmarks/likelihood.py                       # six minutes; writes docs/results/likelihood.md
+    python benchmarks/likelihood.py --model runs/smollm2  # also speeds of a real model (half an hour)
 
 Needs the public samples in ../shared/data (winogrande, BBQ, CrowS-Pairs, the 260K-parameter model) and the lm-eval
-extra. Times are CPU times of the process on one thread, so that other work on the machine matters less, and the two
-packages take turns.
+extra. Results are kept in docs/results/likelihood.json, to which ``--only`` adds one part. Times are CPU times of the
+process on one thread, so that other work on the machine matters less, and the two packages take turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ DATA = ROOT.parent / "shared" / "data"
 TASKS = ("winogrande", "bbq", "crows_pairs")
 PARITY_SIZES = (1, 3, 8, 64)
 SPEED_SIZES = (16, 32, 64)  # fewer and more are slower for both on a CPU
+# Items of each task, and batch sizes, for a real model.
+REAL_ITEMS = {"winogrande": 400, "bbq": 60, "crows_pairs": 1508}
+REAL_SIZES = (8, 32)
+PARTS = ("parity", "speed", "real", "start_up")
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -43,16 +49,18 @@ def differences(model: Any, tokenizer: Any, items: list[Any], chat: bool) -> lis
     return [largest_difference(expected, by_bfpo(model, tokenizer, items, chat, size)) for size in PARITY_SIZES]
 
 
-def speeds(model: Any, tokenizer: Any, items: list[Any], repeats: int) -> tuple[dict[int, float], dict[int, float]]:
+def speeds(
+    model: Any, tokenizer: Any, items: list[Any], repeats: int, sizes: Sequence[int] = SPEED_SIZES
+) -> tuple[dict[int, float], ...]:
     """Items per second of lm-eval and of ours by batch size, medians of runs that take turns."""
     from lm_eval.models.huggingface import HFLM
 
     from support.choice_parity import by_bfpo, lm_eval_requests
 
     make: Any = HFLM
-    lms = {size: make(pretrained=model, tokenizer=tokenizer, batch_size=size) for size in SPEED_SIZES}
-    requests = lm_eval_requests(lms[SPEED_SIZES[0]], items, False)
-    lms[SPEED_SIZES[0]].loglikelihood(requests[:64], disable_tqdm=True)
+    lms = {size: make(pretrained=model, tokenizer=tokenizer, batch_size=size) for size in sizes}
+    requests = lm_eval_requests(lms[sizes[0]], items, False)
+    lms[sizes[0]].loglikelihood(requests[:64], disable_tqdm=True)
     by_bfpo(model, tokenizer, items[:64], False)
     times: dict[tuple[str, int], list[float]] = {}
     for _ in range(repeats):
@@ -62,45 +70,73 @@ def speeds(model: Any, tokenizer: Any, items: list[Any], repeats: int) -> tuple[
             times.setdefault(("theirs", size), []).append(theirs)
             times.setdefault(("ours", size), []).append(ours)
     return tuple(
-        {size: len(items) / statistics.median(times[who, size]) for size in SPEED_SIZES} for who in ("theirs", "ours")
-    )  # pyright: ignore
+        {size: len(items) / statistics.median(times[who, size]) for size in sizes} for who in ("theirs", "ours")
+    )
 
 
 def main() -> None:
     """Compare, time, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2, help="number of timed rounds")
-    parser.add_argument(
-        "--only", choices=("parity", "speed"), help="run only one half, and print it without writing the page"
-    )
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "likelihood.md")
+    parser.add_argument("--only", choices=PARTS, help="run one part, and keep the others' results")
+    parser.add_argument("--model", type=Path, help="folder of a real model, from 'bfpo model smollm2'")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results", help="folder of the page")
     arguments = parser.parse_args()
+    if arguments.only == "real" and not arguments.model:
+        parser.error("--only real needs --model FOLDER")
     logging.disable(logging.WARNING)
-    start_up = {}
-    _, start_up["torch and transformers, which both need"] = timed(lambda: __import__("transformers.modeling_utils"))
-    _, start_up["bfpo's runner"] = timed(lambda: __import__("bfpo.generation.choice_scoring"))
-    _, start_up["lm-eval's HFLM"] = timed(lambda: __import__("lm_eval.models.huggingface"))
+    kept = arguments.output / "likelihood.json"
+    found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    wanted = [arguments.only] if arguments.only else [part for part in PARTS if part != "real" or arguments.model]
+    start_up = imports()
+    for part in wanted:
+        found[part] = start_up if part == "start_up" else measured(part, arguments.repeats, arguments.model)
+        # Keys of batch sizes become text.
+        found = json.loads(json.dumps(found))
+        kept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if all(part in found for part in PARTS if part != "real"):
+        (arguments.output / "likelihood.md").write_text(page(found), encoding="utf-8")
+
+
+def imports() -> dict[str, float]:
+    """Process time of imports, in their order; measured before anything else is imported."""
+    modules = {
+        "torch and transformers, which both need": "transformers.modeling_utils",
+        "bfpo's runner": "bfpo.generation.choice_scoring",
+        "lm-eval's HFLM": "lm_eval.models.huggingface",
+    }
+    return {name: timed(lambda module=module: __import__(module))[1] for name, module in modules.items()}
+
+
+def measured(part: str, repeats: int, folder: Path | None) -> list[Any]:
+    """Results of one part: parity or speed of the small model, or speed of a real one."""
     import torch
 
     from support.choice_parity import load_stories, sample_items
 
     torch.set_num_threads(1)
     items = sample_items(DATA)
-    model, tokenizer = load_stories(DATA)
     parts = {task: [item for item in items if item.key.startswith(f"{task}/")] for task in TASKS}
-    parity, speed = [], []
-    if arguments.only != "speed":
-        for chat in (False, True):
-            for task, part in parts.items():
-                parity.append((task, len(part), chat, differences(model, tokenizer, part, chat)))
-                print(parity[-1], flush=True)
-    if arguments.only != "parity":
-        for task, part in parts.items():
-            speed.append((task, len(part), *speeds(model, tokenizer, part, arguments.repeats)))
-            print(speed[-1], flush=True)
-    print(start_up)
-    if not arguments.only:
-        arguments.output.write_text(page(parity, speed, start_up), encoding="utf-8")
+    found: list[Any] = []
+    if part == "real":
+        assert folder is not None
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        for task, number in REAL_ITEMS.items():
+            some = parts[task][:number]
+            found.append((task, len(some), *speeds(model, tokenizer, some, 1, REAL_SIZES)))
+            print(found[-1], flush=True)
+        return found
+    model, tokenizer = load_stories(DATA)
+    for chat in (False, True) if part == "parity" else (False,):
+        for task, own in parts.items():
+            values = (chat, differences(model, tokenizer, own, chat)) if part == "parity" else ()
+            values = values or speeds(model, tokenizer, own, repeats)
+            found.append((task, len(own), *values))
+            print(found[-1], flush=True)
+    return found
 
 
 def overall(speed: list[Any]) -> tuple[float, float]:
@@ -116,18 +152,34 @@ def speed_table(speed: list[Any]) -> list[str]:
     for task, number, *rates in speed:
         (their_size, slow), (our_size, fast) = (max(own.items(), key=lambda pair: pair[1]) for own in rates)
         lines.append(
-            f"| {task} | {number:,} | {choices[task]} | {slow:.0f} ({their_size}) | {fast:.0f} ({our_size}) "
+            f"| {task} | {number:,} | {choices[task]} | {slow:.3g} ({their_size}) | {fast:.3g} ({our_size}) "
             f"| {fast / slow:.2f} |"
         )
     return lines
 
 
-def page(parity: list[Any], speed: list[Any], start_up: dict[str, float]) -> str:
-    """The result as Markdown."""
+def real_table(real: list[Any] | None) -> list[str]:
+    """Items per second of a real model, if it was measured."""
+    if not real:
+        return []
+    return [
+        "## A real model",
+        "",
+        "SmolLM2-135M-Instruct, one round. The small model above spends two fifths of its time in attention, where",
+        "every token of a choice still sees its whole beginning; a real one spends it on tokens.",
+        "",
+        *speed_table(real),
+        "",
+    ]
+
+
+def page(found: dict[str, Any]) -> str:
+    """The results as Markdown."""
     import lm_eval
     import torch
     import transformers
 
+    parity, speed, start_up = found["parity"], found["speed"], found["start_up"]
     count = sum(number for _, number, chat, _ in parity if not chat)
     theirs, ours = overall(speed)
     lines = [
@@ -165,6 +217,7 @@ def page(parity: list[Any], speed: list[Any], start_up: dict[str, float]) -> str
         "goes through the model once, within an item and between items. CrowS sentences share least. The two packages",
         "took turns.",
         "",
+        *real_table(found.get("real")),
         "## Start-up, timed separately",
         "",
         "Process time in seconds to import, in this order:",
@@ -175,9 +228,9 @@ def page(parity: list[Any], speed: list[Any], start_up: dict[str, float]) -> str
         "",
         "## To run it again",
         "",
-        f"Made by `python benchmarks/likelihood.py` (six minutes): lm-eval {lm_eval.__version__} (HFLM), transformers "
-        f"{transformers.__version__}, torch {torch.__version__}; the 260K-parameter llama2.c model in float32 on one "
-        "CPU thread.",
+        "Made by `python benchmarks/likelihood.py` (six minutes; with `--model` half an hour): lm-eval "
+        f"{lm_eval.__version__} (HFLM), transformers {transformers.__version__}, torch {torch.__version__}; the "
+        "260K-parameter llama2.c model in float32 on one CPU thread.",
     ]
     return "\n".join(lines) + "\n"
 
