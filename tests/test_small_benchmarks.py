@@ -1,5 +1,8 @@
 """Benchmarks that nobody runs every day, as far as they run in a moment: they must still fit the package."""
 
+import os
+import subprocess
+import sys
 from functools import wraps
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -9,6 +12,7 @@ from transformers import LlamaForCausalLM
 
 from bfpo.preferences.loading import load_preferences
 from bfpo.training.recipe import load_recipe
+from support.choice_parity import load_stories, sample_items
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -66,3 +70,25 @@ def test_the_plans_page_counts_what_is_within_the_bar(benchmark):
     assert "within 20% in 2 of 3 cases" in page
     assert "within 30% in 2 of 3 cases" in page
     assert "| m | all | fp32 | short | 1.19 | 1.00 | 1.19 | 13 | 10 | 1.29 |" in page
+
+
+def test_likelihoods_are_compared_and_timed_on_items_of_every_form(benchmark, shared_data):
+    pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
+    likelihood = benchmark("likelihood")
+    model, tokenizer = load_stories(shared_data)
+    items = sample_items(shared_data, each=3)
+    assert max(likelihood.differences(model, tokenizer, items, chat=False)) < 1e-4
+    rates = likelihood.speeds(model, tokenizer, items, repeats=1, sizes=(2,))
+    speed = [["bbq", len(items), *({str(size): rate for size, rate in one.items()} for one in rates)]]
+    found = {"parity": [["bbq", 9, False, [1e-6, 2e-6]]], "speed": speed, "real": speed, "start_up": {"x": 1.0}}
+    text = likelihood.page(found)
+    assert "**On 9 items they differ by at most 2.0e-06 nats" in text
+    assert text.count("| bbq | 9 | 3 answers |") == 2
+
+
+def test_likelihoods_start_as_a_script():
+    code = "import runpy, sys; runpy.run_path(sys.argv[1]); import support.choice_parity"
+    script = str(BENCHMARKS / "likelihood.py")
+    # The folder of a script is the first that Python looks into.
+    folder = {"PYTHONPATH": str(BENCHMARKS)}
+    subprocess.run([sys.executable, "-c", code, script], check=True, env=os.environ | folder)
