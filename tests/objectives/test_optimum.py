@@ -89,6 +89,25 @@ def test_reward_is_the_closed_form_when_safety_and_helpfulness_are_independent(p
     torch.testing.assert_close(reward - reward.mean(), closed - closed.mean(), rtol=0, atol=1e-12)
 
 
+shares = st.floats(0.01, 0.99)
+
+
+@given(safe_help=shares, unsafe_help=shares, mean_safety=shares, b3=st.floats(0.01, 20))
+def test_the_price_b3_decides_between_safety_and_help_only_if_alpha_is_small(safe_help, unsafe_help, mean_safety, b3):
+    help_, is_safe = (torch.tensor(pair, dtype=torch.float64) for pair in ((safe_help, unsafe_help), (1.0, 0.0)))
+
+    def rewards(alpha):
+        return GlobalPreference(1 + 1 / b3, alpha).reward(help_, is_safe, torch.tensor(mean_safety).double()).tolist()
+
+    # From alpha = E_s/2 on the unsafe answer's reward is at most the constant's, and the safe one's above it.
+    for alpha in (mean_safety / 2, 0.5):
+        safe, unsafe = rewards(alpha)
+        assert safe > unsafe
+    safe, unsafe = rewards(0.0)
+    least = mean_safety * unsafe_help - (1 + mean_safety) * safe_help
+    assert (safe > unsafe) == (b3 > least) or abs(b3 - least) < 1e-9
+
+
 @st.composite
 def harmful_answers(draw):
     """Helpfulness, cost, safety and alpha of answers with harm in three categories; safe ones may help more or less."""
