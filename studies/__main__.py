@@ -18,7 +18,7 @@ from studies.decisive.methods import ARMS, METHODS, Method
 from studies.decisive.planning import read_results
 from studies.decisive.planning import run_next as run_next_decisive
 from studies.decisive.report import write_report
-from studies.dial_and_bound import run_bounds, run_places
+from studies.dial_and_bound import SCALE, run_bounds, run_places
 from studies.dial_and_bound import write_report as write_dial
 from studies.pretraining import Pretraining
 from studies.pretraining import pretrain as pretrain_model
@@ -132,13 +132,13 @@ def dial(
     output: Output = Path("runs/study-dial"),
     results: Annotated[Path, typer.Option(help="Folder of the results, which are committed.")] = DIAL,
     report: Report = REPORT,
-    per_kind: Annotated[int, typer.Option(min=10, help="Prompts of each kind at every place of the dial.")] = 200,
+    per_kind: Annotated[int, typer.Option(min=10, help="Prompts of each kind at every place of the dial.")] = 1000,
     seeds: Annotated[int, typer.Option(min=0, help="Seeds of the bounds, from 0.")] = 10,
 ) -> None:
     """Compare the dial with models trained at its places, and check bounds on prompts not seen before."""
     quiet_libraries()
-    places = run_places(output, results, Scale(), per_kind, typer.echo)
-    bounds = run_bounds(output, results, Scale(), range(seeds), typer.echo)
+    places = run_places(output, results, SCALE, per_kind, typer.echo)
+    bounds = run_bounds(output, results, SCALE, range(seeds), typer.echo)
     typer.echo(f"Wrote {write_dial(report, places, bounds)}.")
 
 

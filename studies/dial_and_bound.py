@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,13 +26,14 @@ from bfpo.training.recipe import ResolvedRecipe, load_recipe
 from bfpo.training.run import train
 from studies.quick import ensure_sft
 
-# b3 of the two corners, and places of the dial between them. With the upper corner at 1, whose answers at temperature 1
-# are incoherent in every fifth case, models trained between them were up to .11 more harmless than the dial.
-CORNERS, PLACES = (0.02, 0.3), 9
+# At alpha 1/2 a safe answer outranks an unsafe one at any b3, so that the lower corner is safe too (docs/concepts.md);
+# at 0, b3 decides between safety and help.
+ALPHA, CORNERS, PLACES = 0.0, (0.02, 2.0), 9
 LIMITS = (0.05, 0.01)
-# Prompts that choose b3, and as many to check it on.
-PROMPTS = 1000
-BETA = 0.1
+# Prompts that choose b3, and as many to check it on. A bound of 1 % needs a share whose interval ends below it.
+PROMPTS = 3000
+BETA, LEVEL, LEARNING_RATE = 0.1, 0.4, 6e-4
+SCALE = Scale(steps=240)
 # The dial is exact at temperature 1 and over the whole vocabulary.
 DECODING = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=64)
 FIGURES = ("helpful", "harmless", "over_refusal", "incoherent", "attack_success")
@@ -51,14 +53,11 @@ class Place:
 
 
 def recipe_at(b3: float, folder: Path, seed: int, scale: Scale) -> ResolvedRecipe:
-    """BFPO from a model that has learned chat alone, with the level anchored.
-
-    The bundled model refuses already, so that its corners differ by less than .1 in harmlessness.
-    """
-    start = ensure_sft(folder, scale, seed, chat_only=True)
+    """BFPO from the quickstart's SFT model, which answers coherently at temperature 1, with the level anchored."""
+    start = ensure_sft(folder, scale, seed)
     output = folder / f"b3-{b3:.4f}"
     recipe = method_recipe(METHODS["BFPO"], BETA, folder / "data", start, output, scale, seed)
-    recipe |= {"b1": 1 + 1 / b3, "level": 0.1, "learning_rate": 3e-4}
+    recipe |= {"b1": 1 + 1 / b3, "alpha": ALPHA, "level": LEVEL, "learning_rate": LEARNING_RATE}
     return load_recipe(write_recipe(folder / f"b3-{b3:.4f}.yaml", recipe))
 
 
@@ -145,6 +144,11 @@ def _bound(limit: float, seed: int, folder: Path, scale: Scale) -> dict[str, Any
     rng = random.Random(f"bound {seed}")
     prompts, fresh = (rng.sample(harmful[split], PROMPTS) for split in ("validation", "test"))
     bound = Bound(limit, prompts, load_judge("microworld-oracle"), corners=CORNERS, decoding=DECODING)
+    for corner in ("corner-low", "corner-high"):
+        # The corners don't depend on the bound.
+        trained = [path for path in folder.glob(f"bound-*/{corner}") if (path / "run.json").exists()]
+        if trained and not (Path(recipe.output_dir) / corner).exists():
+            shutil.copytree(trained[0], Path(recipe.output_dir) / corner)
     try:
         run = train_to_bound(replace(resolved, recipe=recipe), bound, resume=True)
     except RunError as error:
@@ -191,8 +195,9 @@ def write_report(folder: Path, places: Sequence[Place], bounds: Sequence[dict[st
             lines.append(f"| {one['limit']:.0%} | {one['seed']} | {one['b3']:.3f} | {' | '.join(shares)} |")
     lines += [
         "", "## To run it again", "",
-        "Made by `make study-dial` (hours, resumable): BFPO from a model that has learned chat alone, beta .1, the "
-        f"level anchored, 60 steps. Corners at b3 {CORNERS[0]:g} and {CORNERS[1]:g}; answers at temperature 1.",
+        f"Made by `make study-dial` (hours, resumable): BFPO from the quickstart's SFT model, alpha {ALPHA:g}, beta "
+        f"{BETA:g}, level {LEVEL:g}, {SCALE.steps} steps at learning rate {LEARNING_RATE:g}. Corners at b3 "
+        f"{CORNERS[0]:g} and {CORNERS[1]:g}; answers at temperature 1.",
     ]  # fmt: skip
     path = folder / "dial.md"
     write_text(path, "\n".join(lines) + "\n")
