@@ -2,7 +2,9 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
@@ -20,7 +22,7 @@ TEMPLATE = (
 
 def sample_items(data: Path, each: int | None = None) -> list[ChoiceRequest]:
     """Winogrande (1,267), BBQ (864) and CrowS-Pairs (1,508) items, as in lm-eval's own tasks."""
-    items = []
+    items: list[ChoiceRequest] = []
     with (data / "llm_foundry_eval" / "winogrande.jsonl").open(encoding="utf-8") as file:
         for number, row in list(enumerate(map(json.loads, file)))[:each]:
             choices = tuple(row["context_options"])
@@ -36,7 +38,7 @@ def sample_items(data: Path, each: int | None = None) -> list[ChoiceRequest]:
     return items
 
 
-def load_stories(data: Path):
+def load_stories(data: Path) -> tuple[Any, Any]:
     """The 260K-parameter model, and its tokenizer with a plain chat template."""
     folder = data / "tinylm_stories260k"
     tokenizer = load_tiny_tokenizer(folder / "tok512.bin")
@@ -61,14 +63,14 @@ def byte_tokenizer(adds_bos: bool = False) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def lm_eval_requests(lm, items, chat):
+def lm_eval_requests(lm: Any, items: Sequence[ChoiceRequest], chat: bool) -> list[Any]:
     """The items as lm-eval's ``Task.construct_requests`` builds them."""
     from lm_eval.api.instance import Instance
 
-    def rendered(text):
+    def rendered(text: str) -> str:
         return lm.apply_chat_template([{"role": "user", "content": text}]) if chat else text
 
-    requests = []
+    requests: list[Any] = []
     for item in items:
         delimiter = "" if chat else item.delimiter
         if item.scored == "prompt":
@@ -79,23 +81,28 @@ def lm_eval_requests(lm, items, chat):
     return requests
 
 
-def by_lm_eval(model, tokenizer, items, chat, batch_size=64):
+def by_lm_eval(
+    model: Any, tokenizer: Any, items: Sequence[ChoiceRequest], chat: bool, batch_size: int = 64
+) -> list[float]:
     """Log-likelihoods of all choices of all items, as lm-eval's HFLM computes them."""
     from lm_eval.models.huggingface import HFLM
 
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    make: Any = HFLM
+    lm = make(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
     return [value for value, _ in lm.loglikelihood(lm_eval_requests(lm, items, chat), disable_tqdm=True)]
 
 
-def by_bfpo(model, tokenizer, items, chat, batch_items=64):
+def by_bfpo(
+    model: Any, tokenizer: Any, items: Sequence[ChoiceRequest], chat: bool, batch_items: int = 64
+) -> list[float]:
     """The same, by our runner."""
-    found = {}
+    found: dict[str, Sequence[float]] = {}
     for batch in score_choices(model, tokenizer, items, chat=chat, batching=Batching(items=batch_items)):
         found.update({scored.key: scored.logps for scored in batch})
     return [value for item in items for value in found[item.key]]
 
 
-def largest_difference(expected, found):
+def largest_difference(expected: Sequence[float], found: Sequence[float]) -> float:
     """In nats."""
     assert len(expected) == len(found)
     return max(abs(one - other) for one, other in zip(expected, found, strict=True))
