@@ -16,10 +16,11 @@ from bfpo.engine import blocks, forward, layout_choice
 from bfpo.engine import head as head_module
 from bfpo.engine import layout as layout_module
 from bfpo.engine.forward import Engine
-from bfpo.engine.layout import Piece, build_stream, build_tree, stream_tokens
+from bfpo.engine.layout import Piece, build_stream, stream_tokens
 from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.micro_batches import split
 from bfpo.engine.padded import padded_logps
+from bfpo.engine.tree import build_tree
 from bfpo.errors import BfpoError
 from bfpo.groups import TokenGroup
 from engine.losses import BATCH, gradients, loss_by, padded_loss

@@ -6,7 +6,7 @@ answer has its own copy of the prompt. The last token of an answer predicts no s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any, Literal
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from bfpo.groups import TokenGroup
-from bfpo.sequences import common_length
 
 Layout = Literal["shared", "packed", "padded"]
 
@@ -111,7 +110,7 @@ def stream_tokens(group: TokenGroup, layout: Layout) -> int:
 
 def build_stream(groups: Sequence[TokenGroup], layout: Layout, device: torch.device | str = "cpu") -> Stream:
     """Lay out groups as one stream, "shared" or "packed"."""
-    row = _Row()
+    row = Row()
     scored, targets, owner = ([] for _ in range(3))
     for group in groups:
         length = len(group.prompt)
@@ -122,37 +121,12 @@ def build_stream(groups: Sequence[TokenGroup], layout: Layout, device: torch.dev
             targets += [answer[place] for place in places]
             owner += [owner[-1] + 1 if owner else 0] * len(places)
     tokens = [[len(group.scored(at)) for at in range(len(group.answers))] for group in groups]
-    return row.stream(
-        device,
-        scored=scored,
-        targets=targets,
-        answer=owner,
-        tokens=[number for own in tokens for number in own],
-        group=[index for index, group in enumerate(groups) for _ in group.answers],
-        sizes=tuple((len(own), sum(own)) for own in tokens),
-    )
+    sizes = tuple((len(own), sum(own)) for own in tokens)
+    number = [index for index, group in enumerate(groups) for _ in group.answers]
+    return row.stream(device, (scored, targets, owner, [one for own in tokens for one in own], number), sizes)
 
 
-def build_tree(
-    sequences: Sequence[Sequence[int]], least: int | None, device: torch.device | str = "cpu"
-) -> tuple[Stream, list[list[int]]]:
-    """Lay out sequences as one stream that predicts nothing yet, and the places of each sequence's tokens in it.
-
-    A sequence shares its beginning with the one before if that has ``least`` tokens or more, so that sorted ones share
-    most. With None, nothing is shared.
-    """
-    row = _Row()
-    places: list[list[int]] = []
-    before: Sequence[int] = ()
-    for ids in sequences:
-        shared = common_length(before, ids)
-        row.add(ids, 0 if least is None or shared < least else shared)
-        places.append(row.places())
-        before = ids
-    return row.stream(device), places
-
-
-class _Row:
+class Row:
     """A stream in the making: one sequence after the other, each without the beginning it shares with the one before.
 
     Attributes:
@@ -188,37 +162,23 @@ class _Row:
     def stream(
         self,
         device: torch.device | str,
-        *,
-        scored: Sequence[int] = (),
-        targets: Sequence[int] = (),
-        answer: Sequence[int] = (),
-        tokens: Sequence[int] = (),
-        group: Sequence[int] = (),
+        values: Sequence[Sequence[int]] = ((),) * 5,
         sizes: tuple[tuple[int, int], ...] = (),
     ) -> Stream:
-        """The stream on a device, with its other values as in `Stream`."""
+        """The stream on a device; ``values`` are its scored, targets, answer, tokens and group."""
         self._leave(0)
         on_gpu = torch.device(device).type == "cuda"
 
-        def row(values: Sequence[int]) -> Tensor:
-            made = torch.tensor(values, dtype=torch.long)
+        def row(own: Sequence[int]) -> Tensor:
+            made = torch.tensor(own, dtype=torch.long)
             # A copy from pinned memory doesn't wait until the device has done what was asked of it before.
             return made.pin_memory().to(device, non_blocking=True) if on_gpu else made.to(device)
 
-        atoms, pieces = self._pieces()
-        return Stream(
-            input_ids=row(self.ids)[None],
-            position_ids=row(self.positions)[None],
-            until=row(self.until),
-            atoms=atoms,
-            pieces=pieces,
-            scored=row(scored),
-            targets=row(targets),
-            answer=row(answer),
-            tokens=row(tokens),
-            group=row(group),
-            sizes=sizes,
+        ids, positions, until, scored, targets, answer, tokens, group = map(
+            row, (self.ids, self.positions, self.until, *values)
         )
+        atoms, pieces = self._pieces()
+        return Stream(ids[None], positions[None], until, atoms, pieces, scored, targets, answer, tokens, group, sizes)
 
     def _leave(self, shared: int) -> list[_Run]:
         """The runs of the last sequence's first tokens; the next sequence doesn't see the others."""
@@ -241,10 +201,10 @@ class _Row:
         for start, path, stop in zip(self.starts, self.paths, [*self.starts[1:], len(self.ids)], strict=True):
             if start == stop:
                 continue
-            pairs = (stop - start) * _length(path)
+            pairs = (stop - start) * sum(last - first for first, last in path)
             if spans:
                 (first, _), above, _ = spans[-1]
-                together = (stop - first) * (_length(above) + stop - first)
+                together = (stop - first) * (sum(end - begin for begin, end in above) + stop - first)
                 if together - alone - pairs <= _MASKED:
                     spans[-1] = ((first, stop), above, False)
                     alone += pairs
@@ -254,15 +214,12 @@ class _Row:
         borders = sorted({place for own, above, _ in spans for run in (own, *above) for place in run})
         number = {place: at for at, place in enumerate(borders)}
         pieces = (
-            Piece(own[0], own[1] - own[0], tuple(at for run in (*above, own) for at in _numbers(run, number)), causal)
+            Piece(
+                own[0],
+                own[1] - own[0],
+                tuple(at for run in (*above, own) for at in range(number[run[0]], number[run[1]])),
+                causal,
+            )
             for own, above, causal in spans
         )
         return tuple(stop - start for start, stop in pairwise(borders)), tuple(pieces)
-
-
-def _length(runs: Sequence[_Run]) -> int:
-    return sum(stop - start for start, stop in runs)
-
-
-def _numbers(run: _Run, number: Mapping[int, int]) -> range:
-    return range(number[run[0]], number[run[1]])

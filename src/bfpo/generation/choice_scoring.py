@@ -13,8 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bfpo.engine.forward import Engine
 from bfpo.engine.head import LogitShape, logits_at_once
-from bfpo.engine.layout import build_tree
 from bfpo.engine.layout_choice import choose_layout
+from bfpo.engine.tree import build_tree
 from bfpo.generation.choice_encoding import EncodedChoices, encode_choices, longest_input
 from bfpo.generation.protocol import ChoiceLogps, ChoiceRequest
 from bfpo.groups import TokenGroup
