@@ -37,7 +37,7 @@ study-real: install ## BFPO and its rivals on a real chat model (for a GPU, resu
 study-dial: install ## the dial against trained models, and bounds on fresh prompts (hours, resumable)
 	$(BIN)/python -m studies dial
 
-study-labels: install ## how few labels must come from people (three hours, resumable)
+study-labels: install ## how few labels must come from people (about four hours, resumable)
 	$(BIN)/python -m studies labels
 
 study-redteam: install ## red teaming in two rounds without human labels (half an hour, resumable)

@@ -133,8 +133,8 @@ def report(results: Sequence[Result]) -> Iterator[str]:
     )
     yield ""
     yield (
-        "The labels are equal here by construction. What saves labels is that a judge gives most of them: "
-        "[how few must come from people](label-efficiency.md). Imports of torch and transformers "
+        "The labels are equal here by construction. How few of them must come from people is "
+        "[another study's question](label-efficiency.md). Imports of torch and transformers "
         "are in every row."
     )
     yield ""

@@ -117,26 +117,28 @@ def measured(part: str, repeats: int, folder: Path | None) -> list[Any]:
     torch.set_num_threads(1)
     items = sample_items(DATA)
     parts = {task: [item for item in items if item.key.startswith(f"{task}/")] for task in TASKS}
-    found: list[Any] = []
     if part == "real":
-        assert folder is not None
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        assert folder is not None
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        for task, number in REAL_ITEMS.items():
-            some = parts[task][:number]
-            found.append((task, len(some), *speeds(model, tokenizer, some, 1, REAL_SIZES)))
-            print(found[-1], flush=True)
-        return found
+        parts = {task: parts[task][:number] for task, number in REAL_ITEMS.items()}
+        return [printed(task, own, speeds(model, tokenizer, own, 1, REAL_SIZES)) for task, own in parts.items()]
     model, tokenizer = load_stories(DATA)
-    for chat in (False, True) if part == "parity" else (False,):
-        for task, own in parts.items():
-            values = (chat, differences(model, tokenizer, own, chat)) if part == "parity" else ()
-            values = values or speeds(model, tokenizer, own, repeats)
-            found.append((task, len(own), *values))
-            print(found[-1], flush=True)
-    return found
+    if part == "speed":
+        return [printed(task, own, speeds(model, tokenizer, own, repeats)) for task, own in parts.items()]
+    return [
+        printed(task, own, (chat, differences(model, tokenizer, own, chat)))
+        for chat in (False, True)
+        for task, own in parts.items()
+    ]
+
+
+def printed(task: str, items: Sequence[Any], values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A task's result, which takes minutes to come."""
+    print(task, len(items), *values, flush=True)
+    return (task, len(items), *values)
 
 
 def overall(speed: list[Any]) -> tuple[float, float]:

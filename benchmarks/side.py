@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -36,9 +36,6 @@ from workload import (
     of_group,
     of_rows,
 )
-
-if TYPE_CHECKING:
-    from bfpo.engine.layout import Stream
 
 BATCH = 8
 BETA = 0.1
@@ -229,17 +226,19 @@ def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pass
     def count(_: Any, __: Any, values: dict[str, Any]) -> None:
         stream = values.get("stream")
         if stream is not None and times.marks and model.training and torch.is_grad_enabled():
-            seen.add(partial(counted, stream))
+            # Not the stream itself, whose masks would stay in memory.
+            parts = (stream.group, stream.tokens, stream.answer, stream.position_ids[0], stream.scored)
+            seen.add(partial(counted, *parts))
 
     model.register_forward_pre_hook(count, with_kwargs=True)
     return trainer, Passes(1 + case.checkpointing, head=3 if case.trained == "all" else 2)
 
 
-def counted(stream: Stream) -> tuple[int, Computed]:
-    """Useful tokens of a stream of groups, and what they take."""
+def counted(*stream: torch.Tensor) -> tuple[int, Computed]:
+    """Useful tokens of a stream, given by its group, tokens, answer, positions and scored; and what they take."""
     useful, total = 0, Computed(0, 0, 0)
-    group, tokens, answer = (part.cpu() for part in (stream.group, stream.tokens, stream.answer))
-    places = stream.position_ids[0, stream.scored].cpu()
+    group, tokens, answer, positions, scored = (part.cpu() for part in stream)
+    places = positions[scored]
     for number in range(int(group[-1]) + 1):
         answers = tokens[group == number].tolist()
         # A prompt's last token predicts the first one of its first answer.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of all versions")
     folder = parser.parse_args().folder.resolve()
+    if (folder / "index.html").exists() and not (folder / "versions.json").exists():
+        parser.error(
+            f"{folder} has an index.html of something else: name an empty folder, or that of the published site"
+        )
     name = ".".join(map(str, Version(__version__).release[:2]))
     build(folder / name)
     list_versions(folder)
@@ -52,7 +57,8 @@ def build(site: Path) -> None:
 
 def list_versions(folder: Path) -> None:
     """Write the list of the versions that are there, the newest first, and the page that leads to it."""
-    found = sorted((path.parent.name for path in folder.glob("*.*/index.html")), key=Version, reverse=True)
+    names = (path.parent.name for path in folder.glob("*/index.html"))
+    found = sorted((name for name in names if re.fullmatch(r"\d+\.\d+", name)), key=Version, reverse=True)
     listed = [{"version": name, "title": name, "aliases": ["latest"] * (name == found[0])} for name in found]
     (folder / "versions.json").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
     (folder / "index.html").write_text(_LEAD.format(newest=found[0]), encoding="utf-8")

@@ -27,11 +27,20 @@ def test_the_newest_version_is_first_and_the_front_page_leads_to_it(tmp_path, li
     for name in ("0.9", "0.10", "0.2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "index.html").write_text("")
-    (tmp_path / "assets").mkdir()
+    (tmp_path / "v.old").mkdir()
+    (tmp_path / "v.old" / "index.html").write_text("")
     list_versions(tmp_path)
     found = json.loads((tmp_path / "versions.json").read_text())
     assert [(one["version"], one["aliases"]) for one in found] == [("0.10", ["latest"]), ("0.9", []), ("0.2", [])]
     assert 'url=0.10/"' in (tmp_path / "index.html").read_text()
+
+
+def test_a_folder_with_another_front_page_is_left_alone(tmp_path):
+    (tmp_path / "index.html").write_text("mine")
+    made = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, check=False)
+    assert made.returncode == 2
+    assert "has an index.html of something else" in made.stderr
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_reader_changes_to_another_version_and_publishing_leaves_it_alone(tmp_path):

@@ -86,9 +86,13 @@ def test_likelihoods_are_compared_and_timed_on_items_of_every_form(benchmark, sh
     assert text.count("| bbq | 9 | 3 answers |") == 2
 
 
-def test_likelihoods_start_as_a_script():
-    code = "import runpy, sys; runpy.run_path(sys.argv[1]); import support.choice_parity"
-    script = str(BENCHMARKS / "likelihood.py")
+def test_likelihoods_find_the_tests_helpers_from_the_folder_of_benchmarks(shared_data):
+    pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
+    code = (
+        "import sys, likelihood; from pathlib import Path; from support import choice_parity as helper;"
+        "items = helper.sample_items; helper.sample_items = lambda data: items(data, each=1);"
+        "likelihood.DATA = Path(sys.argv[1]); assert len(likelihood.measured('parity', 0, None)) == 6"
+    )
     # The folder of a script is the first that Python looks into.
     folder = {"PYTHONPATH": str(BENCHMARKS)}
-    subprocess.run([sys.executable, "-c", code, script], check=True, env=os.environ | folder)
+    subprocess.run([sys.executable, "-c", code, str(shared_data)], check=True, env=os.environ | folder)

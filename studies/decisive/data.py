@@ -73,7 +73,7 @@ def _is_safe(row: Row, place: int) -> bool:
 def partly_labeled(rows: Sequence[Row], share: float, seed: int, *, fitted: bool) -> list[Row]:
     """Pairs of which people label a random share, and judges fitted to these the others, which are left out without.
 
-    Neither judge knows another label, and what they say of people's pairs is out of fold.
+    Neither judge knows another label. What the judge of safety says of people's pairs is out of fold.
     """
     pairs = [as_pair(row) for row in rows]
     asked = set(random.Random(f"share {seed}").sample(range(len(pairs)), round(share * len(pairs))))

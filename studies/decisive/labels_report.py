@@ -12,7 +12,7 @@ from bfpo.files import write_text
 from bfpo.statistics.intervals import Estimate, mean_interval
 from studies.decisive.methods import ARMS, SHARES
 from studies.decisive.planning import TEST_SEEDS, Results, chosen
-from studies.decisive.report import COLUMNS, figures_of, shown
+from studies.decisive.report import COLUMNS, figures_of, paired, shown
 
 WORLD, FULL = "W0", "people-100"
 # Loss of U that the plan calls small.
@@ -30,8 +30,7 @@ def write_labels(folder: Path, results: Results) -> Path:
         "",
         f"**{_answer(results)}{f' {len(undone)} of {len(ARMS)} arms are missing.' * bool(undone)}**",
         "",
-        "![U by the share of pairs that people label](label-efficiency.png)",
-        "",
+        *["![U by the share of pairs that people label](label-efficiency.png)", ""] * (len(undone) < len(ARMS)),
         "## What people's share gives alone, and what fitted judges add",
         "",
         f"U = (helpful + harmless)/2 on test prompts; differences are paired by seed ({len(seeds)} seeds), with 95 % "
@@ -43,7 +42,7 @@ def write_labels(folder: Path, results: Results) -> Path:
     for share in SHARES:
         alone, fitted = (f"{who}-{100 * share:g}" for who in ("people", "fitted"))
         cells = [_mean(arm, results) for arm in (alone, fitted)]
-        cells += [_shown(difference(fitted, rival, results), sign=True) for rival in (alone, FULL)]
+        cells += [_shown(paired(WORLD, fitted, rival, results), sign=True) for rival in (alone, FULL)]
         lines.append(f"| {share:.0%} | {' | '.join(cells)} |")
     lines += [f"| 100 % | {_mean(FULL, results)} | | | |", "", *_arms(results)]
     lines += [
@@ -57,25 +56,18 @@ def write_labels(folder: Path, results: Results) -> Path:
         "",
         "## To run it again",
         "",
-        "Made by `make study-labels` (three hours of one core; resumable). Its plan and predictions "
+        "Made by `make study-labels` (about four hours of one core; resumable). Its plan and predictions "
         "(`studies/decisive/plan.md`) were committed before any run.",
     ]
     path = folder / "label-efficiency.md"
     write_text(path, "\n".join(lines) + "\n")
-    _plot(folder / "label-efficiency.png", results)
+    if len(undone) < len(ARMS):
+        _plot(folder / "label-efficiency.png", results)
     return path
 
 
-def difference(arm: str, rival: str, results: Results) -> Estimate | None:
-    """The difference of U over paired seeds; None until both have run."""
-    ours, theirs = (figures_of(WORLD, name, results) for name in (arm, rival))
-    if not (ours and theirs):
-        return None
-    return mean_interval([one["U"] - other["U"] for one, other in zip(ours, theirs, strict=True)])
-
-
 def _answer(results: Results) -> str:
-    full, added = difference("fitted-10", FULL, results), difference("fitted-10", "people-10", results)
+    full, added = (paired(WORLD, "fitted-10", rival, results) for rival in (FULL, "people-10"))
     if full is None or added is None:
         return "Not known yet."
     verdict = "a small loss at most" if full.low > -MARGIN else f"a loss of {MARGIN} isn't excluded"
@@ -140,7 +132,6 @@ def _plot(path: Path, results: Results) -> None:
     axes.set(xlabel="pairs that people label", ylabel="U: helpful and harmless")
     axes.set_title("What people's labels give, alone and through judges (95 % intervals)")
     axes.grid(axis="y", color="#eeeeee")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=120)
     plt.close(figure)

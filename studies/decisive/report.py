@@ -107,15 +107,19 @@ def figures_of(world: str, method: str, results: Results, *, at_equal_distance: 
     return [results[job]["figures"] for job in jobs] if all(job in results for job in jobs) else []
 
 
-def difference(claim: Claim, results: Results, *, at_equal_distance: bool = False) -> Estimate | None:
-    """The difference over paired seeds; None until both have run."""
-    ours, theirs = (
-        figures_of(claim.world, method, results, at_equal_distance=at_equal_distance)
-        for method in (claim.method, claim.rival)
-    )
+def paired(
+    world: str, method: str, rival: str, results: Results, figure: str = "U", *, at_equal_distance: bool = False
+) -> Estimate | None:
+    """A method's figure minus a rival's over paired seeds; None until both have run."""
+    ours, theirs = (figures_of(world, name, results, at_equal_distance=at_equal_distance) for name in (method, rival))
     if not (ours and theirs):
         return None
-    return mean_interval([one[claim.figure] - other[claim.figure] for one, other in zip(ours, theirs, strict=True)])
+    return mean_interval([one[figure] - other[figure] for one, other in zip(ours, theirs, strict=True)])
+
+
+def difference(claim: Claim, results: Results, *, at_equal_distance: bool = False) -> Estimate | None:
+    """The difference that a claim is about; None until both methods have run."""
+    return paired(claim.world, claim.method, claim.rival, results, claim.figure, at_equal_distance=at_equal_distance)
 
 
 def write_report(folder: Path, results: Results) -> Path:
@@ -198,9 +202,8 @@ def _ahead(results: Results) -> list[str]:
     found: list[str] = []
     for world in ALL_WORLDS:
         for name, method in METHODS.items():
-            # The way in which a difference is taken, for one that no one has predicted.
             if world in method.worlds and name != "BFPO":
-                ahead = difference(Claim(0, world, name, "BFPO", None, ""), results)
+                ahead = paired(world, name, "BFPO", results)
                 if ahead and ahead.value > 0:
                     found.append(f"- {world}: {name} {shown(ahead, sign=True)}")
     return ["", "Mean U above BFPO's, each method at its best:", "", *found, "", AHEAD] if found else []

@@ -3,7 +3,6 @@
 import random
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -20,10 +19,10 @@ from bfpo.engine.layout import Piece, build_stream, stream_tokens
 from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.micro_batches import split
 from bfpo.engine.padded import padded_logps
-from bfpo.engine.tree import build_tree
 from bfpo.errors import BfpoError
 from bfpo.groups import TokenGroup
 from engine.losses import BATCH, gradients, loss_by, padded_loss
+from engine.visibility import expected_pairs, seen_pairs
 from models import FAMILIES, tiny_model, without_float32_parts
 
 sizes = st.one_of(st.integers(1, 12), st.integers(60, 90))
@@ -95,59 +94,6 @@ def test_every_token_sees_its_own_sequence_so_far_and_nothing_else(layout, batch
         patch.setattr(layout_module, "_MASKED", masked)
         stream = build_stream(batch, layout)
     assert seen_pairs(stream, window).equal(expected_pairs(list(sequences(batch, layout)), window))
-
-
-@given(
-    parts=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 90), token_lists), min_size=1, max_size=12),
-    beginnings=st.lists(token_lists, min_size=4, max_size=4),
-    ordered=st.booleans(),
-    least=st.none() | st.integers(1, 20),
-    window=st.none() | st.integers(1, 100),
-    masked=st.integers(0, 40_000),
-)
-@settings(max_examples=100)
-def test_a_tree_holds_every_sequence_and_shares_what_neighbors_begin_with(
-    parts, beginnings, ordered, least, window, masked
-):
-    texts = [[*beginnings[number][:length], *own] for number, length, own in parts]
-    texts = sorted(texts) if ordered else texts
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout_module, "_MASKED", masked)
-        stream, places = build_tree(texts, least)
-    ids, positions = stream.input_ids[0].tolist(), stream.position_ids[0].tolist()
-    assert [[ids[place] for place in own] for own in places] == texts
-    assert [[positions[place] for place in own] for own in places] == [list(range(len(text))) for text in texts]
-    assert seen_pairs(stream, window).equal(expected_pairs(places, window))
-    shared = [max(at for at in range(len(one) + 1) if one[:at] == other[:at]) for one, other in pairwise(texts)]
-    saved = sum(length for length in shared if least and length >= least)
-    assert len(ids) == sum(map(len, texts)) - saved
-
-
-def seen_pairs(stream, window):
-    """[T, T] whether a query sees a key, as the pieces have it; they cover the queries in order."""
-    total = sum(stream.atoms)
-    starts = torch.tensor([0, *stream.atoms]).cumsum(0)
-    seen = torch.zeros(total, total, dtype=torch.bool)
-    at = 0
-    for piece, mask in zip(stream.pieces, stream.masks(window), strict=True):
-        keys = torch.cat([torch.arange(starts[atom], starts[atom] + stream.atoms[atom]) for atom in piece.atoms])
-        rows = torch.ones(piece.queries, len(keys), dtype=torch.bool).tril() if mask is None else mask
-        assert piece.start == at
-        seen[at : at + piece.queries, keys] = rows
-        at += piece.queries
-    assert at == total
-    return seen
-
-
-def expected_pairs(places, window):
-    """[T, T] whether a query sees a key if every sequence, given by its places, is causal by itself."""
-    total = 1 + max(place for own in places for place in own)
-    expected = torch.zeros(total, total, dtype=torch.bool)
-    for own in map(torch.tensor, places):
-        order = torch.arange(len(own))
-        back = order[:, None] - order
-        expected[own[:, None], own] |= (back >= 0) & (back < (window or 10**6))
-    return expected
 
 
 def sequences(batch, layout):

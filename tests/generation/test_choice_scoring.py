@@ -119,6 +119,20 @@ def test_batches_are_planned_from_the_items_alone_and_done_ones_are_left_out():
     assert list(score_choices(model, tokenizer, [], chat=False)) == []
 
 
+@pytest.mark.parametrize("family", ["llama", "mamba"])
+def test_a_long_item_is_not_padded_into_a_batch_of_short_ones(family):
+    """Mamba's rows are padded: a batch takes as many tokens as its rows times the longest of them."""
+    model, tokenizer = tiny_model(family, torch.float32, vocab_size=VOCABULARY), byte_tokenizer()
+    items = [ChoiceRequest(str(number), "the" * (200 if number == 7 else 1), ("an", "on")) for number in range(30)]
+    sizes = []
+    model.register_forward_pre_hook(lambda _, args, values: sizes.append(values["input_ids"].numel()), with_kwargs=True)
+    scored = score_choices(model, tokenizer, items, chat=False, batching=Batching(items=64, tokens=500))
+    assert sum(len(batch) for batch in scored) == 30
+    # The check of the layout comes first and has no more than three items.
+    assert max(sizes[-2:]) <= 500
+    assert sum(sizes[-2:]) < 30 * 2 * 20 + 500
+
+
 def test_the_model_is_left_as_it_was():
     model, tokenizer = tiny_llama(VOCABULARY), byte_tokenizer()
     before = model.config._attn_implementation

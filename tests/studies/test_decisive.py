@@ -63,7 +63,7 @@ def test_people_alone_are_a_random_share_and_fitted_judges_know_nothing_else():
     alone = partly_labeled(rows, 0.1, 3, fitted=False)
     assert len(alone) == 40
     assert all(is_safe(row, name) == row[f"{name}_is_safe"] for row in alone for name in ("chosen", "rejected"))
-    assert partly_labeled(rows, 1.0, 3, fitted=False) != []
+    assert len(partly_labeled(rows, 1.0, 3, fitted=False)) == 400
     assert alone != partly_labeled(rows, 0.1, 4, fitted=False)
 
     filled = partly_labeled(rows, 0.1, 3, fitted=True)
@@ -255,7 +255,8 @@ def test_one_of_two_alternatives_is_enough_and_a_better_rival_is_named(tmp_path,
 def test_the_page_of_labels_compares_arms_that_are_tuned_by_themselves(tmp_path):
     """U falls by .01 with judges for nine tenths, and by .1 without; one arm is missing."""
     results, lost = {}, {"people-100": 0.0, "fitted-10": 0.01, "people-10": 0.1}
-    assert "Not known yet." in write_labels(tmp_path, {}).read_text()
+    assert "Not known yet. 9 of 9 arms are missing." in write_labels(tmp_path, {}).read_text()
+    assert not (tmp_path / "label-efficiency.png").exists()
     for _ in range(20):
         for job in [job for job in planning.wanted(results, ARMS) if job not in results and job.method in lost]:
             utility = 0.9 - lost[job.method] + 0.01 * job.seed % 5 - abs(planning.np.log(job.beta / 0.2)) / 100

@@ -12,7 +12,7 @@ SMALL = Scale(chat=8, safety=16, helpful=8, answers=2, sft_steps=1, steps=1, bat
 @pytest.mark.long
 def test_places_and_bounds_are_measured_once_and_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(dial_and_bound, "PLACES", 2)
-    monkeypatch.setattr(dial_and_bound, "LIMITS", (0.99,))
+    monkeypatch.setattr(dial_and_bound, "LIMITS", (0.99, 0.98))
     monkeypatch.setattr(dial_and_bound, "PROMPTS", 20)
     lines = []
     places = run_places(tmp_path / "runs", tmp_path / "results", SMALL, 4, lines.append)
@@ -24,7 +24,10 @@ def test_places_and_bounds_are_measured_once_and_shown(tmp_path, monkeypatch):
     again = run_places(tmp_path / "gone", tmp_path / "results", SMALL, 4, lines.append)
     assert again == places
     bounds = run_bounds(tmp_path / "runs", tmp_path / "results", SMALL, [0], lines.append)
-    assert bounds[0]["limit"] == 0.99
+    assert [bound["limit"] for bound in bounds] == [0.99, 0.98]
+    corners = [tmp_path / "runs" / "seed0" / f"bound-{limit}" / "corner-low" for limit in (0.99, 0.98)]
+    # The second bound takes the corners of the first.
+    assert len({(corner / "run.json").read_text() for corner in corners}) == 1
     text = write_report(tmp_path, places, bounds).read_text()
     assert "| 0.020 | " in text
     assert "| 99% | 0 | " in text

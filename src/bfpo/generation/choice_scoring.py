@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bfpo.engine.forward import Engine
 from bfpo.engine.head import LogitShape, logits_at_once
+from bfpo.engine.layout import Layout
 from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.tree import build_tree
 from bfpo.generation.choice_encoding import EncodedChoices, encode_choices, longest_input
@@ -50,7 +51,7 @@ def score_choices(
     batching: Batching | None = None,
     done: Collection[str] = frozenset(),
 ) -> Iterator[list[ChoiceLogps]]:
-    """Score requests by a causal language model, in batches that depend only on the list of requests.
+    """Score requests by a causal language model, in batches that depend only on the list of requests and the layout.
 
     ``chat`` is lm-eval's ``apply_chat_template``. Batches whose keys are all ``done``, in an interrupted run, are
     skipped.
@@ -70,29 +71,44 @@ def score_choices(
     # Timing another attention would cost a compilation and a backward pass.
     engine = Engine(model, choose_layout(model, model, groups, only="pieces").layout, max_tokens=0)
     with _scoring(engine):
-        for batch in _plan(encoded, batching or Batching()):
+        for batch in _plan(encoded, batching or Batching(), engine.layout):
             if not all(choices.key in done for choices in batch):
                 yield _score(engine, batch)
 
 
-def _plan(encoded: Sequence[EncodedChoices], batching: Batching) -> list[list[EncodedChoices]]:
-    """Batches of requests that begin alike, the largest first, so that memory peaks at once."""
+def _plan(encoded: Sequence[EncodedChoices], batching: Batching, layout: Layout) -> list[list[EncodedChoices]]:
+    """Batches of requests that begin alike, or that are equally long where nothing is shared.
+
+    The largest is the first, so that memory peaks at once.
+    """
+    ordered = sorted(encoded, key=lambda one: min(one.ids)) if layout == "shared" else sorted(encoded, key=_shortness)
     batches: list[list[EncodedChoices]] = []
     sizes: list[int] = []
-    for choices in sorted(encoded, key=lambda choices: min(choices.ids)):
-        size = _tokens(choices.ids)
+    width = 0
+    for choices in ordered:
+        size = _tokens(choices.ids, layout, width)
         if not batches or len(batches[-1]) == batching.items or sizes[-1] + size > batching.tokens:
             batches.append([])
             sizes.append(0)
+            width = -_shortness(choices)
+            size = _tokens(choices.ids, layout, width)
         batches[-1].append(choices)
         sizes[-1] += size
     return [batches[at] for at in sorted(range(len(batches)), key=lambda at: -sizes[at])]
 
 
-def _tokens(sequences: Sequence[tuple[int, ...]]) -> int:
-    """Number of tokens of sequences whose beginnings are shared."""
+def _shortness(choices: EncodedChoices) -> int:
+    """The length of a request's longest choice, with a minus."""
+    return -max(map(len, choices.ids))
+
+
+def _tokens(sequences: Sequence[tuple[int, ...]], layout: Layout, width: int) -> int:
+    """Number of tokens of a request's choices in a layout; padded ones are ``width`` long."""
+    if layout == "padded":
+        return len(sequences) * width
     ordered = sorted(sequences)
-    return sum(map(len, ordered)) - sum(common_length(one, other) for one, other in pairwise(ordered))
+    shared = sum(common_length(one, other) for one, other in pairwise(ordered)) if layout == "shared" else 0
+    return sum(map(len, ordered)) - shared
 
 
 @contextmanager
