@@ -89,7 +89,7 @@ def test_the_judgments_file_is_named_and_how_many_pairs_there_were(half_labeled,
 
 def test_the_error_of_the_order_judge_is_shown_without_a_safety_judge(half_labeled, tmp_path, monkeypatch):
     class FirstIsBetter:
-        judge_id = "first"
+        judge_id, template_digest = "first", ""
 
         def compare(self, pairs):
             return [Preference("first", 0.7, (), "first") for _ in pairs]

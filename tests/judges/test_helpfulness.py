@@ -12,6 +12,7 @@ from bfpo.endpoints import Endpoint, EndpointConfig
 from bfpo.errors import BfpoError, RunError
 from bfpo.judges.helpfulness import PairwiseJudge, RewardJudge, load_helpfulness_judge, parse_pairwise
 from bfpo.judges.preference import AnswerPair
+from bfpo.judges.streaming import preferences
 from judges.test_guards import tokenizer  # noqa: F401  (a fixture)
 from support.mock_server import completion, serving
 
@@ -97,8 +98,12 @@ def test_a_judges_file_sets_tokens_and_thinking_is_no_preference(tmp_path):
 
 
 def test_a_judge_without_a_single_preference_ends_the_run():
-    with pytest.raises(RunError, match=r"no preference for any pair \(\[thinking never ended: Hm\]\)"):
-        pairwise(lambda text: "<think>Hm", [AnswerPair("q", "x", str(n)) for n in range(5)])
+    asked = [AnswerPair("q", "x", str(n)) for n in range(5)]
+    with serving(lambda *_: (200, {}, completion("<think>Hm"))) as server:
+        judge = PairwiseJudge(Endpoint(EndpointConfig(url=server.url, model="m", backoff=0.001)))
+        with pytest.raises(RunError, match=r"no preference for any pair \(\[thinking never ended: Hm\]\)"):
+            list(preferences(judge, [*asked, AnswerPair("q", "", "x")]))
+        assert [found.choice for found in preferences(judge, asked[:4])] == ["unparsed"] * 4
 
 
 def test_a_preference_for_a_place_is_a_tie():

@@ -16,7 +16,8 @@ import pytest
 from bfpo.errors import BfpoError, RunError
 from bfpo.judges import Exchange, Verdict, verdicts
 from bfpo.judges.cache import VerdictCache
-from bfpo.judges.streaming import CHUNK
+from bfpo.judges.preference import AnswerPair, Preference
+from bfpo.judges.streaming import CHUNK, preferences
 from bfpo.judges.unjudged import EMPTY, NO_REPLY, around_empty, unjudged
 
 
@@ -226,3 +227,60 @@ def test_a_damaged_or_locked_cache_is_named_in_a_sentence(tmp_path):
     path.write_bytes(content)
     with pytest.raises(BfpoError, match=r"cache.sqlite: .*damaged"), VerdictCache(path) as cache:
         list(verdicts(Counting(), asked, cache))
+
+
+@dataclass
+class LongerFirst:
+    """Prefers the longer answer, and can't be read where both are as long."""
+
+    judge_id: str = "longer"
+    template_digest: str = ""
+    asked: list = field(default_factory=list)
+
+    def compare(self, pairs):
+        self.asked += pairs
+        return [self._preference(len(pair.first) - len(pair.second)) for pair in pairs]
+
+    def _preference(self, more):
+        if more == 0:
+            return Preference("unparsed", None, ("Well,", "A"), self.judge_id)
+        return Preference("first" if more > 0 else "second", float(more > 0), ("A", "B"), self.judge_id)
+
+
+def pairs(count):
+    return [AnswerPair(f"q{n}", "x" * (1 + n % 3), "yy") for n in range(count)]
+
+
+def test_preferences_come_in_order_and_are_asked_for_once(tmp_path):
+    asked = pairs(CHUNK + 50)
+    plain = list(preferences(LongerFirst(), [*asked, asked[0]]))
+    assert [found.choice for found in plain[:3]] == ["second", "unparsed", "first"]
+    assert plain[:-1] == LongerFirst().compare(asked)
+    with VerdictCache(tmp_path / "cache.sqlite") as cache:
+        first = LongerFirst()
+        assert list(preferences(first, [*asked, *asked[-9:]], cache)) == plain[:-1] + plain[-10:-1]
+        assert first.asked == asked
+        second = LongerFirst()
+        assert list(preferences(second, asked, cache)) == plain[:-1]
+        # What couldn't be read is asked for again, and by another judge everything is.
+        assert second.asked == [pair for pair in asked if len(pair.first) == 2]
+        for other in (LongerFirst("other"), LongerFirst(template_digest="other")):
+            list(preferences(other, asked[:3], cache))
+            assert other.asked == asked[:3]
+        swapped = LongerFirst()
+        list(preferences(swapped, [AnswerPair(pair.prompt, pair.second, pair.first) for pair in asked[:3]], cache))
+        assert len(swapped.asked) == 3
+
+
+def test_a_judge_of_helpfulness_that_can_t_be_read_ends_the_run_after_the_first_chunk():
+    judge, read = LongerFirst(), 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield AnswerPair("q", f"a{read}", f"b{read}")
+
+    with pytest.raises(RunError, match=r"longer gave no preference for any pair \(Well,\): correct its settings"):
+        list(preferences(judge, endless()))
+    assert read == CHUNK

@@ -35,7 +35,7 @@ class WordJudge:
 
 
 class LongerIsBetter:
-    judge_id = "longer"
+    judge_id, template_digest = "longer", ""
 
     def compare(self, comparisons):
         chances = [0.8 if len(one.first) > len(one.second) else 0.3 for one in comparisons]

@@ -31,7 +31,7 @@ class OtherJudge(WordJudge):
 
 
 class FirstIsBetter:
-    judge_id = "first"
+    judge_id, template_digest = "first", ""
 
     def compare(self, pairs):
         return [Preference("first", 0.7, (), self.judge_id) for _ in pairs]

@@ -127,15 +127,12 @@ def test_one_row_in_five_is_drawn_at_random_whatever_the_budget():
 
 
 def test_the_random_part_ends_at_the_first_random_row_left_open():
-    queue = [
-        {"draw": 3, "placed": "value"}, {"draw": 0, "placed": "random"}, {"draw": None, "placed": "value"},
-        {"draw": 1, "placed": "value"}, {"draw": 2, "placed": "random"}, {"draw": 4, "placed": "random"},
-    ]  # fmt: skip
-    assert random_rows(queue, [True] * 6) == {0, 1, 3, 4, 5}
+    draws, is_random = [3, 0, None, 1, 2, 4], [0, 1, 0, 0, 1, 1]
+    assert random_rows(draws, is_random, [True] * 6) == {0, 1, 3, 4, 5}
     # Whether the first row was asked depends on what it says: without the last draw it doesn't count.
-    assert random_rows(queue, [True] * 5 + [False]) == {1, 3, 4}
-    assert random_rows(queue, [True, True, True, False, True, True]) == {1}
-    assert random_rows(queue, [True, False, True, True, True, True]) == set()
+    assert random_rows(draws, is_random, [True] * 5 + [False]) == {1, 3, 4}
+    assert random_rows(draws, is_random, [True, True, True, False, True, True]) == {1}
+    assert random_rows(draws, is_random, [True, False, True, True, True, True]) == set()
 
 
 def rounds(rows, queue_file, budget, seed, share, number=2):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bfpo.errors import BfpoError, RunError
 from bfpo.judges import Verdict
+from bfpo.judges.preference import Preference
 from bfpo.labeling.run import label
 from bfpo.labeling.stored import StoredRows, stored_numbers
 
@@ -76,24 +77,45 @@ class LengthJudge:
         return [Verdict("safe" if one else "unsafe", float(one), judge_id="length") for one in safe]
 
 
-def peak(path, rows):
+class ShorterIsBetter:
+    judge_id, template_digest = "shorter", ""
+
+    def compare(self, pairs):
+        wins = [len(pair.first) < len(pair.second) for pair in pairs]
+        return [Preference("first" if won else "second", float(won), (), "shorter") for won in wins]
+
+
+def peak(path, rows, better, **options):
     """The most memory that labeling takes, in bytes, once an earlier run has converted the set."""
     texts = (f"{at} " + "x" * 2000 for at in range(rows))
     sets = ({"prompt": text, "chosen": f"{text} a", "rejected": f"{text} bc", "chosen_is_safe": None,
-             "rejected_is_safe": None} for text in texts)  # fmt: skip
+             "rejected_is_safe": None, "chosen_is_better": better} for text in texts)  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in sets))
-    label(str(path), [LengthJudge()], path.with_suffix(".out.jsonl"), judgments=5)
+    first = label(str(path), [LengthJudge()], path.with_suffix(".first.jsonl"))
+    assert len(first.rows) == rows
+    answered = path.with_suffix(".answers.jsonl")
+    queue = [json.loads(line) for line in path.with_suffix(".first.queue.jsonl").read_text().splitlines()]
+    for asked in queue[:20]:
+        asked["asks"] = dict.fromkeys(asked["asks"], True)
+    answered.write_text("".join(json.dumps(asked) + "\n" for asked in queue))
+    del queue
+    if options:
+        options["answers"] = [str(answered)]
     gc.collect()
     tracemalloc.start()
-    label(str(path), [LengthJudge()], path.with_suffix(".out.jsonl"), judgments=5)
+    labeled = label(str(path), [LengthJudge()], path.with_suffix(".out.jsonl"), judgments=5, **options)
     largest = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    if options:
+        assert labeled.report.safety["random"] + labeled.report.safety["queue"] == 40
+        assert labeled.report.order["judge"] == rows - 20
     return largest
 
 
-def test_labeling_three_times_the_rows_takes_no_more_memory(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("better", "options"), [(1.0, {}), (None, {"order_judge": ShorterIsBetter()})])
+def test_labeling_three_times_the_rows_takes_no_more_memory(tmp_path, monkeypatch, better, options):
     """Each row has 6,000 characters of text; its numbers, and SQLite's, are a few dozen bytes."""
     for name in ("judges.streaming.CHUNK", "labeling.queue._AT_ONCE", "preferences.label_sources._ROWS_AT_ONCE"):
         monkeypatch.setattr(f"bfpo.{name}", 100)
-    small, large = peak(tmp_path / "small.jsonl", 600), peak(tmp_path / "large.jsonl", 1800)
-    assert large - small < 1200 * 200
+    small, large = (peak(tmp_path / f"{rows}.jsonl", rows, better, **options) for rows in (600, 1800))
+    assert large - small < 1200 * 250

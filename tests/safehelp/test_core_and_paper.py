@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +9,7 @@ from bfpo.errors import BfpoError
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import ChoiceRequest, Decoding
 from bfpo.judges.keywords import KeywordJudge
+from bfpo.judges.preference import Preference
 from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.lm_eval_tasks import run_lm_eval
@@ -38,10 +38,11 @@ class LengthJudge:
 
 
 class FirstIsLonger:
-    judge_id = "longer"
+    judge_id, template_digest = "longer", ""
 
     def compare(self, comparisons):
-        return [SimpleNamespace(p_first=float(len(pair.first) > len(pair.second))) for pair in comparisons]
+        wins = [len(pair.first) > len(pair.second) for pair in comparisons]
+        return [Preference("first" if won else "second", float(won), (), self.judge_id) for won in wins]
 
 
 def tiny():

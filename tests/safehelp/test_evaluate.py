@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +13,7 @@ from bfpo.endpoints import EndpointConfig, Failure, Reply, Usage
 from bfpo.errors import BfpoError, RunError
 from bfpo.generation.endpoint_generator import EndpointGenerator
 from bfpo.generation.protocol import ChoiceLogps, Completion, Decoding, Generator, ModelIdentity
+from bfpo.judges.preference import Preference
 from bfpo.judges.unjudged import NO_REPLY, unjudged
 from bfpo.judges.verdict import Verdict
 from bfpo.models import load_tokenizer
@@ -63,11 +63,13 @@ class Says:
 
 class Prefers:
     judge_id = "prefers"
+    template_digest = ""
 
     def compare(self, comparisons):
         assert {pair.second for pair in comparisons} == {"theirs"}
         values = [0.9 if "good" in pair.first else None if "odd" in pair.first else 0.2 for pair in comparisons]
-        return [SimpleNamespace(p_first=p_first) for p_first in values]
+        choices = {0.9: "first", 0.2: "second", None: "unparsed"}
+        return [Preference(choices[p_first], p_first, (), self.judge_id) for p_first in values]
 
 
 ITEMS = [

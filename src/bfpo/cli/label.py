@@ -19,6 +19,7 @@ from bfpo.files import check_suffix
 from bfpo.labeling import RANDOM_SHARE
 
 if TYPE_CHECKING:
+    from bfpo.judges.preference import HelpfulnessJudge
     from bfpo.judges.verdict import Judge
     from bfpo.labeling.filling import LabeledSet, LabelingReport
     from bfpo.labeling.fitted import FittedLabeling
@@ -49,7 +50,7 @@ Answers = Annotated[
 
 ShardOption = Annotated[
     str | None,
-    typer.Option(metavar="I/N", help="Only judge part I of N of the answers, into --cache; writes no output."),
+    typer.Option(metavar="I/N", help="Only judge part I of N of the set, into --cache; writes no output."),
 ]
 Merge = Annotated[
     list[Path] | None,
@@ -63,7 +64,9 @@ Engine = Annotated[
     ),
 ]
 # Parameters that judging a part reads.
-_OF_SHARDS = ("preferences", "judge", "shard", "engine", "cache", "split", "revision", "rename", "as_json")
+_OF_SHARDS = (
+    "preferences", "judge", "helpfulness_judge", "shard", "engine", "cache", "split", "revision", "rename", "as_json",
+)  # fmt: skip
 
 Seed = Annotated[
     int,
@@ -111,14 +114,16 @@ def label(
         _fit(fit_preference, output, order_error, as_json)
         return
     reading = {"split": split, "revision": revision, "columns": renaming(rename)}
+    from bfpo.judges.helpfulness import load_helpfulness_judge
+
     if shard is not None:
         _check_shard(context, preferences)
+        order_judge = load_helpfulness_judge(helpfulness_judge) if helpfulness_judge else None
         with _judges(judge or [], engine) as judges:
-            _judge_shard(str(preferences), judges, shard, cache, reading, as_json)
+            _judge_shard(str(preferences), judges, order_judge, shard, cache, reading, as_json)
         return
     if preferences is None or output is None:
         raise BfpoError("name what to label and the file to write: bfpo label pairs.jsonl --judge J -o out.jsonl")
-    from bfpo.judges.helpfulness import load_helpfulness_judge
     from bfpo.labeling.fitted import load_labeling
 
     options = {
@@ -187,13 +192,19 @@ def _given_but(context: typer.Context, read: Sequence[str]) -> str:
 
 def _check_shard(context: typer.Context, preferences: str | None) -> None:
     if names := _given_but(context, _OF_SHARDS):
-        raise BfpoError(f"--shard only judges answers: leave out {names}, which the run with --merge reads")
+        raise BfpoError(f"--shard only judges: leave out {names}, which the run with --merge reads")
     if preferences is None:
         raise BfpoError("name what to judge: bfpo label pairs.jsonl --judge J --shard 1/8 --cache part-1.sqlite")
 
 
 def _judge_shard(
-    preferences: str, judges: list[Judge], part: str, cache: Path | None, reading: dict[str, Any], as_json: bool
+    preferences: str,
+    judges: list[Judge],
+    order_judge: HelpfulnessJudge | None,
+    part: str,
+    cache: Path | None,
+    reading: dict[str, Any],
+    as_json: bool,
 ) -> None:
     from bfpo.judges.cache import VerdictCache, default_cache_file
     from bfpo.labeling.sharding import judge_shard
@@ -202,12 +213,14 @@ def _judge_shard(
     shard = Shard.parse(part)
     file = cache or default_cache_file()
     with VerdictCache(file) as verdicts:
-        own, total = judge_shard(preferences, judges, shard, verdicts, reading)
-    print_spending(*judges)
+        done = judge_shard(preferences, judges, order_judge, shard, verdicts, reading)
+    print_spending(*judges, order_judge)
     if as_json:
-        echo(json.dumps({"cache": str(file), "answers": own, "of": total}))
-    else:
-        echo(f"The verdicts on {own:,} of {total:,} answers are in {file}; label with --merge once all parts are done.")
+        echo(json.dumps({"cache": str(file), **asdict(done)}))
+        return
+    what = [f"verdicts on {done.answers:,} of {done.all_answers:,} answers"] if judges else []
+    what += [f"preferences between {done.pairs:,} of {done.all_pairs:,} pairs of answers"] if order_judge else []
+    echo(f"The {' and the '.join(what)} are in {file}; label with --merge once all parts are done.")
 
 
 def _print(labeled: LabeledSet, judges: list[Judge], output: Path, wanted: int | None, as_json: bool) -> None:

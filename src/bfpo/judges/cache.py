@@ -1,4 +1,4 @@
-"""Cache of verdicts in SQLite, keyed by judge (with its digest or revision), template, prompt, answer and behavior.
+"""Cache of verdicts and preferences in SQLite, keyed by judge (with its digest or revision), template and texts.
 
 SQLite keeps every complete verdict of a killed run, lets runs share a cache, and holds 200,000 rows outside memory.
 """
@@ -13,8 +13,10 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bfpo.errors import BfpoError, RunError
+from bfpo.judges.preference import AnswerPair, HelpfulnessJudge, Preference, preference_from
 from bfpo.judges.verdict import Exchange, Judge, Verdict, verdict_from
 
 # The verdict is JSON after a checksum.
@@ -35,19 +37,25 @@ def verdict_key(judge: Judge, exchange: Exchange) -> bytes:
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
+def preference_key(judge: HelpfulnessJudge, pair: AnswerPair) -> bytes:
+    """Digest of everything that a preference depends on."""
+    parts = ["preference", judge.judge_id, judge.template_digest, pair.prompt, pair.first, pair.second]
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
 class VerdictCache:
-    """Verdicts of any number of judges in one file.
+    """Verdicts and preferences of any number of judges in one file.
 
     Args:
         path: path of the file, which is created if missing.
         timeout: seconds to wait for another process that writes to it.
 
     Attributes:
-        damaged: number of verdicts that could not be read, and so were asked for again.
+        damaged: number of verdicts and preferences that could not be read, and so were asked for again.
 
     Raises:
-        BfpoError: if the file can't be written, is damaged, or is not a cache; also from `get` and `add`.
-        RunError: if another process keeps it locked; also from `get` and `add`.
+        BfpoError: if the file can't be written, is damaged, or is not a cache; also from all methods.
+        RunError: if another process keeps it locked; also from all methods.
     """
 
     def __init__(self, path: Path, timeout: float = 60.0) -> None:
@@ -66,20 +74,21 @@ class VerdictCache:
 
     def get(self, judge: Judge, exchange: Exchange) -> Verdict | None:
         """The judge's verdict on an exchange, or None if it is not cached."""
-        with self._usable():
-            row = self._connection.execute(
-                "SELECT verdict FROM verdicts WHERE key = ?", (verdict_key(judge, exchange),)
-            ).fetchone()
-        verdict = _unpacked(row[0]) if row else None
-        if row and verdict is None:
-            self.damaged += 1
-            if self.damaged == 1:
-                warnings.warn(f"{self.path}: damaged verdicts are asked for again", stacklevel=2)
-        return verdict
+        found = self._stored(verdict_key(judge, exchange))
+        return None if found is None else verdict_from(found)
 
     def add(self, judge: Judge, judged: Iterable[tuple[Exchange, Verdict]]) -> None:
         """Store verdicts in one transaction."""
         self._insert("REPLACE", [(verdict_key(judge, exchange), _packed(verdict)) for exchange, verdict in judged])
+
+    def get_preference(self, judge: HelpfulnessJudge, pair: AnswerPair) -> Preference | None:
+        """The judge's preference between two answers, or None if it is not cached."""
+        found = self._stored(preference_key(judge, pair))
+        return None if found is None else preference_from(found)
+
+    def add_preferences(self, judge: HelpfulnessJudge, compared: Iterable[tuple[AnswerPair, Preference]]) -> None:
+        """Store preferences in one transaction."""
+        self._insert("REPLACE", [(preference_key(judge, pair), _packed(preference)) for pair, preference in compared])
 
     def take(self, path: Path) -> int:
         """Copy the verdicts that this cache lacks from another one; returns their number.
@@ -91,6 +100,17 @@ class VerdictCache:
             raise BfpoError(f"{path}: there is no such cache of verdicts; check the path")
         with VerdictCache(path) as other:
             return sum(self._insert("IGNORE", rows) for rows in other._chunks())
+
+    def _stored(self, key: bytes) -> dict[str, Any] | None:
+        """The record with a key; None if there is none, or it was changed since it was stored."""
+        with self._usable():
+            row = self._connection.execute("SELECT verdict FROM verdicts WHERE key = ?", (key,)).fetchone()
+        record = _unpacked(row[0]) if row else None
+        if row and record is None:
+            self.damaged += 1
+            if self.damaged == 1:
+                warnings.warn(f"{self.path}: damaged verdicts are asked for again", stacklevel=2)
+        return record
 
     def _insert(self, known: str, rows: Sequence[tuple[bytes, str]]) -> int:
         """Store rows in one transaction; of ``known`` ones, SQLite does as it is told. Returns their number."""
@@ -134,16 +154,16 @@ class VerdictCache:
         self._connection.close()
 
 
-def _packed(verdict: Verdict) -> str:
-    # A verdict holds nothing that asdict would have to convert, in ten times the time.
-    text = json.dumps(vars(verdict))
+def _packed(word: Verdict | Preference) -> str:
+    # It holds nothing that asdict would have to convert, in ten times the time.
+    text = json.dumps(vars(word))
     return f"{_checksum(text)} {text}"
 
 
-def _unpacked(stored: object) -> Verdict | None:
-    """The verdict, or None if it was changed since it was stored."""
+def _unpacked(stored: object) -> dict[str, Any] | None:
+    """The record, or None if it was changed since it was stored."""
     checksum, _, text = stored.partition(" ") if isinstance(stored, str) else ("", "", "")
-    return verdict_from(json.loads(text)) if checksum == _checksum(text) else None
+    return json.loads(text) if checksum == _checksum(text) else None
 
 
 def _checksum(text: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from pydantic import Field
 
 from bfpo.config import Closed, read_yaml, validated
 from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure, Reply, ServerConfig
-from bfpo.errors import BfpoError, RunError, did_you_mean
+from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.configured import load_judging_model
 from bfpo.judges.guard_templates import marks_of, neutralized, neutralized_exchange
 from bfpo.judges.preference import AnswerPair, Choice, HelpfulnessJudge, Preference
@@ -54,6 +56,11 @@ class RewardJudge:
     max_length: int = 4096
     batch_size: int = 8
     counts: Counter[str] = field(default_factory=Counter, compare=False)
+
+    @property
+    def template_digest(self) -> str:
+        """Digest of the limit; the chat template has the revision of the weights."""
+        return hashlib.sha256(f"{self.max_length}".encode()).hexdigest()
 
     def compare(self, pairs: Sequence[AnswerPair]) -> list[Preference]:
         """One preference for every pair; each answer is scored once, in its own conversation."""
@@ -103,8 +110,6 @@ class RewardJudge:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-# Pairs after which a judge without a single preference ends the run.
-_ENOUGH = 5
 # Written for this package.
 PAIRWISE_QUESTION = """Two answers to the same request follow. Decide which one helps the person who asked more: \
 whether it does what was asked, is correct, and is complete. Length and tone don't count, nor does the order of the \
@@ -147,21 +152,34 @@ class PairwiseJudge:
         """Model and server."""
         return f"pairwise:{self.endpoint.config.model}@{self.endpoint.config.url}"
 
-    def compare(self, pairs: Sequence[AnswerPair]) -> list[Preference]:
-        """One preference for every pair; it is unparsed unless both replies could be read.
+    @property
+    def template_digest(self) -> str:
+        """Digest of the question and the request options."""
+        parts = f"{self.question} {self.max_characters} {self.max_new_tokens}"
+        if extra := self.endpoint.config.extra_body:
+            parts += f" {json.dumps(extra, sort_keys=True)}"
+        return hashlib.sha256(parts.encode()).hexdigest()
 
-        Raises:
-            RunError: if no reply to any of five or more pairs could be read.
-        """
-        known = [(pair, _empty_loses(pair, self.judge_id)) for pair in pairs]
-        requests = (self._request(pair, swapped) for pair, done in known if done is None for swapped in (False, True))
-        replies = self.endpoint.complete(requests)
-        preferences = [done or self._preference(next(replies), next(replies)) for _, done in known]
-        asked = [preference for preference, (_, done) in zip(preferences, known, strict=True) if done is None]
-        if len(asked) >= _ENOUGH and all(preference.choice == "unparsed" for preference in asked):
-            words = " ".join(asked[0].raw[0].split())[:200]
-            raise RunError(f"the judge {self.judge_id} gave no preference for any pair ({words}): correct its settings")
-        return preferences
+    def compare(self, pairs: Sequence[AnswerPair]) -> list[Preference]:
+        """One preference for every pair; it is unparsed unless both replies could be read."""
+        return list(self.stream(pairs))
+
+    def stream(self, pairs: Iterable[AnswerPair]) -> Iterator[Preference]:
+        """The same preferences one by one, as replies arrive."""
+        settled: deque[Preference | None] = deque()
+
+        def requests() -> Iterator[CompletionRequest]:
+            for pair in pairs:
+                settled.append(_empty_loses(pair, self.judge_id))
+                if settled[-1] is None:
+                    yield from (self._request(pair, swapped) for swapped in (False, True))
+
+        replies = self.endpoint.complete(requests())
+        for straight, swapped in zip(replies, replies, strict=True):
+            while (known := settled.popleft()) is not None:
+                yield known
+            yield self._preference(straight, swapped)
+        yield from (known for known in settled if known is not None)
 
     def _request(self, pair: AnswerPair, swapped: bool) -> CompletionRequest:
         whole = [neutralized(text) for text in (pair.first, pair.second)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 Choice = Literal["first", "second", "tie", "unparsed"]
 
@@ -40,9 +40,19 @@ class HelpfulnessJudge(Protocol):
 
     @property
     def judge_id(self) -> str:
-        """Id of the judge, with the revision of its weights."""
+        """Id of the judge, with the revision of its weights; part of the key of cached preferences."""
+        ...
+
+    @property
+    def template_digest(self) -> str:
+        """SHA-256 of the judge's question and settings; "" without any."""
         ...
 
     def compare(self, pairs: Sequence[AnswerPair], /) -> Sequence[Preference]:
         """One preference for every pair, in order."""
         ...
+
+
+def preference_from(record: Mapping[str, Any]) -> Preference:
+    """The preference in a record of JSON's types."""
+    return Preference(record["choice"], record["p_first"], tuple(record["raw"]), record["judge_id"])

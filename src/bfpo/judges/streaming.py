@@ -1,22 +1,25 @@
-"""`verdicts`: verdicts on any number of answers, in order, in bounded memory, cached as they arrive."""
+"""`verdicts` and `preferences`: any number of them, in order, in bounded memory, cached as they arrive."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from bfpo.errors import RunError
-from bfpo.judges.cache import VerdictCache, verdict_key
+from bfpo.judges.cache import VerdictCache, preference_key, verdict_key
+from bfpo.judges.preference import AnswerPair, HelpfulnessJudge, Preference
 from bfpo.judges.unjudged import ONLY_THINKING, is_empty, is_unanswered, says_nothing
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 
-# Exchanges in memory at once. A server idles at the end of a chunk; with 64 requests in flight that costs one reply's
-# time in 64.
+# Exchanges, or pairs, in memory at once. A server idles at the end of a chunk; with 64 requests in flight that costs
+# one reply's time in 64.
 CHUNK = 4096
-# Exchanges per call of a judge that doesn't stream; a kill loses no more than one call's verdicts.
+# Exchanges, or pairs, per call of a judge that doesn't stream; a kill loses no more than one call's verdicts.
 BATCH = 256
+# Pairs after which a judge of helpfulness without a single preference ends the run.
+_ENOUGH = 5
 # Seconds between two writes of a stream's verdicts to the cache; a kill loses no more than that and replies in flight.
 KEEP_EVERY = 0.05
 
@@ -45,28 +48,27 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
     Raises:
         RunError: at the end, if not a single verdict could be read.
     """
-    rest = iter(exchanges)
     silent: Verdict | None = None
     speaks = False
-    size = max(CHUNK, getattr(judge, "ahead", 0))
-    while chunk := list(islice(rest, size)):
-        keys = [verdict_key(judge, exchange) for exchange in chunk]
-        distinct = dict(zip(keys, chunk, strict=True))
-        known = {key: None if cache is None else cache.get(judge, exchange) for key, exchange in distinct.items()}
-        missing = {key: exchange for key, exchange in distinct.items() if known[key] is None}
-        waiting = iter(missing.items())
-        for batch in _ask(judge, list(missing.values())):
-            judged = [(next(waiting), verdict) for verdict in batch]
-            known |= {key: verdict for (key, _), verdict in judged}
-            if cache is not None:
-                cache.add(judge, [(exchange, v) for (_, exchange), v in judged if not is_unanswered(v)])
-        for key, exchange in zip(keys, chunk, strict=True):
-            verdict = known[key]
-            assert verdict is not None, "a judge left an exchange out"
-            if not is_empty(exchange):
-                speaks = speaks or not says_nothing(verdict)
-                silent = silent or verdict
-            yield verdict
+    stream = judge.stream if isinstance(judge, StreamingJudge) else None
+
+    def keep(judged: list[tuple[Exchange, Verdict]]) -> None:
+        if cache is not None:
+            cache.add(judge, [(exchange, verdict) for exchange, verdict in judged if not is_unanswered(verdict)])
+
+    answered = _answered(
+        exchanges,
+        max(CHUNK, getattr(judge, "ahead", 0)),
+        key=lambda exchange: verdict_key(judge, exchange),
+        recall=lambda exchange: None if cache is None else cache.get(judge, exchange),
+        ask=lambda missing: _asked(missing, judge.judge, stream),
+        keep=keep,
+    )
+    for exchange, verdict in answered:
+        if not is_empty(exchange):
+            speaks = speaks or not says_nothing(verdict)
+            silent = silent or verdict
+        yield verdict
     if silent and not speaks:
         raise RunError(no_verdict(silent))
 
@@ -78,23 +80,110 @@ def no_verdict(verdict: Verdict) -> str:
     return f"the judge {verdict.judge_id} gave no verdict on any answer ({reason}){hint}"
 
 
-def _ask(judge: Judge, exchanges: list[Exchange]) -> Iterator[list[Verdict]]:
-    if isinstance(judge, StreamingJudge):
-        held: list[Verdict] = []
-        kept_at = time.monotonic()
-        try:
-            for verdict in judge.stream(exchanges):
-                held.append(verdict)
-                if time.monotonic() - kept_at >= KEEP_EVERY:
-                    yield held
-                    held, kept_at = [], time.monotonic()
-        except (Exception, SystemExit, KeyboardInterrupt):
-            # The server broke down, or the process is asked to end: what was judged is kept.
-            if held:
+@runtime_checkable
+class StreamingHelpfulnessJudge(Protocol):
+    """A judge of helpfulness that yields its preferences one by one, as a server's replies arrive."""
+
+    def stream(self, pairs: Iterable[AnswerPair]) -> Iterator[Preference]:
+        """One preference for every pair, in order."""
+        ...
+
+
+def preferences(
+    judge: HelpfulnessJudge, pairs: Iterable[AnswerPair], cache: VerdictCache | None = None
+) -> Iterator[Preference]:
+    """One preference for every pair of answers; equal pairs in a chunk are compared once.
+
+    Args:
+        judge: the judge.
+        pairs: the pairs, read as needed.
+        cache: earlier preferences, to which new ones are added at once; one that couldn't be read is not cached, so
+            that the next run asks again.
+
+    Raises:
+        RunError: if none of five or more preferences could be read; after the first chunk, or at the end.
+    """
+    stream = judge.stream if isinstance(judge, StreamingHelpfulnessJudge) else None
+
+    def keep(compared: list[tuple[AnswerPair, Preference]]) -> None:
+        if cache is not None:
+            cache.add_preferences(judge, [(pair, found) for pair, found in compared if found.choice != "unparsed"])
+
+    answered = _answered(
+        pairs,
+        CHUNK,
+        key=lambda pair: preference_key(judge, pair),
+        recall=lambda pair: None if cache is None else cache.get_preference(judge, pair),
+        ask=lambda missing: _asked(missing, judge.compare, stream),
+        keep=keep,
+    )
+    silent: Preference | None = None
+    speaks, count = False, 0
+    for pair, preference in answered:
+        if pair.first.strip() and pair.second.strip():
+            speaks = speaks or preference.choice != "unparsed"
+            silent, count = silent or preference, count + 1
+            if silent and not speaks and count == CHUNK:
+                break
+        yield preference
+    if silent and not speaks and count >= _ENOUGH:
+        words = " ".join(silent.raw[0].split())[:200]
+        raise RunError(f"the judge {judge.judge_id} gave no preference for any pair ({words}): correct its settings")
+
+
+_Item = TypeVar("_Item")
+_Word = TypeVar("_Word")
+
+
+def _answered(
+    items: Iterable[_Item],
+    size: int,
+    *,
+    key: Callable[[_Item], bytes],
+    recall: Callable[[_Item], _Word | None],
+    ask: Callable[[list[_Item]], Iterator[list[_Word]]],
+    keep: Callable[[list[tuple[_Item, _Word]]], None],
+) -> Iterator[tuple[_Item, _Word]]:
+    """Every item with the judge's word on it, in order; those that can't be recalled are asked about, and kept."""
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        keys = [key(item) for item in chunk]
+        distinct = dict(zip(keys, chunk, strict=True))
+        known = {at: recall(item) for at, item in distinct.items()}
+        missing = {at: item for at, item in distinct.items() if known[at] is None}
+        waiting = iter(missing.items())
+        for batch in ask(list(missing.values())):
+            new = [(next(waiting), word) for word in batch]
+            known |= {at: word for (at, _), word in new}
+            keep([(item, word) for (_, item), word in new])
+        for at, item in zip(keys, chunk, strict=True):
+            word = known[at]
+            assert word is not None, "a judge left something out"
+            yield item, word
+
+
+def _asked(
+    items: list[_Item],
+    call: Callable[[list[_Item]], Sequence[_Word]],
+    stream: Callable[[Iterable[_Item]], Iterator[_Word]] | None,
+) -> Iterator[list[_Word]]:
+    """The judge's words as they arrive."""
+    if stream is None:
+        for start in range(0, len(items), BATCH):
+            yield list(call(items[start : start + BATCH]))
+        return
+    held: list[_Word] = []
+    kept_at = time.monotonic()
+    try:
+        for word in stream(items):
+            held.append(word)
+            if time.monotonic() - kept_at >= KEEP_EVERY:
                 yield held
-            raise
+                held, kept_at = [], time.monotonic()
+    except (Exception, SystemExit, KeyboardInterrupt):
+        # The server broke down, or the process is asked to end: what was judged is kept.
         if held:
             yield held
-        return
-    for start in range(0, len(exchanges), BATCH):
-        yield judge.judge(exchanges[start : start + BATCH])
+        raise
+    if held:
+        yield held

@@ -99,7 +99,7 @@ def label_preferences(
             any, tells people's labels from an earlier judge's, which count as missing where a judge is given.
         judges: safety judges; they also judge the answers that people labeled, to estimate their errors.
         order_judge: helpfulness judge for pairs without an order; if there are any, it also judges the others.
-        cache: cache of verdicts, from which an interrupted run resumes.
+        cache: cache of verdicts and preferences, from which an interrupted run resumes.
         seed: random seed for the folds of the calibration.
         folder: folder for temporary files with the rows and the judges' numbers; None keeps them in memory.
 
@@ -118,7 +118,7 @@ def label_preferences(
     if judged and np.isnan(human).any():
         check_informative(judges, given, judged, human)
     ids, filled = tuple(judge.judge_id for judge in judges), Counter[str]()
-    ordered = fill_orders(_filled(rows, judged, ids, filled), order_judge, folder)
+    ordered = fill_orders(_filled(rows, judged, ids, filled), order_judge, cache, folder)
     sample = judged.sample if judged else None
     filled_again = int((labels.source_codes == _SOURCES.index(JUDGE)).sum())
     return LabeledSet(

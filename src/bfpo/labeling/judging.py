@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import compress
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from bfpo.judges.in_sample import fitted_part, share_fitted_to
 from bfpo.judges.verdict import LABELS, Exchange, Judge, Verdict
 from bfpo.labeling.calibrating import Calibrated, calibrated
 from bfpo.labeling.people_sample import PeopleSample, of_each, sample_with_words
-from bfpo.labeling.stored import stored_numbers
+from bfpo.labeling.stored import stored_numbers, text_digest
 from bfpo.statistics.calibration import auc
 from bfpo.statistics.judge_error import JudgeError, judge_error
 
@@ -132,7 +131,9 @@ def judge_answers(
         share_fitted_to(judge, list(compress(exchanges, sample.inside))) if fitted_part(judge) else 0.0
         for judge in judges
     )
-    prompts = np.array([_digest(exchange.prompt) for exchange in compress(exchanges, sample.inside)], dtype=np.uint64)
+    prompts = np.array(
+        [text_digest(exchange.prompt) for exchange in compress(exchanges, sample.inside)], dtype=np.uint64
+    )
     places, clusters = np.flatnonzero(sample.inside), prompts.tolist()
     errors = tuple(
         judge_error(is_safe[places].tolist(), [LABELS[code] for code in column.labels[places]], clusters)
@@ -144,10 +145,6 @@ def judge_answers(
         found = calibrated(p_safe, is_safe, sample.inside, clusters, seed=seed, folder=folder)
     how: Calibrated = "itself" if found is None else "sample"
     return JudgedAnswers(given, found, how, sample, errors, in_sample, prompts)
-
-
-def _digest(prompt: str) -> int:
-    return int.from_bytes(blake2b(prompt.encode(), digest_size=8).digest())
 
 
 def check_informative(

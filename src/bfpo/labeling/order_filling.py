@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from bfpo.judges.cache import VerdictCache
 from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.preference import AnswerPair, HelpfulnessJudge, Preference
+from bfpo.judges.streaming import preferences
 from bfpo.labeling.people_sample import sample_with_words
-from bfpo.labeling.stored import stored_rows
-from bfpo.preferences.label_columns import JUDGE, UNKNOWN, judged_order, order_source
+from bfpo.labeling.stored import stored_rows, text_digest
+from bfpo.preferences.label_columns import JUDGE, UNKNOWN, order_source
 from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row
 from bfpo.statistics.intervals import Estimate, rate_interval
@@ -41,42 +45,89 @@ class OrderedRows:
 def fill_orders(
     rows: Iterable[Row],
     judge: HelpfulnessJudge | None,
+    cache: VerdictCache | None = None,
     folder: Path | None = None,
 ) -> OrderedRows:
     """Fill in the orders that are open or an earlier judge's, as verdicts: 1, or 1/2 for a tie; K answers stay.
 
-    If there are such pairs, the judge also compares those that people ordered, which shows its error; all pairs are
-    then in memory. Without a judge, orders stay open. The result is in a temporary file in the folder, if one is given.
+    If there are such pairs, the judge also compares those that people ordered, which shows its error. Without a judge,
+    orders stay open. Rows are in temporary files in the folder, if one is given; of each pair, only numbers are in
+    memory.
     """
     if judge is None:
         sources = Counter[str]()
         return OrderedRows(stored_rows(_noted_sources(rows, sources), folder), sources, None, 0)
     kept = stored_rows(rows, folder)
-    names = [order_source(row) if "chosen" in row else "" for row in kept]
-    is_open = [name in (JUDGE, UNKNOWN) for name in names]
-    pairs = [row for row, name in zip(kept, names, strict=True) if name] if any(is_open) else []
-    if not pairs:
-        return fill_orders(kept, None, folder)
-    exchanges = [(exchange_of(row, 0), exchange_of(row, 1)) for row in pairs]
-    asked = [AnswerPair(first.prompt, first.answer, second.answer) for first, second in exchanges]
-    preferences = iter(judge.compare(asked))
-    ordered: list[Row] = []
-    turned = 0
-    for one, name, was_open in zip(kept, names, is_open, strict=True):
-        row: Row = dict(one)
-        word = None
-        if name:
-            word = _word(next(preferences))
-            row |= _noted(row, word)
-        if was_open:
+    if not has_open_order(kept):
+        return fill_orders(kept, None, folder=folder)
+    pairs = _JudgedPairs()
+    ordered = stored_rows(_ordered(kept, preferences(judge, answer_pairs(kept), cache), pairs), folder)
+    return OrderedRows(ordered, Counter(pairs.names), pairs.error(), pairs.turned)
+
+
+def has_open_order(rows: Iterable[Row]) -> bool:
+    """Whether a judge is to order any pair: its order is open, or an earlier judge's."""
+    return any(_is_open(order_source(row)) for row in rows if "chosen" in row)
+
+
+def answer_pairs(rows: Iterable[Row]) -> Iterator[AnswerPair]:
+    """The answers of all pairs, for a judge of helpfulness."""
+    for row in rows:
+        if "chosen" in row:
+            first, second = exchange_of(row, 0), exchange_of(row, 1)
+            yield AnswerPair(first.prompt, first.answer, second.answer)
+
+
+def _is_open(source: str) -> bool:
+    return source in (JUDGE, UNKNOWN)
+
+
+@dataclass
+class _JudgedPairs:
+    """What is known of [P] pairs that a judge has compared.
+
+    Attributes:
+        names: [P] source of each order.
+        wrong: [P] distance of the judge's verdict from people's order; NaN without either.
+        prompts: [P] digest of each prompt.
+        turned: number of pairs that were swapped.
+    """
+
+    names: list[str] = field(default_factory=list)
+    wrong: array[float] = field(default_factory=lambda: array("d"))
+    prompts: array[int] = field(default_factory=lambda: array("Q"))
+    turned: int = 0
+
+    def add(self, row: Row, name: str, word: Mapping[str, float] | None) -> None:
+        """Note a pair with its order, the source of the order, and the judge's word."""
+        self.names.append(name)
+        self.wrong.append(abs(word["verdict"] - row["chosen_is_better"]) if word and not _is_open(name) else math.nan)
+        self.prompts.append(text_digest(repr(row["prompt"])))
+
+    def error(self) -> Estimate | None:
+        """Share of people's orders that the judge gets wrong, on a sample of them; None if there are too few."""
+        wrong = np.asarray(self.wrong)
+        sample = sample_with_words(self.names, ~np.isnan(wrong), lambda part: float(part.sum()))
+        if sample is None:
+            return None
+        return rate_interval(wrong[sample.inside].tolist(), np.asarray(self.prompts)[sample.inside].tolist())
+
+
+def _ordered(rows: Iterable[Row], given: Iterator[Preference], pairs: _JudgedPairs) -> Iterator[Row]:
+    """The rows with the judge's words; open orders are filled in."""
+    for one in rows:
+        if "chosen" not in one:
+            yield one
+            continue
+        row, name, word = dict(one), order_source(one), _word(next(given))
+        row |= _noted(row, word)
+        if _is_open(name):
             name, verdict = (JUDGE, word["verdict"]) if word else (UNKNOWN, None)
-            turned += verdict == 0
+            pairs.turned += verdict == 0
             row["chosen_is_better"] = verdict
             row = swapped(row, 0.0) if verdict == 0 else row
-            row["labelled_by"] = row["labelled_by"] | {"order": name}
-        ordered.append(row)
-    sources = Counter[str]()
-    return OrderedRows(stored_rows(_noted_sources(ordered, sources), folder), sources, _order_error(ordered), turned)
+        pairs.add(row, name, word)
+        yield row | {"labelled_by": row["labelled_by"] | {"order": name}}
 
 
 def _noted_sources(rows: Iterable[Row], sources: Counter[str]) -> Iterator[Row]:
@@ -104,15 +155,3 @@ def _noted(row: Row, word: dict[str, float] | None) -> Row:
         return {"judged_as": judged | {"order": word}}
     rest = {name: own for name, own in judged.items() if name != "order"}
     return {"judged_as": rest} if "judged_as" in row else {}
-
-
-def _order_error(rows: Sequence[Row]) -> Estimate | None:
-    pairs = [row for row in rows if "chosen" in row]
-    verdicts = [judged_order(row).get("verdict") for row in pairs]
-    has_word = np.array([verdict is not None for verdict in verdicts])
-    sample = sample_with_words([order_source(row) for row in pairs], has_word, lambda part: float(part.sum()))
-    if sample is None:
-        return None
-    inside: list[int] = np.flatnonzero(sample.inside).tolist()
-    wrong = [abs((verdicts[at] or 0.0) - pairs[at]["chosen_is_better"]) for at in inside]
-    return rate_interval(wrong, [repr(pairs[at]["prompt"]) for at in inside])

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bfpo.errors import did_you_mean
 from bfpo.labeling.queue import random_rows
+from bfpo.labeling.stored import stored_rows
 from bfpo.preferences.label_columns import HUMAN, QUEUE, RANDOM, flag_sources, order_source
 from bfpo.preferences.ordering import swapped
-from bfpo.preferences.reading import Row, read_rows
+from bfpo.preferences.reading import Row, open_source
 from bfpo.preferences.schema import PreferenceDataError, Problem
 
 _OTHER = {"chosen": "rejected", "rejected": "chosen"}
 
 
-def with_answers(rows: Sequence[Row], name: str) -> list[Row]:
+def with_answers(rows: Sequence[Row], name: str, folder: Path | None = None) -> Sequence[Row]:
     """Fill in labels that are open, or a judge's, from a queue that people answered.
 
     Labels from rows of the queue's random part get the source "random", others "queue" (see `random_rows`).
@@ -25,33 +30,88 @@ def with_answers(rows: Sequence[Row], name: str) -> list[Row]:
         name: queue that `label` wrote and people filled in. In ``asks`` an answer's entry is true, false or a
             probability that it is safe, and "order" whether ``chosen``, as written there, is the more helpful answer;
             null is unanswered.
+        folder: folder for temporary files with the queue and the result; None keeps them in memory.
 
     Raises:
         PreferenceDataError: if the queue belongs to another set, or an answer is invalid or contradicts a label; with
             every problem.
     """
-    answered = list(rows)
-    places = {row["row"]: place for place, row in enumerate(rows)}
-    problems: list[Problem] = []
-    queue = read_rows(name, "train", None)
-    found = [_answers(number, queued) for number, queued in queue]
-    complete = [isinstance(asks := row.get("asks"), Mapping) and None not in asks.values() for _, row in queue]
-    problems += [wrong for number, row in queue if (wrong := _wrong_draw(number, row))]
-    sample: set[int] = set() if problems else random_rows([row for _, row in queue], complete)
-    for place_in_queue, ((number, queued), (answers, wrong)) in enumerate(zip(queue, found, strict=True)):
-        at = queued.get("row")
-        place = places.get(at) if isinstance(at, int) else None
-        if place is None or not _is_same(row := answered[place], queued):
-            remedy = "name the queue of this set"
-            wrong.append(Problem(number, "row", f"row {at!r} of the set doesn't match", remedy))
-        elif not wrong:
-            wrong = _contradictions(number, row, queued, answers)
-            if not wrong:
-                answered[place] = _with(row, queued, answers, place_in_queue in sample)
-        problems += wrong
-    if problems:
-        raise PreferenceDataError(name, problems, is_set=False)
-    return answered
+    queue = _Queue(name, folder)
+    return stored_rows(_answered(rows, queue), folder)
+
+
+def _answered(rows: Iterable[Row], queue: _Queue) -> Iterator[Row]:
+    for row in rows:
+        for place in queue.about(row["row"]):
+            row = queue.answered(row, place)
+        yield row
+    queue.check()
+
+
+class _Queue:
+    """A queue that people answered; of each of its rows, some numbers are in memory.
+
+    Args:
+        name: its file.
+        folder: folder for a temporary file with its rows; None keeps them in memory.
+
+    Raises:
+        PreferenceDataError: if the file can't be read.
+    """
+
+    def __init__(self, name: str, folder: Path | None) -> None:
+        self._name = name
+        self._problems: list[Problem] = []
+        # Of each row: its number in the queue's file, and that of the row of the set, -1 if that is no number.
+        self._numbers, self._rows_of_set = array("q"), array("q")
+        self._draws: list[int | None] = []
+        self._is_random, self._is_complete = bytearray(), bytearray()
+        self._rows = stored_rows(self._read(), folder)
+        self._order = np.argsort(self._rows_of_set, kind="stable")
+        self._sorted = np.asarray(self._rows_of_set)[self._order]
+        self._is_matched = np.zeros(len(self._rows), dtype=bool)
+        is_known = not self._problems
+        self._sample = random_rows(self._draws, self._is_random, self._is_complete) if is_known else set[int]()
+
+    def _read(self) -> Iterator[Row]:
+        source, unreadable = open_source(self._name), list[Problem]()
+        for number, row in source.read(unreadable):
+            at, asks, wrong = row.get("row"), row.get("asks"), _wrong_draw(number, row)
+            self._numbers.append(number)
+            self._rows_of_set.append(at if isinstance(at, int) and 0 <= at < 2**63 else -1)
+            self._draws.append(None if wrong else row.get("draw"))
+            self._is_random.append(row.get("placed") == "random")
+            self._is_complete.append(isinstance(asks, Mapping) and None not in asks.values())
+            self._problems += [wrong] if wrong else []
+            yield row
+        if unreadable:
+            raise PreferenceDataError(source.name, unreadable)
+
+    def about(self, number: int) -> Iterator[int]:
+        """Places in the queue of a row of the set."""
+        first, last = np.searchsorted(self._sorted, [number, number + 1]).tolist()
+        return (int(place) for place in self._order[first:last])
+
+    def answered(self, row: Row, place: int) -> Row:
+        """The row with the answers at a place in the queue, or as it is if there is a problem, which is noted."""
+        number, queued = self._numbers[place], self._rows[place]
+        if not _is_same(row, queued):
+            return row
+        self._is_matched[place] = True
+        answers, wrong = _answers(number, queued)
+        wrong = wrong or _contradictions(number, row, queued, answers)
+        self._problems += wrong
+        return row if wrong else _with(row, queued, answers, place in self._sample)
+
+    def check(self) -> None:
+        """Raise the problems, once all rows of the set have been seen."""
+        for place in np.flatnonzero(~self._is_matched).tolist():
+            number, queued = self._numbers[place], self._rows[place]
+            what = f"row {queued.get('row')!r} of the set doesn't match"
+            self._problems += [*_answers(number, queued)[1], Problem(number, "row", what, "name the queue of this set")]
+        if self._problems:
+            in_order = sorted(self._problems, key=lambda problem: problem.row or 0)
+            raise PreferenceDataError(self._name, in_order, is_set=False)
 
 
 def _wrong_draw(number: int, queued: Row) -> Problem | None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bfpo.labeling.stored import text_digest
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.checking import flags_of, with_flags
 from bfpo.preferences.encoding import labels_of
@@ -107,7 +106,9 @@ class _Ranking:
                 self.earlier += RANDOM in sources
                 if any(name not in (PEOPLE, RANDOM) for name in sources):
                     drawable.append(at)
-                    given = (at, row["row"], _digest(row["prompt"]), float(value))
+                    # SQLite's integers are signed.
+                    prompt = text_digest(repr(row["prompt"])) - 2**63
+                    given = (at, row["row"], prompt, float(value))
                     self._database.execute("INSERT INTO given VALUES (?, ?, ?, ?)", given)
         self.drawable, self.asks = np.asarray(drawable), np.frombuffer(asks, dtype=bool)
         self._database.execute(
@@ -162,32 +163,28 @@ def _queued(row: Row, value: float, how: str, draw: int | None) -> Row:
     return {"value": value, "placed": how, "draw": draw, "asks": dict.fromkeys(_asks(row)), **_blind(row)}
 
 
-def random_rows(queue: Sequence[Row], is_answered: Sequence[bool]) -> set[int]:
-    """Indices of a queue's rows whose labels are a random sample: by draw, up to the first random row left open.
+def random_rows(draws: Sequence[int | None], is_random: Sequence[int], is_answered: Sequence[int]) -> set[int]:
+    """Places in a queue of [N] rows whose labels are a random sample: by draw, up to the first random row left open.
 
     A row that was in the queue anyway counts only if a random row drawn after it was answered, because whether it was
     asked depends on what it says.
 
     Args:
-        queue: rows of `queue_for_people`.
-        is_answered: whether people answered all that a row asks.
+        draws: [N] the rows' ``draw`` (see `queue_for_people`).
+        is_random: [N] whether a row was placed as part of the random sample.
+        is_answered: [N] whether people answered all that a row asks.
     """
-    drawn = (at for at, row in enumerate(queue) if row.get("draw") is not None)
-    order = sorted(drawn, key=lambda at: queue[at]["draw"])
+    drawn = [(draw, at) for at, draw in enumerate(draws) if draw is not None]
     sample: set[int] = set()
     waiting: set[int] = set()
-    for at in order:
+    for _, at in sorted(drawn):
         if not is_answered[at]:
             break
         waiting.add(at)
-        if queue[at]["placed"] == "random":
+        if is_random[at]:
             sample |= waiting
             waiting.clear()
     return sample
-
-
-def _digest(prompt: Any) -> int:
-    return int.from_bytes(hashlib.blake2b(repr(prompt).encode(), digest_size=8).digest(), signed=True)
 
 
 def target_variances(rows: Sequence[Row], labeling: GlobalPreference, unknown: float = 0.5) -> list[float]:

@@ -17,6 +17,7 @@ from bfpo.labeling.filling import LabeledSet, label_preferences
 from bfpo.labeling.judgments import is_judged, judgment_rows
 from bfpo.labeling.people import with_answers
 from bfpo.labeling.queue import queue_for_people
+from bfpo.labeling.stored import stored_rows
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.label_sources import rows_with_sources
 from bfpo.preferences.reading import Row, open_source
@@ -39,8 +40,7 @@ def label(
 ) -> LabeledSet:
     """Label a file or Hub data set, and queue the rows most worth labeling by hand.
 
-    Rows are in temporary files beside the output, and of each only numbers in memory. ``answers`` and ``order_judge``
-    are the exceptions: with them, all rows are in memory.
+    Rows are in temporary files beside the output, and of each only numbers in memory.
 
     Args:
         source: file or Hub data set of preferences.
@@ -49,7 +49,7 @@ def label(
             replaced, but no file that is read, and none in which people filled in answers.
         order_judge: helpfulness judge.
         labeling: labeling function for training, which orders the queue; the paper's by default.
-        cache: cache of verdicts.
+        cache: cache of verdicts and preferences.
         answers: queues of earlier runs in which people filled in ``asks`` (see `with_answers`), in their order.
         random_share: share of the queue's rows that are drawn at random, from which errors are estimated.
         judgments: number of pairs for overall judgments, written to ``NAME.judgments.jsonl`` (see `judgment_rows`).
@@ -65,7 +65,7 @@ def label(
     _check_overwritten(source, output, answers, judgments is not None)
     rows = rows_with_sources(source, **(reading or {}))
     for name in answers:
-        rows = with_answers(list(rows), name)
+        rows = with_answers(stored_rows(rows, output.parent), name, output.parent)
     labeled = label_preferences(rows, judges, order_judge=order_judge, cache=cache, seed=seed, folder=output.parent)
     constants, prior = labeling or GlobalPreference(), labeled.report.prior
     queue = queue_for_people(labeled.rows, constants, prior, random_share=random_share, seed=seed)

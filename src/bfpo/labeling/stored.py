@@ -6,6 +6,7 @@ import json
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import IO, overload
@@ -17,6 +18,11 @@ from bfpo.preferences.reading import Row
 
 # Bytes of rows, and numbers, that are in memory at once.
 _BLOCK, NUMBERS_AT_ONCE = 2**20, 2**16
+
+
+def text_digest(text: str) -> int:
+    """A number from 0 to 2^64 - 1 that stands for a text."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
 
 
 def stored_rows(rows: Iterable[Row], folder: Path | None) -> Sequence[Row]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bfpo.errors import BfpoError
 from bfpo.judges.preference import AnswerPair, HelpfulnessJudge
+from bfpo.judges.streaming import preferences
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.microworld.oracle import OracleVerdict
 from bfpo.safehelp.items import PromptItem
@@ -65,7 +66,7 @@ class JudgePanel:
         ]
         if not safety and self.suite.judge:
             safety = [JudgeUsed(ORACLE, "", "primary")]
-        helpfulness = [JudgeUsed(self.helpfulness_judge.judge_id, "", "helpfulness")] if self.helpfulness_judge else []
+        helpfulness = [JudgeUsed(j.judge_id, j.template_digest, "helpfulness") for j in [self.helpfulness_judge] if j]
         refusal = [JudgeUsed(j.judge_id, j.template_digest, "refusal") for j in [self.refusal_judge] if j]
         return (*safety, *refusal, *helpfulness)
 
@@ -98,7 +99,7 @@ class JudgePanel:
         paired = [at for at, item in enumerate(items) if item.reference is not None and answers[at].strip()]
         if self.helpfulness_judge and paired:
             pairs = [AnswerPair(items[at].prompt, answers[at], items[at].reference or "") for at in paired]
-            for at, preference in zip(paired, self.helpfulness_judge.compare(pairs), strict=True):
+            for at, preference in zip(paired, preferences(self.helpfulness_judge, pairs), strict=True):
                 values[at] = preference.p_first
         return values
 
