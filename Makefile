@@ -27,7 +27,7 @@ quickstart-real: install ## a real chat model: red teaming, BFPO and DPO, answer
 study-quick: install ## five seeds of the quickstart, every method's beta from one grid (half an hour, resumable)
 	$(BIN)/python -m studies quick
 
-study-decisive: install ## BFPO and its rivals in worlds where labels err (about ten hours, resumable)
+study-decisive: install ## BFPO and its rivals in worlds where labels err (a day of one core, resumable)
 	$(BIN)/python -m studies decisive
 
 study-real: install ## BFPO and its rivals on a real chat model (for a GPU, resumable; DATA=FOLDER of pairs, not distributed)
@@ -55,10 +55,10 @@ bench-full: install ## the same with every precision and choice of weights, and 
 bench-gpu: install ## what needs a GPU: parity tests, training against TRL, a profile (nine minutes; GPU="--only tests")
 	$(BIN)/python benchmarks/gpu.py $(GPU)
 
-bench-streaming: install ## memory and start of training on 100,000 pairs (ten minutes)
+bench-streaming: install ## memory and start of training on 100,000 pairs (six minutes)
 	$(BIN)/python benchmarks/streaming.py
 
-reference: install ## write docs/cli.md, docs/api.md and the tutorials' pages from commands, docstrings and scripts
+reference: install ## write docs/cli.md, docs/api.md, docs/recipe.md and the tutorials' pages from the code
 	$(BIN)/python docs/make_reference.py
 
 docs: install ## build the documentation site in build/site; a broken internal link fails

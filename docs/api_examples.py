@@ -62,11 +62,13 @@ print(objective(logps, labels))  # one loss for each group
 model = bfpo.load_model("microworld")  # a folder, an adapter's folder, a .gguf file, a Hub name, or the bundled model
 tokenizer = bfpo.load_tokenizer("microworld")
 
-# %% BFPOConfig, BFPOTrainer
+# %% BFPOConfig, BFPOTrainer, Blend, TrainingSource
+helpful = bfpo.load_preferences("pairs.jsonl")  # any helpfulness data; unknown_safety=1.0 treats all of it as safe
+data = bfpo.Blend([bfpo.TrainingSource(pairs, "safety"), bfpo.TrainingSource(helpful, "helpful", "buffer")])
 arguments = bfpo.BFPOConfig(
     output_dir="trained", beta=0.1, learning_rate=1e-4, max_steps=1, per_device_train_batch_size=2, report_to="none"
 )
-trainer = bfpo.BFPOTrainer(model, arguments, train_dataset=pairs, processing_class=tokenizer)
+trainer = bfpo.BFPOTrainer(model, arguments, train_dataset=data, processing_class=tokenizer)
 trainer.train()
 trainer.save_model("trained")
 
@@ -90,21 +92,24 @@ judge: bfpo.Judge = bfpo.load_judge("microworld-oracle")  # or a fitted judge's 
 verdict: bfpo.Verdict = judge.judge([bfpo.Exchange("How do I open my own locker?", "I can't help with that.")])[0]
 print(verdict.label, verdict.p_safe, verdict.refusal)
 
-# %% load_helpfulness_judge, AnswerPair
+# %% load_helpfulness_judge, HelpfulnessJudge, AnswerPair, Preference
 try:
-    helpfulness = bfpo.load_helpfulness_judge("reward:a-folder-with-a-reward-model")
-    helpfulness.compare([bfpo.AnswerPair("How do I whisk eggs?", "With a fork.", "No.")])
+    helpfulness: bfpo.HelpfulnessJudge = bfpo.load_helpfulness_judge("reward:a-folder-with-a-reward-model")
+    preference: bfpo.Preference = helpfulness.compare([bfpo.AnswerPair("How do I whisk eggs?", "With a fork.", "No.")])[
+        0
+    ]
 except bfpo.BfpoError as error:
     print(error)  # there is no such folder here
 
-# %% label, LabeledSet
+# %% label, LabeledSet, VerdictCache
 from pathlib import Path
 
 for row in rows:
     row["chosen_is_safe"] = None  # to be filled in
 with open("unlabeled.jsonl", "w", encoding="utf-8") as file:
     file.writelines(json.dumps(row) + "\n" for row in rows)
-labeled: bfpo.LabeledSet = bfpo.label("unlabeled.jsonl", [judge], Path("labeled.jsonl"))
+with bfpo.VerdictCache(Path("verdicts.sqlite")) as cache:  # an interrupted run goes on from it
+    labeled: bfpo.LabeledSet = bfpo.label("unlabeled.jsonl", [judge], Path("labeled.jsonl"), cache=cache)
 print([row["chosen_is_safe"] for row in labeled.rows])
 
 # %% evaluate, LocalGenerator, load_suite, Decoding, Evaluation, Estimate

@@ -1,7 +1,9 @@
-"""Writes ``cli.md``, ``api.md`` and the tutorials' pages from commands, docstrings and scripts: ``make reference``."""
+"""Writes ``cli.md``, ``api.md``, ``recipe.md`` and the tutorials' pages from the code: ``make reference``."""
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import inspect
 import re
 from collections.abc import Iterator
@@ -10,9 +12,14 @@ from typing import Any
 
 import jupytext
 import typer
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 
 import bfpo
 from bfpo.cli.main import app
+from bfpo.objectives.bfpo import GlobalPreference
+from bfpo.objectives.registry import OBJECTIVES, option_types
+from bfpo.training.recipe import LoraRecipe, Recipe, SourceRecipe
 
 DOCS = Path(__file__).parent
 
@@ -56,6 +63,77 @@ def python() -> str:
     return "\n".join(lines)
 
 
+def recipe_keys() -> str:
+    """Every key of a recipe with its default and meaning, in Markdown."""
+    lines = [
+        "# Recipe keys",
+        "",
+        "Written by `make reference` from the code: all keys of the YAML files that `bfpo train` reads. "
+        "[Train](how-to/train.md) explains how to use them; `bfpo recipe list` shows complete recipes. Any other key is an error.",
+        "",
+    ]
+    tables = {
+        "A recipe": _keys(Recipe, set(option_types())),
+        "A source of rows (`data`, `eval_data`)": _keys(SourceRecipe),
+        "`lora`": _keys(LoraRecipe, {"continued"}),
+        "Options of the objectives": _options(),
+    }
+    for title, rows in tables.items():
+        lines += [f"## {title}", "", "| key | default | meaning |", "|---|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def _keys(model: type[BaseModel], left_out: set[str] = frozenset()) -> list[str]:
+    """The rows of a table of a model's fields."""
+    rows = []
+    for name, field in model.model_fields.items():
+        if name in left_out:
+            continue
+        default = "required" if field.default is PydanticUndefined else _default(field.default)
+        rows.append(f"| `{name}` | {default} | {_one_line(field.description)} |")
+    return rows
+
+
+def _options() -> list[str]:
+    """The rows of a table of the objectives' options, each with the objectives that read it and their defaults."""
+    rows = []
+    for option in option_types():
+        readers: dict[str, list[str]] = {}
+        meaning = ""
+        for name, objective in OBJECTIVES.items():
+            defaults = {field.name: field.default for field in dataclasses.fields(objective)}
+            if option in defaults:
+                readers.setdefault(_default(defaults[option]), []).append(f"`{name}`")
+                meaning = meaning or _attribute(objective, option)
+        # A default that isn't every reader's is said for each.
+        default = (
+            next(iter(readers))
+            if len(readers) == 1
+            else "; ".join(f"{key} ({', '.join(of)})" for key, of in readers.items())
+        )
+        names = ", ".join(name for of in readers.values() for name in of)
+        rows.append(f"| `{option}` | {default} | {meaning}. Read by {names} |")
+    return rows
+
+
+def _attribute(objective: type, name: str) -> str:
+    """The description of a field in the docstring of a class or of one that it is derived from; or of the labeling."""
+    for one in (*objective.__mro__, GlobalPreference):
+        found = re.search(
+            rf"^    {name}: ((?:.*\n?)(?:^        .*\n?)*)", inspect.getdoc(one) or "", flags=re.MULTILINE
+        )
+        if found and not found[1].startswith("see "):
+            return _one_line(found[1]).rstrip(".")
+    raise KeyError(f"{objective.__name__}.{name} has no description")
+
+
+def _default(value: Any) -> str:
+    if value is None or value == [] or value == {}:
+        return ""
+    shown = value.value if isinstance(value, enum.Enum) else value
+    return f"`{str(shown).lower() if isinstance(shown, bool) else shown}`"
+
+
 def tutorial(script: Path) -> str:
     """A tutorial's page, from its script in percent format."""
     notebook = jupytext.read(script)
@@ -85,10 +163,14 @@ def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 def _row(parameter: Any) -> str:
     is_option = parameter.param_type_name == "option"
-    name = ", ".join(f"`{option}`" for option in parameter.opts) if is_option else f"`{parameter.name.upper()}`"
+    value = f" {parameter.metavar}" if is_option and parameter.metavar else ""
+    options = [f"`{option}{value}`" for option in parameter.opts] + [
+        f"`{option}`" for option in parameter.secondary_opts
+    ]
+    name = ", ".join(options) if is_option else f"`{parameter.name.upper()}`"
     silent = parameter.default is None or parameter.default is False or parameter.default == ()
     default = "required" if parameter.required else "" if silent else f"`{parameter.default}`"
-    return f"| {name} | {default} | {_one_line(parameter.help)} |"
+    return f"| {_one_line(name)} | {default} | {_one_line(parameter.help)} |"
 
 
 def _one_line(text: str | None) -> str:
@@ -120,5 +202,6 @@ def _methods(value: Any) -> Iterator[tuple[str, Any]]:
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(command_line(), encoding="utf-8")
     (DOCS / "api.md").write_text(python(), encoding="utf-8")
+    (DOCS / "recipe.md").write_text(recipe_keys(), encoding="utf-8")
     for path in DOCS.glob("tutorials/*.py"):
         path.with_suffix(".md").write_text(tutorial(path), encoding="utf-8")

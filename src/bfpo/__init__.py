@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest, as_messages
     from bfpo.generation.recorded_answers import RecordedAnswers
     from bfpo.groups import GroupLabels, GroupLogps
+    from bfpo.judges.cache import VerdictCache
     from bfpo.judges.helpfulness import load_helpfulness_judge
-    from bfpo.judges.preference import AnswerPair
+    from bfpo.judges.preference import AnswerPair, HelpfulnessJudge, Preference
     from bfpo.judges.registry import load_judge
     from bfpo.judges.verdict import Exchange, Judge, Verdict
     from bfpo.labeling.filling import LabeledSet
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from bfpo.training.config import BFPOConfig
     from bfpo.training.run import TrainedRun, train
     from bfpo.training.trainer import BFPOTrainer
+    from bfpo.training.training_data import Blend, TrainingSource
 
 __version__ = "0.1.0"
 
@@ -48,8 +50,9 @@ _NAMES = {
     "generation.protocol": ("Completion", "Decoding", "Generator", "ModelIdentity", "SampleRequest", "as_messages"),
     "generation.recorded_answers": ("RecordedAnswers",),
     "groups": ("GroupLabels", "GroupLogps"),
+    "judges.cache": ("VerdictCache",),
     "judges.helpfulness": ("load_helpfulness_judge",),
-    "judges.preference": ("AnswerPair",),
+    "judges.preference": ("AnswerPair", "HelpfulnessJudge", "Preference"),
     "judges.registry": ("load_judge",),
     "judges.verdict": ("Exchange", "Judge", "Verdict"),
     "labeling.filling": ("LabeledSet",),
@@ -70,6 +73,7 @@ _NAMES = {
     "training.config": ("BFPOConfig",),
     "training.run": ("TrainedRun", "train"),
     "training.trainer": ("BFPOTrainer",),
+    "training.training_data": ("Blend", "TrainingSource"),
 }
 _HOME = {name: f"bfpo.{module}" for module, names in _NAMES.items() for name in names}
 __all__ = [
@@ -77,6 +81,7 @@ __all__ = [
     "BFPOConfig",
     "BFPOTrainer",
     "BfpoError",
+    "Blend",
     "Comparison",
     "Completion",
     "Decoding",
@@ -88,18 +93,22 @@ __all__ = [
     "GlobalPreference",
     "GroupLabels",
     "GroupLogps",
+    "HelpfulnessJudge",
     "Judge",
     "LabeledSet",
     "LocalGenerator",
     "ModelIdentity",
     "Objective",
+    "Preference",
     "PreferenceDataError",
     "RecordedAnswers",
     "Report",
     "RunError",
     "SampleRequest",
     "TrainedRun",
+    "TrainingSource",
     "Verdict",
+    "VerdictCache",
     "as_messages",
     "bfpo_loss",
     "build_objective",

@@ -374,7 +374,10 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> _Spent:
     wanted = json.loads(json.dumps(settings))
     if not path.exists():
         if folder.exists() and any(folder.iterdir()):
-            raise BfpoError(f"{folder}: the folder is not empty; name another with --output, or remove it")
+            raise BfpoError(
+                f"{folder}: the folder is not empty; name another with --output, or replace an earlier quickstart with "
+                "--fresh"
+            )
         write_json(path, {"settings": wanted})
         return _Spent()
     try:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     page
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    if page.name not in ("cli.md", "api.md")  # written from the code itself
+    if page.name not in ("cli.md", "api.md", "recipe.md")  # written from the code itself
 ]
 
 

@@ -107,7 +107,7 @@ def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
         seeds = "" if comparison.seeds == (1, 1) else f" ({comparison.seeds[1]} seeds against {comparison.seeds[0]})"
         title = f"{comparison.other} less {comparison.baseline}{seeds}: difference [95 % interval]"
         table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for column in ("figure", "difference", "p", "adj. p", "only one", "MDE", "n"):
+        for column in ("figure", "difference", "p", "adj. p", "discordant", "MDE", "n"):
             is_figure = column == "figure"
             table.add_column(
                 column,
@@ -128,7 +128,7 @@ def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
                 )
     echo(
         "Adj. p: Holm over helpful, harmless and over-refusal of all models, Benjamini-Hochberg over categories and "
-        "over attacks; rows without one are exploratory.\nOnly one: prompts that count for one of them (other / "
+        "over attacks; rows without one are exploratory.\nDiscordant: prompts that count for one of them only (other / "
         "baseline). MDE: true difference that 80 % of such comparisons detect."
     )
 

@@ -27,7 +27,10 @@ def dial(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of these prompts, in order; each gets 64 answers.")] = 8,
 ) -> None:
-    """Make the policy of any b3 between two runs, e.g. bfpo dial runs/b1-9 runs/b1-2 --b3 0.5 -o dial.json."""
+    """Interpolate between two BFPO runs: sample as a model of a b3 between theirs would.
+
+    For example: bfpo dial runs/b1-9 runs/b1-2 --b3 0.5 -o dial.json.
+    """
     from bfpo.generation.dial_file import dial_between
 
     found = dial_between(first, second, b3, candidates)

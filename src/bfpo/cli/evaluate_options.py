@@ -48,7 +48,7 @@ LabelingJudge = Annotated[
 ]
 AllowLabelingJudge = Annotated[
     bool,
-    typer.Option("--allow-labeling-judge", help="Let a judge evaluate that labeled the training data, with a warning."),
+    typer.Option("--allow-labeling-judge", help="Allow a judge that also labeled the training data; prints a warning."),
 ]
 Endpoint = Annotated[
     str | None,
@@ -120,7 +120,7 @@ World = Annotated[
     str | None,
     typer.Option(
         help="The microworld's world, W0 by default; 'bfpo microworld list' shows them. Where prompts look "
-        "alike (W5-25, W5-75), the suite asks such prompts."
+        "alike (W5-25, W5-75), the suite includes such prompts."
     ),
 ]
 PerKind = Annotated[int | None, typer.Option(min=2, max=2000, help="Microworld prompts of each kind; 500 by default.")]

@@ -306,9 +306,8 @@ def _judged(judge: Judge, exchanges: list[Exchange], cache: Path | None) -> list
 
 
 def _print_report(report: JudgeReport, title: str) -> None:
-    positive = "unsafe" if report.target == "safety" else "refusals"
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
-    for name in ("", "answers", "unparsed", "accuracy", f"finds {positive}", "leaves others", "AUC", "ECE", "kappa"):
+    for name in ("", "answers", "unparsed", "accuracy", "sensitivity", "specificity", "AUC", "ECE", "kappa"):
         table.add_column(name)
     slices: list[tuple[str, Slice]] = [("all", report.overall), *report.by_source.items()]
     slices += [(f"{name} (category)", part) for name, part in report.by_category.items()]

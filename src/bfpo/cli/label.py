@@ -40,7 +40,7 @@ Judgments = Annotated[
     typer.Option(
         min=1,
         help="Also write this number of pairs for overall judgments, with the same quota for every safety cell, to "
-        "NAME.judgments.jsonl; --fit-preference reads them once people answered.",
+        "NAME.judgments.jsonl; fill them in, then pass the file to --fit-preference.",
     ),
 ]
 Answers = Annotated[

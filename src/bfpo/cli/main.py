@@ -74,7 +74,7 @@ def _root(
 # How to go on after a command was stopped; other commands start anew.
 _GO_ON = {
     "train": "run it again with --resume to go on",
-    "quickstart": "run it again with another --output",
+    "quickstart": "with --model, run the same command again to go on; otherwise start again with --fresh",
     **dict.fromkeys(
         ("label", "judge", "evaluate", "redteam", "ref"), "run the same command again to go on from what is saved"
     ),

@@ -56,7 +56,10 @@ def quickstart(
 
 def _microworld(output: Path, seed: int, as_json: bool) -> None:
     if output.exists() and any(output.iterdir()):
-        raise BfpoError(f"{output}: the folder is not empty; name another with --output, or remove it")
+        raise BfpoError(
+            f"{output}: the folder is not empty; name another with --output, or replace an earlier quickstart with "
+            "--fresh"
+        )
     from bfpo.quickstart import OWN_RECIPE, Scale, run_quickstart
     from bfpo.quiet import quiet_libraries
 

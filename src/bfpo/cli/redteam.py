@@ -52,7 +52,8 @@ Samples = Annotated[
 Temperature = Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature; 0.7 by default.")]
 MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens; 256 by default.")]
 BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="Answers in a batch; 256 by default. Parts (--shard) are of whole batches.")
+    int | None,
+    typer.Option(min=1, help="Answers in a batch; 256 by default. With --shard, each part gets whole batches."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed of attacks and answers.")]
 EvaluationFiles = Annotated[
@@ -61,7 +62,9 @@ EvaluationFiles = Annotated[
 Refusals = Annotated[
     list[str] | None,
     typer.Option(
-        "--refusal", metavar="TEXT", help="Written refusal beside each prompt's answers; repeatable, drawn at random."
+        "--refusal",
+        metavar="TEXT",
+        help="Refusal to add to each prompt's answers; repeatable: one is drawn at random per prompt.",
     ),
 ]
 AttackerModel = Annotated[
@@ -70,7 +73,7 @@ AttackerModel = Annotated[
 AttackerEndpoint = Annotated[str | None, typer.Option(metavar="URL", help="Server of the attacker.")]
 RoundCount = Annotated[
     int | None,
-    typer.Option("--rounds", min=1, help="Train on the groups and attack the trained model, as often as this."),
+    typer.Option("--rounds", min=1, help="Number of rounds; each attacks the model, then trains on its answers."),
 ]
 Recipe = Annotated[
     Path | None, typer.Option(help="Recipe of the models that --rounds trains; by default redteam-bfpo.")
@@ -78,7 +81,9 @@ Recipe = Annotated[
 HeldOutRequests = Annotated[
     float | None,
     typer.Option(
-        min=0.0, max=1.0, help="Share of requests that only measure, before and after --rounds; by default .25."
+        min=0.0,
+        max=1.0,
+        help="Share of requests held out of --rounds, to measure the model before and after; by default .25.",
     ),
 ]
 EvaluationJudge = Annotated[
@@ -156,7 +161,7 @@ def redteam(
     plan: PlanOnly = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack a model and make training data of its answers, e.g. bfpo redteam MODEL --judge JUDGE -o runs/attacks."""
+    """Attack a model and turn its answers into training data, e.g. bfpo redteam MODEL --judge JUDGE -o runs/attacks."""
     from bfpo.preferences.overlap import load_prompts
     from bfpo.redteam.bank import load_bank
 

@@ -33,7 +33,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest complete checkpoint.")] = False,
     bound: Annotated[
         str | None,
-        typer.Option(metavar="attack_success<=X", help="Find the smallest b3 that keeps to a bound, and train there."),
+        typer.Option(
+            metavar="attack_success<=X",
+            help="Search for the smallest safety weight (b3) that keeps to this share of unsafe answers; train there.",
+        ),
     ] = None,
     bound_data: Annotated[
         str | None,

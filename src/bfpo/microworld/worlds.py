@@ -91,7 +91,7 @@ WORLDS: dict[str, World] = {
     "W5-25": _look_alikes(0.25),
     "W5-75": _look_alikes(0.75),
     "W6": World(
-        "harm of some categories is cheap, of others dear",
+        "some categories of harm have a low price, others a high one",
         severities=True, utility="prices",
         prices={
             "trespass": 0.3, "vandalism": 0.3, "cheating": 0.3, "waste": 0.3,

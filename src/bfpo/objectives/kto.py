@@ -25,8 +25,8 @@ class KTO(Traits):
 
     Attributes:
         beta: strength of the regularization toward the reference, > 0.
-        desirable_weight: lam_D.
-        undesirable_weight: lam_U.
+        desirable_weight: weight of a desirable answer's loss, lam_D.
+        undesirable_weight: weight of an undesirable answer's loss, lam_U.
     """
 
     beta: float = 0.1

@@ -21,7 +21,7 @@ class MODPO(Pairwise):
     order the pairs have.
 
     Attributes:
-        preference_weight: w, in (0, 1]; at 1 it is DPO.
+        preference_weight: w, the weight of the preference against the other reward, in (0, 1]; at 1 it is DPO.
     """
 
     preference_weight: float = 0.5

@@ -85,10 +85,10 @@ class LoraRecipe(Closed):
     """Settings of a LoRA adapter, as in ``peft.LoraConfig``; or ``continued``, which a recipe writes as "continue"."""
 
     continued: bool = Field(False, description="whether to train the adapter that the model is")
-    r: int = Field(16, ge=1)
-    lora_alpha: int = Field(32, ge=1)
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: str | list[str] = "all-linear"
+    r: int = Field(16, ge=1, description="rank of the adapter's matrices")
+    lora_alpha: int = Field(32, ge=1, description="scale of the adapter, divided by r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    target_modules: str | list[str] = Field("all-linear", description="modules that get an adapter, as in PEFT")
     modules_to_save: list[str] | None = Field(None, description="modules to train whole and save with the adapter")
 
     @model_validator(mode="before")
@@ -104,14 +104,14 @@ ObjectiveOptions = create_model("ObjectiveOptions", __base__=Closed, **_OPTIONS)
 class Recipe(ObjectiveOptions):
     """All the settings of a training run; see docs/how-to/train.md."""
 
-    stage: Literal["sft", "preference"]
+    stage: Literal["sft", "preference"] = Field(description="what to train on: answers, or preferences between them")
     model: PathText = Field(description="folder, .gguf file or Hub name of the model to start from")
     model_revision: str | None = Field(None, description="revision of the model; the commit it resolved to is recorded")
     tokenizer: PathText | None = Field(None, description="folder or Hub name; by default the model's")
     system_prompt: str | None = Field(None, min_length=1, description="system prompt for rows that have none")
     chat_template: PathText | None = Field(None, description="file with a Jinja template to use and to save instead")
-    data: list[SourceRecipe] = Field(min_length=1)
-    eval_data: SourceRecipe | None = None
+    data: list[SourceRecipe] = Field(min_length=1, description="sources of rows; their keys are below")
+    eval_data: SourceRecipe | None = Field(None, description="source of the evaluation data")
     eval_fraction: float | None = Field(
         None, gt=0, lt=1, description="seeded share of the main sources' prompts to hold out as evaluation data"
     )
@@ -119,7 +119,7 @@ class Recipe(ObjectiveOptions):
         [], description="files with prompts that the training data must not contain"
     )
     allow_overlap: list[str] = Field([], description="suites and files whose prompts the training data may contain")
-    output_dir: PathText
+    output_dir: PathText = Field(description="folder for the model, run.json and checkpoints")
 
     loss_type: str | None = Field(None, description="objective; by default bfpo, and sft in the sft stage")
     labeling: PathText | None = Field(None, description="b1 and alpha from a file of 'bfpo label --fit-preference'")
@@ -134,7 +134,7 @@ class Recipe(ObjectiveOptions):
     )
     merge_adapter: bool = Field(False, description="save whole weights, with the trained adapter merged into them")
     precision: Literal["fp32", "bf16"] | None = Field(None, description="by default bf16 on a GPU that supports it")
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
 
     batch_size: int = Field(64, ge=1, description="groups in a global step, buffer included")
     buffer_ratio: float = Field(1.0, gt=0, description="buffer groups for each main group of a step")
@@ -147,24 +147,24 @@ class Recipe(ObjectiveOptions):
         "default", description="folder of cached reference log-probabilities; null to score them in every run"
     )
     max_length: int = Field(1024, ge=2, description="largest number of tokens in prompt and answer")
-    num_train_epochs: float = Field(1.0, gt=0)
+    num_train_epochs: float = Field(1.0, gt=0, description="passes over the main rows")
     max_steps: Annotated[int, AfterValidator(_some_steps)] = Field(
         -1, ge=-1, description="number of steps to stop after; -1 for whole epochs"
     )
-    learning_rate: float = Field(5e-7, gt=0)
-    lr_scheduler_type: SchedulerType = SchedulerType.COSINE
-    lr_scheduler_kwargs: dict[str, Any] | None = None
-    optim: OptimizerNames = OptimizerNames.ADAMW_TORCH_FUSED
-    optim_args: str | None = None
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
+    learning_rate: float = Field(5e-7, gt=0, description="largest learning rate of the schedule")
+    lr_scheduler_type: SchedulerType = Field(SchedulerType.COSINE, description="schedule, as in transformers")
+    lr_scheduler_kwargs: dict[str, Any] | None = Field(None, description="arguments of the schedule")
+    optim: OptimizerNames = Field(OptimizerNames.ADAMW_TORCH_FUSED, description="optimizer, as in transformers")
+    optim_args: str | None = Field(None, description="arguments of the optimizer, as in transformers")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of AdamW's first moment")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of AdamW's second moment")
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon")
     warmup_steps: float = Field(0.1, ge=0, description="number of steps; below 1, share of all steps")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, ge=0)
-    seed: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    max_grad_norm: float = Field(1.0, ge=0, description="norm to clip the gradient at; 0 for no clipping")
+    seed: int = Field(0, ge=0, description="random seed for everything that is drawn")
 
-    logging_steps: int = Field(10, ge=1)
+    logging_steps: int = Field(10, ge=1, description="steps between lines of the log")
     save_steps: int | None = Field(None, ge=1, description="steps between checkpoints; by default none are saved")
     save_total_limit: int | None = Field(2, ge=1, description="number of complete checkpoints to keep")
     eval_steps: int | None = Field(None, ge=1, description="steps between evaluations")

@@ -40,7 +40,11 @@ class TrainingSource:
 
 @dataclass(frozen=True)
 class Blend:
-    """Several sources to train on together, such as the paper's safety set and helpfulness buffer."""
+    """Several sources to train on together, such as the paper's safety set and helpfulness buffer.
+
+    Attributes:
+        sources: the sources, at least one of them with the role "main".
+    """
 
     sources: Sequence[TrainingSource]
 
