@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfpo.bounding import Bound, smallest, train_to_bound
+from bfpo.bounding import Bound, Checked, _Search, smallest, train_to_bound
 from bfpo.errors import BfpoError, RunError
 from bfpo.generation.protocol import Decoding
 from bfpo.judges.verdict import Verdict
-from bfpo.statistics.intervals import wilson
+from bfpo.statistics.intervals import Estimate, wilson
 from bfpo.statistics.judge_error import JudgeError, corrected_rate
 from bfpo.training.recipe import load_recipe
+from bfpo.training.run import TrainedRun
 from training.tiny_runs import write_material, write_recipe
 
 
@@ -73,21 +74,46 @@ def test_a_bound_that_every_model_keeps_takes_the_lower_corner(material):
     assert "at most 8.76% by the upper end" in found.statement
     assert lines == [str(check) for check in found.checks]
     record = json.loads((material / "kept" / "bound.json").read_text())
-    assert record["model"] == str(material / "kept" / "b3-0.1000")
-    trained = json.loads((material / "kept" / "b3-0.1000" / "run.json").read_text())
+    # The corner was trained already.
+    assert record["model"] == str(material / "kept" / "corner-low")
+    assert not [*(material / "kept").glob("b3-*")]
+    trained = json.loads((material / "kept" / "corner-low" / "run.json").read_text())
     assert trained["objective"]["b1"] == pytest.approx(11)
 
 
 def test_a_search_goes_on_where_it_stopped(material):
     arguments = recipe(material, "again"), bound(material, "attack_success<=.2", SetJudge(()))
     first = train_to_bound(*arguments)
-    weights = material / "again" / "b3-0.1000" / "model.safetensors"
+    weights = material / "again" / "corner-low" / "model.safetensors"
     written = weights.stat().st_mtime_ns
     with pytest.raises(BfpoError, match="contains another search; continue it with --resume"):
         train_to_bound(*arguments)
     again = train_to_bound(*arguments, resume=True)
     assert again.checks == first.checks
     assert weights.stat().st_mtime_ns == written
+
+
+def test_the_upper_corner_is_the_last_model_to_be_checked(material, monkeypatch):
+    """The dial keeps to the bound from b3 1 on, and of the trained models none but the upper corner."""
+    trained = []
+
+    def check(search, generator, b3, *, trained):
+        share = Estimate(*(0.0, 0.0, 0.0, 1) if (b3 >= 1 and not trained) or b3 >= 1.9 else (1.0, 1.0, 1.0, 1))
+        search.checks.append(Checked(b3, share, trained))
+        return search.checks[-1]
+
+    def train(search, name, b3):
+        trained.append(name)
+        return TrainedRun(search.folder / name, {}, 0.0)
+
+    monkeypatch.setattr(_Search, "train", train)
+    monkeypatch.setattr(_Search, "dial", lambda search, b3: check(search, None, b3, trained=False))
+    monkeypatch.setattr(_Search, "check", check)
+    found = train_to_bound(recipe(material, "upper"), bound(material, "attack_success<=.2", SetJudge(())))
+    assert found.run.folder.name == "corner-high"
+    assert found.b3 == 2.0
+    assert trained[:2] == ["corner-low", "corner-high"]
+    assert [name.split("-")[0] for name in trained[2:]] == ["b3", "b3", "b3", "corner"]
 
 
 def test_a_bound_that_no_model_keeps_is_a_failed_run(material):

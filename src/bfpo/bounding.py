@@ -153,8 +153,9 @@ def train_to_bound(
     if inside is None:
         search.record()
         raise RunError(f"{FIGURE} <= {bound.limit:g} isn't reached: {search.checks[-1]}; raise the upper corner's b3")
-    for b3 in (inside + (high - inside) * step / _MODELS for step in range(_MODELS)):
-        run = search.train(f"b3-{b3:.4f}", b3)
+    names = {low: "corner-low", high: "corner-high"}
+    for b3 in dict.fromkeys([*(inside + (high - inside) * step / _MODELS for step in range(_MODELS)), high]):
+        run = search.train(names.get(b3, f"b3-{b3:.4f}"), b3)
         if search.check(str(run.folder), b3, trained=True).keeps(bound.limit):
             return search.finish(run, b3)
     search.record()

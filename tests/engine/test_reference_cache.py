@@ -75,6 +75,16 @@ def test_a_fresh_adapter_shares_its_bases_reference_and_a_trained_one_does_not()
     assert model_digest(trained, "fp32") != digest
 
 
+def test_the_scale_of_a_trained_adapter_is_part_of_its_digest():
+    def digest(**settings):
+        torch.manual_seed(0)
+        config = LoraConfig(target_modules="all-linear", r=2, init_lora_weights=False, **settings)
+        return model_digest(get_peft_model(tiny_llama(), config), "fp32")
+
+    assert digest(lora_alpha=4) == digest(lora_alpha=4)
+    assert len({digest(lora_alpha=4), digest(lora_alpha=64), digest(lora_alpha=4, use_rslora=True)}) == 3
+
+
 def filled(root, answers=5):
     cache = ReferenceCache.open(root, "0" * 64, {"model": "tiny", "precision": "fp32"})
     keys = answer_keys([TokenGroup([1], [[at]]) for at in range(answers)])

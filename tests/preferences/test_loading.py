@@ -230,6 +230,28 @@ def test_preferred_answers_for_sft(tmp_path):
     assert preferred_answers(rows, "safer")["is_safe"][:] == [[1.0], [1.0]]
 
 
+def test_the_best_of_k_answers_for_sft(tmp_path):
+    groups = [
+        {"prompt": "p", "responses": ["a", "b", "c"], "helpfulness": [1, 3, 2], "is_safe": [1, 0, 1], "weight": 2.0},
+        {"prompt": "q", "responses": ["d"], "helpfulness": None, "is_safe": [None], "weight": None},
+        {"prompt": "r", "responses": ["e", "f"], "helpfulness": None, "is_safe": [0, 1], "weight": None},
+    ]  # fmt: skip
+    rows = load_preferences(written(tmp_path, "x.jsonl", groups[:2]), unknown_safety=1.0)
+    assert preferred_answers(rows, "helpful")["responses"][:] == [["b"], ["d"]]
+    for order in ("safer", "safe_first"):
+        assert preferred_answers(rows, order)["responses"][:] == [["c"], ["d"]]
+    assert preferred_answers(rows, "safer")["is_safe"][:] == [[1.0], [1.0]]
+    assert preferred_answers(rows, "safer")["weight"][:] == [2.0, 1.0]
+    unscored = load_preferences(written(tmp_path, "y.jsonl", groups[2:]), unknown_order=0.5)
+    assert preferred_answers(unscored, "safe_first")["responses"][:] == [["f"]]
+    assert preferred_answers(unscored, "helpful")["responses"][:] == [["e"]]
+    unflagged = load_preferences(
+        written(tmp_path, "z.jsonl", groups[:1]), columns={"is_safe": ""}, unknown_safety="keep"
+    )
+    with pytest.raises(BfpoError, match=r"row 1 can't be ordered by safety: the safety of an answer is unknown"):
+        preferred_answers(unflagged, "safer")
+
+
 def test_subset_is_seeded_and_keeps_row_numbers(tmp_path):
     rows = load_preferences(written(tmp_path, "x.jsonl", [ROWS[0] | {"prompt": f"p{i}"} for i in range(40)]))
     first, again, other = (subset(rows, fraction=0.25, seed=seed)["row"][:] for seed in (1, 1, 2))

@@ -7,7 +7,9 @@ import yaml
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from bfpo import GlobalPreference
 from bfpo.errors import BfpoError
+from bfpo.labeling.fitted import FittedLabeling
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train
 from models import tiny_llama
@@ -142,6 +144,32 @@ def test_a_finished_run_is_extended_to_the_weights_of_a_longer_one(folder):
     assert record["resumed"][0]["changed"] == {"max_steps": [4, 6]}
     train(recipe(folder, max_steps=6, output_dir=str(folder / "longer")))
     assert same(load_file(folder / "longer" / "model.safetensors"), extended)
+
+
+def test_a_run_can_be_extended_but_not_shortened(folder):
+    train(recipe(folder, max_steps=4))
+    before = weights(folder)
+    for length in ({"max_steps": 3}, {"max_steps": -1, "num_train_epochs": 0.5}):
+        with pytest.raises(BfpoError, match=r"has 4 steps, which can be extended but not shortened to 3"):
+            train(recipe(folder, **length), resume=True)
+    assert same(before, weights(folder))
+    assert json.loads((folder / "run" / "run.json").read_text())["steps"] == 4
+
+
+@pytest.mark.parametrize("changed", ["template", "labeling"])
+def test_another_template_or_labeling_under_the_same_name_is_refused(folder, changed):
+    template, fitted = folder / "template.jinja", folder / "labeling.json"
+    template.write_text("{% for message in messages %}{{ message['content'] }} {% endfor %}")
+    FittedLabeling(GlobalPreference(b1=3.0), {}).save(fitted)
+    settings = {"chat_template": str(template)} if changed == "template" else {"labeling": str(fitted)}
+    stopped(folder, 4, **settings)
+    if changed == "template":
+        template.write_text("{% for message in messages %}w1 {{ message['content'] }} {% endfor %}")
+    else:
+        FittedLabeling(GlobalPreference(b1=2.0), {}).save(fitted)
+    named = "chat template has changed" if changed == "template" else r"labeling.json: the labeling has changed"
+    with pytest.raises(BfpoError, match=named):
+        train(recipe(folder, **settings), resume=True)
 
 
 def test_other_rows_are_refused(folder):

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from bfpo import GlobalPreference
 from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import FittedLabeling
 from bfpo.objectives.registry import build_objective
-from bfpo.preferences.encoding import encode
+from bfpo.preferences.encoding import EncodingCounts, encode
 from bfpo.training.batches import as_rows, group_labels
 from bfpo.training.recipe import resolve
 from bfpo.training.recipe_data import load_blend
@@ -52,7 +53,7 @@ def test_weights_draw_from_each_role_and_the_record_says_what_was_repeated_or_le
     assert records[0]["draws"] == {"rows": 8, "drawn": 24, "repeats": 16, "leftovers": 0}
     assert records[1]["draws"] == {"rows": 24, "drawn": 8, "repeats": 0, "leftovers": 16}
     assert "draws" not in records[2]
-    encoding = {"rows": 1, "truncated_answers": 0, "skipped_rows": [], "moved_boundaries": 0}
+    encoding = asdict(EncodingCounts(rows=1))
     mix = {"main_groups_per_step": 1, "groups_per_step": 2, "steps_per_epoch": 1}
     mix |= {"encoding": dict.fromkeys("abc", encoding)}
     record = {"data": records, "mix": mix, "reference": {}, "layout": {"layout": "padded", "reason": "r"}}
@@ -144,7 +145,7 @@ def test_judged_flags_are_what_the_recipe_makes_of_them_and_the_record_says_so(t
     # Half of the flags are people's, and one in five of the others is wrong.
     assert verdicts["flags"]["beta_eff"] == pytest.approx(0.1 / 0.8)
     mix = {"main_groups_per_step": 1, "groups_per_step": 1, "steps_per_epoch": 1}
-    mix |= {"encoding": {"a": {"rows": 1, "truncated_answers": 0, "skipped_rows": [], "moved_boundaries": 0}}}
+    mix |= {"encoding": {"a": asdict(EncodingCounts(rows=1))}}
     record = {"data": loaded.records, "mix": mix, "reference": {}, "layout": {"layout": "padded", "reason": "r"}}
     lines = list(describe_run(record | {"model": {"name": "m"}}))
     assert lines[1].startswith(
@@ -263,6 +264,22 @@ def test_a_share_of_the_prompts_is_held_out_for_evaluation(tmp_path):
     assert other["prompt"][:] != held_out["prompt"][:]
 
 
+def test_a_prompt_held_out_of_one_source_is_in_none(tmp_path):
+    """The same prompts in two main sources and the buffer, whose seeds differ."""
+    path = written(tmp_path, "a.jsonl", 40)
+    sources = [
+        {"path": path, "name": "one"}, {"path": path, "name": "two", "seed": 7},
+        {"path": path, "name": "help", "role": "buffer"},
+    ]  # fmt: skip
+    loaded = load_blend(recipe(sources, eval_fraction=0.25))
+    held_out = set(loaded.evaluation.source.rows["prompt"])
+    assert len(held_out) == 10
+    assert len(loaded.evaluation.source.rows) == 20
+    assert [len(source.rows) for source in loaded.blend.sources] == [30] * 3
+    assert not held_out & {prompt for source in loaded.blend.sources for prompt in source.rows["prompt"]}
+    assert [record["held_out"] for record in loaded.records] == [10] * 3
+
+
 def test_cells_are_those_of_the_rows_used(tmp_path):
     sources = [{"path": written(tmp_path, "a.jsonl", 64), "limit": 10}]
     assert sum(load_blend(recipe(sources)).records[0]["cells"].values()) == 10
@@ -278,7 +295,7 @@ def test_a_source_is_grouped_by_prompt_on_request(tmp_path):
     assert record["cells"] == {"SS": 8, "SU": 4, "US": 4}
     assert (len(rows), sum(rows["weight"])) == (8, 8.0)
     assert encode(rows, word_tokenizer(), 64).dataset["first"][0] == [0, 2]
-    encoding = {"rows": 8, "truncated_answers": 0, "skipped_rows": [], "moved_boundaries": 0}
+    encoding = asdict(EncodingCounts(rows=8))
     mix = {"main_groups_per_step": 1, "groups_per_step": 1, "steps_per_epoch": 1, "encoding": {"a": encoding}}
     made = {"data": [record], "mix": mix, "reference": {}, "layout": {"layout": "padded", "reason": "r"}}
     line = next(describe_run(made | {"model": {"name": "m"}}))

@@ -1,6 +1,7 @@
 """Prices of harm in a recipe: the labels that they make, which answers they are read from, and what nothing reads."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from bfpo import GlobalPreference
 from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import FittedLabeling
 from bfpo.objectives.registry import build_objective
-from bfpo.preferences.encoding import encode
+from bfpo.preferences.encoding import EncodingCounts, encode
 from bfpo.training.batches import as_rows, group_labels
 from bfpo.training.recipe_data import load_blend
 from bfpo.training.run_record import describe_run
@@ -131,7 +132,7 @@ def test_prices_are_read_from_the_answers_to_train_on(tmp_path, rows, source, pr
 
 def described(loaded, **more):
     """The lines about a run on this data, with made-up counts of everything else."""
-    encoding = {"rows": 1, "truncated_answers": 0, "skipped_rows": [], "moved_boundaries": 0}
+    encoding = asdict(EncodingCounts(rows=1))
     mix = {"main_groups_per_step": 1, "groups_per_step": 1, "steps_per_epoch": 1}
     mix |= {"encoding": {one["name"]: encoding for one in loaded.records}}
     record = {"data": loaded.records, "mix": mix, "reference": {}, "layout": {"layout": "padded", "reason": "r"}}

@@ -1,6 +1,7 @@
 """Runs from a recipe: ordinary folders, complete records, the best checkpoint, an adapter where one was trained."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -136,6 +137,17 @@ def test_the_best_checkpoint_is_kept_on_request(folder):
 
 def weights(folder):
     return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def test_evaluation_data_are_evaluated_at_the_end_and_steps_are_those_of_the_trainer(folder):
+    run = train(load_recipe(recipe(folder, "at-end", eval_fraction=0.3, max_steps=-1, num_train_epochs=0.3)))
+    record = json.loads((run.folder / "run.json").read_text())
+    evaluated = [entry["step"] for entry in record["log"] if "eval_loss" in entry]
+    assert evaluated == [record["steps"]]
+    plan = plan_recipe(load_recipe(folder / "at-end.yaml"))
+    # Three tenths of an epoch are one step and a part of another.
+    assert plan.steps == record["steps"] == math.ceil(0.3 * record["mix"]["steps_per_epoch"])
+    assert record["steps"] != round(0.3 * record["mix"]["steps_per_epoch"])
 
 
 def test_sft_stage_trains_on_the_safer_answers(folder):

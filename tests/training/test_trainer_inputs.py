@@ -5,15 +5,18 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from bfpo import BFPOConfig, BFPOTrainer
+from bfpo import BFPOConfig, BFPOTrainer, load_model
+from bfpo.engine.trainable import dropouts, prepare_model
 from bfpo.errors import BfpoError
 from bfpo.objectives.registry import OBJECTIVES
 from bfpo.preferences.grouping import group_by_prompt, with_equal_pairs
 from bfpo.preferences.loading import convert
 from bfpo.preferences.reading import dataset_source
 from bfpo.training.training_data import Blend, TrainingSource
-from models import tiny_llama
+from models import tiny_llama, tiny_model
 from training.rows import pairs, word_tokenizer
 
 
@@ -53,6 +56,8 @@ def test_adapters_that_cannot_train_are_named(tmp_path):
     frozen.requires_grad_(False)
     with pytest.raises(BfpoError, match="no weight of the model is trainable: load its adapter with is_trainable=True"):
         trainer(tmp_path, frozen)
+    with pytest.raises(BfpoError, match="'trainable' would train weights that are not saved with it"):
+        trainer(tmp_path, trainable="down_proj", peft_config=LoraConfig(r=2, target_modules="all-linear"))
     attached = tiny_llama()
     attached.add_adapter(LoraConfig(target_modules="all-linear"))
     with pytest.raises(BfpoError, match=r"attached an adapter.*is_trainable=True"):
@@ -117,6 +122,9 @@ def test_a_model_trained_in_bf16_is_saved_in_bf16(tmp_path, trainable):
     run.save_model(str(tmp_path / "saved"))
     with safe_open(tmp_path / "saved" / "model.safetensors", "pt") as weights:
         assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.bfloat16}  # noqa: SIM118
+    assert AutoConfig.from_pretrained(tmp_path / "saved").dtype == torch.bfloat16
+    assert load_model(tmp_path / "saved").dtype == torch.bfloat16
+    assert run.model.dtype == torch.float32 or trainable == "down_proj"
 
 
 @pytest.mark.parametrize(
@@ -124,6 +132,8 @@ def test_a_model_trained_in_bf16_is_saved_in_bf16(tmp_path, trainable):
     [
         ({"label_smoothing_factor": 0.1}, "doesn't read label_smoothing_factor: leave the default"),
         ({"dataloader_num_workers": 2, "neftune_noise_alpha": 5.0}, "neftune_noise_alpha, dataloader_num_workers"),
+        ({"torch_empty_cache_steps": 3}, "doesn't read torch_empty_cache_steps"),
+        ({"remove_unused_columns": True}, "remove_unused_columns would remove the answers"),
         ({"report_to": "wandb"}, "report_to: wandb is not installed; install it"),
         ({"report_to": ["wandbb"]}, "report_to: transformers knows no tracker 'wandbb'.*did you mean 'wandb'"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type cosine_with_min_lr can't be made: .*min_lr"),
@@ -134,6 +144,36 @@ def test_arguments_that_would_be_ignored_or_fail_late_are_refused_first(tmp_path
     with pytest.raises(BfpoError, match=message) as error:
         trainer(tmp_path, **changes)
     assert "\n" not in str(error.value)
+
+
+def test_sft_trains_on_the_chosen_answer_of_a_pair(tmp_path):
+    rows = pairs(8)
+    both = trainer(tmp_path, data=rows, loss_type="sft", beta=None, remove_unused_columns=False)
+    chosen = rows.rename_column("chosen", "completion").select_columns(["prompt", "completion"])
+    alone = trainer(tmp_path, data=chosen, loss_type="sft", beta=None)
+    assert both.train_dataset["answer_ids"][:] == alone.train_dataset["answer_ids"][:]
+
+
+def test_dropout_is_disabled_wherever_a_model_has_it_and_an_adapter_keeps_its_own(tmp_path):
+    config = LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.3)
+    model = trainer(tmp_path, tiny_model("llama", torch.float32, attention_dropout=0.2), peft_config=config).model
+    assert {layer.self_attn.attention_dropout for layer in model.get_base_model().model.layers} == {0.0}
+    chances = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    assert chances
+    assert set(chances) == {0.3}
+    # OPT calls dropout as a function, with numbers of its modules.
+    opt = AutoConfig.for_model(
+        "opt", vocab_size=64, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, dropout=0.2,
+        attention_dropout=0.2, layerdrop=0.2, word_embed_proj_dim=32, max_position_embeddings=256,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    dropped = AutoModelForCausalLM.from_config(opt).train()
+    ids = torch.arange(3, 40)[None]
+    assert not dropped(ids).logits.equal(dropped(ids).logits)
+    assert dropouts(dropped)
+    trained = prepare_model(dropped, "all", None, disable_dropout=True, mixed=False).train()
+    assert trained(ids).logits.equal(trained(ids).logits)
+    assert not dropouts(trained)
 
 
 def test_unbiased_flags_are_refused_with_their_row_where_flags_are_multiplied(tmp_path):

@@ -19,6 +19,7 @@ from bfpo.engine.forward import Engine
 from bfpo.engine.layout import Layout
 from bfpo.engine.pace import shortest
 from bfpo.engine.padded import padded_logps
+from bfpo.engine.trainable import dropouts
 from bfpo.errors import BfpoError
 from bfpo.groups import TokenGroup
 
@@ -95,7 +96,7 @@ def choose_layout(
 def _attentions(model: nn.Module) -> tuple[Attention, ...]:
     """Attention implementations for a model: FlexAttention has no backward on CPU and no dropout."""
     on_gpu = next(model.parameters()).is_cuda
-    return ("pieces", "blocks") if on_gpu and not _has_dropout(model) else ("pieces",)
+    return ("pieces", "blocks") if on_gpu and not dropouts(model) else ("pieces",)
 
 
 def _fastest(engines: Sequence[Engine], model: nn.Module, groups: Sequence[TokenGroup], autocast: Any) -> Attention:
@@ -138,14 +139,6 @@ def _sample(groups: Sequence[TokenGroup]) -> list[TokenGroup]:
     return [groups[longest], *rest[: _GROUPS - 1]]
 
 
-def _has_dropout(model: nn.Module) -> bool:
-    chances = (
-        getattr(module, "p" if isinstance(module, nn.Dropout) else "attention_dropout", 0.0)
-        for module in model.modules()
-    )
-    return any(isinstance(chance, float) and chance > 0 for chance in chances)
-
-
 @torch.no_grad()
 def _compare(
     model: nn.Module,
@@ -162,7 +155,7 @@ def _compare(
     """
     if getattr(engine.model.config, "output_router_logits", False):
         return 0.0, "would balance the experts over fewer tokens than the padded forward does (output_router_logits)"
-    if engine.layout == "shared" and _has_dropout(model):
+    if engine.layout == "shared" and dropouts(model):
         return 0.0, "would let all answers of a prompt share its dropout"
     was_training = model.training
     model.eval()

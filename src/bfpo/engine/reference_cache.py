@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
@@ -41,8 +42,9 @@ def default_cache_folder() -> Path:
 def model_digest(model: nn.Module, precision: str) -> str:
     """Digest of everything that a model's log-probabilities depend on.
 
-    It covers names, types and bytes of all weights, the configuration without descriptive fields, and the precision of
-    the computation. An adapter that doesn't change the model yet (LoRA's second matrices are all zero) is left out.
+    It covers names, types and bytes of all weights, the configuration without descriptive fields, the settings of an
+    adapter, and the precision of the computation. An adapter that doesn't change the model yet (LoRA's second matrices
+    are all zero) is left out.
     """
     digest = hashlib.sha256(precision.encode())
     state = {
@@ -50,6 +52,12 @@ def model_digest(model: nn.Module, precision: str) -> str:
     }
     if not any(value.any() for name, value in state.items() if "lora_B" in name or "lora_embedding_B" in name):
         state = {name: value for name, value in state.items() if "lora_" not in name}
+    else:
+        for name, layer in model.named_modules():
+            if isinstance(layer, BaseTunerLayer):
+                # Such as LoRA's alpha over its rank.
+                settings = (type(layer).__name__, getattr(layer, "scaling", None), layer.active_adapters)
+                digest.update(f"{name} {settings}\n".encode())
     for name in sorted(state):
         value = state[name].detach().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())

@@ -25,12 +25,12 @@ def prepare_model(
         model: the model.
         pattern: see `select_trainable`.
         adapter: a PEFT configuration, for example LoRA.
-        disable_dropout: whether to set every dropout to zero.
+        disable_dropout: whether to set the model's dropout to zero; an adapter keeps its own.
         mixed: whether training computes in half precision, with the trainable weights in float32.
 
     Raises:
-        BfpoError: if the model is split over devices, already has an adapter, the adapter doesn't fit it, or nothing
-            is trainable.
+        BfpoError: if the model is split over devices, already has an adapter, the adapter doesn't fit it, a pattern
+            would train weights beside an adapter, or nothing is trainable.
     """
     _check_whole(model)
     prepared: PreTrainedModel | PeftModel = model
@@ -48,9 +48,10 @@ def prepare_model(
         raise BfpoError("the model's weights are quantized and can't train: give a peft_config, for example LoRA")
     if is_quantized and not mixed and model.dtype != torch.float32:
         raise BfpoError(f"the model's weights are quantized, and the others are {model.dtype}: set bf16=True")
-    for module in prepared.modules() if disable_dropout else ():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    if pattern != "all" and isinstance(prepared, PeftModel):
+        raise BfpoError("with an adapter, 'trainable' would train weights that are not saved with it: leave one out")
+    for module, name in dropouts(prepared, of_adapters=False) if disable_dropout else ():
+        setattr(module, name, 0.0)
     quantized: Any = (module for module in prepared.modules() if hasattr(module, "support_avx512bf16_for_cpu"))
     for module in quantized:
         # On such a CPU, bitsandbytes would pack weights in 4 bits for scoring, in a format without a backward pass.
@@ -69,6 +70,24 @@ def prepare_model(
         )
         prepared.float()
     return prepared
+
+
+def dropouts(model: nn.Module, *, of_adapters: bool = True) -> list[tuple[nn.Module, str]]:
+    """Every module that drops something in training, with the name of its attribute that is the chance of it.
+
+    Besides `nn.Dropout`, these are numbers such as ``attention_dropout`` and ``layerdrop``, which a forward reads.
+    """
+    adapters: set[nn.Module] = set()
+    for layer in model.modules() if not of_adapters else ():
+        if isinstance(layer, BaseTunerLayer):
+            adapters |= {part for name, part in layer.named_modules() if name and name.split(".")[0] != "base_layer"}
+    found: list[tuple[nn.Module, str]] = []
+    for module in model.modules():
+        names = [name for name, value in vars(module).items() if isinstance(value, float) and value > 0]
+        drops = isinstance(module, nn.modules.dropout._DropoutNd)  # pyright: ignore[reportPrivateUsage]
+        wanted = ["p"] if drops else [name for name in names if "drop" in name]
+        found += [(module, name) for name in wanted if name in names and module not in adapters]
+    return found
 
 
 class _OutsideAutocast:

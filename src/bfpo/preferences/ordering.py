@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.label_columns import parsed_columns
 from bfpo.preferences.schema import LABEL_COLUMNS, OPTIONAL_COLUMNS
+from bfpo.preferences.store import arrow_tables
 
 if TYPE_CHECKING:
     import datasets
@@ -122,14 +124,15 @@ def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
     The safer answer is the one with the safe flag (a probability of 1/2 or more), and with equal flags the more helpful
     one. Only for "safer", the source's own choice comes first if it has one (PKU-SafeRLHF's ``safer_response_id``).
     """
-    if "chosen" not in rows.column_names:
+    if "chosen" in rows.column_names:
+        choose = partial(_of_pair, order=order)
+    elif any(max(map(len, table["responses"].to_pylist()), default=0) > 1 for table in arrow_tables(rows, 1000)):
+        choose = partial(_best_of, order=order)
+    else:
         return rows
-    # Who labeled what is noted for pairs, which these rows no longer are.
+    # Who labeled what is noted for all answers of a row, of which these have one.
     kept = ("prompt", "row", *(name for name in OPTIONAL_COLUMNS if name not in LABEL_COLUMNS))
-    return rows.map(
-        lambda row: _single(row, take_rejected=order != "helpful" and _rejected_is_safer(row, order)),
-        remove_columns=[name for name in rows.column_names if name not in kept],
-    )
+    return rows.map(choose, remove_columns=[name for name in rows.column_names if name not in kept])
 
 
 def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
@@ -190,12 +193,29 @@ def _rejected_is_safer(row: dict[str, Any], order: Order) -> bool:
     return rejected >= 0.5 > chosen
 
 
-def _single(row: dict[str, Any], take_rejected: bool) -> dict[str, Any]:
-    name = "rejected" if take_rejected else "chosen"
+def _of_pair(row: dict[str, Any], order: Order) -> dict[str, Any]:
+    name = "rejected" if order != "helpful" and _rejected_is_safer(row, order) else "chosen"
+    return _single(row, row[name], row[f"{name}_is_safe"])
+
+
+def _best_of(row: dict[str, Any], order: Order) -> dict[str, Any]:
+    """The best of K answers."""
+    flags, scores = row["is_safe"], row["helpfulness"] or [0.0] * len(row["responses"])
+    if order == "helpful" or len(flags) == 1:
+        keys = [(0.0, score) for score in scores]
+    elif None in flags:
+        raise BfpoError(f"row {row['row']} can't be ordered by safety: the safety of an answer is unknown")
+    else:
+        keys = [(float(flag >= 0.5), score) for flag, score in zip(flags, scores, strict=True)]
+    best = max(range(len(keys)), key=lambda at: keys[at])
+    return _single(row, row["responses"][best], flags[best])
+
+
+def _single(row: dict[str, Any], answer: Any, is_safe: float | None) -> dict[str, Any]:
     return {
         "prompt": row["prompt"],
-        "responses": [row[name]],
+        "responses": [answer],
         "helpfulness": None,
-        "is_safe": [row[f"{name}_is_safe"]],
+        "is_safe": [is_safe],
         "row": row["row"],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,16 +29,20 @@ def subset(
     return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:count]))
 
 
-def hold_out(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Rows to train on and rows held out, in source order; rows with the same prompt stay together.
+def prompts_to_hold_out(sources: Sequence[datasets.Dataset], fraction: float, seed: int) -> frozenset[str]:
+    """Prompts, as JSON, to hold out of several sources at once.
 
     Args:
-        rows: rows of `load_preferences`.
+        sources: rows of `load_preferences`.
         fraction: share of the different prompts to hold out, rounded, and at least one.
         seed: random seed.
     """
-    numbers: dict[str, int] = {}
-    prompt = np.array([numbers.setdefault(json.dumps(prompt), len(numbers)) for prompt in rows["prompt"]])
-    drawn = np.random.default_rng(seed).permutation(len(numbers))[: max(1, round(fraction * len(numbers)))]
-    held_out = np.isin(prompt, drawn)
+    prompts = [*dict.fromkeys(json.dumps(prompt) for rows in sources for prompt in rows["prompt"])]
+    drawn = np.random.default_rng(seed).permutation(len(prompts))[: max(1, round(fraction * len(prompts)))]
+    return frozenset(prompts[at] for at in drawn)
+
+
+def hold_out(rows: datasets.Dataset, prompts: frozenset[str]) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Rows to train on and rows held out, those with one of the prompts (as JSON), in source order."""
+    held_out = np.array([json.dumps(prompt) in prompts for prompt in rows["prompt"]], dtype=bool)
     return rows.select(np.flatnonzero(~held_out)), rows.select(np.flatnonzero(held_out))

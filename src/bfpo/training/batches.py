@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bfpo.engine.layout import Layout, stream_tokens
+from bfpo.engine.layout import stream_tokens
 from bfpo.groups import GroupLabels, TokenGroup
 from bfpo.preferences.store import arrow_tables
 from bfpo.training.mismatched import mismatched_of
@@ -101,9 +101,9 @@ def _parts(lists: Any) -> list[Any]:
     return np.split(lists.flatten().to_numpy(), ends[:-1])
 
 
-def row_tokens(rows: datasets.Dataset, layout: Layout) -> np.ndarray:
-    """[G] number of tokens that each row occupies in a layout."""
-    return np.array([stream_tokens(group, layout) for groups in token_chunks(rows) for group in groups])
+def row_tokens(rows: datasets.Dataset) -> np.ndarray:
+    """[G] number of tokens of each row, the prompt counted once."""
+    return np.array([stream_tokens(group, "shared") for groups in token_chunks(rows) for group in groups])
 
 
 def group_labels(rows: Sequence[EncodedRow]) -> GroupLabels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -64,6 +65,11 @@ class CheckpointingTrainer(Trainer):
             state = {name: v.to(torch.bfloat16) if v.is_floating_point() else v for name, v in state.items()}
         folder = Path(output_dir or str(self.args.output_dir))
         model.save_pretrained(folder, state_dict=state)
+        if self.args.bf16 and isinstance(model, PreTrainedModel):
+            # It was written with the type of the weights in training.
+            config = copy.deepcopy(model.config)
+            config.dtype = torch.bfloat16
+            config.save_pretrained(folder)
         assert self.processing_class is not None
         self.processing_class.save_pretrained(folder)  # pyright: ignore[reportAttributeAccessIssue]
 

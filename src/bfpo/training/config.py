@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, make_dataclass, replace
+from dataclasses import dataclass, fields, make_dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +20,8 @@ from bfpo.training.step_plan import StepPlan
 _UNREAD = (
     "label_smoothing_factor", "neftune_noise_alpha", "dataloader_num_workers", "dataloader_drop_last",
     "dataloader_persistent_workers", "dataloader_prefetch_factor", "train_sampling_strategy", "auto_find_batch_size",
-    "use_liger_kernel", "bf16_full_eval", "fp16_full_eval",
+    "use_liger_kernel", "bf16_full_eval", "fp16_full_eval", "torch_empty_cache_steps",
+    "prediction_loss_only", "eval_accumulation_steps", "label_names", "batch_eval_metrics",
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class BFPOConfig(_Options, TrainingArguments):
             "padded" (one row per answer), or "auto" for the first of these whose numbers equal the padded ones.
         reference_cache: folder of cached reference log-probabilities, addressed by weights, precision and token ids;
             "default" for ``$BFPO_CACHE/reference`` (``~/.cache/bfpo/reference``), None to score them in every run.
-        disable_dropout: whether to set every dropout to zero.
+        disable_dropout: whether to set the model's dropout to zero; an adapter keeps its own (``lora_dropout``).
     """
 
     loss_type: str = "bfpo"
@@ -76,7 +77,7 @@ class BFPOConfig(_Options, TrainingArguments):
     # NaN losses must not be hidden.
     logging_nan_inf_filter: bool = False
     # The rows have columns that are not arguments of the model's forward.
-    remove_unused_columns: bool = field(default=False, init=False)
+    remove_unused_columns: bool = False
 
     def __post_init__(self) -> None:
         # First of all, because transformers' own checks import the engines and change the environment.
@@ -104,6 +105,10 @@ class BFPOConfig(_Options, TrainingArguments):
         unread = [name for name in _UNREAD if getattr(self, name) != defaults[name]]
         if unread:
             raise BfpoError(f"BFPOTrainer doesn't read {', '.join(unread)}: leave the default")
+        if self.remove_unused_columns:
+            raise BfpoError(
+                "remove_unused_columns would remove the answers, which are in columns of their own: leave it out"
+            )
         _check_made(self)
         if self.n_gpu > 1:
             raise BfpoError("several GPUs need one process each: start with 'accelerate launch -m bfpo train ...'")

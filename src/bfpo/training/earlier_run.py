@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +101,7 @@ def _check_processes(folder: Path, before: Mapping[str, Any] | None, now: Mappin
 
 
 def check_same_inputs(earlier: EarlierRun, record: Mapping[str, Any]) -> None:
-    """Refuse to resume on other data or from another model than the run was started with.
+    """Refuse to resume with other data, tokens, labels or weights than the run was started with.
 
     Raises:
         BfpoError: if they differ; the message names the first that does.
@@ -110,10 +112,36 @@ def check_same_inputs(earlier: EarlierRun, record: Mapping[str, Any]) -> None:
                 f"{now['source']}: its rows have changed since the run to resume was started; restore them, or choose "
                 "another output_dir"
             )
-    if earlier.record["model"].get("digest") != record["model"]["digest"]:
+    model = record["model"]
+    for what, digest in (("model", "digest"), ("tokenizer or its chat template", "tokenizer_digest")):
+        if earlier.record["model"].get(digest) != model[digest]:
+            raise BfpoError(
+                f"{model['name']}: the {what} has changed since the run to resume was started; restore it, or choose "
+                "another output_dir"
+            )
+    # Recorded as JSON, in which tuples are lists.
+    if earlier.record["objective"] != json.loads(json.dumps(record["objective"])) or any(
+        earlier.record.get(name) != json.loads(json.dumps(record.get(name))) for name in ("labeling", "harm_prices")
+    ):
         raise BfpoError(
-            f"{record['model']['name']}: the model has changed since the run to resume was started; restore it, or "
-            "choose another output_dir"
+            f"{(record.get('labeling') or {}).get('file', 'the objective')}: the labeling has changed since the run to "
+            "resume was started; restore it, or choose another output_dir"
+        )
+
+
+def check_length(earlier: EarlierRun, steps: int) -> None:
+    """Refuse to resume a run of more steps than the recipe wants.
+
+    Raises:
+        BfpoError: if the earlier run was longer.
+    """
+    config, mix = earlier.record["config"], earlier.record["mix"]
+    wanted = config["max_steps"]["value"]
+    before = wanted if wanted > 0 else math.ceil(mix["steps_per_epoch"] * config["num_train_epochs"]["value"])
+    if steps < before:
+        raise BfpoError(
+            f"the run to resume has {before:,} steps, which can be extended but not shortened to {steps:,}; set its "
+            "length back, or choose another output_dir"
         )
 
 

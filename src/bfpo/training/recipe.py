@@ -94,6 +94,8 @@ class LoraRecipe(Closed):
     @model_validator(mode="before")
     @classmethod
     def _continue(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("continued") and len(value) > 1:
+            raise ValueError("the adapter that is trained on has its own settings; write lora: continue alone")
         return {"continued": True} if value == "continue" else value
 
 

@@ -19,7 +19,7 @@ from bfpo.preferences.loading import count_cells, inspect_preferences
 from bfpo.preferences.ordering import order_by, preferred_answers
 from bfpo.preferences.overlap import find_overlap, load_prompts, prompt_text
 from bfpo.preferences.schema import HARM_COLUMNS, REWARD_COLUMNS
-from bfpo.preferences.subset import hold_out, subset
+from bfpo.preferences.subset import hold_out, prompts_to_hold_out, subset
 from bfpo.training.recipe import Recipe, ResolvedRecipe, SourceRecipe
 from bfpo.training.training_data import Blend, TrainingSource
 
@@ -44,12 +44,17 @@ class LoadedBlend:
     evaluation: LoadedSource | None
 
 
-def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe, eval_fraction: float | None = None) -> LoadedSource:
-    """Load one source; subset, balance, order and label its rows, and hold out ``eval_fraction`` of its prompts.
+def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe) -> LoadedSource:
+    """Load one source, and label, subset, balance and order its rows.
 
     Raises:
         BfpoError: if the data has problems (the message lists all), or no row is left.
     """
+    return _prepared(_selected(recipe, resolved), recipe, resolved, frozenset())
+
+
+def _selected(recipe: SourceRecipe, resolved: ResolvedRecipe) -> tuple[datasets.Dataset, dict[str, Any]]:
+    """The rows of a source that the recipe selects, with their labels, and the record so far."""
     rows, report = inspect_preferences(
         recipe.path,
         split=recipe.split,
@@ -65,13 +70,24 @@ def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe, eval_fraction: f
     if recipe.fraction is not None or recipe.limit is not None:
         rows = subset(rows, fraction=recipe.fraction, limit=recipe.limit, seed=seed)
         record["subset_rows"] = list(rows["row"])
+    return rows, record
+
+
+def _prepared(
+    selected: tuple[datasets.Dataset, dict[str, Any]],
+    recipe: SourceRecipe,
+    resolved: ResolvedRecipe,
+    held_out_prompts: frozenset[str],
+) -> LoadedSource:
+    """A source without the prompts held out, balanced and ordered; from a main source, these become evaluation data."""
+    rows, record = selected
     held_out = None
-    if eval_fraction is not None:
-        rows, held_out = hold_out(rows, eval_fraction, seed)
+    if held_out_prompts:
+        rows, held_out = hold_out(rows, held_out_prompts)
         record["held_out"] = len(held_out)
-        held_out, _ = _treated(held_out, recipe, resolved)
+        held_out = _treated(held_out, recipe, resolved)[0] if recipe.role == "main" and len(held_out) else None
     if recipe.balance is not None:
-        rows, counts = balanced(rows, recipe.balance, seed)
+        rows, counts = balanced(rows, recipe.balance, _seed(recipe, resolved.recipe.seed))
         record["balance"] = asdict(counts)
     rows, changes = _treated(rows, recipe, resolved)
     record |= changes
@@ -154,9 +170,12 @@ def load_blend(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Loade
         BfpoError: if `load_source` does, or a source contains evaluation prompts without the recipe's permission.
     """
     recipe = resolved.recipe
-    loaded = [
-        load_source(source, resolved, recipe.eval_fraction if source.role == "main" else None) for source in recipe.data
-    ]
+    selected = [_selected(source, resolved) for source in recipe.data]
+    prompts = frozenset[str]()
+    if recipe.eval_fraction is not None:
+        main = [rows for source, (rows, _) in zip(recipe.data, selected, strict=True) if source.role == "main"]
+        prompts = prompts_to_hold_out(main, recipe.eval_fraction, recipe.seed)
+    loaded = [_prepared(one, source, resolved, prompts) for source, one in zip(recipe.data, selected, strict=True)]
     _check_priced(resolved, loaded)
     loaded = _weigh(recipe, loaded)
     for one in loaded:

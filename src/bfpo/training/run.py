@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from bfpo.files import explained_full_disk
+from bfpo.preferences.encoding import tokenizer_digest
 from bfpo.preferences.harm import SEVERITY_LEVELS
 from bfpo.stopping import is_main_process, noted_signals
 from bfpo.training.checkpoints import step_of
 from bfpo.training.config import BFPOConfig
-from bfpo.training.earlier_run import EarlierRun, check_same_inputs, earlier_run
+from bfpo.training.earlier_run import EarlierRun, check_length, check_same_inputs, earlier_run
 from bfpo.training.engines import check_not_sharded, process_record
 from bfpo.training.expected import compared, last_metrics
 from bfpo.training.model_card import write_card
@@ -102,6 +103,7 @@ def train(
     with explained_full_disk(folder), noted_signals() as noted:
         trainer.add_callback(CheckpointAtSignal(noted, trainer.accelerator))
         trainer.train(resume_from_checkpoint=resume)
+        _evaluate_at_end(trainer, resolved.recipe)
         trained = time.monotonic()
         if trainer.is_world_process_zero():
             resumed_at = step_of(earlier.checkpoint) if earlier and earlier.checkpoint else 0
@@ -155,7 +157,11 @@ def build_trainer(
         reference_progress=reference_progress,
     )
     trainer.remove_callback(PrinterCallback)
-    record["model"] = start.record | {"digest": trainer.starting_digest}
+    tokenizer: Any = trainer.processing_class
+    record["model"] = start.record | {
+        "digest": trainer.starting_digest,
+        "tokenizer_digest": tokenizer_digest(tokenizer),
+    }
     data, plan = trainer.training_data, trainer.plan
     record["mix"] = {
         "main_groups": data.main,
@@ -179,11 +185,17 @@ def build_trainer(
 def _continue(trainer: BFPOTrainer, earlier: EarlierRun, record: dict[str, Any]) -> None:
     """Continue the steps of an earlier run in their order, and record what the recipe changed."""
     check_same_inputs(earlier, record)
-    # The order of the first steps depends on micro_batch_tokens, which may have changed.
-    record["mix"]["first_steps"] = earlier.record["mix"]["first_steps"]
-    trainer.plan = replace(trainer.plan, first=tuple(record["mix"]["first_steps"]))
+    check_length(earlier, trainer.total_steps)
     resumed = {"checkpoint": earlier.checkpoint and earlier.checkpoint.name, "changed": earlier.changed}
     record["resumed"] = [*earlier.record.get("resumed", []), resumed]
+
+
+def _evaluate_at_end(trainer: BFPOTrainer, recipe: Recipe) -> None:
+    """Evaluate the trained model, unless its last step was evaluated, or the best checkpoint is kept."""
+    state = trainer.state
+    is_done = any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
+    if trainer.eval_dataset is not None and not is_done and not recipe.keep_best:
+        trainer.evaluate()
 
 
 def _save(trainer: BFPOTrainer, resolved: ResolvedRecipe, record: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from bfpo.training.starting_model import (
     uses_bf16,
     weights_dtype,
 )
+from bfpo.training.step_plan import whole_steps
 from bfpo.training.training_data import KnownTokens, prepare
 
 
@@ -91,7 +92,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     size, kept = _measure_model(recipe, config)
     steps = arguments.step_plan(data.main, data.buffer)
     groups = [group for chunk in token_chunks(data.rows) for group in chunk]
-    total = recipe.max_steps if recipe.max_steps > 0 else round(steps.steps_per_epoch * recipe.num_train_epochs)
+    total = whole_steps(recipe.max_steps, recipe.num_train_epochs, steps)
     epoch = steps.epoch(0)
     planned = [[groups[row] for row in step] for step in epoch]
     sample = token_groups(as_rows(data.rows.select(np.concatenate(epoch)[:_SAMPLE])))

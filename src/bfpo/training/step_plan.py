@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from bfpo.errors import BfpoError
+
+# Tokens of a micro-batch by default.
+_FULL = 16_384
 
 
 @dataclass(frozen=True)
@@ -63,22 +67,20 @@ class StepPlan:
         """Number of steps in one pass over the main rows."""
         return -(-self.main // self.main_per_step)
 
-    def largest_first(self, tokens: np.ndarray, max_tokens: int) -> StepPlan:
-        """The same steps, starting with the two that have the largest micro-batches.
+    def largest_first(self, tokens: np.ndarray) -> StepPlan:
+        """The same steps, starting with the two that are likely to need the most memory.
 
-        So an out-of-memory error shows up in step 1, or in step 2 once the optimizer state exists.
+        So an out-of-memory error shows up in step 1, or in step 2 once the optimizer state exists. The order depends on
+        the rows alone, so that micro-batches and layout change no result: small steps go by their tokens, and those
+        that fill the default micro-batch by their longest row.
 
         Args:
-            tokens: [rows] number of tokens of every row in the chosen layout.
-            max_tokens: token budget of a micro-batch.
+            tokens: [rows] number of tokens of every row, the prompt counted once.
         """
-
-        def largest(step: np.ndarray) -> int:
-            sums = np.sort(tokens[step])[::-1].cumsum()
-            return max(sums[0], sums[sums <= max_tokens].max(initial=0))
-
-        sizes = np.array([largest(step) for step in self.epoch(0)])
-        return replace(self, first=tuple(np.argsort(-sizes, kind="stable")[:2].tolist()))
+        steps = self.epoch(0)
+        longest = np.array([tokens[step].max() for step in steps])
+        largest = np.maximum(longest, [min(int(tokens[step].sum()), _FULL) for step in steps])
+        return replace(self, first=tuple(np.lexsort((-longest, -largest))[:2].tolist()))
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """Row numbers of every step in an epoch (counted from 0)."""
@@ -103,6 +105,11 @@ class StepPlan:
         shuffled = [np.random.default_rng([self.seed, 1, number]).permutation(self.buffer) for number in passes]
         offset = start - passes[0] * self.buffer
         return self.main + np.concatenate(shuffled)[offset : offset + count]
+
+
+def whole_steps(max_steps: int, epochs: float, plan: StepPlan) -> int:
+    """Number of steps of a run, as the Trainer counts them; ``max_steps`` counts if it is positive."""
+    return max_steps if max_steps > 0 else math.ceil(plan.steps_per_epoch * epochs)
 
 
 class StepSampler(Sampler[list[int]]):

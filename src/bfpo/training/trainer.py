@@ -25,7 +25,7 @@ from bfpo.training.batches import Batch, as_rows, collate, row_tokens, token_gro
 from bfpo.training.config import BFPOConfig
 from bfpo.training.evaluating import EvaluatingTrainer, one_or_several
 from bfpo.training.sharded import empty_pass, hold_whole, is_sharded
-from bfpo.training.step_plan import StepLoader, StepSampler
+from bfpo.training.step_plan import StepLoader, StepSampler, whole_steps
 from bfpo.training.training_data import Blend, KnownTokens, ReferenceCounts, TrainingData, prepare, with_reference
 
 # Number of rows from which the layout check takes its sample.
@@ -102,8 +102,7 @@ class BFPOTrainer(EvaluatingTrainer):
         self.training_data = self._with_reference(data)
         self.train_dataset = self.training_data.rows
         self.eval_dataset = one_or_several({name: self._with_reference(one).rows for name, one in evaluation.items()})
-        tokens = row_tokens(data.rows, self.layout.layout)
-        self.plan = args.step_plan(data.main, data.buffer).largest_first(tokens, args.micro_batch_tokens)
+        self.plan = args.step_plan(data.main, data.buffer).largest_first(row_tokens(data.rows))
 
     @property
     def precision(self) -> str:
@@ -116,6 +115,11 @@ class BFPOTrainer(EvaluatingTrainer):
     def starting_digest(self) -> str:
         """Digest of the model before its first update."""
         return model_digest(self.model, self.precision)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def total_steps(self) -> int:
+        """Number of steps of the whole run."""
+        return whole_steps(self.args.max_steps, self.args.num_train_epochs, self.plan)
 
     def _with_reference(self, data: TrainingData) -> TrainingData:
         """Score the reference with the current weights, i.e. before the first update."""

@@ -19,6 +19,7 @@ from bfpo.models import end_tokens
 from bfpo.objectives.registry import Objective
 from bfpo.preferences.encoding import Encoded, EncodingCounts, encode
 from bfpo.preferences.loading import checked, is_canonical
+from bfpo.preferences.ordering import preferred_answers
 from bfpo.training.batches import ROWS_AT_ONCE, as_rows, token_chunks, token_groups
 from bfpo.training.mismatched import mismatched_rows, with_mismatched
 
@@ -120,6 +121,8 @@ def prepare(
     for source in ordered:
         # Data sets in other formats are converted and checked.
         rows = source.rows if is_canonical(source.rows) else checked(source.name, source.rows)
+        if objective.normalizer == "tokens":
+            rows = preferred_answers(rows, "helpful")
         encoded[source.name] = encode(rows, tokenizer, max_length, ends=known.ends, name=source.name)
     if len(encoded) < len(ordered):
         raise BfpoError("two sources have the same name: give every source its own name")
