@@ -28,11 +28,13 @@ from studies.quick import ensure_sft
 
 # At alpha 1/2 a safe answer outranks an unsafe one at any b3, so that the lower corner is safe too (docs/concepts.md);
 # at 0, b3 decides between safety and help.
-ALPHA, CORNERS, PLACES = 0.0, (0.02, 2.0), 9
+ALPHA, CORNERS, PLACES = 0.0, (0.02, 4.0), 9
 LIMITS = (0.05, 0.01)
 # Prompts that choose b3, and as many to check it on. A bound of 1 % needs a share whose interval ends below it.
 PROMPTS = 3000
-BETA, LEVEL, LEARNING_RATE = 0.1, 0.4, 6e-4
+# The level holds answers coherent at temperature 1: at .4, .06 to .09 of a trained model's were not, and half as many of
+# a mixture of two models, so that the dial was safer than any model.
+BETA, LEVEL, LEARNING_RATE = 0.1, 1.6, 6e-4
 SCALE = Scale(steps=240)
 # The dial is exact at temperature 1 and over the whole vocabulary.
 DECODING = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=64)
