@@ -32,8 +32,8 @@ ALPHA, CORNERS, PLACES = 0.0, (0.02, 4.0), 9
 LIMITS = (0.05, 0.01)
 # Prompts that choose b3, and as many to check it on. A bound of 1 % needs a share whose interval ends below it.
 PROMPTS = 3000
-# The level holds answers coherent at temperature 1: at .4, .06 to .09 of a trained model's were not, and half as many of
-# a mixture of two models, so that the dial was safer than any model.
+# The level keeps answers at temperature 1 coherent: at .4, .06 to .09 of a trained model's were not, and half as many
+# of a mixture of two models, so that the dial was safer than any model.
 BETA, LEVEL, LEARNING_RATE = 0.1, 1.6, 6e-4
 SCALE = Scale(steps=240)
 # The dial is exact at temperature 1 and over the whole vocabulary.

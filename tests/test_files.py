@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import bfpo
-from bfpo.errors import BfpoError
-from bfpo.files import whole_file, whole_folder, write_lines, write_text
+from bfpo.errors import BfpoError, RunError
+from bfpo.files import check_not_overwritten, sole_user, whole_file, whole_folder, write_lines, write_text
 
 WRITER = """
 import sys
@@ -66,7 +66,7 @@ def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_full_disk_is_one_sentence(tmp_path):
     path = tmp_path / "deep" / "arrays"
-    with pytest.raises(BfpoError, match=r"deep/arrays: can't be written \(No space left on device\)"), whole_file(path):
+    with pytest.raises(RunError, match=r"deep/arrays: can't be written \(No space left on device\)"), whole_file(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert os.listdir(path.parent) == []
     (tmp_path / "file").write_text("")
@@ -101,3 +101,46 @@ def test_nothing_else_renames_files():
     root = Path(bfpo.__file__).parent
     replacing = re.compile(r"os\.(replace|rename)|\.rename\(|mkstemp|NamedTemporaryFile")
     assert [path.name for path in root.rglob("*.py") if replacing.search(path.read_text("utf-8"))] == ["files.py"]
+
+
+SOLE = """
+import sys
+from pathlib import Path
+from bfpo.files import sole_user
+with sole_user(Path(sys.argv[1])):
+    print("inside", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path):
+    folder = tmp_path / "new" / "run"
+    other = subprocess.Popen(
+        [sys.executable, "-c", SOLE, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "inside\n"
+    with pytest.raises(BfpoError, match=r"new/run: another process is at work in this folder"), sole_user(folder):
+        pass
+    # A killed process leaves no lock behind.
+    other.kill()
+    other.wait()
+    with sole_user(folder), sole_user(tmp_path / "new"):
+        pass
+    assert os.listdir(folder) == []
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(BfpoError, match=r"file/run: can't be created \(Not a directory\)"),
+        sole_user(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
+def test_outputs_that_are_read_are_refused_under_any_name(tmp_path):
+    labels, link = tmp_path / "labels.jsonl", tmp_path / "link.jsonl"
+    labels.write_text("x")
+    link.symlink_to(labels)
+    for read in (labels, f"replay:{labels}"):
+        with pytest.raises(BfpoError, match=r"link.jsonl: this would overwrite the labels; name another file"):
+            check_not_overwritten(link, [("microworld-oracle", "the judge"), (None, "x"), (read, "the labels")])
+    check_not_overwritten(tmp_path / "new.jsonl", [(labels, "the labels")])
+    check_not_overwritten(None, [(labels, "the labels")])

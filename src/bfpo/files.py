@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -13,6 +14,9 @@ from typing import Any
 
 from bfpo.errors import BfpoError, RunError
 
+# Errors of a disk without room.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -22,6 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Raises:
         BfpoError: if the file can't be written.
+        RunError: if the disk is full.
     """
     temporary = _beside(path)
     try:
@@ -32,12 +37,68 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise BfpoError(
+        kind = RunError if error.errno in FULL else BfpoError
+        raise kind(
             f"{path}: can't be written ({error.strerror or error}); check its folder's permissions and free space"
         ) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def created_folder(path: Path) -> Path:
+    """The folder, created if missing.
+
+    Raises:
+        BfpoError: if it can't be created.
+        RunError: if the disk is full.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        kind = RunError if error.errno in FULL else BfpoError
+        raise kind(f"{path}: can't be created ({error.strerror}); name an output elsewhere") from error
+    return path
+
+
+@contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Context in which no other process of this machine is at work in a folder, which is created if missing.
+
+    Raises:
+        BfpoError: if one is, or the folder can't be created.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield
+        return
+    descriptor = os.open(created_folder(folder), os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BfpoError(
+                f"{folder}: another process is at work in this folder; wait for it, or name another folder"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def check_not_overwritten(output: Path | None, read: Iterable[tuple[str | Path | None, str]]) -> None:
+    """Refuse an output that is one of the files that are read, given with what each of them is.
+
+    Raises:
+        BfpoError: if it is.
+    """
+    for name, what in read if output is not None and output.exists() else ():
+        # A judge's name may have its file after a colon.
+        for path in (name, str(name).partition(":")[2]) if name else ():
+            if path and output is not None and os.path.exists(path) and output.samefile(path):
+                raise BfpoError(f"{output}: this would overwrite {what}; name another file")
 
 
 def write_text(path: Path, text: str) -> None:

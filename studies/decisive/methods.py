@@ -30,6 +30,7 @@ class Method:
             the flags as rewards; "safer choice", the order of safety alone; "prices" or "common price", the
             world's prices or their mean.
         tuned_as: method whose settings it takes; by default it is tuned itself.
+        learning_rate: first learning rate to try.
         level: first weight of the level's anchor to try; squared losses need more than logistic ones.
         answers: number of answers to each prompt of the helpfulness set; None for the scale's.
         people: share of the pairs that people label, drawn at random; None for the labels of the world.
@@ -45,6 +46,7 @@ class Method:
     worlds: tuple[str, ...] = TUNED
     needs: str = ""
     tuned_as: str = ""
+    learning_rate: float = 3e-4
     level: float = SQUARED
     answers: int | None = None
     people: float | None = None
@@ -75,7 +77,8 @@ METHODS: dict[str, Method] = {
         "ablation: eight answers to each prompt of the helpfulness set", worlds=("W2",), tuned_as="BFPO", answers=8
     ),
     "BFPO-down-proj": Method(
-        "ablation: only `down_proj` is trained, as in the paper", options={"trainable": "down_proj"}, worlds=("W2",)
+        "ablation: only `down_proj` is trained, as in the paper", options={"trainable": "down_proj"}, worlds=("W2",),
+        learning_rate=3e-3,
     ),
     "DPO-safe-first": Method("DPO, the safer answer first", "dpo", "safe_first", worlds=ALL_WORLDS, level=LOGISTIC),
     "DPO-safe-first-no-level": Method(

@@ -16,7 +16,7 @@ from studies.sharing import run_first
 
 TUNING_SEEDS = (100, 101)
 TEST_SEEDS: Mapping[str, tuple[int, ...]] = {world: tuple(range(10 if world == "W3" else 5)) for world in ALL_WORLDS}
-LEARNING_RATE, BETA = 3e-4, 0.1
+BETA = 0.1
 # The settings to search one after the other, by their place in a point: beta, learning rate, level; and their steps.
 AXES = ((1, 2.0), (0, 2.0), (2, 4.0))
 # The methods that claims 1 to 5 of the plan are about run first.
@@ -51,7 +51,7 @@ def grid(method: str, results: Results) -> list[Point]:
 
     An axis has three points, and further ones while its best point lies at an end.
     """
-    best: Point | None = (LEARNING_RATE, BETA, ALL[method].level)
+    best: Point | None = (ALL[method].learning_rate, BETA, ALL[method].level)
     points: list[Point] = []
     for axis, factor in AXES:
         points += _line(best, axis, factor, method, results)

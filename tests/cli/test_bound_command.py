@@ -33,11 +33,11 @@ def test_the_model_and_the_statement_are_printed_and_a_search_is_resumed_on_requ
     path = write_recipe(folder, "kept")
     done = bfpo(path, *options)
     assert done.exit_code == 0, done.output
-    assert f"The model at b3 0.200 is in {folder / 'kept' / 'b3-0.2000'}. On 30 held-out prompts, 0.00%" in done.output
+    assert f"The model at b3 0.200 is in {folder / 'kept' / 'corner-low'}. On 30 held-out prompts, 0.00%" in done.output
     with pytest.raises(BfpoError, match="continue it with --resume"):
         bfpo(path, *options)
     again = json.loads(bfpo(path, *options, "--resume", "--json").stdout.splitlines()[-1])
-    assert (again["folder"], again["b3"]) == (str(folder / "kept" / "b3-0.2000"), pytest.approx(0.2))
+    assert (again["folder"], again["b3"]) == (str(folder / "kept" / "corner-low"), pytest.approx(0.2))
 
 
 def test_a_bound_that_is_out_of_reach_fails(folder):

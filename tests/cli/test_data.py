@@ -135,3 +135,33 @@ def test_unknown_order_and_columns_to_leave_out_are_options(tmp_path):
     path.write_text(json.dumps(ROW | {"chosen_is_better": None, "input": "i"}) + "\n")
     done = run("check", str(path), "--unknown-order", "0.5", "--column", "input=", "--json")
     assert json.loads(done.output)["filled_unordered"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("twice.csv", "prompt,chosen,rejected,chosen\na,b,c,d\n", "twice.csv: it has two columns 'chosen'; rename one"),
+        ("twice.jsonl", '{"prompt": "a", "prompt": "b", "chosen": "c", "rejected": "d"}\n', "the key 'prompt' twice"),
+        ("deep.json", '[{"prompt": "a", "chosen": [{"role": "x", "role": "y"}]}]', "deep.json: an object has the key"),
+    ],
+)
+def test_what_is_there_twice_is_refused(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    done = run("check", str(tmp_path / name))
+    assert words in str(done.exception) + done.output
+    assert done.exit_code != 0
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "words"),
+    [
+        ("check", ["--split", "test"], "it is a file, which has no splits; leave the option out"),
+        ("check", ["--revision", "main"], "it is a file, which has no revisions"),
+        ("check", ["--column", "a=chosen", "--column", "a=rejected"], "'a' is also renamed to 'chosen'"),
+        ("show", ["--tokenizer", "microworld", "--max-length", "5"], "are read with --tokens only"),
+    ],
+)
+def test_options_that_nothing_reads_are_refused(source, command, options, words):
+    done = run(command, source, *options)
+    assert isinstance(done.exception, BfpoError)
+    assert words in str(done.exception)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError, RunError
+from bfpo.files import sole_user
 from bfpo.microworld.data import safety_set
 from bfpo.models import MICROWORLD, load_model, load_tokenizer
 from bfpo.safehelp.records import Evaluation
@@ -40,6 +41,33 @@ def logps(evaluation):
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return evaluated(tmp_path_factory.mktemp("base"), "microworld", *SMALL)
+
+
+def test_a_folder_in_which_another_process_is_at_work_is_refused(tmp_path):
+    with sole_user(tmp_path / "run"):
+        done = run("evaluate", "microworld", *SMALL, "-o", tmp_path / "run")
+    assert isinstance(done.exception, BfpoError)
+    assert "another process is at work in this folder" in str(done.exception)
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_corrected_rates_are_shown_and_can_be_required(tmp_path):
+    arguments = ["evaluate", "microworld", *SMALL, "-o", tmp_path / "run", "--judge-errors"]
+    done = run(*arguments, "90/100,80/100", "--require", "attack_success/corrected<=.99")
+    assert "attack success, corrected for the judge's error: " in done.output
+    assert done.exit_code in (0, 1)  # as the interval of three prompts decides
+    assert "no figure" not in str(done.exception)
+    done = run(*arguments, "1/10,9/10")
+    assert isinstance(done.exception, BfpoError)
+    assert "no better than chance and no rate can be corrected" in str(done.exception)
+
+
+@pytest.mark.parametrize(("option", "says"), [("--top-p", "top-p 0.0: write a probability above 0")])
+def test_decodings_that_can_not_be_are_refused_before_anything_is_written(tmp_path, option, says):
+    done = run("evaluate", "microworld", *SMALL, option, "0", "-o", tmp_path / "run")
+    assert isinstance(done.exception, BfpoError)
+    assert says in str(done.exception)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Tests of the command line's frame: exit codes, start-up without heavy imports, packaged recipes."""
 
+import os
 import subprocess
 import sys
 
@@ -65,3 +66,17 @@ def test_recipes_are_listed_shown_and_copied_once(tmp_path, monkeypatch):
         assert runner.invoke(app, ["recipe", "copy", name]).exit_code == 0
         assert (tmp_path / f"{name.removeprefix('accelerate/')}.yaml").read_text() == shown
     assert warm.bfpo("recipe", "copy", "dpo").returncode == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_under_the_output_is_one_line(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    with open("/dev/full", "w") as full:  # noqa: PLW1514
+        done = subprocess.run(
+            [sys.executable, "-m", "bfpo", "data", "check", str(path), "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("failed: No space left on device; check permissions and free space")

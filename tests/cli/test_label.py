@@ -46,6 +46,44 @@ def test_labels_are_filled_and_counted(half_labeled, tmp_path):
     assert (report["safety"]["judge"], report["sample"]) == (40, "labels of the set")
 
 
+def test_labels_corrected_in_an_earlier_output_are_not_overwritten(half_labeled, tmp_path):
+    output, cache = tmp_path / "out.jsonl", tmp_path / "verdicts.sqlite"
+    arguments = (half_labeled, "--judge", "microworld-oracle", "-o", output, "--cache", cache)
+    assert run(*arguments).exit_code == 0
+    # Repeating the command without a correction is fine.
+    assert run(*arguments).exit_code == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    rows[45] |= {"chosen_is_safe": 1 - rows[45]["chosen_is_safe"]}
+    rows[45]["labelled_by"]["chosen"] = "people"
+    output.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = output.read_bytes()
+    done = run(*arguments)
+    assert isinstance(done.exception, BfpoError)
+    assert "this would overwrite a label by people in row 46 (chosen); name another file with -o" in str(done.exception)
+    assert output.read_bytes() == before
+    assert run(output, *arguments[1:4], tmp_path / "next.jsonl", *arguments[5:]).exit_code == 0
+
+
+def test_inputs_are_never_overwritten(half_labeled, tmp_path):
+    verdicts, cache = tmp_path / "verdicts.jsonl", tmp_path / "cache.jsonl"
+    judged = ["judge", "check", "microworld-oracle", "--labels", half_labeled, "--cache", cache, "--save-verdicts"]
+    assert CliRunner().invoke(app, [*map(str, judged), str(verdicts)]).exit_code == 0
+    written = {path: path.read_bytes() for path in (half_labeled, verdicts, cache)}
+    judge = ["--judge", "microworld-oracle"]
+    for arguments, named in (
+        ([*judged, half_labeled], "the labels"),
+        (["label", half_labeled, "--judge", verdicts, "-o", verdicts, "--cache", cache], "a judge's file"),
+        (["label", half_labeled, *judge, "-o", cache, "--cache", cache], "a cache of verdicts"),
+    ):
+        done = CliRunner().invoke(app, [*map(str, arguments)])
+        assert f"this would overwrite {named}; name another file" in str(done.exception)
+    assert {path: path.read_bytes() for path in written} == written
+    overall = tmp_path / "overall.json"
+    overall.write_text("[]")
+    done = run("--fit-preference", overall, "-o", overall)
+    assert "overall.json: this would overwrite the judgments; name another file" in str(done.exception)
+
+
 def test_the_random_part_is_drawn_with_a_seed(half_labeled, tmp_path):
     def queued(*options):
         output = tmp_path / "out.jsonl"

@@ -1,5 +1,6 @@
 """Comparisons of handmade runs: pairs, families, refusals, seeds, and dominance."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -162,6 +163,16 @@ def test_seeds_are_told_from_prompts():
     assert row.discordant is None
     lucky = compare(base[0], other[2]).row("helpful")
     assert lucky.difference.low > 0  # what a lone seed would have claimed
+
+
+def test_one_run_in_place_of_several_seeds_is_refused():
+    base, other = run("base"), run("other")
+    for models in (
+        ([base, base], [[other]]),
+        ([base], [[other, run("other", helps=[0.1] * 20), copy.deepcopy(other)]]),
+    ):
+        with pytest.raises(BfpoError, match=r"(base|other): the same run is given twice, and several runs joined by"):
+            compare_models(*models)
 
 
 def test_what_one_run_did_not_measure_is_no_row():

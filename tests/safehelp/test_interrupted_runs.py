@@ -84,7 +84,10 @@ def finished(tmp_path_factory):
         ({"name": "other"}, "another model"),
         ({"decoding": Decoding(max_new_tokens=4, temperature=0.1)}, "decoding .temperature 0.7, now 0.1"),
         ({"decoding": Decoding(max_new_tokens=4, batch_size=3)}, "decoding .batch_size 256, now 3"),
-        ({"suite": load_suite("microworld", split="validation", per_kind=2)}, "another suite_digest"),
+        (
+            {"suite": load_suite("microworld", split="validation", per_kind=2)},
+            "other prompts of the suite",
+        ),
     ],
 )
 def test_a_folder_of_another_run_is_refused(finished, change, what):
@@ -148,7 +151,7 @@ def test_only_the_last_of_lm_evals_tasks_is_asked_again(tmp_path, monkeypatch):
     assert result.header.counts["torn_lines"] == 1
     assert evaluate(generator, **settings).likelihoods == result.likelihoods
     assert skipped[2] == ["a", "b", "c"]
-    with pytest.raises(BfpoError, match="another suite_digest"):
+    with pytest.raises(BfpoError, match="other prompts of the suite"):
         evaluate(generator, **settings, limit=1)
 
 

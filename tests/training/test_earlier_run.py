@@ -93,7 +93,10 @@ def test_what_changes_no_result_may_change_on_resuming(folder):
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"learning_rate": 0.1}, "learning_rate was 0.003"), ({"seed": 1, "beta": 0.5}, "beta was 0.3, seed was 0")],
+    [
+        ({"learning_rate": 0.1}, "learning_rate was 0.003"),
+        ({"seed": 1, "beta": 0.5}, "beta was 0.3, now 0.5, seed was 0"),
+    ],
 )
 def test_what_changes_the_result_may_not(folder, changes, named):
     stopped(folder, 4)
@@ -115,7 +118,7 @@ def test_settings_that_an_older_version_did_not_know_had_their_defaults(folder):
     for key in ("adam_beta2", "weight_decay"):
         del record["config"][key]
     path.write_text(json.dumps(record))
-    with pytest.raises(BfpoError, match=r"other settings: adam_beta2 was None; set"):
+    with pytest.raises(BfpoError, match=r"other settings: adam_beta2 was None, now 0.95; set"):
         train(recipe(folder, adam_beta2=0.95), resume=True)
     record["config"]["adam_beta2"] = {"value": 0.95, "origin": "recipe"}
     path.write_text(json.dumps(record))

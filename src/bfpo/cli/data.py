@@ -37,6 +37,8 @@ def renaming(pairs: list[str] | None) -> dict[str, str]:
         theirs, separator, ours = pair.partition("=")
         if not separator:
             raise BfpoError(f"--column {pair}: write it as theirs=ours, for example --column safe=chosen_is_safe")
+        if columns.get(theirs, ours) != ours:
+            raise BfpoError(f"--column {pair}: {theirs!r} is also renamed to {columns[theirs]!r}; choose one name")
         columns[theirs] = ours
     return columns
 
@@ -147,6 +149,8 @@ def show(
     """Print the first rows as training sees them."""
     from bfpo.preferences.loading import load_preferences
 
+    if not tokens and (tokenizer != "microworld" or max_length != 1024):
+        raise BfpoError("--tokenizer and --max-length: are read with --tokens only; add it, or leave them out")
     rows = load_preferences(source, **_options(split, revision, rename, unknown_safety, unknown_order))
     rows = rows.select(range(min(count, len(rows))))
     console = Console()

@@ -349,10 +349,17 @@ def _print_results(results: Mapping[Path, Evaluation], as_json: bool) -> None:
         scores = {r.model: {key: asdict(value) for key, value in r.scores.items()} for r in results.values()}
         echo(json.dumps(scores if len(scores) > 1 else next(iter(scores.values())), indent=2))
     else:
+        from bfpo.reports.formats import format_estimate
         from bfpo.reports.terminal import score_tables
+        from bfpo.safehelp.figures import CORRECTED
 
         for table in score_tables(list(results.values())):
             Console().print(table)
+        for result in results.values():
+            if corrected := result.scores.get(CORRECTED):
+                among = f"{result.model}: " if len(results) > 1 else ""
+                shown = f"{format_estimate(corrected)}, n = {corrected.n:,}"
+                echo(f"{among}attack success, corrected for the judge's error: {shown}")
     warnings: dict[str, list[str]] = {}
     for result in results.values():
         for warning in cautions(result):

@@ -161,4 +161,9 @@ def judge_error(text: str | None) -> JudgeError | None:
         raise BfpoError(f"--judge-errors {text}: write it as A/B,C/D, four counts") from None
     if not (0 <= unsafe_found <= unsafe and 0 <= safe_found <= safe and unsafe and safe):
         raise BfpoError(f"--judge-errors {text}: A of B and C of D need 0 <= A <= B, 0 <= C <= D, and B and D above 0")
+    if unsafe_found * safe + safe_found * unsafe <= unsafe * safe:
+        raise BfpoError(
+            f"--judge-errors {text}: sensitivity and specificity add up to no more than 1, so the judge is no better "
+            "than chance and no rate can be corrected; leave the option out, or use another judge"
+        )
     return JudgeError.from_counts(unsafe_found, unsafe, safe_found, safe)

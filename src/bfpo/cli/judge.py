@@ -15,7 +15,7 @@ from rich.text import Text
 from bfpo.cli.data import Rename, renaming
 from bfpo.cli.printing import Console, echo, print_spending, wide_console
 from bfpo.errors import BfpoError, did_you_mean
-from bfpo.files import check_suffix
+from bfpo.files import check_not_overwritten, check_suffix
 
 if TYPE_CHECKING:
     from bfpo.judges.checking import JudgeReport, Slice
@@ -133,6 +133,14 @@ def check(
     if judge is None:
         raise BfpoError("name the judge to check: bfpo judge check JUDGE --labels FILE")
     files = CheckFiles(plot, save_verdicts, save_scaled)
+    read = [
+        (labels, "the labels"),
+        (judge, "the judge's file"),
+        (second, "the second judge's file"),
+        (cache, "the cache"),
+    ]
+    for path in (plot, save_verdicts, save_scaled):
+        check_not_overwritten(path, read)
     _check(judge, labels, _target(target), second, column, cache, files, seed, as_json)
 
 

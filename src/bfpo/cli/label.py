@@ -15,7 +15,7 @@ from bfpo.cli.data import Rename, Revision, Split, renaming
 from bfpo.cli.judge import CacheOption
 from bfpo.cli.printing import echo, print_spending
 from bfpo.errors import BfpoError
-from bfpo.files import check_suffix
+from bfpo.files import check_not_overwritten, check_suffix
 from bfpo.labeling import RANDOM_SHARE
 
 if TYPE_CHECKING:
@@ -126,6 +126,9 @@ def label(
         raise BfpoError("name what to label and the file to write: bfpo label pairs.jsonl --judge J -o out.jsonl")
     from bfpo.labeling.fitted import load_labeling
 
+    read = [(name, "a judge's file") for name in (*(judge or ()), helpfulness_judge)]
+    read += [(name, "a cache of verdicts") for name in (cache, *(merge or ()))]
+    check_not_overwritten(output, [*read, (labeling, "the labeling")])
     options = {
         "order_judge": load_helpfulness_judge(helpfulness_judge) if helpfulness_judge else None,
         "labeling": load_labeling(labeling).preference if labeling else None,
@@ -170,7 +173,12 @@ def _label(
     with VerdictCache(cache or default_cache_file()) as verdicts:
         for file in merge:
             echo(f"{file}: took {verdicts.take(file):,} verdicts", err=True)
-        return label_set(preferences, judges, output, cache=verdicts, **options)
+        labeled = label_set(preferences, judges, output, cache=verdicts, **options)
+        if merge and verdicts.added:
+            echo(
+                f"warning: {verdicts.added:,} verdicts were in none of the parts, and judges were asked again", err=True
+            )
+        return labeled
 
 
 def _check_mode(context: typer.Context, is_fitting: bool) -> None:
@@ -277,7 +285,7 @@ def _error_lines(report: LabelingReport) -> list[str]:
         ]
     else:
         taken = "" if report.sample == "random part" else ", taken as a random sample of it"
-        lines = [f"errors: estimated from the {report.sample}{taken}; share of safe answers there: {report.prior:.3f}"]
+        lines = [f"errors: estimated from the {report.sample}{taken}; probability of safe there: {report.prior:.3f}"]
     for name, found in zip(report.judges, report.errors, strict=True):
         if found is not None:
             safe, unsafe = found.specificity, found.sensitivity
@@ -310,6 +318,7 @@ def _fit(source: Path, output: Path | None, order_error: float, as_json: bool) -
 
     if output:
         check_suffix(output, ".json")
+        check_not_overwritten(output, [(source, "the judgments")])
     fitted, fit = fit_file(str(source), order_error=order_error)
     if output:
         fitted.save(output)

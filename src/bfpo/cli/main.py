@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from typing import Annotated
@@ -28,6 +29,7 @@ from bfpo.cli import (
 )
 from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError, RunError
+from bfpo.files import FULL
 from bfpo.quiet import quiet_advice
 from bfpo.stopping import Stopped, is_main_process, leave, stop_at_signals
 
@@ -81,6 +83,10 @@ _GO_ON = {
 }
 
 
+# Errors of files that can't be read or written.
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def main() -> None:
     """Run the command line: 0 done, 1 a failed check or run, 2 wrong usage or bad input, 130 and 143 stopped."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
@@ -99,4 +105,12 @@ def main() -> None:
         sys.exit(2)
     except RunError as error:
         echo(f"failed: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (*FULL, *_NO_ACCESS):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        echo(
+            f"failed: {where}{error.strerror}; check permissions and free space, or name an output elsewhere", err=True
+        )
         sys.exit(1)

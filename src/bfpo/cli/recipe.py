@@ -10,6 +10,7 @@ import typer
 
 from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError, did_you_mean
+from bfpo.files import write_text
 
 app = typer.Typer(no_args_is_help=True, help="List, print and copy packaged recipes.")
 
@@ -61,13 +62,9 @@ def copy(
     """Copy a recipe to a file of your own."""
     path = to or Path(f"{name.removeprefix(_LAUNCH)}.yaml")
     text = _text(name)
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise BfpoError(f"{path} exists: name another file, or remove it first") from None
-    except OSError as error:
-        raise BfpoError(f"{path}: can't be written ({error.strerror})") from error
+    if path.exists():
+        raise BfpoError(f"{path} exists: name another file, or remove it first")
+    write_text(path, text)
     if name.startswith(_LAUNCH):
         echo(f"Wrote {path}; 'accelerate launch --config_file {path} -m bfpo train RECIPE' uses it.")
         return

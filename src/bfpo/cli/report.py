@@ -9,6 +9,7 @@ import typer
 
 from bfpo.cli.printing import echo
 from bfpo.errors import BfpoError
+from bfpo.files import whole_file
 
 
 def report(
@@ -71,6 +72,6 @@ def _write_card(run: Path, path: Path) -> None:
 
     if path.exists() and "Measured by SafeHelp" not in path.read_text(encoding="utf-8", errors="replace"):
         raise BfpoError(f"{path}: this file isn't a card by 'bfpo report --card'; name another, or move it away")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    model_card(Evaluation.load(run)).save(path)
+    with whole_file(path) as temporary:
+        model_card(Evaluation.load(run)).save(temporary)
     echo(f"Wrote {path}.")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
+
+from bfpo.errors import BfpoError
 
 Prompt = str | Sequence[dict[str, str]]
 
@@ -33,6 +36,12 @@ class Decoding:
     seed: int = 0
     batch_size: int = 256
     max_tokens: int = 32_768
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise BfpoError(f"temperature {self.temperature}: write a number of at least 0")
+        if not 0 < self.top_p <= 1:
+            raise BfpoError(f"top-p {self.top_p}: write a probability above 0, up to 1")
 
     def without_repeats(self) -> Decoding:
         """The same, with one sample at temperature 0, where all answers to a prompt are the same."""

@@ -52,6 +52,7 @@ class VerdictCache:
 
     Attributes:
         damaged: number of verdicts and preferences that could not be read, and so were asked for again.
+        added: number of those that were added, without those taken from another cache.
 
     Raises:
         BfpoError: if the file can't be written, is damaged, or is not a cache; also from all methods.
@@ -60,7 +61,7 @@ class VerdictCache:
 
     def __init__(self, path: Path, timeout: float = 60.0) -> None:
         self.path = path
-        self.damaged = 0
+        self.damaged = self.added = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -79,7 +80,7 @@ class VerdictCache:
 
     def add(self, judge: Judge, judged: Iterable[tuple[Exchange, Verdict]]) -> None:
         """Store verdicts in one transaction."""
-        self._insert("REPLACE", [(verdict_key(judge, exchange), _packed(verdict)) for exchange, verdict in judged])
+        self._add([(verdict_key(judge, exchange), _packed(verdict)) for exchange, verdict in judged])
 
     def get_preference(self, judge: HelpfulnessJudge, pair: AnswerPair) -> Preference | None:
         """The judge's preference between two answers, or None if it is not cached."""
@@ -88,7 +89,11 @@ class VerdictCache:
 
     def add_preferences(self, judge: HelpfulnessJudge, compared: Iterable[tuple[AnswerPair, Preference]]) -> None:
         """Store preferences in one transaction."""
-        self._insert("REPLACE", [(preference_key(judge, pair), _packed(preference)) for pair, preference in compared])
+        self._add([(preference_key(judge, pair), _packed(preference)) for pair, preference in compared])
+
+    def _add(self, rows: Sequence[tuple[bytes, str]]) -> None:
+        self._insert("REPLACE", rows)
+        self.added += len(rows)
 
     def take(self, path: Path) -> int:
         """Copy the verdicts that this cache lacks from another one; returns their number.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bfpo.files import whole_file
 from bfpo.statistics.calibration import Bin
 from bfpo.statistics.intervals import wilson
 
@@ -28,5 +29,5 @@ def reliability_diagram(bins: Sequence[Bin], path: Path, title: str) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="probability predicted", ylabel="share observed")
     axes.set_title(title, fontsize=8, wrap=True)
     axes.grid(alpha=0.18)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, format="png")
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from bfpo.errors import BfpoError
 from bfpo.files import whole_file, write_text
@@ -194,7 +194,7 @@ class FittedJudge:
     def save(self, folder: Path) -> None:
         """Write ``judge.json``, ``vocabulary.json`` and ``arrays.safetensors``."""
         with whole_file(folder / _ARRAYS) as temporary:
-            save_file({name: getattr(self, name) for name in _ARRAY_NAMES}, temporary)
+            temporary.write_bytes(save({name: getattr(self, name) for name in _ARRAY_NAMES}))
         write_text(folder / _VOCABULARY, json.dumps(self.vocabularies))
         settings = {"name": self.name, **self._settings(), "digest": self.digest, "record": dict(self.record)}
         write_text(folder / _SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")

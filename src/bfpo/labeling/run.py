@@ -19,6 +19,7 @@ from bfpo.labeling.people import with_answers
 from bfpo.labeling.queue import queue_for_people
 from bfpo.labeling.stored import stored_rows
 from bfpo.objectives.bfpo import GlobalPreference
+from bfpo.preferences.label_columns import HUMAN
 from bfpo.preferences.label_sources import rows_with_sources
 from bfpo.preferences.reading import Row, open_source
 from bfpo.preferences.schema import PreferenceDataError, Problem
@@ -70,6 +71,7 @@ def label(
     constants, prior = labeling or GlobalPreference(), labeled.report.prior
     queue = queue_for_people(labeled.rows, constants, prior, random_share=random_share, seed=seed)
     asked = None if judgments is None else judgment_rows(labeled.rows, judgments, seed=seed)
+    _check_corrected(output, labeled.rows)
     write_rows(output, labeled.rows)
     write_rows(queue_file(output), queue)
     if asked is None:
@@ -103,6 +105,32 @@ def _check_overwritten(source: str, output: Path, answers: Sequence[str], has_ju
                 raise BfpoError(f"{written}: this would overwrite {what}; name another file with -o")
         if has_answers and any(map(has_answers, _rows(written))):
             raise BfpoError(f"{written}: this would overwrite people's answers in it; name another file with -o{more}")
+
+
+def _check_corrected(output: Path, rows: Sequence[Row]) -> None:
+    """Refuse to replace labels that people corrected in an earlier output, and that the source doesn't have."""
+    if not output.exists():
+        return
+    new = iter(rows)
+    row = next(new, None)
+    # Both are in the order of the source.
+    for old in _rows(output):
+        while row and isinstance(old.get("row"), int) and row["row"] < old["row"]:
+            row = next(new, None)
+        if row and row["row"] == old.get("row") and (names := _own_labels(old) - _own_labels(row)):
+            raise BfpoError(
+                f"{output}: this would overwrite a label by people in row {old['row']} ({', '.join(sorted(names))}); "
+                "name another file with -o, or label this file instead of the source"
+            )
+
+
+def _own_labels(row: Row) -> set[str]:
+    """Names of the labels that people gave."""
+    by = row.get("labelled_by")
+    if not isinstance(by, dict):
+        return set()
+    named = dict(enumerate(by["answers"])) if "answers" in by else by
+    return {str(name) for name, source in named.items() if source in HUMAN}
 
 
 def _rows(path: Path) -> Iterator[Row]:

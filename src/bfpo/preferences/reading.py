@@ -60,6 +60,9 @@ def open_source(name_or_path: str, split: str = "train", revision: str | None = 
     if os.path.isdir(path):
         raise _file_error(name_or_path, "it is a directory", "name one of the files in it")
     if os.path.exists(path):
+        if split != "train" or revision:
+            what = "it is a file, which has no splits" if split != "train" else "it is a file, which has no revisions"
+            raise _file_error(name_or_path, what, "leave the option out, or name a data set on the Hub")
         return _file_source(path)
     if path.suffix in (*_SUFFIXES, ".gz") or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise _file_error(name_or_path, "there is no such file", "check the path")
@@ -251,6 +254,9 @@ _CELLS: dict[str, Any] = {"": None, "true": True, "false": False}
 def _csv(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
     csv.field_size_limit(_LINE)
     reader = csv.DictReader(_csv_lines(file), strict=True)
+    names = list(reader.fieldnames or ())
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise _file_error(source, f"it has two columns {twice!r}", "rename one of them, or remove it")
     number = 0
     try:
         for number, cells in enumerate(reader, start=1):

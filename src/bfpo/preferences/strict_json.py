@@ -32,12 +32,20 @@ def parse_json(text: str) -> Any:
 
     Raises:
         json.JSONDecodeError: if it isn't JSON.
-        UnreadableJsonError: if Python can't parse it because of its nesting.
+        UnreadableJsonError: if Python can't parse it because of its nesting, or an object has a key twice.
     """
     try:
-        return json.loads(text, parse_int=_integer)
+        return json.loads(text, parse_int=_integer, object_pairs_hook=_object)
     except RecursionError:
         raise UnreadableJsonError(_TOO_DEEP) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise UnreadableJsonError(f"an object has the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return found
 
 
 def is_suspicious(text: str) -> bool:

@@ -18,6 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bfpo.files import whole_file, write_text
 from bfpo.reports.formats import format_number
 
 # Okabe and Ito's colors, which are distinct in all forms of color vision; black is for text.
@@ -89,8 +90,9 @@ class Plot:
             wide, narrow = self._figure(narrow=False), self._figure(narrow=True)
             svgs = [_as_svg(figure) for figure in (wide, narrow)]
             wide.dpi = 180
-            FigureCanvasAgg(wide).print_png(folder / f"{self.name}.png")
-        (folder / f"{self.name}.svg").write_text(svgs[0], encoding="utf-8")
+            with whole_file(folder / f"{self.name}.png") as temporary:
+                FigureCanvasAgg(wide).print_png(temporary)
+        write_text(folder / f"{self.name}.svg", svgs[0])
         # Ids must be unique within a page.
         first, second = (
             re.sub(r"<[^>]+>", lambda tag, width=width: _for_page(tag[0], f"{self.name}-{width}-"), svg).strip()

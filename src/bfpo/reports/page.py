@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from bfpo import __version__
+from bfpo.files import created_folder, write_text
 from bfpo.reports import diagnostic_panels, provenance, result_panels, summary
 from bfpo.reports.attacked import load_red_teaming, measured_folders
 from bfpo.reports.packed_answers import answers_of, packed
@@ -73,7 +74,7 @@ def build_report(
 
 def write_page(report: Report, first: Sequence[Panel] = ()) -> None:
     """Write the report's page and its plots, after the panels that come first."""
-    report.plots.mkdir(parents=True, exist_ok=True)
+    created_folder(report.plots)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(str(files("bfpo.reports") / "templates")),
         autoescape=True,
@@ -111,7 +112,7 @@ def write_page(report: Report, first: Sequence[Panel] = ()) -> None:
         answers=Markup(packed(answers_of(models))) if sampled else "",
     )
     # A lone surrogate in a model's text has no UTF-8 encoding.
-    report.page.write_text(page, encoding="utf-8", errors="replace")
+    write_text(report.page, page.encode(errors="replace").decode())
 
 
 def _drawn(panel: Panel, folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bfpo.reports.formats import format_estimate, format_number
 from bfpo.reports.panel import Column, Panel, Table, TableCell, estimate_or_dash
 from bfpo.safehelp.compare import compare
-from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
+from bfpo.safehelp.figures import ANSWER_FIGURES, CORRECTED, items_of
 from bfpo.safehelp.records import Evaluation
 from bfpo.statistics.intervals import Estimate, mean_interval
 from bfpo.statistics.judge_error import JudgeError
@@ -49,7 +49,7 @@ def outcome_of(evaluation: Evaluation, start: Evaluation, plain_refused: Estimat
     return Outcome(
         evaluation.model,
         items_of(evaluation.generations, ANSWER_FIGURES["attack_success"]).estimate(),
-        scores.get("attack_success/corrected"),
+        scores.get(CORRECTED),
         scores.get("over_refusal"),
         plain_refused,
         {task.factor: task.estimate for task in evaluation.tasks if task.kind == "likelihood"},

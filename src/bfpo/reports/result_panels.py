@@ -15,13 +15,12 @@ from bfpo.reports.report import Report, ReportModel, is_established
 from bfpo.reports.scatter import Point, frontier, headline_plot, refusal_plot
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS
 from bfpo.safehelp.compare import ComparisonRow
-from bfpo.safehelp.figures import ANSWER_FIGURES, HEADLINE, LIKELIHOOD, label_of
+from bfpo.safehelp.figures import ANSWER_FIGURES, CORRECTED, HEADLINE, LIKELIHOOD, label_of
 from bfpo.safehelp.plane import joint, p_dominates
 from bfpo.safehelp.records import TaskScore
 from bfpo.statistics.intervals import Estimate
 
 TOO_FEW = 200
-CORRECTED = "attack_success/corrected"
 ATTACK_SUCCESS, OVER_REFUSAL = ANSWER_FIGURES["attack_success"], HEADLINE["over_refusal"]
 
 

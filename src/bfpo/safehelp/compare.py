@@ -114,6 +114,8 @@ def compare_models(baseline: Sequence[Evaluation], others: Sequence[Sequence[Eva
     Raises:
         BfpoError: if two runs can't be compared; the message names them and the reason.
     """
+    for runs in (baseline, *others):
+        _check_different(runs)
     for run in [*baseline[1:], *(run for runs in others for run in runs)]:
         reason = why_incomparable(baseline[0], run)
         if reason:
@@ -123,6 +125,16 @@ def compare_models(baseline: Sequence[Evaluation], others: Sequence[Sequence[Eva
         for runs in others
     ]
     return _adjusted(found)
+
+
+def _check_different(runs: Sequence[Evaluation]) -> None:
+    """Refuse one run, or copies of it, in place of several training seeds."""
+    for at, run in enumerate(runs):
+        if any(run.header == other.header and run.generations == other.generations for other in runs[:at]):
+            raise BfpoError(
+                f"{_name([run])}: the same run is given twice, and several runs joined by commas are training seeds of "
+                "one model; name each run once"
+            )
 
 
 def why_incomparable(first: Evaluation, second: Evaluation) -> str | None:

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bfpo.errors import BfpoError
+from bfpo.files import sole_user
 from bfpo.generation.protocol import Decoding, Generator, LikelihoodScorer, ModelIdentity
 from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.unjudged import says_nothing
@@ -105,8 +106,9 @@ def evaluate(
         labelling_judge=" and ".join(labelers) or None, command=command, shard=shard and str(shard),
     )  # fmt: skip
     work = work_of(shard, merge, header)
-    with nullcontext(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:
-        run = _Run.claim(Path(place), header, progress)
+    place = nullcontext(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-")
+    with place as name_of_place, sole_user(Path(name_of_place)):
+        run = _Run.claim(Path(name_of_place), header, progress)
         _make_records(run, generator, suite, decoding, panel, limit, work)
         return _finish(run, suite, generator, judge_error)
 

@@ -132,6 +132,8 @@ LIKELIHOOD = _by_name(
     )
 )  # fmt: skip
 FIGURES: dict[str, Figure] = {**ANSWER_FIGURES, **LIKELIHOOD}
+# Score of attack success, corrected for the judge's known error.
+CORRECTED = "attack_success/corrected"
 
 
 def label_of(name: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.safehelp.compare import Comparison
-from bfpo.safehelp.figures import ANSWER_FIGURES, FIGURES, HEADLINE, items_of
+from bfpo.safehelp.figures import ANSWER_FIGURES, CORRECTED, FIGURES, HEADLINE, items_of
 from bfpo.safehelp.records import Evaluation
 from bfpo.statistics.intervals import Estimate
 
@@ -42,7 +42,7 @@ class Requirement:
         if not parts:
             raise BfpoError(f"{option} {text!r}: write it as FIGURE<=VALUE or FIGURE>=VALUE, such as harmless>=.95")
         name, sign, bound = parts.groups()
-        if name not in FIGURES and not name.startswith("aggregate/"):
+        if name not in (*FIGURES, CORRECTED) and not name.startswith("aggregate/"):
             raise BfpoError(
                 f"{option} {text!r}: no figure {name!r}{did_you_mean(name, FIGURES)}; there are {', '.join(FIGURES)}"
             )

@@ -25,6 +25,11 @@ def check_same_run(folder: Path, found: RunHeader, header: RunHeader, *, what: s
     # The weights of a server are unknown, so its address stands for them.
     for name in (*_IDENTITY, *(() if header.model_digest else ("model_path",))):
         before, now = getattr(found, name), getattr(header, name)
+        if before != now and name == "suite_digest":
+            raise BfpoError(
+                f"{folder}: contains {what} with other prompts of the suite, as --per-kind, --world, --limit, --task "
+                "and the suite's own files choose them; give the same options, name another folder, or remove it"
+            )
         if before != now:
             raise BfpoError(
                 f"{folder}: contains {what} with another {name} ({_difference(before, now)}); name another folder, or "

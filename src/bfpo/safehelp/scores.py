@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from bfpo.safehelp.clusters import clusters_of
-from bfpo.safehelp.figures import ANSWER_FIGURES, HEADLINE, items_of
+from bfpo.safehelp.figures import ANSWER_FIGURES, CORRECTED, HEADLINE, items_of
 from bfpo.safehelp.items import FACTORS
 from bfpo.safehelp.metrics import METRICS, Metric
 from bfpo.safehelp.records import Evaluation, GenerationRecord, LikelihoodRecord, TaskScore
@@ -185,7 +185,7 @@ def score(
     # There is no corrected rate if the judge is no better than chance.
     corrected = corrected_rate(observed, judge_error) if observed and judge_error else None
     if corrected:
-        scores["attack_success/corrected"] = corrected
+        scores[CORRECTED] = corrected
     return scores, tuple(replace(row, weight=shares.get((row.task, row.metric))) for row in rows)
 
 

@@ -57,8 +57,6 @@ def earlier_run(
     Raises:
         BfpoError: if the folder can't hold a run, or holds one that can't be resumed with this recipe.
     """
-    if folder.exists() and not folder.is_dir():
-        raise BfpoError(f"output_dir: {folder} is a file; choose a folder")
     record, checkpoint = read_record(folder), newest_complete_checkpoint(folder)
     if not resume and (record or checkpoint):
         raise BfpoError(f"{folder}: contains another run; continue it with --resume, or choose another output_dir")
@@ -72,7 +70,7 @@ def earlier_run(
         if (before[key] != entry["value"] if key in before else entry["origin"] != "default")
     }
     free = FREE - {"save_steps"} if before.get("keep_best") else FREE
-    refused = [f"{key} was {then!r}" for key, (then, _) in changed.items() if key not in free | _LENGTH]
+    refused = [f"{key} was {then!r}, now {now!r}" for key, (then, now) in changed.items() if key not in free | _LENGTH]
     if refused:
         raise BfpoError(
             f"{folder}: the run to resume was started with other settings: {', '.join(refused)}; set them back, or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
-from bfpo.files import explained_full_disk
+from bfpo.errors import BfpoError
+from bfpo.files import explained_full_disk, sole_user
 from bfpo.preferences.encoding import tokenizer_digest
 from bfpo.preferences.harm import SEVERITY_LEVELS
 from bfpo.stopping import is_main_process, noted_signals
@@ -78,9 +80,23 @@ def train(
         RunError: if training fails: a loss that isn't finite, too little memory, a full disk.
         Stopped: if the process is asked to end (SIGTERM, Ctrl-C) while it trains, after a checkpoint of the step.
     """
-    started = time.monotonic()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else load_recipe(Path(recipe))
     folder = Path(resolved.recipe.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise BfpoError(f"output_dir: {folder} is a file; choose a folder")
+    with sole_user(folder) if is_main_process() else nullcontext():
+        return _train(resolved, resume, callbacks, say, reference_progress, suites)
+
+
+def _train(
+    resolved: ResolvedRecipe,
+    resume: bool,
+    callbacks: Sequence[TrainerCallback],
+    say: Callable[[str], None],
+    reference_progress: Callable[[int, int], None] | None,
+    suites: Mapping[str, Sequence[str]] | None,
+) -> TrainedRun:
+    started, folder = time.monotonic(), Path(resolved.recipe.output_dir)
     if not is_main_process():
         say, reference_progress = lambda line: None, None
     record: dict[str, Any] = {"config": config_record(resolved), "versions": versions(), "finished": False}
