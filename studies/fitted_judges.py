@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,11 @@ class FittedOrder:
         model = LogisticRegression(fit_intercept=False, max_iter=2000)
         model.fit(vstack([differences, -differences]), [True] * len(comparisons) + [False] * len(comparisons))
         return cls(vectorizer, model)
+
+    @property
+    def template_digest(self) -> str:
+        """Digest of the coefficients, which tells one fit from another."""
+        return hashlib.sha256(self.model.coef_.tobytes()).hexdigest()
 
     def compare(self, comparisons: Sequence[AnswerPair]) -> list[Preference]:
         """One preference per comparison."""
