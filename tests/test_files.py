@@ -127,6 +127,9 @@ def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path):
     with sole_user(folder), sole_user(tmp_path / "new"):
         pass
     assert os.listdir(folder) == []
+    with sole_user(tmp_path / "empty"):
+        assert (tmp_path / "empty").is_dir()
+    assert not (tmp_path / "empty").exists()
     (tmp_path / "file").touch()
     with (
         pytest.raises(BfpoError, match=r"file/run: can't be created \(Not a directory\)"),

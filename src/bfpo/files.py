@@ -63,7 +63,9 @@ def created_folder(path: Path) -> Path:
 
 @contextmanager
 def sole_user(folder: Path) -> Iterator[None]:
-    """Context in which no other process of this machine is at work in a folder, which is created if missing.
+    """Context in which no other process of this machine is at work in a folder.
+
+    A missing folder is created, and removed again if it is empty at the end.
 
     Raises:
         BfpoError: if one is, or the folder can't be created.
@@ -73,6 +75,7 @@ def sole_user(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows has no such locks
         yield
         return
+    is_new = not folder.exists()
     descriptor = os.open(created_folder(folder), os.O_RDONLY)
     try:
         try:
@@ -86,6 +89,9 @@ def sole_user(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def check_not_overwritten(output: Path | None, read: Iterable[tuple[str | Path | None, str]]) -> None:

@@ -155,8 +155,8 @@ def test_what_is_there_twice_is_refused(tmp_path, name, content, words):
 @pytest.mark.parametrize(
     ("command", "options", "words"),
     [
-        ("check", ["--split", "test"], "it is a file, which has no splits; leave the option out"),
-        ("check", ["--revision", "main"], "it is a file, which has no revisions"),
+        ("check", ["--split", "test"], "is a file, which has none; leave it out, or name"),
+        ("check", ["--revision", "main"], "--revision: "),
         ("check", ["--column", "a=chosen", "--column", "a=rejected"], "'a' is also renamed to 'chosen'"),
         ("show", ["--tokenizer", "microworld", "--max-length", "5"], "are read with --tokens only"),
     ],

@@ -48,7 +48,7 @@ def test_a_folder_in_which_another_process_is_at_work_is_refused(tmp_path):
         done = run("evaluate", "microworld", *SMALL, "-o", tmp_path / "run")
     assert isinstance(done.exception, BfpoError)
     assert "another process is at work in this folder" in str(done.exception)
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 def test_corrected_rates_are_shown_and_can_be_required(tmp_path):

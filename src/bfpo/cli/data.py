@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -43,8 +44,23 @@ def renaming(pairs: list[str] | None) -> dict[str, str]:
     return columns
 
 
+def reading(source: str, split: str, revision: str | None, rename: list[str] | None) -> dict[str, Any]:
+    """Options of reading a source, of which a file has neither splits nor revisions."""
+    for option, unread in (("--split", split != "train"), ("--revision", revision)):
+        if unread and os.path.exists(source):
+            raise BfpoError(
+                f"{option}: {source} is a file, which has none; leave it out, or name a data set on the Hub"
+            )
+    return {"split": split, "revision": revision, "columns": renaming(rename)}
+
+
 def _options(
-    split: str, revision: str | None, rename: list[str] | None, unknown_safety: str | None, unknown_order: str | None
+    source: str,
+    split: str,
+    revision: str | None,
+    rename: list[str] | None,
+    unknown_safety: str | None,
+    unknown_order: str | None,
 ) -> dict[str, Any]:
     safety = _policy("--unknown-safety", unknown_safety, "a probability")
     if isinstance(safety, float) and not 0 <= safety <= 1:
@@ -52,8 +68,7 @@ def _options(
     order = _policy("--unknown-order", unknown_order, "0.5")
     if isinstance(order, float) and order != 0.5:
         raise BfpoError(f"--unknown-order {unknown_order}: write error, drop, or 0.5")
-    columns = renaming(rename)
-    return {"split": split, "revision": revision, "columns": columns, "unknown_safety": safety, "unknown_order": order}
+    return reading(source, split, revision, rename) | {"unknown_safety": safety, "unknown_order": order}
 
 
 def _policy(option: str, text: str | None, number: str) -> Any:
@@ -81,7 +96,9 @@ def check(
     from bfpo.preferences.schema import PreferenceDataError
 
     try:
-        _, report = inspect_preferences(source, **_options(split, revision, rename, unknown_safety, unknown_order))
+        _, report = inspect_preferences(
+            source, **_options(source, split, revision, rename, unknown_safety, unknown_order)
+        )
     except PreferenceDataError as error:
         if as_json:
             echo(json.dumps({"source": source, "problems": [vars(problem) for problem in error.problems]}, indent=2))
@@ -151,7 +168,7 @@ def show(
 
     if not tokens and (tokenizer != "microworld" or max_length != 1024):
         raise BfpoError("--tokenizer and --max-length: are read with --tokens only; add it, or leave them out")
-    rows = load_preferences(source, **_options(split, revision, rename, unknown_safety, unknown_order))
+    rows = load_preferences(source, **_options(source, split, revision, rename, unknown_safety, unknown_order))
     rows = rows.select(range(min(count, len(rows))))
     console = Console()
     if tokens:

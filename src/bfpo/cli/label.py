@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bfpo.cli.data import Rename, Revision, Split, renaming
+from bfpo.cli.data import Rename, Revision, Split, reading
 from bfpo.cli.judge import CacheOption
 from bfpo.cli.printing import echo, print_spending
 from bfpo.errors import BfpoError
@@ -113,14 +113,14 @@ def label(
     if fit_preference is not None:
         _fit(fit_preference, output, order_error, as_json)
         return
-    reading = {"split": split, "revision": revision, "columns": renaming(rename)}
+    how = reading(preferences or "", split, revision, rename)
     from bfpo.judges.helpfulness import load_helpfulness_judge
 
     if shard is not None:
         _check_shard(context, preferences)
         order_judge = load_helpfulness_judge(helpfulness_judge) if helpfulness_judge else None
         with _judges(judge or [], engine) as judges:
-            _judge_shard(str(preferences), judges, order_judge, shard, cache, reading, as_json)
+            _judge_shard(str(preferences), judges, order_judge, shard, cache, how, as_json)
         return
     if preferences is None or output is None:
         raise BfpoError("name what to label and the file to write: bfpo label pairs.jsonl --judge J -o out.jsonl")
@@ -138,7 +138,7 @@ def label(
         "seed": seed,
     }
     with _judges(judge or [], engine) as judges:
-        labeled = _label(preferences, judges, output, cache, merge or [], options | {"reading": reading})
+        labeled = _label(preferences, judges, output, cache, merge or [], options | {"reading": how})
     print_spending(*judges, options["order_judge"])
     _print(labeled, judges, output, judgments, as_json)
 
@@ -211,7 +211,7 @@ def _judge_shard(
     order_judge: HelpfulnessJudge | None,
     part: str,
     cache: Path | None,
-    reading: dict[str, Any],
+    how: dict[str, Any],
     as_json: bool,
 ) -> None:
     from bfpo.judges.cache import VerdictCache, default_cache_file
@@ -221,7 +221,7 @@ def _judge_shard(
     shard = Shard.parse(part)
     file = cache or default_cache_file()
     with VerdictCache(file) as verdicts:
-        done = judge_shard(preferences, judges, order_judge, shard, verdicts, reading)
+        done = judge_shard(preferences, judges, order_judge, shard, verdicts, how)
     print_spending(*judges, order_judge)
     if as_json:
         echo(json.dumps({"cache": str(file), **asdict(done)}))

@@ -60,9 +60,6 @@ def open_source(name_or_path: str, split: str = "train", revision: str | None = 
     if os.path.isdir(path):
         raise _file_error(name_or_path, "it is a directory", "name one of the files in it")
     if os.path.exists(path):
-        if split != "train" or revision:
-            what = "it is a file, which has no splits" if split != "train" else "it is a file, which has no revisions"
-            raise _file_error(name_or_path, what, "leave the option out, or name a data set on the Hub")
         return _file_source(path)
     if path.suffix in (*_SUFFIXES, ".gz") or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise _file_error(name_or_path, "there is no such file", "check the path")
