@@ -94,7 +94,7 @@ def test_a_turn_that_is_not_finished_everywhere_is_named(bank, parts, tmp_path):
     two = run(*OPTIONS, *given, "--shard", "1/3", *merging(folders[:2]), "-o", folders[0])
     assert "got the parts 1/3, 2/3; name every part of one division once" in str(two.exception)
     other = run(*OPTIONS, *given, "--seed", 1, *merging(folders), "-o", tmp_path / "all")
-    assert "contains a part of a run with another suite_digest" in str(other.exception)
+    assert "contains a part of a run with other prompts" in str(other.exception)
     assert not (tmp_path / "all/groups.jsonl").exists()
 
 

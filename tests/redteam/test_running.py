@@ -86,7 +86,7 @@ def test_a_run_that_stops_goes_on_to_the_same_groups(generator, judge, tmp_path)
     red_team(generator, judge, pairs, SETTINGS, tmp_path / "stopped")
     red_team(generator, judge, pairs, SETTINGS, tmp_path / "straight")
     assert (tmp_path / "stopped/groups.jsonl").read_bytes() == (tmp_path / "straight/groups.jsonl").read_bytes()
-    with pytest.raises(BfpoError, match="contains a run with another suite_digest"):
+    with pytest.raises(BfpoError, match="contains a run with other prompts"):
         red_team(generator, judge, pairs, replace(SETTINGS, seed=1), tmp_path / "straight")
 
 

@@ -86,7 +86,7 @@ def finished(tmp_path_factory):
         ({"decoding": Decoding(max_new_tokens=4, batch_size=3)}, "decoding .batch_size 256, now 3"),
         (
             {"suite": load_suite("microworld", split="validation", per_kind=2)},
-            "other prompts of the suite",
+            "other prompts",
         ),
     ],
 )
@@ -151,7 +151,7 @@ def test_only_the_last_of_lm_evals_tasks_is_asked_again(tmp_path, monkeypatch):
     assert result.header.counts["torn_lines"] == 1
     assert evaluate(generator, **settings).likelihoods == result.likelihoods
     assert skipped[2] == ["a", "b", "c"]
-    with pytest.raises(BfpoError, match="other prompts of the suite"):
+    with pytest.raises(BfpoError, match="other prompts"):
         evaluate(generator, **settings, limit=1)
 
 

@@ -61,7 +61,7 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
         max(CHUNK, getattr(judge, "ahead", 0)),
         key=lambda exchange: verdict_key(judge, exchange),
         recall=lambda exchange: None if cache is None else cache.get(judge, exchange),
-        ask=lambda missing: _asked(missing, judge.judge, stream),
+        ask=lambda missing: _asked(missing, lambda some: judge.judge(some), stream),
         keep=keep,
     )
     for exchange, verdict in answered:
@@ -114,7 +114,7 @@ def preferences(
         CHUNK,
         key=lambda pair: preference_key(judge, pair),
         recall=lambda pair: None if cache is None else cache.get_preference(judge, pair),
-        ask=lambda missing: _asked(missing, judge.compare, stream),
+        ask=lambda missing: _asked(missing, lambda some: judge.compare(some), stream),
         keep=keep,
     )
     silent: Preference | None = None

@@ -27,8 +27,8 @@ def check_same_run(folder: Path, found: RunHeader, header: RunHeader, *, what: s
         before, now = getattr(found, name), getattr(header, name)
         if before != now and name == "suite_digest":
             raise BfpoError(
-                f"{folder}: contains {what} with other prompts of the suite, as --per-kind, --world, --limit, --task "
-                "and the suite's own files choose them; give the same options, name another folder, or remove it"
+                f"{folder}: contains {what} with other prompts, which the suite, its files and options such as "
+                "--per-kind, --world or --attacks choose; give the same options, name another folder, or remove it"
             )
         if before != now:
             raise BfpoError(
