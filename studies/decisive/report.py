@@ -86,6 +86,17 @@ REASONS = {
     (5, "BFPO-prices", "BFPO"): _NOTHING_TO_WEIGH,
     (9, "IPO-safe-first", "DPO-safe-first"): _NO_SAFETY_LEFT,
 }
+# What the ablations of claims 13 to 16 show.
+ABLATIONS = (
+    "Half of beta was predicted to lose a little, and its mean U is above that of the tuned beta; twice as much is clearly "
+    "worse. The search went along one axis after the other: beta at the level's first weight, .1, where beta .05 answered "
+    "a fifth to a quarter of W0's prompts incoherently, and the level afterwards. At the level that was chosen, .4, beta "
+    ".05 is coherent (.027 incoherent in W2), and the search didn't come back to it. So BFPO's figures in W2 are below "
+    "what its settings can reach; no other point was tried on test seeds. With `down_proj` alone, at ten times the learning "
+    "rate, 60 steps don't make W2's harmful prompts safe, against the prediction. The number of answers to each prompt of "
+    "the helpfulness set makes no difference to help, as predicted for eight; for two, six pairs in place of one were "
+    "predicted to help a little."
+)
 # Why rivals are ahead of BFPO where they are.
 AHEAD = (
     "DPO-mix doesn't weigh helpfulness against safety in the safety set: the answer judged safe is first, and of two "
@@ -194,6 +205,8 @@ def _claims(results: Results) -> list[str]:
             reasons.setdefault((claim.number, reason), []).append(f"{claim.method} against {claim.rival}")
     for (number, reason), pairs in reasons.items():
         lines += ["", f"Why claim {number} fails, {' and '.join(pairs)}: {reason}"]
+    if all(figures_of("W2", name, results) for name in ("BFPO-beta-half", "BFPO-down-proj", "BFPO-8-answers")):
+        lines += ["", f"Claims 13 to 16: {ABLATIONS}"]
     return [*lines, *_ahead(results), ""]
 
 
