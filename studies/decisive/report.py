@@ -88,14 +88,14 @@ REASONS = {
 }
 # What the ablations of claims 13 to 16 show.
 ABLATIONS = (
-    "Half of beta was predicted to lose a little, and its mean U is above that of the tuned beta; twice as much is clearly "
-    "worse. The search went along one axis after the other: beta at the level's first weight, .1, where beta .05 answered "
-    "a fifth to a quarter of W0's prompts incoherently, and the level afterwards. At the level that was chosen, .4, beta "
-    ".05 is coherent (.027 incoherent in W2), and the search didn't come back to it. So BFPO's figures in W2 are below "
-    "what its settings can reach; no other point was tried on test seeds. With `down_proj` alone, at ten times the learning "
-    "rate, 60 steps don't make W2's harmful prompts safe, against the prediction. The number of answers to each prompt of "
-    "the helpfulness set makes no difference to help, as predicted for eight; for two, six pairs in place of one were "
-    "predicted to help a little."
+    "Half of beta was predicted to lose a little, and its mean U is above that of the tuned beta; twice as much is "
+    "clearly worse. The search went along one axis after the other: beta at the level's first weight, .1, where "
+    "beta .05 answered a fifth to a quarter of W0's prompts incoherently, and the level afterwards. At the level "
+    "that was chosen, .4, beta .05 is coherent (.026 incoherent in W2), and the search didn't come back to it. So "
+    "BFPO's figures in W2 are below what its settings can reach; no other point was tried on test seeds. With "
+    "`down_proj` alone, at ten times the learning rate, 60 steps don't make W2's harmful prompts safe, against the "
+    "prediction. The number of answers to each prompt of the helpfulness set makes no difference to help, as "
+    "predicted for eight; for two, six pairs in place of one were predicted to help a little."
 )
 # Why rivals are ahead of BFPO where they are.
 AHEAD = (
