@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 
 from bfpo.config import Closed, validated
 from bfpo.errors import BfpoError
+from bfpo.generation.protocol import Decoding
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,11 @@ def test_no_other_file_closes_a_configuration():
     found = [path.name for path in root.rglob("*.py") if "ValidationError" in path.read_text(encoding="utf-8")]
     # Records of evaluations and of red teaming are read by their types too, and are no configurations.
     assert sorted(found) == ["attacked.py", "config.py", "records.py"]
+
+
+def test_a_part_that_checks_itself_is_named_with_the_file():
+    class Sampled(Closed):
+        decoding: Decoding = Decoding()
+
+    with pytest.raises(BfpoError, match=r"^suite.yaml: top-p 0.0: write a probability above 0, up to 1$"):
+        validated(Sampled, {"decoding": {"top_p": 0}}, "suite.yaml")

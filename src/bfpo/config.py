@@ -33,6 +33,8 @@ def validated(config: type[_Config], values: Mapping[str, Any], where: str) -> _
         return config.model_validate(values)
     except ValidationError as error:
         raise BfpoError(f"{where}: {'; '.join(_problem(each, config) for each in error.errors())}") from error
+    except BfpoError as error:  # of a part that checks itself, such as a decoding
+        raise BfpoError(f"{where}: {error}") from error
 
 
 class _StrictLoader(yaml.SafeLoader):
