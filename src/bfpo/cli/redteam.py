@@ -113,6 +113,13 @@ class Helpers:
     attacker_endpoint: str | None
     api_key_env: str | None
 
+    def check_names(self) -> None:
+        """Refuse judges of kinds that there are none of, without loading any."""
+        from bfpo.judges.registry import parse_judge
+
+        for name in filter(None, (self.judge, self.refusal_judge, self.evaluation_judge)):
+            parse_judge(name)
+
     def judges(self) -> tuple[LoadedJudge, LoadedJudge | None, LoadedJudge | None]:
         """The judges that label, decide on refusals, and evaluate."""
         from bfpo.judges.registry import load_judge
@@ -180,6 +187,8 @@ def redteam(
     bank = load_bank(prompts)
     known = {file: load_prompts(file) for file in evaluation or ()}
     helpers = Helpers(judge, refusal_judge, evaluation_judge, attacker, attacker_endpoint, api_key_env)
+    if plan:
+        helpers.check_names()
     if rounds is not None:
         from bfpo.cli.redteam_rounds import run_rounds
 

@@ -46,6 +46,19 @@ def load_judge(spec: str) -> Judge:
     Raises:
         BfpoError: if there is no such judge.
     """
+    kind, argument = parse_judge(spec)
+    try:
+        return kind.load(argument)
+    except OSError as error:
+        raise BfpoError(f"the judge {spec[:80]!r} can't be read ({error.strerror}); check its name") from error
+
+
+def parse_judge(spec: str) -> tuple[JudgeKind, str]:
+    """The kind of a judge and its argument, without loading it; see `load_judge`.
+
+    Raises:
+        BfpoError: if there is no such kind.
+    """
     path = Path(spec)
     name, colon, argument = spec.partition(":")
     if not (colon and name in KINDS):
@@ -58,10 +71,7 @@ def load_judge(spec: str) -> Judge:
         )
     if argument and not KINDS[name].argument:
         raise BfpoError(f"{name} takes no argument, not {argument!r}")
-    try:
-        return KINDS[name].load(argument)
-    except OSError as error:
-        raise BfpoError(f"the judge {spec[:80]!r} can't be read ({error.strerror}); check its name") from error
+    return KINDS[name], argument
 
 
 def _loader(module: str, function: str, *given: object) -> Callable[[str], Judge]:
