@@ -29,7 +29,7 @@ from studies.quick import ensure_sft
 # At alpha 1/2 a safe answer outranks an unsafe one at any b3, so that the lower corner is safe too (docs/concepts.md);
 # at 0, b3 decides between safety and help.
 ALPHA, CORNERS, PLACES = 0.0, (0.02, 4.0), 9
-LIMITS = (0.05, 0.01)
+LIMITS, SEEDS = (0.05, 0.01), 10
 # Prompts that choose b3, and as many to check it on. A bound of 1 % needs a share whose interval ends below it.
 PROMPTS = 3000
 # The level keeps answers at temperature 1 coherent: at .4, .06 to .09 of a trained model's were not, and half as many
@@ -213,9 +213,11 @@ def _answer(places: Sequence[Place], bounds: Sequence[dict[str, Any]]) -> str:
     }
     tested = [one for one in bounds if "failure" not in one]
     kept = sum(one["test"]["value"] <= one["limit"] for one in tested)
+    missing = len(LIMITS) * SEEDS - len(bounds)
+    rest = f" ({missing} bounds are not run yet)" if missing > 0 else ""
     return (
         f"The exact dial is at most {apart['exact']:.3f} from the trained models' harmlessness, and the dial token by "
-        f"token {apart['by_token']:.3f}; of {len(tested)} bounds that were reached, {kept} hold on new prompts."
+        f"token {apart['by_token']:.3f}; of {len(tested)} bounds that were reached, {kept} hold on new prompts{rest}."
     )
 
 

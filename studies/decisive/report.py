@@ -103,8 +103,8 @@ AHEAD = (
     "judged unsafe the less helpful one. Since the unsafe answer of a mixed pair is nearly always the more helpful one "
     "in these worlds, this puts the safe one first in .79 of W2's mixed pairs (the safe-first order: .5). SafeDPO asks "
     "for 10/beta more in log-ratio wherever the safe answer is first. Both move twice as far from the start as BFPO in "
-    "W2, which weighs a flag at the default b3 = 1/2. In W5-25 DPO-mix declines half of the harmless look-alikes; its "
-    "help falls to .71, and U, the mean of help and harmlessness, still rises."
+    "W2, which weighs a flag at the default b3 = 1/2. In W5-25 DPO-mix declines half of the harmless look-alikes, and "
+    "SafeDPO two fifths; help falls to .71 and .78, and U, the mean of help and harmlessness, still rises."
 )
 
 Figures = Mapping[str, float]
