@@ -138,6 +138,16 @@ def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path):
         pass
 
 
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    named = pytest.warns(UserWarning, match=r"run: this file system has no locks \(No locks available\)")
+    with named, sole_user(tmp_path / "run") as folder:
+        assert folder == tmp_path / "run"
+
+
 def test_outputs_that_are_read_are_refused_under_any_name(tmp_path):
     labels, link = tmp_path / "labels.jsonl", tmp_path / "link.jsonl"
     labels.write_text("x")
@@ -146,4 +156,3 @@ def test_outputs_that_are_read_are_refused_under_any_name(tmp_path):
         with pytest.raises(BfpoError, match=r"link.jsonl: this would overwrite the labels; name another file"):
             check_not_overwritten(link, [("microworld-oracle", "the judge"), (None, "x"), (read, "the labels")])
     check_not_overwritten(tmp_path / "new.jsonl", [(labels, "the labels")])
-    check_not_overwritten(None, [(labels, "the labels")])

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,10 +38,7 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        kind = RunError if error.errno in FULL else BfpoError
-        raise kind(
-            f"{path}: can't be written ({error.strerror or error}); check its folder's permissions and free space"
-        ) from error
+        raise _failure(error, path, "written", "check its folder's permissions and free space") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -56,16 +54,21 @@ def created_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        kind = RunError if error.errno in FULL else BfpoError
-        raise kind(f"{path}: can't be created ({error.strerror}); name an output elsewhere") from error
+        raise _failure(error, path, "created", "name an output elsewhere") from error
     return path
 
 
-@contextmanager
-def sole_user(folder: Path) -> Iterator[None]:
-    """Context in which no other process of this machine is at work in a folder.
+def _failure(error: OSError, path: Path, what: str, remedy: str) -> BfpoError | RunError:
+    kind = RunError if error.errno in FULL else BfpoError
+    return kind(f"{path}: can't be {what} ({error.strerror or error}); {remedy}")
 
-    A missing folder is created, and removed again if it is empty at the end.
+
+@contextmanager
+def sole_user(folder: Path) -> Iterator[Path]:
+    """Context in which no other process of this machine is at work in a folder, which it gives.
+
+    A missing folder is created, and removed again if it is empty at the end. A file system without locks is named in a
+    warning.
 
     Raises:
         BfpoError: if one is, or the folder can't be created.
@@ -73,7 +76,7 @@ def sole_user(folder: Path) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:  # Windows has no such locks
-        yield
+        yield created_folder(folder)
         return
     is_new = not folder.exists()
     descriptor = os.open(created_folder(folder), os.O_RDONLY)
@@ -84,9 +87,10 @@ def sole_user(folder: Path) -> Iterator[None]:
             raise BfpoError(
                 f"{folder}: another process is at work in this folder; wait for it, or name another folder"
             ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
+        except OSError as error:
+            what = f"this file system has no locks ({error.strerror}), so that a second process wouldn't be noticed"
+            warnings.warn(f"{folder}: {what}", stacklevel=3)
+        yield folder
     finally:
         os.close(descriptor)
         if is_new:
@@ -94,17 +98,17 @@ def sole_user(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def check_not_overwritten(output: Path | None, read: Iterable[tuple[str | Path | None, str]]) -> None:
-    """Refuse an output that is one of the files that are read, given with what each of them is.
+def check_not_overwritten(output: Path, read: Iterable[tuple[str | Path | None, str]]) -> None:
+    """Refuse an output that is one of the files that are read, given with what each of them is; None is no file.
 
     Raises:
         BfpoError: if it is.
     """
-    for name, what in read if output is not None and output.exists() else ():
+    for name, what in read if output.exists() else ():
         # A judge's name may have its file after a colon.
-        for path in (name, str(name).partition(":")[2]) if name else ():
-            if path and output is not None and os.path.exists(path) and output.samefile(path):
-                raise BfpoError(f"{output}: this would overwrite {what}; name another file")
+        paths = (str(name or ""), str(name or "").partition(":")[2])
+        if any(os.path.exists(path) and output.samefile(path) for path in paths):
+            raise BfpoError(f"{output}: this would overwrite {what}; name another file")
 
 
 def write_text(path: Path, text: str) -> None:

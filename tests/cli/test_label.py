@@ -68,12 +68,15 @@ def test_inputs_are_never_overwritten(half_labeled, tmp_path):
     verdicts, cache = tmp_path / "verdicts.jsonl", tmp_path / "cache.jsonl"
     judged = ["judge", "check", "microworld-oracle", "--labels", half_labeled, "--cache", cache, "--save-verdicts"]
     assert CliRunner().invoke(app, [*map(str, judged), str(verdicts)]).exit_code == 0
-    written = {path: path.read_bytes() for path in (half_labeled, verdicts, cache)}
+    queue = tmp_path / "new.queue.jsonl"
+    queue.write_bytes(verdicts.read_bytes())
+    written = {path: path.read_bytes() for path in (half_labeled, verdicts, cache, queue)}
     judge = ["--judge", "microworld-oracle"]
     for arguments, named in (
         ([*judged, half_labeled], "the labels"),
         (["label", half_labeled, "--judge", verdicts, "-o", verdicts, "--cache", cache], "a judge's file"),
         (["label", half_labeled, *judge, "-o", cache, "--cache", cache], "a cache of verdicts"),
+        (["label", half_labeled, "--judge", queue, "-o", tmp_path / "new.jsonl", "--cache", cache], "a judge's file"),
     ):
         done = CliRunner().invoke(app, [*map(str, arguments)])
         assert f"this would overwrite {named}; name another file" in str(done.exception)

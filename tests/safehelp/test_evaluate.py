@@ -62,8 +62,7 @@ class Says:
 
 
 class Prefers:
-    judge_id = "prefers"
-    template_digest = ""
+    judge_id, template_digest = "prefers", ""
 
     def compare(self, comparisons):
         assert {pair.second for pair in comparisons} == {"theirs"}

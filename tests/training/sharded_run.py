@@ -66,7 +66,9 @@ def train_one(folder: Path, name: str) -> None:
         "output_dir": str(folder), "beta": 0.3, "learning_rate": 3e-3, "global_batch_size": 5, "num_train_epochs": 2,
         "max_steps": 6, "save_strategy": "no", "logging_steps": 1, "use_cpu": True, "disable_tqdm": True,
         "micro_batch_tokens": 40, "reference_cache": None, "lr_scheduler_type": "constant", "warmup_steps": 0,
-        "eval_strategy": "steps", "eval_steps": 3, "report_to": "none", "optim": "adamw_torch", **RUNS[name],
+        "eval_strategy": "steps", "eval_steps": 3, "report_to": "none", "optim": "adamw_torch",
+        # AdamW divides a gradient by its size, so that the rounding of one near 0 would move its weight.
+        "adam_epsilon": 0.01, **RUNS[name],
     }  # fmt: skip
     if options.get("loss_type") == "sft":
         del options["beta"]

@@ -47,6 +47,7 @@ def test_origins_of_values(tmp_path):
         (MINIMAL + "precision: fp16\n", "precision: input should be 'fp32' or 'bf16', not 'fp16'"),
         (MINIMAL + "loss_type: sft\n", "doesn't go with"),
         (MINIMAL + "lora: {}\ntrainable: down_proj\n", "give only one"),
+        (MINIMAL + "lora: {continued: true, r: 8}\n", "write lora: continue alone"),
         (MINIMAL + "eval_steps: 5\n", "need 'eval_data'"),
         (MINIMAL.replace("jsonl}", "jsonl, role: buffer}"), "at least one must have 'role: main'"),
         (MINIMAL.replace("output_dir", "  - {path: pairs.jsonl}\noutput_dir"), "the same name"),

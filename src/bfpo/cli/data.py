@@ -153,10 +153,11 @@ def show(
     tokens: Annotated[
         bool, typer.Option("--tokens", help="Also show the tokens and their ids, with answers in color.")
     ] = False,
-    tokenizer: Annotated[str, typer.Option(help="Tokenizer for --tokens.")] = "microworld",
+    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer for --tokens; by default the microworld's.")] = None,
     max_length: Annotated[
-        int, typer.Option(min=2, help="Largest number of tokens in prompt and answer, for --tokens.")
-    ] = 1024,
+        int | None,
+        typer.Option(min=2, help="Largest number of tokens in prompt and answer, for --tokens; 1024 by default."),
+    ] = None,
     split: Split = "train",
     revision: Revision = None,
     rename: Rename = None,
@@ -166,13 +167,13 @@ def show(
     """Print the first rows as training sees them."""
     from bfpo.preferences.loading import load_preferences
 
-    if not tokens and (tokenizer != "microworld" or max_length != 1024):
+    if not tokens and (tokenizer, max_length) != (None, None):
         raise BfpoError("--tokenizer and --max-length: are read with --tokens only; add it, or leave them out")
     rows = load_preferences(source, **_options(source, split, revision, rename, unknown_safety, unknown_order))
     rows = rows.select(range(min(count, len(rows))))
     console = Console()
     if tokens:
-        for line in _token_lines(rows, tokenizer, max_length):
+        for line in _token_lines(rows, tokenizer or "microworld", max_length or 1024):
             console.print(line)
         return
     for row in rows:

@@ -139,7 +139,7 @@ def check(
         (second, "the second judge's file"),
         (cache, "the cache"),
     ]
-    for path in (plot, save_verdicts, save_scaled):
+    for path in filter(None, (plot, save_verdicts, save_scaled)):
         check_not_overwritten(path, read)
     _check(judge, labels, _target(target), second, column, cache, files, seed, as_json)
 

@@ -114,23 +114,18 @@ def label(
         _fit(fit_preference, output, order_error, as_json)
         return
     how = reading(preferences or "", split, revision, rename)
-    from bfpo.judges.helpfulness import load_helpfulness_judge
-
     if shard is not None:
         _check_shard(context, preferences)
-        order_judge = load_helpfulness_judge(helpfulness_judge) if helpfulness_judge else None
         with _judges(judge or [], engine) as judges:
-            _judge_shard(str(preferences), judges, order_judge, shard, cache, how, as_json)
+            _judge_shard(str(preferences), judges, _order_judge(helpfulness_judge), shard, cache, how, as_json)
         return
     if preferences is None or output is None:
         raise BfpoError("name what to label and the file to write: bfpo label pairs.jsonl --judge J -o out.jsonl")
     from bfpo.labeling.fitted import load_labeling
 
-    read = [(name, "a judge's file") for name in (*(judge or ()), helpfulness_judge)]
-    read += [(name, "a cache of verdicts") for name in (cache, *(merge or ()))]
-    check_not_overwritten(output, [*read, (labeling, "the labeling")])
+    _check_outputs(output, [*(judge or ()), helpfulness_judge], [cache, *(merge or ())], labeling)
     options = {
-        "order_judge": load_helpfulness_judge(helpfulness_judge) if helpfulness_judge else None,
+        "order_judge": _order_judge(helpfulness_judge),
         "labeling": load_labeling(labeling).preference if labeling else None,
         "answers": answers or (),
         "random_share": random_share,
@@ -141,6 +136,24 @@ def label(
         labeled = _label(preferences, judges, output, cache, merge or [], options | {"reading": how})
     print_spending(*judges, options["order_judge"])
     _print(labeled, judges, output, judgments, as_json)
+
+
+def _check_outputs(
+    output: Path, judges: Sequence[str | None], caches: Sequence[Path | None], labeling: Path | None
+) -> None:
+    """Refuse outputs that would replace a file of a judge, a cache or the labeling."""
+    from bfpo.labeling.run import judgments_file, queue_file
+
+    read = [(name, "a judge's file") for name in judges]
+    others = [*((name, "a cache of verdicts") for name in caches), (labeling, "the labeling")]
+    for path in (output, queue_file(output), judgments_file(output)):
+        check_not_overwritten(path, [*read, *others])
+
+
+def _order_judge(spec: str | None) -> HelpfulnessJudge | None:
+    from bfpo.judges.helpfulness import load_helpfulness_judge
+
+    return None if spec is None else load_helpfulness_judge(spec)
 
 
 @contextmanager
@@ -175,9 +188,7 @@ def _label(
             echo(f"{file}: took {verdicts.take(file):,} verdicts", err=True)
         labeled = label_set(preferences, judges, output, cache=verdicts, **options)
         if merge and verdicts.added:
-            echo(
-                f"warning: {verdicts.added:,} verdicts were in none of the parts, and judges were asked again", err=True
-            )
+            echo(f"warning: {verdicts.added:,} verdicts were in none of the parts, so judges were asked", err=True)
         return labeled
 
 
@@ -285,7 +296,9 @@ def _error_lines(report: LabelingReport) -> list[str]:
         ]
     else:
         taken = "" if report.sample == "random part" else ", taken as a random sample of it"
-        lines = [f"errors: estimated from the {report.sample}{taken}; probability of safe there: {report.prior:.3f}"]
+        lines = [
+            f"errors: estimated from the {report.sample}{taken}; prior probability of a safe answer: {report.prior:.3f}"
+        ]
     for name, found in zip(report.judges, report.errors, strict=True):
         if found is not None:
             safe, unsafe = found.specificity, found.sensitivity

@@ -187,13 +187,12 @@ def redteam(
     bank = load_bank(prompts)
     known = {file: load_prompts(file) for file in evaluation or ()}
     helpers = Helpers(judge, refusal_judge, evaluation_judge, attacker, attacker_endpoint, api_key_env)
-    if plan:
-        helpers.check_names()
     if rounds is not None:
         from bfpo.cli.redteam_rounds import run_rounds
 
         run_rounds(model, output, helpers, bank, {"rounds": rounds, "red_team": settings, **own}, known, plan, as_json)
     elif plan:
+        helpers.check_names()
         _print_plan(settings, as_json)
     else:
         generator = load_generator(model, endpoint, api_key_env, engine=engine)

@@ -38,6 +38,7 @@ def run_rounds(
 
     settings = Rounds(**given)
     if plan:
+        helpers.check_names()
         _print_plan(settings, bank, as_json)
         return
     from bfpo.microworld.data import held_out_prompts

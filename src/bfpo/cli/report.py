@@ -72,6 +72,7 @@ def _write_card(run: Path, path: Path) -> None:
 
     if path.exists() and "Measured by SafeHelp" not in path.read_text(encoding="utf-8", errors="replace"):
         raise BfpoError(f"{path}: this file isn't a card by 'bfpo report --card'; name another, or move it away")
+    card = model_card(Evaluation.load(run))
     with whole_file(path) as temporary:
-        model_card(Evaluation.load(run)).save(temporary)
+        card.save(temporary)
     echo(f"Wrote {path}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -113,6 +114,11 @@ class EndpointConfig(ServerConfig):
     """A server and its name of the model."""
 
     model: str
+
+    def digest_with(self, settings: str) -> str:
+        """SHA-256 of the settings of a judge's requests and of the further parameters of all requests."""
+        extra = f" {json.dumps(self.extra_body, sort_keys=True)}" if self.extra_body else ""
+        return hashlib.sha256(f"{settings}{extra}".encode()).hexdigest()
 
 
 def endpoint_config(server: str, model: str, **options: Any) -> EndpointConfig:

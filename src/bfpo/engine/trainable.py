@@ -83,10 +83,11 @@ def dropouts(model: nn.Module, *, of_adapters: bool = True) -> list[tuple[nn.Mod
             adapters |= {part for name, part in layer.named_modules() if name and name.split(".")[0] != "base_layer"}
     found: list[tuple[nn.Module, str]] = []
     for module in model.modules():
-        names = [name for name, value in vars(module).items() if isinstance(value, float) and value > 0]
-        drops = isinstance(module, nn.modules.dropout._DropoutNd)  # pyright: ignore[reportPrivateUsage]
-        wanted = ["p"] if drops else [name for name in names if "drop" in name]
-        found += [(module, name) for name in wanted if name in names and module not in adapters]
+        # A layer of dropout calls its own chance p.
+        is_layer = "Dropout" in type(module).__name__
+        for name, value in vars(module).items() if module not in adapters else ():
+            is_chance = "drop" in name or (is_layer and name == "p")
+            found += [(module, name)] if is_chance and isinstance(value, float) and value > 0 else []
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections import Counter, deque
@@ -155,10 +154,7 @@ class PairwiseJudge:
     @property
     def template_digest(self) -> str:
         """Digest of the question and the request options."""
-        parts = f"{self.question} {self.max_characters} {self.max_new_tokens}"
-        if extra := self.endpoint.config.extra_body:
-            parts += f" {json.dumps(extra, sort_keys=True)}"
-        return hashlib.sha256(parts.encode()).hexdigest()
+        return self.endpoint.config.digest_with(f"{self.question} {self.max_characters} {self.max_new_tokens}")
 
     def compare(self, pairs: Sequence[AnswerPair]) -> list[Preference]:
         """One preference for every pair; it is unparsed unless both replies could be read."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,10 +49,7 @@ class ServedJudge:
     @property
     def template_digest(self) -> str:
         """Digest of the template and the request options."""
-        parts = f"{self.template.digest} {self.max_characters} {self.top_logprobs}"
-        if extra := self.endpoint.config.extra_body:
-            parts += f" {json.dumps(extra, sort_keys=True)}"
-        return hashlib.sha256(parts.encode()).hexdigest()
+        return self.endpoint.config.digest_with(f"{self.template.digest} {self.max_characters} {self.top_logprobs}")
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict for every exchange, in order."""

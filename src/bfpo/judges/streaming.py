@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -50,7 +51,9 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
     """
     silent: Verdict | None = None
     speaks = False
-    stream = judge.stream if isinstance(judge, StreamingJudge) else None
+    ask = (
+        partial(_as_they_arrive, judge.stream) if isinstance(judge, StreamingJudge) else partial(_in_calls, judge.judge)
+    )
 
     def keep(judged: list[tuple[Exchange, Verdict]]) -> None:
         if cache is not None:
@@ -61,7 +64,7 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
         max(CHUNK, getattr(judge, "ahead", 0)),
         key=lambda exchange: verdict_key(judge, exchange),
         recall=lambda exchange: None if cache is None else cache.get(judge, exchange),
-        ask=lambda missing: _asked(missing, lambda some: judge.judge(some), stream),
+        ask=ask,
         keep=keep,
     )
     for exchange, verdict in answered:
@@ -103,7 +106,8 @@ def preferences(
     Raises:
         RunError: if none of five or more preferences could be read; after the first chunk, or at the end.
     """
-    stream = judge.stream if isinstance(judge, StreamingHelpfulnessJudge) else None
+    streams = isinstance(judge, StreamingHelpfulnessJudge)
+    ask = partial(_as_they_arrive, judge.stream) if streams else partial(_in_calls, judge.compare)
 
     def keep(compared: list[tuple[AnswerPair, Preference]]) -> None:
         if cache is not None:
@@ -114,7 +118,7 @@ def preferences(
         CHUNK,
         key=lambda pair: preference_key(judge, pair),
         recall=lambda pair: None if cache is None else cache.get_preference(judge, pair),
-        ask=lambda missing: _asked(missing, lambda some: judge.compare(some), stream),
+        ask=ask,
         keep=keep,
     )
     silent: Preference | None = None
@@ -162,16 +166,14 @@ def _answered(
             yield item, word
 
 
-def _asked(
-    items: list[_Item],
-    call: Callable[[list[_Item]], Sequence[_Word]],
-    stream: Callable[[Iterable[_Item]], Iterator[_Word]] | None,
-) -> Iterator[list[_Word]]:
-    """The judge's words as they arrive."""
-    if stream is None:
-        for start in range(0, len(items), BATCH):
-            yield list(call(items[start : start + BATCH]))
-        return
+def _in_calls(call: Callable[[list[_Item]], Sequence[_Word]], items: list[_Item]) -> Iterator[list[_Word]]:
+    """The judge's words, call by call."""
+    for start in range(0, len(items), BATCH):
+        yield list(call(items[start : start + BATCH]))
+
+
+def _as_they_arrive(stream: Callable[[Iterable[_Item]], Iterator[_Word]], items: list[_Item]) -> Iterator[list[_Word]]:
+    """The words of a judge that streams; those of a moment together."""
     held: list[_Word] = []
     kept_at = time.monotonic()
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.files import check_suffix, write_rows
+from bfpo.files import check_not_overwritten, check_suffix, write_rows
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
@@ -98,12 +98,8 @@ def _check_overwritten(source: str, output: Path, answers: Sequence[str], has_ju
     ]
     outputs += [(judgments_file(output), is_judged, "")] if has_judgments else []
     for written, has_answers, more in outputs:
-        if not written.exists():
-            continue
-        for name, what in ((source, "the source"), *((name, "a queue that is read") for name in answers)):
-            if Path(name).exists() and written.samefile(name):
-                raise BfpoError(f"{written}: this would overwrite {what}; name another file with -o")
-        if has_answers and any(map(has_answers, _rows(written))):
+        check_not_overwritten(written, [(source, "the source"), *((name, "a queue that is read") for name in answers)])
+        if has_answers and written.exists() and any(map(has_answers, _rows(written))):
             raise BfpoError(f"{written}: this would overwrite people's answers in it; name another file with -o{more}")
 
 

@@ -26,7 +26,9 @@ def text_digest(text: str) -> int:
 
 
 def stored_rows(rows: Iterable[Row], folder: Path | None) -> Sequence[Row]:
-    """The rows in a temporary file in a folder, or in memory if it is None."""
+    """The rows in a temporary file in a folder, or in memory if it is None; stored ones as they are."""
+    if isinstance(rows, StoredRows):
+        return rows
     return list(rows) if folder is None else StoredRows(rows, folder)
 
 

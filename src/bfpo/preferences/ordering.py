@@ -126,7 +126,7 @@ def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
     """
     if "chosen" in rows.column_names:
         choose = partial(_of_pair, order=order)
-    elif any(max(map(len, table["responses"].to_pylist()), default=0) > 1 for table in arrow_tables(rows, 1000)):
+    elif any(_has_several(table["responses"]) for table in arrow_tables(rows)):
         choose = partial(_best_of, order=order)
     else:
         return rows
@@ -191,6 +191,11 @@ def _rejected_is_safer(row: dict[str, Any], order: Order) -> bool:
         return row["chosen_is_safer"] < 0.5
     chosen, rejected = _flags(row)
     return rejected >= 0.5 > chosen
+
+
+def _has_several(answers: Any) -> bool:
+    """Whether a list in an Arrow column of lists has several entries."""
+    return any((length or 0) > 1 for part in answers.chunks for length in part.value_lengths().to_pylist())
 
 
 def _of_pair(row: dict[str, Any], order: Order) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,9 +105,8 @@ def evaluate(
         labelling_judge=" and ".join(labelers) or None, command=command, shard=shard and str(shard),
     )  # fmt: skip
     work = work_of(shard, merge, header)
-    place = nullcontext(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-")
-    with place as name_of_place, sole_user(Path(name_of_place)):
-        run = _Run.claim(Path(name_of_place), header, progress)
+    with sole_user(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:
+        run = _Run.claim(Path(place), header, progress)
         _make_records(run, generator, suite, decoding, panel, limit, work)
         return _finish(run, suite, generator, judge_error)
 

@@ -55,7 +55,7 @@ def earlier_run(
         resume: whether the user asked to resume.
 
     Raises:
-        BfpoError: if the folder can't hold a run, or holds one that can't be resumed with this recipe.
+        BfpoError: if the folder holds a run that can't be resumed with this recipe.
     """
     record, checkpoint = read_record(folder), newest_complete_checkpoint(folder)
     if not resume and (record or checkpoint):
@@ -110,21 +110,24 @@ def check_same_inputs(earlier: EarlierRun, record: Mapping[str, Any]) -> None:
                 f"{now['source']}: its rows have changed since the run to resume was started; restore them, or choose "
                 "another output_dir"
             )
-    model = record["model"]
-    for what, digest in (("model", "digest"), ("tokenizer or its chat template", "tokenizer_digest")):
-        if earlier.record["model"].get(digest) != model[digest]:
+    before, model = earlier.record["model"], record["model"]
+    labeling: Mapping[str, Any] = record.get("labeling", {})
+    compared = [
+        (model["name"], "model", before.get("digest"), model["digest"]),
+        # Older runs didn't record it.
+        (
+            model["name"], "tokenizer or its chat template",
+            before.get("tokenizer_digest", model["tokenizer_digest"]), model["tokenizer_digest"],
+        ),
+        # In the JSON of a record, tuples are lists.
+        (labeling.get("file"), "labeling", earlier.record.get("labeling", {}), json.loads(json.dumps(labeling))),
+    ]  # fmt: skip
+    for name, what, then, now in compared:
+        if then != now:
             raise BfpoError(
-                f"{model['name']}: the {what} has changed since the run to resume was started; restore it, or choose "
-                "another output_dir"
+                f"{name}: the {what} has changed since the run to resume was started; restore it, or choose another "
+                "output_dir"
             )
-    # Recorded as JSON, in which tuples are lists.
-    if earlier.record["objective"] != json.loads(json.dumps(record["objective"])) or any(
-        earlier.record.get(name) != json.loads(json.dumps(record.get(name))) for name in ("labeling", "harm_prices")
-    ):
-        raise BfpoError(
-            f"{(record.get('labeling') or {}).get('file', 'the objective')}: the labeling has changed since the run to "
-            "resume was started; restore it, or choose another output_dir"
-        )
 
 
 def check_length(earlier: EarlierRun, steps: int) -> None:

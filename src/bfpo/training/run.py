@@ -119,8 +119,8 @@ def _train(
     with explained_full_disk(folder), noted_signals() as noted:
         trainer.add_callback(CheckpointAtSignal(noted, trainer.accelerator))
         trainer.train(resume_from_checkpoint=resume)
-        _evaluate_at_end(trainer, resolved.recipe)
         trained = time.monotonic()
+        _evaluate_at_end(trainer, resolved.recipe)
         if trainer.is_world_process_zero():
             resumed_at = step_of(earlier.checkpoint) if earlier and earlier.checkpoint else 0
             record["usage"] = usage(trainer, resumed_at, trained - prepared)

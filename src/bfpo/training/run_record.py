@@ -102,6 +102,33 @@ def _describe_labels(name: str, labels: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name}: order {order['order']}: {counts}; {shown}"
 
 
+def _changes(source: Mapping[str, Any], encoding: Mapping[str, Any]) -> dict[str, int]:
+    """Numbers of a source's rows that were left out or changed, in words."""
+    return {
+        "rows dropped as unknown": source["dropped_unknown"],
+        **source["left_out"],
+        "rows filled as unknown": source["filled_unknown"],
+        "duplicates kept": source["duplicates"],
+        "held out for evaluation": source.get("held_out", 0),
+        "columns ignored": len(source["ignored_columns"]),
+        "answers truncated": encoding["truncated_answers"],
+        "answers that got an end, as their template writes none": encoding["added_ends"],
+        "plain strings sent as user messages": encoding["templated_strings"],
+        "answers of several turns": encoding["answers_with_context"],
+        "rows skipped as too long": len(encoding["skipped_rows"]),
+        "boundaries moved": encoding["moved_boundaries"],
+        **{f"pairs {name.replace('_', ' ')}": count for name, count in source.get("ordering", {}).items()},
+        **{f"{name} of balancing": source.get("balance", {}).get(name, 0) for name in ("repeats", "leftovers")},
+        **{f"{name} of weighing": source.get("draws", {}).get(name, 0) for name in ("repeats", "leftovers")},
+        **{
+            f"prompts of {overlap['evaluation']}, allowed": overlap["same"] + overlap["similar"]
+            for overlap in source.get("overlap", ())
+        },
+        **_grouping(source.get("grouping")),
+        **source.get("unread", {}),
+    }
+
+
 def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines about a run's model, sources, their mix, and rows left out or changed."""
     mix, model = record["mix"], record["model"]
@@ -119,31 +146,8 @@ def describe_run(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"model: {model['name']}; {note}"
     for source in record["data"]:
         encoding = mix["encoding"][source["name"]]
-        changes = {
-            "rows dropped as unknown": source["dropped_unknown"],
-            **source["left_out"],
-            "rows filled as unknown": source["filled_unknown"],
-            "duplicates kept": source["duplicates"],
-            "held out for evaluation": source.get("held_out", 0),
-            "columns ignored": len(source["ignored_columns"]),
-            "answers truncated": encoding["truncated_answers"],
-            "answers whose template writes no end, added": encoding["added_ends"],
-            "rows of plain strings, as user messages": encoding["templated_strings"],
-            "answers of several turns": encoding["answers_with_context"],
-            "rows skipped as too long": len(encoding["skipped_rows"]),
-            "boundaries moved": encoding["moved_boundaries"],
-            **{f"pairs {name.replace('_', ' ')}": count for name, count in source.get("ordering", {}).items()},
-            **{f"{name} of balancing": source.get("balance", {}).get(name, 0) for name in ("repeats", "leftovers")},
-            **{f"{name} of weighing": source.get("draws", {}).get(name, 0) for name in ("repeats", "leftovers")},
-            **{
-                f"prompts of {overlap['evaluation']}, allowed": overlap["same"] + overlap["similar"]
-                for overlap in source.get("overlap", ())
-            },
-            **_grouping(source.get("grouping")),
-            **source.get("unread", {}),
-        }
         cells = ", ".join(f"{cell} {count:,}" for cell, count in source["cells"].items())
-        noted = ", ".join(f"{name} {count:,}" for name, count in changes.items() if count)
+        noted = ", ".join(f"{name} {count:,}" for name, count in _changes(source, encoding).items() if count)
         harm = ", ".join(
             f"{name} {one['answers']:,} at {one['price']:g}{'' if one['own'] else ' (default)'}"
             for name, one in source.get("harm", {}).items()
