@@ -212,6 +212,7 @@ def main() -> None:
     )
     parser.add_argument("--skip", nargs="*", default=[], metavar="WORDS", help="the same, of what is left out")
     parser.add_argument("--minutes", type=float, default=9.0, help="time after which nothing more is started")
+    parser.add_argument("--longest", type=float, default=LONGEST, help="seconds after which a part has failed")
     parser.add_argument("--list", action="store_true", help="print the names of the parts")
     arguments = parser.parse_args()
     wanted = chosen(parts(), arguments.only, arguments.skip)
@@ -231,7 +232,7 @@ def main() -> None:
             results.setdefault(part.name, {"kind": part.kind, "error": "not run: the time was up"})
         else:
             try:
-                found = run(part, min(LONGEST, end - started))
+                found = run(part, min(arguments.longest, end - started))
             except Exception as error:  # whatever it is, the others are still worth running
                 found = {"error": f"{type(error).__name__}: {error}"}
             results[part.name] = {"kind": part.kind, "wall_seconds": time.monotonic() - started, **found}
