@@ -89,6 +89,7 @@ def parts() -> list[Part]:
     found.append(Part("heads", "heads", options={"model": qwen}))
     found.append(speed(llama, "lora", "ours", batch=16, tokens=4096))
     found.append(speed(llama, "qlora", "ours", batch=16, tokens=4096))
+    found.append(Part("profile qlora", "profiled", found[-1].case))
     found.append(speed(llama, "lora", "compact", batch=16, checkpointing=True))
     for model, rows in (("smollm2-135m", 2), ("", 1)):
         found.append(speed(model, "all", "ours", batch=64))
@@ -214,17 +215,18 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.0, help="time after which nothing more is started")
     parser.add_argument("--longest", type=float, default=LONGEST, help="seconds after which a part has failed")
     parser.add_argument("--list", action="store_true", help="print the names of the parts")
+    parser.add_argument("--report", action="store_true", help="only write the report of the results there are")
     arguments = parser.parse_args()
     wanted = chosen(parts(), arguments.only, arguments.skip)
     if arguments.list:
         print("\n".join(part.name for part in wanted))
         return
-    if not torch.cuda.is_available():
+    if not (arguments.report or torch.cuda.is_available()):
         sys.exit("bench-gpu measures on a CUDA device, and torch finds none here.")
     arguments.out.mkdir(parents=True, exist_ok=True)
     path, end = arguments.out / "gpu.json", time.monotonic() + 60 * arguments.minutes
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for part in wanted:
+    for part in [] if arguments.report else wanted:
         if "error" not in results.get(part.name, {"error": "no result yet"}):
             continue
         started = time.monotonic()

@@ -1,15 +1,8 @@
-"""Report of the benchmark on a GPU: one question a section, its answer in a sentence, and the table behind it.
-
-    python benchmarks/gpu_report.py docs/results
-
-writes ``gpu.md`` from the folder's ``gpu.json``, and nothing if there is none.
-"""
+"""Report of the benchmark on a GPU: one question a section, its answer in a sentence, and the table behind it."""
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -123,10 +116,17 @@ def _layouts(runs: Sequence[Result]) -> list[str]:
     return ["What bfpo chose:", "", *chosen, ""] if chosen else []
 
 
-def profile(result: Result | None) -> list[str]:
+def profiles(results: dict[str, Result]) -> list[str]:
+    """Where two steps' time goes, in every run that was profiled."""
+    found = [result for result in results.values() if "longest" in result]
+    lines = [line for one in found for line in profile(one)]
+    return ["## Where does the rest of the peak go?", "", *lines] if lines else []
+
+
+def profile(result: Result) -> list[str]:
     """Where two steps' time goes."""
-    if result is None or "longest" not in result:
-        return []
+    case = result["case"]
+    what = f"{MODEL[case['workload']['model']]}, {TRAINED[case['trained']]}"
     total = sum(result["kinds_us"].values())
     kinds = [f"| {kind} | {us / 1000:.0f} | {100 * us / total:.0f} % |" for kind, us in result["kinds_us"].items()]
     longest = [
@@ -136,9 +136,7 @@ def profile(result: Result | None) -> list[str]:
     ]
     first = next(iter(result["kinds_us"]))
     return [
-        "## Where does the rest of the peak go?",
-        "",
-        f"The GPU computes nothing for {100 * result['idle']:.0f} % of the time of two steps, and of the rest "
+        f"{what}: the GPU computes nothing for {100 * result['idle']:.0f} % of the time of two steps, and of the rest "
         f"{100 * result['kinds_us'][first] / total:.0f} % are {first}.",
         "",
         "| kind of kernel | ms | share |",
@@ -265,7 +263,7 @@ def write_report(results: dict[str, Result], folder: Path) -> None:
         "",
         *tests(results),
         *speeds(results, peak),
-        *profile(results.get("profile")),
+        *profiles(results),
         *attention(results),
         *heads(results.get("heads")),
         *problems(results),
@@ -282,9 +280,3 @@ def write_report(results: dict[str, Result], folder: Path) -> None:
         f"Made by `make bench-gpu` (nine minutes; another run measures what is missing) on {about}",
     ]
     (folder / "gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    if (place / "gpu.json").exists():
-        write_report(json.loads((place / "gpu.json").read_text(encoding="utf-8")), place)

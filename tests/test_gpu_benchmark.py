@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,10 @@ def test_parts_are_chosen_by_words_of_their_names(benchmark):
     assert names(gpu, ["tests"], ["training", "head"]) == [
         "tests float32", "tests bfloat16", "tests streams", "tests generation"
     ]  # fmt: skip
-    assert names(gpu, ["profile"]) == ["profile"]
-    profiled = gpu.chosen(gpu.parts(), ["profile"], [])[0].case
-    assert (profiled.side, profiled.trained, profiled.workload.model) == ("ours", "all", "qwen2.5-1.5b")
+    profiled = [part.case for part in gpu.chosen(gpu.parts(), ["profile"], [])]
+    assert [(case.side, case.trained, case.workload.model) for case in profiled] == [
+        ("ours", "all", "qwen2.5-1.5b"), ("ours", "qlora", "llama-2-7b")
+    ]  # fmt: skip
 
 
 def test_too_little_memory_is_tried_again_with_half_and_other_errors_are_kept(benchmark, monkeypatch):
@@ -110,7 +112,8 @@ def test_the_report_holds_every_part(benchmark, tmp_path, monkeypatch):
         "card": {"kind": "card"} | parts.card(cpu, 64, 2**12) | {"device": "a card", "memory_gb": 80.0},
         "lengths tiny": {"kind": "lengths"} | parts.lengths(cpu, "tiny", (64,), 256, 2),
         "heads": {"kind": "heads"} | parts.heads(cpu, "tiny", 4, (1, 4)),
-        "profile": {"kind": "profiled"} | parts.summary([("nvjet_gemm", 0, 10)]),
+        "profile": {"kind": "profiled", "case": asdict(Case("ours", "bf16", workload=tiny))}
+        | parts.summary([("nvjet_gemm", 0, 10)]),
         "failed": {"kind": "speed", "error": "Traceback\nValueError: why"},
         "tests head": {
             "kind": "tests",

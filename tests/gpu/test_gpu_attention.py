@@ -7,6 +7,7 @@ from torch._dynamo.utils import counters
 
 from bfpo.engine.forward import Engine
 from bfpo.engine.head import group_losses
+from bfpo.engine.layout import stream_tokens
 from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.padded import padded_logps
 from engine.losses import gradients, loss_by, loss_inputs, padded_loss
@@ -87,6 +88,21 @@ def test_streams_of_many_lengths_compile_once(record_property):
     record_property("graphs", str(graphs))
     # Sizes that are alike by chance may cost one more at first.
     assert graphs[2:] == [graphs[2]] * len(graphs[2:])
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("most", [8, 25, 50])
+def test_a_stream_shorter_than_a_block_of_the_mask(most, attention, record_property):
+    """As the last micro-batch of a step can be; FlexAttention would take its kernel for decoding."""
+    model = small_model("llama")
+    engine = Engine(model, "shared", 10**6, attention)
+    batch = groups(1, seed=most, most=most)
+    tokens = sum(stream_tokens(group, "shared") for group in batch)
+    values, slopes = compared(model, engine, batch)
+    record_property(f"{tokens} tokens", f"{values:.1e}, {slopes:.1e}")
+    assert tokens < 128
+    assert values < 1e-5
+    assert slopes < 1e-4
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
