@@ -56,6 +56,37 @@ CLAIMS = (
     Claim(9, "clean", "DPO-mix", "mixed", "a tie", "DPO-safe-first", None),
 )
 
+# Comparisons that nobody predicted anything about.
+AFTERWARDS = (
+    Claim(0, "clean", "DPO-safe-first", "mixed", "", above=None),
+    Claim(0, "clean", "BFPO", "edge", "", "DPO-mix", None),
+    Claim(0, "conflict", "BFPO", "mixed", "", above=None),
+    Claim(0, "conflict", "DPO-safe-first", "mixed", "", above=None),
+    Claim(0, "conflict", "DPO-mix", "mixed", "", above=None),
+    Claim(0, "conflict", "BFPO", "mixed", "", "DPO-mix", None),
+    Claim(0, "conflict", "BFPO", "edge", "", "DPO-mix", None),
+    Claim(0, "conflict", "BFPO", "mixed", "", "SFT", None),
+    Claim(0, "clean", "BFPO-no-buffer", "mixed", "", "BFPO", None),
+    Claim(0, "clean", "BFPO-down-proj", "mixed", "", "BFPO", None),
+)
+WHAT_IT_SHOWS = """\
+With clean labels, BFPO makes the safe answer of a held-out mixed pair the likelier one a little more often, and it
+costs nothing: no edge or helpful pair, and .02 nats per token of the helpful answers. DPO on hand-made orders goes
+twice as far on mixed pairs (its lead over BFPO is within the interval), the naive mix is better on edge pairs too,
+and both pay .2 nats per token. The gain of .15 that we aimed at was reached by no method in 150 steps; .09 is the
+most. The reason is the measure rather than the flags: BFPO moves .69 of the mixed pairs and .89 of the edge pairs in
+the right direction, and a pair counts only once its order has turned, while the answers of half of the mixed pairs
+are more than .4 nats per token apart to begin with.
+
+With conflicting labels (three in ten flags wrong, and the unsafe answer called the more helpful one) BFPO is ahead of
+DPO on the safe-first order, as predicted: that order falls back on help wherever two flags are equal, which errors
+make common, and its log-ratios are right on .52 of the mixed pairs, BFPO's on .63. BFPO is not ahead of the naive
+mix, which takes nothing but safety from mixed pairs, nor of SFT on the safer answers, and it is behind the naive mix
+on edge pairs. Where help is known to oppose safety, an order that doesn't ask for help in those pairs loses nothing.
+We had predicted nothing about these two.
+
+The tuning runs, but for two, are of code that ordered the first steps in another way."""
+
 
 def test_results(state: State, method: str, results: Results) -> list[Mapping[str, Any]]:
     """The results of a method's test runs in a state, by seed; empty until all seeds have run."""
@@ -98,6 +129,7 @@ def write_report(folder: Path, results: Results) -> Path:
         f"**{_answer(results)}**",
         "",
         *_claims(results),
+        *_afterwards(results),
     ]
     for state in STATES:
         lines += _table(state, [*METHODS], f"## {state}", results)
@@ -132,6 +164,26 @@ def _claims(results: Results) -> Iterator[str]:
         bound = "" if claim.above is None else f" > {claim.above:g}"
         what = f"{claim.method} - {claim.rival}{bound}"
         yield f"| {claim.number} | {claim.state} | {claim.kind} | {what} | {claim.predicted} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _afterwards(results: Results) -> Iterator[str]:
+    found = [(claim, difference(claim, results), difference(claim, results, "sum")) for claim in AFTERWARDS]
+    if any(one is None for _, one, _ in found):
+        return
+    yield from (
+        "## What it shows",
+        "",
+        WHAT_IT_SHOWS,
+        "",
+        "Comparisons made after the runs:",
+        "",
+        "| labels | pairs | difference | by mean | by sum |",
+        "|---|---|---|---|---|",
+    )
+    for claim, by_mean, by_sum in found:
+        shown = " | ".join(_shown(one) for one in (by_mean, by_sum) if one)
+        yield f"| {claim.state} | {claim.kind} | {claim.method} - {claim.rival} | {shown} |"
     yield ""
 
 
