@@ -32,7 +32,8 @@ study-decisive: install ## BFPO and its rivals in worlds where labels err (a day
 
 study-real: install ## BFPO and its rivals on a real chat model (for a GPU, resumable; DATA=FOLDER of pairs, not distributed)
 	$(BIN)/bfpo model smollm2 runs/smollm2
-	$(BIN)/python -m studies real --model runs/smollm2 --data $(DATA)/mix_dev --suite $(DATA)/suite_dev/suite.yaml
+	sed -e 's/licence:/license:/' -e 's#{file: #{file: $(abspath $(DATA))/suite_dev/#' $(DATA)/suite_dev/suite.yaml > runs/suite_dev.yaml
+	$(BIN)/python -m studies real --model runs/smollm2 --data $(DATA)/mix_dev --suite runs/suite_dev.yaml
 
 study-dial: install ## the dial against trained models, and bounds on fresh prompts (hours, resumable)
 	$(BIN)/python -m studies dial

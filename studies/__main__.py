@@ -12,6 +12,7 @@ import typer
 from bfpo.errors import BfpoError
 from bfpo.quickstart import Scale
 from bfpo.quiet import quiet_libraries
+from bfpo.safehelp.suites import load_suite
 from studies.decisive.jobs import Job
 from studies.decisive.labels_report import write_labels
 from studies.decisive.methods import ARMS, METHODS, Method
@@ -116,6 +117,7 @@ def real(
     Several processes can share one output folder: each takes the next run that no other process is working on.
     """
     quiet_libraries()
+    load_suite(str(suite))  # so that a fault in it shows before anything trains
     setup, number = RealSetup(model, data, suite, output, results), 0
     while only is None or number < only:
         done = run_next_real(setup)
