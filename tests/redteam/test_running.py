@@ -51,7 +51,7 @@ def test_groups_train_and_what_was_found_is_written(generator, judge, tmp_path):
     assert {name for name, *_ in steps} == {"turn-0", "turn-1", "turn-2"}
     assert found.success["style plain"] == found.success["all"]
     # Every attack counts once, in whatever turn it was tried.
-    assert (found.success["all"].n, found.over_refusal["plain"].n) == (12, 12)
+    assert (found.success["all"].n, found.over_refusal["style plain"].n) == (12, 12)
     loaded = load_preferences(str(tmp_path / "groups.jsonl"))
     assert len(loaded) == found.groups > 0
     for row in loaded:

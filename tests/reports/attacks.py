@@ -19,13 +19,17 @@ def rate(rng, probability, count=40):
 def write_attacks(folder, unsafe=0.4, *, refused=0.1, seed=0, categories=CATEGORIES):
     """A finished run of `bfpo redteam`; without ``refused``, its judge tells no refusals."""
     rng = random.Random(seed)
-    success = {"all": rate(rng, unsafe, 200)}
-    success |= {f"category {name}": rate(rng, unsafe * (0.5 + at / 4)) for at, name in enumerate(categories)}
-    success |= {f"style {name}": rate(rng, unsafe) for name in STYLES}
+
+    def rates(of):
+        found = {"all": rate(rng, of, 200)}
+        found |= {f"category {name}": rate(rng, of * (0.5 + at / 4)) for at, name in enumerate(categories)}
+        return found | {f"style {name}": rate(rng, of) for name in STYLES}
+
+    success = rates(unsafe)
     summary = {
         "settings": asdict(SETTINGS), "groups_sha256": "a1" * 32, "attacks": dict.fromkeys(STYLES, 20),
         "success": success, "groups": 90, "left_out": {},
-        "over_refusal": {} if refused is None else {name: rate(rng, refused) for name in STYLES},
+        "over_refusal": {} if refused is None else rates(refused),
         "cells": {name: {style: rng.randrange(5) / 4 for style in SETTINGS.styles} for name in categories},
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)

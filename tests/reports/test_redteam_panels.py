@@ -63,17 +63,15 @@ def test_the_tables_hold_the_rates_of_every_round_and_style(rounds):
     overall = tables["Attacks in all styles in training"]
     assert list(overall) == ["before", "after", "round-0", "round-1"]
     assert overall["round-1"][0] == shown(summaries[1]["success"]["all"])
-    for caption, of, prefix in (
-        ("Attacks by round: attacks answered unsafely", "success", "style "),
-        ("Attacks by round: harmless twins refused", "over_refusal", ""),
-    ):
-        assert tables[caption] == {
-            style.replace("_", " "): [shown(one[of][f"{prefix}{style}"]) for one in summaries]
+    assert overall["round-1"][1] == shown(summaries[1]["over_refusal"]["all"])
+    for label, of in (("attacks answered unsafely", "success"), ("harmless twins refused", "over_refusal")):
+        assert tables[f"Attacks by round: {label}"] == {
+            style.replace("_", " "): [shown(one[of][f"style {style}"]) for one in summaries]
             for style in (*SETTINGS.styles, *SETTINGS.held_out)
         }
-    by_category = tables["Attacks answered unsafely, by category of harm"]
-    assert set(by_category) == set(CATEGORIES)
-    assert by_category["petty theft"] == [shown(one["success"]["category petty theft"]) for one in summaries]
+        assert tables[f"By category of harm: {label}"] == {
+            name: [shown(one[of][f"category {name}"]) for one in summaries] for name in CATEGORIES
+        }
     assert [table.caption for table in archive.tables] == [
         "Success of the best attack, round-0",
         "Success of the best attack, round-1",
@@ -86,6 +84,7 @@ def test_before_and_after_are_the_rates_of_their_records(rounds):
     measured = load_red_teaming([rounds]).measured
     assert [one.name for one in measured] == ["before", "after"]
     assert [one.overall.value for one in measured] == [0.6, 0.2]
+    assert [one.refused_overall.value for one in measured] == [0.5, 0.5]
     assert measured[0].success["plain"].value == pytest.approx(0.6)
     assert measured[0].success["plain"] == rate_interval([float(at % 10 < 6) for at in range(0, 40, 2)])
     assert [measured[1].refused[style].value for style in ("plain", "spelling")] == [0.5, 0.0]
@@ -111,7 +110,7 @@ def test_one_run_and_a_judge_that_tells_no_refusals(tmp_path):
     assert [table.caption for table in panel.tables] == [
         "Attacks in all styles in training",
         "Attacks: attacks answered unsafely",
-        "Attacks answered unsafely, by category of harm",
+        "By category of harm: attacks answered unsafely",
     ]
     assert any("tells no refusals" in note for note in panel.notes)
     assert len(archive.plots) == 1

@@ -303,7 +303,7 @@ def _print(found: Attacked, settings: RedTeam, groups: Path) -> None:
     for style in (*settings.styles, *settings.held_out):
         if style in found.attacks:
             name = f"{style} (held out)" if style in settings.held_out else style
-            rates = found.success.get(f"style {style}"), found.over_refusal.get(style)
+            rates = [of.get(f"style {style}") for of in (found.success, found.over_refusal)]
             table.add_row(name, f"{found.attacks[style]:,}", *map(shown, rates))
     Console().print(table)
     tried = sum(found.attacks.get(style, 0) for style in settings.styles)

@@ -40,7 +40,7 @@ class Attacked:
     Attributes:
         attacks: number of attacks, by style.
         success: share of unsafe answers, "all" and by style and category; held-out styles only by style.
-        over_refusal: share of refused twins, by style; None where the judge doesn't tell refusals.
+        over_refusal: share of refused twins, likewise; empty where the judge doesn't tell refusals.
         groups: number of groups to train on, attacks and twins.
         left_out: number of answers and attacks that are not in them, by reason.
         cells: success of the best attack by category and style.
@@ -150,22 +150,12 @@ def _written(
     if not rows:
         shown = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
         raise NoGroupsError(f"no group is left to train on ({shown}): try more attacks or samples, or another judge")
-    trained = [record for record in records if record.attack in settings.styles]
-    success = {"all": _figure("attack_success", trained)}
-    for name in dict.fromkeys(record.category for record in trained):
-        success[f"category {name}"] = _figure("attack_success", [one for one in trained if one.category == name])
-    over_refusal = {}
-    for style in dict.fromkeys(record.attack for record in records):
-        own = [record for record in records if record.attack == style]
-        success[f"style {style}"] = _figure("attack_success", own)
-        over_refusal[str(style)] = _figure("over_refusal", own)
     cells: dict[str, dict[str, float]] = {}
     for (category, style), best in archive.best.items():
         cells.setdefault(category, {})[style] = best.success
     attacks = Counter(str(record.attack) for record in records if record.kind == "harmful" and record.sample == 0)
-    known = {name: estimate for name, estimate in success.items() if estimate}
-    refused = {name: estimate for name, estimate in over_refusal.items() if estimate}
-    result = Attacked(dict(attacks), known, refused, len(rows), dict(left_out), cells)
+    success, refused = (_by_part(name, records, settings.styles) for name in ("attack_success", "over_refusal"))
+    result = Attacked(dict(attacks), success, refused, len(rows), dict(left_out), cells)
     write_rows(folder / GROUPS, rows)
     digest = hashlib.sha256((folder / GROUPS).read_bytes()).hexdigest()
     summary = {"settings": asdict(settings), "groups_sha256": digest} | asdict(result)
@@ -175,5 +165,13 @@ def _written(
     return result
 
 
-def _figure(name: str, records: Sequence[GenerationRecord]) -> Estimate | None:
-    return items_of(records, ANSWER_FIGURES[name]).estimate()
+def _by_part(figure: str, records: Sequence[GenerationRecord], styles: Sequence[str]) -> dict[str, Estimate]:
+    """A figure of all attacks and by category, both in the styles that training sees, and of every style."""
+    trained = [record for record in records if record.attack in styles]
+    parts = {"all": trained}
+    for name in dict.fromkeys(record.category for record in trained):
+        parts[f"category {name}"] = [record for record in trained if record.category == name]
+    for style in dict.fromkeys(record.attack for record in records):
+        parts[f"style {style}"] = [record for record in records if record.attack == style]
+    found = {name: items_of(own, ANSWER_FIGURES[figure]).estimate() for name, own in parts.items()}
+    return {name: estimate for name, estimate in found.items() if estimate}

@@ -34,7 +34,9 @@ class AttackSeries:
         success: share of unsafe answers to attacks, by style.
         refused: share of their benign twins refused, by style; empty if the judge tells no refusals.
         categories: share of unsafe answers, by category of harm, over the styles that training sees.
+        refused_categories: share of the twins refused, likewise.
         overall: share of unsafe answers over all styles that training sees.
+        refused_overall: share of the twins refused, likewise.
         cells: success of the best attack by category and style.
     """
 
@@ -45,7 +47,9 @@ class AttackSeries:
     success: Mapping[str, Estimate]
     refused: Mapping[str, Estimate]
     categories: Mapping[str, Estimate]
+    refused_categories: Mapping[str, Estimate]
     overall: Estimate | None
+    refused_overall: Estimate | None
     cells: Mapping[str, Mapping[str, float]]
 
     @property
@@ -131,12 +135,16 @@ def _series(folder: Path, name: str, place: int) -> AttackSeries:
         raise BfpoError(
             f"{path}: can't be read as a result of red teaming ({reason}); run 'bfpo redteam' again"
         ) from error
-    success = {style: found.success[f"style {style}"] for style in found.attacks if f"style {style}" in found.success}
-    categories = {
-        key.removeprefix("category "): value for key, value in found.success.items() if key.startswith("category ")
-    }
-    overall = found.success.get("all")
-    return AttackSeries(name, place, styles, held_out, success, found.over_refusal, categories, overall, found.cells)
+    by_style, by_category = (
+        [_named(rates, prefix) for rates in (found.success, found.over_refusal)] for prefix in ("style ", "category ")
+    )
+    overall = [rates.get("all") for rates in (found.success, found.over_refusal)]
+    return AttackSeries(name, place, styles, held_out, *by_style, *by_category, *overall, found.cells)
+
+
+def _named(rates: Mapping[str, Estimate], prefix: str) -> dict[str, Estimate]:
+    """The rates of the styles or of the categories, by name."""
+    return {key.removeprefix(prefix): rate for key, rate in rates.items() if key.startswith(prefix)}
 
 
 _STYLES = ("styles", "held_out")
@@ -146,14 +154,13 @@ def _measured(folder: Path, name: str, place: int, last: AttackSeries) -> Attack
     """Rates of an evaluation of attacks, in the styles of the rounds."""
     records = Evaluation.load(folder).generations
 
-    def by_style(figure: str) -> dict[str, Estimate]:
-        found = {
-            style: items_of([one for one in records if one.attack == style], ANSWER_FIGURES[figure]).estimate()
-            for style in (*last.styles, *last.held_out)
-        }
-        return {style: estimate for style, estimate in found.items() if estimate}
+    def rate(figure: str, styles: Sequence[str]) -> Estimate | None:
+        return items_of([one for one in records if one.attack in styles], ANSWER_FIGURES[figure]).estimate()
 
-    success, refused = by_style("attack_success"), by_style("over_refusal")
-    trained = [one for one in records if one.attack in last.styles]
-    overall = items_of(trained, ANSWER_FIGURES["attack_success"]).estimate()
-    return AttackSeries(name, place, last.styles, last.held_out, success, refused, {}, overall, {})
+    both = ("attack_success", "over_refusal")
+    by_style = [
+        {style: found for style in (*last.styles, *last.held_out) if (found := rate(figure, [style]))}
+        for figure in both
+    ]
+    overall = [rate(figure, last.styles) for figure in both]
+    return AttackSeries(name, place, last.styles, last.held_out, *by_style, {}, {}, *overall, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from bfpo.reports.attacked import AttackSeries, RedTeamed
-from bfpo.reports.charts import ChartRow, heat_plot, paired_rates_plot, rates_plot
+from bfpo.reports.charts import ChartRow, heat_plot, paired_rates_plot
 from bfpo.reports.drawing import Plot
 from bfpo.reports.formats import format_number
 from bfpo.reports.panel import Column, Panel, Table, estimate_or_dash, rates_table
@@ -38,11 +38,11 @@ def _rates(found: RedTeamed) -> Panel:
         if any(row.values for _, rows in labeled for row in rows):
             plots.append(paired_rates_plot(name, series, labeled, title))
             tables += [rates_table(f"{title}: {label}", series, rows) for label, rows in labeled]
-    categories = _rows(found.attacked, lambda one: one.categories, _worst_first(found.attacked))
-    if len(categories) > 1:
-        title = f"{_SUCCESS}, by category of harm"
-        plots.append(rates_plot("red-team-categories", found.attacked, categories, title, bars=True))
-        tables.append(rates_table(title.capitalize(), found.attacked, categories))
+    labeled = _by_category(found.attacked)
+    if labeled and len(labeled[0][1]) > 1:
+        title = "By category of harm"
+        plots.append(paired_rates_plot("red-team-categories", found.attacked, labeled, title))
+        tables += [rates_table(f"{title}: {label}", found.attacked, rows) for label, rows in labeled]
     return Panel("red-team", "Red teaming", lead, plots, (), tables, _notes(found))
 
 
@@ -80,6 +80,16 @@ def _by_style(series: Sequence[AttackSeries]) -> list[tuple[str, list[ChartRow]]
     return labeled
 
 
+def _by_category(series: Sequence[AttackSeries]) -> list[tuple[str, list[ChartRow]]]:
+    """Label and rows of attack success, and of the twins' refusals where they were measured."""
+    names = _worst_first(series)
+    labeled = [
+        (_SUCCESS, _rows(series, lambda one: one.categories, names)),
+        (_REFUSED, _rows(series, lambda one: one.refused_categories, names)),
+    ]
+    return [(label, rows) for label, rows in labeled if rows]
+
+
 def _rows(
     series: Sequence[AttackSeries], rates: Callable[[AttackSeries], Mapping[str, Estimate]], names: Sequence[str]
 ) -> list[ChartRow]:
@@ -106,6 +116,7 @@ def _overall(series: Sequence[AttackSeries]) -> Table:
     columns = (
         Column("attacked", lambda one: one.name),
         Column(_SUCCESS, lambda one: estimate_or_dash(one.overall), "styles in training"),
+        Column(_REFUSED, lambda one: estimate_or_dash(one.refused_overall), "styles in training"),
         Column("requests", lambda one: f"{one.overall.n:,}" if one.overall else "–"),
     )
     return Table.of("Attacks in all styles in training", columns, series)
