@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from figures import OURS, Result, rows_per_second, tokens_per_second
+from gpu_plan import planned_mb
+from side import case_of
 
 SIDE = {"ours": "bfpo", "compact": "TRL at its best", "shipped": "TRL as shipped"}
 MODEL = {"": "Llama, 28M", "smollm2-135m": "SmolLM2's shape, 135M", "qwen2.5-1.5b": "Qwen2.5's shape, 1.5B"}
@@ -44,17 +46,19 @@ def speeds(results: dict[str, Result], peak: float | None) -> list[str]:
         return []
     lines = [
         "| model | trained | side | pairs/s | tokens/s | seconds a step | speedup of bfpo | peak memory, GB "
-        "| weights, GB | share of the matmul peak | preparation, s | first step, s | in memory at once |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| planned, GB | weights, GB | share of the matmul peak | preparation, s | first step, s | in memory at once |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (model, trained, side), run in by_case.items():
+        planned = planned_mb(case_of(run["case"])) if side in OURS else None
         own = by_case.get((model, trained, "ours"))
         factor = "" if own is None else f"{tokens_per_second(own) / tokens_per_second(run):.2f}x"
         lines.append(
             f"| {MODEL[model]} | {TRAINED[trained]} | {SIDE[side]} | {rows_per_second(run):.1f} "
             f"| {tokens_per_second(run):,.0f} | {statistics.median(run['step_seconds']):.3f} | {factor} "
-            f"| {_gb(run['device_mb'])} | {_gb(run['weights_mb'])} | {100 * share_of_peak(run, peak):.0f} % "
-            f"| {run['prepare_seconds']:.0f} | {run['first_step_seconds']:.1f} | {_at_once(run)} |"
+            f"| {_gb(run['device_mb'])} | {_gb(planned)} | {_gb(run['weights_mb'])} "
+            f"| {100 * share_of_peak(run, peak):.0f} % | {run['prepare_seconds']:.0f} "
+            f"| {run['first_step_seconds']:.1f} | {_at_once(run)} |"
         )
     factors = [
         f"{factor:.2f}x for {MODEL[model]}, {TRAINED[trained]}, against {SIDE[side]}"
@@ -272,8 +276,9 @@ def write_report(results: dict[str, Result], folder: Path) -> None:
         "Random weights in public shapes, and generated pairs with 139 tokens per prompt and 110 per answer on average "
         "(lognormal). Every part is a process of its own. Times of steps end when the device has finished; the first "
         "step is apart. *Preparation* includes choosing the layout and its compilation for bfpo, and the reference "
-        "where it is precomputed. *Peak memory* is that of training. *Share of the matmul peak* counts only "
-        "unavoidable FLOPs: no padding, no recomputation, the prompt once for bfpo and twice for TRL.",
+        "where it is precomputed. *Peak memory* is that of training, and *planned* what `bfpo train --plan` expects "
+        "of it on a GPU. *Share of the matmul peak* counts only unavoidable FLOPs: no padding, no recomputation, the "
+        "prompt once for bfpo and twice for TRL.",
         "",
         "## To run it again",
         "",

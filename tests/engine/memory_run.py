@@ -40,7 +40,7 @@ if __name__ == "__main__":
     with FakeTensorMode():
         model = build()
         select_trainable(model, trained)
-        size, kept = ModelSize.of(model), kept_for_backward(model, bf16=bool(bf16))
+        size, kept = ModelSize.of(model), kept_for_backward(model, bf16=bool(bf16), device=torch.device("cpu"))
     expected = estimate_cost(
         size, [groups], layout=layout, max_tokens=tokens, bf16=False, checkpointing=bool(checkpointing), reference=True,
         kept=kept, pace=Pace(Speed(0, 0), Speed(0, 0), 0), device=torch.device("cpu"),

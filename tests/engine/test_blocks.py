@@ -3,10 +3,14 @@
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import flex_attention as flex
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from bfpo.engine import blocks
+from bfpo.engine.cost import kept_for_backward
 from bfpo.engine.forward import Engine
+from bfpo.engine.layout import build_stream
 from bfpo.groups import TokenGroup
 from engine.losses import BATCH, gradients, loss_by, padded_loss
 from models import tiny_model
@@ -39,3 +43,51 @@ def test_gradients_of_compiled_blocks_are_the_padded_ones_without_recompiling_fo
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[0] > 0
     assert graphs[2:] == [graphs[2]] * 3
+
+
+def kept(attend, dtype):
+    """Sizes and types of the numbers that attention keeps for the backward pass, under autocast to bf16."""
+    stream, found = build_stream(BATCH, "shared"), []
+    draw = torch.Generator().manual_seed(0)
+    tokens = stream.input_ids.shape[1]
+    query, key, value = (
+        torch.randn(1, heads, tokens, 16, generator=draw).to(kind).requires_grad_()
+        for heads, kind in ((4, dtype), (2, dtype), (2, torch.bfloat16))
+    )
+
+    def keep(tensor):
+        if tensor.is_floating_point():
+            found.append((tuple(tensor.shape), tensor.dtype))
+        return tensor
+
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        output, _ = attend(None, query, key, value, None, stream=stream, scaling=0.25)
+    assert (output.shape, output.dtype) == ((1, tokens, 4, 16), torch.bfloat16)
+    return sorted(found, key=str)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_counted_for_a_gpu_is_what_blocks_keep(traced, dtype):
+    """A rotation leaves queries and keys in float32 under autocast, and the kernel takes them in bf16."""
+    counted = kept(blocks.keep_as_by_blocks, dtype)
+    assert counted == kept(blocks.attend_by_blocks, dtype)
+    assert [kind for _, kind in counted].count(torch.bfloat16) == 4
+
+
+def test_on_a_gpu_attention_keeps_no_copies_in_float32():
+    layers, width = 2, 64
+    with FakeTensorMode():
+        config = AutoConfig.for_model(
+            "llama", vocab_size=64, hidden_size=width, intermediate_size=128, num_hidden_layers=layers,
+            num_attention_heads=4,
+        )  # fmt: skip
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        on_cpu, on_gpu = (
+            kept_for_backward(model.train(), bf16=True, device=torch.device(name)) for name in ("cpu", "cuda")
+        )
+    # Queries, keys, values and outputs, in 4 bytes instead of 2.
+    assert on_cpu.per_token - on_gpu.per_token > 0.9 * layers * 4 * width * 2
+    assert on_cpu.fixed == on_gpu.fixed

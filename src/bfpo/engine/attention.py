@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from bfpo.engine.blocks import attend_by_blocks
+from bfpo.engine.blocks import attend_by_blocks, keep_as_by_blocks
 from bfpo.engine.layout import Stream
 
 Attention = Literal["pieces", "blocks"]
@@ -88,17 +88,20 @@ def _capped(
     return functional.dropout(weights, chance) @ value
 
 
-_NAMES: dict[Attention, str] = {"pieces": "bfpo_pieces", "blocks": "bfpo_blocks"}
-AttentionInterface.register(_NAMES["pieces"], _attend_by_pieces)
-AttentionInterface.register(_NAMES["blocks"], attend_by_blocks)
-for _name in _NAMES.values():
+_NAMES = {"pieces": "bfpo_pieces", "blocks": "bfpo_blocks", "counted": "bfpo_counted"}
+_FUNCTIONS = {"pieces": _attend_by_pieces, "blocks": attend_by_blocks, "counted": keep_as_by_blocks}
+for _attention, _name in _NAMES.items():
+    AttentionInterface.register(_name, _FUNCTIONS[_attention])
     # The stream has its own masks; a full mask would be T x T.
     AttentionMaskInterface.register(_name, lambda *_, **__: None)  # pyright: ignore
 
 
 @contextmanager
-def attends_by_group(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
-    """Context in which the model attends within a stream's groups, including layers recomputed in the backward."""
+def attends_by_group(model: PreTrainedModel, attention: Attention | Literal["counted"]) -> Iterator[None]:
+    """Context in which the model attends within a stream's groups, including layers recomputed in the backward.
+
+    "counted" attends to nothing, and keeps as much as "blocks" does.
+    """
     before = model.config._attn_implementation or "eager"  # pyright: ignore[reportPrivateUsage]
     model.set_attn_implementation(_NAMES[attention])
     try:

@@ -27,11 +27,7 @@ def attend_by_blocks(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of [1, heads, T, width] queries in one call; returns [1, T, heads, width]. There is no dropout."""
-    kind = query.device.type
-    if torch.is_autocast_enabled(kind):
-        # Under autocast the rotation leaves queries and keys in float32 beside half-precision values. torch's own
-        # attention casts them; FlexAttention refuses them.
-        query, key, value = (part.to(torch.get_autocast_dtype(kind)) for part in (query, key, value))
+    query, key, value = _in_one_precision(query, key, value)
     attend: Any = _compiled(flex_attention) if query.is_cuda else flex_attention
     output = attend(
         query,
@@ -45,6 +41,36 @@ def attend_by_blocks(
         # groups of heads that make more than 128 queries of them, and fails.
         kernel_options={"BACKEND": "TRITON"},
     )
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _in_one_precision(*parts: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values in autocast's precision, if any.
+
+    Under autocast the rotation leaves queries and keys in float32 beside half-precision values. torch's own attention
+    casts them; FlexAttention refuses them.
+    """
+    kind = parts[0].device.type
+    return (
+        tuple(part.to(torch.get_autocast_dtype(kind)) for part in parts) if torch.is_autocast_enabled(kind) else parts
+    )
+
+
+class _Kept(torch.autograd.Function):
+    """Keeps what FlexAttention keeps for its backward pass, and computes nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        output = query.new_empty(query.shape)
+        ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return output
+
+
+def keep_as_by_blocks(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any
+) -> tuple[Tensor, None]:
+    """Stand-in for `attend_by_blocks` where memory on a GPU is counted without one; shapes as there."""
+    output: Any = _Kept.apply(*_in_one_precision(query, key, value))
     return output.transpose(1, 2).contiguous(), None
 
 

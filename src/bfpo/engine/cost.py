@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from bfpo.engine.attention import attends_by_group
 from bfpo.engine.forward import Engine
 from bfpo.engine.head import logits_at_once
 from bfpo.engine.layout import Layout, build_stream, stream_tokens
@@ -86,19 +88,23 @@ class Kept:
     fixed: float
 
 
-def kept_for_backward(model: PreTrainedModel, *, bf16: bool) -> Kept:
+def kept_for_backward(model: PreTrainedModel, *, bf16: bool, device: torch.device) -> Kept:
     """Count the bytes that a forward pass keeps, on fake tensors; the fixed part is the weights cast to bf16.
 
     Args:
         model: a causal language model created under ``FakeTensorMode``, which must still be active.
         bf16: whether the forward runs in bf16 autocast.
+        device: where it is going to run: attention keeps float32 copies on a CPU, which it takes by pieces.
     """
     group = TokenGroup([0] * _PROMPT, [[0] * _ANSWER, [0] * _ANSWER])
-    two, four = (_kept_bytes(model, [group] * number, bf16) for number in (2, 4))
+    attention = "pieces" if device.type == "cpu" else "counted"
+    two, four = (_kept_bytes(model, [group] * number, bf16, attention) for number in (2, 4))
     return Kept((four - two) / (2 * stream_tokens(group, "shared")), 2 * two - four)
 
 
-def _kept_bytes(model: PreTrainedModel, groups: Sequence[TokenGroup], bf16: bool) -> int:
+def _kept_bytes(
+    model: PreTrainedModel, groups: Sequence[TokenGroup], bf16: bool, attention: Literal["pieces", "counted"]
+) -> int:
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}  # pyright: ignore[reportPrivateUsage]
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -111,7 +117,7 @@ def _kept_bytes(model: PreTrainedModel, groups: Sequence[TokenGroup], bf16: bool
 
     engine = Engine(model, "shared", max_tokens=0)
     with (
-        engine.attached(),
+        attends_by_group(model, attention),
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=bf16),
     ):

@@ -89,7 +89,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     ends = end_tokens(load_generation_config(recipe.model, revision=recipe.model_revision), tokenizer)
     known = KnownTokens(config.get_text_config().vocab_size, ends)
     data = prepare(blend, tokenizer, recipe.max_length, objective, known)
-    size, kept = _measure_model(recipe, config)
+    size, kept = _measure_model(recipe, config, arguments.device)
     steps = arguments.step_plan(data.main, data.buffer)
     groups = [group for chunk in token_chunks(data.rows) for group in chunk]
     total = whole_steps(recipe.max_steps, recipe.num_train_epochs, steps)
@@ -130,7 +130,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     )
 
 
-def _measure_model(recipe: Recipe, config: Any) -> tuple[ModelSize, Kept]:
+def _measure_model(recipe: Recipe, config: Any, device: torch.device) -> tuple[ModelSize, Kept]:
     """A model's sizes and the bytes it keeps for the backward pass, measured without weights.
 
     The latter leaves out the adapter: it keeps the same inputs as training its matrices would, and its own are small.
@@ -142,7 +142,7 @@ def _measure_model(recipe: Recipe, config: Any) -> tuple[ModelSize, Kept]:
         select_trainable(model, recipe.trainable)
         if not recipe.lora:
             keep_trained_weights_in_float32(model)
-        return ModelSize.of(sized), kept_for_backward(model.train(), bf16=uses_bf16(recipe))
+        return ModelSize.of(sized), kept_for_backward(model.train(), bf16=uses_bf16(recipe), device=device)
 
 
 def _random_model(recipe: Recipe, config: Any) -> tuple[Any, Any]:
