@@ -135,11 +135,11 @@ def _series(folder: Path, name: str, place: int) -> AttackSeries:
         raise BfpoError(
             f"{path}: can't be read as a result of red teaming ({reason}); run 'bfpo redteam' again"
         ) from error
-    by_style, by_category = (
-        [_named(rates, prefix) for rates in (found.success, found.over_refusal)] for prefix in ("style ", "category ")
-    )
-    overall = [rates.get("all") for rates in (found.success, found.over_refusal)]
-    return AttackSeries(name, place, styles, held_out, *by_style, *by_category, *overall, found.cells)
+    unsafe, refused = found.success, found.over_refusal
+    return AttackSeries(
+        name, place, styles, held_out, _named(unsafe, "style "), _named(refused, "style "),
+        _named(unsafe, "category "), _named(refused, "category "), unsafe.get("all"), refused.get("all"), found.cells,
+    )  # fmt: skip
 
 
 def _named(rates: Mapping[str, Estimate], prefix: str) -> dict[str, Estimate]:
@@ -157,10 +157,11 @@ def _measured(folder: Path, name: str, place: int, last: AttackSeries) -> Attack
     def rate(figure: str, styles: Sequence[str]) -> Estimate | None:
         return items_of([one for one in records if one.attack in styles], ANSWER_FIGURES[figure]).estimate()
 
-    both = ("attack_success", "over_refusal")
-    by_style = [
-        {style: found for style in (*last.styles, *last.held_out) if (found := rate(figure, [style]))}
-        for figure in both
-    ]
-    overall = [rate(figure, last.styles) for figure in both]
-    return AttackSeries(name, place, last.styles, last.held_out, *by_style, {}, {}, *overall, {})
+    def by_style(figure: str) -> dict[str, Estimate]:
+        return {style: found for style in (*last.styles, *last.held_out) if (found := rate(figure, [style]))}
+
+    unsafe, refused = "attack_success", "over_refusal"
+    return AttackSeries(
+        name, place, last.styles, last.held_out, by_style(unsafe), by_style(refused), {}, {},
+        rate(unsafe, last.styles), rate(refused, last.styles), {},
+    )  # fmt: skip
