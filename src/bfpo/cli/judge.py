@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bfpo.cli.data import Rename, renaming
-from bfpo.cli.printing import Console, echo, print_spending, wide_console
+from bfpo.cli.printing import Console, echo, print_counts, print_spending, wide_console
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.files import check_not_overwritten, check_suffix
 
@@ -187,6 +187,7 @@ def _check(
     from bfpo.judges.checking import agreement_of, check_judge, probabilities_of
     from bfpo.judges.in_sample import warnings_of
     from bfpo.judges.labels import load_labels
+    from bfpo.judges.verdict import innermost
 
     loadable = load_labels(labels, renaming(column))
     every = [answer for answer in loadable if answer.label(chosen) is not None]
@@ -203,7 +204,7 @@ def _check(
         agreement = agreement_of(prompts, given, _judged(other, exchanges, cache), chosen)
     files.write(report, judge, labels, labeled, given)
     print_spending(loaded, other)
-    counts = dict(getattr(loaded, "counts", {}))
+    counts = dict(getattr(innermost(loaded), "counts", {}))
     cautions = _warned(warnings_of(loaded, exchanges, labels))
     unlabeled = len(loadable) - len(every)
     if as_json:
@@ -243,6 +244,7 @@ def rate(
     error = error_of(labeled, _judged(loaded, own, cache))
     share = share_unsafe(exchanges, _judged(loaded, exchanges, cache), error)
     print_spending(loaded)
+    print_counts(loaded)
     if as_json:
         shown = asdict(share) | {"error": asdict(error), "judge_id": loaded.judge_id, "from_queue": from_queue}
         echo(json.dumps(shown, indent=2))

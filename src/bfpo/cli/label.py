@@ -13,7 +13,7 @@ import typer
 
 from bfpo.cli.data import Rename, Revision, Split, reading
 from bfpo.cli.judge import CacheOption
-from bfpo.cli.printing import echo, print_spending
+from bfpo.cli.printing import echo, print_counts, print_spending
 from bfpo.errors import BfpoError
 from bfpo.files import check_not_overwritten, check_suffix
 from bfpo.labeling import RANDOM_SHARE
@@ -135,7 +135,8 @@ def label(
     with _judges(judge or [], engine) as judges:
         labeled = _label(preferences, judges, output, cache, merge or [], options | {"reading": how})
     print_spending(*judges, options["order_judge"])
-    _print(labeled, judges, output, judgments, as_json)
+    print_counts(*judges, options["order_judge"])
+    _print(labeled, output, judgments, as_json)
 
 
 def _check_outputs(
@@ -234,6 +235,7 @@ def _judge_shard(
     with VerdictCache(file) as verdicts:
         done = judge_shard(preferences, judges, order_judge, shard, verdicts, how)
     print_spending(*judges, order_judge)
+    print_counts(*judges, order_judge)
     if as_json:
         echo(json.dumps({"cache": str(file), **asdict(done)}))
         return
@@ -242,13 +244,10 @@ def _judge_shard(
     echo(f"The {' and the '.join(what)} are in {file}; label with --merge once all parts are done.")
 
 
-def _print(labeled: LabeledSet, judges: list[Judge], output: Path, wanted: int | None, as_json: bool) -> None:
+def _print(labeled: LabeledSet, output: Path, wanted: int | None, as_json: bool) -> None:
     from bfpo.labeling.run import judgments_file, queue_file
 
     report, drawn = labeled.report, labeled.judgments
-    for judge in judges:
-        for name, count in getattr(judge, "counts", {}).items():
-            echo(f"{judge.judge_id}: {name}: {count:,}", err=True)
     if as_json:
         files = {"output": str(output), "queue": str(queue_file(output))}
         overall = {"file": str(judgments_file(output)), "pairs": drawn, "wanted": wanted}

@@ -47,6 +47,13 @@ def print_spending(*clients: object) -> None:
             echo(f"{config.model} at {config.url}: {tokens} in this run{cost}", err=True)
 
 
+def print_counts(*judges: object) -> None:
+    """Print on standard error what judges counted, such as texts that were cut off."""
+    for judge in judges:
+        for name, count in getattr(innermost(judge), "counts", {}).items():
+            echo(f"{getattr(judge, 'judge_id', 'judge')}: {name}: {count:,}", err=True)
+
+
 def wide_console() -> Console:
     """A console for wide tables: as wide as the terminal, and 170 characters in a file."""
     console = Console()

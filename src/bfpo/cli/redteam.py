@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint, Engine, given
 from bfpo.cli.generators import check_whole, load_generator, progress_bar
-from bfpo.cli.printing import Console, echo, print_spending
+from bfpo.cli.printing import Console, echo, print_counts, print_spending
 from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def redteam(
         run_rounds(model, output, helpers, bank, {"rounds": rounds, "red_team": settings, **own}, known, plan, as_json)
     elif plan:
         helpers.check_names()
-        _print_plan(settings, as_json)
+        _print_plan(settings, len(bank.pairs), as_json)
     else:
         generator = load_generator(model, endpoint, api_key_env, engine=engine)
         _run(generator, helpers, bank, settings, output, known, (shard, merge or []), as_json)
@@ -244,6 +244,7 @@ def _run(
             evaluation=known, refusal_judge=refusal_judge, attacker=attacker, merge=merge, progress=progress,
         )  # fmt: skip
     print_spending(generator, judge, refusal_judge, attacker and attacker.generator)
+    print_counts(judge, refusal_judge)
     if as_json:
         echo(json.dumps(asdict(found), indent=2))
     else:
@@ -274,11 +275,14 @@ def _settings(
     return RedTeam(**chosen, decoding=replace(RedTeam().decoding, **sampling))
 
 
-def _print_plan(settings: RedTeam, as_json: bool) -> None:
+def _print_plan(settings: RedTeam, pairs: int, as_json: bool) -> None:
     from bfpo.redteam.attacker import STYLE as ATTACKER
     from bfpo.redteam.attacker import TRIES
 
-    prompts = 2 * (settings.attacks + settings.measured)
+    # No request is tried twice in a style.
+    attacks = min(settings.attacks, pairs * len(settings.styles))
+    measured = min(settings.measured, pairs * len(settings.held_out))
+    prompts = 2 * (attacks + measured)
     planned = {
         "prompts": prompts,
         "answers": prompts * settings.decoding.samples,
@@ -288,7 +292,7 @@ def _print_plan(settings: RedTeam, as_json: bool) -> None:
         echo(json.dumps(planned))
         return
     echo(
-        f"{settings.attacks:,} attacks in {settings.turns} turns and {settings.measured:,} in held-out styles, each "
+        f"{attacks:,} attacks in {settings.turns} turns and {measured:,} in held-out styles, each "
         f"with its twin: {planned['answers']:,} answers of at most {settings.decoding.max_new_tokens} tokens "
         f"({planned['most tokens']:,} in all), and as many verdicts."
     )

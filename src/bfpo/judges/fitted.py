@@ -125,8 +125,7 @@ class FittedJudge:
         """[N] logits of the target, before scaling."""
         if not exchanges:
             return np.empty(0)
-        blocks = zip(self.blocks, self._vectorizers, strict=True)
-        features = [vectorizer.transform(block.texts(exchanges)) for block, vectorizer in blocks]
+        features = [vectorizer.transform(block.texts(exchanges)) for block, vectorizer in self._vectorizers]
         return linear_scores(features, self.weights, self.intercept)
 
     def probabilities(self, exchanges: Sequence[Exchange]) -> np.ndarray:
@@ -173,13 +172,16 @@ class FittedJudge:
         return {key.tobytes(): float(p) for key, p in zip(self.fitted_to, self.out_of_fold, strict=True)}
 
     @cached_property
-    def _vectorizers(self) -> list[Any]:
-        vectorizers = []
+    def _vectorizers(self) -> list[tuple[NgramBlock, Any]]:
+        """Each block with its n-grams; a block may have none, as of prompts without a word in common."""
+        vectorizers: list[tuple[NgramBlock, Any]] = []
         ends = np.cumsum([len(vocabulary) for vocabulary in self.vocabularies])[:-1]
         for block, vocabulary, idf in zip(self.blocks, self.vocabularies, np.split(self.idf, ends), strict=True):
+            if not vocabulary:
+                continue
             vectorizer = block.vectorizer({ngram: column for column, ngram in enumerate(vocabulary)})
             vectorizer.idf_ = idf
-            vectorizers.append(vectorizer)
+            vectorizers.append((block, vectorizer))
         return vectorizers
 
     def _settings(self) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def fit_judge(
         target=target,
         blocks=tuple(blocks),
         vocabularies=tuple(tuple(count.ngrams[kept]) for count, kept in zip(counts, linear.columns, strict=True)),
-        idf=np.concatenate([tfidf.idf_ for tfidf in linear.transformers], dtype=np.float64),
+        idf=np.concatenate([tfidf.idf_ for tfidf in linear.transformers if hasattr(tfidf, "idf_")], dtype=np.float64),
         weights=linear.weights,
         intercept=linear.intercept,
         scaling=_scaling(scores, labels),
@@ -179,9 +179,13 @@ class _Linear:
         from sklearn.linear_model import LogisticRegression
 
         columns = [count.columns(rows) for count in counts]
+        if not any(kept.size for kept in columns):
+            raise BfpoError(
+                "no word or n-gram occurs in enough answers, so there is nothing to fit a judge to: give more answers"
+            )
         transformers = [TfidfTransformer() for _ in counts]
         parts = zip(counts, columns, transformers, strict=True)
-        features = [tfidf.fit_transform(count.matrix[rows][:, kept]) for count, kept, tfidf in parts]
+        features = [tfidf.fit_transform(count.matrix[rows][:, kept]) for count, kept, tfidf in parts if kept.size]
         model = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", dual=True, max_iter=1000, random_state=0)
         model.fit(scipy.sparse.hstack(features).tocsr(), labels[rows])
         weights, intercept = np.asarray(model.coef_, dtype=np.float64)[0], float(np.asarray(model.intercept_)[0])
@@ -189,7 +193,7 @@ class _Linear:
 
     def scores(self, counts: Sequence[_Counts], rows: np.ndarray) -> np.ndarray:
         parts = zip(counts, self.columns, self.transformers, strict=True)
-        features = [tfidf.transform(count.matrix[rows][:, kept]) for count, kept, tfidf in parts]
+        features = [tfidf.transform(count.matrix[rows][:, kept]) for count, kept, tfidf in parts if kept.size]
         return linear_scores(features, self.weights, self.intercept)
 
 

@@ -10,6 +10,7 @@ from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.verdict import Exchange
 from bfpo.preferences.checking import flags_of
+from bfpo.preferences.harm import marked_categories
 from bfpo.preferences.label_columns import JUDGE, QUEUE, flag_sources
 from bfpo.preferences.label_sources import rows_with_sources
 from bfpo.preferences.reading import Row, is_csv, parse_cell, read_rows
@@ -84,19 +85,24 @@ def _answers(name: str, columns: Mapping[str, str], needs_label: bool) -> list[L
             is_safe=None if row.get("is_safe") is None else bool(row["is_safe"]),
             is_refusal=None if row.get("is_refusal") is None else bool(row["is_refusal"]),
             source=str(row.get("source") or ""),
-            category=str(row.get("category") or ""),
+            category=_category(row.get("category")),
         )
         for row in _checked_rows(name, rows, columns, needs_label)
     ]
 
 
 def _labeled_answers(row: Row) -> Iterator[LabeledAnswer]:
-    category = row.get("category") or ""
+    shown = _category(row.get("category"))
     for number, (flag, source) in enumerate(zip(flags_of(row), flag_sources(row), strict=True)):
         is_safe = None if source == JUDGE or flag in (None, 0.5) else flag > 0.5
-        shown = ", ".join(category) if isinstance(category, list) else category
         asked = source == QUEUE
         yield LabeledAnswer(exchange_of(row, number), is_safe, None, row.get("source", ""), shown, asked)
+
+
+def _category(category: Any) -> str:
+    """A row's category as text: one name, or several with commas."""
+    names = marked_categories(category)
+    return ", ".join(map(str, names)) if isinstance(names, list) else str(names or "")
 
 
 def representative(labeled: Sequence[LabeledAnswer]) -> list[LabeledAnswer]:

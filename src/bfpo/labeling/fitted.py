@@ -14,7 +14,7 @@ from bfpo.files import write_json
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.objectives.preference_fit import PreferenceFit, fit_preference
 from bfpo.objectives.price_fit import ENOUGH_CATEGORIES, SPREAD_SCALE, fit_prices
-from bfpo.preferences.harm import HarmPrices, harm_levels, harm_text
+from bfpo.preferences.harm import HarmPrices, harm_levels, harm_text, only_category
 from bfpo.preferences.reading import Row, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem, RowError
 
@@ -161,7 +161,7 @@ def _harms(source: str, rows: Sequence[tuple[int, Row]]) -> list[list[dict[str, 
     for column in HARM:
         found.append([])
         for number, row in rows:
-            category = str(row.get("category") or "")
+            category = only_category(row.get("category"))
             try:
                 levels = harm_levels(harm_text(row.get(column), column))
             except RowError as error:

@@ -25,6 +25,7 @@ from bfpo.preferences.label_columns import (
     judged_order,
     order_source,
 )
+from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row
 
 # Rows whose values are computed at once.
@@ -160,6 +161,7 @@ def _draws(drawn: np.ndarray, places: _Places, asks: np.ndarray) -> Iterator[int
 
 
 def _queued(row: Row, value: float, how: str, draw: int | None) -> Row:
+    row = _in_an_order_of_its_own(row)
     return {"value": value, "placed": how, "draw": draw, "asks": dict.fromkeys(_asks(row)), **_blind(row)}
 
 
@@ -243,6 +245,16 @@ def _variances(first: Tensor, second: Tensor, better: Tensor, labeling: GlobalPr
 
 def _sources(row: Row) -> list[str]:
     return flag_sources(row) + ([order_source(row)] if "chosen" in row else [])
+
+
+def _in_an_order_of_its_own(row: Row) -> Row:
+    """A pair in an order that its texts alone decide, unless people gave one: a judge's would give its view away."""
+    if "chosen" not in row or order_source(row) in HUMAN:
+        return row
+    if text_digest(row["chosen"]) <= text_digest(row["rejected"]):
+        return row
+    known = row["chosen_is_better"]
+    return swapped(row, 0.5 if known is None else known)
 
 
 def _blind(row: Row) -> Row:

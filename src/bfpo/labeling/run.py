@@ -113,19 +113,21 @@ def _check_corrected(output: Path, rows: Sequence[Row]) -> None:
     for old in _rows(output):
         while row and isinstance(old.get("row"), int) and row["row"] < old["row"]:
             row = next(new, None)
-        if row and row["row"] == old.get("row") and (names := _own_labels(old) - _own_labels(row)):
+        if row and row["row"] == old.get("row") and (names := _own_labels(old, like=row) - _own_labels(row)):
             raise BfpoError(
                 f"{output}: this would overwrite a label by people in row {old['row']} ({', '.join(sorted(names))}); "
                 "name another file with -o, or label this file instead of the source"
             )
 
 
-def _own_labels(row: Row) -> set[str]:
-    """Names of the labels that people gave."""
+def _own_labels(row: Row, like: Row | None = None) -> set[str]:
+    """Names of the labels that people gave, as another row calls them that may have its answers in another order."""
     by = row.get("labelled_by")
     if not isinstance(by, dict):
         return set()
     named = dict(enumerate(by["answers"])) if "answers" in by else by
+    if like and "chosen" in row and row["chosen"] != like["chosen"] == row["rejected"]:
+        named = {**named, "chosen": by.get("rejected"), "rejected": by.get("chosen")}
     return {str(name) for name, source in named.items() if source in HUMAN}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bfpo.preferences.harm import harm_text
+from bfpo.preferences.harm import harm_text, marked_categories
 from bfpo.preferences.messages import as_messages, messages_of, text_of
 from bfpo.preferences.prompts import (
     PROMPT_COLUMNS,
@@ -72,7 +72,7 @@ def completion(row: Row) -> Row:
 def response(row: Row) -> Row:
     """A question and its ``output`` (Alpaca) or ``response`` (ms-swift, BeaverTails)."""
     answer = next((row[name] for name in ("output", "response") if row.get(name) is not None), None)
-    return _group(row, [answer], is_safe=[row.get("is_safe")]) | {"category": row.get("category")}
+    return _group(row, [answer], is_safe=[row.get("is_safe")]) | {"category": marked_categories(row.get("category"))}
 
 
 def conversation(row: Row) -> Row:

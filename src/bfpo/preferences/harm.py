@@ -101,6 +101,13 @@ def only_category(names: str | list[str] | None) -> str:
     return (listed[0] or "") if len(listed) == 1 else ""
 
 
+def marked_categories(category: Any) -> Any:
+    """The names that an object of booleans marks, as BeaverTails has them; anything else as it is."""
+    if isinstance(category, dict) and all(isinstance(mark, bool) for mark in category.values()):
+        return [str(name) for name, mark in category.items() if mark] or None
+    return category
+
+
 def categories_of(row: Row) -> set[str]:
     """Harm categories of a row: of its answers, and of its column ``category``."""
     own = {name for name in as_list(row.get("category")) if name}

@@ -107,7 +107,8 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         PreferenceDataError: if the file can't be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines, which also splits at form feeds and at separators that Unicode has for lines in a text.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise _file_error(str(path), f"it can't be read ({error.strerror})", "check its permissions") from error
     except UnicodeDecodeError as error:
@@ -275,15 +276,21 @@ def _csv_lines(file: IO[bytes]) -> Iterator[str]:
         yield _decoded(line, first=number == 0)
 
 
+# Columns of a text or of messages, in which any other list is a text.
+_TEXTS = {"prompt", "chosen", "rejected", "answer", "response", "output", "completion", "instruction", "question"}
+
+
 def _cell(name: str | None, cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
     if cell.lstrip()[:1] == "[":
         try:
-            return load_json(cell)
+            found = load_json(cell)
         except (json.JSONDecodeError, UnreadableJsonError):
             return cell
-    if name is not None and ("is_" in name or name.endswith(("_id", "_better"))):
+        are_messages = bool(found) and all(isinstance(one, dict) for one in found)
+        return found if are_messages or name not in _TEXTS else cell
+    if name is not None and ("is_" in name or name == "weight" or name.endswith(("_id", "_better", "_reward"))):
         return parse_cell(cell)
     return cell or None
 

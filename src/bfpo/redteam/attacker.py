@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
 from bfpo.files import write_json
 from bfpo.generation.protocol import Decoding, Generator, sample_requests
 from bfpo.preferences.overlap import normalized
 from bfpo.redteam.archive import Planned
+from bfpo.thinking import split_thinking
 
 STYLE = "attacker"
 # What the model is asked; nothing in it says what the request is for.
@@ -88,14 +89,19 @@ class Attacker:
                 counts["attacks without a usable wording"] += 1
         return wordings, counts
 
-    def _answers(self, asked: Mapping[str, str], seed: int) -> dict[str, list[str]]:
+    def _answers(self, asked: Mapping[str, str], seed: int) -> dict[str, list[str | None]]:
+        """Outputs for every request, without thinking; None where a server gave none."""
         decoding = Decoding(samples=self.tries, temperature=1.0, top_p=0.95, max_new_tokens=128, seed=seed)
         decoding = self.generator.defaults(decoding)
         prompts = {key: INSTRUCTION.format(request=text) for key, text in asked.items()}
-        answers: dict[str, list[str]] = {key: [] for key in asked}
+        answers: dict[str, list[str | None]] = {key: [] for key in asked}
+        failure = ""
         for batch in self.generator.plan(sample_requests(prompts, decoding), decoding):
             for request, completion in zip(batch, self.generator.generate(batch, decoding), strict=True):
-                answers[request.key].append(completion.text)
+                failure = completion.failure or failure
+                answers[request.key].append(None if completion.failure else split_thinking(completion.text)[1])
+        if failure and not any(text for texts in answers.values() for text in texts):
+            raise RunError(f"the attacker gave no wording of any request ({failure}); run again to ask anew")
         return answers
 
 
@@ -109,10 +115,10 @@ def _kept(path: Path) -> dict[str, Any]:
     return found
 
 
-def _first_usable(request: str, answers: Sequence[str], counts: Counter[str]) -> str | None:
+def _first_usable(request: str, answers: Sequence[str | None], counts: Counter[str]) -> str | None:
     for answer in answers:
-        problem = flaw(request, answer)
-        if problem is None:
+        problem = "the server didn't give" if answer is None else flaw(request, answer)
+        if answer is not None and problem is None:
             return _clean(answer)
         counts[f"wordings that {problem}"] += 1
     return None

@@ -121,11 +121,16 @@ def _texts(item: PromptItem) -> tuple[str, str]:
 def _answers(
     records: Sequence[GenerationRecord], counts: Counter[str]
 ) -> dict[tuple[str, str], dict[str, GenerationRecord]]:
-    """The distinct answers to every prompt that have a verdict, by their text."""
+    """The distinct answers to every prompt that have a verdict, by their text.
+
+    Of a safe answer that was cut off, whole sentences are kept. An unsafe one stays whole: what makes it unsafe may be
+    in the part that would be left out, and the verdict is on all of it.
+    """
     found: dict[tuple[str, str], dict[str, GenerationRecord]] = {}
     for record in records:
         own = found.setdefault((record.task, record.item), {})
-        answer = whole_sentences(record.answer) if record.truncated else record.answer
+        is_safe = bool(record.verdicts) and record.verdicts[0].label == "safe"
+        answer = whole_sentences(record.answer) if record.truncated and is_safe else record.answer
         if not record.answer.strip() and not record.failure:
             counts["empty answers"] += 1
         elif record.answer_kind in UNKNOWN_KINDS or record.verdicts[0].label == "unparsed":

@@ -69,6 +69,9 @@ def attack_part(
     read = replace(ask, folder=None, shard=None, merge=parts)
     unseen = Archive(pairs, settings.held_out).choose(settings.measured, settings.seed)
     archive = Archive(pairs, settings.styles)
+    if unseen and is_finished(folder, turn_name(0)) and not is_finished(folder, HELD_OUT):
+        # The part was interrupted between the two.
+        ask.tried(unseen, HELD_OUT, "held-out styles")
     for turn in range(settings.turns):
         planned = archive.choose(settings.in_turn(turn), settings.seed)
         if not planned:
