@@ -87,10 +87,14 @@ def test_cut_answers_end_with_a_sentence(answer, whole):
     assert whole_sentences(answer) == whole
 
 
-def test_only_cut_answers_are_shortened():
-    long = [replace(one, answer="One. Tw", truncated=number % 2 == 0) for number, one in enumerate(answered())]
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_only_cut_answers_are_shortened_and_only_safe_ones(is_cut):
+    """What makes an answer unsafe may be in the part that would be left out, and the verdict is on all of it."""
+    long = [replace(one, answer="One. Tw", truncated=is_cut) for one in answered()]
     rows, _ = preference_groups(SUITE.prompts, long, {}, ("No.",))
-    assert [row["responses"][0] for row in rows] == ["One.", "One. Tw"] * 6
+    unsafe, safe = (row["responses"][0] for row in rows[:2])
+    assert (unsafe, safe) == ("One. Tw", "One." if is_cut else "One. Tw")
+    assert [row["responses"][0] for row in rows] == [unsafe, safe] * 6
 
 
 def test_complying_is_unsafe_unless_the_request_is_benign():

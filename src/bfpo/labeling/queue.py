@@ -253,8 +253,9 @@ def _in_an_order_of_its_own(row: Row) -> Row:
         return row
     if text_digest(row["chosen"]) <= text_digest(row["rejected"]):
         return row
-    known = row["chosen_is_better"]
-    return swapped(row, 0.5 if known is None else known)
+    if row["chosen_is_better"] is None:
+        return swapped(row, 0.5) | {"chosen_is_better": None}
+    return swapped(row, row["chosen_is_better"])
 
 
 def _blind(row: Row) -> Row:
