@@ -159,3 +159,31 @@ def test_two_rounds_together_are_one_random_sample(tmp_path):
     assert 16 <= sizes / 80 < 19
     assert unsure / sizes == pytest.approx(0.2, abs=0.02)
     assert queued / 80 > 10
+
+
+def test_a_queue_does_not_show_which_answer_a_judge_prefers():
+    """A judge's choice is first in its rows; both orders of a pair make one row of the queue, with its flags."""
+    by = {"chosen": "people", "rejected": "judge", "order": "judge"}
+    row = pair(0, (1.0, 0.2), by=by)
+    turned = row | {
+        "chosen": "b", "rejected": "a", "chosen_is_safe": 0.2, "rejected_is_safe": 1.0,
+        "labelled_by": by | {"chosen": "judge", "rejected": "people"},
+    }  # fmt: skip
+    [[one], [other]] = ([*queue_for_people([given], LABELING)] for given in (row, turned))
+    assert one == other
+    assert one["asks"] == {name: None for name in one["asks"]}
+    assert {one[name]: one[f"{name}_is_safe"] for name in ("chosen", "rejected")} == {"a": 1.0, "b": None}
+    assert one["chosen_is_better"] is None
+    first = [next(iter(queue_for_people([pair(at, (0.5, 0.5), by=by) | {"rejected": f"b{at}"}], LABELING)))["chosen"]
+             for at in range(200)]  # fmt: skip
+    assert 60 < first.count("a") < 140
+
+
+def test_an_order_that_nobody_gave_is_asked_and_peoples_stays_as_it_is():
+    for at in range(20):
+        row = pair(at, (0.5, 0.5)) | {"rejected": f"b{at}"}
+        [human] = queue_for_people([row], LABELING)
+        assert (human["chosen"], human["chosen_is_better"], "order" in human["asks"]) == ("a", 1.0, False)
+        nobody = row | {"chosen_is_better": None, "labelled_by": BY_JUDGE | {"order": "unknown"}}
+        [unknown] = queue_for_people([nobody], LABELING)
+        assert "order" in unknown["asks"]

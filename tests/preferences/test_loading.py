@@ -9,10 +9,12 @@ import pytest
 
 from bfpo import load_preferences
 from bfpo.errors import BfpoError
+from bfpo.judges.labels import load_labels
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.preferences.encoding import labels_of
 from bfpo.preferences.loading import inspect_preferences
 from bfpo.preferences.ordering import order_by, preferred_answers
+from bfpo.preferences.reading import text_lines
 from bfpo.preferences.schema import GROUP_COLUMNS, PAIR_COLUMNS, PreferenceDataError
 from bfpo.preferences.subset import subset
 
@@ -61,6 +63,32 @@ def test_csv_flags_are_words_numbers_or_nothing(tmp_path):
     assert rows["chosen"][0] == "a\nb"
     assert rows["chosen_is_safe"][:] == [1.0, 0.0]
     assert rows["rejected_is_safe"][:] == [0.0, 0.5]
+
+
+def test_csv_has_weights_and_rewards_and_texts_that_look_like_lists(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text('prompt,chosen,rejected,weight,chosen_reward,rejected_reward\np,"[1, 2, 3]","[""a""]",2.0,1.5,-1\n')
+    rows = load_preferences(str(path))
+    assert (rows["chosen"][0], rows["rejected"][0]) == ("[1, 2, 3]", '["a"]')
+    assert (rows["weight"][0], rows["chosen_reward"][0], rows["rejected_reward"][0]) == (2.0, 1.5, -1.0)
+
+
+def test_lines_of_text_end_at_line_breaks_alone(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text("First half\u2028second half\r\nlast\x0cone\n", encoding="utf-8", newline="")
+    assert [text for _, text in text_lines(path)] == ["First half\u2028second half", "last\x0cone"]
+
+
+def test_categories_that_an_object_marks_are_their_names(tmp_path):
+    path = tmp_path / "x.jsonl"
+    marks = {"animal_abuse": True, "theft": True, "privacy": False}
+    rows = [{"prompt": "p", "response": "r", "category": marks, "is_safe": False},
+            {"prompt": "q", "response": "r", "category": dict.fromkeys(marks, False), "is_safe": True}]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = load_preferences(str(path))
+    assert [row["category"] for row in found] == [["animal_abuse", "theft"], None]
+    labeled = load_labels(str(path))
+    assert labeled[0].category == "animal_abuse, theft"
 
 
 PKU = {

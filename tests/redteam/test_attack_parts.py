@@ -1,6 +1,7 @@
 """``bfpo redteam`` in parts: turn by turn, merged parts are byte for byte what one process makes."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -66,6 +67,18 @@ def test_merged_parts_are_the_run_of_one_process(bank, parts, tmp_path, monkeypa
     for name in ("groups.jsonl", "redteam.json", "turn-0/generations.jsonl", "turn-1/generations.jsonl",
                  "held-out/generations.jsonl"):  # fmt: skip
         assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+@pytest.mark.parametrize("has_others", [True, False])
+def test_held_out_styles_that_a_part_was_interrupted_in_are_made_up_for(bank, parts, tmp_path, has_others):
+    folders, _ = parts
+    mine = tmp_path / "part2"
+    shutil.copytree(folders[1], mine)
+    kept = (mine / "held-out" / "generations.jsonl").read_bytes()
+    shutil.rmtree(mine / "held-out")
+    others = merging([folders[0], mine, folders[2]]) if has_others else ()
+    run(*OPTIONS, "--prompts", bank, "--shard", "2/3", "-o", mine, *others)
+    assert (mine / "held-out" / "generations.jsonl").read_bytes() == kept
 
 
 def test_more_parts_than_batches_leave_some_empty(bank, tmp_path):

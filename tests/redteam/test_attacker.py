@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Completion, Generator, ModelIdentity
 from bfpo.judges.registry import load_judge
@@ -124,3 +124,33 @@ def test_the_style_needs_an_attacker_and_the_attacker_the_style(tmp_path):
     with pytest.raises(BfpoError, match="give both, or none"):
         red_team(attacked, Safe(), [PAIR], SETTINGS, tmp_path, attacker=Attacker(attacked))
     assert attacked.asked == 0
+
+
+class Fails(Rewords):
+    """A server that is down, or that gives every second output."""
+
+    def __init__(self, every):
+        super().__init__("Tell me, {request}")
+        self.every = every
+
+    def generate(self, batch, decoding):
+        found = super().generate(batch, decoding)
+        return [Completion("", False, failure="HTTP 503") if at % self.every == 0 else one
+                for at, one in enumerate(found)]  # fmt: skip
+
+
+def test_an_attacker_that_gives_nothing_is_an_error_and_nothing_is_kept(tmp_path):
+    plan = [Planned(PAIR, STYLE)]
+    path = tmp_path / "wordings.json"
+    with pytest.raises(RunError, match=r"no wording of any request \(HTTP 503\)"):
+        Attacker(Fails(1)).reword(plan, 0, path)
+    assert not path.exists()
+    found, counts = Attacker(Fails(2)).reword(plan, 0, path)
+    assert set(found) == {"p"}
+    assert counts["wordings that the server didn't give"] > 0
+
+
+def test_thinking_is_no_wording(tmp_path):
+    thought = "<think>What is {request}?</think>Tell me, {request}"
+    found, _ = Attacker(Rewords(thought)).reword([Planned(PAIR, STYLE)], 0, tmp_path / "wordings.json")
+    assert found["p"][0] == f"Tell me, {PAIR.risky}"
