@@ -122,7 +122,7 @@ def scan(source: RowSource, columns: Mapping[str, str], problems: list[Problem])
         present.update(dict.fromkeys(row))
         used.update(dict.fromkeys(name for name, value in row.items() if not is_blank(value)))
         fields.update(dict.fromkeys(message_fields(row)))
-        lists_categories = lists_categories or isinstance(row.get("category"), list)
+        lists_categories = lists_categories or isinstance(row.get("category"), list | dict)
         # OpenAI's preference files have them inside of "input".
         holders = (row, row["input"]) if isinstance(row.get("input"), dict) else (row,)
         has_tools = has_tools or any(not is_blank(holder.get("tools")) for holder in holders)
