@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from bfpo.endpoints import Endpoint, EndpointConfig, Failure, Reply, Usage, endpoint_config
 from bfpo.endpoints.replies import parse_reply, refuses_max_tokens
 from bfpo.errors import BfpoError, RunError
+from bfpo.generation.endpoint_generator import _completion as completion_of
 from support.asking import ask, config, echo, said
 from support.mock_server import FILTERS, MAX_TOKENS, TRANSIENT, completion, limited, refusal, serving
 
@@ -214,6 +215,12 @@ def test_usage_is_kept():
     assert answer_to(completion("a", usage=counts)).usage == Usage(12, 30, 20)
     assert answer_to(completion("a", usage={"prompt_tokens": "many"})).usage == Usage()
     assert answer_to(completion("a")).usage is None
+
+
+@pytest.mark.parametrize(("reasoning", "expected"), [(20, 10), (30, 0), (31, 30), (90, 30)])
+def test_thinking_is_taken_from_the_tokens_only_where_it_is_among_them(reasoning, expected):
+    counts = {"completion_tokens": 30, "completion_tokens_details": {"reasoning_tokens": reasoning}}
+    assert completion_of(answer_to(completion("a", usage=counts))).tokens == expected
 
 
 def test_alternatives_that_are_no_numbers_are_dropped():

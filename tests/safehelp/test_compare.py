@@ -140,6 +140,14 @@ def test_chat_templates_belong_to_the_models():
     assert compare(base, other).row("harmless").difference.value == 0
 
 
+def test_places_of_a_dial_are_models_of_their_own():
+    low, high = (
+        run(f"b3-{share}", header=replace(HEADER, decoding=HEADER.decoding | {"dial": {"share": share}}))
+        for share in (0.25, 0.75)
+    )
+    assert why_incomparable(low, high) is None
+
+
 def test_other_prompts_are_refused():
     base, fewer = run("base"), run("fewer", n=19)
     assert why_incomparable(base, run("same", header=replace(HEADER, decoding={"seed": 7, "top_p": 0.9}))) is None

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bfpo.statistics.comparing import compare_pairs
-from bfpo.statistics.seeds import cluster_means, compare_seeds, seed_error
+from bfpo.statistics.intervals import standard_error
+from bfpo.statistics.seeds import cluster_contributions, compare_seeds, seed_error
 
 
 def simulated(generator, seeds, items, seed_sd, item_sd, rest_sd, item_effects=None):
@@ -69,5 +70,26 @@ def test_identical_runs_do_not_differ():
     assert found.difference.low < 0 < found.difference.high
 
 
-def test_items_of_a_cluster_are_one():
-    assert cluster_means([1.0, 0.0, 0.5, 1.0], np.array([0, 0, 1, 2])).tolist() == [0.5, 0.5, 1.0]
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_identical_seeds_give_the_comparison_of_one_run_whatever_the_size_of_clusters(seeds):
+    """One cluster has half of the items, and the difference within it is the opposite of the one elsewhere."""
+    clusters = ["large"] * 40 + list(range(40))
+    first, second = np.repeat([1.0, 0.0, 1.0], [40, 10, 30]), np.repeat([0.0, 1.0], [40, 40])
+    paired = compare_pairs(first.tolist(), second.tolist(), clusters)
+    found = compare_seeds(np.tile(first, (seeds, 1)), np.tile(second, (seeds, 1)), clusters)
+    for name in ("value", "low", "high", "n"):
+        assert getattr(found.difference, name) == pytest.approx(getattr(paired.difference, name))
+    assert found.difference.value == pytest.approx(0.375)
+    assert found.p == pytest.approx(paired.p)
+    assert found.seed_error == 0
+
+
+def test_contributions_of_clusters_have_the_mean_of_the_items_and_its_error():
+    generator = np.random.default_rng(3)
+    values, codes = generator.normal(size=(3, 12)), np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 3, 3])
+    found = cluster_contributions(values, codes)
+    assert found.mean(axis=1) == pytest.approx(values.mean(axis=1))
+    for row, own in zip(values, found, strict=True):
+        assert own.std(ddof=1) / 2 == pytest.approx(standard_error(row, codes))
+    equal = cluster_contributions(values, np.arange(12) // 3)
+    assert equal == pytest.approx(values.reshape(3, 4, 3).mean(axis=2))

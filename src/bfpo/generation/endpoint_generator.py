@@ -76,11 +76,12 @@ def _completion(reply: Reply | Failure) -> Completion:
     if isinstance(reply, Failure):
         return Completion("", False, failure=_encodable(reply.reason))
     usage = reply.usage
+    # Most servers count the thinking among the tokens of the completion; some count it apart.
+    thought = usage.reasoning if usage and usage.reasoning <= usage.completion else 0
     return Completion(
         _encodable(reply.text).strip(),
         reply.truncated,
-        # Some servers count the thinking apart.
-        tokens=usage.completion - usage.reasoning if usage and usage.completion else None,
+        tokens=usage.completion - thought if usage and usage.completion else None,
         thinking=_encodable(reply.thinking),
         refusal=_encodable(reply.refusal),
         finish_reason=_encodable(reply.finish_reason),

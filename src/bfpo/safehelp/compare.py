@@ -23,15 +23,16 @@ from bfpo.statistics.comparing import (
     holm,
     t_difference,
 )
-from bfpo.statistics.intervals import Estimate, cluster_codes
+from bfpo.statistics.intervals import Estimate
 from bfpo.statistics.resampling import REPLICATES, bootstrap_means, percentiles
-from bfpo.statistics.seeds import cluster_means, compare_seeds
+from bfpo.statistics.seeds import compare_seeds
 
 Family = Literal["declared", "exploratory", "category", "attack"]
 # The primary endpoints of a comparison; other rows are exploratory or adjusted within their own family.
 DECLARED = ("helpful", "harmless", "over_refusal")
 # Decoding settings that may differ between comparable runs: the sampling seed and batch limits.
-_FREE_SETTINGS = ("seed", "batch_size", "max_tokens")
+# The place of a dial is the model's, which its digest tells.
+_FREE_SETTINGS = ("seed", "batch_size", "max_tokens", "dial")
 
 
 @dataclass(frozen=True)
@@ -251,9 +252,7 @@ def _row(
             figure.name, *place, paired.difference, figure.higher_is_better, paired.p, None, paired.discordant,
             paired.detectable, a.shape[1], correlation=paired.correlation,
         )  # fmt: skip
-    codes = cluster_codes(clusters, a.shape[1])
-    first, second = (np.array([cluster_means(run, codes) for run in side.tolist()]) for side in (a, b))
-    seeds = compare_seeds(second, first)
+    seeds = compare_seeds(b, a, clusters)
     return ComparisonRow(
         figure.name, *place, seeds.difference, figure.higher_is_better, seeds.p, None, None,
         DETECTABLE_ERRORS * seeds.error, a.shape[1], item_error=seeds.item_error, seed_error=seeds.seed_error,

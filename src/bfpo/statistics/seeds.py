@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bfpo.statistics.comparing import are_shares, at_least_some, t_difference
-from bfpo.statistics.intervals import Estimate
+from bfpo.statistics.intervals import Estimate, cluster_codes
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,21 @@ class SeedComparison:
     seed_error: float
 
 
-def compare_seeds(first: np.ndarray, second: np.ndarray) -> SeedComparison:
-    """Compare two training methods on the same items, from [S, I] and [S', I] values.
+def compare_seeds(first: np.ndarray, second: np.ndarray, clusters: Sequence[Hashable] | None = None) -> SeedComparison:
+    """Compare two training methods on the same items, from [S, N] and [S', N] values.
 
-    Items are paired, seeds are not: variance = items' variance of the difference of means over seeds / I
+    Items are paired, seeds are not: variance = variance over I clusters of the difference of means over seeds / I
     + first's seed variance / S + second's seed variance / S'. Degrees of freedom by Satterthwaite's rule.
+
+    Args:
+        first: [S, N] values, a row for each seed.
+        second: [S', N] values of the same items.
+        clusters: [N] cluster of each item; by default every item is its own cluster. Items count the same, whatever
+            the size of their clusters.
     """
+    bounded, count = are_shares(first, second), first.shape[1]
+    codes = cluster_codes(clusters, count)
+    first, second = (cluster_contributions(values, codes) for values in (first, second))
     differences = first.mean(axis=0) - second.mean(axis=0)
     errors = [seed_error(first), seed_error(second)]
     item = float(differences.var(ddof=1)) / len(differences)
@@ -75,10 +84,16 @@ def compare_seeds(first: np.ndarray, second: np.ndarray) -> SeedComparison:
     spread = item**2 / (len(differences) - 1) + sum(each.raw**2 / each.degrees for each in errors if each.value)
     degrees = max(1, int((item + seed) ** 2 / spread)) if spread else len(differences) - 1
     value = float(first.mean()) - float(second.mean())
-    difference, p = t_difference(value, error, degrees, len(differences), bounded=are_shares(first, second))
+    difference, p = t_difference(value, error, degrees, count, bounded=bounded)
     return SeedComparison(difference, p, error, item_error=math.sqrt(item), seed_error=math.sqrt(seed))
 
 
-def cluster_means(values: Sequence[float], codes: np.ndarray) -> np.ndarray:
-    """[C] mean of each cluster."""
-    return np.bincount(codes, weights=np.asarray(values, dtype=float)) / np.bincount(codes)
+def cluster_contributions(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """[S, C] contributions of clusters to the means of [S, N] values, whose mean over clusters is that of the items.
+
+    A cluster's is the mean over all items, plus its items' distances from it times C/N (its own mean if all clusters
+    have the same size). Their variance over clusters is C times the square of `standard_error`.
+    """
+    means = values.mean(axis=1, keepdims=True)
+    sums = np.array([np.bincount(codes, weights=row) for row in values - means])
+    return means + sums * (sums.shape[1] / values.shape[1])
