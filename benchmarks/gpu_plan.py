@@ -20,7 +20,7 @@ _CUDA, _NO_TIME = torch.device("cuda"), Pace(Speed(0, 0), Speed(0, 0), 0)
 
 
 def planned_mb(case: Case) -> float:
-    """Planned peak memory of a training run of ours in bf16, in MB, without the weights of any model."""
+    """Planned peak memory of a training run of ours in bf16, in MB; no weights are made."""
     config = AutoConfig.for_model(**case.workload.shape)
     dtype = torch.bfloat16 if case.adapts else torch.float32
     with torch.device("meta"):

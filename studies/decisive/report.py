@@ -105,8 +105,8 @@ AHEAD = (
     "for 10/beta more in log-ratio wherever the safe answer is first. Both move twice as far from the start as BFPO in "
     "W2, which weighs a flag at the default b3 = 1/2. In W5-25 DPO-mix declines half of the harmless look-alikes, and "
     "SafeDPO two fifths; help falls to .71 and .78, and U, the mean of help and harmlessness, still rises. DPO-S, too, "
-    "orders by safety alone. DPO-H and additive let help order the mixed pairs, and answer every harmful prompt: "
-    "additive's margin for the flags shifts the optimum of a loss that is unbounded where an order is certain."
+    "orders by safety alone. DPO-H and additive, whose pairs are ordered by help, answer every harmful prompt in W0 "
+    "and W2."
 )
 
 Figures = Mapping[str, float]

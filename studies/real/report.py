@@ -71,7 +71,7 @@ AFTERWARDS = (
 )
 WHAT_IT_SHOWS = """\
 With clean labels, BFPO makes the safe answer of a held-out mixed pair the likelier one a little more often, and it
-costs nothing: no edge or helpful pair, and .02 nats per token of the helpful answers. DPO on hand-made orders goes
+costs little: no edge or helpful pairs, and .02 nats per token of the helpful answers. DPO on hand-made orders goes
 twice as far on mixed pairs (its lead over BFPO is within the interval), the naive mix is better on edge pairs too,
 and both pay .2 nats per token. The gain of .15 that we aimed at was reached by no method in 150 steps; .09 is the
 most. The reason is the measure rather than the flags: BFPO moves .69 of the mixed pairs and .89 of the edge pairs in

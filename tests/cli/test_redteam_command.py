@@ -54,6 +54,10 @@ def test_the_plan_counts_answers_and_asks_for_none(bank, tmp_path):
     assert "8 attacks in 2 turns and 4 in held-out styles, each with its twin: 96 answers of at most 40" in printed
     planned = json.loads(bfpo(*options(bank, tmp_path / "run"), "--plan", "--json"))
     assert planned == {"prompts": 24, "answers": 96, "most tokens": 96 * 40}
+    more = options(bank, tmp_path / "run")
+    more[more.index("--attacks") + 1] = 200
+    # There are 30 pairs, and one style on either side.
+    assert json.loads(bfpo(*more, "--plan", "--json"))["prompts"] == 2 * (30 + 30)
     arguments = [*options(bank, tmp_path / "run"), "--plan", "--refusal-judge", "refusal"]
     done = CliRunner().invoke(app, ["redteam", *map(str, arguments)])
     assert "no judge 'refusal' (did you mean 'refusals'?)" in str(done.exception)

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from bfpo.cli.printing import print_spending
+from bfpo.cli.printing import print_spending, print_work
 from bfpo.endpoints import Endpoint, EndpointConfig, Price
 from bfpo.judges import Exchange
 from bfpo.judges.configured import ScaledJudge
 from bfpo.judges.guard_templates import yes_no_template
+from bfpo.judges.keywords import KeywordJudge
 from bfpo.judges.served import ServedJudge
 from bfpo.redteam.compliance import ComplianceJudge
 from bfpo.statistics.calibration import Scaling
@@ -27,3 +28,16 @@ def test_what_servers_counted_is_printed_with_its_cost(capsys):
     )
     print_spending(ComplianceJudge(judge))
     assert capsys.readouterr().err == told
+
+
+def test_what_judges_counted_is_printed_under_the_judge_that_was_named(capsys):
+    """A scaled judge counts nothing itself, and a judge without counts prints nothing."""
+    with serving(lambda *_: (200, {}, completion("No"))) as server:
+        endpoint = Endpoint(EndpointConfig(url=server.url, model="guard"))
+        judge = ServedJudge(yes_no_template("Is it unsafe? {answer}"), endpoint, max_characters=5)
+        scaled = ScaledJudge(judge, Scaling(1.0, 0.0))
+        scaled.judge([Exchange("q", "a long answer"), Exchange("q", "b")])
+        print_work(scaled, KeywordJudge(), None)
+    told = capsys.readouterr().err.splitlines()
+    assert f"{scaled.judge_id}: truncated: 1" in told
+    assert not any("keywords" in line for line in told)

@@ -3,6 +3,7 @@
 import json
 import pickletools
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,6 +123,23 @@ def test_any_answer_gets_a_verdict(fit, answer):
         assert 0 <= verdict.p_safe <= 1
     else:
         assert (verdict.label, verdict.categories) == ("unparsed", (EMPTY,))
+
+
+def test_questions_without_a_word_in_common_are_left_out_of_the_judge(tmp_path):
+    """As text that is written without spaces often is."""
+    labeled = [
+        replace(one, exchange=replace(one.exchange, prompt=chr(0x4E00 + at))) for at, one in enumerate(answers(400))
+    ]
+    judge = fit_judge(labeled, name="made").judge
+    judge.save(tmp_path)
+    assert () in judge.vocabularies
+    given = [Exchange("新", "helpful word1"), Exchange("新", "harming word1")]
+    good, bad = load_fitted(str(tmp_path)).judge(given)
+    assert (good.label, bad.label) == ("safe", "unsafe")
+    assert judge.judge(given) == [good, bad]
+    alone = [replace(one, exchange=Exchange(chr(0x4E00 + at), chr(0x6E00 + at))) for at, one in enumerate(labeled)]
+    with pytest.raises(BfpoError, match="nothing to fit a judge to"):
+        fit_judge(alone)
 
 
 def test_a_judge_of_refusals_gives_no_verdict_on_safety():

@@ -162,3 +162,9 @@ def test_nothing_else_is_done_while_fitting(tmp_path):
     done = run()
     assert isinstance(done.exception, BfpoError)
     assert "bfpo label pairs.jsonl --judge J -o out.jsonl" in str(done.exception)
+
+
+def test_a_list_of_one_category_is_that_category(tmp_path):
+    names, _ = fit_file(str(judgments(tmp_path, ["theft", "fraud"], 1200)))
+    lists, _ = fit_file(str(judgments(tmp_path, [["theft"], ["fraud"]], 1200)))
+    assert names.as_json() == lists.as_json() | {"record": names.as_json()["record"]}

@@ -260,3 +260,18 @@ def test_probabilities_that_rank_are_noted_although_the_words_are_at_chance():
     assert (filled["chosen_is_safe"], filled["rejected_is_safe"]) == (1.0, 1.0)
     assert filled["judged_as"]["chosen"]["probability"] > 0.9
     assert filled["judged_as"]["rejected"]["probability"] < 0.1
+
+
+def test_labels_of_people_are_found_in_answers_that_an_order_judge_turned(tmp_path):
+    class SecondIsBetter(FirstIsBetter):
+        def compare(self, pairs):
+            return [Preference("second", 0.3, (), self.judge_id) for _ in pairs]
+
+    source = written(tmp_path / "open.jsonl", [PAIRS[0] | {"chosen_is_better": None}])
+    output = tmp_path / "out.jsonl"
+    label(str(source), [WordJudge()], output)
+    label(str(source), [WordJudge()], output, order_judge=SecondIsBetter())
+    [row] = read(output)
+    assert (row["chosen"], row["labelled_by"]["rejected"], row["labelled_by"]["chosen"]) == ("bad 0", "people", "judge")
+    # And back.
+    label(str(source), [WordJudge()], output)

@@ -15,7 +15,7 @@ from rich.table import Table
 from bfpo.cli import evaluate_options as options
 from bfpo.cli.evaluate_options import given
 from bfpo.cli.generators import check_whole, load_generator, progress_bar
-from bfpo.cli.printing import Console, echo, print_spending
+from bfpo.cli.printing import Console, echo, print_spending, print_work
 from bfpo.errors import BfpoError, RunError
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def _measured(
         _print_detectable(suite, samples, settings["helpfulness_judge"] is not None)
     folder = output or Path("runs") / "evaluations" / f"{settings['name']}-{suite.name}"
     results = _run_ways(generator, suite, folder, ways, settings)
-    print_spending(generator, *settings["judges"], settings["refusal_judge"], settings["helpfulness_judge"])
+    print_spending(generator)
+    print_work(*settings["judges"], settings["refusal_judge"], settings["helpfulness_judge"])
     return results
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bfpo.cli.data import Rename, renaming
-from bfpo.cli.printing import Console, echo, print_counts, print_spending, wide_console
+from bfpo.cli.printing import Console, echo, print_spending, print_work, wide_console
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.files import check_not_overwritten, check_suffix
 
@@ -243,8 +243,7 @@ def rate(
     _warned(warnings_of(loaded, own))
     error = error_of(labeled, _judged(loaded, own, cache))
     share = share_unsafe(exchanges, _judged(loaded, exchanges, cache), error)
-    print_spending(loaded)
-    print_counts(loaded)
+    print_work(loaded)
     if as_json:
         shown = asdict(share) | {"error": asdict(error), "judge_id": loaded.judge_id, "from_queue": from_queue}
         echo(json.dumps(shown, indent=2))

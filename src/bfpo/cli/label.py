@@ -13,7 +13,7 @@ import typer
 
 from bfpo.cli.data import Rename, Revision, Split, reading
 from bfpo.cli.judge import CacheOption
-from bfpo.cli.printing import echo, print_counts, print_spending
+from bfpo.cli.printing import echo, print_work
 from bfpo.errors import BfpoError
 from bfpo.files import check_not_overwritten, check_suffix
 from bfpo.labeling import RANDOM_SHARE
@@ -134,8 +134,7 @@ def label(
     }
     with _judges(judge or [], engine) as judges:
         labeled = _label(preferences, judges, output, cache, merge or [], options | {"reading": how})
-    print_spending(*judges, options["order_judge"])
-    print_counts(*judges, options["order_judge"])
+    print_work(*judges, options["order_judge"])
     _print(labeled, output, judgments, as_json)
 
 
@@ -234,8 +233,7 @@ def _judge_shard(
     file = cache or default_cache_file()
     with VerdictCache(file) as verdicts:
         done = judge_shard(preferences, judges, order_judge, shard, verdicts, how)
-    print_spending(*judges, order_judge)
-    print_counts(*judges, order_judge)
+    print_work(*judges, order_judge)
     if as_json:
         echo(json.dumps({"cache": str(file), **asdict(done)}))
         return

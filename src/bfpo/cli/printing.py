@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import astuple
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich.console
 import typer
@@ -47,11 +47,12 @@ def print_spending(*clients: object) -> None:
             echo(f"{config.model} at {config.url}: {tokens} in this run{cost}", err=True)
 
 
-def print_counts(*judges: object) -> None:
-    """Print on standard error what judges counted, such as texts that were cut off."""
+def print_work(*judges: Any) -> None:
+    """Print on standard error what `print_spending` does, and what judges counted, such as texts that were cut off."""
+    print_spending(*judges)
     for judge in judges:
         for name, count in getattr(innermost(judge), "counts", {}).items():
-            echo(f"{getattr(judge, 'judge_id', 'judge')}: {name}: {count:,}", err=True)
+            echo(f"{judge.judge_id}: {name}: {count:,}", err=True)
 
 
 def wide_console() -> Console:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint, Engine, given
 from bfpo.cli.generators import check_whole, load_generator, progress_bar
-from bfpo.cli.printing import Console, echo, print_counts, print_spending
+from bfpo.cli.printing import Console, echo, print_spending, print_work
 from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
@@ -243,8 +243,8 @@ def _run(
             generator, judge, bank.pairs, settings, output,
             evaluation=known, refusal_judge=refusal_judge, attacker=attacker, merge=merge, progress=progress,
         )  # fmt: skip
-    print_spending(generator, judge, refusal_judge, attacker and attacker.generator)
-    print_counts(judge, refusal_judge)
+    print_spending(generator, attacker and attacker.generator)
+    print_work(judge, refusal_judge)
     if as_json:
         echo(json.dumps(asdict(found), indent=2))
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bfpo.cli.generators import progress_bar
-from bfpo.cli.printing import echo, print_counts, print_spending
+from bfpo.cli.printing import echo, print_spending, print_work
 
 if TYPE_CHECKING:
     from bfpo.cli.redteam import Helpers
@@ -38,8 +38,8 @@ def run_part(
             generator, judge, bank.pairs, settings, output, own,
             parts=parts, refusal_judge=refusal_judge, progress=progress,
         )  # fmt: skip
-    print_spending(generator, judge, refusal_judge)
-    print_counts(judge, refusal_judge)
+    print_spending(generator)
+    print_work(judge, refusal_judge)
     turn = None if made.turn is None else made.turn + 1
     if as_json:
         echo(json.dumps({"shard": str(own), "turn": turn, "answers": made.answers, "is_last": made.is_last}))

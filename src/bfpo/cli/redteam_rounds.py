@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from bfpo.cli.generators import progress_bar
-from bfpo.cli.printing import Console, echo, print_counts, print_spending
+from bfpo.cli.printing import Console, echo, print_spending, print_work
 from bfpo.cli.redteam import Helpers, shown
 from bfpo.errors import BfpoError
 
@@ -54,8 +54,8 @@ def run_rounds(
             model, judges, bank, settings, output, evaluation=known, attacker=attacker,
             progress=progress, say=lambda line: echo(line, err=as_json), suites=suites,
         )  # fmt: skip
-    print_spending(judges.labeling, judges.refusal, judges.evaluation, attacker and attacker.generator)
-    print_counts(judges.labeling, judges.refusal, judges.evaluation)
+    print_spending(attacker and attacker.generator)
+    print_work(judges.labeling, judges.refusal, judges.evaluation)
     if as_json:
         echo(json.dumps(asdict(found), indent=2))
     else:

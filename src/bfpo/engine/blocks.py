@@ -37,8 +37,8 @@ def attend_by_blocks(
         block_mask=stream.remember(("blocks", sliding_window), lambda: _block_mask(stream, sliding_window)),
         scale=scaling,
         enable_gqa=True,
-        # By itself it takes its kernel for decoding for streams of less than 128 tokens, which has no configuration for
-        # groups of heads that make more than 128 queries of them, and fails.
+        # Left to choose, torch takes its decoding kernel for less than 128 tokens, and fails where the heads that share
+        # keys make more than 128 queries of them.
         kernel_options={"BACKEND": "TRITON"},
     )
     return output.transpose(1, 2).contiguous(), None

@@ -126,7 +126,7 @@ def _own_labels(row: Row, like: Row | None = None) -> set[str]:
     if not isinstance(by, dict):
         return set()
     named = dict(enumerate(by["answers"])) if "answers" in by else by
-    if like and "chosen" in row and row["chosen"] != like["chosen"] == row["rejected"]:
+    if like and "chosen" in like and row.get("chosen") != like["chosen"] == row.get("rejected"):
         named = {**named, "chosen": by.get("rejected"), "rejected": by.get("chosen")}
     return {str(name) for name, source in named.items() if source in HUMAN}
 
