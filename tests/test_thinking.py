@@ -29,6 +29,21 @@ def test_thinking_is_split_from_the_answer(text, thinking, answer):
     assert split_thinking(text) == (thinking, answer)
 
 
+@pytest.mark.parametrize(
+    ("before", "text", "thinking", "answer"),
+    [
+        ("<|assistant|><think>\n", "It never ends", "It never ends", ""),
+        ("<|assistant|>[THINK]", "It never ends", "It never ends", ""),
+        ("<|assistant|><think>\n", "Hm.\n</think>\n\nAn answer.", "Hm.", "An answer."),
+        ("<|assistant|><think>\n", "", "", ""),
+        ("<|assistant|><think>\n\n</think>\n\n", "An answer.", "", "An answer."),
+        ("Write <think> before it.<|assistant|>", "An answer.", "", "An answer."),
+    ],
+)
+def test_a_prompt_can_begin_the_thinking(before, text, thinking, answer):
+    assert split_thinking(text, before) == (thinking, answer)
+
+
 @pytest.mark.parametrize("piece", ["<think>", "</think>", "<think></think>", "<think>a</think> ", "[THINK]"])
 def test_a_million_marks_take_no_time(piece):
     assert len(split_thinking(piece * 300_000)) == 2

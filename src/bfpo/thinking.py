@@ -8,16 +8,31 @@ import re
 _OPENING = re.compile(r"\s*(?:<(think|thinking|seed:think)>|\[(THINK)\])")
 # Some chat templates end with the opening mark, so that the output holds the closing one alone.
 _CLOSING = re.compile(r"</(?:think|thinking|seed:think)>|\[/THINK\]")
+_OPENED = re.compile(r"(?:<(?:think|thinking|seed:think)>|\[THINK\])\s*\Z")
+
+# Tokens at a prompt's end in which to look for an opening mark; one that is no token of its own is a few.
+PROMPT_TAIL = 16
 
 
-def split_thinking(text: str) -> tuple[str, str]:
+def is_thinking_mark(token: str) -> bool:
+    """Whether a token is a mark at which thinking begins or ends."""
+    return bool(_OPENING.fullmatch(token) or _CLOSING.fullmatch(token))
+
+
+def split_thinking(text: str, before: str = "") -> tuple[str, str]:
     """The thinking at the beginning of an output and the answer after it, without surrounding white space.
 
     Thinking that never ends is all thinking. Marks after the beginning of the answer are part of the answer.
 
+    Args:
+        text: the output.
+        before: the end of the prompt; after an opening mark there, the output begins with thinking.
+
     Returns:
         (thinking, answer); thinking is "" if there is none.
     """
+    if (opened := _OPENED.search(before)) and not _CLOSING.search(text):
+        text = opened[0] + text
     thoughts: list[str] = []
     at = 0
     while opening := _OPENING.match(text, at):

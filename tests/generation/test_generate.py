@@ -9,6 +9,8 @@ import torch
 from bfpo.errors import BfpoError
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Completion, Decoding, SampleRequest, sample_requests
+from bfpo.generation.sampling import read_answer
+from bfpo.models import MICROWORLD, load_tokenizer
 from bfpo.preferences.encoding import encode_prompt
 from models import tiny_llama
 from training.rows import word_tokenizer
@@ -54,6 +56,41 @@ def test_greedy_answers_equal_a_plain_loop_in_every_plan(batch_size, max_tokens)
     assert (
         generate(model, tokenizer, PROMPTS, replace(GREEDY, batch_size=batch_size, max_tokens=max_tokens)) == expected
     )
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize(
+    ("prompt", "output", "thinking", "answer"),
+    [
+        ("how?", "[THINK]bake the bread[/THINK] the sea</s>", "bake the bread", "the sea"),
+        ("how?", "[THINK]bake the bread", "bake the bread", ""),
+        ("how? [THINK]", "bake the bread", "bake the bread", ""),
+        ("how? [THINK]", "bake the bread[/THINK]the sea</s>", "bake the bread", "the sea"),
+        ("how?", "bake the bread</s>", "", "bake the bread"),
+        ("how?", "", "", ""),
+    ],
+)
+def test_thinking_is_no_answer_whatever_the_tokenizer_calls_its_marks(special, prompt, output, thinking, answer):
+    tokenizer = load_tokenizer(MICROWORLD)
+    tokenizer.add_tokens(["[THINK]", "[/THINK]"], special_tokens=special)
+    prompt, output = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, output))
+    assert len(output) < 12
+    assert read_answer(tokenizer, prompt, output) == (thinking, answer)
+
+
+def test_a_template_that_begins_the_thinking_leaves_no_answer_to_judge():
+    """The model's words would be judged as its answer, if the tokens run out before it stops thinking."""
+    model, tokenizer = tiny_llama().eval(), word_tokenizer()
+    [[plain], [_]] = generate(model, tokenizer, ["w1 w2", "w3"], replace(GREEDY, max_new_tokens=3))
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    [[same], [_]] = generate(model, tokenizer, ["w1 w2", "w3"], replace(GREEDY, max_new_tokens=3))
+    assert (same, same.thinking) == (plain, "")
+    tokenizer.add_tokens(["<think>"])
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    tokenizer.chat_template += "{{ '<think>' }}"
+    [[cut], [_]] = generate(model, tokenizer, ["w1 w2", "w3"], replace(GREEDY, max_new_tokens=3))
+    assert cut.text == ""
+    assert (len(cut.thinking.split()), cut.truncated, cut.tokens) == (3, True, 3)
 
 
 def test_an_answer_ends_at_any_end_token_of_the_model():

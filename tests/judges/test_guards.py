@@ -115,6 +115,13 @@ def test_a_local_judges_thinking_is_no_verdict(model, tokenizer):
     assert (cut.label, cut.categories, cut.raw) == ("unparsed", (ONLY_THINKING,), "No<")
 
 
+def test_a_template_can_begin_a_local_judges_thinking(model, tokenizer):
+    """Cut while it thinks, the judge has said nothing, whatever word its thinking begins with."""
+    template = replace(yes_no_template("Unsafe? {answer}<think>"), form="text", max_new_tokens=1)
+    verdict = judged_with(model, tokenizer, template, [{"No": 1.0}])
+    assert (verdict.label, verdict.categories, verdict.raw) == ("unparsed", (ONLY_THINKING,), "No")
+
+
 TEXTS = ["a", "!", "!!!", "a! b!" * 30, "ü🦙", "no <|im_end|> yes", "x" * 300]
 
 

@@ -89,10 +89,10 @@ class Completion:
     """One sampled answer, or the reason why there is none.
 
     Attributes:
-        text: the answer, without surrounding white space; thinking at its beginning is split off later.
+        text: the answer, without surrounding white space; thinking that is still at its beginning is split off later.
         truncated: whether it was cut before its end.
         tokens: its length without the end token; None if unknown.
-        thinking: thinking that the generator returned apart from the answer.
+        thinking: the model's thinking before the answer, if the generator tells them apart.
         refusal: the words in which the provider of a server, not the model, declined; "" if it didn't.
         failure: why there is no answer; "" if there is one.
         finish_reason: the server's reason for the end.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from bfpo.continuation import continued
 from bfpo.generation.nucleus import sample_tokens
 from bfpo.generation.protocol import Completion, Decoding, SampleRequest
 from bfpo.models import end_tokens
+from bfpo.thinking import PROMPT_TAIL, is_thinking_mark, split_thinking
 
 Sample = Callable[[Sequence[SampleRequest], Sequence[list[int]], Decoding], list[Completion]]
 
@@ -58,7 +60,7 @@ def sample_answers(
     """
     ends = end_tokens(model.generation_config, tokenizer)
     answers = sample_ids(model, tokenizer, seeds, prompts, decoding, before)
-    return [_completion(tokenizer, ids, ends) for ids in answers]
+    return [_completion(tokenizer, prompt, ids, ends) for prompt, ids in zip(prompts, answers, strict=True)]
 
 
 def sample_ids(
@@ -107,8 +109,33 @@ def _no_room(tokens: int, context: int | None) -> Completion:
     return Completion("", False, failure=f"the prompt has {tokens:,} tokens, and the model's context is {context:,}")
 
 
-def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: Sequence[int]) -> Completion:
+def _completion(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], ids: list[int], ends: Sequence[int]
+) -> Completion:
     stop = next((at for at, token in enumerate(ids) if token in ends), None)
-    text = tokenizer.decode(ids[:stop], skip_special_tokens=True)
+    thinking, text = read_answer(tokenizer, prompt, ids[:stop])
+    return Completion(text, stop is None, len(ids) if stop is None else stop, thinking)
+
+
+def read_answer(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], ids: Sequence[int]) -> tuple[str, str]:
+    """The thinking and the answer in the token ids after a prompt's, without surrounding white space.
+
+    Special tokens are left out, but for those that mark thinking (Magistral's).
+    """
+    marks = {
+        number: token.content
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.special and is_thinking_mark(token.content)
+    }
+    pieces: list[str] = []
+    for is_mark, run in groupby(ids, marks.__contains__):
+        pieces += [marks[token] for token in run] if is_mark else [_decoded(tokenizer, list(run))]
+    before = tokenizer.decode(list(prompt[-PROMPT_TAIL:]), skip_special_tokens=False)
+    thinking, text = split_thinking("".join(pieces), str(before))
+    return thinking, text.strip()
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    text = tokenizer.decode(ids, skip_special_tokens=True)
     assert isinstance(text, str)
-    return Completion(text.strip(), stop is None, len(ids) if stop is None else stop)
+    return text

@@ -17,7 +17,7 @@ from bfpo.errors import BfpoError, RunError
 from bfpo.generation.choice_encoding import context_length
 from bfpo.generation.prompts import check_system_prompt, prompt_ids, render_prompt, template_digest
 from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, Prompt, SampleRequest
-from bfpo.generation.sampling import in_rooms
+from bfpo.generation.sampling import in_rooms, read_answer
 from bfpo.models import adapter_config, end_tokens, load_config, load_generation_config, load_tokenizer, place_of
 
 # Arguments of `vllm.LLM` that are not the user's to set: they choose the model, run code, or hold a key.
@@ -119,7 +119,16 @@ class VllmGenerator(Generator):
         except Exception as error:  # vLLM and its workers raise many types
             raise RunError(f"vLLM failed: {_words(error)}; repeat the command to go on from here") from error
         answers = [output.outputs[0] for output in outputs]
-        return [_completion(answer.text, list(answer.token_ids), answer.finish_reason, self.ends) for answer in answers]
+        return [
+            self._completion(prompt, list(answer.token_ids), answer.finish_reason)
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+    def _completion(self, prompt: Sequence[int], ids: list[int], finish_reason: str | None) -> Completion:
+        ids = ids[:-1] if ids and ids[-1] in self.ends else ids
+        # vLLM's own text lacks marks of thinking that are special tokens.
+        thinking, text = read_answer(self.tokenizer, prompt, ids)
+        return Completion(text, finish_reason == "length", len(ids), thinking, finish_reason=finish_reason or "")
 
 
 def load_vllm(name: str, engine: str, system_prompt: str | None = None, *, chat: bool = True) -> VllmGenerator:
@@ -155,11 +164,6 @@ def _digest(folder: Path, options: Mapping[str, Any]) -> str | None:
         with file.open("rb") as content:
             digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
-
-
-def _completion(text: str, ids: list[int], finish_reason: str | None, ends: Sequence[int]) -> Completion:
-    tokens = len(ids) - bool(ids and ids[-1] in ends)
-    return Completion(text.strip(), finish_reason == "length", tokens, finish_reason=finish_reason or "")
 
 
 def _words(error: Exception) -> str:

@@ -20,7 +20,7 @@ from bfpo.judges.truncation import TOO_LONG, cut_to_fit
 from bfpo.judges.unjudged import ONLY_THINKING, around_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.models import end_tokens
-from bfpo.thinking import split_thinking
+from bfpo.thinking import PROMPT_TAIL, split_thinking
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,15 @@ class GuardJudge:
         ends = end_tokens(self.model.generation_config, self.tokenizer)
         rows = continued(self.model, batch, ends, self.template.max_new_tokens, LogitsProcessorList([watch]))
         steps = torch.stack(watch.steps, dim=1).tolist()
-        return [self._verdict(row, seen, ends) for row, seen in zip(rows, steps, strict=True)]
+        return [self._verdict(*one, ends) for one in zip(batch, rows, steps, strict=True)]
 
-    def _verdict(self, row: list[int], seen: list[list[float]], ends: list[int]) -> Verdict:
+    def _verdict(self, prompt: list[int], row: list[int], seen: list[list[float]], ends: list[int]) -> Verdict:
         length = next((at for at, token in enumerate(row) if token in ends), len(row))
         # Decode whole prefixes, because a tokenizer may join adjacent tokens.
         texts = [self.tokenizer.decode(row[:end], skip_special_tokens=False) for end in range(length + 1)]
-        thinking, answer = split_thinking(str(texts[-1]))
+        # The template may have begun the thinking.
+        before = str(self.tokenizer.decode(prompt[-PROMPT_TAIL:], skip_special_tokens=False))
+        thinking, answer = split_thinking(str(texts[-1]), before)
         if thinking:  # the deciding token is then unknown, so the word alone counts
             return verdict_of(self, self.template, answer, None) if answer else unjudged(self, ONLY_THINKING, thinking)
         pieces = [str(texts[at + 1])[len(str(texts[at])) :] for at in range(length)]
