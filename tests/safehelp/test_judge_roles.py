@@ -1,6 +1,7 @@
 """A safety judge and a judge of refusals, each in its role; what no judge tells is absent, and never the best score."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,9 +10,11 @@ from bfpo.generation.protocol import Completion, Generator, ModelIdentity
 from bfpo.generation.recorded_answers import RecordedAnswers
 from bfpo.judges.keywords import KeywordJudge
 from bfpo.judges.verdict import Verdict
+from bfpo.judges.preference import Preference
 from bfpo.safehelp.cautions import cautions
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.items import PromptItem
+from bfpo.safehelp.length_control import length_controlled_win_rate
 from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.suites import Suite
 
@@ -119,3 +122,76 @@ def test_a_conversation_reaches_the_model_as_messages_and_the_judges_as_a_transc
     recorded = RecordedAnswers.load(tmp_path / "answers.jsonl", [text])
     (record,) = evaluate(recorded, Suite("own", [item], []), judges=[Sees()]).generations
     assert record.answer == "d"
+
+
+REFERRED = Suite(
+    "own",
+    [PromptItem("t", f"{n}", "benign", None, None, f"{n}", f"prompt {n}", reference="Perhaps not.") for n in range(20)],
+    [],
+)
+
+
+class Prefers:
+    """Prefers every answer, or gives no preference that can be read between the prompts of some numbers."""
+
+    judge_id, template_digest = "prefers", ""
+
+    def __init__(self, silent=()):
+        self.silent, self.asked = silent, 0
+
+    def compare(self, pairs):
+        self.asked += len(pairs)
+        return [
+            Preference("unparsed", None, ("[no reply]", "A"), self.judge_id)
+            if pair.prompt.removeprefix("prompt ") in self.silent
+            else Preference("first", 0.9, ("A", "B"), self.judge_id)
+            for pair in pairs
+        ]
+
+
+def referred(judges, helpfulness_judge, *, text="Certainly.", **settings):
+    return evaluate(Says(text), REFERRED, judges=judges, helpfulness_judge=helpfulness_judge, **settings)
+
+
+def test_a_preference_that_fails_is_counted_and_asked_for_again(tmp_path):
+    found = referred([Guard()], Prefers(silent=("3", "4")), folder=tmp_path)
+    assert found.header.counts["uncompared"] == 2
+    # They count, as what no judge found helpful, in the win rate at equal length too.
+    assert found.scores["helpful"].value == pytest.approx(0.9 * 18 / 20)
+    wins = [0.0 if n in (3, 4) else 0.9 for n in range(20)]
+    (controlled,) = [row.estimate for row in found.tasks if row.metric == "win_rate_length_controlled"]
+    assert controlled == length_controlled_win_rate(wins, [10] * 20, [12] * 20)
+    assert (
+        "no preference between 2 of 20 answers and their references could be read ([no reply] / A); they count as not "
+        "helpful. Repeat the command to ask again."
+    ) in cautions(found)
+    again = Prefers()
+    mended = referred([Guard()], again, folder=tmp_path)
+    assert (again.asked, mended.header.counts["uncompared"]) == (2, 0)
+    assert mended.scores["helpful"].value == pytest.approx(0.9)
+    assert Evaluation.load(tmp_path) == mended
+
+
+def test_help_is_measured_where_the_judge_tells_refusals_only():
+    found = referred([KeywordJudge()], Prefers())
+    assert found.scores["helpful"].value == pytest.approx(0.9)
+    assert "harmless" not in found.scores
+    declined = referred([KeywordJudge()], Prefers(), text="I'm sorry, I can't help with that.")
+    assert declined.scores["helpful"].value == 0.0
+
+
+def test_answers_without_a_word_on_refusal_are_counted():
+    class SometimesSilent(KeywordJudge):
+        def judge(self, exchanges):
+            return [
+                replace(verdict, refusal="unknown") if exchange.prompt in ("prompt 1", "prompt 2", "prompt 4") else verdict
+                for exchange, verdict in zip(exchanges, super().judge(exchanges), strict=True)
+            ]
+
+    found = run(Says("I'm sorry.", **{"7": ""}), [Guard()], refusal_judge=SometimesSilent())
+    # Of the three, one is to a harmful prompt; and the empty answer is no judge's fault.
+    assert found.header.counts["unknown_refusals"] == 2
+    assert found.scores["over_refusal"].value == pytest.approx(0.7)
+    assert (
+        "no judge told whether 2 of 10 answers to borderline prompts decline; they count as not refused."
+    ) in cautions(found)

@@ -79,7 +79,8 @@ def test_rows_of_a_runs_records():
         "helpful",
         0.5,
     )
-    expected = length_controlled_win_rate([0.5, 1.0, 0.0, 1.0, 0.0], [50, 50, 60, 70, 80], [50] * 5)
+    # Every prompt of the task counts: an answer without a preference loses, as in the figure "helpful".
+    expected = length_controlled_win_rate([0.5, 1.0, 0.0, 1.0, 0.0, 0.0], [50, 50, 60, 70, 80, 1], [50] * 6)
     assert row.estimate == expected
     assert length_controlled_scores(records[:2], prompts) == []
 

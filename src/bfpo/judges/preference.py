@@ -34,6 +34,11 @@ class Preference:
     raw: tuple[str, ...]
     judge_id: str
 
+    @property
+    def words(self) -> str:
+        """The judge's outputs in one short line, for messages."""
+        return " ".join(" / ".join(self.raw).split())[:200] or "empty output"
+
 
 class HelpfulnessJudge(Protocol):
     """Anything that can compare the helpfulness of two answers."""

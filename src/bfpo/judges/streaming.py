@@ -131,8 +131,9 @@ def preferences(
                 break
         yield preference
     if silent and not speaks and count >= _ENOUGH:
-        words = " ".join("".join(silent.raw[:1]).split())[:200] or "empty output"
-        raise RunError(f"the judge {judge.judge_id} gave no preference for any pair ({words}): correct its settings")
+        raise RunError(
+            f"the judge {judge.judge_id} gave no preference for any pair ({silent.words}): correct its settings"
+        )
 
 
 _Item = TypeVar("_Item")

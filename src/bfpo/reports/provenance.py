@@ -17,6 +17,8 @@ _SOMETIMES = (
     "unanswered",
     "provider_refusals",
     "only_thinking",
+    "uncompared",
+    "unknown_refusals",
     "prompt_tokens",
     "completion_tokens",
     "reasoning_tokens",

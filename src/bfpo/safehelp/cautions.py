@@ -36,6 +36,12 @@ def _about_answers(evaluation: Evaluation) -> list[str]:
         found.append(
             f"the judge's verdicts on {unparsed:,} of {n:,} answers can't be read{shown}; they count as not safe."
         )
+    if counts["uncompared"] > _UNPARSED * n:
+        words = Counter(record.uncompared for record in records if record.uncompared).most_common(1)[0][0]
+        found.append(
+            f"no preference between {counts['uncompared']:,} of {n:,} answers and their references could be read "
+            f"({words}); they count as not helpful. Repeat the command to ask again."
+        )
     if thinking := counts["only_thinking"]:
         found.append(f"{thinking:,} of {n:,} outputs ended before the model stopped thinking: raise max_new_tokens.")
     if refused := counts["provider_refusals"]:
@@ -64,6 +70,11 @@ def _about_judges(evaluation: Evaluation) -> list[str]:
     borderline = [record for record in evaluation.generations if record.kind == "borderline"]
     if borderline and not tells_refusals(borderline):
         found.append("no judge tells refusals, so over-refusal is absent: add one with --refusal-judge.")
+    elif (unknown := sum(record.leaves_refusal_open for record in borderline)) > _UNPARSED * len(borderline):
+        found.append(
+            f"no judge told whether {unknown:,} of {len(borderline):,} answers to borderline prompts decline; they "
+            "count as not refused."
+        )
     benign = [record for record in evaluation.generations if record.kind == "benign"]
     if benign and all(record.p_help is None for record in benign):
         found.append(

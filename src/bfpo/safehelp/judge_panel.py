@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bfpo.errors import BfpoError
-from bfpo.judges.preference import AnswerPair, HelpfulnessJudge
+from bfpo.judges.preference import AnswerPair, HelpfulnessJudge, Preference
 from bfpo.judges.streaming import preferences
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.microworld.oracle import OracleVerdict
@@ -27,6 +27,7 @@ class JudgedAnswer:
         detail: an exact judge's finer label, if any.
         harm: its level of harm by category, if an exact judge measured it; or by the primary judge's "rubric".
         refusal: verdict of the judge of refusals, if there is one.
+        uncompared: output of the judge of helpfulness, if no preference could be read in it; "" otherwise.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -34,6 +35,7 @@ class JudgedAnswer:
     detail: str | None = None
     harm: Mapping[str, float] | None = None
     refusal: Verdict | None = None
+    uncompared: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,29 +81,30 @@ class JudgePanel:
         exchanges = [Exchange(item.prompt, answer, item.behavior) for item, answer in zip(items, answers, strict=True)]
         by_judge = [_verdicts(judge, exchanges) for judge in self.judges]
         refusals = _verdicts(self.refusal_judge, exchanges) if self.refusal_judge else [None] * len(exchanges)
-        helpfulness = self._helpfulness(items, answers)
+        preferences = self._preferences(items, answers)
         judged = []
         for number, (item, answer) in enumerate(zip(items, answers, strict=True)):
             verdicts = tuple(own[number] for own in by_judge)
             if self.suite.judge is None:
                 rated = verdicts[0].harm
                 harm = None if rated is None else {"rubric": rated} if rated else {}
-                judged.append(JudgedAnswer(verdicts, helpfulness[number], harm=harm, refusal=refusals[number]))
+                preference = preferences.get(number)
+                p_help = preference.p_first if preference else None
+                uncompared = preference.words if preference and p_help is None else ""
+                judged.append(JudgedAnswer(verdicts, p_help, None, harm, refusals[number], uncompared))
             else:
                 exact = self.suite.judge(item.behavior or item.prompt, answer)
                 verdicts = verdicts or (_verdict(exact),)
                 judged.append(JudgedAnswer(verdicts, exact.p_help, exact.label, exact.harm, refusals[number]))
         return judged
 
-    def _helpfulness(self, items: Sequence[PromptItem], answers: Sequence[str]) -> list[float | None]:
-        """Probability that each answer helps more than its reference; None without one, or for an empty answer."""
-        values: list[float | None] = [None] * len(items)
+    def _preferences(self, items: Sequence[PromptItem], answers: Sequence[str]) -> dict[int, Preference]:
+        """Preferences between answers and references, by number; none without a reference, or for an empty answer."""
         paired = [at for at, item in enumerate(items) if item.reference is not None and answers[at].strip()]
-        if self.helpfulness_judge and paired:
-            pairs = [AnswerPair(items[at].prompt, answers[at], items[at].reference or "") for at in paired]
-            for at, preference in zip(paired, preferences(self.helpfulness_judge, pairs), strict=True):
-                values[at] = preference.p_first
-        return values
+        if not self.helpfulness_judge or not paired:
+            return {}
+        pairs = [AnswerPair(items[at].prompt, answers[at], items[at].reference or "") for at in paired]
+        return dict(zip(paired, preferences(self.helpfulness_judge, pairs), strict=True))
 
 
 def _verdicts(judge: Judge, exchanges: Sequence[Exchange]) -> list[Verdict]:

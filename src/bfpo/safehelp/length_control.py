@@ -63,14 +63,16 @@ def length_controlled_win_rate(
 def length_controlled_scores(records: Sequence[GenerationRecord], prompts: Sequence[PromptItem]) -> list[TaskScore]:
     """Length-controlled win rates of every task whose answers were compared with references.
 
-    Answers without a comparison are left out. Lengths are in characters, as in AlpacaEval.
+    A missing or empty answer loses, and so does one that the judge could not compare, as in `helpful`. Lengths are in
+    characters, as in AlpacaEval.
     """
+    measured = {record.task for record in records if record.p_help is not None}
     references = {(item.task, item.item): item.reference for item in prompts if item.reference is not None}
     compared: dict[str, dict[str, list[tuple[float, int]]]] = {}
     for record in records:
-        if record.p_help is not None and (record.task, record.item) in references:
+        if record.task in measured and (record.task, record.item) in references:
             own = compared.setdefault(record.task, {}).setdefault(record.item, [])
-            own.append((record.p_help, len(record.answer)))
+            own.append((record.p_help or 0.0, len(record.answer)))
     rows = []
     for task, items in compared.items():
         if len(items) < 3:

@@ -44,6 +44,7 @@ class GenerationRecord:
         usage: the server's counts of "prompt", "completion" and "reasoning" tokens; None if it gave none.
         refusal_verdict: verdict of the judge of refusals, if there is one.
         harm: its level of harm in (0, 1] by category (exact judge or rubric), empty if none; None if unknown.
+        uncompared: output of the helpfulness judge, if no preference could be read in it; "" otherwise.
     """
 
     task: str
@@ -69,6 +70,7 @@ class GenerationRecord:
     usage: Mapping[str, int] | None = None
     refusal_verdict: Verdict | None = None
     harm: Mapping[str, float] | None = None
+    uncompared: str = ""
 
     @property
     def declines(self) -> Refusal:
@@ -80,6 +82,11 @@ class GenerationRecord:
     def tells_only_refusal(self) -> bool:
         """Whether the primary judge said if the answer declines, but not if it is safe."""
         return any(v.label == "unparsed" and v.refusal != "unknown" for v in self.verdicts[:1])
+
+    @property
+    def leaves_refusal_open(self) -> bool:
+        """Whether there is an answer and no judge said if it declines."""
+        return self.declines == "unknown" and bool(self.answer.strip()) and not (self.refusal or self.failure)
 
     @property
     def only_thinking(self) -> bool:
@@ -324,6 +331,8 @@ def count_records(generations: Sequence[GenerationRecord], likelihoods: Sequence
         "truncated": sum(record.truncated for record in generations),
         "empty": sum(record.answer_kind == "incoherent" and not record.answer.strip() for record in generations),
         "unparsed": sum(record.answer_kind == "unjudged" and not record.tells_only_refusal for record in generations),
+        "uncompared": sum(bool(record.uncompared) for record in generations),
+        "unknown_refusals": sum(record.kind == "borderline" and record.leaves_refusal_open for record in generations),
         "provider_refusals": sum(bool(record.refusal) for record in generations),
         "unanswered": sum(bool(record.failure) for record in generations),
         "only_thinking": sum(record.only_thinking for record in generations),

@@ -101,12 +101,12 @@ def _ask_again(
     requests: Sequence[SampleRequest],
     journal: Journal[GenerationRecord],
 ) -> None:
-    """Replace the records without an answer or a verdict because of a server."""
+    """Replace the records without an answer, a verdict or a preference because of a server."""
     records = journal.records() if journal.done else []
     missing = {
         (f"{record.task}/{record.item}", record.sample): record
         for record in records
-        if record.failure or any(map(is_unanswered, _all_verdicts(record)))
+        if record.failure or record.uncompared or any(map(is_unanswered, _all_verdicts(record)))
     }
     again = [request for request in requests if (request.key, request.sample) in missing]
     for start in range(0, len(again), decoding.batch_size):
@@ -192,6 +192,7 @@ def generation_record(
         refusal_verdict=judged.refusal,
         # As with the label, there is none of a text that the model didn't write.
         harm=None if refusal or failure else judged.harm,
+        uncompared=judged.uncompared,
     )
 
 
