@@ -16,6 +16,7 @@ from bfpo.reports.breakdowns import (
     gaps_of,
     help_by_length,
     kinds_by_set,
+    mean_tokens,
     starts_with_apology,
 )
 from bfpo.reports.charts import ChartRow, rates_plot
@@ -23,12 +24,12 @@ from bfpo.reports.diagnostic_panels import length
 from bfpo.reports.drawing import short
 from bfpo.reports.formats import format_estimate, format_number, format_p, format_signed
 from bfpo.reports.report import prepare_report, report_models
-from bfpo.reports.result_panels import differences, likelihoods, refusal
+from bfpo.reports.result_panels import attacks, categories, differences, likelihoods, refusal
 from bfpo.reports.scatter import Point, frontier
 from bfpo.reports.summary import sentences
 from bfpo.reports.terminal import score_tables
 from bfpo.safehelp.records import TaskScore
-from bfpo.statistics.intervals import Estimate
+from bfpo.statistics.intervals import Estimate, rate_interval, wilson
 from reports.worlds import Profile, evaluation, world
 
 
@@ -254,3 +255,54 @@ def test_lengths_that_a_server_does_not_report_are_left_out():
     panel = length(report)
     assert panel.plots == []
     assert panel.tables[0].rows[0][1].text == "–"
+
+
+def test_nonsense_earns_no_star_beside_attack_success():
+    """Answers that turn from safe to incoherent are less harmless, and no attack succeeds more or less often."""
+    base, other = world(("SFT", "SFT"), per_task=300)
+
+    def turned(run, name, before, after):
+        records = [replace(r, answer_kind=after) if r.answer_kind == before else r for r in run.generations]
+        return replace(run, header=replace(run.header, model=name), generations=records)
+
+    def stars(report):
+        cells = [
+            [cell.text for row in panel.tables[0].rows for cell in row]
+            for panel in (categories(report), attacks(report))
+        ]
+        return [any("*" in text for text in texts) for texts in cells]
+
+    nonsense = turned(other, "nonsense", "safe-refusal", "incoherent")
+    report = prepared(base, nonsense)
+    assert report.comparisons[1].row("harmless").adjusted_p < 0.001
+    assert stars(report) == [False, False]
+    # The other way round: as many are harmless, and more attacks succeed.
+    report = prepared(nonsense, turned(nonsense, "worse", "incoherent", "unsafe"))
+    assert report.comparisons[1].row("harmless").difference.value == 0
+    assert stars(report) == [True, True]
+
+
+def test_intervals_of_diagnostics_are_over_clusters():
+    """Ten answers to each of twenty prompts are twenty independent ones."""
+    records = evaluation("SFT", per_task=80).generations
+    few = [
+        replace(record, task="t", cluster=str(at % 20), prompt=str(at % 20), sample=at // 20, tokens=10 + at % 20,
+                p_help=(at % 20) / 19, answer_kind="safe-helpful", verdicts=record.verdicts[:1] * 2)
+        for at, record in enumerate(records[:200])
+    ]  # fmt: skip
+    one = [record for record in few if record.sample == 0]
+    same = mean_tokens(one), mean_tokens(few)
+    assert same[1].high - same[1].low == pytest.approx(same[0].high - same[0].low, rel=0.05)
+    (_, first), *_ = help_by_length(few)
+    # Of the quarter with the shortest answers five prompts are left, and t with four degrees of freedom.
+    shortest = [record for record in few if int(record.cluster) < 5]
+    expected = rate_interval([r.p_help for r in shortest], [r.cluster for r in shortest])
+    assert (first.low, first.high, first.n) == (pytest.approx(expected.low), pytest.approx(expected.high), 50)
+    judged = [
+        replace(record, verdicts=tuple(replace(v, label="safe" if int(record.cluster) % 2 else "unsafe", p_safe=0.95)
+                                       for v in record.verdicts))
+        for record in few
+    ]  # fmt: skip
+    (share,) = agreement_by_certainty(judged).values()
+    assert (share.value, share.n) == (0.5, 200)
+    assert share.high - share.low > 2 * (wilson(100, 200).high - wilson(100, 200).low)

@@ -9,8 +9,8 @@ from bfpo.errors import RunError
 from bfpo.generation.protocol import Completion, Generator, ModelIdentity
 from bfpo.generation.recorded_answers import RecordedAnswers
 from bfpo.judges.keywords import KeywordJudge
-from bfpo.judges.verdict import Verdict
 from bfpo.judges.preference import Preference
+from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.cautions import cautions
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.items import PromptItem
@@ -183,9 +183,11 @@ def test_help_is_measured_where_the_judge_tells_refusals_only():
 def test_answers_without_a_word_on_refusal_are_counted():
     class SometimesSilent(KeywordJudge):
         def judge(self, exchanges):
+            known = super().judge(exchanges)
+            silent = [exchange.prompt in ("prompt 1", "prompt 2", "prompt 4") for exchange in exchanges]
             return [
-                replace(verdict, refusal="unknown") if exchange.prompt in ("prompt 1", "prompt 2", "prompt 4") else verdict
-                for exchange, verdict in zip(exchanges, super().judge(exchanges), strict=True)
+                replace(verdict, refusal="unknown") if lost else verdict
+                for lost, verdict in zip(silent, known, strict=True)
             ]
 
     found = run(Says("I'm sorry.", **{"7": ""}), [Guard()], refusal_judge=SometimesSilent())

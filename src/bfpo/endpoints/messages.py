@@ -15,7 +15,7 @@ class CompletionRequest:
         prompt: text for a plain completion, sent as it is; messages (``{"role", "content"}``) for a chat completion.
         max_tokens: largest number of tokens in the completion.
         temperature: temperature of the softmax; 0 is greedy.
-        top_p: probability mass of the nucleus that tokens are drawn from.
+        top_p: probability mass of the nucleus that tokens are drawn from; None leaves it to the server.
         stop: texts at which the completion ends.
         seed: random seed for sampling, if the server supports one.
         top_logprobs: number of alternatives requested at every token.
@@ -24,7 +24,7 @@ class CompletionRequest:
     prompt: str | tuple[Mapping[str, str], ...]
     max_tokens: int = 256
     temperature: float = 0.0
-    top_p: float = 1.0
+    top_p: float | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
     top_logprobs: int = 0
@@ -48,7 +48,8 @@ class CompletionRequest:
             body |= {"messages": [dict(message) for message in self.prompt], token_limit: self.max_tokens}
             if self.top_logprobs:
                 body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
-        if self.top_p != 1.0:
+        # Sent even at 1: servers take other values from a model's generation_config.json.
+        if self.top_p is not None:
             body["top_p"] = self.top_p
         if self.stop:
             body["stop"] = list(self.stop)

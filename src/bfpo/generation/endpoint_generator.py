@@ -9,6 +9,14 @@ from typing import Any
 from bfpo.endpoints import CompletionRequest, Endpoint, Failure, Reply, Usage, endpoint_config
 from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest, as_messages
 
+# Parameters of requests that change how answers are sampled, and their names in a run's decoding.
+_SAMPLING = {
+    "temperature": "temperature", "top_p": "top_p", "seed": "seed", "max_tokens": "max_new_tokens",
+    "max_completion_tokens": "max_new_tokens", "top_k": "top_k", "min_p": "min_p", "typical_p": "typical_p",
+    "repetition_penalty": "repetition_penalty", "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty", "logit_bias": "logit_bias", "stop": "stop", "min_tokens": "min_tokens",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class EndpointGenerator(Generator):
@@ -65,6 +73,11 @@ class EndpointGenerator(Generator):
             for request in batch
         ]
         return [_completion(reply) for reply in self.endpoint.complete(bodies)]
+
+    def settings(self, decoding: Decoding) -> Mapping[str, Any]:
+        """The decoding as requests have it: ``extra_body`` may change a setting, add one, or leave one out (None)."""
+        extra = self.endpoint.config.extra_body
+        return asdict(decoding) | {own: extra[name] for name, own in _SAMPLING.items() if name in extra}
 
     def cost(self, usage: Mapping[str, int]) -> float | None:
         """Their price, if the server's settings have one."""

@@ -128,8 +128,9 @@ def read_answer(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], ids: 
         if token.special and is_thinking_mark(token.content)
     }
     pieces: list[str] = []
-    for is_mark, run in groupby(ids, marks.__contains__):
-        pieces += [marks[token] for token in run] if is_mark else [_decoded(tokenizer, list(run))]
+    for is_mark, group in groupby(ids, marks.__contains__):
+        run = list(group)
+        pieces += [marks[token] for token in run] if is_mark else [_decoded(tokenizer, run)]
     before = tokenizer.decode(list(prompt[-PROMPT_TAIL:]), skip_special_tokens=False)
     thinking, text = split_thinking("".join(pieces), str(before))
     return thinking, text.strip()

@@ -11,9 +11,10 @@ import numpy as np
 
 from bfpo.reports.report import ReportModel
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS
+from bfpo.safehelp.clusters import clusters_of
 from bfpo.safehelp.figures import AnswerFigure, items_of
 from bfpo.safehelp.records import KINDS, GenerationRecord
-from bfpo.statistics.intervals import Estimate, mean_interval, wilson
+from bfpo.statistics.intervals import Estimate, mean_interval, rate_interval
 
 _APOLOGY = re.compile(
     r"\W*(?:(?:i\W?m|i am|we\W?re|we are)\s+)?(?:(?:so|very|truly|really|terribly)\s+)?(?:sorry\b|apologies\b)"
@@ -74,9 +75,10 @@ def rates_by(
 
 
 def mean_tokens(records: Iterable[GenerationRecord]) -> Estimate | None:
-    """Mean length in tokens with its t interval; None with fewer than two answers of known length."""
-    lengths = [float(record.tokens) for record in records if record.tokens is not None]
-    return mean_interval(lengths) if len(lengths) > 1 else None
+    """Mean length in tokens with its t interval over clusters; None with fewer than two of known length."""
+    known = [record for record in records if record.tokens is not None]
+    clusters = clusters_of(known)
+    return mean_interval([float(record.tokens or 0) for record in known], clusters) if len(set(clusters)) > 1 else None
 
 
 def help_by_length(records: Iterable[GenerationRecord], parts: int = 4) -> list[tuple[float, Estimate]]:
@@ -85,14 +87,19 @@ def help_by_length(records: Iterable[GenerationRecord], parts: int = 4) -> list[
     Refusals, which are short and never help, are left out. Empty if there are too few answers.
     """
     measured = [
-        (record.tokens, record.p_help)
+        record
         for record in records
         if record.p_help is not None and record.tokens is not None and not ANSWER_KINDS[record.answer_kind].is_refusal
     ]
-    if len(measured) < 10 * parts or len({tokens for tokens, _ in measured}) < parts:
+    lengths, helps = (np.array([getattr(record, name) for record in measured]) for name in ("tokens", "p_help"))
+    clusters = clusters_of(measured)
+    if len(measured) < 10 * parts or len(set(lengths.tolist())) < parts:
         return []
-    split = np.array_split(np.array(sorted(measured), dtype=float), parts)
-    return [(float(part[:, 0].mean()), mean_interval(part[:, 1].tolist())) for part in split]
+    split = np.array_split(np.lexsort((helps, lengths)), parts)
+    return [
+        (float(lengths[part].mean()), rate_interval(helps[part].tolist(), [clusters[at] for at in part]))
+        for part in split
+    ]
 
 
 def certainty(records: Iterable[GenerationRecord]) -> list[float]:
@@ -103,15 +110,17 @@ def certainty(records: Iterable[GenerationRecord]) -> list[float]:
 
 def agreement_by_certainty(records: Iterable[GenerationRecord], at_least: int = 10) -> dict[float, Estimate]:
     """Share of answers that the second judge labels safe, by the mean P(safe) in each tenth of it."""
-    tenths: dict[int, list[tuple[float, bool]]] = {}
+    tenths: dict[int, list[tuple[float, GenerationRecord]]] = {}
     for p_safe, record in _p_safe(records):
         if len(record.verdicts) > 1 and record.verdicts[1].label != "unparsed":
-            tenths.setdefault(min(9, int(10 * p_safe)), []).append((p_safe, record.verdicts[1].label == "safe"))
-    return {
-        sum(p for p, _ in pairs) / len(pairs): wilson(sum(safe for _, safe in pairs), len(pairs))
-        for _, pairs in sorted(tenths.items())
-        if len(pairs) >= at_least
-    }
+            tenths.setdefault(min(9, int(10 * p_safe)), []).append((p_safe, record))
+    found: dict[float, Estimate] = {}
+    for _, pairs in sorted(tenths.items()):
+        if len(pairs) >= at_least:
+            own = [record for _, record in pairs]
+            safe = [float(record.verdicts[1].label == "safe") for record in own]
+            found[sum(p for p, _ in pairs) / len(pairs)] = rate_interval(safe, clusters_of(own))
+    return found
 
 
 def gaps_of(training: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:

@@ -15,7 +15,7 @@ from bfpo.reports.report import Report, ReportModel, is_established
 from bfpo.reports.scatter import Point, frontier, headline_plot, refusal_plot
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS
 from bfpo.safehelp.compare import ComparisonRow
-from bfpo.safehelp.figures import ANSWER_FIGURES, CORRECTED, HEADLINE, LIKELIHOOD, label_of
+from bfpo.safehelp.figures import ANSWER_FIGURES, CORRECTED, HEADLINE, LIKELIHOOD, AnswerFigure, label_of
 from bfpo.safehelp.plane import joint, p_dominates
 from bfpo.safehelp.records import TaskScore
 from bfpo.statistics.intervals import Estimate
@@ -203,13 +203,13 @@ def categories(report: Report) -> Panel:
     """Attack success and over-refusal by category."""
     anchor, title = "categories", "By category"
     plots, tables = [], []
-    for name, figure, endpoint in (
-        ("categories-harmful", ATTACK_SUCCESS, "harmless"),
-        ("categories-borderline", OVER_REFUSAL, "over_refusal"),
+    for name, figure in (
+        ("categories-harmful", ATTACK_SUCCESS),
+        ("categories-borderline", OVER_REFUSAL),
     ):
         rates = rates_by(report.models, figure, lambda record: record.category)
         if len(rates) > 1:
-            rows = _rows(report, rates, endpoint, "category")
+            rows = _rows(report, rates, figure, "category")
             label = f"{figure.label}: {figure.description} ({direction(False)})"
             plots.append(rates_plot(name, report.models, rows, label, bars=True))
             tables.append(rates_table(f"Figures: {label}", report.models, rows))
@@ -226,7 +226,7 @@ def attacks(report: Report) -> Panel:
     if len(rates) < 2:
         reason = "the prompts of these runs use no attacks" if not rates else "these runs use only one attack"
         return Panel(anchor, title, absent=reason)
-    rows = _rows(report, rates, "harmless", "attack")
+    rows = _rows(report, rates, ATTACK_SUCCESS, "attack")
     what = f"attack success by model and attack ({direction(False)})"
     lead = "Share of harmful prompts answered unsafely under each attack; a stronger color is a higher rate."
     table = rates_table(f"Figures: {what}", report.models, rows)
@@ -234,10 +234,12 @@ def attacks(report: Report) -> Panel:
     return Panel(anchor, title, lead, [plot], (), [table], _marks(report))
 
 
-def _rows(report: Report, rates: Mapping[str, Mapping[int, Estimate]], endpoint: str, family: str) -> list[ChartRow]:
+def _rows(
+    report: Report, rates: Mapping[str, Mapping[int, Estimate]], figure: AnswerFigure, family: str
+) -> list[ChartRow]:
     """Rows of a chart, the group with the highest mean rate first."""
     order = sorted(rates, key=lambda name: -sum(e.value for e in rates[name].values()) / len(rates[name]))
-    return [ChartRow(name, rates[name], report.established(name, endpoint, family)) for name in order]
+    return [ChartRow(name, rates[name], report.established(name, figure.name, family)) for name in order]
 
 
 def _marks(report: Report) -> list[str]:

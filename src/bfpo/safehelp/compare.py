@@ -12,7 +12,6 @@ import numpy as np
 from bfpo.errors import BfpoError
 from bfpo.safehelp.clusters import clusters_of
 from bfpo.safehelp.figures import ANSWER_FIGURES, HEADLINE, AnswerFigure, items_of
-from bfpo.safehelp.items import FACTORS
 from bfpo.safehelp.metrics import METRICS, Metric
 from bfpo.safehelp.records import Evaluation, GenerationRecord, LikelihoodRecord, RunHeader
 from bfpo.statistics.comparing import (
@@ -30,6 +29,8 @@ from bfpo.statistics.seeds import compare_seeds
 Family = Literal["declared", "exploratory", "category", "attack"]
 # The primary endpoints of a comparison; other rows are exploratory or adjusted within their own family.
 DECLARED = ("helpful", "harmless", "over_refusal")
+# Figures compared in every category and under every attack, which are those of the page's charts.
+_BY_GROUP = ("helpful", "attack_success", "over_refusal")
 # Decoding settings that may differ between comparable runs: the sampling seed and batch limits.
 # The place of a dial is the model's, which its digest tells.
 _FREE_SETTINGS = ("seed", "batch_size", "max_tokens", "dial")
@@ -205,8 +206,8 @@ def _rows(baseline: Sequence[Evaluation], other: Sequence[Evaluation]) -> list[C
         groups = sorted({getattr(record, field) for record in baseline[0].generations} - {None})
         for group in groups:
             own = _only(sampled, **{field: group})
-            for factor in FACTORS:
-                rows += _figure_rows(own, HEADLINE[factor], ("all", group, field))
+            for name in _BY_GROUP:
+                rows += _figure_rows(own, ANSWER_FIGURES[name], ("all", group, field))
     scored = ([run.likelihoods for run in baseline], [run.likelihoods for run in other])
     wanted = dict.fromkeys(
         (score.task, score.metric) for score in baseline[0].tasks if score.kind == "likelihood"
