@@ -281,6 +281,6 @@ def test_a_judge_of_helpfulness_that_can_t_be_read_ends_the_run_after_the_first_
             read += 1
             yield AnswerPair("q", f"a{read}", f"b{read}")
 
-    with pytest.raises(RunError, match=r"longer gave no preference for any pair \(Well,\): correct its settings"):
+    with pytest.raises(RunError, match=r"longer gave no preference for any pair \(Well, / A\): correct its settings"):
         list(preferences(judge, endless()))
     assert read == CHUNK

@@ -36,8 +36,8 @@ class Preference:
 
     @property
     def words(self) -> str:
-        """The judge's outputs in one short line, for messages."""
-        return " ".join(" / ".join(self.raw).split())[:200] or "empty output"
+        """The different outputs in one short line, for messages."""
+        return " ".join(" / ".join(dict.fromkeys(self.raw)).split())[:200] or "empty output"
 
 
 class HelpfulnessJudge(Protocol):
