@@ -1,7 +1,8 @@
 """Our engine against TRL's DPOTrainer with the same mathematics: fresh processes that take turns on this machine.
 
 ``engine.py headline`` runs float32 with all weights (half an hour), ``engine.py full`` everything (hours). Results are
-saved in a file, from which an interrupted benchmark resumes and the report is written.
+saved in a file, from which an interrupted benchmark resumes and the report is written. ``engine.py real --data FILE``
+trains SmolLM2 (from `bfpo model smollm2`) on a file of real pairs (an hour).
 """
 
 from __future__ import annotations
@@ -75,6 +76,16 @@ def full(repeats: int) -> Iterator[dict[str, Any]]:
                 yield {"kind": "models", "repeat": repeat, "case": Case(side, workload=workload, steps=steps)}
 
 
+def real(repeats: int, folder: str, data: str) -> Iterator[dict[str, Any]]:
+    """Cases with SmolLM2 and real pairs, float32, an adapter or all weights."""
+    workload = Workload(prompts=32, model="smollm2-135m", folder=folder, data=data)
+    for repeat in range(repeats):
+        for trained in ("lora", "all"):
+            for side in ("ours", "shipped", "compact"):
+                case = Case(side, trained=trained, workload=workload, steps=4)
+                yield {"kind": "real", "repeat": repeat, "case": case}
+
+
 def run(case: Case) -> dict[str, Any]:
     """Run one side in a fresh process."""
     environment = os.environ | MALLOC | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -99,13 +110,17 @@ def measure(path: Path, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure the missing cases and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["headline", "full", "report"])
+    parser.add_argument("what", choices=["headline", "full", "real", "report"])
     parser.add_argument("--repeats", type=int, help="runs of every case; by default 3, or 5 in the full benchmark")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--model", default="models/smollm2", help="SmolLM2's folder, for 'real'")
+    parser.add_argument("--data", help="file of real pairs, for 'real'")
     parser.add_argument("--only", help="run only cases of this kind, precision, side or choice of weights")
     arguments = parser.parse_args()
     wanted: list[dict[str, Any]] = []
-    if arguments.what != "report":
+    if arguments.what == "real":
+        wanted += real(arguments.repeats or 3, arguments.model, arguments.data or parser.error("real needs --data"))
+    elif arguments.what != "report":
         wanted += headline(arguments.repeats or 3)
     if arguments.what == "full":
         wanted += full(arguments.repeats or 5)

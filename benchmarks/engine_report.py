@@ -76,6 +76,26 @@ def losses(results: Sequence[Result]) -> list[str]:
     ]
 
 
+def real_pairs(results: Sequence[Result]) -> list[str]:
+    """Tables of SmolLM2 on real pairs, by what is trained."""
+    lines: list[str] = []
+    for trained in dict.fromkeys(result["case"]["trained"] for result in results):
+        own = [result for result in results if result["case"]["trained"] == trained]
+        if {result["case"]["side"] for result in own} < {"ours", "shipped", "compact"}:
+            continue
+        title = "LoRA" if trained == "lora" else f"{trained} weights"
+        tokens = f"Batches of 8 pairs with {own[0]['tokens_a_row']:.0f} tokens on average (a prompt with each answer)"
+        lines += [
+            f"## SmolLM2-135M on real pairs, fp32, {title}",
+            "",
+            f"People's pairs, {tokens}.",
+            "",
+            *table(own),
+            "",
+        ]
+    return lines
+
+
 def answers(results: Sequence[Result]) -> list[str]:
     """Table of groups of K answers against their pairs."""
     if not results:
@@ -174,7 +194,8 @@ def write_report(results: Sequence[Result], folder: Path) -> None:
         "![Losses and speeds](engine.png)",
         "",
     ]
-    for precision, trained in dict.fromkeys((r["case"]["precision"], r["case"]["trained"]) for r in results):
+    generated = [result for result in results if result["kind"] != "real"]
+    for precision, trained in dict.fromkeys((r["case"]["precision"], r["case"]["trained"]) for r in generated):
         own = headline_results(results, precision, trained)
         if {result["case"]["side"] for result in own} >= {"ours", "shipped"}:
             lines += [f"## {precision}, {trained} weights", "", *table(own), ""]
@@ -222,7 +243,7 @@ def _more_tables(results: Sequence[Result]) -> list[str]:
     def kind(name: str) -> list[Result]:
         return [result for result in results if result["kind"] == name]
 
-    lines = answers(kind("answers"))
+    lines = real_pairs(kind("real")) + answers(kind("answers"))
     lines += sweep(
         kind("lengths"),
         "Lengths",

@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -65,6 +65,8 @@ class Workload:
         hidden: width of the model, a multiple of 64.
         layers: number of layers of the model.
         model: name of a shape, which takes the place of width and layers.
+        folder: folder of a real model of that shape, with its tokenizer and chat template; "" for random weights.
+        data: file of real pairs (prompt, chosen, rejected), which takes the place of all lengths; needs a folder.
     """
 
     prompt: int = 139
@@ -75,6 +77,8 @@ class Workload:
     hidden: int = 384
     layers: int = 10
     model: str = ""
+    folder: str = ""
+    data: str = ""
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -95,7 +99,13 @@ class Workload:
 
 
 def make_texts(workload: Workload, seed: int = 0) -> list[tuple[str, list[str]]]:
-    """Prompts and their answers, of random words; each word is one token."""
+    """Prompts and their answers, of random words; each word is one token.
+
+    Real pairs are written in the same words, one for each token of the real model's own tokenizer, so that every side
+    trains on the same tokens.
+    """
+    if workload.data:
+        return real_texts(workload, seed)
     generator, vocabulary = np.random.default_rng(seed), workload.shape["vocab_size"]
 
     def text(mean: float) -> str:
@@ -106,6 +116,25 @@ def make_texts(workload: Workload, seed: int = 0) -> list[tuple[str, list[str]]]
         (text(workload.prompt) + " ", [text(workload.answer) for _ in range(workload.answers)])
         for _ in range(workload.prompts)
     ]
+
+
+def real_texts(workload: Workload, seed: int) -> list[tuple[str, list[str]]]:
+    """Real pairs, drawn from the file, as words."""
+    tokenizer = AutoTokenizer.from_pretrained(workload.folder)
+    rows: Any = datasets.load_dataset("json", data_files=workload.data, split="train")
+    rows = rows.shuffle(seed=seed).select(range(workload.prompts))
+
+    def words(ids: Sequence[int]) -> str:
+        # The first two numbers are the word tokenizer's own.
+        return " ".join(f"t{max(2, number)}" for number in ids)
+
+    texts: list[tuple[str, list[str]]] = []
+    for row in rows:
+        messages = [{"role": "user", "content": row["prompt"]}]
+        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+        answers = [tokenizer(row[name])["input_ids"] for name in ("chosen", "rejected")]
+        texts.append((words(prompt) + " ", [words(answer) for answer in answers]))
+    return texts
 
 
 def as_pairs(texts: Sequence[tuple[str, list[str]]]) -> datasets.Dataset:
@@ -139,7 +168,12 @@ def make_tokenizer(workload: Workload) -> PreTrainedTokenizerFast:
 def make_model(
     workload: Workload, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, **changes: Any
 ) -> PreTrainedModel:
-    """A random model, made on the device; at 384 x 10 a Llama of 28.3M weights, 12.6M of them in the tied head."""
+    """A random model, made on the device; at 384 x 10 a Llama of 28.3M weights, 12.6M of them in the tied head.
+
+    With a folder it is the real model there.
+    """
+    if workload.folder:
+        return AutoModelForCausalLM.from_pretrained(workload.folder, dtype=dtype, **changes).to(device)
     sizes = workload.shape | changes
     config = AutoConfig.for_model(
         sizes["model_type"],
