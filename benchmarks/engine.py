@@ -86,10 +86,22 @@ def real(repeats: int, folder: str, data: str) -> Iterator[dict[str, Any]]:
                 yield {"kind": "real", "repeat": repeat, "case": case}
 
 
+def processes(repeats: int) -> Iterator[dict[str, Any]]:
+    """One process with one thread, and two of them that share its steps."""
+    for repeat in range(repeats):
+        for number in (1, 2):
+            case = Case("ours", workload=Workload(prompts=96), batch=16, processes=number)
+            yield {"kind": "processes", "repeat": repeat, "case": case}
+
+
 def run(case: Case) -> dict[str, Any]:
     """Run one side in a fresh process."""
     environment = os.environ | MALLOC | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    command = [sys.executable, str(HERE / "side.py"), json.dumps(asdict(case))]
+    if case.processes:
+        environment["OMP_NUM_THREADS"] = "1"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(case.processes)]
+    start = launcher if case.processes > 1 else []
+    command = [sys.executable, *start, str(HERE / "side.py"), json.dumps(asdict(case))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
@@ -110,7 +122,7 @@ def measure(path: Path, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure the missing cases and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["headline", "full", "real", "report"])
+    parser.add_argument("what", choices=["headline", "full", "real", "processes", "report"])
     parser.add_argument("--repeats", type=int, help="runs of every case; by default 3, or 5 in the full benchmark")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--model", default="models/smollm2", help="SmolLM2's folder, for 'real'")
@@ -120,6 +132,8 @@ def main() -> None:
     wanted: list[dict[str, Any]] = []
     if arguments.what == "real":
         wanted += real(arguments.repeats or 3, arguments.model, arguments.data or parser.error("real needs --data"))
+    elif arguments.what == "processes":
+        wanted += processes(arguments.repeats or 3)
     elif arguments.what != "report":
         wanted += headline(arguments.repeats or 3)
     if arguments.what == "full":

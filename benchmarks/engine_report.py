@@ -96,6 +96,23 @@ def real_pairs(results: Sequence[Result]) -> list[str]:
     return lines
 
 
+def two_processes(results: Sequence[Result]) -> list[str]:
+    """Two processes beside one, with one thread each."""
+    one, two = ([result for result in results if result["case"]["processes"] == number] for number in (1, 2))
+    if not (one and two):
+        return []
+    speeds = [[rows_per_second(run) for run in runs] for runs in (one, two)]
+    gains = [after / before for before, after in zip(*speeds, strict=False)]
+    return [
+        "## Two processes",
+        "",
+        f"With one thread each, on two cores, float32 and all weights, batches of 16 pairs over both: two processes "
+        f"train {median_and_range(gains, 2)} times as fast as one ({len(gains)} pairs of runs in turn): "
+        f"{median_and_range(speeds[0], 2)} and {median_and_range(speeds[1], 2)} pairs/s.",
+        "",
+    ]
+
+
 def answers(results: Sequence[Result]) -> list[str]:
     """Table of groups of K answers against their pairs."""
     if not results:
@@ -243,7 +260,7 @@ def _more_tables(results: Sequence[Result]) -> list[str]:
     def kind(name: str) -> list[Result]:
         return [result for result in results if result["kind"] == name]
 
-    lines = real_pairs(kind("real")) + answers(kind("answers"))
+    lines = real_pairs(kind("real")) + two_processes(kind("processes")) + answers(kind("answers"))
     lines += sweep(
         kind("lengths"),
         "Lengths",

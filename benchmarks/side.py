@@ -6,6 +6,7 @@ Usage: side.py CASE, where CASE is a JSON object with the fields of `Case`.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from peft import LoraConfig
 from torch._dynamo.utils import counters
 from transformers import PreTrainedModel, TrainerCallback, set_seed
@@ -57,6 +59,7 @@ class Case:
         batch: prompts per step (pairs, if every pair is a row).
         tokens: our micro-batches' largest number of tokens.
         parts: TRL's micro-batches per step.
+        processes: number of processes, one thread each, that share a step; 0 for one process with all threads.
         checkpointing: whether activations are recomputed; TRL's "shipped" always does.
     """
 
@@ -69,6 +72,7 @@ class Case:
     tokens: int = 16_384
     parts: int = 1
     checkpointing: bool = False
+    processes: int = 0
 
     @property
     def adapts(self) -> bool:
@@ -163,7 +167,7 @@ def common(case: Case) -> dict[str, Any]:
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
         "max_steps": case.steps,
-        "per_device_train_batch_size": case.batch // case.parts,
+        "per_device_train_batch_size": case.batch // case.parts // max(1, case.processes),
         "gradient_accumulation_steps": case.parts,
         "gradient_checkpointing": case.checkpointing,
         "max_grad_norm": 1.0,
@@ -342,6 +346,8 @@ def measure(case: Case) -> dict[str, Any]:
     weights = sum(p.numel() for p in model.parameters())
     training = sum(p.numel() for p in model.parameters() if p.requires_grad)
     useful_tokens, computed = seen.timed()
+    if case.processes > 1:
+        useful_tokens = sum(gather_object([useful_tokens]))
     dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
     return {
         "step_seconds": times.seconds,
@@ -375,4 +381,10 @@ def case_of(given: dict[str, Any]) -> Case:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(case_of(json.loads(sys.argv[1])))))
+    measured = json.dumps(measure(case_of(json.loads(sys.argv[1]))))
+    if os.environ.get("RANK", "0") == "0":
+        print(measured, flush=True)
+    if torch.distributed.is_initialized():
+        # Now and then gloo aborts while Python shuts down, after all work is done.
+        torch.distributed.barrier()
+        os._exit(0)

@@ -1,5 +1,6 @@
 """Benchmarks that nobody runs every day, as far as they run in a moment: they must still fit the package."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import LlamaForCausalLM
 
+from bfpo.models import MICROWORLD, load_tokenizer
 from bfpo.preferences.loading import load_preferences
 from bfpo.training.recipe import load_recipe
 from support.choice_parity import load_stories, sample_items
@@ -96,3 +98,42 @@ def test_likelihoods_find_the_tests_helpers_from_the_folder_of_benchmarks(shared
     # The folder of a script is the first that Python looks into.
     folder = {"PYTHONPATH": str(BENCHMARKS)}
     subprocess.run([sys.executable, "-c", code, str(shared_data)], check=True, env=os.environ | folder)
+
+
+def test_real_pairs_are_trained_on_token_by_token(tmp_path):
+    """Every side gets a word for every token that the real model's tokenizer makes."""
+    rows = [
+        {"prompt": f"what is the sea number {at}?", "chosen": "the sea is water", "rejected": "no"} for at in range(4)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    script = """
+import json, sys
+from bfpo.models import MICROWORLD
+from workload import Workload, make_texts, make_tokenizer
+workload = Workload(prompts=3, model="smollm2-135m", folder=str(MICROWORLD), data=sys.argv[1])
+words = make_tokenizer(workload)
+texts = make_texts(workload)
+print(json.dumps([[words(text)["input_ids"] for text in (prompt, *answers)] for prompt, answers in texts]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "pairs.jsonl")],
+        env=os.environ | {"PYTHONPATH": str(BENCHMARKS), "HF_DATASETS_CACHE": str(tmp_path / "cache")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    tokenizer = load_tokenizer(MICROWORLD)
+    found = json.loads(done.stdout)
+
+    def asked(row):
+        messages = [{"role": "user", "content": row["prompt"]}]
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+
+    def numbers(ids):
+        # The first two are the word tokenizer's own.
+        return [max(2, number) for number in ids]
+
+    expected = [
+        [numbers(asked(row)), *(numbers(tokenizer(row[name])["input_ids"]) for name in ("chosen", "rejected"))]
+        for row in rows
+    ]
+    assert len(found) == 3
+    assert all(one in expected for one in found)
