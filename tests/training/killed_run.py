@@ -16,6 +16,7 @@ MOMENTS = {
     "before the data": (run, "load_blend"),
     "before a step": (BFPOTrainer, "training_step"),
     "in an evaluation": (BFPOTrainer, "evaluation_loop"),
+    "before the model is saved": (run, "_save"),
     "before the weights are saved": (Trainer, "save_model"),
     "before the optimizer is saved": (Trainer, "_save_optimizer_and_scheduler"),
     "before the random state is saved": (Trainer, "_save_rng_state"),

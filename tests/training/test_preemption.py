@@ -82,14 +82,68 @@ def test_a_stopped_run_saves_its_step_and_ends_in_the_same_bits(folder, sent, co
     assert [entry["step"] for entry in log if "loss" in entry] == [2, 3, 5, 6]
 
 
-def test_a_signal_during_an_evaluation_ends_it_and_stops_there(folder):
+def evaluated_steps(recipe, checkpoint):
+    state = json.loads((recipe.with_suffix("") / checkpoint / "trainer_state.json").read_text())
+    return [entry["step"] for entry in state["log_history"] if "eval_loss" in entry]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_during_an_evaluation_leaves_it_and_it_is_done_again(folder, processes):
+    settings = SETTINGS | {"eval_fraction": 0.3, "eval_steps": 2, "max_steps": 6}
+    straight, stopped = (
+        write_recipe(folder, f"{name}-evaluated-{processes}", **settings) for name in ("straight", "stopped")
+    )
+    assert run(straight, processes=processes)[0].returncode == 0
+    # The second time within the evaluation that is done again, and at last within that of the last step.
+    for number, checkpoint in ((2, "checkpoint-4"), (1, "checkpoint-4"), (2, "checkpoint-6")):
+        done = run(stopped, ("in an evaluation", number), processes=processes)
+        assert [one.returncode for one in done] == [143] * processes, done[0].stderr
+        assert saved(stopped) == checkpoint
+        assert last_line(done[0]).startswith(f"stopped by SIGTERM: {stopped.with_suffix('') / checkpoint} is saved")
+        assert evaluated_steps(stopped, checkpoint) == ([2] if checkpoint == "checkpoint-4" else [2, 4])
+    assert run(stopped, processes=processes)[0].returncode == 0
+    assert_same_end(straight, stopped)
+
+
+def test_a_signal_before_an_evaluation_does_not_wait_for_it(folder):
     settings = SETTINGS | {"eval_fraction": 0.3, "eval_steps": 2}
-    straight, stopped = (write_recipe(folder, f"{name}-evaluated", **settings) for name in ("straight", "stopped"))
+    straight, stopped = (write_recipe(folder, f"{name}-before", **settings) for name in ("straight", "stopped"))
     assert run(straight)[0].returncode == 0
-    [done] = run(stopped, ("in an evaluation", 1))
+    [done] = run(stopped, ("before a step", 2))
     assert (done.returncode, saved(stopped)) == (143, "checkpoint-2"), done.stderr
+    assert evaluated_steps(stopped, "checkpoint-2") == []
     assert run(stopped)[0].returncode == 0
     assert_same_end(straight, stopped)
+
+
+def test_the_best_checkpoint_and_early_stopping_are_those_of_a_straight_run(folder):
+    """No evaluation after the first is a new best, since nothing is learned; the stopped one is the last."""
+    settings = SETTINGS | {
+        "eval_fraction": 0.3, "eval_steps": 2, "save_steps": 2, "keep_best": True, "early_stopping_patience": 2,
+        "learning_rate": 1e-12, "max_steps": 20,
+    }  # fmt: skip
+    straight, stopped = (write_recipe(folder, f"{name}-best", **settings) for name in ("straight", "stopped"))
+    assert run(straight)[0].returncode == 0
+    for number in (1, 2):
+        [done] = run(stopped, ("in an evaluation", number))
+        assert done.returncode == 143, done.stderr
+    [done] = run(stopped)
+    assert done.returncode == 0, done.stderr
+    assert_same_end(straight, stopped)
+    records = [json.loads((recipe.with_suffix("") / "run.json").read_text()) for recipe in (straight, stopped)]
+    assert records[0]["steps"] == records[1]["steps"] < 20
+
+
+def test_a_run_with_a_checkpoint_of_its_last_step_takes_no_further_one(folder):
+    """Killed while it saves the model, a run has taken all of its steps."""
+    settings = {"max_steps": 4, "save_steps": 2, "learning_rate": 1e-2, "lr_scheduler_type": "constant"}
+    straight, killed = (write_recipe(folder, f"{name}-saved", **settings) for name in ("straight", "killed"))
+    assert run(straight)[0].returncode == 0
+    [done] = run(killed, ("before the model is saved", 1), signal.SIGKILL)
+    assert (done.returncode, saved(killed)) == (-signal.SIGKILL, "checkpoint-4")
+    assert run(killed)[0].returncode == 0
+    assert_same_end(straight, killed)
+    assert json.loads((killed.with_suffix("") / "run.json").read_text())["steps"] == 4
 
 
 def test_before_the_first_step_nothing_is_left_and_the_same_command_starts(folder):

@@ -42,6 +42,14 @@ class CheckpointingTrainer(Trainer):
             resume_from_checkpoint = str(newest) if newest else None
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
+    def _run_epoch(self, **arguments: Any) -> None:
+        """Run an epoch's steps; none if a resumed run has taken all of its steps, or is to stop early.
+
+        The Trainer would take one more.
+        """
+        if self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
+            super()._run_epoch(**arguments)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model (with LoRA only the adapter) and its tokenizer, under bf16 in bfloat16.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,22 +91,26 @@ class EvaluatingTrainer(CheckpointingTrainer):
             parts = StepLoader(rows, batch_sampler=dataloader.batch_sampler, collate_fn=mismatched_of)
             loss_of = self.with_kl(parts, means)
 
-        def batches() -> Iterator[Batch]:
-            for share in dataloader:
-                means.add({"loss": (0.0, share["count"])})
-                yield from share["batches"]
-
-        for batch in in_step(self.accelerator, batches()):
-            with self.accelerator.autocast(), self.engine.attached():
-                if batch is None:
-                    empty_pass(self.engine, model)
-                    continue
-                loss, logps = self.engine.loss(model, batch.groups, LossInputs(loss_of, batch.labels, batch.reference))
-            means.add({"loss": (loss.item(), 0.0)})
-            means.add(pair_metrics(logps, batch.labels, self.objective))
+        self.callback_handler.eval_dataloader = dataloader
+        for share in in_step(self.accelerator, dataloader, always=True):
+            batches: list[Batch] = share["batches"] if share else []
+            means.add({"loss": (0.0, share["count"] if share else 0)})
+            for batch in in_step(self.accelerator, batches):
+                means.add(self._evaluated(model, batch, loss_of))
+            # All processes are here at the same time, so that they can stop together.
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         means.gather()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.take().items()}
         return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # pyright: ignore
+
+    def _evaluated(self, model: nn.Module, batch: Batch | None, loss_of: Any) -> dict[str, tuple[float, float]]:
+        """A micro-batch's loss and metrics; those of None, where a process waits for others, are none."""
+        with self.accelerator.autocast(), self.engine.attached():
+            if batch is None:
+                empty_pass(self.engine, model)
+                return {}
+            loss, logps = self.engine.loss(model, batch.groups, LossInputs(loss_of, batch.labels, batch.reference))
+        return {"loss": (loss.item(), 0.0)} | pair_metrics(logps, batch.labels, self.objective)
 
     def with_kl(
         self, parts: Iterable[Mismatched | None], means: RunningMeans

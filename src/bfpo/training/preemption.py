@@ -6,33 +6,54 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import IntervalStrategy
 
 from bfpo.stopping import NotedSignals, Stopped
 
 
 class CheckpointAtSignal(TrainerCallback):
-    """After the step (or the evaluation) in which a signal arrived at any process, save a checkpoint and stop.
+    """After the step, or within the evaluation, in which a signal arrived at any process, save a checkpoint and stop.
 
-    The last step doesn't stop: the run is about to finish. The processes agree by the trainer's accelerator.
+    An evaluation that stops is done again when the run is resumed. The last step doesn't stop unless it is evaluated:
+    the run is about to finish. The processes agree by the trainer's accelerator.
     """
 
-    def __init__(self, noted: NotedSignals, accelerator: Accelerator) -> None:
-        self.noted, self.accelerator = noted, accelerator
+    def __init__(self, noted: NotedSignals, trainer: Trainer) -> None:
+        self.noted, self.trainer = noted, trainer
         self.number = 0
+        # Last step with a checkpoint. A folder that one process makes may not be there yet for another.
+        self.saved = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Evaluate the step that is resumed, if it was to be evaluated and wasn't."""
+        step, trainer = state.global_step, self.trainer
+        self.saved = step
+        is_due = args.eval_strategy == IntervalStrategy.STEPS and step > 0 and step % state.eval_steps == 0
+        if is_due and not any("eval_loss" in entry and entry["step"] == step for entry in state.log_history):
+            metrics = trainer._evaluate(None, None)
+            if trainer._determine_best_metric(metrics, None):
+                state.best_model_checkpoint = str(self._folder(args, state))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Have the checkpoint saved, and the metrics since the last log kept."""
-        self._agree(state)
+        if state.global_step < state.max_steps:
+            self._agree()
         if self.number:
             control.should_save = control.should_log = True
+            control.should_evaluate = False
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A signal during the evaluation that follows a step: the checkpoint of this step."""
-        self._agree(state)
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave an evaluation, with a checkpoint of its step.
+
+        Raises:
+            Stopped: if a signal arrived.
+        """
+        self._agree()
         if self.number:
-            control.should_save = True
+            if self.saved != state.global_step:
+                self.trainer._save_checkpoint(self.trainer.model, None)
+            self._stop(args, state)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop, once the checkpoint is complete for all processes.
@@ -40,15 +61,21 @@ class CheckpointAtSignal(TrainerCallback):
         Raises:
             Stopped: if a signal arrived, unless the run is about to finish.
         """
+        self.saved = state.global_step
         # Early stopping may end the run here.
         if self.number and not control.should_training_stop:
-            self.accelerator.wait_for_everyone()
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            raise Stopped(self.number, f"{folder} is saved")
+            self._stop(args, state)
 
-    def _agree(self, state: Any) -> None:
-        if self.number or state.global_step >= state.max_steps:
-            return
-        number = torch.tensor([self.noted.number or 0], device=self.accelerator.device)
-        gathered: Any = self.accelerator.gather(number)
-        self.number = int(gathered.max())
+    def _folder(self, args: Any, state: Any) -> Path:
+        return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+    def _stop(self, args: Any, state: Any) -> None:
+        self.trainer.accelerator.wait_for_everyone()
+        raise Stopped(self.number, f"{self._folder(args, state)} is saved")
+
+    def _agree(self) -> None:
+        accelerator = self.trainer.accelerator
+        if not self.number:
+            number = torch.tensor([self.noted.number or 0], device=accelerator.device)
+            gathered: Any = accelerator.gather(number)
+            self.number = int(gathered.max())

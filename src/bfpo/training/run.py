@@ -117,7 +117,7 @@ def _train(
         for line in describe_run(record):
             say(line)
     with explained_full_disk(folder), noted_signals() as noted:
-        trainer.add_callback(CheckpointAtSignal(noted, trainer.accelerator))
+        trainer.add_callback(CheckpointAtSignal(noted, trainer))
         trainer.train(resume_from_checkpoint=resume)
         trained = time.monotonic()
         _evaluate_at_end(trainer, resolved.recipe)

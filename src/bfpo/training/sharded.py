@@ -52,9 +52,12 @@ def empty_pass(engine: Engine, model: nn.Module) -> Tensor:
     return engine.logps(model, [EMPTY]).policy.sum()
 
 
-def in_step(accelerator: Accelerator, batches: Iterable[_Batch]) -> Iterator[_Batch | None]:
-    """Yield batches, and where weights are divided then None until every process has yielded all of its own."""
-    if not is_sharded(accelerator):
+def in_step(accelerator: Accelerator, batches: Iterable[_Batch], *, always: bool = False) -> Iterator[_Batch | None]:
+    """Yield batches, and then None until every process has yielded all of its own.
+
+    Processes wait for each other where weights are divided, and with ``always`` if there are several.
+    """
+    if not (is_sharded(accelerator) or (always and accelerator.num_processes > 1)):
         yield from batches
         return
     remaining = iter(batches)
