@@ -112,14 +112,34 @@ def test_safedpo_by_hand(safe, p, by_hand):
     assert loss("safedpo", {"beta": 0.2, "safety_margin": 4.0}, safe=safe, p=p) == pytest.approx(by_hand, rel=1e-12)
 
 
-@pytest.mark.parametrize(("safe", "difference"), [((1, 1), 0), ((0, 0), 0), ((1, 0), -1), ((0, 1), 1)])
-def test_bso_by_hand(safe, difference):
-    """The paper's constants but C, written with powers of R."""
-    ratio = np.exp(-(0.1 * H + 2.0 * difference))
-    expected = (0.2 * ratio**1.2 - 1.2 * ratio**-0.2 + 1) / (4 * 0.2 * 1.2)
-    assert loss("bso", {"unsafe_cost": 2.0}, safe=safe) == pytest.approx(expected, rel=1e-12)
-    reversed_ = (0.2 * ratio**-1.2 - 1.2 * ratio**0.2 + 1) / (4 * 0.2 * 1.2)
-    assert loss("bso", {"unsafe_cost": 2.0}, safe=safe, p=0.0) == pytest.approx(reversed_, rel=1e-12)
+@pytest.mark.parametrize("p", [1.0, 0.0])
+@pytest.mark.parametrize("safe", itertools.product((1, 0), repeat=2))
+def test_bso_by_hand(safe, p):
+    """The paper's constants but C, written with powers of R, on SafeDPO's pairs: swapped and dropped by the flags."""
+    unsafe, margin = [1 - flag for flag in safe], H
+    if unsafe == [1, 0] or (unsafe == [0, 0] and not p):
+        unsafe, margin = unsafe[::-1], -H
+    ratio = np.exp(-(0.1 * margin + 2.0 * (unsafe[0] - unsafe[1])))
+    expected = 0.0 if unsafe == [1, 1] else (0.2 * ratio**1.2 - 1.2 * ratio**-0.2 + 1) / (4 * 0.2 * 1.2)
+    assert loss("bso", {"unsafe_cost": 2.0}, safe=safe, p=p) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["safedpo", "bso", "dpo"])
+def test_a_policy_learns_which_answer_is_safe_whatever_the_order_says(name):
+    """Three answers and two pairs in which the unsafe one is called better; DPO learns that one, as it is told to."""
+    labels = GroupLabels(
+        torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0, 0]), torch.tensor([1, 2]), torch.ones(2, dtype=torch.float64)
+    )
+    reference = torch.tensor([0.3, 0.3, 0.4], dtype=torch.float64).log()
+    logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        log_ratios = GroupLogps(logits.log_softmax(0), reference, torch.ones(3), torch.zeros(3, dtype=torch.long))
+        build_objective(name)(log_ratios, labels).sum().backward()
+        optimizer.step()
+    unsafe = logits.softmax(0)[0].item()
+    assert unsafe > 0.9 if name == "dpo" else unsafe < 0.05
 
 
 def slope(name, options, h, dtype=torch.float64, **changes):

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from bfpo.groups import GroupLabels
@@ -20,8 +19,9 @@ _LOG_RATIO = 30.0
 class BSO(Pairwise):
     """Bregman Safety Optimization (arXiv 2605.12339) with the scaled Basu power divergence.
 
-    log R = -(beta h + C (u_w - u_l)), where u is 1 for unsafe, and the loss is
-    (lam R^(1 + lam) - (1 + lam) R^-lam + 1) / (s lam (1 + lam)). Beyond |log R| = 30 it continues along its tangent:
+    On SafeDPO's pairs, the safer answer first: log R = -(beta h + C (u_w - u_l)), where u is 1 for unsafe, and the loss
+    is (lam R^(1 + lam) - (1 + lam) R^-lam + 1) / (s lam (1 + lam)). Pairs of two unsafe answers have the loss 0 but
+    count in the mean. Beyond |log R| = 30 it continues along its tangent:
     clamping log R there would leave exactly the worst pairs without a gradient. With probabilities, the loss is the
     expectation over hard labels whose errors are independent.
 
@@ -49,17 +49,14 @@ class BSO(Pairwise):
         require(0 < scale < math.inf, "bregman_scale", "greater than 0", scale, "the paper's value is 4")
 
     def pair_losses(self, margin: Tensor, labels: GroupLabels) -> Tensor:
-        """[P] the expected loss over the difference of the flags and the order."""
-        x = self.beta * margin
+        """[P] the expected loss over the cells SS, SU and US, and over the order where both are safe."""
+        x, cost = self.beta * margin, self.unsafe_cost
         p = labels.first_is_better.to(x)
         first, second = labels.is_safe[labels.first].to(x), labels.is_safe[labels.second].to(x)
-        only_first, only_second = first * (1 - second), (1 - first) * second
-        total = torch.zeros_like(x)
-        for chance, difference in ((only_first, -1), (1 - only_first - only_second, 0), (only_second, 1)):
-            log_ratio = -(x + self.unsafe_cost * difference)
-            # A pair in reverse order has the inverse ratio.
-            total = total + chance * (p * self._divergence(log_ratio) + (1 - p) * self._divergence(-log_ratio))
-        return total
+        both = first * second * (p * self._divergence(-x) + (1 - p) * self._divergence(x))
+        only_first = first * (1 - second) * self._divergence(cost - x)
+        only_second = (1 - first) * second * self._divergence(cost + x)
+        return both + only_first + only_second
 
     def _divergence(self, log_ratio: Tensor) -> Tensor:
         """The loss of a log R, and its tangent beyond the last value that is computed."""
