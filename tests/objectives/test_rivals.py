@@ -136,7 +136,7 @@ def test_a_policy_learns_which_answer_is_safe_whatever_the_order_says(name):
     for _ in range(300):
         optimizer.zero_grad()
         log_ratios = GroupLogps(logits.log_softmax(0), reference, torch.ones(3), torch.zeros(3, dtype=torch.long))
-        build_objective(name)(log_ratios, labels).sum().backward()
+        build_objective(name, {})(log_ratios, labels).sum().backward()
         optimizer.step()
     unsafe = logits.softmax(0)[0].item()
     assert unsafe > 0.9 if name == "dpo" else unsafe < 0.05
@@ -151,14 +151,15 @@ def slope(name, options, h, dtype=torch.float64, **changes):
 
 
 @pytest.mark.parametrize("p", [1.0, 0.0])
+@pytest.mark.parametrize("safe", [(1.0, 0.0), (0.0, 1.0)])
 @pytest.mark.parametrize("h", [-5000.0, -10.0, -1.0, 0.0, 10.0, 5000.0])
-def test_bso_is_finite_in_float32_and_always_has_a_gradient(h, p):
+def test_bso_is_finite_in_float32_and_always_has_a_gradient(h, safe, p):
     """At the paper's C a clamp of log R at 30 has no gradient for h < 0, where an unsafe answer is the likelier one."""
-    value, gradient = slope("bso", {}, h, torch.float32, p=p)
+    value, gradient = slope("bso", {}, h, torch.float32, safe=safe, p=p)
     assert math.isfinite(value)
     assert math.isfinite(gradient)
-    # The loss falls with h if the first answer, a safe one, is better, and rises if the other is.
-    assert gradient < 0 if p else gradient > 0
+    # The loss falls with h if the first answer is the safe one, and rises if the other is.
+    assert gradient < 0 if safe[0] else gradient > 0
     assert abs(gradient) < 1e15
 
 
