@@ -307,3 +307,24 @@ def test_real_samples_load_with_the_right_labels(shared_data):
     assert len(rows) == 2106
     assert set(rows["chosen_is_safe"]) == {1.0}
     assert set(rows["rejected_is_safe"]) == {0.0}
+
+
+def test_rows_that_teach_nothing_are_left_out_and_counted(tmp_path):
+    """As in UltraFeedback-binarized, where nobody can remove them."""
+    said = [{"role": "user", "content": "q"}]
+    answers = {"chosen": [*said, {"role": "assistant", "content": "yes"}]}
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"prompt": "q", **answers, "rejected": [*said, {"role": "assistant", "content": text}]}
+        for text in ("no", "yes", "", " ", None)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, report = inspect_preferences(str(path))
+    assert (len(found), report.read) == (1, 5)
+    assert report.left_out == {"pairs with an empty answer": 3, "pairs of two equal answers": 1}
+    completions = [{"response": text, "overall_score": score} for text, score in (("a", 3.0), ("", 9.0), ("b", 1.0))]
+    openbmb = [{"instruction": "q", "completions": each} for each in (completions, completions[1:2])]
+    path.write_text("".join(json.dumps(row) + "\n" for row in openbmb))
+    found, report = inspect_preferences(str(path), unknown_safety=1.0)
+    assert [row["responses"] for row in found] == [["a", "b"]]
+    assert report.left_out == {"empty answers": 1, "prompts without an answer": 1}

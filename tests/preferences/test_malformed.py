@@ -49,18 +49,18 @@ def test_all_problems_are_found_in_one_pass(tmp_path):
     path = tmp_path / "many.jsonl"
     path.write_bytes(
         lines(
-            GOOD | {"chosen": None, "rejected": ""},
+            GOOD | {"chosen": None, "rejected": 7},
             GOOD,
             GOOD | {"chosen_is_safe": 2},
             GOOD | {"chosen_is_better": -1},
-            GOOD | {"rejected": "b"},
+            GOOD | {"prompt": " "},
         )
     )
     with pytest.raises(PreferenceDataError) as error:
         load_preferences(str(path))
     places = [(problem.row, problem.column) for problem in error.value.problems]
     assert places == [
-        (1, "chosen"), (1, "rejected"), (3, "chosen_is_safe"), (4, "chosen_is_better"), (5, "rejected"),
+        (1, "chosen"), (1, "rejected"), (3, "chosen_is_safe"), (4, "chosen_is_better"), (5, "prompt"),
     ]  # fmt: skip
     done = warm.bfpo("data", "check", path, "--json")
     assert done.returncode == 2

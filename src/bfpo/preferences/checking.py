@@ -8,7 +8,7 @@ from typing import Any
 
 from bfpo.preferences.harm import harms_of
 from bfpo.preferences.reading import Row
-from bfpo.preferences.schema import REWARD_COLUMNS, Problem, as_list
+from bfpo.preferences.schema import REWARD_COLUMNS, LeftOutError, Problem, as_list
 
 FLAG_REMEDY = "write true, false, a probability in [0, 1], or null where it is unknown"
 _ORDER_REMEDY = "or set unknown_order to 'drop' or 0.5"
@@ -29,9 +29,6 @@ def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iter
     if any(isinstance(text, list) != isinstance(row["prompt"], list) for _, text in answers):
         what = "prompt and answers have different types"
         yield Problem(number, None, what, "write all as strings or all as messages")
-    texts = [repr(text) for _, text in answers]
-    if "chosen" in row and texts[0] == texts[1]:
-        yield Problem(number, "rejected", "it is the same as 'chosen'", "remove the row: it compares nothing")
     for column, value in _probabilities(row):
         if value is not None and not _is_probability(value):
             yield Problem(number, column, f"{shown(value)} is not a probability", FLAG_REMEDY)
@@ -47,6 +44,34 @@ def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iter
         if not _is_finite(value):
             yield Problem(number, "helpfulness", f"{shown(value)} is not a number", "give every answer a finite score")
     yield from _other_problems(number, row)
+
+
+def leave_out_useless(answers: Sequence[Any], *, is_pair: bool) -> None:
+    """Leave out rows that teach nothing, which public sets have and nobody can remove there.
+
+    Raises:
+        LeftOutError: if all answers are empty, or of a pair one is, or both are equal.
+    """
+    empty = [_is_empty(answer) for answer in answers]
+    if is_pair and any(empty):
+        raise LeftOutError("pairs with an empty answer")
+    if empty and all(empty):
+        raise LeftOutError("rows with an empty answer")
+    if is_pair and repr(answers[0]) == repr(answers[1]):
+        raise LeftOutError("pairs of two equal answers")
+
+
+def _is_empty(answer: Any) -> bool:
+    """Whether an answer is a blank text, or messages of the assistant without text or calls; null is a problem."""
+    if isinstance(answer, str):
+        return not answer.strip()
+    return isinstance(answer, list) and all(
+        isinstance(turn, dict)
+        and turn.get("role") == "assistant"
+        and not str(turn.get("content") or "").strip()
+        and set(turn) <= {"role", "content"}
+        for turn in answer
+    )
 
 
 def _contradictions(number: int, row: Row) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from bfpo.preferences.prompts import (
     with_context,
 )
 from bfpo.preferences.reading import Row
-from bfpo.preferences.schema import RowError
+from bfpo.preferences.schema import LeftOutError, RowError
 
 
 def k_answers(row: Row) -> Row:
@@ -52,8 +52,11 @@ def ultrafeedback(row: Row) -> Row:
         if any(one.get(field) is None for one in completions):
             remedy = f"give every answer its {field!r}, or remove it"
             raise RowError("completions", f"an answer has no {field!r}", remedy)
-    scores = [one["overall_score"] for one in completions]
-    return _group(row, [one["response"] for one in completions], scores)
+    kept = [one for one in completions if not is_blank(one["response"])]
+    if not kept:
+        raise LeftOutError("prompts without an answer")
+    made = _group(row, [one["response"] for one in kept], [one["overall_score"] for one in kept])
+    return made | {"left_out": ["empty answers"] * (len(completions) - len(kept))}
 
 
 def distilabel(row: Row) -> Row:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.attack_formats import by_prompt
-from bfpo.preferences.checking import flags_of, is_unknown, is_unordered, row_problems, with_flags
+from bfpo.preferences.checking import flags_of, is_unknown, is_unordered, leave_out_useless, row_problems, with_flags
 from bfpo.preferences.label_columns import label_column
 from bfpo.preferences.messages import check_trained, tools_of
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank, with_system_prompt
@@ -262,7 +262,9 @@ def _nothing_left(tally: Tally) -> Problem:
     if tally.dropped_unordered:
         return Problem(None, None, "no row has a known order of its answers", "set unknown_order to 0.5")
     if not tally.usable:
-        return Problem(None, None, "no row can be used", "name a file with at least one usable row")
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in tally.left_out.items())
+        what = "no row can be used" + (f" ({reasons})" if reasons else "")
+        return Problem(None, None, what, "name a file with at least one usable row")
     remedy = "set unknown_safety to a probability, or label the answers"
     return Problem(None, None, "no row has a known safety for all its answers", remedy)
 
@@ -305,6 +307,7 @@ def _converted(columns: SourceColumns, row: Row) -> Row:
     own = {name: value for name, value in row.items() if name not in CONTEXT_COLUMNS}
     converted = columns.shape.convert(own | {name: row.get(name) for name in columns.context})
     answers = [converted["chosen"], converted["rejected"]] if "chosen" in converted else converted["responses"]
+    leave_out_useless(answers, is_pair="chosen" in converted)
     check_trained(converted["prompt"], answers)
     if "weight" in columns.optional:
         weight = row.get("weight")

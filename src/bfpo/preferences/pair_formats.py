@@ -140,21 +140,36 @@ def _split_messages(
     both = takewhile(lambda pair: pair[0] == pair[1], zip(chosen[:-1], rejected[:-1], strict=False))
     shared = [message for message, _ in both]
     shared = shared[: _after_last_question(shared)]
-    if isinstance(prompt, str) and shared:
+    if given and shared and given[-1]["role"] == "user":
         # UltraFeedback's and Argilla's conversations repeat the prompt, which is a column of its own, too.
-        if any(_same(message, prompt) for message in shared):
-            given = []
-        elif shared[0]["role"] != "assistant":
-            remedy = "leave one of them out, e.g. with columns={'prompt': ''} (--column prompt=)"
-            raise RowError("prompt", "it is not the prompt that both conversations begin with", remedy)
+        given = _not_repeated(given, shared)
     if not given and not shared:
         raise _no_prompt()
     return [*given, *shared], chosen[len(shared) :], rejected[len(shared) :]
 
 
-def _same(message: Message, text: str) -> bool:
-    content = message["content"]
-    return message["role"] == "user" and isinstance(content, str) and content.split() == text.split()
+def _not_repeated(given: list[Message], shared: list[Message]) -> list[Message]:
+    """The messages of a prompt before those that the conversations repeat, up to white space.
+
+    Raises:
+        RowError: if the conversations begin with another prompt.
+    """
+    if all(any(_alike(one, other) for other in shared) for one in given):
+        return []
+    for size in range(min(len(given), len(shared)), 0, -1):
+        if all(map(_alike, given[-size:], shared)):
+            return given[:-size]
+    if shared[0]["role"] == "assistant":
+        return given
+    remedy = "leave one of them out, e.g. with columns={'prompt': ''} (--column prompt=)"
+    raise RowError("prompt", "it is not the prompt that both conversations begin with", remedy)
+
+
+def _alike(one: Message, other: Message) -> bool:
+    texts = [message.get("content") for message in (one, other)]
+    known = all(isinstance(text, str) for text in texts)
+    words = [text.split() if isinstance(text, str) else text for text in texts]
+    return one.get("role") == other.get("role") and (words[0] == words[1] if known else one == other)
 
 
 def _after_last_question(messages: list[Message]) -> int:
