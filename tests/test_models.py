@@ -92,6 +92,8 @@ def test_a_folder_of_an_adapter_is_its_base_with_the_adapter(tmp_path):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     adapted.save_pretrained(tmp_path / "adapter")
+    # PEFT saves no tokenizer; its base model's is then the adapter's.
+    assert load_tokenizer(tmp_path / "adapter").get_vocab() == load_tokenizer("microworld").get_vocab()
     load_tokenizer("microworld").save_pretrained(tmp_path / "adapter")
     loaded, tokenizer = load_model(tmp_path / "adapter"), load_tokenizer(tmp_path / "adapter")
     found = logits(loaded, tokenizer)

@@ -177,7 +177,14 @@ def adapter_config(name: str | Path, *, revision: str | None = None) -> PeftConf
 
 
 def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model; see `load_model` for arguments and errors."""
+    """The tokenizer of a model; see `load_model` for arguments and errors.
+
+    An adapter without one of its own (PEFT saves none) has its base model's.
+    """
+    adapter = adapter_config(name, revision=revision)
+    has_own = partial(cached_file, place_of(name), revision=revision, _raise_exceptions_for_missing_entries=False)
+    if adapter and has_own("tokenizer_config.json") is None:
+        return load_tokenizer(str(adapter.base_model_name_or_path), revision=adapter.revision)
     return _load("tokenizer", AutoTokenizer.from_pretrained, name, revision)
 
 
@@ -201,6 +208,13 @@ def load_generation_config(name: str | Path, *, revision: str | None = None) -> 
         return GenerationConfig.from_pretrained(place_of(name), revision=revision or "main")
     except Exception:  # many models have no such file, and transformers then takes the configuration's values
         return GenerationConfig.from_model_config(load_config(name, revision=revision))
+
+
+def context_length(config: Any) -> int | None:
+    """Number of tokens that a model has positions for; None if its configuration sets no limit."""
+    text = getattr(config, "text_config", None) or config
+    lengths = (getattr(text, name, None) for name in ("n_positions", "max_position_embeddings", "n_ctx"))
+    return next((int(length) for length in lengths if length is not None), None)
 
 
 def end_tokens(defaults: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -100,9 +100,14 @@ def test_the_price_b3_decides_between_safety_and_help_only_if_alpha_is_small(saf
         return GlobalPreference(1 + 1 / b3, alpha).reward(help_, is_safe, torch.tensor(mean_safety).double()).tolist()
 
     # From alpha = E_s/2 on the unsafe answer's reward is at most the constant's, and the safe one's above it.
-    for alpha in (mean_safety / 2, 0.5):
+    for alpha in (mean_safety / 2, 0.5, (1 + mean_safety) / 2):
         safe, unsafe = rewards(alpha)
         assert safe > unsafe
+    # Beyond (1 + E_s)/2 help lowers a safe answer's reward, too, so that enough of it is worse than harm without help.
+    safe, unsafe = GlobalPreference(1 + 1 / 0.1, 0.8).reward(
+        torch.tensor([1.0, 0.0]).double(), is_safe, torch.tensor(0.2).double()
+    )
+    assert safe < unsafe
     safe, unsafe = rewards(0.0)
     least = mean_safety * unsafe_help - (1 + mean_safety) * safe_help
     assert (safe > unsafe) == (b3 > least) or abs(b3 - least) < 1e-9

@@ -117,23 +117,18 @@ def test_templated_strings_are_counted():
     assert encode(pairs(("a", "b", "c")), CONVENTIONS["plain text"], 50).counts.templated_strings == 0
 
 
-@given(st.lists(st.floats(-3, 3), min_size=2, max_size=6), st.none() | st.floats(0.1, 2))
-def test_pairs_of_k_answers(scores, scale):
+@given(st.lists(st.floats(-3, 3), min_size=2, max_size=6))
+def test_pairs_of_k_answers(scores):
     answers = [f"a{'b' * at}" for at in range(len(scores))]
     rows = datasets.Dataset.from_list(
         [{"prompt": "p", "responses": answers, "helpfulness": scores, "is_safe": [None] * len(scores)}]
     )
-    row = encode(rows, CONVENTIONS["plain text"], 99, helpfulness_scale=scale).dataset[0]
+    row = encode(rows, CONVENTIONS["plain text"], 99).dataset[0]
     found = list(zip(row["first"], row["second"], row["first_is_better"], strict=True))
     assert {frozenset(pair[:2]) for pair in found} == {frozenset((i, j)) for i in range(len(scores)) for j in range(i)}
     for first, second, probability in found:
         assert scores[first] >= scores[second]
-        if scores[first] == scores[second]:
-            assert probability == 0.5
-        elif scale is None:
-            assert probability == 1.0
-        else:
-            assert 0.5 <= probability <= 1.0
+        assert probability == (0.5 if scores[first] == scores[second] else 1.0)
 
 
 def test_a_tokenizer_without_end_token_is_refused():

@@ -1,5 +1,6 @@
 """Tests that every shape in every format becomes the documented columns, and of policies and counts."""
 
+import csv
 import gzip
 import json
 
@@ -328,3 +329,24 @@ def test_rows_that_teach_nothing_are_left_out_and_counted(tmp_path):
     found, report = inspect_preferences(str(path), unknown_safety=1.0)
     assert [row["responses"] for row in found] == [["a", "b"]]
     assert report.left_out == {"empty answers": 1, "prompts without an answer": 1}
+
+
+def test_cells_of_csv_are_read_by_our_names(tmp_path):
+    """A renamed column of flags, lists in columns of texts, and a set of PKU's saved as CSV."""
+    path = tmp_path / "rows.csv"
+    path.write_text('prompt,chosen,rejected,safe_a,safe_b\nq,"[1, 2]",[],True,0\n')
+    columns = {"safe_a": "chosen_is_safe", "safe_b": "rejected_is_safe"}
+    (row,), _ = inspect_preferences(str(path), columns=columns)
+    assert (row["chosen"], row["rejected"]) == ("[1, 2]", "[]")
+    assert (row["chosen_is_safe"], row["rejected_is_safe"]) == (1.0, 0.0)
+    path.write_text('instruction,input,output\nCount the elements,"[1, 3, 4]",Three\nCount the elements,[],None\n')
+    rows, _ = inspect_preferences(str(path), unknown_safety=1.0)
+    assert [row["prompt"] for row in rows] == ["Count the elements\n[1, 3, 4]", "Count the elements\n[]"]
+    header = ["prompt", *(f"response_{n}{name}" for name in ("", "_severity_level", "_harm_category") for n in (0, 1))]
+    header += ["is_response_0_safe", "is_response_1_safe", "better_response_id", "safer_response_id"]
+    cells = ["q", "a", "b", "3", "0", '{"theft": true}', '{"theft": false}', "False", "True", "1", "1"]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, cells])
+    (row,), _ = inspect_preferences(str(path))
+    assert (row["chosen_harm"], json.loads(row["rejected_harm"])) == ("{}", {"theft": 1.0})
+    assert row["category"] == "theft"

@@ -8,6 +8,7 @@ from tokenizers.pre_tokenizers import Split
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.encoding import encode
+from bfpo.preferences.loading import checked
 from bfpo.preferences.rendering import Renderer, RenderError
 from bfpo.preferences.schema import PreferenceDataError
 from preferences.formats import CALL, TOOLS, assistant, system, user
@@ -172,3 +173,48 @@ def test_truncated_context_leaves_a_scored_token_or_skips_the_row():
         len(ids) - len(places)
         for ids, places in zip(encoded.dataset[0]["answer_ids"], encoded.dataset[0]["context"], strict=True)
     ] == [1, 1]
+
+
+@pytest.mark.parametrize("template", [None, CHATML.replace("<|im_end|>", ".")])
+def test_an_end_within_an_answer_is_a_part_of_it(template):
+    """The answer is not cut where it names the model's end."""
+    used = tokenizer(template)
+    text = "It writes <|im_end|> between texts"
+    answers = [text, f"{text}<|im_end|>"] if template is None else [text]
+    group = Renderer(used).group("q", answers)
+    for ending in group.answers:
+        whole = used.decode(ending).replace(" ", "")
+        assert whole.startswith(text.replace(" ", ""))
+        assert whole.endswith("texts<|im_end|>" if template is None else "texts.\n<|im_end|>")
+
+
+# As Llama 3.1's: a call hides the text beside it; and as R1's: thinking is dropped.
+CALL_ALONE = WITH_TOOLS.replace("m['content'] + (", "('' if m['tool_calls'] else m['content']) + (")
+WITHOUT_THINKING = CHATML.replace("m['content']", "m['content'].split('</think>')[-1]")
+
+
+@pytest.mark.parametrize(
+    ("template", "answer", "lost"),
+    [
+        (CALL_ALONE, assistant("I will look.", tool_calls=[CALL]), "the text beside a call"),
+        (WITHOUT_THINKING, assistant("<think>Hm.</think>Yes."), "the thinking of the answer"),
+    ],
+)
+def test_a_part_of_an_answer_that_the_template_leaves_out_is_refused(template, answer, lost):
+    used = tokenizer(template)
+    row = checked("rows", datasets.Dataset.from_list([{"prompt": [user("q")], "chosen": [answer],
+                                                       "rejected": [assistant("no")]}]))[0]  # fmt: skip
+    with pytest.raises(RenderError, match=f"leaves out {lost}"):
+        Renderer(used).group(row["prompt"], [row["chosen"], row["rejected"]])
+    whole = Renderer(tokenizer(WITH_TOOLS)).group(row["prompt"], [row["chosen"], row["rejected"]])
+    assert len(whole.answers) == 2
+
+
+def test_pairs_that_the_model_cannot_tell_apart_are_left_out_and_counted():
+    """Cut to the same tokens, or rendered alike, two answers compare nothing."""
+    texts = [("yes", "no"), ("x" * 80 + "a", "x" * 80 + "b"), (" same", "same")]
+    rows = datasets.Dataset.from_list([{"prompt": "q", "chosen": a, "rejected": b} for a, b in texts])
+    found = encode(rows, tokenizer(CHATML.replace("m['content']", "m['content'] | trim")), 60)
+    assert (len(found.dataset), found.counts.equal_answers, found.counts.skipped_rows) == (1, 2, [])
+    with pytest.raises(BfpoError, match="but 2, whose answers get the same tokens"):
+        encode(rows.select([1, 2]), tokenizer(CHATML.replace("m['content']", "m['content'] | trim")), 60)

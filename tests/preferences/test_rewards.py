@@ -69,6 +69,16 @@ def test_incomplete_rewards_are_problems_of_their_row(tmp_path, row, message):
         load_preferences(written(tmp_path, row, {name: complete.get(name, value) for name, value in row.items()}))
 
 
+def test_rows_beyond_the_models_positions_are_named(tmp_path):
+    rows = load_preferences(written(tmp_path, PAIR))
+    longest = prepare(rows, word_tokenizer(), 64, build_objective("dpo", {}), KnownTokens(64, (2,))).rows[0]
+    length = len(longest["prompt_ids"]) + max(map(len, longest["answer_ids"]))
+    for context in (None, length):
+        prepare(rows, word_tokenizer(), 64, build_objective("dpo", {}), KnownTokens(64, (2,), context))
+    with pytest.raises(BfpoError, match=f"row 1: prompt and answer have {length} tokens.* {length - 1} positions: set"):
+        prepare(rows, word_tokenizer(), 64, build_objective("dpo", {}), KnownTokens(64, (2,), length - 1))
+
+
 def test_modpo_names_the_row_without_rewards(tmp_path):
     rows = load_preferences(written(tmp_path, PAIR))
     known = KnownTokens(64, (2,))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
 from bfpo.generation.protocol import ChoiceRequest, as_messages
+from bfpo.models import context_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -137,13 +138,6 @@ def _encoded(key: str, pairs: Sequence[tuple[list[int], list[int]]], max_length:
         scored=tuple(len(scored) for _, scored in pairs),
         truncated=any(len(before) + len(scored) > max_length + 1 for before, scored in pairs),
     )
-
-
-def context_length(config: Any) -> int | None:
-    """Number of tokens that a model has positions for; None if its configuration sets no limit."""
-    text = getattr(config, "text_config", None) or config
-    lengths = (getattr(text, name, None) for name in ("n_positions", "max_position_embeddings", "n_ctx"))
-    return next((int(length) for length in lengths if length is not None), None)
 
 
 def longest_input(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -22,7 +22,6 @@ from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel
 
 from bfpo.errors import BfpoError
-from bfpo.generation.choice_encoding import context_length
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import (
     Completion,
@@ -34,7 +33,7 @@ from bfpo.generation.protocol import (
     sample_requests,
 )
 from bfpo.generation.sampling import in_rooms, sample_answers
-from bfpo.models import end_tokens
+from bfpo.models import context_length, end_tokens
 
 
 @dataclass(frozen=True)

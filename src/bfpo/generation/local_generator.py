@@ -10,7 +10,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bfpo.engine.reference_cache import model_digest
-from bfpo.generation.choice_encoding import context_length
 from bfpo.generation.choice_scoring import score_choices
 from bfpo.generation.prompts import check_system_prompt, prompt_ids, render_prompt, template_digest
 from bfpo.generation.protocol import (
@@ -24,7 +23,7 @@ from bfpo.generation.protocol import (
     SampleRequest,
 )
 from bfpo.generation.sampling import in_rooms, sample_answers
-from bfpo.models import load_model, load_tokenizer
+from bfpo.models import context_length, load_model, load_tokenizer
 
 
 @dataclass(frozen=True)

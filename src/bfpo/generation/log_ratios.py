@@ -13,12 +13,11 @@ from bfpo.engine.forward import Engine
 from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.reference_cache import scored
 from bfpo.errors import BfpoError
-from bfpo.generation.choice_encoding import context_length
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Decoding, Prompt, sample_requests
 from bfpo.generation.sampling import sample_ids
 from bfpo.groups import TokenGroup
-from bfpo.models import end_tokens
+from bfpo.models import context_length, end_tokens
 from bfpo.statistics.intervals import Estimate, mean_interval
 
 _TOKENS_AT_ONCE = 16_384

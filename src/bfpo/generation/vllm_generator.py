@@ -14,11 +14,18 @@ from transformers import PreTrainedTokenizerBase
 
 from bfpo.config import read_yaml
 from bfpo.errors import BfpoError, RunError
-from bfpo.generation.choice_encoding import context_length
 from bfpo.generation.prompts import check_system_prompt, prompt_ids, render_prompt, template_digest
 from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, Prompt, SampleRequest
 from bfpo.generation.sampling import in_rooms, read_answer
-from bfpo.models import adapter_config, end_tokens, load_config, load_generation_config, load_tokenizer, place_of
+from bfpo.models import (
+    adapter_config,
+    context_length,
+    end_tokens,
+    load_config,
+    load_generation_config,
+    load_tokenizer,
+    place_of,
+)
 
 # Arguments of `vllm.LLM` that are not the user's to set: they choose the model, run code, or hold a key.
 _RESERVED = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -30,6 +29,7 @@ class EncodingCounts:
         added_ends: number of answers whose template writes no end that the model stops at; the tokenizer's was added.
         answers_with_context: number of answers of several turns, of which only the assistant's are trained on.
         skipped_rows: row numbers whose prompt leaves no room for an answer.
+        equal_answers: number of rows left out because all of their answers have the same tokens: cut, or as rendered.
         templated_strings: number of rows whose plain strings went through the chat template as a user message.
         moved_boundaries: number of rows whose last prompt tokens depend on the answer and were moved to it.
         first_unknown_safety: number of the first row in which the safety of an answer is unknown.
@@ -43,6 +43,7 @@ class EncodingCounts:
     added_ends: int = 0
     answers_with_context: int = 0
     skipped_rows: list[int] = field(default_factory=list)
+    equal_answers: int = 0
     templated_strings: int = 0
     moved_boundaries: int = 0
     first_unknown_safety: int | None = None
@@ -63,7 +64,6 @@ def encode(
     rows: datasets.Dataset,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
-    helpfulness_scale: float | None = None,
     *,
     ends: Collection[int] = (),
     name: str = "rows",
@@ -74,8 +74,6 @@ def encode(
         rows: pairs or groups, in the documented columns or TRL's.
         tokenizer: the tokenizer, whose chat template (if any) renders messages and plain strings.
         max_length: largest number of tokens in prompt and answer together; longer answers are cut at the end.
-        helpfulness_scale: scale of score differences for K answers, P = sigmoid(difference/scale); None orders them
-            strictly, with ties at 1/2.
         ends: tokens at which the model stops (`bfpo.models.end_tokens`), besides the tokenizer's end of sequence.
         name: name of the rows in messages.
 
@@ -94,17 +92,20 @@ def encode(
         "rows": rows_digest(rows),
         "tokenizer": tokenizer_digest(tokenizer),
         "max_length": max_length,
-        "helpfulness_scale": helpfulness_scale,
         "ends": sorted(ends),
     }
     renderer = Renderer(tokenizer, ends)
 
     def build(writer: RowWriter) -> dict[str, Any]:
-        counts, problems = _write_rows(writer, rows, renderer, max_length, helpfulness_scale)
+        counts, problems = _write_rows(writer, rows, renderer, max_length)
         if problems:
             raise PreferenceDataError(name, problems, is_set=False)
         if not writer.rows:
-            raise BfpoError(f"every prompt fills max_length {max_length} on its own, so no row is left; raise it")
+            equal = f" but {counts.equal_answers:,}, whose answers get the same tokens" if counts.equal_answers else ""
+            raise BfpoError(
+                f"{name}: every prompt{equal} fills max_length {max_length} on its own, so no row is left; raise it"
+                + (", or use a tokenizer whose chat template renders the answers whole" if equal else "")
+            )
         return asdict(counts)
 
     dataset, counts = stored(key, build)
@@ -112,14 +113,14 @@ def encode(
 
 
 def _write_rows(
-    writer: RowWriter, rows: datasets.Dataset, renderer: Renderer, max_length: int, scale: float | None
+    writer: RowWriter, rows: datasets.Dataset, renderer: Renderer, max_length: int
 ) -> tuple[EncodingCounts, list[Problem]]:
     """Encode and write rows; returns the counts, and the rows that the template can't render."""
     counts, problems = EncodingCounts(), []
     writer.open(_features())
     for at, row in enumerate(rows):
         try:
-            result = _encode_row(row, at, renderer, max_length, scale, counts)  # pyright: ignore
+            result = _encode_row(row, at, renderer, max_length, counts)  # pyright: ignore
         except RenderError as error:
             problems.append(Problem(row.get("row", at + 1), None, error.what, error.remedy))  # pyright: ignore
             continue
@@ -170,11 +171,10 @@ def _encode_row(
     at: int,
     renderer: Renderer,
     max_length: int,
-    scale: float | None,
     counts: EncodingCounts,
 ) -> dict[str, Any] | None:
     number = row.get("row", at + 1)
-    answers, labels = labels_of(row, scale)
+    answers, labels = labels_of(row)
     group = renderer.group(row["prompt"], answers, row.get("tools"))
     if not group.prompt:
         raise RenderError("the prompt has no token before the answers differ from it", "use a chat template")
@@ -182,6 +182,10 @@ def _encode_row(
     context = [[place for place in places if place < room] for places in group.context]
     if any(min(len(ids), room) <= len(places) for ids, places in zip(group.answers, context, strict=True)):
         counts.skipped_rows.append(number)
+        return None
+    kept = [ids[:room] for ids in group.answers]
+    if len(kept) > 1 and all(ids == kept[0] for ids in kept):
+        counts.equal_answers += 1
         return None
     if counts.first_unknown_safety is None and None in labels["is_safe"]:
         counts.first_unknown_safety = number
@@ -200,7 +204,7 @@ def _encode_row(
     weight = row.get("weight")
     return {
         "prompt_ids": group.prompt,
-        "answer_ids": [ids[:room] for ids in group.answers],
+        "answer_ids": kept,
         "context": context if any(context) else [],
         "weight": None if weight is None else float(weight),
         "row": number,
@@ -208,7 +212,7 @@ def _encode_row(
     } | labels
 
 
-def labels_of(row: dict[str, Any], scale: float | None = None) -> tuple[list[Text], dict[str, Any]]:
+def labels_of(row: dict[str, Any]) -> tuple[list[Text], dict[str, Any]]:
     """A row's answers, and the labels of its answers and pairs under the names of `encode`."""
     if "chosen" in row:
         pairs = [(0, 1, row.get("chosen_is_better", 1.0))]
@@ -218,7 +222,7 @@ def labels_of(row: dict[str, Any], scale: float | None = None) -> tuple[list[Tex
     else:
         answers = row["responses"] if "responses" in row else [row["completion"]]
         is_safe = row.get("is_safe") or [None] * len(answers)
-        pairs = _group_pairs(row, scale) if len(answers) > 1 else []
+        pairs = _group_pairs(row) if len(answers) > 1 else []
         reward = row.get("reward") or []
     labels = {
         "is_safe": [None if flag is None else float(flag) for flag in is_safe],
@@ -230,19 +234,17 @@ def labels_of(row: dict[str, Any], scale: float | None = None) -> tuple[list[Tex
     return answers, labels
 
 
-def _group_pairs(row: dict[str, Any], scale: float | None) -> list[tuple[int, int, float]]:
+def _group_pairs(row: dict[str, Any]) -> list[tuple[int, int, float]]:
     """The pairs of a group: those that it names (see `group_by_prompt`), or all of them by their scores."""
     if "first" in row:
         return list(zip(row["first"], row["second"], row["first_is_better"], strict=True))
-    return [] if row.get("helpfulness") is None else _pairs(row["helpfulness"], scale)
+    return [] if row.get("helpfulness") is None else _pairs(row["helpfulness"])
 
 
-def _pairs(scores: Sequence[float], scale: float | None) -> list[tuple[int, int, float]]:
-    """All pairs of K answers as (higher score, lower score, P(first is better))."""
+def _pairs(scores: Sequence[float]) -> list[tuple[int, int, float]]:
+    """All pairs of K answers as (higher score, lower score, P(first is better)); a tie is 1/2."""
     pairs = []
     for i, j in combinations(range(len(scores)), 2):
         first, second = (i, j) if scores[i] >= scores[j] else (j, i)
-        difference = scores[first] - scores[second]
-        strictly = 1.0 if difference > 0 else 0.5
-        pairs.append((first, second, strictly if scale is None else 1 / (1 + math.exp(-difference / scale))))
+        pairs.append((first, second, 1.0 if scores[first] > scores[second] else 0.5))
     return pairs

@@ -66,8 +66,10 @@ def severity_harm(row: Row, number: int) -> str | None:
     marked, severity = row.get(category), row.get(column)
     if severity is not None and (isinstance(severity, bool) or severity not in range(len(SEVERITY_LEVELS))):
         raise RowError(column, f"{severity!r:.80} is not a severity", "write 0, 1, 2 or 3, or null where it is unknown")
-    if not isinstance(marked, Mapping):
+    if marked is None:
         return None
+    if not isinstance(marked, Mapping):
+        raise RowError(category, f"{marked!r:.80} is no object", 'write JSON such as {"theft": true}, or null')
     level = 1.0 if severity is None else SEVERITY_LEVELS[int(severity)]
     return harm_text({name: level for name, is_marked in marked.items() if is_marked}, category)
 

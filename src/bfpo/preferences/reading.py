@@ -276,23 +276,32 @@ def _csv_lines(file: IO[bytes]) -> Iterator[str]:
         yield _decoded(line, first=number == 0)
 
 
-# Columns of a text or of messages, in which any other list is a text.
-_TEXTS = {"prompt", "chosen", "rejected", "answer", "response", "output", "completion", "instruction", "question"}
+# Columns of lists; in others, a list that is none of messages is a text.
+_LISTS = {"responses", "helpfulness", "is_safe", "reward", "harm", "category", "history", "generations", "ratings"}
+# Endings of the names of columns with numbers or flags.
+_NUMBERS = ("_id", "_better", "_reward", "_severity_level")
 
 
 def _cell(name: str | None, cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
-    if cell.lstrip()[:1] == "[":
+    is_object = name is not None and name.endswith("_harm_category")
+    if cell.lstrip()[:1] in ("[", "{" if is_object else "["):
         try:
             found = load_json(cell)
         except (json.JSONDecodeError, UnreadableJsonError):
             return cell
         are_messages = bool(found) and all(isinstance(one, dict) for one in found)
-        return found if are_messages or name not in _TEXTS else cell
-    if name is not None and ("is_" in name or name == "weight" or name.endswith(("_id", "_better", "_reward"))):
+        return found if are_messages or is_object or name in _LISTS else cell
+    if name is not None and ("is_" in name or name == "weight" or name.endswith(_NUMBERS)):
         return parse_cell(cell)
     return cell or None
+
+
+def with_our_name(name: str, value: Any) -> Any:
+    """A value whose column is renamed: in a column of flags, numbers or lists, what a text in CSV stands for."""
+    is_ours = name in _LISTS or "is_" in name or name == "weight" or name.endswith(_NUMBERS)
+    return _cell(name, value) if is_ours else value
 
 
 def parse_cell(cell: str) -> Any:

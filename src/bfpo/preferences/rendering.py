@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _THOUGHTS = ("reasoning_content", "thinking")
+_THOUGHT_END = "</think>"
 # Letters that occur in no text; templates that write JSON don't escape them.
 _MARK = "bfpoqzx"
 
@@ -86,7 +87,7 @@ class Renderer:
         endings, context, added = [], [], 0
         for ids, answer in zip(whole, answers, strict=True):
             turns = self._turns(prompt, answer, tools, ids, boundary)
-            ending, has_end = self._with_one_end(ids, turns[-1][0])
+            ending, has_end = self._with_one_end(ids, turns[-1][0], answer)
             trained = {at for start, stop in turns[:-1] for at in range(start, stop)}
             context.append([at - boundary for at in range(boundary, turns[-1][0]) if at not in trained])
             endings.append(ending[boundary:])
@@ -146,10 +147,12 @@ class Renderer:
             raise BfpoError("the tokenizer has no end-of-sequence token: set its eos_token")
         return {eos, *self.ends}
 
-    def _with_one_end(self, ids: list[int], start: int) -> tuple[list[int], bool]:
+    def _with_one_end(self, ids: list[int], start: int, answer: Text) -> tuple[list[int], bool]:
         """The ids up to the first of the ends that follow a turn, and whether the template wrote it."""
         ends = self._all_ends
         at = next((at for at in range(len(ids) - 1, start - 1, -1) if ids[at] in ends), None)
+        if at is not None and self._is_within(answer, ids[at:]):
+            at = None
         if at is None:
             return [*ids, self.tokenizer.eos_token_id], not self.tokenizer.chat_template  # pyright: ignore
         first = at
@@ -157,6 +160,14 @@ class Renderer:
             at -= 1
             first = at if ids[at] in ends else first
         return ids[: first + 1], True
+
+    def _is_within(self, answer: Text, rest: list[int]) -> bool:
+        """Whether the end that these tokens begin with is a part of the answer's own text, which goes on after it."""
+        text = answer if isinstance(answer, str) else answer[-1].get("content")
+        end, after = (str(self.tokenizer.decode(ids)) for ids in (rest[:1], rest[1:]))
+        _, found, tail = str(text or "").rpartition(end)
+        own, written = ("".join(each.split()) for each in (tail, after))
+        return bool(found and own) and written.startswith(own)
 
     def _text(self, messages: list[Message], tools: str | None, *, add_generation_prompt: bool = False) -> str:
         return str(self._apply(messages, tools, tokenize=False, add_generation_prompt=add_generation_prompt))
@@ -193,13 +204,16 @@ def _messages(text: Text, role: str) -> list[Message]:
 
 def _is_special(message: Message) -> bool:
     """Whether a template may leave out a message or a part of it, as many do without saying so."""
-    return message["role"] not in ("user", "assistant") or any(message.get(name) for name in ("tool_calls", *_THOUGHTS))
+    thinks = message["role"] == "assistant" and _THOUGHT_END in str(message.get("content") or "")
+    own = any(message.get(name) for name in ("tool_calls", *_THOUGHTS))
+    return message["role"] not in ("user", "assistant") or own or thinks
 
 
 def _marked(messages: Sequence[Message], tools: str | None) -> tuple[list[Message], str | None, dict[str, str]]:
     """Messages and tools with marks in all that a template may leave out, and what each mark stands for.
 
-    Marked are tools, tool calls, the reasoning of the last turn, and messages of other roles than user and assistant.
+    Marked are tools, tool calls and the text beside them, the reasoning of the last turn (apart, or in its text), and
+    messages of other roles than user and assistant.
     """
     marks: dict[str, str] = {}
 
@@ -222,8 +236,13 @@ def _marked(messages: Sequence[Message], tools: str | None) -> tuple[list[Messag
             message["content"] = mark(message["content"], f"the message of the role {message['role']!r}")
         if message.get("tool_calls"):
             message["tool_calls"] = named(message["tool_calls"], "the call of")
+            if str(message.get("content") or "").strip():
+                message["content"] = mark(message["content"], "the text beside a call")
         made.append(message)
     for name in _THOUGHTS:
         if made[-1].get(name):
             made[-1][name] = mark(made[-1][name], f"{name!r} of the answer")
+    thought, end, rest = str(made[-1].get("content") or "").partition(_THOUGHT_END)
+    if end and made[-1]["role"] == "assistant":
+        made[-1]["content"] = mark(thought, "the thinking of the answer") + end + rest
     return made, named(tools, "the tool") if tools else None, marks

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bfpo.errors import did_you_mean
 from bfpo.preferences.messages import CARRIED, is_read, message_fields
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank
-from bfpo.preferences.reading import Row, RowSource
+from bfpo.preferences.reading import Row, RowSource, with_our_name
 from bfpo.preferences.schema import (
     GROUP_COLUMNS,
     HARM_COLUMNS,
@@ -96,7 +96,8 @@ class SourceColumns:
 
 def renamed(row: Row, columns: Mapping[str, str]) -> Row:
     """A row with our names of columns, without those that are to be left out."""
-    return {columns.get(name, name): value for name, value in row.items() if columns.get(name) != ""}
+    kept = {name: columns.get(name, name) for name in row if columns.get(name) != ""}
+    return {ours: row[name] if ours == name else with_our_name(ours, row[name]) for name, ours in kept.items()}
 
 
 def scan(source: RowSource, columns: Mapping[str, str], problems: list[Problem]) -> SourceColumns:

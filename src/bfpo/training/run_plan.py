@@ -16,7 +16,14 @@ from transformers import AutoModelForCausalLM
 from bfpo.engine.cost import Cost, Kept, ModelSize, estimate_cost, kept_for_backward
 from bfpo.engine.pace import measure_pace
 from bfpo.engine.trainable import add_adapter, keep_trained_weights_in_float32, select_trainable
-from bfpo.models import adapter_config, end_tokens, load_config, load_generation_config, quantize_to_4bit
+from bfpo.models import (
+    adapter_config,
+    context_length,
+    end_tokens,
+    load_config,
+    load_generation_config,
+    quantize_to_4bit,
+)
 from bfpo.training.batches import as_rows, token_chunks, token_groups
 from bfpo.training.recipe import Recipe, ResolvedRecipe
 from bfpo.training.recipe_data import Prompts, load_blend
@@ -87,7 +94,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     config = load_config(recipe.model, revision=recipe.model_revision)
     tokenizer = recipe_tokenizer(recipe)
     ends = end_tokens(load_generation_config(recipe.model, revision=recipe.model_revision), tokenizer)
-    known = KnownTokens(config.get_text_config().vocab_size, ends)
+    known = KnownTokens(config.get_text_config().vocab_size, ends, context_length(config))
     data = prepare(blend, tokenizer, recipe.max_length, objective, known)
     size, kept = _measure_model(recipe, config, arguments.device)
     steps = arguments.step_plan(data.main, data.buffer)

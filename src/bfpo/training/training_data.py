@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from bfpo.engine.forward import Engine
 from bfpo.engine.reference_cache import ReferenceCache, answer_keys, fill_cache
 from bfpo.errors import BfpoError
-from bfpo.models import end_tokens
+from bfpo.models import context_length, end_tokens
 from bfpo.objectives.registry import Objective
 from bfpo.preferences.encoding import Encoded, EncodingCounts, encode
 from bfpo.preferences.loading import checked, is_canonical
@@ -78,16 +78,18 @@ class KnownTokens:
     Attributes:
         vocabulary: number of its embeddings.
         ends: tokens at which it stops, see `bfpo.models.end_tokens`.
+        context: largest number of tokens that it has positions for; None without a limit.
     """
 
     vocabulary: int
     ends: Sequence[int]
+    context: int | None = None
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any) -> KnownTokens:
         """What a loaded model knows, with or without an adapter."""
         ends = end_tokens(getattr(model, "generation_config", None), tokenizer)
-        return cls(model.get_input_embeddings().weight.shape[0], ends)
+        return cls(model.get_input_embeddings().weight.shape[0], ends, context_length(model.config))
 
 
 def prepare(
@@ -110,7 +112,7 @@ def prepare(
 
     Raises:
         BfpoError: if the data is of another type, a label is missing, a pairwise objective gets single answers, or the
-            model doesn't know a token.
+            model doesn't know a token or has too few positions.
     """
     if not isinstance(data, (datasets.Dataset, Blend)):  # pyright: ignore[reportUnnecessaryIsInstance]
         hint = f", one of whose splits it takes: {', '.join(data)}" if isinstance(data, datasets.DatasetDict) else ""
@@ -129,6 +131,8 @@ def prepare(
     for name, part in encoded.items():
         _check(part.counts, name, objective)
         _check_vocabulary(part.dataset, name, tokenizer, known.vocabulary)
+        if known.context is not None and known.context < max_length:
+            _check_length(part.dataset, name, known.context)
     rows = datasets.concatenate_datasets([part.dataset for part in encoded.values()])
     if objective.estimates_kl:
         rows = with_mismatched(rows, max_length)
@@ -223,6 +227,17 @@ def _check(counts: EncodingCounts, source: str, objective: Objective) -> None:
             f"{source}, row {counts.first_beyond_probabilities}: the objective multiplies flags with each other, and a "
             "flag or order is outside [0, 1] here; use verdicts, or unsafe_pairs 'keep' for BFPO"
         )
+
+
+def _check_length(rows: datasets.Dataset, source: str, context: int) -> None:
+    """Refuse rows that are longer than the model has positions for."""
+    for row in as_rows(rows.select_columns(["prompt_ids", "answer_ids", "row"])):
+        length = len(row["prompt_ids"]) + max(map(len, row["answer_ids"]))
+        if length > context:
+            raise BfpoError(
+                f"{source}, row {row['row']}: prompt and answer have {length:,} tokens, and the model has "
+                f"{context:,} positions: set max_length to {context} or less"
+            )
 
 
 def _check_vocabulary(rows: datasets.Dataset, source: str, tokenizer: Any, size: int) -> None:
