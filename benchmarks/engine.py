@@ -81,8 +81,8 @@ def real(repeats: int, folder: str, data: str) -> Iterator[dict[str, Any]]:
     workload = Workload(prompts=32, model="smollm2-135m", folder=folder, data=data)
     for repeat in range(repeats):
         for trained in ("lora", "all"):
-            for side in ("ours", "shipped", "compact"):
-                case = Case(side, trained=trained, workload=workload, steps=4)
+            for side in ("ours", "lean", "shipped", "compact"):
+                case = Case(side, trained=trained, workload=workload, steps=3 if side == "shipped" else 4)
                 yield {"kind": "real", "repeat": repeat, "case": case}
 
 
