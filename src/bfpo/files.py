@@ -173,8 +173,18 @@ def explained_full_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError) as error:
+        if isinstance(error, OSError) and not _is_about(error, folder):
+            raise
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"{folder}: can't be written ({reason}); free space, then continue with --resume") from error
+
+
+def _is_about(error: OSError, folder: Path) -> bool:
+    """Whether an error is of a full disk, or of a file in a folder; others are of what a callback or a tracker did."""
+    named = error.filename
+    if error.errno in FULL or (named is None and error.errno in (errno.EFBIG, errno.EIO, errno.EROFS)):
+        return True
+    return isinstance(named, str | os.PathLike) and Path(named).absolute().is_relative_to(folder.absolute())
 
 
 def _beside(path: Path) -> Path:

@@ -10,8 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from bfpo.cli.main import app
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
+from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity
+from bfpo.judges.keywords import KeywordJudge
+from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.suites import Suite
 from bfpo.shards import Shard
 
 OPTIONS = ("microworld", "--per-kind", "12", "--batch-size", "8", "--seed", "3", "--max-new-tokens", "12")
@@ -106,3 +111,31 @@ def test_options_that_do_not_go_together_are_refused(options):
 def test_every_place_is_in_exactly_one_part(of):
     shards = [Shard.parse(f"{number}/{of}") for number in range(1, of + 1)]
     assert [sum(shard.has(place) for shard in shards) for place in range(20)] == [1] * 20
+
+
+class Forgetful(Generator):
+    """Answers the first eight prompts only, as a model does whose context the others fill."""
+
+    identity = ModelIdentity(path="forgetful", digest="v1")
+
+    def generate(self, batch, decoding):
+        return [
+            Completion("Certainly.", False) if int(request.prompt) < 8 else Completion("", False, failure="no room")
+            for request in batch
+        ]
+
+
+def test_a_part_without_an_answer_is_still_a_part(tmp_path):
+    """One process goes on where all prompts of a batch are too long, and so do the parts that are merged."""
+    prompts = [PromptItem("t", str(at), "harmful", None, None, str(at), str(at)) for at in range(16)]
+    settings = {"judges": [KeywordJudge()], "decoding": Decoding(batch_size=8)}
+    suite = Suite("own", prompts, [])
+    whole = evaluate(Forgetful(), suite, folder=tmp_path / "whole", **settings)
+    parts = [tmp_path / f"part{number}" for number in (1, 2)]
+    for number, folder in enumerate(parts, 1):
+        evaluate(Forgetful(), suite, folder=folder, shard=Shard(number, 2), **settings)
+    merged = evaluate(Forgetful(), suite, folder=tmp_path / "merged", merge=parts, **settings)
+    assert merged.generations == whole.generations
+    assert merged.header.counts["unanswered"] == 8
+    with pytest.raises(RunError, match="none of 8 prompts got an answer"):
+        evaluate(Forgetful(), Suite("own", prompts[8:], []), **settings)

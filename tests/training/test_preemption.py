@@ -124,14 +124,27 @@ def test_the_best_checkpoint_and_early_stopping_are_those_of_a_straight_run(fold
     }  # fmt: skip
     straight, stopped = (write_recipe(folder, f"{name}-best", **settings) for name in ("straight", "stopped"))
     assert run(straight)[0].returncode == 0
-    for number in (1, 2):
+    # The last time within the evaluation that uses the patience up, which an earlier process began to count.
+    for number, checkpoint in ((2, "checkpoint-4"), (2, "checkpoint-6")):
         [done] = run(stopped, ("in an evaluation", number))
-        assert done.returncode == 143, done.stderr
+        assert (done.returncode, saved(stopped)) == (143, checkpoint), done.stderr
     [done] = run(stopped)
     assert done.returncode == 0, done.stderr
     assert_same_end(straight, stopped)
     records = [json.loads((recipe.with_suffix("") / "run.json").read_text()) for recipe in (straight, stopped)]
-    assert records[0]["steps"] == records[1]["steps"] < 20
+    assert records[0]["steps"] == records[1]["steps"] == 6
+
+
+def test_a_run_killed_where_it_stops_early_takes_no_further_step(folder):
+    settings = SETTINGS | {
+        "eval_fraction": 0.3, "eval_steps": 1, "save_steps": 1, "keep_best": True, "early_stopping_patience": 2,
+        "learning_rate": 1e-12, "max_steps": 20, "save_total_limit": 2,
+    }  # fmt: skip
+    killed = write_recipe(folder, "killed-early", **settings)
+    [done] = run(killed, ("before the model is saved", 1), signal.SIGKILL)
+    assert (done.returncode, saved(killed)) == (-signal.SIGKILL, "checkpoint-3")
+    assert run(killed)[0].returncode == 0
+    assert json.loads((killed.with_suffix("") / "run.json").read_text())["steps"] == 3
 
 
 def test_a_run_with_a_checkpoint_of_its_last_step_takes_no_further_one(folder):

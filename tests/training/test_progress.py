@@ -103,3 +103,9 @@ def test_other_failures_stay_what_they_are(tmp_path):
         raise KeyError
     with pytest.raises(RunError, match="No space left on device"), explained_full_disk(tmp_path):
         raise OSError(28, "No space left on device")
+    with pytest.raises(RunError, match="Permission denied"), explained_full_disk(tmp_path):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "checkpoint-2"))
+    # What a user's callback or a tracker did is not the output's.
+    for error in (ConnectionRefusedError(111, "Connection refused"), FileNotFoundError(2, "No such file", "/words")):
+        with pytest.raises(type(error)), explained_full_disk(tmp_path):
+            raise error

@@ -6,10 +6,13 @@ import signal
 import pytest
 import yaml
 from safetensors.torch import load_file
+from transformers import TrainerState
 
 from bfpo.errors import BfpoError
 from bfpo.training.checkpoints import (
+    CheckpointingTrainer,
     check_intact,
+    mark_begun,
     mark_complete,
     newest_complete_checkpoint,
     remove_incomplete_checkpoints,
@@ -136,13 +139,44 @@ def test_a_finished_run_is_not_overwritten_and_a_changed_one_not_resumed(folder)
 
 def test_only_marked_checkpoints_count(tmp_path):
     for step in (2, 10, 4):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+        mark_begun(tmp_path / f"checkpoint-{step}")
     assert newest_complete_checkpoint(tmp_path) is None
     for step in (2, 4):
         mark_complete(tmp_path / f"checkpoint-{step}")
     assert newest_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
     assert remove_incomplete_checkpoints(tmp_path) == [tmp_path / "checkpoint-10"]
     assert newest_complete_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_checkpoints_of_others_are_neither_taken_nor_deleted(folder):
+    """TRL's and transformers' have no marker; ``--resume`` is passed by scripts that don't look."""
+    path = recipe_file(folder, "others")
+    theirs = folder / "others" / "checkpoint-100" / "model.safetensors"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"weights")
+    for resume in (True, False):
+        with pytest.raises(BfpoError, match=r"checkpoint-100: this checkpoint wasn't written by bfpo.*move it"):
+            train(load_recipe(path), resume=resume)
+    assert theirs.read_bytes() == b"weights"
+
+
+def test_a_checkpoint_that_is_named_or_the_best_is_checked_too(tmp_path):
+    for step in (1, 2, 3):
+        mark_begun(tmp_path / f"checkpoint-{step}")
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"weights")
+    mark_complete(tmp_path / "checkpoint-1")
+    mark_complete(tmp_path / "checkpoint-2")
+    check_intact(tmp_path / "checkpoint-1", own=False)
+    (tmp_path / "checkpoint-2" / "model.safetensors").write_bytes(b"weighty")
+    (tmp_path / "checkpoint-4").mkdir()
+    check_intact(tmp_path / "checkpoint-4", own=False)
+    trainer = CheckpointingTrainer.__new__(CheckpointingTrainer)
+    trainer.state = TrainerState(best_model_checkpoint=str(tmp_path / "checkpoint-2"))
+    for refused in (lambda: trainer.train(str(tmp_path / "checkpoint-2")), trainer._load_best_model):
+        with pytest.raises(BfpoError, match=r"checkpoint-2: model\.safetensors changed"):
+            refused()
+    with pytest.raises(BfpoError, match="checkpoint-3: the checkpoint is incomplete"):
+        trainer.train(str(tmp_path / "checkpoint-3"))
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])

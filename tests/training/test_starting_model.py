@@ -113,6 +113,20 @@ def test_merge_adapter_saves_what_the_adapter_computes(folder):
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(merged)), expected)
 
 
+@pytest.mark.parametrize(
+    "lora", [{"r": 2, "target_modules": ["lm_head"]}, {"r": 2, "target_modules": ["embed_tokens", "q_proj"]},
+             {"r": 2, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}],
+)  # fmt: skip
+def test_an_adapter_of_tied_embeddings_is_never_merged(folder, lora):
+    """Merged into the head, it would change the embeddings too."""
+    name = f"tied-{lora['target_modules'][0]}-{len(lora)}"
+    with pytest.raises(BfpoError, match="one matrix in this model, so merging it would give another model: leave"):
+        train(recipe(folder, name, lora=lora, merge_adapter=True))
+    trained = train(recipe(folder, f"{name}-apart", lora=lora)).folder
+    with pytest.raises(BfpoError, match="merging it would give another model: train it on with 'lora: continue'"):
+        train(recipe(folder, f"{name}-second", model=str(trained), lora={"r": 2}))
+
+
 def test_modules_to_save_are_trained_and_saved_whole(folder):
     run = train(recipe(folder, "head", model=str(folder / "model"), lora={"r": 2, "modules_to_save": ["norm"]}))
     weights = load_file(run.folder / "adapter_model.safetensors")
@@ -133,6 +147,9 @@ def test_the_plan_agrees(folder, lora, trainable):
     [
         ({"model": "model", "lora": "continue"}, "needs an adapter"),
         ({"lora": {"target_modules": ["q_prj"]}}, "the adapter doesn't fit the model: .*q_prj"),
+        ({"lora": {"target_modules": ["q_proj", "vproj"]}}, "it has no module 'vproj' .did you mean 'v_proj'"),
+        ({"lora": {"modules_to_save": ["head"]}}, "the adapter doesn't fit the model: it has no module 'head'"),
+        ({"lora": {"target_modules": "*proj"}}, "the adapter doesn't fit the model: nothing to repeat"),
     ],
 )
 def test_what_cannot_start_is_said_in_one_sentence(folder, changes, message):

@@ -137,6 +137,8 @@ def test_a_model_trained_in_bf16_is_saved_in_bf16(tmp_path, trainable):
         ({"report_to": "wandb"}, "report_to: wandb is not installed; install it"),
         ({"report_to": ["wandbb"]}, "report_to: transformers knows no tracker 'wandbb'.*did you mean 'wandb'"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type cosine_with_min_lr can't be made: .*min_lr"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "requires an eval strategy: correct the arguments"),
+        ({"optim_args": "amsgrad=True"}, "optim adamw_torch.* doesn't read optim_args 'amsgrad=True'"),
         ({"optim": "schedule_free_adamw"}, "optim schedule_free_adamw .* can't be made"),
     ],
 )

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, did_you_mean
 
 
 def prepare_model(
@@ -126,10 +127,33 @@ def add_adapter(model: PreTrainedModel, adapter: PeftConfig) -> PeftModel:
     Raises:
         BfpoError: if the adapter doesn't fit the model.
     """
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    listed = [getattr(adapter, field, None) for field in ("target_modules", "modules_to_save")]
+    for wanted in (name for given in listed if given and not isinstance(given, str) for name in given):
+        # PEFT refuses a list of which no name fits, and takes one of which some don't. A plan has not all layers.
+        if "." not in wanted and wanted not in names:
+            hint = did_you_mean(wanted, names)
+            raise BfpoError(f"the adapter doesn't fit the model: it has no module {wanted!r}{hint}")
     try:
         return get_peft_model(model, adapter)  # pyright: ignore[reportReturnType]
-    except ValueError as error:
+    except (ValueError, re.error) as error:
         raise BfpoError(f"the adapter doesn't fit the model: {error}") from error
+
+
+def check_mergeable(adapted: PeftModel, remedy: str) -> None:
+    """Refuse to merge an adapter of embeddings that are also the head: one of the two would change with the other.
+
+    Raises:
+        BfpoError: if the adapter has such.
+    """
+    model: Any = adapted.get_base_model()
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    is_adapted = any(isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)) for module in ends)
+    if is_adapted and getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        raise BfpoError(
+            "the adapter changes the embeddings or the head, which are one matrix in this model, so merging it would "
+            f"give another model: {remedy}"
+        )
 
 
 def select_trainable(model: nn.Module, pattern: str) -> None:

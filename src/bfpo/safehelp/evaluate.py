@@ -260,7 +260,7 @@ def _make_records(
 
 def _finish(run: _Run, suite: Suite, generator: Generator, judge_error: JudgeError | None) -> Evaluation:
     generations, likelihoods = run.answers.records(), run.scored.records()
-    require_some(generations, says_nothing)
+    require_some(generations, says_nothing, is_part=run.header.shard is not None)
     counts = {**count_records(generations, likelihoods), **run.header.counts}
     tokens = {name.removesuffix("_tokens"): count for name, count in counts.items() if name.endswith("_tokens")}
     cost = generator.cost(tokens) if tokens else None

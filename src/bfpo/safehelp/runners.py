@@ -65,19 +65,23 @@ def run_prompts(
             completions = [_without_thinking(each) for each in generator.generate(batch, decoding)]
             records = _judged(generator, panel, owners, batch, completions)
             if not journal.done and len(records) >= _ENOUGH:
-                require_some(records, is_unanswered)
+                require_some(records, is_unanswered, is_part=work.shard is not None)
             journal.append(records)
         done += len(batch)
         progress(done, total)
 
 
-def require_some(records: Sequence[GenerationRecord], is_silent: Callable[[Verdict], bool]) -> None:
+def require_some(
+    records: Sequence[GenerationRecord], is_silent: Callable[[Verdict], bool], *, is_part: bool = False
+) -> None:
     """Check that there are answers and verdicts in one batch or all; ``is_silent`` tells which verdicts count as none.
+
+    A part of a run may have no answer, since batches are by length and the longest prompts leave no room for one.
 
     Raises:
         RunError: if there is no answer, or no verdict on any answer.
     """
-    if records and all(record.failure for record in records):
+    if records and not is_part and all(record.failure for record in records):
         raise RunError(
             f"none of {len(records):,} prompts got an answer ({records[0].failure.rstrip('.')}): correct the model or "
             "the settings and rerun"

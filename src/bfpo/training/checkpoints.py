@@ -20,7 +20,7 @@ from bfpo.errors import BfpoError
 from bfpo.files import write_json
 from bfpo.training.finite import check_finite_weights
 
-MARKER = "complete"
+MARKER, BEGUN = "complete", "begun"
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 
 
@@ -36,10 +36,13 @@ class CheckpointingTrainer(Trainer):
             newest = newest_complete_checkpoint(folder)
             if newest:
                 check_intact(newest)
+            check_own(folder)
             if self.is_world_process_zero():
                 remove_incomplete_checkpoints(folder)
             self.accelerator.wait_for_everyone()
             resume_from_checkpoint = str(newest) if newest else None
+        elif resume_from_checkpoint:
+            check_intact(Path(resume_from_checkpoint), own=False)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _run_epoch(self, **arguments: Any) -> None:
@@ -86,8 +89,16 @@ class CheckpointingTrainer(Trainer):
         super()._save(output_dir, state_dict)
         (Path(output_dir or str(self.args.output_dir)) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
+    def _load_best_model(self) -> None:
+        """Load the best checkpoint as the Trainer does, unless it is damaged."""
+        if self.state.best_model_checkpoint:
+            check_intact(Path(self.state.best_model_checkpoint), own=False)
+        super()._load_best_model()
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save as the Trainer does, mark the checkpoint complete, and only then delete older ones."""
+        if self.args.should_save:
+            mark_begun(Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
@@ -105,17 +116,43 @@ class CheckpointingTrainer(Trainer):
             )
 
 
+def mark_begun(checkpoint: Path) -> None:
+    """Mark a folder as a checkpoint that is being written, which may be deleted if that never ends."""
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    (checkpoint / MARKER).unlink(missing_ok=True)
+    (checkpoint / BEGUN).touch()
+
+
 def mark_complete(checkpoint: Path) -> None:
     """Mark a checkpoint as complete, by the SHA-256 of each of its files."""
     write_json(checkpoint / MARKER, _digests(checkpoint))
+    (checkpoint / BEGUN).unlink(missing_ok=True)
 
 
-def check_intact(checkpoint: Path) -> None:
-    """Check the files of a complete checkpoint against their digests.
+def check_own(folder: Path) -> None:
+    """Refuse to go on in a folder with checkpoints that others wrote, which would be taken for incomplete ones.
 
     Raises:
-        BfpoError: if a file is missing or has changed, or the digests can't be read.
+        BfpoError: if there is one.
     """
+    for path in _checkpoints(folder):
+        if not any((path / name).exists() for name in (MARKER, BEGUN)) and any(path.iterdir()):
+            raise BfpoError(
+                f"{path}: this checkpoint wasn't written by bfpo, which can't tell whether it is complete; name it in "
+                "resume_from_checkpoint, move it, or choose another output_dir"
+            )
+
+
+def check_intact(checkpoint: Path, *, own: bool = True) -> None:
+    """Check the files of a complete checkpoint against their digests; with ``own`` false, one of others has none.
+
+    Raises:
+        BfpoError: if it is incomplete, a file is missing or has changed, or the digests can't be read.
+    """
+    if (checkpoint / BEGUN).exists() and not (checkpoint / MARKER).exists():
+        raise BfpoError(f"{checkpoint}: the checkpoint is incomplete; name an earlier one")
+    if not own and not (checkpoint / MARKER).exists():
+        return
     try:
         marked = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
         found = _digests(checkpoint)
@@ -130,7 +167,7 @@ def check_intact(checkpoint: Path) -> None:
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARKER)
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name not in (MARKER, BEGUN))
     digests: dict[str, str] = {}
     for path in files:
         with path.open("rb") as content:

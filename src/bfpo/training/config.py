@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, fields, make_dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,10 @@ class BFPOConfig(_Options, TrainingArguments):
         # First of all, because transformers' own checks import the engines and change the environment.
         check_engine(self)
         wanted = self.report_to
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise BfpoError(f"{' '.join(str(error).split())}: correct the arguments of training") from error
         set_up_engine()
         if "kubeflow" not in (wanted or ()):
             # Transformers adds this tracker by itself where a Kubeflow job runs.
@@ -138,6 +142,10 @@ def _check_made(config: BFPOConfig) -> None:
     weight = torch.nn.Parameter(torch.zeros(1))
     try:
         kind, options = Trainer.get_optimizer_cls_and_kwargs(config)
+        plain = copy.copy(config)
+        plain.optim_args = None
+        if config.optim_args and options == Trainer.get_optimizer_cls_and_kwargs(plain)[1]:
+            raise ValueError(f"this optimizer doesn't read optim_args {config.optim_args!r}")
         options = {key: value for key, value in options.items() if key not in ("params", "model", "optimizer_dict")}
         get_scheduler(
             config.lr_scheduler_type,

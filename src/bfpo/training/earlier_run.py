@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.training.checkpoints import newest_complete_checkpoint
+from bfpo.training.checkpoints import check_own, newest_complete_checkpoint
 from bfpo.training.run_record import read_record
 
 # Settings that may change on resuming, because they don't change the result.
@@ -60,6 +60,7 @@ def earlier_run(
     record, checkpoint = read_record(folder), newest_complete_checkpoint(folder)
     if not resume and (record or checkpoint):
         raise BfpoError(f"{folder}: contains another run; continue it with --resume, or choose another output_dir")
+    check_own(folder)
     if record is None:
         return None
     before = {key: entry["value"] for key, entry in record["config"].items()}
@@ -70,6 +71,10 @@ def earlier_run(
         if (before[key] != entry["value"] if key in before else entry["origin"] != "default")
     }
     free = FREE - {"save_steps"} if before.get("keep_best") else FREE
+    lora = before.get("lora")
+    if isinstance(lora, dict) and lora.get("lora_dropout"):
+        # Dropout's random numbers are drawn by micro-batch.
+        free = free - {"micro_batch_tokens"}
     refused = [f"{key} was {then!r}, now {now!r}" for key, (then, now) in changed.items() if key not in free | _LENGTH]
     if refused:
         raise BfpoError(

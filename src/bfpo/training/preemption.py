@@ -1,4 +1,4 @@
-"""Ending a training run at a signal, with a checkpoint of the step that was running."""
+"""Ending a training run early: at a signal, with a checkpoint of the step that was running, or for want of progress."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from bfpo.stopping import NotedSignals, Stopped
+
+
+class StopEarly(EarlyStoppingCallback):
+    """Early stopping that also stops a run resumed where it was to stop."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Check the arguments, and whether the restored patience is at its end."""
+        super().on_train_begin(args, state, control, **kwargs)
+        control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
 class CheckpointAtSignal(TrainerCallback):

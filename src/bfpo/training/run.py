@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
+from bfpo.engine.trainable import check_mergeable
 from bfpo.errors import BfpoError
 from bfpo.files import explained_full_disk, sole_user
 from bfpo.preferences.encoding import tokenizer_digest
@@ -23,7 +24,7 @@ from bfpo.training.earlier_run import EarlierRun, check_length, check_same_input
 from bfpo.training.engines import check_not_sharded, process_record
 from bfpo.training.expected import compared, last_metrics
 from bfpo.training.model_card import write_card
-from bfpo.training.preemption import CheckpointAtSignal
+from bfpo.training.preemption import CheckpointAtSignal, StopEarly
 from bfpo.training.recipe import Recipe, ResolvedRecipe, load_recipe
 from bfpo.training.recipe_data import load_blend
 from bfpo.training.run_record import config_record, describe_run, write_record
@@ -169,9 +170,12 @@ def build_trainer(
         loaded.evaluation.source.rows if loaded.evaluation else None,
         processing_class=recipe_tokenizer(recipe),
         peft_config=start.new_adapter,
-        callbacks=[*callbacks, *([EarlyStoppingCallback(stopping)] if stopping else [])],
+        callbacks=[*callbacks, *([StopEarly(stopping)] if stopping else [])],
         reference_progress=reference_progress,
     )
+    if recipe.merge_adapter:
+        adapted: Any = trainer.model
+        check_mergeable(adapted, "leave merge_adapter out, or 'lm_head' and 'embed_tokens' out of target_modules")
     trainer.remove_callback(PrinterCallback)
     tokenizer: Any = trainer.processing_class
     record["model"] = start.record | {
@@ -260,5 +264,7 @@ def training_arguments(resolved: ResolvedRecipe) -> BFPOConfig:
         save_steps=recipe.save_steps or 500,
         eval_strategy="steps" if recipe.eval_steps else "no",
         load_best_model_at_end=recipe.keep_best,
+        # The patience of early stopping.
+        restore_callback_states_from_checkpoint=True,
         disable_tqdm=True,
     )

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from peft import LoraConfig, PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bfpo.engine.trainable import check_mergeable
 from bfpo.errors import BfpoError
 from bfpo.files import whole_folder, write_text
 from bfpo.models import (
@@ -77,6 +78,8 @@ def load_starting_model(recipe: Recipe, *, is_resumed: bool = False) -> Starting
     else:
         place = as_trained if continued else where
         adapted = load_peft_model(recipe.model, revision=recipe.model_revision, trainable=continued, **place)
+        if not continued:
+            check_mergeable(adapted, "train it on with 'lora: continue', or leave them out of it")
         # PEFT freezes the base model.
         model: Any = adapted if continued else adapted.merge_and_unload().requires_grad_(True)  # pyright: ignore
         record |= {"name": recipe.model, "adapter": "continued" if continued else "merged"}

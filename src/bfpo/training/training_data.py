@@ -38,6 +38,10 @@ class TrainingSource:
     name: str = "train_dataset"
     role: Literal["main", "buffer"] = "main"
 
+    def __post_init__(self) -> None:
+        if self.role not in ("main", "buffer"):
+            raise BfpoError(f"the role of {self.name!r} is 'main' or 'buffer', not {self.role!r}")
+
 
 @dataclass(frozen=True)
 class Blend:
