@@ -173,7 +173,8 @@ def make_model(
     With a folder it is the real model there.
     """
     if workload.folder:
-        return AutoModelForCausalLM.from_pretrained(workload.folder, dtype=dtype, **changes).to(device)
+        model: Any = AutoModelForCausalLM.from_pretrained(workload.folder, dtype=dtype, **changes)
+        return model.to(device)
     sizes = workload.shape | changes
     config = AutoConfig.for_model(
         sizes["model_type"],

@@ -45,7 +45,18 @@ class CheckpointingTrainer(Trainer):
             check_intact(Path(resume_from_checkpoint), own=False)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
-    def _run_epoch(self, **arguments: Any) -> None:
+    def save_step(self) -> None:
+        """Save a checkpoint of the current step."""
+        assert self.model is not None
+        self._save_checkpoint(self.model, None)
+
+    def evaluate_step(self) -> None:
+        """Evaluate a resumed step, with a checkpoint, as if the run had not stopped before."""
+        if self._determine_best_metric(self._evaluate(None, None), None):
+            name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self.state.best_model_checkpoint = str(Path(self._get_output_dir(trial=None)) / name)
+
+    def _run_epoch(self, **arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Run an epoch's steps; none if a resumed run has taken all of its steps, or is to stop early.
 
         The Trainer would take one more.

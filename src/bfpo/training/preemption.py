@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from bfpo.stopping import NotedSignals, Stopped
+from bfpo.training.checkpoints import CheckpointingTrainer
 
 
 class StopEarly(EarlyStoppingCallback):
@@ -28,7 +29,7 @@ class CheckpointAtSignal(TrainerCallback):
     the run is about to finish. The processes agree by the trainer's accelerator.
     """
 
-    def __init__(self, noted: NotedSignals, trainer: Trainer) -> None:
+    def __init__(self, noted: NotedSignals, trainer: CheckpointingTrainer) -> None:
         self.noted, self.trainer = noted, trainer
         self.number = 0
         # Last step with a checkpoint. A folder that one process makes may not be there yet for another.
@@ -36,13 +37,10 @@ class CheckpointAtSignal(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluate the step that is resumed, if it was to be evaluated and wasn't."""
-        step, trainer = state.global_step, self.trainer
-        self.saved = step
+        step = self.saved = state.global_step
         is_due = args.eval_strategy == IntervalStrategy.STEPS and step > 0 and step % state.eval_steps == 0
         if is_due and not any("eval_loss" in entry and entry["step"] == step for entry in state.log_history):
-            metrics = trainer._evaluate(None, None)
-            if trainer._determine_best_metric(metrics, None):
-                state.best_model_checkpoint = str(self._folder(args, state))
+            self.trainer.evaluate_step()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Have the checkpoint saved, and the metrics since the last log kept."""
@@ -61,7 +59,7 @@ class CheckpointAtSignal(TrainerCallback):
         self._agree()
         if self.number:
             if self.saved != state.global_step:
-                self.trainer._save_checkpoint(self.trainer.model, None)
+                self.trainer.save_step()
             self._stop(args, state)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
