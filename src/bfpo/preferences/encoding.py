@@ -29,7 +29,7 @@ class EncodingCounts:
         added_ends: number of answers whose template writes no end that the model stops at; the tokenizer's was added.
         answers_with_context: number of answers of several turns, of which only the assistant's are trained on.
         skipped_rows: row numbers whose prompt leaves no room for an answer.
-        equal_answers: number of rows left out because all of their answers have the same tokens: cut, or as rendered.
+        equal_answers: number of rows whose answers all have the same tokens, cut or as rendered, and teach nothing.
         templated_strings: number of rows whose plain strings went through the chat template as a user message.
         moved_boundaries: number of rows whose last prompt tokens depend on the answer and were moved to it.
         first_unknown_safety: number of the first row in which the safety of an answer is unknown.
@@ -101,11 +101,7 @@ def encode(
         if problems:
             raise PreferenceDataError(name, problems, is_set=False)
         if not writer.rows:
-            equal = f" but {counts.equal_answers:,}, whose answers get the same tokens" if counts.equal_answers else ""
-            raise BfpoError(
-                f"{name}: every prompt{equal} fills max_length {max_length} on its own, so no row is left; raise it"
-                + (", or use a tokenizer whose chat template renders the answers whole" if equal else "")
-            )
+            raise BfpoError(f"every prompt fills max_length {max_length} on its own, so no row is left; raise it")
         return asdict(counts)
 
     dataset, counts = stored(key, build)
@@ -184,9 +180,7 @@ def _encode_row(
         counts.skipped_rows.append(number)
         return None
     kept = [ids[:room] for ids in group.answers]
-    if len(kept) > 1 and all(ids == kept[0] for ids in kept):
-        counts.equal_answers += 1
-        return None
+    counts.equal_answers += len(kept) > 1 and all(ids == kept[0] for ids in kept)
     if counts.first_unknown_safety is None and None in labels["is_safe"]:
         counts.first_unknown_safety = number
     if counts.first_without_pair is None and not labels["first"]:

@@ -277,7 +277,10 @@ def _csv_lines(file: IO[bytes]) -> Iterator[str]:
 
 
 # Columns of lists; in others, a list that is none of messages is a text.
-_LISTS = {"responses", "helpfulness", "is_safe", "reward", "harm", "category", "history", "generations", "ratings"}
+_LISTS = {
+    "responses", "helpfulness", "is_safe", "reward", "harm", "category", "categories", "history", "generations",
+    "ratings",
+}  # fmt: skip
 # Endings of the names of columns with numbers or flags.
 _NUMBERS = ("_id", "_better", "_reward", "_severity_level")
 

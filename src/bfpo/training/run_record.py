@@ -111,7 +111,7 @@ def _changes(source: Mapping[str, Any], encoding: Mapping[str, Any]) -> dict[str
         "duplicates kept": source["duplicates"],
         "held out for evaluation": source.get("held_out", 0),
         "columns ignored": len(source["ignored_columns"]),
-        "rows left out whose answers have the same tokens": encoding["equal_answers"],
+        "rows whose answers have the same tokens, and teach nothing": encoding["equal_answers"],
         "answers truncated": encoding["truncated_answers"],
         "answers that got an end, as their template writes none": encoding["added_ends"],
         "plain strings sent as user messages": encoding["templated_strings"],

@@ -19,7 +19,6 @@ from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.out_of_memory import explained_out_of_memory
 from bfpo.engine.reference_cache import model_digest, open_cache
 from bfpo.engine.trainable import prepare_model
-from bfpo.errors import BfpoError
 from bfpo.groups import LossInputs
 from bfpo.models import load_model, load_tokenizer
 from bfpo.training.batches import Batch, as_rows, collate, row_tokens, token_groups
@@ -61,8 +60,6 @@ class BFPOTrainer(EvaluatingTrainer):
         callbacks: list[TrainerCallback] | None = None,
         reference_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        if not isinstance(args, BFPOConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise BfpoError(f"args must be a BFPOConfig, not a {type(args).__name__}")
         self.objective = args.objective()
         args.check()
         self._reference_progress = reference_progress
