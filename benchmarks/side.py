@@ -95,9 +95,18 @@ def memory(name: str = "VmHWM") -> float:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating point operations per second in the best of four 4096-cubed products; on a GPU ten 8192-cubed ones."""
+    """Floating point operations per second in the best of four 4096-cubed products; on a GPU ten 8192-cubed ones.
+
+    Smaller ones where one of these would take more than 5 seconds, on processors without instructions for the type.
+    """
     on_gpu = device.type == "cuda"
     size, repeats = (8192, 10) if on_gpu else (4096, 1)
+    if not on_gpu:
+        small = torch.randn(512, 512).to(dtype)
+        started = time.perf_counter()
+        _ = (small @ small)[0, 0].item()
+        while size > 512 and (time.perf_counter() - started) * (size / 512) ** 3 > 5:
+            size //= 2
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(4):
