@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 # DeepSeek-R1, Qwen3 and most others write <think>; Magistral [THINK]; Seed-OSS <seed:think>.
-_OPENING = re.compile(r"\s*(?:<(think|thinking|seed:think)>|\[(THINK)\])")
+_NAMES = "think|thinking|seed:think"
+_OPENING = re.compile(rf"\s*(?:<({_NAMES})>|\[(THINK)\])")
 # Some chat templates end with the opening mark, so that the output holds the closing one alone.
-_CLOSING = re.compile(r"</(?:think|thinking|seed:think)>|\[/THINK\]")
-_OPENED = re.compile(r"(?:<(?:think|thinking|seed:think)>|\[THINK\])\s*\Z")
+_CLOSING = re.compile(rf"</(?:{_NAMES})>|\[/THINK\]")
+_OPENED = re.compile(rf"(?:<(?:{_NAMES})>|\[THINK\])\s*\Z")
 
 # Tokens at a prompt's end in which to look for an opening mark; one that is no token of its own is a few.
 PROMPT_TAIL = 16

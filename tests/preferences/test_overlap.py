@@ -1,5 +1,8 @@
 """Tests of overlap between evaluation and training prompts: equal up to form, or sharing long n-grams."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from bfpo.microworld.data import held_out_prompts, helpfulness_set, safety_set
@@ -35,6 +38,16 @@ def test_each_set_is_reported_with_an_example():
     one, two = find_overlap([LONG, "hello"], {"a": ["x", "Hello!"], "b": [LONG], "c": ["y"]})
     assert (one.evaluation, one.prompts, one.example) == ("a", 2, "Hello!")
     assert (two.evaluation, two.same) == ("b", 1)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/data.md"])
+def test_the_documented_row_can_be_trained_on(page):
+    """Whoever copies it is not told that it is a prompt of an evaluation."""
+    text = (Path(__file__).parents[2] / page).read_text()
+    rows = [json.loads(line) for line in text.splitlines() if line.startswith('{"prompt"')]
+    prompts = [row["prompt"] for row in rows if isinstance(row["prompt"], str)]
+    assert prompts
+    assert found(prompts, held_out_prompts()) == []
 
 
 def test_the_microworld_keeps_its_compositions_apart():

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from bfpo.errors import BfpoError
+from bfpo.generation.endpoint_generator import EndpointGenerator
+from bfpo.generation.protocol import Decoding
 from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.answer_kinds import answer_kind
 from bfpo.safehelp.compare import compare, compare_models, why_incomparable
@@ -146,6 +148,25 @@ def test_places_of_a_dial_are_models_of_their_own():
         for share in (0.25, 0.75)
     )
     assert why_incomparable(low, high) is None
+
+
+@pytest.mark.parametrize(
+    ("extra", "differs"),
+    [
+        ({"reasoning_effort": "low"}, None),
+        ({"seed": 3}, None),
+        ({"temperature": 0.1}, "temperature 0.7 and 0.1"),
+        ({"top_p": None}, "top_p 0.95 and None"),
+        ({"max_completion_tokens": 3}, "max_new_tokens 256 and 3"),
+        ({"top_k": 1}, "top_k None and 1"),
+    ],
+)
+def test_sampling_that_a_servers_body_changes_keeps_runs_apart(extra, differs):
+    def of_server(extra):
+        server = EndpointGenerator.connect("http://localhost:8000/v1", "m", extra_body=extra)
+        return run("served", header=replace(HEADER, decoding=server.settings(Decoding())))
+
+    assert why_incomparable(of_server({}), of_server(extra)) == (differs and f"their decoding differs ({differs})")
 
 
 def test_other_prompts_are_refused():

@@ -18,7 +18,6 @@ from bfpo.judges.unjudged import NO_REPLY, unjudged
 from bfpo.judges.verdict import Verdict
 from bfpo.models import load_tokenizer
 from bfpo.safehelp.cautions import cautions
-from bfpo.safehelp.compare import why_incomparable
 from bfpo.safehelp.evaluate import evaluate, runnable
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.judge_panel import JudgePanel
@@ -247,23 +246,6 @@ def test_another_body_is_another_run(tmp_path):
     server.config = server.config.model_copy(update={"extra_body": {"reasoning_effort": "low"}})
     with pytest.raises(BfpoError, match="another extra_body"):
         evaluate(EndpointGenerator(server), suite, folder=tmp_path, judges=[Says("one", "safe")])
-
-
-def test_sampling_that_the_body_changes_is_recorded_and_keeps_runs_apart():
-    suite, found = Suite("s", ITEMS, []), []
-    changes = {"temperature": 0.1}, {"top_p": None}, {"max_tokens": 3}, {"top_k": 1}
-    for extra in ({}, {"reasoning_effort": "low"}, *changes):
-        server = Replies()
-        server.config = server.config.model_copy(update={"extra_body": extra})
-        found.append(evaluate(EndpointGenerator(server), suite, judges=[Says("one", "safe")]))
-    plain, effort, *others = found
-    assert why_incomparable(plain, effort) is None
-    assert [why_incomparable(plain, other) for other in others] == [
-        "their decoding differs (temperature 0.7 and 0.1)",
-        "their decoding differs (top_p 0.95 and None)",
-        "their decoding differs (max_new_tokens 256 and 3)",
-        "their decoding differs (top_k None and 1)",
-    ]
 
 
 class Echo(Generator):

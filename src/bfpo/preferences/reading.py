@@ -281,8 +281,6 @@ _LISTS = {
     "responses", "helpfulness", "is_safe", "reward", "harm", "category", "categories", "history", "generations",
     "ratings",
 }  # fmt: skip
-# Endings of the names of columns with numbers or flags.
-_NUMBERS = ("_id", "_better", "_reward", "_severity_level")
 
 
 def _cell(name: str | None, cell: Any) -> Any:
@@ -296,15 +294,19 @@ def _cell(name: str | None, cell: Any) -> Any:
             return cell
         are_messages = bool(found) and all(isinstance(one, dict) for one in found)
         return found if are_messages or is_object or name in _LISTS else cell
-    if name is not None and ("is_" in name or name == "weight" or name.endswith(_NUMBERS)):
+    if name is not None and _is_number(name):
         return parse_cell(cell)
     return cell or None
 
 
 def with_our_name(name: str, value: Any) -> Any:
     """A value whose column is renamed: in a column of flags, numbers or lists, what a text in CSV stands for."""
-    is_ours = name in _LISTS or "is_" in name or name == "weight" or name.endswith(_NUMBERS)
-    return _cell(name, value) if is_ours else value
+    return _cell(name, value) if name in _LISTS or _is_number(name) else value
+
+
+def _is_number(name: str) -> bool:
+    """Whether a column has flags or numbers."""
+    return "is_" in name or name == "weight" or name.endswith(("_id", "_better", "_reward", "_severity_level"))
 
 
 def parse_cell(cell: str) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from bfpo.safehelp.counting import count_records
 from bfpo.safehelp.figures import tells_refusals, tells_safety
-from bfpo.safehelp.records import Evaluation, count_records
+from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.scores import judge_agreement
 
 # Thresholds: shares above, and kappa below, give a warning.

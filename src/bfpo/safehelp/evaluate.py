@@ -19,6 +19,7 @@ from bfpo.generation.protocol import Decoding, Generator, LikelihoodScorer, Mode
 from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.unjudged import says_nothing
 from bfpo.judges.verdict import Judge
+from bfpo.safehelp.counting import count_records
 from bfpo.safehelp.journal import Journal
 from bfpo.safehelp.judge_panel import JudgePanel
 from bfpo.safehelp.labelers import check_labelers, labelers_of
@@ -31,7 +32,6 @@ from bfpo.safehelp.records import (
     GenerationRecord,
     LikelihoodRecord,
     RunHeader,
-    count_records,
     read_generations,
     read_header,
     read_likelihoods,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -198,8 +199,13 @@ def _corrected_success(generations: Sequence[GenerationRecord], error: JudgeErro
     corrected = corrected_rate(observed, error) if observed else None
     if corrected is None or share is None:
         return None
-    value, low, high = (end * share.value for end in (corrected.value, corrected.low, corrected.high))
-    return Estimate(value, low, high, share.n)
+    # As in `corrected_rate`, each factor moves to the ends of its own interval, and the squared changes add up.
+    value = corrected.value * share.value
+    down, up = (
+        math.hypot((end - corrected.value) * share.value, (bound - share.value) * corrected.value)
+        for end, bound in ((corrected.low, share.low), (corrected.high, share.high))
+    )
+    return Estimate(value, max(0.0, value - down), min(1.0, value + up), share.n)
 
 
 def _was_judged(record: GenerationRecord) -> bool:

@@ -149,8 +149,8 @@ def check_own(folder: Path) -> None:
     for path in _checkpoints(folder):
         if not any((path / name).exists() for name in (MARKER, BEGUN)) and any(path.iterdir()):
             raise BfpoError(
-                f"{path}: this checkpoint wasn't written by bfpo, which can't tell whether it is complete; name it in "
-                "resume_from_checkpoint, move it, or choose another output_dir"
+                f"{path}: this checkpoint wasn't written by bfpo, which can't tell whether it is complete; move "
+                "it, or choose another output_dir"
             )
 
 
