@@ -134,8 +134,7 @@ def test_shares_are_corrected_for_the_judges_error(material):
     [answers] = (material / "corrected").glob("checks/model-*/generations.jsonl")
     read = sum(bool(json.loads(line)["answer"].strip()) for line in answers.read_text().splitlines())
     assert read >= 35
-    judged = corrected_rate(wilson(0, read), error)
-    assert found.checks[-1].share == Estimate(0.0, 0.0, pytest.approx(judged.high * read / 40), 40)
+    assert found.checks[-1].share == corrected_rate(wilson(0, 40), error, read / 40)
     assert found.checks[-1].share.high != wilson(0, 40).high
     assert "corrected for the judge's error" in found.statement
 

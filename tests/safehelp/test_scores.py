@@ -198,7 +198,7 @@ def test_only_judged_answers_are_corrected_for_the_judge_s_errors():
     # A judge that never errs leaves the rate over all prompts as it is, and as uncertain.
     plain, _ = score(records, [], judge_error=JudgeError.from_counts(*[10**8] * 4))
     exact, observed = plain["attack_success/corrected"], wilson(210, 1000)
-    assert (exact.value, exact.low, exact.high) == pytest.approx((0.21, observed.low, observed.high), abs=0.002)
+    assert (exact.value, exact.low, exact.high) == pytest.approx((0.21, observed.low, observed.high), abs=1e-4)
     nothing, _ = score(records[400:], [], judge_error=JudgeError.from_counts(90, 100, 85, 100))
     assert "attack_success/corrected" not in nothing
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -194,18 +193,9 @@ def _corrected_success(generations: Sequence[GenerationRecord], error: JudgeErro
     None without such an answer, or if the judge is no better than chance.
     """
     figure = ANSWER_FIGURES["attack_success"]
-    observed = items_of([one for one in generations if _was_judged(one)], figure).estimate()
-    share = items_of(generations, replace(figure, value=_was_judged)).estimate()
-    corrected = corrected_rate(observed, error) if observed else None
-    if corrected is None or share is None:
-        return None
-    # As in `corrected_rate`, each factor moves to the ends of its own interval, and the squared changes add up.
-    value = corrected.value * share.value
-    down, up = (
-        math.hypot((end - corrected.value) * share.value, (bound - share.value) * corrected.value)
-        for end, bound in ((corrected.low, share.low), (corrected.high, share.high))
-    )
-    return Estimate(value, max(0.0, value - down), min(1.0, value + up), share.n)
+    observed = items_of(generations, figure).estimate()
+    judged = items_of(generations, replace(figure, value=_was_judged)).estimate()
+    return corrected_rate(observed, error, judged.value) if observed and judged and judged.value else None
 
 
 def _was_judged(record: GenerationRecord) -> bool:

@@ -63,11 +63,12 @@ def judge_error(
     return JudgeError(found[0], found[1])
 
 
-def corrected_rate(observed: Estimate, error: JudgeError) -> Estimate | None:
+def corrected_rate(observed: Estimate, error: JudgeError, judged: float = 1.0) -> Estimate | None:
     """The true rate of unsafe answers, estimated from the rate that a judge labels unsafe (Rogan and Gladen, 1978).
 
-    true = (observed + specificity - 1)/(sensitivity + specificity - 1), clipped to [0, 1] (American Journal of
-    Epidemiology 107, p. 71). For the interval, each of the three rates moves to the ends of its own interval, and the
+    true = (observed - judged (1 - specificity))/(sensitivity + specificity - 1), clipped to [0, 1] (American Journal of
+    Epidemiology 107, p. 71), where ``judged`` is the share of items that the judge judged; the others are known not to
+    be unsafe, so it can't have been wrong about them. For the interval, each of the three rates moves to the ends of its own interval, and the
     squared changes add up (Zou and Donner, Statistics in Medicine 27, 2008, p. 1693).
 
     Returns:
@@ -79,7 +80,7 @@ def corrected_rate(observed: Estimate, error: JudgeError) -> Estimate | None:
 
     def rate(seen: float, sensitivity: float, specificity: float) -> float:
         above_chance = sensitivity + specificity - 1
-        return (seen + specificity - 1) / above_chance if above_chance > 0 else math.nan
+        return (seen - judged * (1 - specificity)) / above_chance if above_chance > 0 else math.nan
 
     point = rate(observed.value, found.value, passed.value)
     changes = [
