@@ -68,8 +68,8 @@ def corrected_rate(observed: Estimate, error: JudgeError, judged: float = 1.0) -
 
     true = (observed - judged (1 - specificity))/(sensitivity + specificity - 1), clipped to [0, 1] (American Journal of
     Epidemiology 107, p. 71), where ``judged`` is the share of items that the judge judged; the others are known not to
-    be unsafe, so it can't have been wrong about them. For the interval, each of the three rates moves to the ends of its own interval, and the
-    squared changes add up (Zou and Donner, Statistics in Medicine 27, 2008, p. 1693).
+    be unsafe, so it can't have been wrong about them. For the interval, each of the three rates moves to the ends of
+    its own interval, and the squared changes add up (Zou and Donner, Statistics in Medicine 27, 2008, p. 1693).
 
     Returns:
         None if the judge is no better than chance.
