@@ -16,6 +16,7 @@ from bfpo.judges.verdict import innermost
 
 if TYPE_CHECKING:
     from bfpo.endpoints import Endpoint
+    from bfpo.statistics.intervals import Estimate
 
 # Control characters but tab and line feed (C0, DEL, C1), with what an escape sequence (ECMA-48) carries along; and the
 # characters that reverse the direction of text (Unicode annex 9).
@@ -53,6 +54,11 @@ def print_work(*judges: Any) -> None:
     for judge in judges:
         for name, count in getattr(innermost(judge), "counts", {}).items():
             echo(f"{judge.judge_id}: {name}: {count:,}", err=True)
+
+
+def shown_rate(estimate: Estimate | None) -> str:
+    """A rate with its interval."""
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]" if estimate else "not measured"
 
 
 def wide_console() -> Console:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,17 +13,15 @@ from rich.table import Table
 
 from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint, Engine, given
 from bfpo.cli.generators import check_whole, load_generator, progress_bar
-from bfpo.cli.printing import Console, echo, print_spending, print_work
+from bfpo.cli.printing import Console, echo, print_spending, print_work, shown_rate
+from bfpo.cli.redteam_helpers import Helpers
 from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
     from bfpo.generation.protocol import Generator
-    from bfpo.judges.verdict import Judge as LoadedJudge
-    from bfpo.redteam.attacker import Attacker
     from bfpo.redteam.bank import Bank
     from bfpo.redteam.running import Attacked
     from bfpo.redteam.settings import RedTeam
-    from bfpo.statistics.intervals import Estimate
 
 
 Target = Annotated[str, typer.Argument(help="The model to attack, named as in 'bfpo evaluate'.")]
@@ -100,41 +98,6 @@ Merge = Annotated[
 ]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the number of answers without asking for any.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-
-
-@dataclass(frozen=True)
-class Helpers:
-    """The judges and the attacker, by name."""
-
-    judge: str
-    refusal_judge: str | None
-    evaluation_judge: str | None
-    attacker: str | None
-    attacker_endpoint: str | None
-    api_key_env: str | None
-
-    def check_names(self) -> None:
-        """Refuse judges of kinds that there are none of, without loading any."""
-        from bfpo.judges.registry import parse_judge
-
-        for name in filter(None, (self.judge, self.refusal_judge, self.evaluation_judge)):
-            parse_judge(name)
-
-    def judges(self) -> tuple[LoadedJudge, LoadedJudge | None, LoadedJudge | None]:
-        """The judges that label, decide on refusals, and evaluate."""
-        from bfpo.judges.registry import load_judge
-
-        refusal, evaluation = (load_judge(one) if one else None for one in (self.refusal_judge, self.evaluation_judge))
-        return load_judge(self.judge), refusal, evaluation
-
-    def load_attacker(self) -> Attacker | None:
-        """The attacker, if there is one."""
-        from bfpo.redteam.attacker import Attacker
-
-        if self.attacker is None:
-            return None
-        key = self.api_key_env if self.attacker_endpoint else None
-        return Attacker(load_generator(self.attacker, self.attacker_endpoint, key))
 
 
 def redteam(
@@ -308,7 +271,7 @@ def _print(found: Attacked, settings: RedTeam, groups: Path) -> None:
         if style in found.attacks:
             name = f"{style} (held out)" if style in settings.held_out else style
             rates = [of.get(f"style {style}") for of in (found.success, found.over_refusal)]
-            table.add_row(name, f"{found.attacks[style]:,}", *map(shown, rates))
+            table.add_row(name, f"{found.attacks[style]:,}", *map(shown_rate, rates))
     Console().print(table)
     tried = sum(found.attacks.get(style, 0) for style in settings.styles)
     if tried < settings.attacks:
@@ -317,8 +280,3 @@ def _print(found: Attacked, settings: RedTeam, groups: Path) -> None:
         echo("Caution: the judge tells no refusals, so twins teach nothing: name another one with --refusal-judge.")
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in found.left_out.items())
     echo(f"{found.groups:,} groups to train on in {groups}." + (f" Left out: {left_out}." if left_out else ""))
-
-
-def shown(estimate: Estimate | None) -> str:
-    """A rate with its interval."""
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]" if estimate else "not measured"

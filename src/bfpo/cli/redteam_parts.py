@@ -11,7 +11,7 @@ from bfpo.cli.generators import progress_bar
 from bfpo.cli.printing import echo, print_spending, print_work
 
 if TYPE_CHECKING:
-    from bfpo.cli.redteam import Helpers
+    from bfpo.cli.redteam_helpers import Helpers
     from bfpo.generation.protocol import Generator
     from bfpo.redteam.bank import Bank
     from bfpo.redteam.settings import RedTeam

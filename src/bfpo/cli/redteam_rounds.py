@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from bfpo.cli.generators import progress_bar
-from bfpo.cli.printing import Console, echo, print_spending, print_work
-from bfpo.cli.redteam import Helpers, shown
+from bfpo.cli.printing import Console, echo, print_spending, print_work, shown_rate
+from bfpo.cli.redteam_helpers import Helpers
 from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _print(found: RoundsResult, settings: Rounds) -> None:
         if style in before.success or style in after.success:
             name = f"{style} (held out)" if style in settings.red_team.held_out else style
             refused = _change(before.over_refusal.get(style), after.over_refusal.get(style))
-            table.add_row(name, shown(before.success.get(style)), shown(after.success.get(style)), refused)
+            table.add_row(name, shown_rate(before.success.get(style)), shown_rate(after.success.get(style)), refused)
     table.add_row("plain requests", "", "", _change(before.plain_refused, after.plain_refused))
     Console().print(table)
     if found.stopped:
