@@ -38,6 +38,7 @@ Seeds = Annotated[int, typer.Option(min=2, help="Number of seeds, from 0.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for the runs; an interrupted study resumes from it.")
 ]
+Results = Annotated[Path, typer.Option(help="Folder of the results, which are committed.")]
 Only = Annotated[int | None, typer.Option(min=0, help="Run at most this many, then write the report.")]
 REPORT = Path("docs/results")
 DECISIVE, REAL, DIAL, REDTEAM = (
@@ -62,7 +63,7 @@ def quick(
 @app.command()
 def decisive(
     output: Output = Path("runs/study-decisive"),
-    results: Annotated[Path, typer.Option(help="Folder of the runs' results, which are committed.")] = DECISIVE,
+    results: Results = DECISIVE,
     report: Report = REPORT,
     only: Only = None,
 ) -> None:
@@ -77,7 +78,7 @@ def decisive(
 @app.command()
 def labels(
     output: Output = Path("runs/study-decisive"),
-    results: Annotated[Path, typer.Option(help="Folder of the runs' results, which are committed.")] = DECISIVE,
+    results: Results = DECISIVE,
     report: Report = REPORT,
     only: Only = None,
 ) -> None:
@@ -108,7 +109,7 @@ def real(
     data: Annotated[Path, typer.Option(help="Folder of the development mix of pairs.")],
     suite: Annotated[Path, typer.Option(help="Suite whose prompts are answered.")],
     output: Output = Path("runs/study-real"),
-    results: Annotated[Path, typer.Option(help="Folder of the runs' results, which are committed.")] = REAL,
+    results: Results = REAL,
     report: Report = REPORT,
     only: Only = None,
 ) -> None:
@@ -132,7 +133,7 @@ def real(
 @app.command()
 def dial(
     output: Output = Path("runs/study-dial"),
-    results: Annotated[Path, typer.Option(help="Folder of the results, which are committed.")] = DIAL,
+    results: Results = DIAL,
     report: Report = REPORT,
     per_kind: Annotated[int, typer.Option(min=10, help="Prompts of each kind at every place of the dial.")] = 1000,
     seeds: Annotated[int, typer.Option(min=0, help="Seeds of the bounds, from 0.")] = 10,
@@ -147,7 +148,7 @@ def dial(
 @app.command()
 def redteam(
     output: Output = Path("runs/study-redteam"),
-    results: Annotated[Path, typer.Option(help="Folder of the results, which are committed.")] = REDTEAM,
+    results: Results = REDTEAM,
     report: Report = REPORT,
     seeds: Annotated[
         list[int] | None, typer.Option("--seed", help="Seed to run; repeatable. By default 0, 1, 2.")

@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, TrainingArguments
 
 from bfpo import BFPOConfig, BFPOTrainer, load_model
 from bfpo.engine.trainable import dropouts, prepare_model
@@ -146,6 +146,16 @@ def test_arguments_that_would_be_ignored_or_fail_late_are_refused_first(tmp_path
     with pytest.raises(BfpoError, match=message) as error:
         trainer(tmp_path, **changes)
     assert "\n" not in str(error.value)
+
+
+def test_other_arguments_than_ours_are_refused(tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(BfpoError, match="args is TrainingArguments: pass a BFPOConfig"):
+        BFPOTrainer(tiny_llama(), arguments, pairs(8), processing_class=word_tokenizer())
+
+
+def test_the_configuration_documents_every_objective():
+    assert [name for name in OBJECTIVES if f'"{name}"' not in BFPOConfig.__doc__] == []
 
 
 def test_sft_trains_on_the_chosen_answer_of_a_pair(tmp_path):

@@ -137,6 +137,19 @@ class BFPOConfig(_Options, TrainingArguments):
         return replace(self, per_device_train_batch_size=batch_size, gradient_accumulation_steps=1)
 
 
+def checked_objective(arguments: BFPOConfig) -> Objective:
+    """The objective of arguments that `BFPOTrainer` can train with as they are.
+
+    Raises:
+        BfpoError: if they are no `BFPOConfig`, the objective can't be built, or `BFPOConfig.check` refuses them.
+    """
+    if not isinstance(arguments, BFPOConfig):  # pyright: ignore[reportUnnecessaryIsInstance]  (a user of TRL's)
+        raise BfpoError(f"args is {type(arguments).__name__}: pass a BFPOConfig, whose loss_type chooses the loss")
+    objective = arguments.objective()
+    arguments.check()
+    return objective
+
+
 def _check_made(config: BFPOConfig) -> None:
     """Make optimizer and scheduler on a dummy weight, and look for the trackers."""
     weight = torch.nn.Parameter(torch.zeros(1))

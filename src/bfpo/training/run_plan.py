@@ -25,6 +25,7 @@ from bfpo.models import (
     quantize_to_4bit,
 )
 from bfpo.training.batches import as_rows, token_chunks, token_groups
+from bfpo.training.config import checked_objective
 from bfpo.training.recipe import Recipe, ResolvedRecipe
 from bfpo.training.recipe_data import Prompts, load_blend
 from bfpo.training.run import training_arguments
@@ -87,8 +88,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
         BfpoError: if training would raise it before its first step.
     """
     recipe, arguments = resolved.recipe, training_arguments(resolved)
-    objective = arguments.objective()
-    arguments.check()
+    objective = checked_objective(arguments)
     check_4bit_training(recipe)
     blend = load_blend(resolved, suites).blend
     config = load_config(recipe.model, revision=recipe.model_revision)

@@ -22,7 +22,7 @@ from bfpo.engine.trainable import prepare_model
 from bfpo.groups import LossInputs
 from bfpo.models import load_model, load_tokenizer
 from bfpo.training.batches import Batch, as_rows, collate, row_tokens, token_groups
-from bfpo.training.config import BFPOConfig
+from bfpo.training.config import BFPOConfig, checked_objective
 from bfpo.training.evaluating import EvaluatingTrainer, one_or_several
 from bfpo.training.sharded import empty_pass, hold_whole, is_sharded
 from bfpo.training.step_plan import StepLoader, StepSampler, whole_steps
@@ -60,8 +60,7 @@ class BFPOTrainer(EvaluatingTrainer):
         callbacks: list[TrainerCallback] | None = None,
         reference_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.objective = args.objective()
-        args.check()
+        self.objective = checked_objective(args)
         self._reference_progress = reference_progress
         if isinstance(model, str):
             dtype = torch.bfloat16 if args.bf16 else torch.float32
