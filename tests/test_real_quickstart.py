@@ -125,6 +125,7 @@ def test_the_page_says_what_happened_and_shows_risky_and_twin_side_by_side(finis
 
 def test_a_killed_run_resumes_in_the_middle_of_any_stage(finished, model, tmp_path, monkeypatch):
     whole, folder = finished[0], tmp_path / "killed"
+    so_far = 0.0
     for stage in ("red_team", "plain_groups", "choice_items", "train", "build_report"):
         with monkeypatch.context() as patch:
 
@@ -134,10 +135,13 @@ def test_a_killed_run_resumes_in_the_middle_of_any_stage(finished, model, tmp_pa
             patch.setattr(real_quickstart, stage, dies)
             with pytest.raises(KeyboardInterrupt):
                 run_real_quickstart(str(model), folder, 3, TOY)
+        # What was spent in vain counts.
+        before, so_far = so_far, json.loads((folder / "quickstart.json").read_text())["seconds"]
+        assert so_far > before
     result = run_real_quickstart(str(model), folder, 3, TOY)
     assert answers(folder) == answers(whole)
     spent = json.loads((folder / "quickstart.json").read_text())
-    assert result.seconds == spent["seconds"] > 0
+    assert result.seconds == spent["seconds"] > so_far
     # Again: nothing is sampled or trained, and what was spent adds up.
     again = run_real_quickstart(str(model), folder, 3, TOY)
     assert answers(folder) == answers(whole)

@@ -174,6 +174,21 @@ class _Run:
             raise BfpoError(f"{self.model} has no chat template, so it is no chat model: name one that has been tuned")
         settings = self._settings(start)
         spent = _claim(self.folder, settings)
+        try:
+            evaluations, attacked = self._stages(start)
+        finally:
+            # What an interrupted call took counts, too.
+            used = _Spent(
+                spent.seconds + time.monotonic() - began,
+                spent.cpu_seconds + time.process_time() - clock,
+                max(spent.peak_memory, peak_memory(start.model.device) or 0),
+            )
+            write_json(self.folder / RECORD, {"settings": settings} | asdict(used))
+        report = self.report(evaluations, attacked)
+        return RealQuickstartResult(evaluations, report, attacked.groups, **asdict(used))
+
+    def _stages(self, start: LocalGenerator) -> tuple[list[Evaluation], Attacked]:
+        """Everything but the page."""
         bank = load_bank()
         training, rest = bank.split(0.25, self.seed)
         held_out = _some(rest, self.scale.held_out_pairs, self.scale.held_out_plain, self.seed)
@@ -181,15 +196,7 @@ class _Run:
         self.buffer(start, training)
         suite = self.suite(start, held_out)
         models = {START: self.model} | {name: self.train(name) for name in (SFT, *REAL_METHODS)}
-        evaluations = [self.evaluate(name, path, suite) for name, path in models.items()]
-        used = _Spent(
-            spent.seconds + time.monotonic() - began,
-            spent.cpu_seconds + time.process_time() - clock,
-            max(spent.peak_memory, peak_memory(start.model.device) or 0),
-        )
-        write_json(self.folder / RECORD, {"settings": settings} | asdict(used))
-        report = self.report(evaluations, attacked)
-        return RealQuickstartResult(evaluations, report, attacked.groups, **asdict(used))
+        return [self.evaluate(name, path, suite) for name, path in models.items()], attacked
 
     def _settings(self, start: LocalGenerator) -> dict[str, Any]:
         identity = start.identity
