@@ -66,6 +66,9 @@ def test_prompts_without_answers_are_an_error(tmp_path, prompts, samples, messag
     ("row", "message"),
     [
         ({"answer": "x"}, "row 1, column 'prompt': it is missing, or neither a string nor a list of messages"),
+        ({"prompt": [], "answer": "x"}, "row 1, column 'prompt': it is missing, or neither a string nor a list of"),
+        ({"prompt": [{"role": "user", "content": None}], "answer": "x"}, "column 'prompt': it is missing, or neither"),
+        ({"prompt": [{"content": "a"}], "answer": "x"}, "row 1, column 'prompt': a message has no role"),
         ({"prompt": "a"}, "row 1, column 'answer': it is missing; name the column answer, response or completion"),
         ({"prompt": "a", "answer": None}, "row 1, column 'answer': it is not a string"),
         ({"prompt": "a", "answer": "x", "tokens": "3"}, "row 1, column 'tokens': '3' is not of type int"),

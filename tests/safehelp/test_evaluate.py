@@ -126,7 +126,7 @@ def test_a_server_is_asked_with_seeds_and_its_failures_are_counted(tmp_path):
     header, first = result.header, result.generations[0]
     assert (header.model, header.model_path) == ("m", "http://localhost:8000/v1 org/m")
     assert (header.model_digest, header.system_prompt) == (None, "brief")
-    assert first.rendered == "system: brief\nuser: q1"
+    assert first.rendered == "system: brief\n\nuser: q1"
     assert first.answer == "good answer to q1 ?"
     assert [record.truncated for record in result.generations if record.prompt == "q2"] == [True, True]
     assert result.scores["helpful"].value == pytest.approx(0.9)
@@ -282,7 +282,7 @@ def test_an_engine_of_ones_own_is_evaluated_and_resumed(tmp_path):
     assert (whole.header.model, whole.header.model_digest, whole.header.system_prompt) == ("echo", "v1", "Be brief.")
     assert whole.header.decoding["temperature"] == 0.3
     assert len(whole.generations) == len({record.answer for record in whole.generations}) == 24
-    assert whole.generations[0].rendered == f"system: Be brief.\nuser: {suite.prompts[0].prompt}"
+    assert whole.generations[0].rendered == f"system: Be brief.\n\nuser: {suite.prompts[0].prompt}"
     unnamed = Echo()
     unnamed.identity = ModelIdentity()
     with pytest.raises(BfpoError, match="pass name="):

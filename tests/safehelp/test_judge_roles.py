@@ -8,15 +8,17 @@ import pytest
 from bfpo.errors import RunError
 from bfpo.generation.protocol import Completion, Generator, ModelIdentity
 from bfpo.generation.recorded_answers import RecordedAnswers
+from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.keywords import KeywordJudge
 from bfpo.judges.preference import Preference
-from bfpo.judges.verdict import Verdict
+from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.safehelp.cautions import cautions
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.length_control import length_controlled_win_rate
 from bfpo.safehelp.records import Evaluation
-from bfpo.safehelp.suites import Suite
+from bfpo.safehelp.suites import ItemMaker, Suite
+from bfpo.safehelp.tasks import Task
 
 KINDS = ("benign", "borderline", "harmful")
 SUITE = Suite("own", [PromptItem("t", f"{n}", KINDS[n % 3], None, None, f"{n}", f"prompt {n}") for n in range(30)], [])
@@ -101,9 +103,9 @@ def test_a_judge_of_refusals_that_tells_none_ends_the_run():
         run(Says("Certainly."), [Guard()], refusal_judge=Guard())
 
 
-def test_a_conversation_reaches_the_model_as_messages_and_the_judges_as_a_transcript(tmp_path):
+def test_a_conversation_reaches_the_model_as_messages_and_the_judges_as_paragraphs(tmp_path):
     turns = tuple({"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"), ("user", "c")))
-    text = "user: a\nassistant: b\nuser: c"
+    text = "user: a\n\nassistant: b\n\nuser: c"
     item = PromptItem("t", "1", "borderline", None, None, "1", text, messages=turns)
 
     class Repeats(Says):
@@ -122,6 +124,31 @@ def test_a_conversation_reaches_the_model_as_messages_and_the_judges_as_a_transc
     recorded = RecordedAnswers.load(tmp_path / "answers.jsonl", [text])
     (record,) = evaluate(recorded, Suite("own", [item], []), judges=[Sees()]).generations
     assert record.answer == "d"
+
+
+TURNS = [("user", "a"), ("assistant", "b"), ("user", "c")]
+
+
+@pytest.mark.parametrize(
+    ("turns", "text"),
+    [
+        (TURNS, "user: a\n\nassistant: b\n\nuser: c"),
+        ([("system", "s"), ("user", "a")], "system: s\n\nuser: a"),
+        # A single turn of the user is judged like a prompt that is a string.
+        ([("user", "a")], "a"),
+    ],
+)
+def test_a_judge_is_measured_on_the_text_that_it_evaluates(tmp_path, turns, text):
+    """The same conversation once gave two texts, and two keys of cached verdicts."""
+    messages = [{"role": role, "content": content} for role, content in turns]
+    task = Task(task="t", factor="harmless", license="", kind="harmful", messages="prompt")
+    evaluated = ItemMaker(task, "here")(1, {"prompt": messages}).prompt
+    row = {"prompt": messages, "chosen": "x", "rejected": [{"role": "assistant", "content": "y"}]}
+    labeled = [exchange_of(row, number) for number in (0, 1)]
+    assert labeled == [Exchange(text, "x"), Exchange(text, "y")]
+    assert evaluated == text
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"prompt": messages, "answer": "d"}) + "\n")
+    assert RecordedAnswers.load(tmp_path / "answers.jsonl", [text]).answers.keys() == {text}
 
 
 REFERRED = Suite(

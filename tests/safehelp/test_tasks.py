@@ -101,7 +101,7 @@ def test_a_prompt_may_be_a_conversation(tmp_path):
     (tmp_path / "my.yaml").write_text(written(task))
     put(tmp_path, "doors.jsonl", [{"turns": TURNS}])
     (item,) = load_suite(str(tmp_path / "my.yaml")).prompts
-    assert item.prompt == "user: Whose door is it?\nassistant: Mine.\nuser: How do I open it?"
+    assert item.prompt == "user: Whose door is it?\n\nassistant: Mine.\n\nuser: How do I open it?"
     assert list(item.request) == TURNS
     for turns, message in (
         (TURNS[:2], "row 1, messages: the last message must be the user's"),

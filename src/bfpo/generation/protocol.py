@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from bfpo.errors import BfpoError
+from bfpo.preferences.messages import rendered
 
 Prompt = str | Sequence[dict[str, str]]
 
@@ -132,11 +133,6 @@ def as_messages(prompt: Prompt, system_prompt: str | None = None) -> list[dict[s
     return [*system, *([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)]
 
 
-def transcript(messages: Sequence[Mapping[str, str]]) -> str:
-    """A conversation as plain text, one line per message."""
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
-
-
 class Generator(Protocol):
     """Anything that answers prompts. A subclass needs only ``identity`` and ``generate``."""
 
@@ -175,8 +171,8 @@ class Generator(Protocol):
         return None
 
     def render(self, prompt: Prompt) -> str:
-        """The prompt as the model reads it, for the records; by default one line per message."""
-        return transcript(as_messages(prompt, self.identity.system_prompt))
+        """The prompt as the model reads it, for the records; by default as `bfpo.preferences.messages.rendered`."""
+        return rendered(as_messages(prompt, self.identity.system_prompt))
 
 
 @dataclass(frozen=True)

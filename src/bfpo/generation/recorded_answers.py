@@ -9,17 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.generation.protocol import (
-    Completion,
-    Decoding,
-    Generator,
-    ModelIdentity,
-    Prompt,
-    SampleRequest,
-    transcript,
-)
+from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest
+from bfpo.preferences.messages import rendered, text_of
 from bfpo.preferences.reading import Row, read_rows
-from bfpo.preferences.schema import PreferenceDataError, Problem
+from bfpo.preferences.schema import PreferenceDataError, Problem, RowError
 
 # Names of the answer's column, and optional columns with their types.
 _ANSWER = ("answer", "response", "completion")
@@ -64,7 +57,7 @@ class RecordedAnswers(Generator):
             path: file with columns ``prompt`` (a text or messages) and ``answer`` (or ``response``, ``completion``),
                 such as the ``generations.jsonl`` of a run; optional columns are ``truncated``, ``tokens``,
                 ``thinking``, ``refusal`` and ``failure``.
-            prompts: the suite's prompts; conversations as transcripts.
+            prompts: the suite's prompts; conversations as `bfpo.preferences.messages.rendered`.
             samples: number of answers to each prompt; by default as many as every prompt has.
             system_prompt: system prompt that the answers were sampled with.
             stated: decoding that the answers were sampled with, for the run's header.
@@ -101,11 +94,7 @@ class RecordedAnswers(Generator):
 
     def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:
         """The recorded answer to every request."""
-        return [self.answers[_text(request.prompt)][request.sample] for request in batch]
-
-
-def _text(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else transcript(prompt)
+        return [self.answers[rendered(request.prompt)][request.sample] for request in batch]
 
 
 def _read(name: str) -> dict[str, list[Completion]]:
@@ -118,17 +107,25 @@ def _read(name: str) -> dict[str, list[Completion]]:
             column = next(column for column in _ANSWER if column in row)
             extra: dict[str, Any] = {"truncated": False}
             extra |= {key: row[key] for key in _OPTIONAL if row.get(key) is not None}
-            answers.setdefault(_text(row["prompt"]), []).append(Completion(row[column].strip(), **extra))
+            answers.setdefault(_prompt(row), []).append(Completion(row[column].strip(), **extra))
     if problems:
         raise PreferenceDataError(name, problems, is_set=False)
     return answers
 
 
-def _problems(row: Row) -> Iterator[tuple[str, str, str]]:
-    prompt = row.get("prompt")
-    messages = prompt if isinstance(prompt, list) and prompt else [None]
-    if not isinstance(prompt, str) and not all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in messages):
-        yield "prompt", "it is missing, or neither a string nor a list of messages", "write a string"
+def _prompt(row: Row) -> str:
+    prompt = text_of(row.get("prompt"), "prompt")
+    messages = prompt if isinstance(prompt, list) else []
+    if isinstance(prompt, str) or (messages and all(isinstance(message["content"], str) for message in messages)):
+        return rendered(prompt)
+    raise RowError("prompt", "it is missing, or neither a string nor a list of messages", "write a string")
+
+
+def _problems(row: Row) -> Iterator[tuple[str | None, str, str]]:
+    try:
+        _prompt(row)
+    except RowError as error:
+        yield error.column, error.what, error.remedy
     column = next((column for column in _ANSWER if column in row), None)
     if column is None:
         yield "answer", "it is missing", f"name the column {', '.join(_ANSWER[:-1])} or {_ANSWER[-1]}"

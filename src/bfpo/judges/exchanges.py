@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from bfpo.judges.verdict import Exchange
 from bfpo.preferences.checking import flags_of
-from bfpo.preferences.messages import message_text
+from bfpo.preferences.messages import rendered
 from bfpo.preferences.reading import Row
 
 
@@ -29,13 +28,4 @@ class Exchanges(Iterable[Exchange]):
 def exchange_of(row: Row, number: int) -> Exchange:
     """One answer of a canonical row as an exchange for judges."""
     answers = [row["chosen"], row["rejected"]] if "chosen" in row else row["responses"]
-    return Exchange(_rendered(row["prompt"]), _rendered(answers[number]))
-
-
-def _rendered(text: Any) -> str:
-    """A string itself, the text of a single message, or several messages with their roles."""
-    if isinstance(text, str):
-        return text
-    if len(text) == 1:
-        return message_text(text[0])
-    return "\n\n".join(f"{message['role']}: {message_text(message)}" for message in text)
+    return Exchange(rendered(row["prompt"]), rendered(answers[number]))

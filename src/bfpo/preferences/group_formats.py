@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bfpo.preferences.harm import harm_text, marked_categories
-from bfpo.preferences.messages import as_messages, messages_of, text_of
+from bfpo.preferences.messages import messages_of, text_of, with_role
 from bfpo.preferences.prompts import (
     PROMPT_COLUMNS,
     check_repeats,
@@ -98,8 +98,8 @@ def _group(row: Row, answers: list[Any], scores: Any = None, is_safe: Any = None
 def _made(row: Row, prompt: Any, others: Row, answers: list[Any], scores: Any = None, is_safe: Any = None) -> Row:
     answers = [text_of(answer, "responses") for answer in answers]
     if any(isinstance(text, list) for text in (prompt, *answers)) or needs_messages(row):
-        answers = [as_messages(answer, "assistant") for answer in answers]
-        prompt = as_messages(prompt, "user")
+        answers = [with_role(answer, "assistant") for answer in answers]
+        prompt = with_role(prompt, "user")
         if isinstance(prompt, list):
             prompt = with_context(prompt, row)
     check_repeats(others, [prompt, *answers])

@@ -57,7 +57,7 @@ def text_of(value: Any, column: str) -> Any:
     return messages_of(value, column) if isinstance(value, list | Mapping) else value
 
 
-def as_messages(text: Any, role: str) -> Any:
+def with_role(text: Any, role: str) -> Any:
     """A string as a message of a role; others as they are."""
     return [{"role": role, "content": text}] if isinstance(text, str) else text
 
@@ -93,9 +93,17 @@ def for_template(text: Sequence[Message]) -> list[Message]:
     ]
 
 
-def message_text(message: Message) -> str:
-    """A message's content, with its tool calls as JSON: what a judge of its text reads."""
-    return "\n".join(part for part in (message["content"], message.get("tool_calls")) if part)
+def rendered(text: str | Sequence[Mapping[str, Any]]) -> str:
+    """What judges read of a prompt or an answer: a string itself, the words of a single message, or several messages.
+
+    These are paragraphs that begin with the role. A message's words are its content and its tool calls as JSON.
+    """
+    if isinstance(text, str):
+        return text
+    words = ["\n".join(filter(None, (message["content"], message.get("tool_calls")))) for message in text]
+    if len(words) == 1:
+        return words[0]
+    return "\n\n".join(f"{message['role']}: {own}" for message, own in zip(text, words, strict=True))
 
 
 def message_fields(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 from bfpo.preferences.harm import harm_text, severity_harm, with_harm
-from bfpo.preferences.messages import Message, as_messages, messages_of, text_of, tools_of
+from bfpo.preferences.messages import Message, messages_of, text_of, tools_of, with_role
 from bfpo.preferences.prompts import check_repeats, is_blank, needs_messages, prompt_of, with_context
 from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import LeftOutError, RowError
@@ -68,7 +68,7 @@ def rejected_response(row: Row) -> Row:
         return _pair(row, chosen, rejected)
     messages = messages_of(row["messages"], "messages")
     before = messages[:-1] if isinstance(rejected, str) else messages[: _after_last_question(messages)]
-    worse = as_messages(text_of(rejected, "rejected_response"), "assistant")
+    worse = with_role(text_of(rejected, "rejected_response"), "assistant")
     rest = {name: value for name, value in row.items() if name != "messages"}
     return _pair(rest, messages, [*before, *worse] if isinstance(worse, list) else worse)
 
@@ -109,7 +109,7 @@ def _pair(row: Row, chosen: Any, rejected: Any) -> Row:
             prompt, chosen, rejected = _split_texts(chosen, rejected)
             split = True
     if any(isinstance(text, list) for text in (prompt, chosen, rejected)) or needs_messages(row):
-        chosen, rejected = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
+        chosen, rejected = with_role(chosen, "assistant"), with_role(rejected, "assistant")
         if isinstance(prompt, str | list | None) and isinstance(chosen, list) and isinstance(rejected, list):
             prompt, chosen, rejected = _split_messages(prompt, chosen, rejected)
             prompt = with_context(prompt, row)
@@ -133,7 +133,7 @@ def _split_messages(
     prompt: Any, chosen: list[Message], rejected: list[Message]
 ) -> tuple[list[Message], list[Message], list[Message]]:
     """The prompt with all messages that both answers begin with, up to a user's or tool's, and what follows them."""
-    given = [] if is_blank(prompt) else as_messages(prompt, "user")
+    given = [] if is_blank(prompt) else with_role(prompt, "user")
     if isinstance(prompt, list) and chosen[: len(given)] == rejected[: len(given)] == given:
         # Conversations that repeat the prompt.
         chosen, rejected = chosen[len(given) :], rejected[len(given) :]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bfpo.preferences.messages import Message, as_messages, messages_of, text_of
+from bfpo.preferences.messages import Message, messages_of, text_of, with_role
 from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import RowError
 
@@ -50,7 +50,7 @@ def check_repeats(others: Row, texts: list[Any]) -> None:
 
 def _contents(text: Any) -> list[str]:
     """The words of a string or of every message."""
-    messages = as_messages(text, "user")
+    messages = with_role(text, "user")
     return [_words(message["content"]) for message in messages] if isinstance(messages, list) else []
 
 
@@ -85,12 +85,12 @@ def with_context(prompt: list[Message], row: Row) -> list[Message]:
 
 def with_system_prompt(row: Row, system_prompt: str) -> Row:
     """A canonical row as messages after a system prompt, unless its prompt has one."""
-    prompt = as_messages(row["prompt"], "user")
+    prompt = with_role(row["prompt"], "user")
     if prompt[0]["role"] not in ("system", "developer"):
         prompt = [{"role": "system", "content": system_prompt}, *prompt]
-    answers = {name: as_messages(row[name], "assistant") for name in ("chosen", "rejected") if name in row}
+    answers = {name: with_role(row[name], "assistant") for name in ("chosen", "rejected") if name in row}
     if "responses" in row:
-        answers["responses"] = [as_messages(answer, "assistant") for answer in row["responses"]]
+        answers["responses"] = [with_role(answer, "assistant") for answer in row["responses"]]
     return row | {"prompt": prompt} | answers
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
-from bfpo.preferences.messages import Message, as_messages, for_template
+from bfpo.preferences.messages import Message, for_template, with_role
 from bfpo.sequences import common_length
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Renderer:
 
 
 def _messages(text: Text, role: str) -> list[Message]:
-    return list(as_messages(text, role))
+    return list(with_role(text, role))
 
 
 def _is_special(message: Message) -> bool:

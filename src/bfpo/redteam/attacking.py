@@ -6,8 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bfpo.generation.protocol import Decoding, transcript
+from bfpo.generation.protocol import Decoding
 from bfpo.judges.verdict import Exchange, Judge, Verdict
+from bfpo.preferences.messages import rendered
 from bfpo.redteam.archive import Planned, Tried
 from bfpo.redteam.attacker import STYLE as ATTACKER
 from bfpo.redteam.attacker import Wordings
@@ -67,10 +68,8 @@ def _item(task: str, kind: Kind, plan: Planned, request: str, seed: int, wording
     name = f"{plan.pair.id} {plan.style}"
     prompt = wording or styled(request, plan.style, random.Random(f"{seed} {name}"))
     messages = None if isinstance(prompt, str) else tuple(prompt)
-    text = prompt if isinstance(prompt, str) else transcript(prompt)
-    return PromptItem(
-        task, name, kind, plan.pair.category, plan.style, plan.pair.id, text, behavior=request, messages=messages
-    )
+    category, cluster, text = plan.pair.category, plan.pair.id, rendered(prompt)
+    return PromptItem(task, name, kind, category, plan.style, cluster, text, behavior=request, messages=messages)
 
 
 def outcomes(planned: Sequence[Planned], records: Sequence[GenerationRecord]) -> list[Tried]:

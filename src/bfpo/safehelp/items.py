@@ -24,7 +24,7 @@ class PromptItem:
         category: category of harm or of prompt, if the source has any.
         attack: method by which the prompt is disguised to avoid a refusal, if any.
         cluster: the seed prompt or behavior that items share, or the item itself.
-        prompt: the prompt; for a conversation, its transcript, which judges read.
+        prompt: the prompt; for a conversation, its rendering, which judges read.
         behavior: description of the harmful behavior, for judges that use one (HarmBench); by default the prompt.
         reference: the answer to compare with, for a helpfulness judge.
         messages: the conversation that the model continues, ending with the user's message; None for a single prompt.

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bfpo.errors import BfpoError, did_you_mean
-from bfpo.generation.protocol import Decoding, transcript
+from bfpo.generation.protocol import Decoding
 from bfpo.microworld import oracle
 from bfpo.microworld.worlds import World, load_world
+from bfpo.preferences.messages import rendered
 from bfpo.preferences.reading import Row
 from bfpo.safehelp.expressions import ExpressionError
 from bfpo.safehelp.items import ChoiceItem, PromptItem
@@ -185,7 +186,7 @@ class ItemMaker:
         cluster = str(number) if cluster is None else cluster
         if task.kind:
             messages = None if values["messages"] is None else _conversation(values["messages"], where)
-            prompt = values["prompt"] if messages is None else transcript(messages)
+            prompt = values["prompt"] if messages is None else rendered(messages)
             if not prompt.strip():
                 raise BfpoError(f"{where}, prompt: is empty")
             attack, behavior, reference = of_prompt
