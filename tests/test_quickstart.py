@@ -1,6 +1,7 @@
 """The quickstart at toy size runs from end to end; its methods differ only in their data and objective."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from bfpo import quickstart
 from bfpo.cli.main import app
+from bfpo.errors import BfpoError
 from bfpo.quickstart import METHODS, OWN_RECIPE, Scale, method_recipe, sft_recipe, write_data
 from bfpo.training.recipe import Recipe, load_recipe
 
@@ -66,23 +68,69 @@ def test_quickstart_leaves_page_models_records_and_recipes(toy):
 
 def test_quickstart_replaces_an_earlier_one_only_on_request(toy, tmp_path, monkeypatch):
     folder = tmp_path / "q"
-    (folder / "data").mkdir(parents=True)
-    (folder / "data" / "chat.jsonl").touch()
+    shutil.copytree(toy[0], folder)
     command = [sys.executable, "-m", "bfpo", "quickstart", "-o", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2
-    assert "the folder is not empty" in done.stderr
+    assert "holds an earlier quickstart; replace it with --fresh" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert (folder / "data" / "chat.jsonl").exists()
+    (folder / "data" / ".safety.jsonl.0123.partial").touch()
     seen = []
-    monkeypatch.setattr(quickstart, "run_quickstart", lambda folder, *rest: seen.append(folder.exists()) or toy[2])
-    assert CliRunner().invoke(app, ["quickstart", "-o", str(folder), "--fresh"]).exit_code == 0
-    assert seen == [False]
-    # A folder that no quickstart made is left alone.
-    folder.mkdir()
-    (folder / "mine.txt").touch()
-    CliRunner().invoke(app, ["quickstart", "-o", str(folder), "--fresh"])
-    assert (folder / "mine.txt").exists()
+    monkeypatch.setattr(quickstart, "run_quickstart", lambda folder, *rest: seen.append(listed(folder)) or toy[2])
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    assert fresh(link).exit_code == 0
+    assert seen == [[]]
+    assert link.is_symlink()
+
+
+def listed(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def fresh(folder, *more):
+    return CliRunner().invoke(app, ["quickstart", "-o", str(folder), "--fresh", *more])
+
+
+@pytest.mark.parametrize("mine", ["mine.txt", "models/mine/model.safetensors", "data/mine.jsonl", "your-model.yaml"])
+def test_fresh_removes_nothing_where_something_is_the_users(toy, tmp_path, monkeypatch, mine):
+    folder = tmp_path / "q"
+    shutil.copytree(toy[0], folder)
+    (folder / mine).parent.mkdir(exist_ok=True)
+    (folder / mine).write_text("model: mine\n")
+    before = listed(folder)
+    monkeypatch.chdir(folder)
+    for given in (folder, "."):
+        error = fresh(given).exception
+        assert isinstance(error, BfpoError)
+        assert f"{mine}: no quickstart wrote this, or it was changed since" in str(error)
+        assert listed(folder) == before
+
+
+def test_fresh_leaves_a_linked_folder_alone(toy, tmp_path):
+    folder, disk = tmp_path / "q", tmp_path / "disk"
+    shutil.copytree(toy[0], folder)
+    (folder / "models").rename(disk)
+    (folder / "models").symlink_to(disk)
+    assert "no quickstart wrote this" in str(fresh(folder).exception)
+    assert (disk / "SFT" / "run.json").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--model", "gone")])
+def test_a_folder_of_something_else_and_a_file_are_refused_first(tmp_path, more):
+    data = tmp_path / "q" / "data"
+    data.mkdir(parents=True)
+    (data / "chat.jsonl").touch()
+    (tmp_path / "afile").touch()
+    for command in (["quickstart", "-o", str(data.parent)], ["quickstart", "-o", str(data.parent), "--fresh"]):
+        error = CliRunner().invoke(app, [*command, *more]).exception
+        assert isinstance(error, BfpoError)
+        assert "without quickstart.json of an earlier quickstart; name another folder" in str(error)
+        assert (data / "chat.jsonl").exists()
+        error = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "afile"), *more]).exception
+        assert isinstance(error, BfpoError)
+        assert "afile: this is a file" in str(error)
 
 
 def test_json_has_every_score_and_the_page(toy, tmp_path, monkeypatch):

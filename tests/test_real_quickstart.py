@@ -160,7 +160,7 @@ def test_another_run_model_or_file_is_refused(finished, model, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(BfpoError, match="not empty"):
-        run_real_quickstart(str(model), tmp_path / "mine", 3, TOY)
+        run_real_quickstart("no model is loaded", tmp_path / "mine", 3, TOY)
     (tmp_path / "mine" / "quickstart.json").write_text("{")
     with pytest.raises(BfpoError, match="can't be read as the record of a quickstart"):
         run_real_quickstart(str(model), tmp_path / "mine", 3, TOY)
@@ -222,10 +222,10 @@ def test_the_command(model, tmp_path, monkeypatch):
     assert "another" in str(bfpo("--model", model).exception)
     seen = []
     monkeypatch.setattr(
-        real_quickstart, "run_real_quickstart", lambda name, folder, *rest: seen.append(folder.exists())
+        real_quickstart, "run_real_quickstart", lambda name, folder, *rest: seen.append([*folder.iterdir()])
     )
     bfpo("--model", model, "--fresh")
-    assert seen == [False]
+    assert seen == [[]]
 
 
 def test_wrong_usage_is_one_sentence(model, tmp_path):
@@ -235,5 +235,5 @@ def test_wrong_usage_is_one_sentence(model, tmp_path):
     base = write_model(tmp_path / "base")
     (base / "chat_template.jinja").unlink()
     done = bfpo("--model", base, "-o", tmp_path / "run")
-    assert "has no chat template, so it is no chat model" in str(done.exception)
+    assert "has no chat template, so it is not a chat model" in str(done.exception)
     assert not (tmp_path / "run").exists()

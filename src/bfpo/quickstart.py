@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bfpo.files import write_rows, write_text
+from bfpo.errors import BfpoError
+from bfpo.files import sole_user, write_json, write_rows, write_text
 from bfpo.microworld.data import chat_set, helpfulness_set, safety_set
 from bfpo.microworld.worlds import W0, World
 from bfpo.models import MICROWORLD
@@ -37,6 +39,17 @@ lora: {r: 16}
 learning_rate: 5.0e-5
 output_dir: runs/my-model
 """
+OWN_RECIPE_FILE = "your-model.yaml"
+# The settings of a quickstart, here or on a real model, in its folder.
+RECORD = "quickstart.json"
+_MODELS = ("base", "start", "SFT", "BFPO", "DPO", "DPO-H", "DPO-S")
+# What both quickstarts write, besides the recipe to start from: files, and folders with all that is in them.
+_WRITTEN = {
+    RECORD, "report.html", "plots", "red-team", "plain", "earlier", "reference", "models/reference",
+    *(f"data/{name}.jsonl" for name in ("chat", "safety", "helpful")),
+    *(f"{folder}/{name}" for folder in ("models", "evaluations") for name in _MODELS),
+    *(f"recipes/{name}.yaml" for name in _MODELS),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,8 @@ def run_quickstart(
     counts = f"{scale.chat} chats, {scale.safety} safety pairs, {scale.helpful} x {scale.answers} answers"
     progress(f"microworld data, seed {seed}: {counts}")
     data, models = folder / "data", folder / "models"
+    settings = {"quickstart": "microworld", "seed": seed, "scale": asdict(scale), "per_kind": per_kind}
+    write_json(folder / RECORD, {"settings": settings})
     write_data(data, scale, seed)
     recipes = {"SFT": sft_recipe(data, MICROWORLD, models / "SFT", scale, seed)} | {
         name: method_recipe(method, method.beta, data, models / "SFT", models / name, scale, seed)
@@ -140,9 +155,56 @@ def run_quickstart(
             "methods": "; ".join(f"{name}: {m.summary}, beta {m.beta:g}" for name, m in METHODS.items()),
         },
     )
-    own_recipe = folder / "your-model.yaml"
-    own_recipe.write_text(OWN_RECIPE, encoding="utf-8")
+    own_recipe = folder / OWN_RECIPE_FILE
+    write_text(own_recipe, OWN_RECIPE)
     return QuickstartResult(evaluations, report, own_recipe, time.monotonic() - started)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse an output folder that is neither new nor empty nor that of an earlier quickstart.
+
+    Raises:
+        BfpoError: if it is a file, or holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BfpoError(f"{folder}: this is a file; name a folder with --output")
+    if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).exists():
+        raise BfpoError(
+            f"{folder}: not empty, and without {RECORD} of an earlier quickstart; name another folder with --output"
+        )
+
+
+def remove_quickstart(folder: Path) -> None:
+    """Remove all that an earlier quickstart wrote to a folder; a new or empty folder stays as it is.
+
+    Raises:
+        BfpoError: if the folder holds anything else, or another process is using it; then nothing is removed.
+    """
+    check_folder(folder)
+    if not folder.exists():
+        return
+    with sole_user(folder):
+        for path in sorted(folder.rglob("*")):
+            if (path.is_symlink() or not path.is_dir()) and not _is_written(path, folder):
+                raise BfpoError(
+                    f"{path}: no quickstart wrote this, or it was changed since, so --fresh removes nothing; move it "
+                    "away, or name another folder with --output"
+                )
+        # The record last, so that a removal that was interrupted can be repeated.
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == RECORD):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _is_written(path: Path, folder: Path) -> bool:
+    """Whether a quickstart wrote this file, as it is."""
+    place = path.relative_to(folder)
+    if place == Path(OWN_RECIPE_FILE):
+        return path.read_text("utf-8", errors="replace") == OWN_RECIPE
+    # A file that was being written when the process was killed has a name of its own.
+    return any(each.as_posix() in _WRITTEN for each in (place, *place.parents)) or path.match(".*.partial")
 
 
 def _evaluate(

@@ -17,7 +17,7 @@ from bfpo.files import write_json, write_rows
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Decoding
 from bfpo.judges.registry import load_judge
-from bfpo.quickstart import write_recipe
+from bfpo.quickstart import RECORD, check_folder, write_recipe
 from bfpo.redteam.attacking import ATTACKS, TWINS
 from bfpo.redteam.bank import Bank, load_bank
 from bfpo.redteam.compliance import known_error, known_errors
@@ -38,7 +38,6 @@ from bfpo.training.run import train
 from bfpo.training.usage import peak_memory
 
 START, SFT = "start", "SFT"
-RECORD = "quickstart.json"
 # Written refusals that training sees, and others that only the likelihoods are measured with. They are short and usual,
 # because a small model finds unusual words too unlikely to ever say them.
 REFUSALS = (
@@ -71,7 +70,7 @@ class RealScale:
         plain: number of plain requests, whose answers are the help buffer.
         held_out_pairs: number of risky requests (with their twins) to evaluate with.
         held_out_plain: number of plain requests to evaluate with.
-        max_new_tokens: longest answer in tokens.
+        max_new_tokens: maximum tokens per answer.
         sft_steps: number of optimizer steps of SFT, from which both methods start.
         steps: number of optimizer steps of a method.
         batch_size: groups in a step, buffer included.
@@ -110,7 +109,7 @@ REAL_METHODS = {
 
 @dataclass(frozen=True)
 class RealQuickstartResult:
-    """What came of it.
+    """The results.
 
     Attributes:
         evaluations: of the start, SFT and both methods.
@@ -169,9 +168,10 @@ class _Run:
 
     def all(self) -> RealQuickstartResult:
         began, clock = time.monotonic(), time.process_time()
+        check_folder(self.folder)
         start = LocalGenerator.load(self.model)
         if not start.tokenizer.chat_template:
-            raise BfpoError(f"{self.model} has no chat template, so it is no chat model: name one that has been tuned")
+            raise BfpoError(f"{self.model} has no chat template, so it is not a chat model: name one that was tuned")
         settings = self._settings(start)
         spent = _claim(self.folder, settings)
         try:
@@ -380,11 +380,6 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> _Spent:
     path = folder / RECORD
     wanted = json.loads(json.dumps(settings))
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise BfpoError(
-                f"{folder}: the folder is not empty; name another with --output, or replace an earlier quickstart with "
-                "--fresh"
-            )
         write_json(path, {"settings": wanted})
         return _Spent()
     try:

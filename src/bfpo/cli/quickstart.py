@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,9 +16,6 @@ from bfpo.errors import BfpoError
 if TYPE_CHECKING:
     from bfpo.quickstart import QuickstartResult
     from bfpo.real_quickstart import RealQuickstartResult
-
-# The file in an earlier quickstart's folder by which --fresh knows it.
-_MICROWORLD, _REAL = Path("data") / "chat.jsonl", Path("quickstart.json")
 
 
 def quickstart(
@@ -36,7 +32,7 @@ def quickstart(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for data, training and sampling.")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Remove the files of an earlier quickstart first.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove what an earlier quickstart wrote first.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print scores, times and the page's path as JSON; stages on standard error.")
     ] = False,
@@ -46,8 +42,10 @@ def quickstart(
     With --model, red-team a chat model, train SFT, BFPO and DPO on its answers, and compare; a stopped run resumes.
     """
     folder = output or Path("runs/quickstart" if model is None else "runs/quickstart-real")
-    if fresh and (folder / (_MICROWORLD if model is None else _REAL)).exists():
-        shutil.rmtree(folder)
+    if fresh:
+        from bfpo.quickstart import remove_quickstart
+
+        remove_quickstart(folder)
     if model is None:
         _microworld(folder, seed, as_json)
     else:
@@ -55,14 +53,14 @@ def quickstart(
 
 
 def _microworld(output: Path, seed: int, as_json: bool) -> None:
-    if output.exists() and any(output.iterdir()):
-        raise BfpoError(
-            f"{output}: the folder is not empty; name another with --output, or replace an earlier quickstart with "
-            "--fresh"
-        )
-    from bfpo.quickstart import OWN_RECIPE, Scale, run_quickstart
+    from bfpo.quickstart import OWN_RECIPE, RECORD, Scale, check_folder, run_quickstart
     from bfpo.quiet import quiet_libraries
 
+    check_folder(output)
+    if (output / RECORD).exists():
+        raise BfpoError(
+            f"{output}: the folder holds an earlier quickstart; replace it with --fresh, or name another with --output"
+        )
     quiet_libraries()
     console = Console(stderr=as_json)
     result = run_quickstart(output, seed, Scale(), lambda line: console.print(f"[dim]{line}[/dim]", highlight=False))
