@@ -37,6 +37,8 @@ LENGTHS = ((64, 192), (128, 128), (256, 64), (512, 64), (1024, 128), (1536, 512)
 MODELS = ((192, 6), (384, 10), (768, 12))
 # Steps to time when K answers are trained as all their pairs, whose number grows fast.
 PAIR_STEPS = {2: 9, 4: 5, 8: 3}
+# The six timed steps have every pair once.
+PAIRS = Workload(batches=6)
 # Short pairs on which the losses of all sides must agree.
 SAME = Workload(prompt=24, answer=16, prompts=8)
 
@@ -47,7 +49,7 @@ def headline(repeats: int) -> Iterator[dict[str, Any]]:
         yield {"kind": "losses", "repeat": 0, "case": Case(side, workload=SAME)}
     for repeat in range(repeats):
         for side in SIDES:
-            yield {"kind": "speed", "repeat": repeat, "case": Case(side)}
+            yield {"kind": "speed", "repeat": repeat, "case": Case(side, workload=PAIRS)}
 
 
 def full(repeats: int) -> Iterator[dict[str, Any]]:
@@ -55,7 +57,7 @@ def full(repeats: int) -> Iterator[dict[str, Any]]:
     for repeat in range(repeats):
         for precision, trained in ROWS:
             for side in SIDES:
-                case = Case(side, precision, trained, steps=13 if side in OURS else 7)
+                case = Case(side, precision, trained, PAIRS, steps=13 if side in OURS else 7)
                 yield {"kind": "speed", "repeat": repeat, "case": case}
     for repeat in range(repeats):
         for answers, steps in PAIR_STEPS.items():
@@ -72,13 +74,13 @@ def full(repeats: int) -> Iterator[dict[str, Any]]:
                 case = Case(side, workload=workload, steps=steps, batch=4)
                 yield {"kind": "lengths", "repeat": repeat, "case": case}
             for hidden, layers in MODELS:
-                workload = Workload(hidden=hidden, layers=layers)
+                workload = replace(PAIRS, hidden=hidden, layers=layers)
                 yield {"kind": "models", "repeat": repeat, "case": Case(side, workload=workload, steps=steps)}
 
 
 def real(repeats: int, folder: str, data: str) -> Iterator[dict[str, Any]]:
     """Cases with SmolLM2 and real pairs, float32, an adapter or all weights."""
-    workload = Workload(prompts=32, model="smollm2-135m", folder=folder, data=data)
+    workload = Workload(batches=3, model="smollm2-135m", folder=folder, data=data)
     for repeat in range(repeats):
         for trained in ("lora", "all"):
             for side in ("ours", "lean", "shipped", "compact"):

@@ -27,7 +27,7 @@ from bfpo.engine.layout import build_stream, stream_tokens
 from bfpo.groups import GroupLabels, LossInputs, TokenGroup
 from bfpo.objectives.pairwise import IPO
 from side import Case, Seen, StepTimes, case_of, ours
-from workload import Workload, as_pairs, make_model, make_texts
+from workload import Workload, as_pairs, make_model
 
 ATTENTIONS: tuple[Attention, ...] = ("pieces", "blocks")
 # What a kernel does, by words in its name; the first that fits.
@@ -183,7 +183,7 @@ def profiled(device: torch.device, case: dict[str, Any]) -> dict[str, Any]:
     """The kernels of two steps of ours: the longest, their kinds, and the share of time without any."""
     chosen: Case = case_of(case)
     times, callback = StepTimes(), Profiled()
-    trainer, _ = ours(chosen, as_pairs(make_texts(chosen.workload)), times, Seen(times))
+    trainer, _ = ours(chosen, as_pairs(chosen.texts()), times, Seen(times))
     trainer.add_callback(callback)
     trainer.train()
     kernels = [

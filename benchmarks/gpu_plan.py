@@ -14,7 +14,7 @@ from bfpo.engine.trainable import add_adapter, keep_trained_weights_in_float32, 
 from bfpo.groups import TokenGroup
 from bfpo.models import quantize_to_4bit
 from side import Case, adapter
-from workload import make_texts, make_tokenizer
+from workload import make_tokenizer
 
 _CUDA, _NO_TIME = torch.device("cuda"), Pace(Speed(0, 0), Speed(0, 0), 0)
 
@@ -38,7 +38,7 @@ def planned_mb(case: Case) -> float:
     end = encode.eos_token_id
     groups = [
         TokenGroup(encode(prompt)["input_ids"], [encode(answer)["input_ids"] + [end] for answer in answers])
-        for prompt, answers in make_texts(case.workload)
+        for prompt, answers in case.texts()
     ]
     steps = [groups[at : at + case.batch] for at in range(0, len(groups), case.batch)]
     cost = estimate_cost(

@@ -2,7 +2,7 @@
 
 Needs ../shared/data (public samples that are not part of the repository). People's labels of half of the prompts are
 given, a judge is fitted to them, and ``bfpo label`` labels the rest. Measures the log-loss of the probabilities in the
-file on that rest, and how much of the squared error of the flags the first tenth of the queue mends. Writes
+file on that rest, and how much of the squared error of the flags the first tenth of the queue removes. Writes
 docs/results/half-labeled.md.
 """
 
@@ -112,18 +112,18 @@ def _loss(p: np.ndarray, flags: np.ndarray) -> float:
 
 def page(figures: dict[str, list[dict[str, float]]]) -> str:
     """The page."""
-    mended = [
+    removed = [
         f"{np.mean([half['ratio'] for half in own]):.2f} times as much on {source}" for source, own in figures.items()
     ]
     lines = [
         "# Half-labeled sets",
         "",
-        "How much more error do people mend by answering the first tenth of `bfpo label`'s queue than by answering "
+        "How much more error do people remove by answering the first tenth of `bfpo label`'s queue than by answering "
         "a random tenth?",
         "",
-        f"**{' and '.join(mended)}.**",
+        f"**{' and '.join(removed)}.**",
         "",
-        "| set | halves | open pairs | log-loss | mended | sensitivity off | specificity off |",
+        "| set | halves | open pairs | log-loss | removed | sensitivity off | specificity off |",
         "|---|---|---|---|---|---|---|",
     ]
     for source, halves in figures.items():
@@ -138,7 +138,7 @@ def page(figures: dict[str, list[dict[str, float]]]) -> str:
         "",
         "- *log-loss*: of the probabilities beside the flags of the other half, in nats. They are the judge's own, "
         "which was calibrated when it was fitted.",
-        "- *mended*: squared error of BFPO's label that people mend by answering the first tenth of the queue, "
+        "- *removed*: squared error of BFPO's label that people remove by answering the first tenth of the queue, "
         "relative to a random tenth.",
         "- *off*: error estimated from people's labels minus the judge's error on the other half.",
         "",

@@ -62,7 +62,7 @@ certainly above the base rate; the calibration error is {span(own, "ece")} withi
 - **Thresholds don't transfer.** Accuracy is certainly above the base rate in only {len(better)} of {len(pairs)}
   transfers.
 - **Calibration doesn't transfer.** ECE runs from {span(pairs, "ece")}; within a source from {span(own, "ece")}.
-- Fitting to several other sources doesn't mend that: see the rows "all but ...".
+- Fitting to several other sources doesn't fix that: see the rows "all but ...".
 
 The sources are GPTFuzz (complying with a jailbreak), DiaSafety (offensive or careless talk), PKU (risky advice) and
 XSTest (full compliance with an unsafe prompt). A source against itself is out of fold, with all answers to a prompt in

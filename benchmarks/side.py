@@ -32,6 +32,7 @@ from workload import (
     as_groups,
     as_pairs,
     flops,
+    make_batches,
     make_model,
     make_texts,
     make_tokenizer,
@@ -83,6 +84,10 @@ class Case:
     def is_ours(self) -> bool:
         """Whether the side is one of ours."""
         return self.side in ("ours", "lean", "groups")
+
+    def texts(self) -> list[tuple[str, list[str]]]:
+        """Prompts and their answers to train on."""
+        return make_batches(self.workload, self.batch) if self.workload.batches else make_texts(self.workload)
 
 
 def memory(name: str = "VmHWM") -> float:
@@ -218,6 +223,15 @@ def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pass
     """Our trainer; "lean" uses micro-batches of 1,536 tokens."""
     from bfpo import BFPOConfig, BFPOTrainer
 
+    class Timed(BFPOTrainer):
+        reference_seconds = 0.0
+
+        def _with_reference(self, data: Any) -> Any:
+            started = time.perf_counter()
+            scored = super()._with_reference(data)
+            self.reference_seconds += time.perf_counter() - started
+            return scored
+
     arguments: dict[str, Any] = {
         **common(case),
         "max_length": 8192,
@@ -226,7 +240,7 @@ def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pass
         "micro_batch_tokens": 1536 if case.side == "lean" else case.tokens,
         "reference_cache": None,
     }
-    trainer = BFPOTrainer(
+    trainer = Timed(
         starting_model(case),
         BFPOConfig(**arguments),
         data,
@@ -266,18 +280,24 @@ def counted(*stream: torch.Tensor) -> tuple[int, Computed]:
 def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Passes]:
     """TRL's trainer: as shipped except for the precision; at its best; or with its GPU path's position selection."""
     trl: Any = import_module("trl")
+
+    class Timed(trl.DPOTrainer):
+        reference_seconds = 0.0
+
+        def _precompute_ref_logps(self, *given: Any) -> Any:
+            started = time.perf_counter()
+            scored = super()._precompute_ref_logps(*given)
+            self.reference_seconds += time.perf_counter() - started
+            return scored
+
     utils: Any = import_module("trl.trainer.utils")
     arguments = common(case) | {"loss_type": ["ipo"]}
     shipped, compact = case.side == "shipped", case.side == "compact" or torch.cuda.is_available()
     if shipped:
         arguments["gradient_checkpointing"] = True
     else:
-        arguments |= {
-            "precompute_ref_log_probs": True,
-            "train_sampling_strategy": "group_by_length",
-            "length_column_name": "length",
-            "remove_unused_columns": False,
-        }
+        # The rows come in batches of about one length.
+        arguments |= {"precompute_ref_log_probs": True, "train_sampling_strategy": "sequential"}
     if compact:
         utils._use_triton = lambda device: True
     model: Any = starting_model(case)
@@ -287,7 +307,7 @@ def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pa
         parameter.requires_grad_(not case.adapts and (case.trained == "all" or case.trained in name))
     # As ours does, before the adapter's random weights.
     set_seed(42)
-    trainer = trl.DPOTrainer(
+    trainer = Timed(
         model,
         reference,
         args=trl.DPOConfig(**arguments),
@@ -297,11 +317,6 @@ def theirs(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pa
         callbacks=[times],
     )
     model = trainer.model
-    if not shipped:
-        # TRL's preparation drops the column that the sampler groups by.
-        rows = trainer.train_dataset
-        longest = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
-        trainer.train_dataset = rows.add_column("length", longest)
 
     def count(_: Any, __: Any, values: dict[str, Any]) -> None:
         if times.marks and model.training and torch.is_grad_enabled():
@@ -335,7 +350,7 @@ def needed(model: PreTrainedModel, data: Any, trained: str) -> dict[str, float]:
 
 def measure(case: Case) -> dict[str, Any]:
     """Train, and return the measurements."""
-    texts = make_texts(case.workload)
+    texts = case.texts()
     data = as_groups(texts) if case.side == "groups" else as_pairs(texts)
     times = StepTimes()
     seen = Seen(times)
@@ -362,6 +377,9 @@ def measure(case: Case) -> dict[str, Any]:
         "step_seconds": times.seconds,
         "first_step_seconds": times.marks[1] - times.marks[0],
         "prepare_seconds": prepared,
+        "reference_seconds": trainer.reference_seconds,
+        "rows": len(data),
+        "processor": torch.backends.cpu.get_cpu_capability(),
         "net_mb": peak_memory - imported - 4 * (weights + 3 * training) / 2**20,
         "device_mb": device_peak,
         "weights_mb": sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20,

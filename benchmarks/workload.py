@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
+# Batches of a large data set that transformers sorts by length together (`get_length_grouped_indices`).
+SORTED_TOGETHER = 50
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Workload:
         spread: standard deviation of the logarithm of the lognormal lengths; 0 for equal lengths.
         answers: answers per prompt.
         prompts: number of prompts.
+        batches: number of batches of pairs, which takes the place of the number of prompts; see `make_batches`.
         hidden: width of the model, a multiple of 64.
         layers: number of layers of the model.
         model: name of a shape, which takes the place of width and layers.
@@ -74,6 +77,7 @@ class Workload:
     spread: float = 0.6
     answers: int = 2
     prompts: int = 48
+    batches: int = 0
     hidden: int = 384
     layers: int = 10
     model: str = ""
@@ -116,6 +120,19 @@ def make_texts(workload: Workload, seed: int = 0) -> list[tuple[str, list[str]]]
         (text(workload.prompt) + " ", [text(workload.answer) for _ in range(workload.answers)])
         for _ in range(workload.prompts)
     ]
+
+
+def make_batches(workload: Workload, size: int) -> list[tuple[str, list[str]]]:
+    """The workload's batches of pairs, each of pairs of about one length.
+
+    They are what grouping by length makes of a large data set; in a set of a few batches, transformers would group
+    nothing. Of the fifty batches that it sorts together, evenly spaced ones are taken, so that all lengths occur as
+    often as among pairs drawn at random.
+    """
+    rows = make_texts(replace(workload, prompts=SORTED_TOGETHER * size, batches=0))
+    rows.sort(key=lambda row: len(row[0].split()) + max(len(answer.split()) for answer in row[1]), reverse=True)
+    places = [SORTED_TOGETHER * (2 * number + 1) // (2 * workload.batches) for number in range(workload.batches)]
+    return [row for place in places for row in rows[place * size : (place + 1) * size]]
 
 
 def real_texts(workload: Workload, seed: int) -> list[tuple[str, list[str]]]:

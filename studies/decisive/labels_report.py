@@ -11,12 +11,27 @@ import numpy as np
 from bfpo.files import write_text
 from bfpo.statistics.intervals import Estimate, mean_interval
 from studies.decisive.methods import ARMS, SHARES
-from studies.decisive.planning import TEST_SEEDS, Results, chosen
-from studies.decisive.report import COLUMNS, figures_of, paired, shown
+from studies.decisive.planning import AXES, MOST_EXTENSIONS, TEST_SEEDS, Results, chosen, grid
+from studies.decisive.report import COLUMNS, Claim, difference, figures_of, paired, shown, verdict_of
 
 WORLD, FULL = "W0", "people-100"
 # Loss of U that the plan calls small.
 MARGIN = 0.03
+# L1 to L5 of the plan.
+CLAIMS = (
+    Claim(1, WORLD, "fitted-10", FULL, -MARGIN, "holds"),
+    Claim(2, WORLD, "fitted-1", FULL, -MARGIN, "fails: the judge is right about three answers in four"),
+    Claim(3, WORLD, "fitted-3", "people-3", 0.0, "holds: 58 pairs alone are repeated 33 times"),
+    Claim(4, WORLD, "fitted-10", "people-10", None, "a tie or a small win"),
+    Claim(5, WORLD, "fitted-30", "people-30", None, "a tie"),
+)
+# Why a prediction failed, by its number.
+REASONS = {
+    1: "harmlessness is .59 to .99 over the five test seeds, while help is whole. The judges' average error isn't the "
+    "cause: unbiased flags correct it, and the seed with the best judge (a correlation of .84 with people's flags) is "
+    "the least harmless. What is left are errors that depend on the text, which no average corrects, and a search "
+    "that ended at the lowest learning rate but one and at the end of the level's axis.",
+}
 
 
 def write_labels(folder: Path, results: Results) -> Path:
@@ -44,7 +59,7 @@ def write_labels(folder: Path, results: Results) -> Path:
         cells = [_mean(arm, results) for arm in (alone, fitted)]
         cells += [_shown(paired(WORLD, fitted, rival, results), sign=True) for rival in (alone, FULL)]
         lines.append(f"| {share:.0%} | {' | '.join(cells)} |")
-    lines += [f"| 100 % | {_mean(FULL, results)} | | | |", "", *_arms(results)]
+    lines += [f"| 100 % | {_mean(FULL, results)} | | | |", "", *_claims(results), *_arms(results)]
     lines += [
         "## What was run",
         "",
@@ -75,6 +90,36 @@ def _answer(results: Results) -> str:
         f"With a tenth from people and fitted judges for the rest, U differs from that with all labels by "
         f"{shown(full, sign=True)} ({verdict}), and from that with the tenth alone by {shown(added, sign=True)}."
     )
+
+
+def _claims(results: Results) -> list[str]:
+    lines = ["## What was predicted, and what came", "", "| # | difference in U | predicted | found |",
+             "|---|---|---|---|"]  # fmt: skip
+    reasons: list[str] = []
+    for claim in CLAIMS:
+        found = difference(claim, results)
+        verdict = verdict_of(claim, found)
+        bound = "" if claim.above is None else f" > {claim.above:g}"
+        cell = f"{_shown(found, sign=True)}{f' **{verdict}**' * bool(verdict)}"
+        lines.append(f"| L{claim.number} | {claim.method} - {claim.rival}{bound} | {claim.predicted} | {cell} |")
+        if verdict == "fails" and claim.number in REASONS:
+            reasons += ["", f"Why L{claim.number} fails: {REASONS[claim.number]}"]
+    ends = [arm for arm in ARMS if _ends(arm, results)]
+    if ends:
+        reasons += ["", f"Best at an end of an axis that had grown as often as it may: {', '.join(ends)}."]
+    return [*lines, *reasons, ""]
+
+
+def _ends(arm: str, results: Results) -> bool:
+    """Whether the search of an arm's settings ended at the end of an axis, extended as often as it may be."""
+    best, points = chosen(arm, results), grid(arm, results)
+    if best is None:
+        return False
+    for axis, _ in AXES:
+        line = sorted({point[axis] for point in points})
+        if len(line) == 3 + MOST_EXTENSIONS and best[axis] in (line[0], line[-1]):
+            return True
+    return False
 
 
 def _arms(results: Results) -> list[str]:

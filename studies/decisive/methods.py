@@ -85,8 +85,8 @@ METHODS: dict[str, Method] = {
         "the same with the level left free", "dpo", "safe_first", options={"level": 0.0}, tuned_as="DPO-safe-first"
     ),
     "rDPO-safe-first": Method(
-        "the same with the known share of wrong orders", "rdpo", "safe_first", worlds=ERRING, needs="error",
-        level=LOGISTIC,
+        "the same with a share of wrong orders, from people's sample", "rdpo", "safe_first", worlds=ERRING,
+        needs="error", level=LOGISTIC,
     ),
     "IPO-safe-first": Method("IPO, the safer answer first", "ipo", "safe_first", worlds=ALL_WORLDS),
     "DPO-mix": Method(

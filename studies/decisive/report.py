@@ -11,7 +11,7 @@ import numpy as np
 from bfpo.files import write_text
 from bfpo.statistics.intervals import Estimate, mean_interval
 from studies.decisive.jobs import SFT, Job
-from studies.decisive.methods import ALL_WORLDS, METHODS
+from studies.decisive.methods import ALL_WORLDS, METHODS, TUNED
 from studies.decisive.planning import TEST_SEEDS, Results, chosen, near, tuned_methods
 
 WORLD_NAMES = {
@@ -80,6 +80,12 @@ _NO_SAFETY_LEFT = (
     "(.49 to .51, seeds 0 to 2, before people's tenth), so that no loss on these orders can recover what is safe. Both "
     "rivals answer at most .04 of the harmful prompts harmlessly, and there is nothing between them and BFPO."
 )
+ONE_ERROR = (
+    "rDPO's loss has one share of wrong orders for all pairs. It was given that of the safe-first order by judged "
+    "flags in people's sample (.29 in W2, seeds 0 and 1). But the tenth of the set that people labeled is right, and "
+    "so are the orders of the buffer, half of every step. An error for each source would suit rDPO better, as BFPO's "
+    "unbiased flags have it, and BFPO's lead over it would be smaller."
+)
 # Why a claim failed, by its number and methods.
 REASONS = {
     (5, "BFPO-prices", "BFPO-common-price"): _NOTHING_TO_WEIGH,
@@ -135,6 +141,25 @@ def difference(claim: Claim, results: Results, *, at_equal_distance: bool = Fals
     return paired(claim.world, claim.method, claim.rival, results, claim.figure, at_equal_distance=at_equal_distance)
 
 
+def at_equal_distance(claim: Claim, results: Results) -> str:
+    """The difference at the points whose distance from the start is nearest to BFPO's, with both distances.
+
+    As registered, in W0 and W2 alone, whose distances the tuning measures; and for methods with settings of their own.
+    """
+    if claim.world not in TUNED or any(METHODS[name].tuned_as for name in (claim.method, claim.rival)):
+        return ""
+    found = difference(claim, results, at_equal_distance=True)
+    if found is None:
+        return "not run"
+    verdict = verdict_of(claim, found)
+    distances = [
+        mean_interval([one["kl"] for one in figures_of(claim.world, name, results, at_equal_distance=True)]).value
+        for name in (claim.method, claim.rival)
+    ]
+    kl = " and ".join(f"{distance:.2f}" for distance in distances)
+    return f"{shown(found, sign=True)}{f' **{verdict}**' * bool(verdict)} (KL {kl})"
+
+
 def write_report(folder: Path, results: Results) -> Path:
     """Write ``decisive.md`` with its figure; runs that are missing are said to be."""
     undone = sum(len(TEST_SEEDS[world]) for name, method in METHODS.items() for world in method.worlds
@@ -166,7 +191,7 @@ def write_report(folder: Path, results: Results) -> Path:
     return path
 
 
-def _verdict(claim: Claim, found: Estimate | None) -> str:
+def verdict_of(claim: Claim, found: Estimate | None) -> str:
     """Whether the difference is above the claim's bound; empty for a claim without one."""
     if found is None or claim.above is None:
         return ""
@@ -178,7 +203,7 @@ def _answer(results: Results, undone: int) -> str:
     found: dict[tuple[int, Claim | None], list[str]] = {}
     for claim in bounded:
         key = (claim.number, None if claim.either else claim)
-        found.setdefault(key, []).append(_verdict(claim, difference(claim, results)))
+        found.setdefault(key, []).append(verdict_of(claim, difference(claim, results)))
     verdicts = ["holds" if "holds" in own else "" if "" in own else "fails" for own in found.values()]
     start = f"Not finished: {undone:,} test runs are missing, and the" if undone else "The"
     return (
@@ -189,16 +214,16 @@ def _answer(results: Results, undone: int) -> str:
 
 def _claims(results: Results) -> list[str]:
     lines = ["## What was predicted, and what came", "",
-             "Differences with 95 % intervals over paired seeds (Student's t).", "",
+             "Differences with 95 % intervals over paired seeds (Student's t). *At equal distance*: at the points of "
+             "the two grids whose distance from the start is nearest to BFPO's, with the distances in nats.", "",
              "| # | world | difference | predicted | at each one's best | at equal distance |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     reasons: dict[tuple[int, str], list[str]] = {}
     for claim in CLAIMS:
-        cells = []
-        for equal in (False, True):
-            found = difference(claim, results, at_equal_distance=equal)
-            verdict = _verdict(claim, found)
-            cells.append(f"{shown(found, sign=True)}{f' **{verdict}**' * bool(verdict)}" if found else "not run")
+        found = difference(claim, results)
+        verdict = verdict_of(claim, found)
+        cells = [f"{shown(found, sign=True)}{f' **{verdict}**' * bool(verdict)}" if found else "not run"]
+        cells.append(at_equal_distance(claim, results))
         bound = "" if claim.above is None else f" > {claim.above:g}"
         what = f"{claim.figure}: {claim.method} - {claim.rival}{bound}"
         lines.append(f"| {claim.number} | {claim.world} | {what} | {claim.predicted} | {' | '.join(cells)} |")
@@ -207,6 +232,8 @@ def _claims(results: Results) -> list[str]:
             reasons.setdefault((claim.number, reason), []).append(f"{claim.method} against {claim.rival}")
     for (number, reason), pairs in reasons.items():
         lines += ["", f"Why claim {number} fails, {' and '.join(pairs)}: {reason}"]
+    if figures_of("W2", "rDPO-safe-first", results):
+        lines += ["", f"On claim 2: {ONE_ERROR}"]
     if all(figures_of("W2", name, results) for name in ("BFPO-beta-half", "BFPO-down-proj", "BFPO-8-answers")):
         lines += ["", f"Claims 13 to 16: {ABLATIONS}"]
     return [*lines, *_ahead(results), ""]

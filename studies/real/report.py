@@ -11,6 +11,7 @@ import numpy as np
 
 from bfpo.files import write_text
 from bfpo.statistics.intervals import Estimate, mean_interval
+from bfpo.statistics.seeds import compare_seeds
 from studies.real.data import KINDS, State
 from studies.real.jobs import START, Job
 from studies.real.methods import ABLATIONS, METHODS
@@ -59,7 +60,7 @@ CLAIMS = (
 # Comparisons that nobody predicted anything about.
 AFTERWARDS = (
     Claim(0, "clean", "DPO-safe-first", "mixed", "", above=None),
-    Claim(0, "clean", "BFPO", "edge", "", "DPO-mix", None),
+    Claim(0, "clean", "BFPO", "edge", "", "DPO-safe-first", None),
     Claim(0, "conflict", "BFPO", "mixed", "", above=None),
     Claim(0, "conflict", "DPO-safe-first", "mixed", "", above=None),
     Claim(0, "conflict", "DPO-mix", "mixed", "", above=None),
@@ -72,11 +73,13 @@ AFTERWARDS = (
 WHAT_IT_SHOWS = """\
 With clean labels, BFPO makes the safe answer of a held-out mixed pair the likelier one a little more often, and it
 costs little: no edge or helpful pairs, and .02 nats per token of the helpful answers. DPO on hand-made orders goes
-twice as far on mixed pairs (its lead over BFPO is within the interval), the naive mix is better on edge pairs too,
-and both pay .2 nats per token. The gain of .15 that we aimed at was reached by no method in 150 steps; .09 is the
-most. The reason is the measure rather than the flags: BFPO moves .69 of the mixed pairs and .89 of the edge pairs in
-the right direction, and a pair counts only once its order has turned, while the answers of half of the mixed pairs
-are more than .4 nats per token apart to begin with.
+twice as far on mixed pairs (its lead over BFPO is within the interval) and pays .2 nats per token. With clean labels
+the safe-first order and the naive mix are the same order of the same pairs, and so the same run: claim 9 couldn't
+fail, which its prediction overlooked, and the differences between the two (up to .07 of the edge pairs of a seed)
+show how far two runs of one recipe come apart on a GPU after 150 steps at this learning rate. The gain of .15 that we
+aimed at was reached by no method in 150 steps; .09 is the most. The reason is the measure rather than the flags: BFPO
+moves .69 of the mixed pairs and .89 of the edge pairs in the right direction, and a pair counts only once its order
+has turned, while the answers of half of the mixed pairs are more than .4 nats per token apart to begin with.
 
 With conflicting labels (three in ten flags wrong, and the unsafe answer called the more helpful one) BFPO is ahead of
 DPO on the safe-first order, as predicted: that order falls back on help wherever two flags are equal, which errors
@@ -99,8 +102,8 @@ def test_results(state: State, method: str, results: Results) -> list[Mapping[st
 
 
 def items(found: Sequence[Mapping[str, Any]], kind: str, by: str = "mean") -> np.ndarray:
-    """[N] share of the seeds in which the better answer of each pair is the likelier one."""
-    return np.mean([np.array(one["likelihoods"][kind][by]) > 0 for one in found], axis=0)
+    """[S, N] whether the better answer of each pair is the likelier one, by seed."""
+    return np.array([np.array(one["likelihoods"][kind][by]) > 0 for one in found], dtype=float)
 
 
 def difference(claim: Claim, results: Results, by: str = "mean") -> Estimate | None:
@@ -109,7 +112,17 @@ def difference(claim: Claim, results: Results, by: str = "mean") -> Estimate | N
     if not (ours and theirs):
         return None
     prompts = ours[0]["likelihoods"][claim.kind]["prompts"]
-    return mean_interval((items(ours, claim.kind, by) - items(theirs, claim.kind, by)).tolist(), prompts)
+    ours_by_item, theirs_by_item = (items(found, claim.kind, by).mean(axis=0) for found in (ours, theirs))
+    return mean_interval((ours_by_item - theirs_by_item).tolist(), prompts)
+
+
+def over_seeds(claim: Claim, results: Results) -> Estimate | None:
+    """The same by mean per token, with an interval over new items and new seeds."""
+    ours, theirs = (test_results(claim.state, name, results) for name in (claim.method, claim.rival))
+    if not (ours and theirs):
+        return None
+    prompts = ours[0]["likelihoods"][claim.kind]["prompts"]
+    return compare_seeds(items(ours, claim.kind), items(theirs, claim.kind), prompts).difference
 
 
 def log_ratios_right(found: Sequence[Mapping[str, Any]], start: Mapping[str, Any], kind: str) -> float:
@@ -150,10 +163,11 @@ def _claims(results: Results) -> Iterator[str]:
         "## What was predicted, and what came",
         "",
         "Differences in the share of held-out pairs whose better answer is the likelier one, by mean log-likelihood "
-        "per token and by the sum; 95 % intervals over items, clustered by prompt. `start` is SmolLM2.",
+        "per token and by the sum; 95 % intervals over items, clustered by prompt, as registered. *Over seeds too* "
+        "adds what another seed changes, by mean per token. `start` is SmolLM2.",
         "",
-        "| # | labels | pairs | difference | predicted | by mean | by sum |",
-        "|---|---|---|---|---|---|---|",
+        "| # | labels | pairs | difference | predicted | by mean | by sum | over seeds too |",
+        "|---" * 8 + "|",
     )
     for claim in CLAIMS:
         cells = []
@@ -161,6 +175,7 @@ def _claims(results: Results) -> Iterator[str]:
             found = difference(claim, results, by)
             verdict = _verdict(claim, found) if by == "mean" else ""
             cells.append(f"{_shown(found)}{f' **{verdict}**' * bool(verdict)}" if found else "not run")
+        cells.append(_range(over_seeds(claim, results)))
         bound = "" if claim.above is None else f" > {claim.above:g}"
         what = f"{claim.method} - {claim.rival}{bound}"
         yield f"| {claim.number} | {claim.state} | {claim.kind} | {what} | {claim.predicted} | {' | '.join(cells)} |"
@@ -168,8 +183,11 @@ def _claims(results: Results) -> Iterator[str]:
 
 
 def _afterwards(results: Results) -> Iterator[str]:
-    found = [(claim, difference(claim, results), difference(claim, results, "sum")) for claim in AFTERWARDS]
-    if any(one is None for _, one, _ in found):
+    found = [
+        (claim, difference(claim, results), difference(claim, results, "sum"), over_seeds(claim, results))
+        for claim in AFTERWARDS
+    ]
+    if any(one is None for _, one, _, _ in found):
         return
     yield from (
         "## What it shows",
@@ -178,12 +196,12 @@ def _afterwards(results: Results) -> Iterator[str]:
         "",
         "Comparisons made after the runs:",
         "",
-        "| labels | pairs | difference | by mean | by sum |",
-        "|---|---|---|---|---|",
+        "| labels | pairs | difference | by mean | by sum | over seeds too |",
+        "|---" * 6 + "|",
     )
-    for claim, by_mean, by_sum in found:
+    for claim, by_mean, by_sum, over in found:
         shown = " | ".join(_shown(one) for one in (by_mean, by_sum) if one)
-        yield f"| {claim.state} | {claim.kind} | {claim.method} - {claim.rival} | {shown} |"
+        yield f"| {claim.state} | {claim.kind} | {claim.method} - {claim.rival} | {shown} | {_range(over)} |"
     yield ""
 
 
@@ -282,6 +300,10 @@ def _answers(results: Results) -> Iterator[str]:
         ]
         yield f"| {name} | {' | '.join(cells)} |"
     yield ""
+
+
+def _range(estimate: Estimate | None) -> str:
+    return f"[{estimate.low:+.3f}, {estimate.high:+.3f}]" if estimate else ""
 
 
 def _shown(estimate: Estimate) -> str:
