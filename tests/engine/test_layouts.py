@@ -15,13 +15,14 @@ from bfpo.engine import blocks, forward, layout_choice
 from bfpo.engine import head as head_module
 from bfpo.engine import layout as layout_module
 from bfpo.engine.forward import Engine
+from bfpo.engine.head import group_losses
 from bfpo.engine.layout import Piece, build_stream, stream_tokens
 from bfpo.engine.layout_choice import choose_layout
 from bfpo.engine.micro_batches import split
 from bfpo.engine.padded import padded_logps
 from bfpo.errors import BfpoError
 from bfpo.groups import TokenGroup
-from engine.losses import BATCH, gradients, loss_by, padded_loss
+from engine.losses import BATCH, gradients, loss_by, loss_inputs, padded_loss
 from engine.visibility import expected_pairs, seen_pairs
 from models import FAMILIES, tiny_model, without_float32_parts
 
@@ -303,6 +304,18 @@ def test_autocast_keeps_float32_sums_and_gradients():
         assert policy.dtype == torch.float32
         assert all(gradient.dtype == torch.float32 for gradient in found)
         assert_gradients_close(found, plain, 0.1)
+
+
+def test_float16_gradients_survive_until_they_are_scaled():
+    """The scaler multiplies the loss by 65,536, because small gradients have no float16; nor has that number."""
+    model = tiny_model("llama", torch.float32)
+    inputs = replace(loss_inputs(BATCH), scale=1e-6)
+    plain = gradients(model, group_losses(padded_logps(model, BATCH), inputs).sum() * 65_536.0)
+    engine = Engine(model, "shared", 10_000)
+    with engine.attached(), torch.autocast("cpu", torch.float16):
+        loss, _ = engine.loss(model, BATCH, inputs)
+        found = gradients(model, loss * 65_536.0)
+    assert_gradients_close(found, plain, 0.05)
 
 
 @torch.no_grad()

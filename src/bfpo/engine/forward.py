@@ -57,7 +57,10 @@ class Engine:
         head: Any = self._head
         # Sharding (fully_shard) puts a subclass in place of the class, adapters and quantization another forward.
         is_one_matrix = type(head).forward is nn.Linear.forward and head.bias is None
-        if self.layout == "padded" or not is_one_matrix or not torch.is_grad_enabled():
+        kind = next(model.parameters()).device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        # In float16 the fused loss's gradients would underflow before the scaler multiplies them.
+        if self.layout == "padded" or not is_one_matrix or not torch.is_grad_enabled() or dtype is torch.float16:
             logps = self.logps(model, groups)
             loss, policy = group_losses(logps, inputs).sum(), logps.policy.detach()
             return loss, GroupLogps(policy, inputs.reference, logps.tokens, logps.group)
@@ -65,11 +68,8 @@ class Engine:
         shape = LogitShape.of(self.model.config)
 
         def fused(_: Any, hidden: Tensor) -> Any:
-            kind = hidden.device.type
-            if torch.is_autocast_enabled(kind):
-                hidden = hidden.to(torch.get_autocast_dtype(kind))
             with torch.autocast(kind, enabled=False):
-                return FusedLoss.apply(hidden, head.weight, stream, inputs, shape)
+                return FusedLoss.apply(hidden.to(dtype or hidden.dtype), head.weight, stream, inputs, shape)
 
         loss, policy = self._at_head(model, stream, fused)
         return loss, GroupLogps(policy, inputs.reference, stream.tokens, stream.group)
