@@ -12,7 +12,7 @@ from bfpo.errors import BfpoError
 from bfpo.judges import load_judge
 from bfpo.judges.fitting import fit_judge
 from bfpo.judges.in_sample import share_fitted_to, warnings_of
-from bfpo.judges.labels import load_labels
+from bfpo.judges.labels import LabeledAnswer, load_labels
 from bfpo.judges.ray_judge import RayJudge
 from bfpo.judges.verdict import Exchange
 from bfpo.labeling.run import label
@@ -87,7 +87,7 @@ def test_only_the_answers_that_it_was_fitted_to_are_out_of_fold(fitted):
     assert share_fitted_to(judge, own) == 1.0
     assert share_fitted_to(judge, [*own[:50], *new]) == 0.5
     # On a Ray cluster it is the same judge.
-    assert share_fitted_to(RayJudge("judges/mine", judge), [*own[:50], *new]) == 0.5
+    assert share_fitted_to(RayJudge(judge, "judges/mine"), [*own[:50], *new]) == 0.5
     assert warnings_of(judge, new) == []
     assert "other answers to the prompts of 1 of these 1 answers" in warnings_of(judge, same_prompt)[0]
     in_sample = judge.scaling.apply(judge.scores(own))
@@ -104,6 +104,22 @@ def test_a_scaling_fitted_to_the_labels_is_out_of_fold_too_and_warned_about(fitt
     assert 0.6 < load_judge(str(scaled)).scaling.slope < 1.7
     warnings = json.loads(run("judge", "check", scaled, "--labels", source, "--json").stdout)["warnings"]
     assert ["fitted to 400 of" in warnings[0], "scaling was fitted to these labels" in warnings[1]] == [True, True]
+
+
+def test_a_judge_of_refusals_under_compliance_is_out_of_fold_and_warned_about(fitted, tmp_path):
+    """As with compliance:refusals on the labels of XSTest that it was fitted to."""
+    source, _, _ = fitted
+    known = [answer for answer in load_labels(str(source)) if answer.is_safe is not None]
+    refusals = [LabeledAnswer(answer.exchange, None, answer.is_safe) for answer in known]
+    fit_judge(refusals, "refusal", name="declines").judge.save(tmp_path / "declines")
+    done = run("judge", "check", f"compliance:{tmp_path / 'declines'}", "--labels", source, "--json")
+    report = json.loads(done.stdout)
+    assert report["overall"]["accuracy"]["value"] < 0.8
+    assert "fitted to 400 of these 400 answers" in report["warnings"][0]
+    # Whether it declines is no probability that an answer is safe, so people's labels calibrate it.
+    judge = load_judge(f"compliance:{tmp_path / 'declines'}")
+    found = label(str(source), [judge], tmp_path / "full.jsonl")
+    assert (found.report.in_sample, found.report.calibrated) == ((1.0,), "sample")
 
 
 def test_labeling_the_other_half_measures_the_error_out_of_fold(fitted, tmp_path):

@@ -187,7 +187,7 @@ def _check(
     from bfpo.judges.checking import agreement_of, check_judge, probabilities_of
     from bfpo.judges.in_sample import warnings_of
     from bfpo.judges.labels import load_labels
-    from bfpo.judges.verdict import innermost
+    from bfpo.judges.verdict import counts_of
 
     loadable = load_labels(labels, renaming(column))
     every = [answer for answer in loadable if answer.label(chosen) is not None]
@@ -204,7 +204,7 @@ def _check(
         agreement = agreement_of(prompts, given, _judged(other, exchanges, cache), chosen)
     files.write(report, judge, labels, labeled, given)
     print_spending(loaded, other)
-    counts = dict(getattr(innermost(loaded), "counts", {}))
+    counts = dict(counts_of(loaded))
     cautions = _warned(warnings_of(loaded, exchanges, labels))
     unlabeled = len(loadable) - len(every)
     if as_json:

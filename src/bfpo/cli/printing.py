@@ -12,10 +12,9 @@ import typer
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from bfpo.judges.verdict import innermost
+from bfpo.judges.verdict import counts_of, endpoint_of
 
 if TYPE_CHECKING:
-    from bfpo.endpoints import Endpoint
     from bfpo.statistics.intervals import Estimate
 
 # Control characters but tab and line feed (C0, DEL, C1), with what an escape sequence (ECMA-48) carries along; and the
@@ -39,8 +38,7 @@ def echo(message: object = "", err: bool = False, nl: bool = True) -> None:
 def print_spending(*clients: object) -> None:
     """Print on standard error what servers behind judges and generators counted in this process, and the cost."""
     for client in clients:
-        # The server of a judge that changes another one's verdicts is that of the other one.
-        endpoint: Endpoint | None = getattr(innermost(client), "endpoint", None)
+        endpoint = endpoint_of(client)
         if endpoint and any(astuple(endpoint.spent)):
             config, spent = endpoint.config, endpoint.spent
             cost = f", at a cost of {config.price.of(spent):,.4g}" if config.price else ""
@@ -52,7 +50,7 @@ def print_work(*judges: Any) -> None:
     """Print on standard error what `print_spending` does, and what judges counted, such as texts that were cut off."""
     print_spending(*judges)
     for judge in judges:
-        for name, count in getattr(innermost(judge), "counts", {}).items():
+        for name, count in counts_of(judge).items():
             echo(f"{judge.judge_id}: {name}: {count:,}", err=True)
 
 

@@ -18,7 +18,7 @@ from bfpo.errors import BfpoError
 from bfpo.judges.guard_templates import GuardTemplate, template_named, yes_no_template
 from bfpo.judges.rubric import rubric_template
 from bfpo.judges.streaming import BATCH, StreamingJudge
-from bfpo.judges.verdict import Exchange, Judge, Verdict
+from bfpo.judges.verdict import Exchange, Judge, Verdict, WrappedJudge
 from bfpo.statistics.calibration import Scaling, check_scaling, logit
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class ScaledJudgeConfig(Closed):
 
 
 @dataclass(frozen=True)
-class ScaledJudge:
+class ScaledJudge(WrappedJudge):
     """A judge with calibrated ``p_safe``; its labels are unchanged.
 
     Attributes:
@@ -101,7 +101,6 @@ class ScaledJudge:
         labels_sha256: SHA-256 of the file of labels that the scaling was fitted to; "" if unknown.
     """
 
-    judge_itself: Judge
     scaling: Scaling
     labels_sha256: str = ""
 
@@ -109,11 +108,6 @@ class ScaledJudge:
     def judge_id(self) -> str:
         """Id of the underlying judge, with the scaling."""
         return f"{self.judge_itself.judge_id} scaled {self.scaling.slope:.6g},{self.scaling.offset:.6g}"
-
-    @property
-    def template_digest(self) -> str:
-        """Template digest of the underlying judge."""
-        return self.judge_itself.template_digest
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict for every exchange, with scaled probabilities."""

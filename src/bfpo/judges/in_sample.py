@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 from bfpo.judges.configured import ScaledJudge
 from bfpo.judges.fitted import FittedJudge
-from bfpo.judges.ray_judge import RayJudge
 from bfpo.judges.scaling import file_sha256
-from bfpo.judges.verdict import Exchange, Judge
+from bfpo.judges.verdict import Exchange, Judge, innermost
 
 
 def fitted_part(judge: Judge) -> FittedJudge | None:
-    """The fitted judge itself, or the one under a scaling, here or on a Ray cluster."""
-    inner = judge.judge_itself if isinstance(judge, RayJudge) else judge
-    inner = inner.judge_itself if isinstance(inner, ScaledJudge) else inner
+    """The fitted judge itself, or the one under wrappers such as a scaling or ``compliance``."""
+    inner = innermost(judge)
     return inner if isinstance(inner, FittedJudge) else None
 
 

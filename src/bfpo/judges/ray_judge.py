@@ -8,29 +8,41 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from bfpo.endpoints import Usage
 from bfpo.errors import BfpoError
 from bfpo.judges.registry import load_judge
 from bfpo.judges.streaming import BATCH
-from bfpo.judges.verdict import Exchange, Judge, Verdict, innermost
+from bfpo.judges.verdict import Exchange, Judge, Verdict, WrappedJudge, counts_of, endpoint_of, innermost
 from bfpo.ray_cluster import Task, has_gpus, slots
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@runtime_checkable
+class RunsModel(Protocol):
+    """A judge that runs a model in its own process, on the GPU if there is one."""
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model."""
+        ...
 
 
 @dataclass(frozen=True)
-class RayJudge:
+class RayJudge(WrappedJudge):
     """A judge that is loaded and asked by the workers of the connected cluster (`bfpo.ray_cluster`).
 
     Its verdicts are those of the judge here. A batch whose worker dies is judged again by another one.
 
     Attributes:
-        spec: specification of the judge, for `load_judge`; every node must have the files that it names.
         judge_itself: the same judge in this process, which is asked nothing.
+        spec: specification of the judge, for `load_judge`; every node must have the files that it names.
     """
 
     spec: str
-    judge_itself: Judge
 
     @classmethod
     def load(cls, spec: str) -> RayJudge:
@@ -39,22 +51,7 @@ class RayJudge:
         Raises:
             BfpoError: if there is no such judge.
         """
-        return cls(spec, load_judge(spec))
-
-    @property
-    def judge_id(self) -> str:
-        """Id of the judge."""
-        return self.judge_itself.judge_id
-
-    @property
-    def template_digest(self) -> str:
-        """Digest of its template."""
-        return self.judge_itself.template_digest
-
-    @property
-    def counts(self) -> Counter[str]:
-        """What the workers' judges have counted."""
-        return _counts(self.judge_itself)
+        return cls(load_judge(spec), spec)
 
     @property
     def ahead(self) -> int:
@@ -87,15 +84,14 @@ class RayJudge:
                 task.cancel()
 
     def _verdicts(self, verdicts: list[Verdict], spent: Usage, counts: Counter[str]) -> list[Verdict]:
-        inner: Any = innermost(self.judge_itself)
-        if hasattr(inner, "endpoint"):
-            inner.endpoint.spent += spent
-        self.counts.update(counts)
+        if endpoint := endpoint_of(self):
+            endpoint.spent += spent
+        counts_of(self).update(counts)
         return verdicts
 
     @property
     def _on_gpu(self) -> bool:
-        return hasattr(innermost(self.judge_itself), "model") and has_gpus()
+        return isinstance(innermost(self), RunsModel) and has_gpus()
 
 
 def _judge(
@@ -105,7 +101,7 @@ def _judge(
     judge = _loaded(spec, os.getcwd())
     if (judge.judge_id, judge.template_digest) != identity:
         raise BfpoError(f"{spec!r} is another judge there ({judge.judge_id}): give all nodes the same files")
-    endpoint, counts = getattr(innermost(judge), "endpoint", None), _counts(judge)
+    endpoint, counts = endpoint_of(judge), counts_of(judge)
     before, counted = Usage() if endpoint is None else endpoint.spent, counts.copy()
     verdicts = judge.judge(exchanges)
     after = before if endpoint is None else endpoint.spent
@@ -117,8 +113,3 @@ def _judge(
 def _loaded(spec: str, folder: str) -> Judge:
     """The judge, loaded once per worker and folder, to which its files may be relative."""
     return load_judge(spec)
-
-
-def _counts(judge: Judge) -> Counter[str]:
-    found: Counter[str] | None = getattr(innermost(judge), "counts", None)
-    return Counter() if found is None else found

@@ -27,13 +27,20 @@ KEEP_EVERY = 0.05
 
 @runtime_checkable
 class StreamingJudge(Protocol):
-    """A judge that yields its verdicts one by one, as a server's replies arrive.
-
-    An attribute ``ahead`` is the number of exchanges that it needs at once to be busy, if they are more than a chunk.
-    """
+    """A judge that yields its verdicts one by one, as a server's replies arrive."""
 
     def stream(self, exchanges: Iterable[Exchange]) -> Iterator[Verdict]:
         """One verdict for every exchange, in order."""
+        ...
+
+
+@runtime_checkable
+class ClusterJudge(StreamingJudge, Protocol):
+    """A streaming judge that may need more than a chunk at once to be busy."""
+
+    @property
+    def ahead(self) -> int:
+        """Number of exchanges that it judges at once."""
         ...
 
 
@@ -61,7 +68,7 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
 
     answered = _answered(
         exchanges,
-        max(CHUNK, getattr(judge, "ahead", 0)),
+        max(CHUNK, judge.ahead) if isinstance(judge, ClusterJudge) else CHUNK,
         key=lambda exchange: verdict_key(judge, exchange),
         recall=lambda exchange: None if cache is None else cache.get(judge, exchange),
         ask=ask,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+
+if TYPE_CHECKING:
+    from bfpo.endpoints import Endpoint
 
 Label = Literal["safe", "unsafe", "controversial", "unparsed"]
 Refusal = Literal["yes", "no", "unknown"]
@@ -56,7 +60,10 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """Anything that can judge the safety of answers."""
+    """Anything that can judge the safety of answers.
+
+    A judge may also be a `Served`, a `Counting` or a `bfpo.judges.streaming.StreamingJudge`.
+    """
 
     @property
     def judge_id(self) -> str:
@@ -71,6 +78,71 @@ class Judge(Protocol):
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict for every exchange, in order, whatever the answer contains."""
         ...
+
+
+@runtime_checkable
+class Served(Protocol):
+    """A judge or a generator that asks a server."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A judge that counts what happened to texts and replies, such as those that were cut."""
+
+    @property
+    def counts(self) -> Counter[str]:
+        """The numbers in this process, by what happened."""
+        ...
+
+
+@dataclass(frozen=True)
+class WrappedJudge:
+    """Base of judges that change another one's questions or verdicts, or ask it elsewhere.
+
+    Attributes:
+        judge_itself: the other judge.
+    """
+
+    judge_itself: Judge
+
+    @property
+    def judge_id(self) -> str:
+        """Id of the other judge."""
+        return self.judge_itself.judge_id
+
+    @property
+    def template_digest(self) -> str:
+        """Template digest of the other judge."""
+        return self.judge_itself.template_digest
+
+
+def innermost(judge: object) -> object:
+    """The judge under all wrappers; anything else as it is."""
+    while isinstance(judge, WrappedJudge):
+        judge = judge.judge_itself
+    return judge
+
+
+def endpoint_of(client: object) -> Endpoint | None:
+    """The server behind a judge or a generator, if there is one."""
+    from bfpo.endpoints import Endpoint
+
+    inner = innermost(client)
+    # A user's judge may have an attribute of this name that is something else, such as an address.
+    endpoint = inner.endpoint if isinstance(inner, Served) else None
+    return endpoint if isinstance(endpoint, Endpoint) else None
+
+
+def counts_of(judge: object) -> Counter[str]:
+    """What a judge has counted, its own object; an empty one for a judge that counts nothing."""
+    inner = innermost(judge)
+    counts = inner.counts if isinstance(inner, Counting) else None
+    return counts if isinstance(counts, Counter) else Counter()
 
 
 def verdict_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -110,10 +182,3 @@ def verdict_from(record: Mapping[str, Any], judge_id: str = "") -> Verdict:
 def _is_probability(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and math.isfinite(value) and 0 <= value <= 1
-
-
-def innermost(judge: Any) -> Any:
-    """The judge itself, under all that change its verdicts or ask it elsewhere; anything else as it is."""
-    while hasattr(judge, "judge_itself"):
-        judge = judge.judge_itself
-    return judge

@@ -140,7 +140,9 @@ def judge_answers(
         for column in given
     )
     found = None
-    if len(judges) > 1 or in_sample[0] <= 0.5:
+    # The probabilities of a judge that was fitted to most of the sample are calibrated already, if it is one of safety.
+    fitted = fitted_part(judges[0])
+    if len(judges) > 1 or in_sample[0] <= 0.5 or (fitted and fitted.target == "refusal"):
         p_safe = given[0].p_safe[:, None] if len(given) == 1 else np.stack([one.p_safe for one in given], axis=1)
         found = calibrated(p_safe, is_safe, sample.inside, clusters, seed=seed, folder=folder)
     how: Calibrated = "itself" if found is None else "sample"

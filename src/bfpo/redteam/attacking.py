@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bfpo.generation.protocol import Decoding
-from bfpo.judges.verdict import Exchange, Judge, Verdict
+from bfpo.judges.verdict import Exchange, Verdict, WrappedJudge
 from bfpo.preferences.messages import rendered
 from bfpo.redteam.archive import Planned, Tried
 from bfpo.redteam.attacker import STYLE as ATTACKER
@@ -23,25 +23,12 @@ ATTACKS, TWINS = "attacks", "twins"
 UNKNOWN_KINDS = ("unjudged", "unanswered")
 
 
-@dataclass(frozen=True)
-class RequestJudge:
+class RequestJudge(WrappedJudge):
     """A judge that reads the request behind a styled prompt, in place of the prompt."""
-
-    inner: Judge
-
-    @property
-    def judge_id(self) -> str:
-        """Id of the judge."""
-        return self.inner.judge_id
-
-    @property
-    def template_digest(self) -> str:
-        """Digest of its template."""
-        return self.inner.template_digest
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """The judge's verdicts on the answers to the requests, in order."""
-        return self.inner.judge([replace(one, prompt=one.behavior or one.prompt) for one in exchanges])
+        return self.judge_itself.judge([replace(one, prompt=one.behavior or one.prompt) for one in exchanges])
 
 
 def attack_suite(

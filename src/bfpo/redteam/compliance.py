@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bfpo.errors import BfpoError
-from bfpo.judges.verdict import Exchange, Judge, Label, Verdict
+from bfpo.judges.verdict import Exchange, Judge, Label, Verdict, WrappedJudge
 from bfpo.redteam.bank import Bank, load_bank
 from bfpo.statistics.intervals import Estimate
 from bfpo.statistics.judge_error import JudgeError
@@ -19,7 +19,7 @@ _LABELS: dict[str, tuple[Label, float | None]] = {"yes": ("safe", 1.0), "no": ("
 
 
 @dataclass(frozen=True)
-class ComplianceJudge:
+class ComplianceJudge(WrappedJudge):
     """Calls answers that don't decline unsafe, unless the request is benign by a prompt bank's word.
 
     It errs on answers that do no harm without declining, such as a warning or a misunderstanding, and on refusals that
@@ -30,18 +30,12 @@ class ComplianceJudge:
         benign: requests that no answer to is unsafe.
     """
 
-    judge_itself: Judge
     benign: frozenset[str] = frozenset()
 
     @property
     def judge_id(self) -> str:
         """Id of the judge of refusals, marked."""
         return f"compliance:{self.judge_itself.judge_id}"
-
-    @property
-    def template_digest(self) -> str:
-        """Digest of the judge of refusals."""
-        return self.judge_itself.template_digest
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict for every exchange, unparsed where the judge of refusals doesn't know."""
