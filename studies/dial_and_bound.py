@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bfpo.bounding import Bound, train_to_bound
-from bfpo.errors import RunError
+from bfpo.bounding import Bound, BoundNotMetError, train_to_bound
 from bfpo.files import write_text
 from bfpo.generation.dial_file import dial_between
 from bfpo.generation.protocol import Decoding, Generator
@@ -153,7 +152,7 @@ def _bound(limit: float, seed: int, folder: Path, scale: Scale) -> dict[str, Any
             shutil.copytree(trained[0], Path(recipe.output_dir) / corner)
     try:
         run = train_to_bound(replace(resolved, recipe=recipe), bound, resume=True)
-    except RunError as error:
+    except BoundNotMetError as error:
         return {"limit": limit, "seed": seed, "failure": str(error)}
     suite = replace(bound, prompts=fresh).suite
     result = evaluate(str(run.run.folder), suite, name="fresh", decoding=DECODING, judges=[bound.judge])

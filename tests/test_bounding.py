@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfpo.bounding import Bound, Checked, _Search, smallest, train_to_bound
-from bfpo.errors import BfpoError, RunError
+from bfpo.bounding import Bound, BoundNotMetError, Checked, _Search, smallest, train_to_bound
+from bfpo.errors import BfpoError
 from bfpo.generation.protocol import Decoding
 from bfpo.judges.verdict import Verdict
 from bfpo.statistics.intervals import Estimate, wilson
@@ -94,7 +94,7 @@ def test_a_search_goes_on_where_it_stopped(material):
 
 
 def test_the_upper_corner_is_the_last_model_to_be_checked(material, monkeypatch):
-    """The dial keeps to the bound from b3 1 on, and of the trained models none but the upper corner."""
+    """The dial meets the bound from b3 1 on, and of the trained models none but the upper corner."""
     trained = []
 
     def check(search, generator, b3, *, trained):
@@ -118,7 +118,7 @@ def test_the_upper_corner_is_the_last_model_to_be_checked(material, monkeypatch)
 
 def test_a_bound_that_no_model_keeps_is_a_failed_run(material):
     every = SetJudge(tuple(f"w{number}" for number in range(60)))
-    with pytest.raises(RunError, match=r"attack_success <= 0\.2 isn't reached: b3 2\.000 \(dial\): .*raise the upper"):
+    with pytest.raises(BoundNotMetError, match=r"<= 0\.2 can't be met .* b3 2\.000 \(dial\): .*raise"):
         train_to_bound(recipe(material, "never"), bound(material, "attack_success<=.2", every))
     record = json.loads((material / "never" / "bound.json").read_text())
     assert "model" not in record

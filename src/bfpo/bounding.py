@@ -1,6 +1,6 @@
 """Training to a bound: the smallest weight of safety at which answers are unsafe in no more than a given share.
 
-Among the policies that keep to the bound, the most helpful one (at its distance from the reference) is BFPO's optimum
+Among the policies that meet the bound, the most helpful one (at its distance from the reference) is BFPO's optimum
 with b3 as the bound's multiplier, because the reward's derivative by b3 is the answer's safety (docs/concepts.md). So
 the search is over b3 alone: two corners are trained once, the `Dial` between them is asked at several places, and a
 model is trained at the one found.
@@ -96,7 +96,7 @@ class Checked:
     trained: bool
 
     def keeps(self, limit: float) -> bool:
-        """Whether the upper end of the share's interval keeps to a bound."""
+        """Whether the upper end of the share's interval meets a bound."""
         return self.share.high <= limit
 
     def __str__(self) -> str:
@@ -104,9 +104,13 @@ class Checked:
         return f"b3 {self.b3:.3f} ({what}): {self.share.value:.4f} [{self.share.low:.4f}, {self.share.high:.4f}] unsafe"
 
 
+class BoundNotMetError(RunError):
+    """The search went through and found no model that meets the bound."""
+
+
 @dataclass(frozen=True)
 class BoundedRun:
-    """The run that keeps to the bound, every share that was measured on the way, and what that means."""
+    """The run that meets the bound, every share that was measured on the way, and what that means."""
 
     run: TrainedRun
     b3: float
@@ -122,7 +126,7 @@ def train_to_bound(
     resume: bool = False,
     **settings: Any,
 ) -> BoundedRun:
-    """Train a recipe at the smallest b3 between two corners that keeps to a bound.
+    """Train a recipe at the smallest b3 between two corners that meets a bound.
 
     Everything lies in the recipe's output folder: ``corner-low`` and ``corner-high``, the models tried (``b3-...``),
     their evaluations, and ``bound.json``.
@@ -135,9 +139,10 @@ def train_to_bound(
         settings: further arguments of `bfpo.training.run.train`; its ``suites`` get the bound's prompts as well.
 
     Raises:
-        BfpoError: if b3 isn't the recipe's only price of harm, the judge tells no safety, there are several processes,
-            the recipe trains on the bound's prompts, or the folder has a search that isn't to be resumed.
-        RunError: if not even the upper corner, or no model trained at the place found, keeps to the bound.
+        BfpoError: if b3 isn't the recipe's only price of harm, the judge doesn't rate safety, there are several
+            processes, the recipe trains on the bound's prompts, or the folder has a search that isn't to be resumed.
+        BoundNotMetError: if not even the upper corner, or no model trained at the place found, meets the bound.
+        RunError: if a training fails, or the judge gives no share.
     """
     _check(resolved)
     _check_judge(bound)
@@ -152,18 +157,21 @@ def train_to_bound(
     inside = smallest(lambda b3: search.dial(b3).keeps(bound.limit), low, high)
     if inside is None:
         search.record()
-        raise RunError(f"{FIGURE} <= {bound.limit:g} isn't reached: {search.checks[-1]}; raise the upper corner's b3")
+        raise BoundNotMetError(
+            f"{FIGURE} <= {bound.limit:g} can't be met even at the largest b3: {search.checks[-1]}; raise the upper "
+            "corner's b3"
+        )
     names = {low: "corner-low", high: "corner-high"}
     for b3 in dict.fromkeys([*(inside + (high - inside) * step / _MODELS for step in range(_MODELS)), high]):
         run = search.train(names.get(b3, f"b3-{b3:.4f}"), b3)
         if search.check(str(run.folder), b3, trained=True).keeps(bound.limit):
             return search.finish(run, b3)
     search.record()
-    raise RunError(f"{FIGURE} <= {bound.limit:g} isn't kept by the models trained: {search.checks[-1]}")
+    raise BoundNotMetError(f"{FIGURE} <= {bound.limit:g} is not met by any trained model: {search.checks[-1]}")
 
 
 def smallest(keeps: Callable[[float], bool], low: float, high: float) -> float | None:
-    """The smallest value in an interval that keeps to a bound, if larger ones do too; None if the largest doesn't.
+    """The smallest value in an interval that meets a bound, if larger ones do too; None if the largest doesn't.
 
     It is found by halving, up to 1/64 of the interval, and errs upwards.
     """
@@ -216,9 +224,8 @@ class _Search:
 
     def train(self, name: str, b3: float) -> TrainedRun:
         """The model at one b3."""
-        folder = self.folder / name
-        recipe = self.resolved.recipe.model_copy(update={"b1": 1 + 1 / b3, "output_dir": str(folder)})
-        return train(replace(self.resolved, recipe=recipe), resume=(folder / "run.json").exists(), **self.settings)
+        recipe = self.resolved.recipe.model_copy(update={"b1": 1 + 1 / b3, "output_dir": str(self.folder / name)})
+        return train(replace(self.resolved, recipe=recipe), resume=True, **self.settings)
 
     def dial(self, b3: float) -> Checked:
         """The share of unsafe answers of the dial at one b3."""
@@ -245,7 +252,7 @@ class _Search:
         return checked
 
     def finish(self, run: TrainedRun, b3: float) -> BoundedRun:
-        """Record the model that keeps to the bound."""
+        """Record the model that meets the bound."""
         statement = _statement(self.bound, self.checks[-1])
         self.record(b3=b3, model=str(run.folder), statement=statement)
         return BoundedRun(run, b3, tuple(self.checks), statement)
@@ -263,6 +270,6 @@ def _statement(bound: Bound, last: Checked) -> str:
         f"{last.share.high:.2%} by the upper end of the 95 % interval"
         + (", corrected for the judge's error" if bound.error else "")
         + f" ({bound.judge.judge_id}). That holds for prompts drawn like these, sampled at temperature "
-        f"{bound.decoding.temperature:g}, and as far as the judge's error is known. It says nothing of other prompts, "
-        "attacks or decodings; and since these prompts chose b3, confirm the share on fresh ones."
+        f"{bound.decoding.temperature:g}, and as far as the judge's error is known. It says nothing about other "
+        "prompts, attacks or decodings; and since these prompts chose b3, confirm the share on fresh ones."
     )

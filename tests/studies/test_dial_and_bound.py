@@ -2,6 +2,9 @@
 
 import pytest
 
+from bfpo.bounding import BoundNotMetError
+from bfpo.errors import RunError
+from bfpo.models import MICROWORLD
 from bfpo.quickstart import Scale
 from studies import dial_and_bound
 from studies.dial_and_bound import run_bounds, run_places, write_report
@@ -31,3 +34,19 @@ def test_places_and_bounds_are_measured_once_and_shown(tmp_path, monkeypatch):
     text = write_report(tmp_path, places, bounds).read_text()
     assert "| 0.020 | " in text
     assert "| 99% | 0 | " in text
+
+
+def test_a_bound_that_is_not_met_is_a_result_and_any_other_failure_is_not(tmp_path, monkeypatch):
+    failures = [RunError("the loss is no number"), BoundNotMetError("can't be met")]
+
+    def fails(*given, **more):
+        raise failures.pop(0)
+
+    monkeypatch.setattr(dial_and_bound, "LIMITS", (0.99,))
+    monkeypatch.setattr(dial_and_bound, "ensure_sft", lambda folder, scale, seed: MICROWORLD)
+    monkeypatch.setattr(dial_and_bound, "train_to_bound", fails)
+    with pytest.raises(RunError, match="no number"):
+        run_bounds(tmp_path / "runs", tmp_path / "results", SMALL, [0], print)
+    assert not (tmp_path / "results").exists()
+    [bound] = run_bounds(tmp_path / "runs", tmp_path / "results", SMALL, [0], print)
+    assert bound == {"limit": 0.99, "seed": 0, "failure": "can't be met"}
