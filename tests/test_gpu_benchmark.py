@@ -77,6 +77,55 @@ def test_too_little_memory_is_tried_again_with_half_and_other_errors_are_kept(be
     assert gpu.less_memory(gpu.less_memory(theirs)) is None
 
 
+def test_failed_tests_and_changed_runs_are_run_again(benchmark):
+    gpu, *_ = benchmark
+    part = gpu.speed("tiny", "all", "ours", batch=4)
+    case = json.loads(json.dumps(asdict(part.case)))
+    assert gpu.is_done(part, {"case": case, "losses": [1.0]})
+    # Less in memory is the same run, other rows are not.
+    assert gpu.is_done(part, {"case": case | {"tokens": 8192}, "losses": [1.0]})
+    assert not gpu.is_done(part, {"case": case | {"workload": case["workload"] | {"batches": 0}}, "losses": [1.0]})
+    assert not gpu.is_done(part, {"case": case, "error": "out of memory"})
+    tests = gpu.Part("tests head", "tests")
+    outcomes = [{"outcome": "passed"}, {"outcome": "skipped"}]
+    assert gpu.is_done(tests, {"tests": outcomes})
+    assert not gpu.is_done(tests, {"tests": [*outcomes, {"outcome": "failed"}]})
+
+
+def test_results_of_two_cards_are_not_mixed(benchmark, monkeypatch):
+    gpu, *_ = benchmark
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "one card")
+    gpu.check_card({}, Path("gpu.json"))
+    gpu.check_card({"card": {"device": "one card"}}, Path("gpu.json"))
+    with pytest.raises(SystemExit, match=r"gpu\.json has results of another card, and this is one card: .* --out"):
+        gpu.check_card({"card": {"device": "another card"}}, Path("gpu.json"))
+
+
+def test_batches_are_those_of_a_large_set_that_is_grouped_by_length(benchmark):
+    """As transformers' own sampler groups it, with as little padding; random batches of the same pairs have more."""
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    from workload import SORTED_TOGETHER, Workload, make_batches, make_texts
+
+    def lengths(texts):
+        return [len(prompt.split()) + max(len(answer.split()) for answer in answers) for prompt, answers in texts]
+
+    def padded(found, size):
+        batches = [found[at : at + size] for at in range(0, len(found), size)]
+        return sum(max(batch) * len(batch) for batch in batches) / sum(found)
+
+    size, workload = 8, Workload(batches=6)
+    own = lengths(make_batches(workload, size))
+    assert len(own) == 6 * size
+    everything = lengths(make_texts(Workload(prompts=4 * SORTED_TOGETHER * size)))
+    order = get_length_grouped_indices(everything, size, generator=torch.Generator().manual_seed(0))
+    grouped = padded([everything[at] for at in order], size)
+    assert padded(own, size) == pytest.approx(grouped, abs=0.05)
+    shuffled = [own[at] for at in torch.randperm(len(own), generator=torch.Generator().manual_seed(0))]
+    assert padded(shuffled, size) > grouped + 0.3
+    assert sum(own) / len(own) == pytest.approx(sum(everything) / len(everything), rel=0.1)
+
+
 @pytest.mark.long
 def test_a_process_that_takes_too_long_is_ended_and_files_of_tests_are_read(benchmark):
     gpu, *_ = benchmark
