@@ -15,11 +15,12 @@ from bfpo.errors import BfpoError
 from bfpo.judges.verdict import Verdict
 from bfpo.reports import diagnostic_panels, provenance, result_panels, summary
 from bfpo.reports.formats import format_estimate
+from bfpo.reports.packed_answers import answers_of
 from bfpo.reports.page import build_report
 from bfpo.reports.report import prepare_report, report_models
 from bfpo.safehelp.figures import HEADLINE
 from bfpo.safehelp.records import JudgeUsed
-from reports.worlds import evaluation, world
+from reports.worlds import JUDGES, evaluation, world
 
 
 class Elements(HTMLParser):
@@ -222,6 +223,39 @@ def test_verdicts_on_refusals_and_a_servers_tokens_are_on_the_page(tmp_path):
     assert "12,345" in text
     assert "0.0185" in text
     assert "unanswered" not in [cell.text for cell in provenance.runs(report_models([run])).head]
+
+
+def test_answers_stand_under_their_own_prompt_and_judge():
+    first, second = world(("SFT", "BFPO"), per_task=8)
+    own = replace(second.generations[0], prompt="Another prompt of the same number?")
+    other = [replace(v, judge_id=f"other {at}") for at, v in enumerate(own.verdicts, 1)]
+    own = replace(own, verdicts=tuple(other))
+    second = replace(second, generations=[own, *second.generations[1:]])
+    data = answers_of(report_models([first, second]))
+    assert data["judges"] == [[judge.judge_id for judge in JUDGES], ["other 1", "other 2"]]
+    shown = [(item[5], [[sample[0] for sample in samples] for samples in item[6]]) for item in data["items"]]
+    old = first.generations[0]
+    assert shown[0] == (old.prompt, [[old.answer], []])
+    assert shown[-1] == (own.prompt, [[], [own.answer]])
+    assert len(shown) == len(first.generations) + 1
+
+
+def test_reliability_is_of_the_baselines_judges_alone():
+    first, second, third = world(("SFT", "BFPO", "DPO"), per_task=30)
+    lone = (JudgeUsed("guard-other", "", "primary"),)
+    header = replace(second.header, judges=lone)
+    judged = [replace(r, verdicts=(Verdict("safe", 0.55, judge_id="guard-other"),)) for r in second.generations]
+    both = diagnostic_panels.judges(prepare_report([first, third], Path()))
+    with_other = diagnostic_panels.judges(
+        prepare_report([first, replace(second, header=header, generations=judged), third], Path())
+    )
+    assert [plot.alt for plot in with_other.plots] == [plot.alt for plot in both.plots]
+    assert with_other.notes[-1] == "Without BFPO: other judges than those of SFT, or other templates."
+    assert with_other.notes[:-1] == both.notes
+    blind = [replace(r, verdicts=()) for r in first.generations]
+    blind = replace(first, generations=blind, header=replace(first.header, judges=()))
+    absent = diagnostic_panels.judges(prepare_report([blind, third], Path())).absent
+    assert absent.endswith("Without DPO: other judges than those of SFT, or other templates")
 
 
 def test_a_judge_of_zeros_and_ones_is_called_exact_only_if_it_is_the_oracle():

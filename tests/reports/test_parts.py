@@ -143,6 +143,15 @@ def test_help_by_length_is_empty_without_measured_help():
     assert help_by_length([replace(r, p_help=None) for r in records]) == []
 
 
+def test_equal_lengths_are_split_without_a_look_at_the_outcome():
+    records = evaluation("SFT", per_task=400).generations
+    helped = sorted((r for r in records if r.p_help), key=lambda record: record.p_help)
+    # Almost all answers have the same length, and they come in the order of their help.
+    cut = [replace(record, tokens=64 if at % 100 else 60 + at // 100 % 4) for at, record in enumerate(helped)]
+    values = [estimate.value for _, estimate in help_by_length(cut)]
+    assert max(values) - min(values) < 0.1
+
+
 def test_gaps_are_the_training_ones():
     log = [{"step": 1, "cells/SU/gap": 2.0, "eval_cells/SU/gap": 9.0, "cells/SU/count": 3}, {"step": 2, "loss": 1.0}]
     assert gaps_of({"log": log}) == {"SU": [(1, 2.0)]}

@@ -95,7 +95,9 @@ def help_by_length(records: Iterable[GenerationRecord], parts: int = 4) -> list[
     clusters = clusters_of(measured)
     if len(measured) < 10 * parts or len(set(lengths.tolist())) < parts:
         return []
-    split = np.array_split(np.lexsort((helps, lengths)), parts)
+    # Answers of one length are split at random: in the order of the outcome, or of the sets, they would feign a trend.
+    ties = np.random.default_rng(0).random(len(measured))
+    split = np.array_split(np.lexsort((ties, lengths)), parts)
     return [
         (float(lengths[part].mean()), rate_interval(helps[part].tolist(), [clusters[at] for at in part]))
         for part in split

@@ -61,15 +61,20 @@ _AGREEMENT_COLUMNS = (
 
 
 def judges(report: Report) -> Panel:
-    """Certainty of the primary judge, and its agreement with a second one."""
+    """Certainty of the primary judge, and its agreement with a second one, where the judges are the baseline's."""
     anchor, title = "judges", "Reliability of the judges"
-    records = [record for model in report.models for record in model.evaluation.generations]
-    judges = report.models[0].evaluation.header.judges
+    start = report.baseline or report.models[0]
+    judges = start.evaluation.header.judges
+    models = [model for model in report.models if model.evaluation.header.judges == judges]
+    records = [record for model in models for record in model.evaluation.generations]
     used = [judge.judge_id for judge in judges if judge.role in ("primary", "second")]
     shares = certainty(records)
-    agreements = [(model, found) for model in report.models if (found := judge_agreement(model.evaluation))]
+    agreements = [(model, found) for model in models if (found := judge_agreement(model.evaluation))]
+    others = ", ".join(model.name for model in report.models if model not in models)
+    left_out = [f"Without {others}: other judges than those of {start.name}, or other templates."] if others else []
     if not shares and not agreements:
-        return Panel(anchor, title, absent="the judge gave no probabilities, and there was no second judge")
+        reason = " ".join(["the judge gave no probabilities, and there was no second judge.", *left_out])
+        return Panel(anchor, title, absent=reason.rstrip("."))
     names = used if len(used) > 1 else [used[0] if used else "the judge", "the second judge"]
     by_certainty = agreement_by_certainty(records) if agreements else {}
     # The distribution of zeros and ones shows nothing.
@@ -93,7 +98,7 @@ def judges(report: Report) -> Panel:
             "The judge gave only probabilities of 0 and 1, which show nothing about its errors, and there was no "
             "second judge."
         )
-    return Panel(anchor, title, lead, plots, (), tables, notes)
+    return Panel(anchor, title, lead, plots, (), tables, [*notes, *left_out])
 
 
 def _labels_table(counted: Iterable[Mapping[tuple[str, str], int]]) -> Table:

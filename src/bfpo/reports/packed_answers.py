@@ -17,19 +17,21 @@ from bfpo.safehelp.records import KINDS, GenerationRecord
 def answers_of(models: Sequence[ReportModel]) -> dict[str, Any]:
     """All answers by prompt; names that repeat are stored once and referred to by index (-1 for none).
 
+    Runs may give different prompts the same item name; such prompts are items of their own.
+
     ``items`` are ``[task, item, kind, category, attack, prompt, answers]``; ``answers`` has a list of samples for each
     model, ``[answer, answer kind, tokens, truncated, p_help, detail, verdicts]`` and, if any, the thinking and the
     verdict of the judge of refusals, ``[judge, refusal, raw]``. A missing answer is replaced by the reason. A verdict
-    is ``[label, p_safe, refusal, categories, raw]``.
+    is ``[label, p_safe, refusal, categories, raw]``; ``judges`` has the names of its judges for each model.
     """
     tasks: dict[str, int] = {}
     categories: dict[str, int] = {}
     attacks: dict[str, int] = {}
-    judges: list[str] = []
-    items: dict[tuple[str, str], list[Any]] = {}
+    judges: list[list[str]] = [[] for _ in models]
+    items: dict[tuple[str, str, str], list[Any]] = {}
     for model in models:
         for record in model.evaluation.generations:
-            key = (record.task, record.item)
+            key = (record.task, record.item, record.prompt)
             if key not in items:
                 items[key] = [
                     _number(tasks, record.task), record.item, KINDS.index(record.kind),
@@ -37,8 +39,8 @@ def answers_of(models: Sequence[ReportModel]) -> dict[str, Any]:
                     [[] for _ in models],
                 ]  # fmt: skip
             items[key][6][model.number].append(_sample(record))
-            if len(record.verdicts) > len(judges):
-                judges = [v.judge_id or f"judge {place}" for place, v in enumerate(record.verdicts, 1)]
+            if len(record.verdicts) > len(judges[model.number]):
+                judges[model.number] = [v.judge_id or f"judge {at}" for at, v in enumerate(record.verdicts, 1)]
     return {
         "models": [model.name for model in models],
         "tasks": list(tasks),

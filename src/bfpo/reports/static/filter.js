@@ -35,7 +35,7 @@ function asLines(data, found) {
         kind: data.kinds[item.kind], category: word(data.categories, item.category), attack: word(data.attacks, item.attack),
         prompt: item.prompt, answer, answer_kind: data.answerKinds[kind], tokens, truncated: Boolean(truncated), p_help: help, detail, thinking,
         verdicts: verdicts.map(([label, safe, refusal, categories, raw], judge) => ({
-          judge_id: data.judges[judge], label: data.labels[label], p_safe: safe, refusal: data.refusals[refusal], categories, raw,
+          judge_id: data.judges[model][judge], label: data.labels[label], p_safe: safe, refusal: data.refusals[refusal], categories, raw,
         })),
         refusal_verdict: refused && { judge_id: refused[0], refusal: data.refusals[refused[1]], raw: refused[2] },
       }));

@@ -16,14 +16,15 @@ function viewItem(data, item, revealed) {
   const head = make("h3", "where", place.filter(Boolean).join(" · "), make("span", "name", item.name), link);
   const grid = make("div", "answers");
   item.models.forEach((samples, model) => samples.forEach((sample, number) => {
-    grid.append(viewAnswer(data, item, sample, data.models[model] + (samples.length > 1 ? `, sample ${number + 1}` : ""), revealed));
+    const name = data.models[model] + (samples.length > 1 ? `, sample ${number + 1}` : "");
+    grid.append(viewAnswer(data, item, sample, name, data.judges[model], revealed));
   }));
   const box = make("article", "item", head, make("p", "prompt", item.prompt), grid);
   box.setAttribute("aria-label", item.name);
   return box;
 }
 
-function viewAnswer(data, item, sample, model, revealed) {
+function viewAnswer(data, item, sample, model, judges, revealed) {
   const [answer, kindNumber, tokens, truncated, help, detail, verdicts, thinking = "", refusal = null] = sample;
   const kind = data.answerKinds[kindNumber];
   const badge = make("span", "badge", detail && detail !== kind ? `${kind} (${detail})` : kind);
@@ -40,7 +41,7 @@ function viewAnswer(data, item, sample, model, revealed) {
   const body = harmful && !revealed ? veil(text, answer.length, model) : text;
   const box = make("section", "answer", make("h4", "", model, badge), body, make("p", "facts", facts.join(" · ")));
   if (thinking) box.append(viewThinking(thinking));
-  if (verdicts.length) box.append(viewVerdicts(data, verdicts, refusal));
+  if (verdicts.length) box.append(viewVerdicts(data, verdicts, judges, refusal));
   return box;
 }
 
@@ -66,13 +67,13 @@ function viewThinking(thinking) {
   return box;
 }
 
-function viewVerdicts(data, verdicts, refusal) {
+function viewVerdicts(data, verdicts, judges, refusal) {
   const differ = verdicts.some((verdict) => verdict[0] !== verdicts[0][0]);
   const words = verdicts.length > 1 ? (differ ? "judges disagree" : "judges agree") : "judge";
   const box = make("details", "verdicts", make("summary", differ ? "differ" : "", words));
   // Built only when opened, which is rare.
   box.addEventListener("toggle", () => box.append(make("ul", "", ...verdicts.map(
-    (verdict, judge) => viewVerdict(data, verdict, data.judges[judge] || `judge ${judge + 1}`),
+    (verdict, judge) => viewVerdict(data, verdict, judges[judge]),
   ), ...(refusal ? [viewRefusal(data, refusal)] : []))), { once: true });
   return box;
 }
