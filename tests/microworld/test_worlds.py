@@ -60,6 +60,24 @@ def test_flags_are_wrong_as_often_as_the_world_says(world, errors):
         assert wrong / (wrong + right) == pytest.approx(error, abs=0.025 if error else 0)
 
 
+@pytest.mark.parametrize("world", ["W2", "W3"])
+def test_the_safer_of_two_equal_flags_does_not_tell_which_flag_is_wrong(world):
+    tells, safer = Counter(), Counter()
+    for row in safety_set(6000, 1, world=WORLDS[world]):
+        flags = [row[f"is_response_{k}_safe"] for k in (0, 1)]
+        verdicts = [judge(row["prompt"], row[f"response_{k}"]) for k in (0, 1)]
+        chosen, other = verdicts[row["safer_response_id"]], verdicts[1 - row["safer_response_id"]]
+        if flags == [False, False]:
+            assert chosen.p_help <= other.p_help
+        if flags == [True, True]:
+            safer[row["safer_response_id"]] += 1
+            if chosen.is_safe != other.is_safe:
+                tells[chosen.is_safe] += 1
+    assert tells.total() > 200
+    for counts in (tells, safer):
+        assert counts[True] / counts.total() == pytest.approx(0.5, abs=0.08)
+
+
 @given(st.sampled_from(HARMFUL), st.sampled_from(AnswerKind), st.integers(0, 10**6))
 def test_harm_has_its_category_and_grade(request, kind, seed):
     verdict = judge(request.text, write_answer(request, kind, random.Random(seed)))

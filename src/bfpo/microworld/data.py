@@ -31,7 +31,7 @@ def safety_set(count: int, seed: int, *, split: Split = "train", world: World = 
         first_wins = preference_probability(verdicts[0].p_help, verdicts[1].p_help, world.order_noise)
         better = 0 if rng.random() < first_wins else 1
         flags = [verdict.is_safe != (rng.random() < world.flag_errors[not verdict.is_safe]) for verdict in verdicts]
-        safer = flags.index(True) if flags[0] != flags[1] else _safer_of_equals(verdicts, rng)
+        safer = flags.index(True) if flags[0] != flags[1] else _safer_of_equals(flags[0], verdicts, rng)
         rows.append(
             {
                 "prompt": prompt,
@@ -133,9 +133,9 @@ def _severities(verdicts: Sequence[OracleVerdict]) -> dict[str, Any]:
     return columns
 
 
-def _safer_of_equals(verdicts: Sequence[OracleVerdict], rng: random.Random) -> int:
-    """Index of the safer of two answers with equal flags: the less helpful unsafe one, or a random safe one."""
-    if verdicts[0].is_safe or verdicts[0].p_help == verdicts[1].p_help:
+def _safer_of_equals(flag: bool, verdicts: Sequence[OracleVerdict], rng: random.Random) -> int:
+    """Index of the safer of two answers of this flag: of unsafe ones the less helpful, of safe ones a random one."""
+    if flag or verdicts[0].p_help == verdicts[1].p_help:
         return rng.randrange(2)
     return int(verdicts[1].p_help < verdicts[0].p_help)
 
