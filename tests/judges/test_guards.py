@@ -1,6 +1,7 @@
 """Tests of guard models through transformers, on tiny random models: requests, deciding tokens, and attacks."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -201,6 +202,19 @@ def test_a_question_that_leaves_no_room_is_unparsed(model, tokenizer):
     judge = GuardJudge(TEMPLATES["harmbench"], model, tokenizer, "m", max_length=1400)
     (verdict,) = judge.judge([Exchange("q" * 5000, "an answer")])
     assert (verdict.label, verdict.categories) == ("unparsed", (TOO_LONG,))
+
+
+@pytest.mark.parametrize(
+    "nested", [{"n_positions": 900}, {"text_config": SimpleNamespace(max_position_embeddings=900)}]
+)
+def test_the_room_is_that_of_the_models_positions_whatever_their_name(tokenizer, nested):
+    own = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=900))
+    plain, other = (
+        GuardJudge(TEMPLATES["harmbench"], one, tokenizer, "m")
+        for one in (own, SimpleNamespace(config=SimpleNamespace(**nested)))
+    )
+    whole = GuardJudge(TEMPLATES["harmbench"], SimpleNamespace(config=SimpleNamespace()), tokenizer, "m")
+    assert plain.template_digest == other.template_digest != whole.template_digest
 
 
 def test_the_longest_beginning_that_fits_is_kept():

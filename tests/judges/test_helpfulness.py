@@ -1,5 +1,6 @@
 """Tests of helpfulness judges: margins of a reward model, and a judge that sees both orders."""
 
+import hashlib
 import math
 
 import pytest
@@ -13,6 +14,7 @@ from bfpo.errors import BfpoError, RunError
 from bfpo.judges.helpfulness import PairwiseJudge, RewardJudge, load_helpfulness_judge, parse_pairwise
 from bfpo.judges.preference import AnswerPair
 from bfpo.judges.streaming import preferences
+from bfpo.judges.truncation import TOO_LONG
 from judges.test_guards import tokenizer  # noqa: F401  (a fixture)
 from support.mock_server import completion, serving
 
@@ -65,6 +67,18 @@ def test_long_answers_are_cut_and_counted(reward_model, tokenizer):  # noqa: F81
     judge = RewardJudge(reward_model, tokenizer, "r", 200)
     judge.compare([AnswerPair("q", "x" * 100_000, "short")])
     assert judge.counts["truncated"] == 1
+
+
+def test_a_conversation_never_outgrows_the_models_positions(reward_model, tokenizer):  # noqa: F811
+    """Llama takes positions beyond those that it was trained with, and its rewards for them say nothing."""
+    judge, limited = (RewardJudge(reward_model, tokenizer, "r", length) for length in (4096, 512))
+    asked = [AnswerPair("q", "x" * 2000, "short"), AnswerPair("q" * 600, "x", "y"), AnswerPair("q" * 600, "", "y")]
+    found = judge.compare(asked)
+    assert found == limited.compare(asked)
+    assert judge.counts == {"truncated": 1}
+    assert (found[1].choice, found[1].p_first, found[1].raw) == ("unparsed", None, (TOO_LONG,))
+    assert found[2].choice == "second"
+    assert judge.template_digest == limited.template_digest == hashlib.sha256(b"512").hexdigest()
 
 
 def pairwise(reply, comparisons, **options):

@@ -24,6 +24,7 @@ from bfpo.generation.protocol import (
 )
 from bfpo.generation.sampling import in_rooms, sample_answers
 from bfpo.models import context_length, load_model, load_tokenizer
+from bfpo.sequences import packed
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,9 @@ class LocalGenerator(Generator):
 
     def plan(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[SampleRequest]]:
         """Batches of prompts of similar length, the shortest first."""
-        sizes = [len(self.encode(request.prompt)) for request in requests]
-        batches: list[list[SampleRequest]] = []
-        for at in sorted(range(len(requests)), key=lambda at: (sizes[at], at)):
-            tokens = ((len(batches[-1]) if batches else 0) + 1) * (sizes[at] + decoding.max_new_tokens)
-            full = not batches or len(batches[-1]) == decoding.batch_size or tokens > decoding.max_tokens
-            if full:
-                batches.append([])
-            batches[-1].append(requests[at])
-        return batches
+        sizes = [len(self.encode(request.prompt)) + decoding.max_new_tokens for request in requests]
+        batches = packed(sizes, decoding.max_tokens, decoding.batch_size)
+        return [[requests[at] for at in batch] for batch in batches]
 
     @torch.inference_mode()
     def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,8 @@ from bfpo.judges.guard_templates import GuardTemplate, marks_of, neutralized_exc
 from bfpo.judges.truncation import TOO_LONG, cut_to_fit
 from bfpo.judges.unjudged import ONLY_THINKING, around_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict
-from bfpo.models import end_tokens
+from bfpo.models import context_length, end_tokens
+from bfpo.sequences import packed
 from bfpo.thinking import PROMPT_TAIL, split_thinking
 
 
@@ -73,9 +74,9 @@ class GuardJudge:
         encoded = [self._encode(exchange) for exchange in exchanges]
         verdicts: dict[int, Verdict] = {at: unjudged(self, TOO_LONG) for at, ids in enumerate(encoded) if ids is None}
         known = [(at, ids) for at, ids in enumerate(encoded) if ids is not None]
-        for batch in self._batches(known):
-            for (at, _), verdict in zip(batch, self._ask([ids for _, ids in batch]), strict=True):
-                verdicts[at] = verdict
+        for batch in packed([len(ids) + self.template.max_new_tokens for _, ids in known], self.max_tokens):
+            own = [known[place] for place in batch]
+            verdicts |= zip([at for at, _ in own], self._ask([ids for _, ids in own]), strict=True)
         return [verdicts[at] for at in range(len(exchanges))]
 
     def _encode(self, exchange: Exchange) -> list[int] | None:
@@ -88,25 +89,13 @@ class GuardJudge:
 
     @property
     def _room(self) -> int:
-        longest = getattr(self.model.config, "max_position_embeddings", None)
-        return min(self.max_length, (longest or self.max_length) - self.template.max_new_tokens)
+        longest = context_length(self.model.config) or self.max_length
+        return min(self.max_length, longest - self.template.max_new_tokens)
 
     def _tokens(self, exchange: Exchange) -> list[int]:
         # A chat template writes its own start token.
         add_special = self.template.form == "text"
         return list(self.tokenizer(self.render(exchange), add_special_tokens=add_special)["input_ids"])  # pyright: ignore
-
-    def _batches(self, encoded: list[tuple[int, list[int]]]) -> Iterator[list[tuple[int, list[int]]]]:
-        """Batches of similar lengths within ``max_tokens``."""
-        batch: list[tuple[int, list[int]]] = []
-        for at, ids in sorted(encoded, key=lambda item: (len(item[1]), item[0])):
-            padded = (len(batch) + 1) * (len(ids) + self.template.max_new_tokens)
-            if batch and padded > self.max_tokens:
-                yield batch
-                batch = []
-            batch.append((at, ids))
-        if batch:
-            yield batch
 
     @torch.inference_mode()
     def _ask(self, batch: list[list[int]]) -> list[Verdict]:

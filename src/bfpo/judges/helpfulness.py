@@ -20,9 +20,11 @@ from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.configured import load_judging_model
 from bfpo.judges.guard_templates import marks_of, neutralized, neutralized_exchange
 from bfpo.judges.preference import AnswerPair, Choice, HelpfulnessJudge, Preference
-from bfpo.judges.truncation import cut_to_fit
+from bfpo.judges.truncation import TOO_LONG, cut_to_fit
 from bfpo.judges.unjudged import ONLY_THINKING
 from bfpo.judges.verdict import Exchange
+from bfpo.models import context_length
+from bfpo.sequences import packed
 
 _P_FIRST: dict[Choice, float] = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
@@ -44,7 +46,8 @@ class RewardJudge:
         model: a sequence classifier with one output.
         tokenizer: its tokenizer, with its chat template.
         judge_id: id of the judge, with the revision of its weights.
-        max_length: largest number of tokens in a conversation; longer answers are cut at their end.
+        max_length: largest number of tokens in a conversation, if the model has positions for so many; longer answers
+            are cut at their end.
         batch_size: number of conversations scored at once.
         counts: number of "truncated" answers in this process.
     """
@@ -58,32 +61,43 @@ class RewardJudge:
 
     @property
     def template_digest(self) -> str:
-        """Digest of the limit; the chat template has the revision of the weights."""
-        return hashlib.sha256(f"{self.max_length}".encode()).hexdigest()
+        """Digest of the room for tokens; the chat template has the revision of the weights."""
+        return hashlib.sha256(f"{self._room}".encode()).hexdigest()
 
     def compare(self, pairs: Sequence[AnswerPair]) -> list[Preference]:
-        """One preference for every pair; each answer is scored once, in its own conversation."""
+        """One preference for every pair; each answer is scored once, in its own conversation.
+
+        It is unparsed if the prompt leaves no room for an answer.
+        """
         exchanges = [Exchange(pair.prompt, text) for pair in pairs for text in (pair.first, pair.second)]
         rewards = iter(self.rewards(exchanges))
         preferences = []
         for pair, first, second in zip(pairs, rewards, rewards, strict=True):
-            margin = first - second
-            choice: Choice = "tie" if margin == 0 else "first" if margin > 0 else "second"
-            p_first = 0.5 * (1 + math.tanh(0.5 * margin))
-            scored = Preference(choice, p_first, (f"{first:.6g}", f"{second:.6g}"), self.judge_id)
-            preferences.append(_empty_loses(pair, self.judge_id) or scored)
+            preferences.append(_empty_loses(pair, self.judge_id) or self._preference(first, second))
         return preferences
 
+    def _preference(self, first: float | None, second: float | None) -> Preference:
+        if first is None or second is None:
+            return Preference("unparsed", None, (TOO_LONG,), self.judge_id)
+        margin = first - second
+        choice: Choice = "tie" if margin == 0 else "first" if margin > 0 else "second"
+        p_first = 0.5 * (1 + math.tanh(0.5 * margin))
+        return Preference(choice, p_first, (f"{first:.6g}", f"{second:.6g}"), self.judge_id)
+
     @torch.inference_mode()
-    def rewards(self, exchanges: Sequence[Exchange]) -> list[float]:
-        """[N] rewards in nats, in batches of exchanges of similar length, padded at the end."""
-        encoded = [self._encode(exchange) for exchange in exchanges]
-        rewards = [0.0] * len(exchanges)
+    def rewards(self, exchanges: Sequence[Exchange]) -> list[float | None]:
+        """[N] rewards in nats, in batches of exchanges of similar length, padded at the end.
+
+        None where the prompt leaves no room for the answer.
+        """
+        encoded = {at: ids for at, one in enumerate(exchanges) if (ids := self._encode(one)) is not None}
+        rewards: list[float | None] = [None] * len(exchanges)
+        known = list(encoded)
         device = next(self.model.parameters()).device
         pad = self.model.config.pad_token_id or 0
-        order = sorted(range(len(encoded)), key=lambda at: len(encoded[at]))
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
+        sizes = [len(ids) for ids in encoded.values()]
+        for places in packed(sizes, self.batch_size * self._room, self.batch_size):
+            batch = [known[place] for place in places]
             width = max(len(encoded[at]) for at in batch)
             ids = [encoded[at] + [pad] * (width - len(encoded[at])) for at in batch]
             mask = [[1] * len(encoded[at]) + [0] * (width - len(encoded[at])) for at in batch]
@@ -94,12 +108,17 @@ class RewardJudge:
                 rewards[at] = value
         return rewards
 
-    def _encode(self, exchange: Exchange) -> list[int]:
+    @property
+    def _room(self) -> int:
+        return min(self.max_length, context_length(self.model.config) or self.max_length)
+
+    def _encode(self, exchange: Exchange) -> list[int] | None:
         clean = neutralized_exchange(exchange, marks_of(self.tokenizer))
-        cut = cut_to_fit(clean, self._tokens, self.max_length)
+        cut = cut_to_fit(clean, self._tokens, self._room)
+        if cut is None:
+            return None
         self.counts["truncated"] += cut is not clean
-        # If the prompt leaves no room, both answers score alike: a margin of 0, a tie.
-        return self._tokens(cut or clean)[: self.max_length]
+        return self._tokens(cut)
 
     def _tokens(self, exchange: Exchange) -> list[int]:
         messages = [{"role": "user", "content": exchange.prompt}, {"role": "assistant", "content": exchange.answer}]
