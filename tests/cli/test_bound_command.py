@@ -42,7 +42,7 @@ def test_the_model_and_the_statement_are_printed_and_a_search_is_resumed_on_requ
 
 def test_a_bound_that_is_out_of_reach_fails(folder):
     """Of 30 answers even none that is unsafe leaves an interval of eleven percent."""
-    with pytest.raises(RunError, match=r"attack_success <= 0\.01 isn't reached: b3 2\.000 \(dial\): 0\.0000"):
+    with pytest.raises(RunError, match=r"<= 0\.01 can't be met even at the largest b3: b3 2\.000 \(dial\): 0\.0000"):
         bfpo(
             write_recipe(folder, "never"), "--bound", "attack_success<=.01", "--bound-data", folder / "harmful.txt",
             "--bound-judge", "microworld-oracle", "--max-new-tokens", "4",
@@ -53,9 +53,9 @@ def test_a_bound_that_is_out_of_reach_fails(folder):
     ("options", "message"),
     [
         (["--bound", "attack_success<=.1"], "--bound needs --bound-data FILE, harmful prompts, and --bound-judge"),
-        (["--bound-corners", "1,2"], "--bound-corners: is read with --bound only"),
-        (["--max-new-tokens", "8"], "--max-new-tokens: is read with --bound only"),
-        (["--judge-errors", "9/10,9/10"], "--judge-errors: is read with --bound only"),
+        (["--bound-corners", "1,2"], "--bound-corners: only works together with --bound"),
+        (["--max-new-tokens", "8"], "--max-new-tokens: only works together with --bound"),
+        (["--judge-errors", "9/10,9/10"], "--judge-errors: only works together with --bound"),
         (["--bound", "attack_success<=.1", "--plan"], "--plan describes one run, and --bound trains several"),
         (["{bound}", "attack_success<=.1", "--bound-corners", "1"], "--bound-corners 1: write LOW,HIGH, such as 0.1,2"),
         (["{bound}", "attack_success<=.1", "--bound-corners", "2,1"], "positive and ascending"),

@@ -158,7 +158,7 @@ def test_what_is_there_twice_is_refused(tmp_path, name, content, words):
         ("check", ["--split", "test"], "is a file, which has none; leave it out, or name"),
         ("check", ["--revision", "main"], "--revision: "),
         ("check", ["--column", "a=chosen", "--column", "a=rejected"], "'a' is also renamed to 'chosen'"),
-        ("show", ["--tokenizer", "microworld", "--max-length", "5"], "are read with --tokens only"),
+        ("show", ["--tokenizer", "microworld", "--max-length", "5"], "only work together with --tokens"),
     ],
 )
 def test_options_that_nothing_reads_are_refused(source, command, options, words):

@@ -101,7 +101,7 @@ def test_an_end_given_with_a_rounding_error_is_that_end(runs, b3, share):
 def test_only_a_dial_is_overwritten(runs, tmp_path):
     path = tmp_path / "fitted.json"
     path.write_text('{"b1": 3}')
-    with pytest.raises(BfpoError, match="would overwrite a file that is no dial"):
+    with pytest.raises(BfpoError, match="would overwrite a file that is not a dial"):
         bfpo("dial", runs / "safe", runs / "free", "--b3", "0.3", "-o", path)
     assert path.read_text() == '{"b1": 3}'
     path.unlink()

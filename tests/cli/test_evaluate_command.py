@@ -47,7 +47,7 @@ def test_a_folder_in_which_another_process_is_at_work_is_refused(tmp_path):
     with sole_user(tmp_path / "run"):
         done = run("evaluate", "microworld", *SMALL, "-o", tmp_path / "run")
     assert isinstance(done.exception, BfpoError)
-    assert "another process is at work in this folder" in str(done.exception)
+    assert "another process is using this folder" in str(done.exception)
     assert not (tmp_path / "run").exists()
 
 

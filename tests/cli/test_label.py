@@ -141,8 +141,8 @@ def test_the_error_of_the_order_judge_is_shown_without_a_safety_judge(half_label
     half_labeled.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = run(half_labeled, "--helpfulness-judge", "reward:x", "-o", tmp_path / "out.jsonl")
     assert done.exit_code == 0, done.output
-    assert "first: wrong about 0.000 [0.000, 0.0" in done.output
-    assert "of 39 human orders" in done.output
+    assert "first: wrong on a share of 0.000 [0.000, 0.0" in done.output
+    assert "of the 39 orders given by people" in done.output
     assert "errors:" not in done.output
 
 
@@ -189,7 +189,7 @@ def test_a_negative_seed_is_refused(half_labeled, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--judge", "microworld-oracle", "--order-error", "0.1"], "is read with --fit-preference only"),
+        (["--judge", "microworld-oracle", "--order-error", "0.1"], "only works together with --fit-preference"),
         (["--judge", "microworld-oracl"], "did you mean 'microworld-oracle'"),
         (["--judge", "microworld-oracle", "--random-share", "1.5"], "write a number from 0 to 1"),
         (["--judge", "microworld-oracle", "--helpfulness-judge", "microworld-oracle"], "microworld-oracle"),

@@ -145,12 +145,12 @@ def test_an_attacker_adds_its_style(bank, tmp_path):
     ("arguments", "message"),
     [
         (["--rounds", "2", "--endpoint", "http://localhost:1/v1"], "can't be trained: name a local model"),
-        (["--recipe", "x.yaml"], "--recipe: is read with --rounds only"),
-        (["--evaluation-judge", "keywords"], "--evaluation-judge: is read with --rounds only"),
-        (["--held-out-requests", "0.5"], "--held-out-requests: is read with --rounds only"),
+        (["--recipe", "x.yaml"], "--recipe: only works together with --rounds"),
+        (["--evaluation-judge", "keywords"], "--evaluation-judge: only works together with --rounds"),
+        (["--held-out-requests", "0.5"], "--held-out-requests: only works together with --rounds"),
         (["--rounds", "1", "--held-out-requests", "1"], "can't be held out"),
         (["--rounds", "1", "--recipe", "gone.yaml"], "gone.yaml"),
-        (["--attacker-endpoint", "http://localhost:1/v1"], "--attacker-endpoint: is read with --attacker only"),
+        (["--attacker-endpoint", "http://localhost:1/v1"], "--attacker-endpoint: only works together with --attacker"),
         (["--style", "attacker"], "give both, or none of them"),
     ],
 )

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C (real signals): long commands end in time, in one sentence, and go on where they were."""
+"""SIGTERM and Ctrl-C (real signals): long commands end in time, in one sentence, and continue where they were."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def assert_stopped(done, sent):
     assert done.returncode == 128 + sent, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == (
-        f"stopped by {sent.name}: run the same command again to go on from what is saved"
+        f"stopped by {sent.name}: run the same command again to continue from what was saved"
     )
 
 

@@ -91,7 +91,7 @@ def check(
     unknown_order: UnknownOrder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Summarize a preference set and list all its problems; exits with 2 if there are any."""
+    """Summarize a preference set and list all its problems; exits with code 2 if there are any."""
     from bfpo.preferences.loading import inspect_preferences
     from bfpo.preferences.schema import PreferenceDataError
 
@@ -168,7 +168,7 @@ def show(
     from bfpo.preferences.loading import load_preferences
 
     if not tokens and (tokenizer, max_length) != (None, None):
-        raise BfpoError("--tokenizer and --max-length: are read with --tokens only; add it, or leave them out")
+        raise BfpoError("--tokenizer and --max-length: only work together with --tokens; add it, or leave them out")
     rows = load_preferences(source, **_options(source, split, revision, rename, unknown_safety, unknown_order))
     rows = rows.select(range(min(count, len(rows))))
     console = Console()

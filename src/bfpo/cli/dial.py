@@ -20,14 +20,17 @@ def dial(
     b3: Annotated[float, typer.Option(help="Weight of safety, 1/(b1 - 1), between those of the two runs.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write, for 'bfpo evaluate'.")],
     candidates: Annotated[
-        int, typer.Option(min=1, help="Most candidates for an exact answer; 1 mixes token by token, which is cheaper.")
+        int,
+        typer.Option(
+            min=1, help="Maximum number of candidates per exact answer; 1 mixes token by token, which is cheaper."
+        ),
     ] = 32,
     prompts: Annotated[
         Path | None, typer.Option(help="Prompts on which to measure how far the token-by-token policy is off.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of these prompts, in order; each gets 64 answers.")] = 8,
 ) -> None:
-    """Interpolate between two BFPO runs: sample as a model of a b3 between theirs would.
+    """Interpolate between two BFPO runs: sample as a model trained at a b3 between theirs would.
 
     For example: bfpo dial runs/b1-9 runs/b1-2 --b3 0.5 -o dial.json.
     """

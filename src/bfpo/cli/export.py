@@ -13,7 +13,10 @@ from bfpo.errors import BfpoError
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder that 'bfpo evaluate' wrote.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for a folder named after the model.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Parent folder; a subfolder named after the model is created in it."),
+    ],
     to: Annotated[
         str, typer.Option(metavar="lm-eval|inspect", help="Results and samples of lm-eval, or inspect-ai's logs.")
     ] = "lm-eval",

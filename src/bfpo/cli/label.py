@@ -197,7 +197,7 @@ def _check_mode(context: typer.Context, is_fitting: bool) -> None:
     if is_fitting and (names := _given_but(context, _OF_FITTING)):
         raise BfpoError(f"--fit-preference labels nothing: leave out {names}")
     if not is_fitting and "--order-error" in _given_but(context, ()):
-        raise BfpoError("--order-error: is read with --fit-preference only; leave it out")
+        raise BfpoError("--order-error: only works together with --fit-preference; leave it out")
 
 
 def _given_but(context: typer.Context, read: Sequence[str]) -> str:
@@ -276,8 +276,8 @@ def _report_lines(report: LabelingReport) -> list[str]:
     if report.order_error is not None:
         error = report.order_error
         lines.append(
-            f"{report.order_judge}: wrong about {error.value:.3f} [{error.low:.3f}, {error.high:.3f}] of {error.n:,} "
-            "human orders"
+            f"{report.order_judge}: wrong on a share of {error.value:.3f} [{error.low:.3f}, {error.high:.3f}] of the "
+            f"{error.n:,} orders given by people"
         )
     return lines
 

@@ -73,12 +73,12 @@ def _root(
     """Options of the program itself."""
 
 
-# How to go on after a command was stopped; other commands start anew.
-_GO_ON = {
-    "train": "run it again with --resume to go on",
-    "quickstart": "with --model, run the same command again to go on; otherwise start again with --fresh",
+# How to continue after a command was stopped; other commands start anew.
+_CONTINUE = {
+    "train": "run it again with --resume to continue",
+    "quickstart": "with --model, run the same command again to continue; otherwise start again with --fresh",
     **dict.fromkeys(
-        ("label", "judge", "evaluate", "redteam", "ref"), "run the same command again to go on from what is saved"
+        ("label", "judge", "evaluate", "redteam", "ref"), "run the same command again to continue from what was saved"
     ),
 }
 
@@ -96,7 +96,7 @@ def main() -> None:
         app()
     except Stopped as stopped:
         if is_main_process():
-            go_on = _GO_ON.get("".join(sys.argv[1:2]), "run the same command again")
+            go_on = _CONTINUE.get("".join(sys.argv[1:2]), "run the same command again")
             saved = f"{stopped.saved}; " if stopped.saved else ""
             echo(f"stopped by {stopped.signal.name}: {saved}{go_on}", err=True)
         leave(stopped.code)

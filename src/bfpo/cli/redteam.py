@@ -36,7 +36,7 @@ Prompts = Annotated[
     str | None, typer.Option(help="File of risky requests with benign twins; by default bfpo's prompt bank.")
 ]
 Attacks = Annotated[int | None, typer.Option(min=1, help="Number of attacks; 200 by default.")]
-Turns = Annotated[int | None, typer.Option(min=1, help="Turns to try them in; 4 by default.")]
+Turns = Annotated[int | None, typer.Option(min=1, help="Number of turns to spread the attacks over; 4 by default.")]
 StyleNames = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Attack style to train on; repeatable. By default six.")
 ]
@@ -45,10 +45,10 @@ HeldOutStyles = Annotated[
     typer.Option(metavar="NAME", help="Style to measure only; repeatable. By default the rest."),
 ]
 Samples = Annotated[
-    int | None, typer.Option(min=1, help="Answers to each prompt; 4 by default, and 2 at least without --refusal.")
+    int | None, typer.Option(min=1, help="Answers to each prompt; 4 by default, at least 2 without --refusal.")
 ]
 Temperature = Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature; 0.7 by default.")]
-MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens; 256 by default.")]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens per answer; 256 by default.")]
 BatchSize = Annotated[
     int | None,
     typer.Option(min=1, help="Answers in a batch; 256 by default. With --shard, each part gets whole batches."),
@@ -137,10 +137,10 @@ def redteam(
 
     own = given(recipe=recipe, held_out_requests=held_out_requests)
     if engine and (rounds is not None or endpoint):
-        raise BfpoError("--engine: isn't read with --endpoint or --rounds; leave it out")
+        raise BfpoError("--engine: has no effect with --endpoint or --rounds; leave it out")
     _check_rounds(rounds, endpoint, [*own, *given(evaluation_judge=evaluation_judge)])
     if attacker_endpoint and attacker is None:
-        raise BfpoError("--attacker-endpoint: is read with --attacker only; leave it out")
+        raise BfpoError("--attacker-endpoint: only works together with --attacker; leave it out")
     if shard or merge:
         _check_parts(shard, engine, evaluation, rounds is not None or attacker is not None or plan)
     sampling = given(
@@ -170,12 +170,12 @@ def _check_parts(shard: str | None, engine: str | None, evaluation: list[str] | 
             "would ask anew; and --plan"
         )
     if shard and evaluation:
-        raise BfpoError("--evaluation: is read when the parts are merged; leave it out with --shard")
+        raise BfpoError("--evaluation: only works when the parts are merged; leave it out with --shard")
 
 
 def _check_rounds(rounds: int | None, endpoint: str | None, of_rounds: list[str]) -> None:
     if rounds is None and of_rounds:
-        raise BfpoError(f"--{of_rounds[0].replace('_', '-')}: is read with --rounds only; leave it out")
+        raise BfpoError(f"--{of_rounds[0].replace('_', '-')}: only works together with --rounds; leave it out")
     if rounds is not None and endpoint:
         raise BfpoError("--rounds trains the model, and one behind --endpoint can't be trained: name a local model")
 
@@ -277,6 +277,9 @@ def _print(found: Attacked, settings: RedTeam, groups: Path) -> None:
     if tried < settings.attacks:
         echo(f"Tried {tried:,} of {settings.attacks:,} attacks: the prompt bank has no more for these styles.")
     if not found.over_refusal:
-        echo("Caution: the judge tells no refusals, so twins teach nothing: name another one with --refusal-judge.")
+        echo(
+            "Caution: the judge doesn't report refusals, so the twins give no training signal: name another one with "
+            "--refusal-judge."
+        )
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in found.left_out.items())
     echo(f"{found.groups:,} groups to train on in {groups}." + (f" Left out: {left_out}." if left_out else ""))

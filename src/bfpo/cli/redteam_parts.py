@@ -46,7 +46,7 @@ def run_part(
         return
     merging = "merge them: leave out --shard, and name another folder with -o"
     if turn is None:
-        echo(f"All parts have made all turns; {merging}.")
+        echo(f"All parts have finished all turns; {merging}.")
         return
     then = merging if made.is_last else "repeat all their commands, with --merge for the folder of each"
     echo(f"Part {own} of turn {turn} of {settings.turns} is in {output}, {made.answers:,} answers. Once all parts are")

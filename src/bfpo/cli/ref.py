@@ -63,7 +63,7 @@ def show(folder: Folder = None, as_json: Annotated[bool, typer.Option("--json", 
 
 @app.command()
 def verify(folder: Folder = None) -> None:
-    """Check every file in the cache against its digest; exits with 1 if any is damaged."""
+    """Check every file in the cache against its digest; exits with code 1 if any is damaged."""
     from bfpo.engine.reference_cache import default_cache_folder, summarize
 
     root = folder or default_cache_folder()
