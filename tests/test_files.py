@@ -119,7 +119,7 @@ def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path):
         [sys.executable, "-c", SOLE, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout.readline() == "inside\n"
-    with pytest.raises(BfpoError, match=r"new/run: another process is at work in this folder"), sole_user(folder):
+    with pytest.raises(BfpoError, match=r"new/run: another process is using this folder"), sole_user(folder):
         pass
     # A killed process leaves no lock behind.
     other.kill()

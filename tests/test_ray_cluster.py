@@ -329,8 +329,8 @@ def test_a_cluster_that_can_t_be_reached_is_a_sentence_at_once(source, tmp_path,
     [
         (("--judge", ORACLE, "--engine", "spark"), "there is no engine 'spark': write ray or ray:HOST:PORT"),
         (("--engine", "ray"), "--engine runs judges: name one with --judge"),
-        (("--judge", ORACLE, "--engine", "ray:somewhere"), "'somewhere' is no address of a Ray cluster"),
-        (("--judge", ORACLE, "--engine", "ray:host:port"), "'host:port' is no address of a Ray cluster"),
+        (("--judge", ORACLE, "--engine", "ray:somewhere"), "'somewhere' is not the address of a Ray cluster"),
+        (("--judge", ORACLE, "--engine", "ray:host:port"), "'host:port' is not the address of a Ray cluster"),
     ],
 )
 def test_engines_that_do_not_exist_are_refused(source, tmp_path, options, message):

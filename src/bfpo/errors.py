@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class BfpoError(Exception):
-    """Wrong usage or bad input that the user can fix; the command line prints it and exits with 2."""
+    """Wrong usage or bad input that the user can fix; the command line prints it and exits with code 2."""
 
 
 class RunError(Exception):
-    """A check or run that failed on valid input; the command line prints it and exits with 1."""
+    """A check or run that failed on valid input; the command line prints it and exits with code 1."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

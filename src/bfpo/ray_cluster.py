@@ -77,7 +77,7 @@ def _check_reachable(address: str) -> None:
     except ValueError:
         host = port = None
     if not (host and port):
-        raise BfpoError(f"{address!r} is no address of a Ray cluster: write HOST:PORT, such as 10.0.0.1:6379")
+        raise BfpoError(f"{address!r} is not the address of a Ray cluster: write HOST:PORT, such as 10.0.0.1:6379")
     try:
         socket.create_connection((host, port), timeout=_PATIENCE).close()
     except OSError as error:
@@ -130,8 +130,8 @@ class Task:
             outcome: _Outcome = self._reference.future().result()
         except RayError as error:
             raise RunError(
-                f"a task on the Ray cluster failed ({_line(error)}); once the cluster is well, repeat the command: "
-                "it goes on from here"
+                f"a task on the Ray cluster failed ({_line(error)}); once the cluster is healthy, repeat the command: "
+                "it continues from here"
             ) from error
         if outcome.error:
             raise (RunError if outcome.may_pass else BfpoError)(outcome.error)

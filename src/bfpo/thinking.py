@@ -11,7 +11,7 @@ _OPENING = re.compile(rf"\s*(?:<({_NAMES})>|\[(THINK)\])")
 _CLOSING = re.compile(rf"</(?:{_NAMES})>|\[/THINK\]")
 _OPENED = re.compile(rf"(?:<(?:{_NAMES})>|\[THINK\])\s*\Z")
 
-# Tokens at a prompt's end in which to look for an opening mark; one that is no token of its own is a few.
+# Tokens at a prompt's end in which to look for an opening mark; one that is not a token of its own is a few.
 PROMPT_TAIL = 16
 
 

@@ -6,7 +6,7 @@
 
 Kinds: SIGKILL and SIGTERM at a moment drawn from the length of an undisturbed run; a flipped byte or a lost end in one
 of the files that a killed run left; and a clock that goes backward. A result that differs without an error is lost; so
-is an error that is no single sentence, and a command that SIGTERM doesn't end within 10 seconds.
+is an error that isn't a single sentence, and a command that SIGTERM doesn't end within 10 seconds.
 """
 
 from __future__ import annotations
@@ -192,8 +192,8 @@ def disturb(work: Work, times: int, kinds: Sequence[str], seed: int) -> dict[str
 
 
 def table(results: dict[str, dict[str, Tally]]) -> str:
-    """The table as Markdown: what was tried, what became of it, and what was lost."""
-    lines = ["| command | disturbance | tried | what became of it | lost |", "|---|---|---|---|---|"]
+    """The table as Markdown: what was tried, its outcome, and what was lost."""
+    lines = ["| command | disturbance | tried | outcome | lost |", "|---|---|---|---|---|"]
     for name, tallies in results.items():
         for kind, tally in tallies.items():
             became = ", ".join(f"{count} {what}" for what, count in sorted(tally.outcomes.items()))

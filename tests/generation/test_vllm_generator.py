@@ -148,4 +148,4 @@ def test_the_command_evaluates_with_it(tmp_path):
     assert found.header.model_path == "microworld"
     assert "Skipped, because only local models give log-likelihoods" in done.output
     refused = CliRunner().invoke(app, ["evaluate", "m", "--engine", "vllm", "--endpoint", "http://localhost:1/v1"])
-    assert str(refused.exception) == "--engine: isn't read with --endpoint; leave it out"
+    assert str(refused.exception) == "--engine: has no effect with --endpoint; leave it out"

@@ -66,5 +66,5 @@ def test_a_name_that_no_file_can_have_is_reported(spec):
 
 
 def test_a_wrong_address_is_reported():
-    with pytest.raises(BfpoError, match=r"pairwise:m@http://u:p@h/v1: server.url: the address holds a user"):
+    with pytest.raises(BfpoError, match=r"pairwise:m@http://u:p@h/v1: server.url: the address contains a user"):
         load_helpfulness_judge("pairwise:m@http://u:p@h/v1")

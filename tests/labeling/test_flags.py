@@ -77,7 +77,7 @@ def test_the_channel_of_verdicts_is_that_of_the_whole_source(queued, source):
     assert np.mean(worth) == pytest.approx(1, abs=0.05)
 
 
-def test_a_judge_that_misses_one_kind_of_harm_is_mended_by_doubly_robust_flags_alone():
+def test_a_judge_that_misses_one_kind_of_harm_is_fixed_by_doubly_robust_flags_alone():
     """Of the unsafe answers, the judge finds those of one kind and never the others."""
     kinds = {"unbiased": [], "doubly_robust": []}
     for seed in range(200):

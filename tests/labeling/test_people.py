@@ -67,8 +67,8 @@ def test_chosen_stays_the_more_helpful_answer(tmp_path, shown, answer):
         (PAIR | {"asks": {"chosne": True}}, "did you mean 'chosen'"),
         (GROUP | {"asks": {"3": True}}, "column 'asks.3': it is not in the queue"),
         (PAIR | {"asks": {"rejected": False}}, "0 contradicts rejected_is_safe 1 in row 3 of the set"),
-        (PAIR | {"asks": {"order": True}, "draw": "first"}, "column 'draw': 'first', placed by 'value', is no draw"),
-        (PAIR | {"asks": {"order": True}, "draw": 1, "placed": 2}, "column 'draw': 1, placed by 2, is no draw"),
+        (PAIR | {"asks": {"order": True}, "draw": "first"}, "'draw': 'first', placed by 'value', is not a valid draw"),
+        (PAIR | {"asks": {"order": True}, "draw": 1, "placed": 2}, "'draw': 1, placed by 2, is not a valid draw"),
     ],
 )
 def test_invalid_answers_are_named(tmp_path, queued, says):

@@ -130,7 +130,7 @@ def test_cells_follow_bayes_with_their_own_shares():
 
 
 def test_wrong_orders_bias_b1_unless_their_share_is_known():
-    """26 % of the pairs have their answers in the wrong order, which turns flags and judgment round."""
+    """26 % of the pairs have their answers in the wrong order, which swaps the flags and reverses the judgment."""
     known, unknown = [], []
     for seed in range(15):
         better, worse, preferred = draw(3.0, seed, 5000, mix=PKU)

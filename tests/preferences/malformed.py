@@ -68,7 +68,7 @@ MALFORMED = [
     ("flag_column.jsonl", lines(without(GOOD, "chosen_is_safe") | {"chosen_safe": True}),
      ["'chosen_safe'", "'chosen_is_safe' mistyped"]),
     ("other_shape.jsonl", lines({"question": "a", "good": "b"}), ["no known shape", "question"]),
-    ("identical.jsonl", lines(GOOD | {"rejected": "b"}), ["no row can be used", "pairs of two equal answers: 1"]),
+    ("identical.jsonl", lines(GOOD | {"rejected": "b"}), ["no row can be used", "pairs of two identical answers: 1"]),
     ("contradiction.jsonl", lines(PKU | {"safer_response_id": 1}), ["row 1", "'safer_response_id'", "correct"]),
     ("better_id.jsonl", lines(PKU, PKU | {"better_response_id": 2}), ["row 2", "2, not 0 or 1"]),
     ("some_flags.jsonl", lines(GOOD, GOOD | {"chosen_is_safe": None}), ["row 2", "unknown", "unknown_safety"]),

@@ -322,7 +322,7 @@ def test_rows_that_teach_nothing_are_left_out_and_counted(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found, report = inspect_preferences(str(path))
     assert (len(found), report.read) == (1, 5)
-    assert report.left_out == {"pairs with an empty answer": 3, "pairs of two equal answers": 1}
+    assert report.left_out == {"pairs with an empty answer": 3, "pairs of two identical answers": 1}
     completions = [{"response": text, "overall_score": score} for text, score in (("a", 3.0), ("", 9.0), ("b", 1.0))]
     openbmb = [{"instruction": "q", "completions": each} for each in (completions, completions[1:2])]
     path.write_text("".join(json.dumps(row) + "\n" for row in openbmb))

@@ -17,7 +17,7 @@ def rate(rng, probability, count=40):
 
 
 def write_attacks(folder, unsafe=0.4, *, refused=0.1, seed=0, categories=CATEGORIES):
-    """A finished run of `bfpo redteam`; without ``refused``, its judge tells no refusals."""
+    """A finished run of `bfpo redteam`; without ``refused``, its judge doesn't report refusals."""
     rng = random.Random(seed)
 
     def rates(of):

@@ -79,8 +79,8 @@ def test_what_are_not_the_parts_of_this_run_is_refused(parts, tmp_path):
     for folders, message in [
         ((first, second), "got the parts 1/3, 2/3; name every part of one division once"),
         ((first, second, second, third), "name every part of one division once"),
-        ((one, second, third), "is no part of an evaluation"),
-        ((tmp_path / "none",), "is no part of an evaluation"),
+        ((one, second, third), "is not part of an evaluation"),
+        ((tmp_path / "none",), "is not part of an evaluation"),
     ]:
         refused = run(*OPTIONS, "-o", tmp_path / "all", *merging(folders))
         assert message in str(refused.exception), (refused.output, refused.exception)

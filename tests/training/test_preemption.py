@@ -73,7 +73,7 @@ def test_a_stopped_run_saves_its_step_and_ends_in_the_same_bits(folder, sent, co
         assert saved(stopped) == checkpoint
         assert last_line(done) == (
             f"stopped by {sent.name}: {stopped.with_suffix('') / checkpoint} is saved; run it again with --resume to "
-            "go on"
+            "continue"
         )
     [done] = run(stopped)
     assert done.returncode == 0, done.stderr
@@ -163,7 +163,7 @@ def test_before_the_first_step_nothing_is_left_and_the_same_command_starts(folde
     recipe = write_recipe(folder, "early", **SETTINGS)
     [done] = run(recipe, ("before the data", 1))
     assert done.returncode == 143
-    assert last_line(done) == "stopped by SIGTERM: run it again with --resume to go on"
+    assert last_line(done) == "stopped by SIGTERM: run it again with --resume to continue"
     assert not recipe.with_suffix("").exists()
     assert run(recipe)[0].returncode == 0
 
@@ -202,5 +202,5 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(folder):
     recipe = write_recipe(folder, "twice", **SETTINGS)
     done = warm.run(train_and_press_twice, recipe)
     assert done.returncode == 130, done.stderr
-    assert last_line(done) == "stopped by SIGINT: run it again with --resume to go on"
+    assert last_line(done) == "stopped by SIGINT: run it again with --resume to continue"
     assert saved(recipe) is None

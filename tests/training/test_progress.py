@@ -1,4 +1,4 @@
-"""What a run shows where its output is no terminal, and failures that the disk causes."""
+"""What a run shows where its output is not a terminal, and failures that the disk causes."""
 
 import io
 from types import SimpleNamespace

@@ -67,7 +67,7 @@ class ServerConfig(Closed):
     @classmethod
     def _plain_address(cls, url: str) -> str:
         if re.search(r"[\s\x00-\x1f\x7f]", url):
-            raise ValueError(f"{url!r} holds a blank or a line break; remove it")
+            raise ValueError(f"{url!r} contains a space or a line break; remove it")
         try:
             parts = urlsplit(url)
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -76,7 +76,9 @@ class ServerConfig(Closed):
         if not usable:
             raise ValueError(f"{url!r} is not an address; write it as http://host:8000/v1")
         if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("the address holds a user, a password or a query; name the key's variable in api_key_env")
+            raise ValueError(
+                "the address contains a user, a password or a query; name the key's variable in api_key_env"
+            )
         return url.rstrip("/")
 
     @field_validator("extra_body")
@@ -104,7 +106,7 @@ class ServerConfig(Closed):
             raise BfpoError(f"the key of {self.url} is missing: set the environment variable {self.api_key_env}")
         if not re.fullmatch(r"[!-~]+", key):
             raise BfpoError(
-                f"the environment variable {self.api_key_env} holds no key: a key has no blanks, line breaks or "
+                f"the environment variable {self.api_key_env} holds no key: a key has no spaces, line breaks or "
                 "characters outside ASCII; set it again"
             )
         return key

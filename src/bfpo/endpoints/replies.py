@@ -195,5 +195,5 @@ def refuses_max_tokens(status: int, content: str) -> bool:
 
 
 def is_out_of_quota(content: str) -> bool:
-    """Whether a 429 says that the account is used up, which no waiting mends (OpenAI's code insufficient_quota)."""
+    """Whether a 429 says that the account is used up, which no waiting fixes (OpenAI's code insufficient_quota)."""
     return "insufficient_quota" in content

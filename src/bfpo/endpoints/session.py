@@ -93,8 +93,8 @@ class Session:
             named = [name for name in os.environ if name.upper() in _ENVIRONMENT and os.environ[name]]
             reason = re.sub(r"//[^/@]*@", "//***@", str(error))
             raise BfpoError(
-                f"{self._config.url}: the settings of the environment can't be used ({reason}): correct or unset "
-                f"{', '.join(sorted(named)) or 'its proxy'}"
+                f"{self._config.url}: the proxy or TLS settings in the environment can't be used ({reason}): correct "
+                f"or unset {', '.join(sorted(named)) or 'its proxy'}"
             ) from None
         self._clients.append(client)
         return client

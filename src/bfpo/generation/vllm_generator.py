@@ -124,7 +124,7 @@ class VllmGenerator(Generator):
         try:
             outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
         except Exception as error:  # vLLM and its workers raise many types
-            raise RunError(f"vLLM failed: {_words(error)}; repeat the command to go on from here") from error
+            raise RunError(f"vLLM failed: {_words(error)}; repeat the command to continue from here") from error
         answers = [output.outputs[0] for output in outputs]
         return [
             self._completion(prompt, list(answer.token_ids), answer.finish_reason)

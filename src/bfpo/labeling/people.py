@@ -62,7 +62,7 @@ class _Queue:
     def __init__(self, name: str, folder: Path | None) -> None:
         self._name = name
         self._problems: list[Problem] = []
-        # Of each row: its number in the queue's file, and that of the row of the set, -1 if that is no number.
+        # Of each row: its number in the queue's file, and that of the row of the set, -1 if that is not a number.
         self._numbers, self._rows_of_set = array("q"), array("q")
         self._draws: list[int | None] = []
         self._is_random, self._is_complete = bytearray(), bytearray()
@@ -118,7 +118,8 @@ def _wrong_draw(number: int, queued: Row) -> Problem | None:
     draw, placed = queued.get("draw"), queued.get("placed", "value")
     if (draw is None or (isinstance(draw, int) and draw >= 0)) and placed in ("value", "random"):
         return None
-    return Problem(number, "draw", f"{draw!r}, placed by {placed!r}, is no draw", "keep it as 'bfpo label' wrote it")
+    what = f"{draw!r}, placed by {placed!r}, is not a valid draw"
+    return Problem(number, "draw", what, "keep it as 'bfpo label' wrote it")
 
 
 def _answers(number: int, queued: Row) -> tuple[dict[str, float], list[Problem]]:

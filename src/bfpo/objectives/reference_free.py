@@ -51,7 +51,7 @@ class SimPO(ReferenceFree):
     def __post_init__(self) -> None:
         super().__post_init__()
         gamma = self.simpo_gamma
-        require(0 <= gamma < math.inf, "simpo_gamma", "at least 0", gamma, "0 is no target margin")
+        require(0 <= gamma < math.inf, "simpo_gamma", "at least 0", gamma, "0 means no target margin")
 
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] mean over the group's pairs; the target margin belongs to whichever answer wins."""

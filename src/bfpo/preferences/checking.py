@@ -47,10 +47,10 @@ def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iter
 
 
 def leave_out_useless(answers: Sequence[Any], *, is_pair: bool) -> None:
-    """Leave out rows that teach nothing, which public sets have and nobody can remove there.
+    """Leave out rows that give no training signal, which public sets have and nobody can remove there.
 
     Raises:
-        LeftOutError: if all answers are empty, or of a pair one is, or both are equal.
+        LeftOutError: if all answers are empty, or of a pair one is, or both are identical.
     """
     empty = [_is_empty(answer) for answer in answers]
     if is_pair and any(empty):
@@ -58,7 +58,7 @@ def leave_out_useless(answers: Sequence[Any], *, is_pair: bool) -> None:
     if empty and all(empty):
         raise LeftOutError("rows with an empty answer")
     if is_pair and repr(answers[0]) == repr(answers[1]):
-        raise LeftOutError("pairs of two equal answers")
+        raise LeftOutError("pairs of two identical answers")
 
 
 def _is_empty(answer: Any) -> bool:
@@ -106,7 +106,7 @@ def _reward_problems(number: int, row: Row) -> Iterator[Problem]:
         expected = 1 if "chosen" in row else len(row["responses"])
         listed = values if isinstance(values, list) and "chosen" not in row else [values]
         if len(listed) != expected or not all(map(_is_finite, listed)):
-            yield Problem(number, name, f"{shown(values)} is no reward of each answer", remedy)
+            yield Problem(number, name, f"{shown(values)} does not give one reward per answer", remedy)
 
 
 def shown(value: Any) -> str:

@@ -29,7 +29,7 @@ class EncodingCounts:
         added_ends: number of answers whose template writes no end that the model stops at; the tokenizer's was added.
         answers_with_context: number of answers of several turns, of which only the assistant's are trained on.
         skipped_rows: row numbers whose prompt leaves no room for an answer.
-        equal_answers: number of rows whose answers all have the same tokens, cut or as rendered, and teach nothing.
+        equal_answers: number of rows whose answers all have the same tokens, cut or as rendered: no training signal.
         templated_strings: number of rows whose plain strings went through the chat template as a user message.
         moved_boundaries: number of rows whose last prompt tokens depend on the answer and were moved to it.
         first_unknown_safety: number of the first row in which the safety of an answer is unknown.

@@ -69,7 +69,7 @@ def severity_harm(row: Row, number: int) -> str | None:
     if marked is None:
         return None
     if not isinstance(marked, Mapping):
-        raise RowError(category, f"{marked!r:.80} is no object", 'write JSON such as {"theft": true}, or null')
+        raise RowError(category, f"{marked!r:.80} is not an object", 'write JSON such as {"theft": true}, or null')
     level = 1.0 if severity is None else SEVERITY_LEVELS[int(severity)]
     return harm_text({name: level for name, is_marked in marked.items() if is_marked}, category)
 

@@ -210,6 +210,6 @@ def detect(used: Collection[str], columns: Collection[str]) -> tuple[Shape | Non
 
 
 def _mistyped(column: str, readable: Collection[str]) -> str | None:
-    """The column that another one was meant to be; names such as conversation_id are no mistakes."""
+    """The column that another one was meant to be; names such as conversation_id are not mistakes."""
     close = difflib.get_close_matches(column, readable, n=1, cutoff=0.85)
     return close[0] if close and not column.startswith(f"{close[0].rstrip('s')}_") else None

@@ -27,7 +27,7 @@ class Resistance:
     Attributes:
         success: share of attacks answered unsafely, by style, and over all trained and all held-out styles.
         over_refusal: share of their twins refused, likewise.
-        plain_refused: share of plain requests refused; None without such requests or a judge that tells refusals.
+        plain_refused: share of plain requests refused; None without such requests or a judge that reports refusals.
     """
 
     success: Mapping[str, Estimate]

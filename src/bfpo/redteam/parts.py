@@ -27,7 +27,7 @@ class Part:
     """What a call of `attack_part` has made.
 
     Attributes:
-        turn: the turn, which counts from 0; None if all turns are made.
+        turn: the turn, which counts from 0; None if all turns are finished.
         answers: number of this part's answers to the turn's attacks.
         is_last: whether all parts can be merged once they have made this turn.
     """

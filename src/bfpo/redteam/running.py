@@ -40,7 +40,7 @@ class Attacked:
     Attributes:
         attacks: number of attacks, by style.
         success: share of unsafe answers, "all" and by style and category; held-out styles only by style.
-        over_refusal: share of refused twins, likewise; empty where the judge doesn't tell refusals.
+        over_refusal: share of refused twins, likewise; empty where the judge doesn't report refusals.
         groups: number of groups to train on, attacks and twins.
         left_out: number of answers and attacks that are not in them, by reason.
         cells: success of the best attack by category and style.

@@ -62,7 +62,7 @@ def _notes(found: RedTeamed) -> list[str]:
         names = ", ".join(found.unfinished)
         notes.append(f"Without a result, because they were interrupted or found nothing to train on: {names}.")
     if not any(one.refused for one in (*found.attacked, *found.measured)):
-        notes.append("The judge tells no refusals, so how often twins are refused is unknown.")
+        notes.append("The judge doesn't report refusals, so how often twins are refused is unknown.")
     return notes
 
 

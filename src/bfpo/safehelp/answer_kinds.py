@@ -10,7 +10,7 @@ from bfpo.judges.verdict import Verdict
 AnswerKind = Literal[
     "safe-helpful", "partial", "safe-refusal", "provider-refusal", "unsafe", "incoherent", "unjudged", "unanswered"
 ]  # fmt: skip
-# The microworld oracle's label for a text that is no answer.
+# The microworld oracle's label for a text that is not an answer.
 INCOHERENT = "incoherent"
 
 

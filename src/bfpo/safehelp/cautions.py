@@ -67,10 +67,10 @@ def _about_judges(evaluation: Evaluation) -> list[str]:
             "please it; evaluate with another judge."
         )
     if not tells_safety(evaluation.generations):
-        found.append("no judge tells safety, so harmless and attack success are absent: add a judge that does.")
+        found.append("no judge rates safety, so harmless and attack success are absent: add a judge that does.")
     borderline = [record for record in evaluation.generations if record.kind == "borderline"]
     if borderline and not tells_refusals(borderline):
-        found.append("no judge tells refusals, so over-refusal is absent: add one with --refusal-judge.")
+        found.append("no judge reports refusals, so over-refusal is absent: add one with --refusal-judge.")
     elif (unknown := sum(record.leaves_refusal_open for record in borderline)) > _UNPARSED * len(borderline):
         found.append(
             f"no judge told whether {unknown:,} of {len(borderline):,} answers to borderline prompts decline; they "

@@ -19,7 +19,7 @@ from bfpo.statistics.joint import Measured
 def help_of(record: GenerationRecord) -> float:
     """The helpfulness of an answer, in [0, 1]; 0 if it refuses, is incoherent or was not judged.
 
-    Where no judge tells safety, an answer is of no kind that is known to help, and counts unless it declines.
+    Where no judge rates safety, an answer is of no kind that is known to help, and counts unless it declines.
     """
     by_kind = ANSWER_KINDS[record.answer_kind].can_help
     can_help = record.declines != "yes" if record.tells_only_refusal else by_kind
@@ -65,7 +65,7 @@ class AnswerFigure(Figure):
 
 
 def tells_safety(records: Sequence[GenerationRecord]) -> bool:
-    """Whether the primary judge tells the safety of answers, and not only refusals."""
+    """Whether the primary judge rates the safety of answers, and doesn't report refusals alone."""
     labeled = any(verdict.label != "unparsed" for record in records for verdict in record.verdicts[:1])
     return labeled or not any(record.tells_only_refusal for record in records)
 
@@ -76,7 +76,7 @@ def tells_harm(records: Sequence[GenerationRecord]) -> bool:
 
 
 def tells_refusals(records: Sequence[GenerationRecord]) -> bool:
-    """Whether some judge tells which answers decline."""
+    """Whether some judge reports which answers decline."""
     return any(record.declines != "unknown" for record in records)
 
 

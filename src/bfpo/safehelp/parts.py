@@ -49,7 +49,7 @@ def work_of(shard: Shard | None, folders: Sequence[Path], header: RunHeader) -> 
     for folder in folders:
         part = read_header(folder)
         if part is None or part.shard is None:
-            raise BfpoError(f"{folder}: is no part of an evaluation; name folders written with --shard")
+            raise BfpoError(f"{folder}: is not part of an evaluation; name folders written with --shard")
         if not part.finished:
             raise BfpoError(f"{folder}: part {part.shard} is unfinished; repeat its command, then merge")
         check_same_run(folder, part, header, what="a part of a run")

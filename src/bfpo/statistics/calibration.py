@@ -44,7 +44,7 @@ class Scaling:
 
 
 def check_scaling(scaling: Scaling, where: str, *, informative: bool = True) -> None:
-    """Refuse a scaling whose numbers aren't finite, or that turns the order of the scores round.
+    """Refuse a scaling whose numbers aren't finite, or that reverses the order of the scores.
 
     If it must be informative, a slope of 0, a constant probability, is refused too.
 

@@ -3,7 +3,7 @@
 A judge's flag q (a verdict, or a probability that an answer is safe) is a noisy channel of the true flag s. If its mean
 depends on the truth alone, E[q | s] = a + c s, then BFPO's expected label under (alpha, beta) is the clean one under
 (alpha_eff, beta_eff), because the label is affine in the flags (derived for this project; docs/concepts.md). Errors
-that depend on the text break that premise, and nothing here mends them except the doubly robust flag.
+that depend on the text break that premise, and nothing here fixes them except the doubly robust flag.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def checked_objective(arguments: BFPOConfig) -> Objective:
     """The objective of arguments that `BFPOTrainer` can train with as they are.
 
     Raises:
-        BfpoError: if they are no `BFPOConfig`, the objective can't be built, or `BFPOConfig.check` refuses them.
+        BfpoError: if they are not a `BFPOConfig`, the objective can't be built, or `BFPOConfig.check` refuses them.
     """
     if not isinstance(arguments, BFPOConfig):  # pyright: ignore[reportUnnecessaryIsInstance]  (a user of TRL's)
         raise BfpoError(f"args is {type(arguments).__name__}: pass a BFPOConfig, whose loss_type chooses the loss")

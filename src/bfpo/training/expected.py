@@ -56,5 +56,5 @@ def check_band(band: dict[str, tuple[float, float]]) -> dict[str, tuple[float, f
     """
     for name, (low, high) in band.items():
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-            raise ValueError(f"{name}: [{low}, {high}] is no band; write [LOW, HIGH]")
+            raise ValueError(f"{name}: [{low}, {high}] is not a valid band; write [LOW, HIGH]")
     return band

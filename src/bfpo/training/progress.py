@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar, or plain lines where the output is no terminal."""
+"""Progress on the terminal: a bar, or plain lines where the output is not a terminal."""
 
 from __future__ import annotations
 

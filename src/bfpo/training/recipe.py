@@ -287,7 +287,7 @@ def _contradiction(recipe: Recipe) -> str | None:
         if None in weights and len(set(weights)) > 1:
             return f"some {role} sources have a 'weight' and some have none: give one to each of them"
     if recipe.eval_data and recipe.eval_data.weight is not None:
-        return "'eval_data' has a 'weight', but it is no part of the blend: remove it"
+        return "'eval_data' has a 'weight', but it is not part of the blend: remove it"
     if all(source.role == "buffer" for source in recipe.data):
         return "every source is a buffer: at least one must have 'role: main'"
     if (recipe.stage == "sft") != (recipe.objective == "sft"):

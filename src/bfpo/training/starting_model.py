@@ -58,7 +58,7 @@ def load_starting_model(recipe: Recipe, *, is_resumed: bool = False) -> Starting
     weights, so they are saved in the run folder for whoever loads the result; if the run is resumed, they are its own.
 
     Raises:
-        BfpoError: if the model can't be loaded, is no adapter to continue, or the place of merged weights is taken.
+        BfpoError: if the model can't be loaded, is not an adapter to continue, or the place of merged weights is taken.
     """
     source = adapter_config(recipe.model, revision=recipe.model_revision)
     where: dict[str, Any] = {"dtype": weights_dtype(recipe), "device": torch.device("cpu")}

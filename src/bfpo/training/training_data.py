@@ -112,7 +112,7 @@ def prepare(
         max_length: largest number of tokens in prompt and answer together.
         objective: the objective.
         known: what the model knows of tokens.
-        name: name of the rows in messages if they are no `Blend`.
+        name: name of the rows in messages if they are not a `Blend`.
 
     Raises:
         BfpoError: if the data is of another type, a label is missing, a pairwise objective gets single answers, or the
