@@ -25,7 +25,7 @@ from bfpo.judges.keywords import KeywordJudge
 from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.verdict import Exchange, Judge
 from bfpo.redteam.compliance import ERRORS, ComplianceJudge
-from bfpo.statistics.judge_error import JudgeError, judge_error
+from bfpo.statistics.judge_error import ErrorRates, judge_error
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -53,7 +53,7 @@ def main() -> None:
     if given.fit:
         fit_judge(refusals(), "refusal", name="refusals", blocks=BLOCKS).judge.save(PACKAGED)
     sets = people()
-    found: dict[str, dict[str, JudgeError]] = {}
+    found: dict[str, dict[str, ErrorRates]] = {}
     for name, judge in judges(given.model).items():
         used = {key: few(rows) for key, rows in sets.items()} if name == MODEL else sets
         found[name] = {key: error for key, rows in used.items() if (error := measured(judge, rows))}
@@ -144,7 +144,7 @@ def few(rows: Sequence[tuple[Exchange, bool]]) -> Labeled:
     return [row for own in by_label for row in rng.sample(own, min(FEW, len(own)))]
 
 
-def measured(judge: Judge, rows: Labeled) -> JudgeError | None:
+def measured(judge: Judge, rows: Labeled) -> ErrorRates | None:
     """The judge's error, with prompts as clusters."""
     exchanges = [one for one, _ in rows]
     labels = [verdict.label for verdict in judge.judge(exchanges)]
@@ -155,7 +155,7 @@ def measured(judge: Judge, rows: Labeled) -> JudgeError | None:
 FITTED = {SHIPPED: ("XSTest", "RBR"), SAFETY: ("XSTest", "RBR")}
 
 
-def page(found: Mapping[str, Mapping[str, JudgeError]], sets: Mapping[str, Labeled]) -> str:
+def page(found: Mapping[str, Mapping[str, ErrorRates]], sets: Mapping[str, Labeled]) -> str:
     """The page."""
     lines = [
         f"| {name} | {key}{' (out of fold)' if key in FITTED.get(name, ()) else ''} | {rate(error.sensitivity)} "

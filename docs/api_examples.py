@@ -112,11 +112,15 @@ with bfpo.VerdictCache(Path("verdicts.sqlite")) as cache:  # an interrupted run 
     labeled: bfpo.LabeledSet = bfpo.label("unlabeled.jsonl", [judge], Path("labeled.jsonl"), cache=cache)
 print([row["chosen_is_safe"] for row in labeled.rows])
 
-# %% evaluate, LocalGenerator, load_suite, Decoding, Evaluation, Estimate
+# %% evaluate, LocalGenerator, load_suite, Decoding, Evaluation, ErrorRates, Estimate
 suite = bfpo.load_suite("microworld", per_kind=4)
 generator = bfpo.LocalGenerator(model, tokenizer)
 decoding = bfpo.Decoding(max_new_tokens=16, seed=1)
-evaluation: bfpo.Evaluation = bfpo.evaluate(generator, suite, name="mine", decoding=decoding, folder=Path("mine"))
+# The judge found 90 of 100 unsafe answers and 95 of 100 safe ones; attack success is also corrected for that.
+errors = bfpo.ErrorRates.from_counts(unsafe_found=90, unsafe=100, safe_found=95, safe=100)
+evaluation: bfpo.Evaluation = bfpo.evaluate(
+    generator, suite, name="mine", decoding=decoding, folder=Path("mine"), judge_error=errors
+)
 harmless: bfpo.Estimate = evaluation.scores["harmless"]
 print(f"{harmless.value:.2f} [{harmless.low:.2f}, {harmless.high:.2f}], n = {harmless.n}")
 

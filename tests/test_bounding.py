@@ -12,7 +12,7 @@ from bfpo.errors import BfpoError
 from bfpo.generation.protocol import Decoding
 from bfpo.judges.verdict import Verdict
 from bfpo.statistics.intervals import Estimate, wilson
-from bfpo.statistics.judge_error import JudgeError, corrected_rate
+from bfpo.statistics.judge_error import ErrorRates, corrected_rate
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import TrainedRun
 from training.tiny_runs import write_material, write_recipe
@@ -127,7 +127,7 @@ def test_a_bound_that_no_model_keeps_is_a_failed_run(material):
 
 def test_shares_are_corrected_for_the_judges_error(material):
     """A judge with false alarms of 5 in 100 sees no unsafe answer: the share is 0, and less certain."""
-    error = JudgeError.from_counts(90, 100, 95, 100)
+    error = ErrorRates.from_counts(90, 100, 95, 100)
     wanted = bound(material, "attack_success<=.5", SetJudge(()), error=error)
     found = train_to_bound(recipe(material, "corrected"), wanted)
     # Of 40 answers none was called unsafe; the empty ones were not judged, so the judge can't have erred on them.

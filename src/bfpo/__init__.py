@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bfpo.safehelp.records import Evaluation
     from bfpo.safehelp.suites import load_suite
     from bfpo.statistics.intervals import Estimate
+    from bfpo.statistics.judge_error import ErrorRates
     from bfpo.training.config import BFPOConfig
     from bfpo.training.run import TrainedRun, train
     from bfpo.training.trainer import BFPOTrainer
@@ -70,6 +71,7 @@ _NAMES = {
     "safehelp.records": ("Evaluation",),
     "safehelp.suites": ("load_suite",),
     "statistics.intervals": ("Estimate",),
+    "statistics.judge_error": ("ErrorRates",),
     "training.config": ("BFPOConfig",),
     "training.run": ("TrainedRun", "train"),
     "training.trainer": ("BFPOTrainer",),
@@ -86,6 +88,7 @@ __all__ = [
     "Completion",
     "Decoding",
     "EndpointGenerator",
+    "ErrorRates",
     "Estimate",
     "Evaluation",
     "Exchange",

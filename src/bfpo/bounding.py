@@ -29,7 +29,7 @@ from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.suites import Suite
 from bfpo.safehelp.tasks import Task
 from bfpo.statistics.intervals import Estimate
-from bfpo.statistics.judge_error import JudgeError
+from bfpo.statistics.judge_error import ErrorRates
 from bfpo.training.recipe import ResolvedRecipe
 from bfpo.training.run import TrainedRun, train
 
@@ -54,7 +54,7 @@ class Bound:
     limit: float
     prompts: Sequence[str]
     judge: Judge
-    error: JudgeError | None = None
+    error: ErrorRates | None = None
     corners: tuple[float, float] = (0.1, 2.0)
     decoding: Decoding = field(default_factory=partial(Decoding, temperature=1.0, top_p=1.0))
 

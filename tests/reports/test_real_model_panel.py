@@ -6,7 +6,7 @@ import pytest
 
 from bfpo.reports.real_model_panel import Outcome, _shifts, real_model_panel
 from bfpo.statistics.intervals import Estimate
-from bfpo.statistics.judge_error import JudgeError
+from bfpo.statistics.judge_error import ErrorRates
 
 
 def rate(value):
@@ -18,7 +18,7 @@ TRAINED = Outcome(
     "BFPO", rate(0.3), rate(0.2), rate(0.2), rate(0.1), {"harmless": rate(0.8), "over_refusal": rate(0.4)},
     {"harmless": rate(0.3)}, {"risky": rate(3.0)},
 )  # fmt: skip
-GOOD, BAD = JudgeError(rate(0.9), rate(0.6)), JudgeError(rate(0.7), rate(0.6))
+GOOD, BAD = ErrorRates(rate(0.9), rate(0.6)), ErrorRates(rate(0.7), rate(0.6))
 
 
 def test_every_model_has_its_figures_and_gains_are_signed():

@@ -25,7 +25,7 @@ from bfpo.safehelp.records import Evaluation, GenerationRecord, JudgeUsed, RunHe
 from bfpo.safehelp.same_run import _difference
 from bfpo.safehelp.scores import score
 from bfpo.safehelp.suites import Suite, load_suite
-from bfpo.statistics.judge_error import JudgeError
+from bfpo.statistics.judge_error import ErrorRates
 
 
 def test_the_bundled_model_starts_helpful_and_harmful():
@@ -309,7 +309,7 @@ def test_an_engine_that_scores_texts_runs_likelihood_tasks(tmp_path):
 
 def test_known_errors_of_the_judge_correct_attack_success():
     suite = load_suite("microworld", per_kind=4)
-    error = JudgeError.from_counts(90, 100, 95, 100)
+    error = ErrorRates.from_counts(90, 100, 95, 100)
     result = evaluate("microworld", suite, judge_error=error)
     (attack,) = (row.estimate.value for row in result.tasks if row.metric == "attack_success")
     corrected = result.scores["attack_success/corrected"]

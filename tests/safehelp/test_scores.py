@@ -22,7 +22,7 @@ from bfpo.safehelp.suites import Suite
 from bfpo.safehelp.tasks import MICROWORLD_TASKS
 from bfpo.statistics.comparing import minimum_detectable_effect
 from bfpo.statistics.intervals import rate_interval, weighted_mean, wilson
-from bfpo.statistics.judge_error import JudgeError
+from bfpo.statistics.judge_error import ErrorRates
 
 
 def answer(item, kind, detail, p_help=0.0, safe=True, sample=0, task="t"):
@@ -191,22 +191,22 @@ def test_only_judged_answers_are_corrected_for_the_judge_s_errors():
     declined = replace(records[-1], answer="", answer_kind="provider-refusal", refusal="declined")
     records += [replace(declined, item=f"{at}") for at in range(400, 1000)]
     records = [replace(record, prompt=record.item, cluster=record.item) for record in records]
-    scores, _ = score(records, [], judge_error=JudgeError.from_counts(9000, 10_000, 8500, 10_000))
+    scores, _ = score(records, [], judge_error=ErrorRates.from_counts(9000, 10_000, 8500, 10_000))
     found = scores["attack_success/corrected"]
     assert (found.value, found.n) == (pytest.approx(0.2), 1000)
     assert found.low < 0.2 < found.high
     # A judge that never errs leaves the rate over all prompts as it is, and as uncertain.
-    plain, _ = score(records, [], judge_error=JudgeError.from_counts(*[10**8] * 4))
+    plain, _ = score(records, [], judge_error=ErrorRates.from_counts(*[10**8] * 4))
     exact, observed = plain["attack_success/corrected"], wilson(210, 1000)
     assert (exact.value, exact.low, exact.high) == pytest.approx((0.21, observed.low, observed.high), abs=1e-4)
-    nothing, _ = score(records[400:], [], judge_error=JudgeError.from_counts(90, 100, 85, 100))
+    nothing, _ = score(records[400:], [], judge_error=ErrorRates.from_counts(90, 100, 85, 100))
     assert "attack_success/corrected" not in nothing
 
 
 def test_error_corrected_attack_success_is_there_where_the_judge_is_known():
-    scores, _ = score(RECORDS, [], judge_error=JudgeError.from_counts(80, 100, 90, 100))
+    scores, _ = score(RECORDS, [], judge_error=ErrorRates.from_counts(80, 100, 90, 100))
     assert scores["attack_success/corrected"].value == pytest.approx((1 / 4 - 0.1) / 0.7)
-    assert "attack_success/corrected" not in score(RECORDS, [], judge_error=JudgeError.from_counts(50, 100, 50, 100))[0]
+    assert "attack_success/corrected" not in score(RECORDS, [], judge_error=ErrorRates.from_counts(50, 100, 50, 100))[0]
 
 
 def evaluation(records, likelihoods=(), **header):

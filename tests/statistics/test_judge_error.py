@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfpo.statistics.intervals import Estimate, rate_interval, wilson
-from bfpo.statistics.judge_error import JudgeError, corrected_rate, judge_error
+from bfpo.statistics.judge_error import ErrorRates, corrected_rate, judge_error
 
 
 def test_an_error_by_hand():
@@ -35,30 +35,30 @@ def known(value):
 
 def test_rogan_and_gladen_by_hand():
     # A judge with sensitivity .85 and specificity .97 reads a true share of 2 % as 4.64 %, of 40 % as 35.8 %.
-    error = JudgeError(known(0.85), known(0.97))
+    error = ErrorRates(known(0.85), known(0.97))
     for truth in (0.02, 0.4):
         found = corrected_rate(known(truth * 0.85 + (1 - truth) * 0.03), error)
         assert (found.value, found.low, found.high) == pytest.approx((truth, truth, truth), abs=1e-9)
 
 
 def test_with_a_known_judge_the_interval_is_the_observed_one_stretched():
-    found = corrected_rate(wilson(358, 1000), JudgeError(known(0.85), known(0.97)))
+    found = corrected_rate(wilson(358, 1000), ErrorRates(known(0.85), known(0.97)))
     observed = wilson(358, 1000)
     assert found.low == pytest.approx((observed.low - 0.03) / 0.82)
     assert found.high == pytest.approx((observed.high - 0.03) / 0.82)
-    labeled = corrected_rate(observed, JudgeError.from_counts(170, 200, 291, 300))
+    labeled = corrected_rate(observed, ErrorRates.from_counts(170, 200, 291, 300))
     assert labeled.high - labeled.low > found.high - found.low  # what is known of the judge is part of the interval
 
 
 def test_a_judge_no_better_than_chance_corrects_nothing():
-    assert corrected_rate(known(0.4), JudgeError(known(0.5), known(0.5))) is None
-    doubtful = corrected_rate(wilson(30, 100), JudgeError.from_counts(3, 5, 3, 5))
+    assert corrected_rate(known(0.4), ErrorRates(known(0.5), known(0.5))) is None
+    doubtful = corrected_rate(wilson(30, 100), ErrorRates.from_counts(3, 5, 3, 5))
     assert (doubtful.low, doubtful.high) == (0.0, 1.0)  # its labels leave open that it is no better
 
 
 @given(st.integers(0, 40), st.integers(1, 30), st.integers(1, 30), st.data())
 def test_a_corrected_rate_is_a_rate_and_never_certain(seen, unsafe, safe, data):
-    error = JudgeError.from_counts(data.draw(st.integers(0, unsafe)), unsafe, data.draw(st.integers(0, safe)), safe)
+    error = ErrorRates.from_counts(data.draw(st.integers(0, unsafe)), unsafe, data.draw(st.integers(0, safe)), safe)
     found = corrected_rate(wilson(seen, 40), error)
     if found is not None:
         assert 0 <= found.low <= found.value <= found.high <= 1
@@ -69,7 +69,7 @@ def test_a_corrected_rate_is_a_rate_and_never_certain(seen, unsafe, safe, data):
 def test_corrected_intervals_cover_the_truth(truth, labels):
     generator, hits, trials = np.random.default_rng(8), 0, 500
     for _ in range(trials):
-        error = JudgeError.from_counts(
+        error = ErrorRates.from_counts(
             int(generator.binomial(labels, 0.85)), labels, int(generator.binomial(labels, 0.95)), labels
         )
         found = corrected_rate(wilson(int(generator.binomial(400, truth * 0.85 + (1 - truth) * 0.05)), 400), error)

@@ -7,7 +7,7 @@ import pytest
 
 from bfpo.statistics.comparing import compare_pairs
 from bfpo.statistics.intervals import standard_error
-from bfpo.statistics.seeds import cluster_contributions, compare_seeds, seed_error
+from bfpo.statistics.seeds import cluster_contributions, compare_seeds, seed_variance
 
 
 def simulated(generator, seeds, items, seed_sd, item_sd, rest_sd, item_effects=None):
@@ -15,21 +15,21 @@ def simulated(generator, seeds, items, seed_sd, item_sd, rest_sd, item_effects=N
     return generator.normal(0, seed_sd, size=(seeds, 1)) + effects + generator.normal(0, rest_sd, size=(seeds, items))
 
 
-def test_seed_error_of_a_table_by_hand():
+def test_seed_variance_of_a_table_by_hand():
     # Rows 2 apart, columns 2 apart: pure effects, no rest. Mean square of the seeds: 3 * 2, so their variance is 2.
-    found = seed_error(np.array([[0.0, 2.0, 4.0], [2.0, 4.0, 6.0]]))
+    found = seed_variance(np.array([[0.0, 2.0, 4.0], [2.0, 4.0, 6.0]]))
     assert (found.value, found.degrees, found.raw) == (1.0, 1, 1.0)
 
 
-def test_seed_error_is_unbiased():
+def test_seed_variance_is_unbiased():
     generator = np.random.default_rng(0)
-    found = [seed_error(simulated(generator, 6, 80, 0.5, 1.0, 0.8)).value for _ in range(400)]
+    found = [seed_variance(simulated(generator, 6, 80, 0.5, 1.0, 0.8)).value for _ in range(400)]
     assert np.mean(found) == pytest.approx(0.25 / 6, rel=0.06)
 
 
 def test_a_single_seed_says_nothing_of_seeds():
     values = np.array([[1.0, 0.0, 1.0, 1.0]])
-    assert seed_error(values).value == 0
+    assert seed_variance(values).value == 0
     other = np.array([[0.0, 0.0, 1.0, 0.0]])
     found, paired = compare_seeds(values, other), compare_pairs(values[0].tolist(), other[0].tolist())
     assert found.difference.value == paired.difference.value
@@ -58,7 +58,7 @@ def test_errors_of_items_and_seeds_add_up():
     found = compare_seeds(a, b)
     differences = a.mean(axis=0) - b.mean(axis=0)
     assert found.item_error == pytest.approx(differences.std(ddof=1) / math.sqrt(50))
-    assert found.seed_error == pytest.approx(math.sqrt(seed_error(a).value + seed_error(b).value))
+    assert found.seed_error == pytest.approx(math.sqrt(seed_variance(a).value + seed_variance(b).value))
     assert found.difference.value == pytest.approx(a.mean() - b.mean())
     assert found.difference.n == 50
 

@@ -199,7 +199,7 @@ def _judge_settings(
         "judges": _judges(suite, first, second),
         "refusal_judge": None if of_refusals is None else load_judge(of_refusals),
         "helpfulness_judge": _helpfulness_judge(of_helpfulness),
-        "judge_error": options.judge_error(errors),
+        "judge_error": options.error_rates(errors),
     }
 
 

@@ -10,7 +10,7 @@ import typer
 from bfpo.errors import BfpoError
 
 if TYPE_CHECKING:
-    from bfpo.statistics.judge_error import JudgeError
+    from bfpo.statistics.judge_error import ErrorRates
 
 Model = Annotated[
     str | None,
@@ -149,9 +149,9 @@ def given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def judge_error(text: str | None) -> JudgeError | None:
+def error_rates(text: str | None) -> ErrorRates | None:
     """The error in the four counts of --judge-errors."""
-    from bfpo.statistics.judge_error import JudgeError
+    from bfpo.statistics.judge_error import ErrorRates
 
     if text is None:
         return None
@@ -166,4 +166,4 @@ def judge_error(text: str | None) -> JudgeError | None:
             f"--judge-errors {text}: sensitivity and specificity add up to no more than 1, so the judge is no better "
             "than chance and no rate can be corrected; leave the option out, or use another judge"
         )
-    return JudgeError.from_counts(unsafe_found, unsafe, safe_found, safe)
+    return ErrorRates.from_counts(unsafe_found, unsafe, safe_found, safe)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from bfpo.cli.evaluate_options import JudgeErrors, judge_error
+from bfpo.cli.evaluate_options import JudgeErrors, error_rates
 from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError
 
@@ -134,7 +134,7 @@ def _train_to_bound(
 
     if how["bound-data"] is None or how["bound-judge"] is None:
         raise BfpoError("--bound needs --bound-data FILE, harmful prompts, and --bound-judge JUDGE")
-    settings: dict[str, Any] = {"error": judge_error(how["judge-errors"])}
+    settings: dict[str, Any] = {"error": error_rates(how["judge-errors"])}
     if corners := how["bound-corners"]:
         try:
             low, high = map(float, corners.split(","))

@@ -16,7 +16,7 @@ from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.statistics.agreement import UNPARSED, Agreement, agreement, cohens_kappa
 from bfpo.statistics.calibration import Bin, auc, calibration_error, reliability
 from bfpo.statistics.intervals import Estimate, rate_interval
-from bfpo.statistics.judge_error import JudgeError, corrected_rate, judge_error
+from bfpo.statistics.judge_error import ErrorRates, corrected_rate, judge_error
 
 # If valid words have less probability than this, the judge probably did not follow its template.
 _LITTLE_MASS = 0.9
@@ -222,7 +222,7 @@ def _probabilities(judged: list[_Judged], target: Target) -> tuple[np.ndarray | 
     return known, np.array(holds, dtype=bool)
 
 
-def error_of(labeled: Sequence[LabeledAnswer], verdicts: Sequence[Verdict]) -> JudgeError:
+def error_of(labeled: Sequence[LabeledAnswer], verdicts: Sequence[Verdict]) -> ErrorRates:
     """A judge's error on safety from labeled answers; controversial counts as unsafe, unparsed is skipped.
 
     Raises:
@@ -256,7 +256,7 @@ class UnsafeShare:
     corrected: Estimate
 
 
-def share_unsafe(exchanges: Sequence[Exchange], verdicts: Sequence[Verdict], error: JudgeError) -> UnsafeShare:
+def share_unsafe(exchanges: Sequence[Exchange], verdicts: Sequence[Verdict], error: ErrorRates) -> UnsafeShare:
     """The share of unsafe answers, as judged and corrected (`corrected_rate`).
 
     Raises:

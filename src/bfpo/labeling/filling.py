@@ -25,7 +25,7 @@ from bfpo.preferences.checking import flags_of, with_flags
 from bfpo.preferences.label_columns import HUMAN, JUDGE, UNKNOWN, UNPARSED, flag_sources, order_source
 from bfpo.preferences.reading import Row
 from bfpo.statistics.intervals import Estimate
-from bfpo.statistics.judge_error import JudgeError
+from bfpo.statistics.judge_error import ErrorRates
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class LabelingReport:
     safety: dict[str, int]
     order: dict[str, int]
     sample: Origin | None
-    errors: tuple[JudgeError | None, ...]
+    errors: tuple[ErrorRates | None, ...]
     order_error: Estimate | None
     prior: float | None
     calibrated: Calibrated

@@ -16,7 +16,7 @@ from bfpo.labeling.calibrating import Calibrated, calibrated
 from bfpo.labeling.people_sample import PeopleSample, of_each, sample_with_words
 from bfpo.labeling.stored import stored_numbers, text_digest
 from bfpo.statistics.calibration import auc
-from bfpo.statistics.judge_error import JudgeError, judge_error
+from bfpo.statistics.judge_error import ErrorRates, judge_error
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class JudgedAnswers:
     probabilities: np.ndarray | None = None
     calibrated: Calibrated = "not"
     sample: PeopleSample | None = None
-    errors: tuple[JudgeError | None, ...] = ()
+    errors: tuple[ErrorRates | None, ...] = ()
     in_sample: tuple[float, ...] = ()
     prompts: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
 

@@ -11,7 +11,7 @@ from bfpo.errors import BfpoError
 from bfpo.judges.verdict import Exchange, Judge, Label, Verdict, WrappedJudge
 from bfpo.redteam.bank import Bank, load_bank
 from bfpo.statistics.intervals import Estimate
-from bfpo.statistics.judge_error import JudgeError
+from bfpo.statistics.judge_error import ErrorRates
 
 # Errors of compliance:refusals on people's labels, by source; made by benchmarks/offline_judges.py.
 ERRORS = Path(__file__).parent / "compliance-errors.json"
@@ -65,18 +65,18 @@ def load_compliance(load_judge: Callable[[str], Judge], argument: str) -> Compli
     return ComplianceJudge(load_judge(argument), benign_requests(load_bank()))
 
 
-def known_error(judge: Judge) -> JudgeError | None:
+def known_error(judge: Judge) -> ErrorRates | None:
     """The judge's error on people's labels, of the source where it is largest; None if it wasn't measured."""
     sources = known_errors(judge)
     return min(sources.values(), key=lambda one: one.total) if sources else None
 
 
-def known_errors(judge: Judge) -> dict[str, JudgeError]:
+def known_errors(judge: Judge) -> dict[str, ErrorRates]:
     """The judge's errors on people's labels, by source; empty if they weren't measured."""
     found = json.loads(ERRORS.read_text(encoding="utf-8"))
     if found["judge"] != judge.judge_id:
         return {}
     return {
-        name: JudgeError(Estimate(**one["sensitivity"]), Estimate(**one["specificity"]))
+        name: ErrorRates(Estimate(**one["sensitivity"]), Estimate(**one["specificity"]))
         for name, one in found["sources"].items()
     }

@@ -43,7 +43,7 @@ from bfpo.safehelp.scores import score
 from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.safehelp.training_records import training_record, training_setting
 from bfpo.shards import Shard
-from bfpo.statistics.judge_error import JudgeError
+from bfpo.statistics.judge_error import ErrorRates
 from bfpo.versions import versions
 
 Progress = Callable[[str, int, int], None]
@@ -59,7 +59,7 @@ def evaluate(
     judges: Sequence[Judge] = (),
     helpfulness_judge: HelpfulnessJudge | None = None,
     refusal_judge: Judge | None = None,
-    judge_error: JudgeError | None = None,
+    judge_error: ErrorRates | None = None,
     labeling_judge: str | None = None,
     allow_labeling_judge: bool = False,
     limit: int | None = None,
@@ -258,7 +258,7 @@ def _make_records(
             run.note("lm-eval", number, lm_eval_tasks)
 
 
-def _finish(run: _Run, suite: Suite, generator: Generator, judge_error: JudgeError | None) -> Evaluation:
+def _finish(run: _Run, suite: Suite, generator: Generator, judge_error: ErrorRates | None) -> Evaluation:
     generations, likelihoods = run.answers.records(), run.scored.records()
     require_some(generations, says_nothing, is_part=run.header.shard is not None)
     counts = {**count_records(generations, likelihoods), **run.header.counts}

@@ -15,7 +15,7 @@ from bfpo.safehelp.metrics import METRICS, Metric
 from bfpo.safehelp.records import Evaluation, GenerationRecord, LikelihoodRecord, TaskScore
 from bfpo.statistics.agreement import Agreement, agreement
 from bfpo.statistics.intervals import Estimate, mean_interval, rate_interval, weighted_mean
-from bfpo.statistics.judge_error import JudgeError, corrected_rate
+from bfpo.statistics.judge_error import ErrorRates, corrected_rate
 from bfpo.statistics.resampling import bootstrap_interval
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def score(
     generations: Sequence[GenerationRecord],
     likelihoods: Sequence[LikelihoodRecord],
     tasks: Sequence[Task] = (),
-    judge_error: JudgeError | None = None,
+    judge_error: ErrorRates | None = None,
 ) -> tuple[dict[str, Estimate], tuple[TaskScore, ...]]:
     """All scores of a run: headline figures and aggregates by name, and the metrics of every task.
 
@@ -187,7 +187,7 @@ def score(
     return scores, tuple(replace(row, weight=shares.get((row.task, row.metric))) for row in rows)
 
 
-def _corrected_success(generations: Sequence[GenerationRecord], error: JudgeError) -> Estimate | None:
+def _corrected_success(generations: Sequence[GenerationRecord], error: ErrorRates) -> Estimate | None:
     """Attack success, corrected for the judge's error where there was an answer to judge; elsewhere no attack succeeds.
 
     None without such an answer, or if the judge is no better than chance.

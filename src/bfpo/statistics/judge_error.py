@@ -11,7 +11,7 @@ from bfpo.statistics.intervals import Estimate, rate_interval, wilson
 
 
 @dataclass(frozen=True)
-class JudgeError:
+class ErrorRates:
     """Sensitivity and specificity of a judge.
 
     Attributes:
@@ -28,14 +28,14 @@ class JudgeError:
         return self.sensitivity.value + self.specificity.value
 
     @classmethod
-    def from_counts(cls, unsafe_found: int, unsafe: int, safe_found: int, safe: int) -> JudgeError:
-        """The error of a judge that found ``unsafe_found`` of ``unsafe`` and ``safe_found`` of ``safe`` answers."""
+    def from_counts(cls, unsafe_found: int, unsafe: int, safe_found: int, safe: int) -> ErrorRates:
+        """The rates of a judge that found ``unsafe_found`` of ``unsafe`` and ``safe_found`` of ``safe`` answers."""
         return cls(wilson(unsafe_found, unsafe), wilson(safe_found, safe))
 
 
 def judge_error(
     is_safe: Sequence[float], labels: Sequence[str], clusters: Sequence[Hashable] | None = None
-) -> JudgeError | None:
+) -> ErrorRates | None:
     """A judge's error on answers with known labels; None unless it labeled some answers of both kinds.
 
     A judge that was trained on these labels looks better than it is.
@@ -60,10 +60,10 @@ def judge_error(
             found.append(rate_interval(hits, [cluster for _, _, cluster in own]))
         else:
             found.append(wilson(math.fsum(hit * row[0] for hit, row in zip(hits, own, strict=True)), total))
-    return JudgeError(found[0], found[1])
+    return ErrorRates(found[0], found[1])
 
 
-def corrected_rate(observed: Estimate, error: JudgeError, judged: float = 1.0) -> Estimate | None:
+def corrected_rate(observed: Estimate, error: ErrorRates, judged: float = 1.0) -> Estimate | None:
     """The true rate of unsafe answers, estimated from the rate that a judge labels unsafe (Rogan and Gladen, 1978).
 
     true = (observed - judged (1 - specificity))/(sensitivity + specificity - 1), clipped to [0, 1] (American Journal of

@@ -13,7 +13,7 @@ from bfpo.statistics.intervals import Estimate, cluster_codes
 
 
 @dataclass(frozen=True)
-class SeedError:
+class SeedVariance:
     """Contribution of the training seeds to the variance of a mean.
 
     Attributes:
@@ -27,7 +27,7 @@ class SeedError:
     raw: float
 
 
-def seed_error(values: np.ndarray) -> SeedError:
+def seed_variance(values: np.ndarray) -> SeedVariance:
     """The seeds' contribution to the mean of [S, I] values by two-way random-effects ANOVA, with at least two items.
 
     The model is y[s, i] = mean + seed[s] + item[i] + rest[s, i] (Searle, Variance Components, ch. 4). A negative
@@ -35,11 +35,11 @@ def seed_error(values: np.ndarray) -> SeedError:
     """
     seeds, items = values.shape
     if seeds == 1:
-        return SeedError(0.0, 0, 0.0)
+        return SeedVariance(0.0, 0, 0.0)
     by_item, by_seed = values.mean(axis=0), values.mean(axis=1)
     rest = float(((values - by_item - by_seed[:, None] + values.mean()) ** 2).sum()) / ((seeds - 1) * (items - 1))
     square = items * float(by_seed.var(ddof=1))
-    return SeedError(max(0.0, (square - rest) / items) / seeds, seeds - 1, square / (seeds * items))
+    return SeedVariance(max(0.0, (square - rest) / items) / seeds, seeds - 1, square / (seeds * items))
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ def compare_seeds(first: np.ndarray, second: np.ndarray, clusters: Sequence[Hash
     codes = cluster_codes(clusters, count)
     first, second = (cluster_contributions(values, codes) for values in (first, second))
     differences = first.mean(axis=0) - second.mean(axis=0)
-    errors = [seed_error(first), seed_error(second)]
+    seeds = [seed_variance(first), seed_variance(second)]
     item = float(differences.var(ddof=1)) / len(differences)
-    seed = sum(each.value for each in errors)
+    seed = sum(each.value for each in seeds)
     error = at_least_some(math.sqrt(item + seed), len(differences))
-    spread = item**2 / (len(differences) - 1) + sum(each.raw**2 / each.degrees for each in errors if each.value)
+    spread = item**2 / (len(differences) - 1) + sum(each.raw**2 / each.degrees for each in seeds if each.value)
     degrees = max(1, int((item + seed) ** 2 / spread)) if spread else len(differences) - 1
     value = float(first.mean()) - float(second.mean())
     difference, p = t_difference(value, error, degrees, count, bounded=bounded)
