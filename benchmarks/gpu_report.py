@@ -17,6 +17,18 @@ MODEL["llama-2-7b"] = "Llama 2's shape, 6.7B"
 TRAINED = {"all": "all weights", "lora": "LoRA", "qlora": "QLoRA"}
 
 
+def is_grouped(run: Result) -> bool:
+    """Whether the batches of a run have pairs of about one length, as those of TRL at its best must have."""
+    return bool(run["case"]["workload"].get("batches"))
+
+
+def side_of(run: Result) -> str:
+    """The side in words."""
+    if run["case"]["side"] == "compact" and not is_grouped(run):
+        return "TRL at its best, but for random batches"
+    return SIDE[run["case"]["side"]]
+
+
 def share_of_peak(result: Result, peak: float | None) -> float:
     """Unavoidable FLOPs as a share of the card's matmul peak, or else of that of the run's own process."""
     layout = "shared" if result["case"]["side"] in OURS else "packed"
@@ -54,14 +66,14 @@ def speeds(results: dict[str, Result], peak: float | None) -> list[str]:
         own = by_case.get((model, trained, "ours"))
         factor = "" if own is None else f"{tokens_per_second(own) / tokens_per_second(run):.2f}x"
         lines.append(
-            f"| {MODEL[model]} | {TRAINED[trained]} | {SIDE[side]} | {rows_per_second(run):.1f} "
+            f"| {MODEL[model]} | {TRAINED[trained]} | {side_of(run)} | {rows_per_second(run):.1f} "
             f"| {tokens_per_second(run):,.0f} | {statistics.mean(run['step_seconds']):.3f} | {factor} "
             f"| {_gb(run['device_mb'])} | {_gb(planned)} | {_gb(run['weights_mb'])} "
             f"| {100 * share_of_peak(run, peak):.0f} % | {run['prepare_seconds']:.0f} "
             f"| {run['first_step_seconds']:.1f} | {_at_once(run)} |"
         )
     factors = [
-        f"{factor:.2f}x for {MODEL[model]}, {TRAINED[trained]}, against {SIDE[side]}"
+        f"{factor:.2f}x for {MODEL[model]}, {TRAINED[trained]}, against {side_of(by_case[model, trained, side])}"
         for (model, trained, side), factor in speedups(results).items()
     ]
     answer = f"In the same time bfpo trains on so many times the tokens: {'; '.join(factors)}." if factors else ""
@@ -112,7 +124,7 @@ def _agreement(results: dict[str, Result]) -> list[str]:
 
 def _not_grouped(runs: Sequence[Result]) -> list[str]:
     """What holds of TRL's runs at its best that were measured before the batches had pairs of about one length."""
-    old = [run for run in runs if run["case"]["side"] == "compact" and not run["case"]["workload"].get("batches")]
+    old = [run for run in runs if run["case"]["side"] == "compact" and not is_grouped(run)]
     if not old:
         return []
     what = "; ".join(f"{MODEL[run['case']['workload']['model']]}, {TRAINED[run['case']['trained']]}" for run in old)
@@ -243,12 +255,13 @@ def _outcomes(results: dict[str, Result]) -> str:
 
 
 def _answer(results: dict[str, Result]) -> str:
+    runs = training_runs(results)
     factors = [
-        factor
-        for (model, trained, side), factor in speedups(results).items()
-        if side == "shipped" or training_runs(results)[model, trained, side]["case"]["workload"].get("batches")
+        f"{factor:.2f} times as fast as {side_of(run)} ({MODEL[key[0]]}, {TRAINED[key[1]]})"
+        for key, factor in speedups(results).items()
+        if (run := runs[key])["case"]["side"] == "shipped" or is_grouped(run)
     ]
-    span = f"; bfpo trains {min(factors):.2f} to {max(factors):.2f} times as fast as TRL" if factors else ""
+    span = f"; bfpo trains {', '.join(factors)}" if factors else ""
     missing = sum("error" in one for one in results.values())
     return f"{_outcomes(results)}{span}; {missing} of {len(results)} parts of the benchmark have no result."
 
