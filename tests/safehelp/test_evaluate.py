@@ -341,6 +341,8 @@ def test_commands_evaluate_and_compare(tmp_path, monkeypatch):
     assert "Scores and a record for every answer are in b." in output
     assert "again less microworld" in bfpo("compare", "a", "b")
     assert "microworld less again" in bfpo("compare", "a", "b", "--baseline", "b")
+    for same in ("b/", "./b", str(tmp_path / "b")):
+        assert bfpo("compare", "a", "b", "--baseline", same).count(" less again") == 1
     found = json.loads(bfpo("compare", "a", "a,b", "--json"))[0]
     assert found["seeds"] == [1, 2]
     assert {row["endpoint"] for row in found["rows"] if row["family"] == "declared"} == {

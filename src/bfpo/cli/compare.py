@@ -61,7 +61,8 @@ def compare(
 
     margins = [Margin.parse(text) for text in margin or ()]
     if baseline is not None:
-        runs = [baseline, *(run for run in runs if run != baseline)]
+        start = {folder.resolve() for folder in _folders(baseline)}
+        runs = [baseline, *(run for run in runs if {folder.resolve() for folder in _folders(run)} != start)]
     if len(runs) < 2:
         raise BfpoError("name at least two runs: bfpo compare BASELINE MODEL...")
     models = [_load(run) for run in runs]
@@ -98,8 +99,12 @@ def _outside_bands(models: Sequence[Sequence[Evaluation]], is_gate: bool, err: b
 def _load(given: str) -> list[Evaluation]:
     from bfpo.safehelp.records import Evaluation
 
-    folders = [given] if os.path.isdir(given) else given.split(",")
-    return [Evaluation.load(Path(folder)) for folder in folders]
+    return [Evaluation.load(folder) for folder in _folders(given)]
+
+
+def _folders(given: str) -> list[Path]:
+    """The folders of one run, or of the training seeds of one model."""
+    return [Path(folder) for folder in ([given] if os.path.isdir(given) else given.split(","))]
 
 
 def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
