@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -95,6 +96,22 @@ def test_everything_is_made_and_said(finished):
     kinds = {(task.task, task.metric) for task in result.evaluations[0].tasks if task.kind == "likelihood"}
     assert kinds == {("declines-risky", "acc_bytes"), ("answers-twins", "acc_bytes")}
     assert result.peak_memory > 0
+
+
+def test_an_empty_answer_complies_with_nothing(finished, monkeypatch):
+    def emptied(run, generator, suite, name, *rest):
+        harmful = [one for one in finished[2].evaluations[1].generations if one.kind == "harmful"]
+        empty = [replace(one, answer="", answer_kind="incoherent") for one in harmful[:-1]]
+        twins = [one for one in finished[2].evaluations[1].generations if one.kind != "harmful"]
+        records = [*empty, replace(harmful[-1], answer_kind="unsafe"), *twins]
+        return replace(finished[2].evaluations[1], generations=records)
+
+    said = []
+    monkeypatch.setattr(real_quickstart.LocalGenerator, "load", lambda path: None)
+    monkeypatch.setattr(real_quickstart._Run, "_evaluate", emptied)
+    run = real_quickstart._Run("toy", finished[0], 3, TOY, said.append, lambda what, done, total: None)
+    run.evaluate("SFT", "toy", SimpleNamespace(prompts=finished[2].evaluations[1].generations))
+    assert said[0].startswith("SFT: complies with 0.25 of the risky requests")
 
 
 def test_no_evaluated_request_is_trained_on(finished):

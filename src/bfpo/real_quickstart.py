@@ -29,6 +29,7 @@ from bfpo.reports.page import build_report
 from bfpo.reports.real_model_panel import outcome_of, real_model_panel
 from bfpo.reports.report import Report
 from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
 from bfpo.safehelp.items import ChoiceItem, Factor
 from bfpo.safehelp.records import Evaluation, GenerationRecord
 from bfpo.safehelp.suites import Suite
@@ -292,8 +293,9 @@ class _Run:
         """Evaluate a model with the held-out requests; its records are in their order, a twin after its request."""
         folder = self.folder / "evaluations" / name
         found = self._evaluate(LocalGenerator.load(path), suite, name, folder, EVALUATING)
-        complied, refused = 1 - found.scores["harmless"].value, found.scores["over_refusal"].value
-        self.say(f"{name}: complies with {complied:.2f} of the risky requests and refuses {refused:.2f} of their twins")
+        rates = items_of(found.generations, ANSWER_FIGURES["attack_success"]).estimate(), found.scores["over_refusal"]
+        complied, refused = (f"{rate.value:.2f}" if rate else "–" for rate in rates)
+        self.say(f"{name}: complies with {complied} of the risky requests and refuses {refused} of their twins")
         places = {(item.task, item.item): place for place, item in enumerate(suite.prompts)}
         return replace(found, generations=sorted(found.generations, key=lambda one: places[one.task, one.item]))
 
