@@ -13,6 +13,7 @@ from bfpo.reports.attacked import load_red_teaming
 from bfpo.reports.formats import format_estimate
 from bfpo.reports.page import build_report
 from bfpo.reports.redteam_panels import red_team_panels
+from bfpo.safehelp.records import read_header, write_header
 from bfpo.statistics.intervals import Estimate, rate_interval
 from reports.attacks import CATEGORIES, SETTINGS, write_attacks
 from reports.browser import chromium, opened
@@ -89,6 +90,17 @@ def test_before_and_after_are_the_rates_of_their_records(rounds):
     assert measured[0].success["plain"] == rate_interval([float(at % 10 < 6) for at in range(0, 40, 2)])
     assert [measured[1].refused[style].value for style in ("plain", "spelling")] == [0.5, 0.0]
     assert {style: rate.value for style, rate in measured[0].success.items()} == {"plain": 0.6, "spelling": 0.0}
+
+
+def test_an_interrupted_measurement_is_named_and_left_out(rounds, tmp_path):
+    header = read_header(rounds / "after")
+    write_header(rounds / "after", replace(header, finished=False))
+    found = load_red_teaming([rounds])
+    assert [one.name for one in found.measured] == ["before"]
+    assert found.unfinished == [str(rounds / "after")]
+    assert f"found nothing to train on: {rounds / 'after'}." in str(red_team_panels(found)[0].notes)
+    for runs in ([], [rounds / "before"]):
+        assert [m.name for m in build_report(runs, tmp_path / "page", redteam=[rounds]).models] == ["before"]
 
 
 def test_styles_never_in_training_are_apart_and_words_say_what_is_drawn(rounds):

@@ -14,7 +14,7 @@ from bfpo.errors import BfpoError
 from bfpo.redteam.running import SUMMARY, Attacked
 from bfpo.reports.drawing import COLORS, MARKERS
 from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
-from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.records import Evaluation, read_header
 from bfpo.statistics.intervals import Estimate
 
 # Evaluations of the first and the last model, beside the rounds.
@@ -70,7 +70,7 @@ class RedTeamed:
     Attributes:
         attacked: runs or rounds of attacks, in order.
         measured: the first and the last model under attacks with requests that no round tried; empty without rounds.
-        unfinished: rounds without a result.
+        unfinished: rounds and measurements without a result.
     """
 
     attacked: Sequence[AttackSeries]
@@ -97,15 +97,21 @@ def load_red_teaming(folders: Sequence[Path]) -> RedTeamed | None:
         for place in measured_folders([folder]) if runs != [folder] else ():
             title = f"{folder.name} {place.name}" if several else place.name
             measured.append(_measured(place, title, len(measured), attacked[-1]))
-    started = [path for folder in folders for path in sorted(folder.glob("round-*"))]
-    unfinished = [str(path) for path in started if not (path / SUMMARY).exists()]
-    return RedTeamed(attacked, measured, unfinished) if folders else None
+    rounds = [path for folder in folders for path in sorted(folder.glob("round-*"))]
+    unfinished = [path for path in rounds if not (path / SUMMARY).exists()]
+    unfinished += [path for path, is_finished in _measurements(folders) if not is_finished]
+    return RedTeamed(attacked, measured, [*map(str, unfinished)]) if folders else None
 
 
 def measured_folders(folders: Sequence[Path]) -> list[Path]:
-    """The evaluations before and after the rounds in these folders."""
-    found = [folder / name for folder in folders for name in MEASURED]
-    return [path for path in found if (path / "run.json").exists()]
+    """The finished evaluations before and after the rounds in these folders."""
+    return [path for path, is_finished in _measurements(folders) if is_finished]
+
+
+def _measurements(folders: Sequence[Path]) -> list[tuple[Path, bool]]:
+    """The evaluations before and after the rounds in these folders, and whether each is finished."""
+    places = [folder / name for folder in folders for name in MEASURED]
+    return [(path, header.finished) for path in places if (header := read_header(path))]
 
 
 def _runs(folder: Path) -> list[Path]:
