@@ -91,8 +91,8 @@ def _figure(summary: Mapping[str, Any]) -> Figure:
             harmless["value"],
             xerr=[[helpful["value"] - helpful["low"]], [helpful["high"] - helpful["value"]]],
             yerr=[[harmless["value"] - harmless["low"]], [harmless["high"] - harmless["value"]]],
-            fmt=MARKERS[number],
-            color=COLORS[number],
+            fmt=MARKERS[number % len(MARKERS)],
+            color=COLORS[number % len(COLORS)],
             capsize=3,
             label=method,
         )

@@ -156,6 +156,29 @@ def test_runs_that_differ_in_their_judge_are_shown_but_not_compared(tmp_path):
     assert format_estimate(other.scores["harmless"]) in str(summary.scoreboard(report.models))
 
 
+def test_equal_models_are_better_in_neither_figure():
+    run = evaluation("SFT", per_task=40)
+    (table,) = result_panels.headline(prepare_report([run, run], Path())).tables
+    assert [cell.text for cell in table.head] == ["model", "better in both", "worse in both", "neither"]
+    assert [cell.text for cell in table.rows[0][1:]] == ["< .01", "< .01", "> .99"]
+
+
+def test_figures_that_do_not_vary_have_crosses_instead_of_a_region_without_extent():
+    run = evaluation("SFT", per_task=40, likelihoods=False)
+    whole = result_panels.headline(prepare_report([run], Path())).lead
+    assert "Shaded areas are joint" in whole
+    assert "Crosses" not in whole
+    safe = [replace(r, answer_kind="safe-refusal") if r.kind == "harmful" else r for r in run.generations]
+    lead = result_panels.headline(prepare_report([replace(run, generations=safe)], Path())).lead
+    assert "Shaded" not in lead
+    assert "Crosses are 95 % intervals of each figure." in lead
+
+
+def test_thirty_models_have_thirty_looks():
+    models = report_models([evaluation(f"m{at}", per_task=1, likelihoods=False) for at in range(31)])
+    assert len({(model.color, model.marker) for model in models}) == 31
+
+
 def test_training_is_read_from_the_models_folder(tmp_path):
     log = [{"step": step, "cells/SU/gap": 2.0 - step / 10, "cells/UU/gap": 0.5} for step in range(0, 20, 5)]
     (tmp_path / "run.json").write_text(json.dumps({"config": {}, "log": log}))

@@ -23,8 +23,8 @@ from bfpo.reports.formats import format_number
 
 # Okabe and Ito's colors, which are distinct in all forms of color vision; black is for text.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-# The square marks the baseline.
-MARKERS = ("o", "^", "D", "v", "P", "h")
+# One fewer than colors, so that 30 models differ in color or marker. The square marks the baseline.
+MARKERS = ("o", "^", "D", "v", "P")
 BASELINE_MARKER = "s"
 NEUTRAL = "#6a737d"
 # The background is slightly off white, to distinguish it from white text when colors are replaced for the page.

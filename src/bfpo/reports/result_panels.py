@@ -39,7 +39,11 @@ def headline(report: Report) -> Panel:
         plots.append(headline_plot("headline-likelihood", likelihood, *figures))
     if not plots:
         return Panel(anchor, title, absent="no run on this page measured both helpfulness and harmlessness")
-    lead = "Up and to the right is better. The shaded areas are joint 95 % confidence regions of both figures."
+    lead = "Up and to the right is better."
+    if any(point.outline is not None for point in sampled):
+        lead += " Shaded areas are joint 95 % confidence regions of both figures."
+    if any(point.outline is None for point in (*sampled, *likelihood)):
+        lead += " Crosses are 95 % intervals of each figure."
     if len(report.models) > 1:
         best = ", ".join(point.model.name for point in frontier(sampled or likelihood))
         lead += f" On the frontier, beaten in both figures by no other model: {best}."
@@ -52,8 +56,8 @@ def headline(report: Report) -> Panel:
 
 def _region(model: ReportModel) -> np.ndarray | None:
     mean = joint(model.evaluation)
-    # A covariance of two figures needs three clusters.
-    return mean.ellipse() if mean.clusters > 2 else None
+    # A covariance of two figures needs three clusters, and the ellipse an extent in both directions.
+    return mean.ellipse() if mean.clusters > 2 and np.linalg.matrix_rank(mean.covariance) == 2 else None
 
 
 def _points(report: Report, prefix: str) -> list[Point]:
@@ -78,7 +82,7 @@ def _dominance(report: Report, points: Sequence[Point]) -> list[Table]:
         Column("model", lambda model: model.name),
         Column("better in both", lambda model: _probability(better[model.number])),
         Column("worse in both", lambda model: _probability(worse[model.number])),
-        Column("better in one", lambda model: _probability(max(0.0, 1 - better[model.number] - worse[model.number]))),
+        Column("neither", lambda model: _probability(max(0.0, 1 - better[model.number] - worse[model.number]))),
     )
     return [Table.of(f"Probability that a model is better or worse than {baseline.name} in both", columns, rivals)]
 
