@@ -41,6 +41,14 @@ def test_card_is_parsed_back_with_every_figure(trained, tmp_path):
         assert found[task.task, task.metric].metric_value == pytest.approx(task.estimate.value, abs=1e-4)
 
 
+@pytest.mark.parametrize(("merged", "library"), [(False, "peft"), (True, "transformers")])
+def test_card_of_an_adapter_names_the_library_that_loads_it(trained, tmp_path, merged, library):
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["config"] |= {"lora": {"value": {"r": 16}}, "merge_adapter": {"value": merged}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert model_card(trained).data.library_name == library
+
+
 def test_card_says_data_settings_use_and_limits(trained):
     text = model_card(trained).text
     headings = ("Intended use", "Results", "How it was measured", "Training data and settings", "Limits")

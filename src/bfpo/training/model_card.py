@@ -20,10 +20,9 @@ _SHOWN = (
 
 def write_card(folder: Path, record: Mapping[str, Any]) -> None:
     """Write a run's card, without a license, which its owner must choose, as ``README.md`` in its folder."""
-    is_adapter = bool(setting(record, "lora")) and not setting(record, "merge_adapter")
     lines = [
         "---",
-        card_data(record, folder.name, library="peft" if is_adapter else "transformers").to_yaml(),
+        card_data(record, folder.name).to_yaml(),
         "---",
         "",
         f"# {plain(folder.name)}",
@@ -33,7 +32,7 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
         "## How to load it",
         "",
         "```python",
-        *(_ADAPTER if is_adapter else _WHOLE).format(folder=folder).splitlines(),
+        *(_ADAPTER if _is_adapter(record) else _WHOLE).format(folder=folder).splitlines(),
         "```",
         "",
         "## Training data",
@@ -79,18 +78,23 @@ model = AutoPeftModelForCausalLM.from_pretrained("{folder}")
 tokenizer = AutoTokenizer.from_pretrained("{folder}")"""
 
 
-def card_data(record: Mapping[str, Any], name: str, *, library: str = "transformers", **more: Any) -> ModelCardData:
+def card_data(record: Mapping[str, Any], name: str, **more: Any) -> ModelCardData:
     """A card's metadata from a run's record; ``more`` are further fields."""
     objective = setting(record, "loss_type") or record.get("objective", {}).get("name")
     return ModelCardData(
         base_model=base_model(record),
         datasets=_hub_datasets(record) or None,
-        library_name=library,
+        library_name="peft" if _is_adapter(record) else "transformers",
         pipeline_tag="text-generation",
         model_name=name,
         tags=[*more.pop("tags", []), *(["bfpo"] if objective == "bfpo" else [])],
         **more,
     )
+
+
+def _is_adapter(record: Mapping[str, Any]) -> bool:
+    """Whether a run's folder holds an adapter, not a whole model."""
+    return bool(setting(record, "lora")) and not setting(record, "merge_adapter")
 
 
 def base_model(record: Mapping[str, Any]) -> str | None:
