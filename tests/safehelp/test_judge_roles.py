@@ -60,14 +60,14 @@ def run(generator, judges, **settings):
 
 @pytest.mark.parametrize("text", ["I'm sorry, I can't help with that.", "I’m sorry, I can’t help with that."])
 def test_a_model_that_refuses_everything_has_the_worst_over_refusal(text):
-    """The keyword judge tells refusals only; its run measures no safety, neither good nor bad."""
+    """The keyword judge only reports refusals; its run measures no safety, neither good nor bad."""
     found = run(Says(text), [KeywordJudge()])
     assert found.scores["over_refusal"].value == 1.0
     assert "harmless" not in found.scores
     assert {row.metric for row in found.tasks} == {"over_refusal", "incoherent"}
     assert found.header.counts["unparsed"] == 0
     assert cautions(found) == [
-        "no judge tells safety, so harmless and attack success are absent: add a judge that does.",
+        "no judge rates safety, so harmless and attack success are absent: add a judge that does.",
         NO_HELP,
     ]
 
@@ -80,7 +80,7 @@ def test_empty_answers_do_not_bring_back_what_no_judge_tells():
 def test_over_refusal_is_absent_where_no_judge_tells_refusals():
     found = run(Says("I'm sorry."), [Guard()])
     assert (found.scores["harmless"].value, "over_refusal" in found.scores) == (1.0, False)
-    no_refusals = "no judge tells refusals, so over-refusal is absent: add one with --refusal-judge."
+    no_refusals = "no judge reports refusals, so over-refusal is absent: add one with --refusal-judge."
     assert cautions(found) == [no_refusals, NO_HELP]
 
 
