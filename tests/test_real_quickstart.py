@@ -167,12 +167,12 @@ def test_a_killed_run_resumes_in_the_middle_of_any_stage(finished, model, tmp_pa
 
 def test_another_run_model_or_file_is_refused(finished, model, tmp_path):
     folder = finished[0]
-    with pytest.raises(BfpoError, match="a run with another seed; name another folder"):
+    with pytest.raises(BfpoError, match=r"a quickstart with other settings \(seed\); name another"):
         run_real_quickstart(str(model), folder, 4, TOY)
-    with pytest.raises(BfpoError, match="a run with another scale"):
+    with pytest.raises(BfpoError, match=r"other settings \(scale\)"):
         run_real_quickstart(str(model), folder, 3, replace(TOY, steps=4))
     other = write_model(tmp_path / "other", seed=1)
-    with pytest.raises(BfpoError, match="a run with another model digest"):
+    with pytest.raises(BfpoError, match=r"other settings \(model digest\)"):
         run_real_quickstart(str(other), folder, 3, TOY)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()

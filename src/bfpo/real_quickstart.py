@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +11,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from bfpo.config import checked
 from bfpo.errors import BfpoError
-from bfpo.files import write_json, write_rows
+from bfpo.files import claimed, write_json, write_rows
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Decoding
 from bfpo.judges.registry import load_judge
@@ -256,7 +256,7 @@ class _Run:
         folder = self.folder / "models" / name
         recipe = write_recipe(self.folder / "recipes" / f"{name}.yaml", self.recipe(name))
         run = train(
-            load_recipe(recipe), resume=(folder / "run.json").exists(), callbacks=[_Steps(name, self.progress)],
+            load_recipe(recipe), resume=True, callbacks=[_Steps(name, self.progress)],
             reference_progress=lambda done, total: self.progress("log-probabilities of the start", done, total),
         )  # fmt: skip
         self.say(f"{name}: trained in {run.seconds:.0f} s")
@@ -379,17 +379,6 @@ class _Spent:
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> _Spent:
     """What the run in the folder took so far, after a check that it is this run."""
-    path = folder / RECORD
-    wanted = json.loads(json.dumps(settings))
-    if not path.exists():
-        write_json(path, {"settings": wanted})
-        return _Spent()
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        differing = [name for name, value in wanted.items() if found["settings"].get(name) != value]
-        spent = {name: found[name] for name in ("seconds", "cpu_seconds", "peak_memory") if name in found}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BfpoError(f"{path}: can't be read as the record of a quickstart ({error}); move it away") from error
-    if differing:
-        raise BfpoError(f"{folder}: contains a run with another {differing[0].replace('_', ' ')}; name another folder")
-    return _Spent(**spent)
+    what = "a quickstart"
+    record = claimed(folder / RECORD, settings, what)
+    return checked(record, _Spent, str(folder / RECORD), f"the record of {what}", "move it away")

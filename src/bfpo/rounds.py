@@ -16,7 +16,7 @@ from typing import Any
 
 from bfpo.config import read_yaml
 from bfpo.errors import BfpoError
-from bfpo.files import write_json
+from bfpo.files import claimed, write_json
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.judges.verdict import Judge
 from bfpo.redteam.asking import Progress
@@ -188,7 +188,8 @@ def red_team_rounds(
     attacked, held_out = bank.split(settings.held_out_requests, settings.red_team.seed)
     settings.recipe_of(model, folder, 1)
     wording = attacker and attacker.record
-    record = _claim(folder, _settings_record(model, judges, bank, settings) | {"attacker": wording})
+    record = _settings_record(model, judges, bank, settings) | {"attacker": wording}
+    _claim(folder, record)
     texts = [text for pair in held_out.pairs for text in (pair.risky, pair.benign)]
     prompts = {**(evaluation or {}), HELD_OUT: [*texts, *(one.plain for one in held_out.plain)]}
     run = _Run(judges, settings, folder, prompts, attacker, progress, say, training)
@@ -206,7 +207,7 @@ def red_team_rounds(
         current = run.train(model, number + 1)
     after = run.measure(current, held_out, "after")
     result = RoundsResult(current, tuple(groups), stopped, before, after, _caption(judges))
-    write_json(folder / ROUNDS, record | {"result": asdict(result)})
+    write_json(folder / ROUNDS, {"settings": record, "result": asdict(result)})
     return result
 
 
@@ -244,7 +245,7 @@ class _Run:
         folder = Path(resolved.recipe.output_dir)
         suites: Mapping[str, Sequence[str]] = self.training.get("suites") or {}
         settings: dict[str, Any] = {**self.training, "suites": {**suites, **self.prompts}}
-        trained = train(resolved, resume=(folder / "run.json").exists(), say=self.say, **settings)
+        trained = train(resolved, resume=True, say=self.say, **settings)
         self.say(f"{folder.name}: trained in {trained.seconds:.0f} s")
         return str(folder)
 
@@ -278,23 +279,11 @@ def _settings_record(model: str, judges: RoundJudges, bank: Bank, settings: Roun
     }
 
 
-def _claim(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The record to go on with, after a check that the folder holds no other run."""
-    path = folder / ROUNDS
-    wanted = json.loads(json.dumps(settings))
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))["settings"]
-            differing = [name for name, value in wanted.items() if found.get(name) != value]
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise BfpoError(f"{path}: can't be read as the record of rounds ({error}); move it away") from error
-        if differing:
-            raise BfpoError(f"{folder}: contains rounds with other settings ({', '.join(differing)}); name another")
-    elif (folder / SUMMARY).exists() or (folder / "turn-0").exists() or (folder / "run.json").exists():
+def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Check that the folder holds no other run, and record this one."""
+    if not (folder / ROUNDS).exists() and any((folder / name).exists() for name in (SUMMARY, "turn-0", "run.json")):
         raise BfpoError(f"{folder}: contains another run; name another folder")
-    else:
-        write_json(path, {"settings": wanted})
-    return {"settings": wanted}
+    claimed(folder / ROUNDS, settings, "rounds")
 
 
 def _caption(judges: RoundJudges) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from bfpo.config import read_json
 from bfpo.errors import BfpoError
 from bfpo.files import whole_folder, write_json
 
@@ -56,8 +56,8 @@ def make_smollm2(folder: Path) -> bool:
 
 def _has(folder: Path, source: dict[str, str]) -> bool:
     try:
-        return json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8")) == source
-    except (OSError, ValueError):
+        return read_json(folder / SOURCE_FILE, dict[str, str], "this model", "name a new folder") == source
+    except BfpoError:
         return False
 
 

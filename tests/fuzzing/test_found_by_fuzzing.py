@@ -29,27 +29,39 @@ def refusal(name, folder, sample):
 @pytest.mark.parametrize(
     ("file", "damage", "says"),
     [
-        ("run.json", lambda text: text[:-20], "run.json: can't be read (Expecting"),
-        ("run.json", lambda text: text.replace(b"fixture", b"\xc1"), "run.json: can't be read ('utf-8' codec"),
-        ("run.json", lambda text: b"[" * 100_000, "run.json: can't be read (maximum recursion depth"),
+        ("run.json", lambda text: text[:-20], "run.json: can't be read as the header of an evaluation (Expecting"),
+        (
+            "run.json",
+            lambda text: text.replace(b"fixture", b"\xc1"),
+            "run.json: can't be read as the header of an evaluation ('utf-8' codec",
+        ),
+        ("run.json", lambda text: b"[" * 100_000, "header of an evaluation (it is nested too deeply)"),
         (
             "run.json",
             lambda text: text.replace(b'"suite": "fixture"', b'"suite": 5'),
-            "(suite: Input should be a valid",
+            "(suite: input should be a valid",
         ),
-        ("scores.json", lambda text: b"{}", "scores.json: not the scores of a run"),
         (
             "scores.json",
-            lambda text: text.replace(b'"low"', b'"lower"'),
-            "not a Estimate of this version (unknown lower)",
+            lambda text: b"{}",
+            "scores.json: can't be read as the scores of an evaluation (the key 'scores' is missing",
         ),
-        ("generations.jsonl", lambda text: b"7\n" + text, "line 1: a int, not a record"),
-        ("generations.jsonl", lambda text: text.replace(b'"benign"', b'"bening"'), "(kind: Input should be"),
-        ("generations.jsonl", lambda text: text.replace(b'"p_help"', b'"p_helps"'), "unknown p_helps"),
+        (
+            "scores.json",
+            lambda text: text.replace(b'"low"', b'"lower"', 1),
+            "lower' (did you mean 'low'?)",
+        ),
+        ("generations.jsonl", lambda text: b"7\n" + text, "should be an object with keys, not 7"),
+        ("generations.jsonl", lambda text: text.replace(b'"benign"', b'"bening"'), "(kind: input should be"),
+        (
+            "generations.jsonl",
+            lambda text: text.replace(b'"p_help"', b'"p_helps"'),
+            "unknown key 'p_helps' (did you mean 'p_help'?)",
+        ),
         (
             "likelihoods.jsonl",
             lambda text: text.replace(b'"logps": [', b'"logps": ["x", '),
-            "(logps.0: Input should be",
+            "(logps.0: input should be",
         ),
         (
             "likelihoods.jsonl",
@@ -76,7 +88,9 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path, file, damage, says):
 
 def test_a_run_without_its_scores_is_named(tmp_path):
     sample = {name: content for name, content in TARGETS["runs"].samples()["run 0"].items() if name != "scores.json"}
-    assert "scores.json: can't be read (No such file" in refusal("runs", tmp_path / "run", sample)
+    assert "scores.json: can't be read as the scores of an evaluation (No such file" in refusal(
+        "runs", tmp_path / "run", sample
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,7 +152,7 @@ def test_a_labeling_with_a_number_beyond_all_floats_is_refused(tmp_path):
     labeling = {"format": 1, "b1": 3.0, "alpha": 0.5, "prices": {}, "record": {}}
     for change in ({"b1": 10**400}, {"prices": {"theft": 10**400}}):
         (tmp_path / "labeling.json").write_text(json.dumps(labeling | change))
-        with pytest.raises(BfpoError, match="must be numbers"):
+        with pytest.raises(BfpoError, match=r"(b1|prices.theft): input should be a valid number"):
             load_labeling(tmp_path / "labeling.json")
 
 

@@ -128,10 +128,10 @@ def test_harm_by_answer_takes_precedence_over_the_category(tmp_path):
     ("text", "says"),
     [
         ("{", "can't be read as a labeling"),
-        ('{"format": 2}', "not a labeling of format 1"),
+        ('{"format": 2}', "format: input should be 1, not 2"),
         ('{"format": 1, "b1": 3, "alpha": 0.5, "price": {}}', "did you mean 'prices'"),
         ('{"format": 1, "b1": 3, "alpha": 0.5, "prices": {"a": -1}}', "the price of 'a' is -1"),
-        ('{"format": 1, "b1": 3}', "must be numbers"),
+        ('{"format": 1, "b1": 3}', "the key 'alpha' is missing"),
         ('{"format": 1, "b1": 1, "alpha": 0.5}', "b1 must be greater than 1"),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_wrong_file_is_named(tmp_path, text, says):
     path.write_text(text)
     with pytest.raises(BfpoError, match=says):
         load_labeling(path)
-    with pytest.raises(BfpoError, match="no such file"):
+    with pytest.raises(BfpoError, match="No such file"):
         load_labeling(tmp_path / "nothing.json")
 
 

@@ -120,7 +120,7 @@ def test_records_without_a_header_and_files_of_something_else_are_refused(finish
     with pytest.raises(BfpoError, match="records without a header"):
         evaluate(generator, **settings)
     (tmp_path / "run.json").write_text(json.dumps({"config": {}, "finished": True}))
-    with pytest.raises(BfpoError, match="not a RunHeader of this version"):
+    with pytest.raises(BfpoError, match=r"can't be read as the header of an evaluation .the key 'model' is missing"):
         evaluate(generator, **settings)
 
 
@@ -168,11 +168,11 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
     path = tmp_path / "generations.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")
     path.write_text("\n".join([lines[0], "{broken", *lines[1:]]), encoding="utf-8", newline="\n")
-    with pytest.raises(BfpoError, match=r"generations.jsonl, line 2: not valid JSON"):
+    with pytest.raises(BfpoError, match=r"generations.jsonl, line 2: can't be read as the record of an answer"):
         read_generations(path)
     row = json.loads(lines[0])
     path.write_text(json.dumps(row | {"color": 1}) + "\n")
-    with pytest.raises(BfpoError, match=r"line 1: not a GenerationRecord of this version \(unknown color"):
+    with pytest.raises(BfpoError, match=r"line 1: .* \(unknown key 'color'"):
         read_generations(path)
     record = replace(read_generations(_one(tmp_path, row))[0], answer="x")
     assert record.verdicts[0].categories == ("S1",)

@@ -10,6 +10,8 @@ from transformers import TrainerCallback
 from bfpo import GlobalPreference
 from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import FittedLabeling
+from bfpo.training.checkpoints import mark_complete
+from bfpo.training.earlier_run import earlier_run
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train
 from models import tiny_llama
@@ -198,3 +200,10 @@ def test_a_file_and_a_strange_record_are_named(folder):
         (folder / "run" / "run.json").write_text(text)
         with pytest.raises(BfpoError, match=r"run.json: can't be read as the record of a run"):
             train(recipe(folder))
+
+
+def test_checkpoints_without_the_record_of_their_run_are_not_resumed(tmp_path):
+    (tmp_path / "checkpoint-2").mkdir()
+    mark_complete(tmp_path / "checkpoint-2")
+    with pytest.raises(BfpoError, match=r"has checkpoint-2 and no run\.json"):
+        earlier_run(tmp_path, {}, {"number": 1, "sharding": "none"}, resume=True)

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
 
+from bfpo.config import read_json
 from bfpo.engine.forward import Engine
 from bfpo.errors import BfpoError
 from bfpo.files import whole_file, write_json
@@ -30,6 +31,7 @@ from bfpo.groups import TokenGroup
 
 _KEY = np.dtype("S16")
 _DESCRIPTION = "model.json"
+_REMEDY = "delete its folder, and its rows are scored again"
 # Seconds between writes, so that a killed pass loses little.
 _SECONDS_A_FILE = 30.0
 
@@ -270,15 +272,5 @@ def summarize(root: Path) -> Iterator[CacheSummary]:
             answers += len(part.keys)
             tokens += int(part.tokens.sum())
         size = sum(path.stat().st_size for path in part_files(folder))
-        yield CacheSummary(folder, _described(description), answers, tokens, size, damaged)
-
-
-def _described(path: Path) -> dict[str, Any]:
-    """The content of ``model.json``."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise BfpoError(f"{path}: can't be read ({error}); delete its folder, and its rows are scored again") from error
-    if not isinstance(found, dict):
-        raise BfpoError(f"{path}: describes no model; delete its folder, and its rows are scored again")
-    return found
+        described = read_json(description, dict[str, Any], "the model of a cache", _REMEDY)
+        yield CacheSummary(folder, described, answers, tokens, size, damaged)

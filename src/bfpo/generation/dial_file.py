@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from bfpo.config import Closed, validated
+from bfpo.config import Closed, read_json
 from bfpo.errors import BfpoError
-from bfpo.files import check_suffix, write_text
+from bfpo.files import check_suffix, write_json
 from bfpo.generation.dial import Dial
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.training.earlier_run import FREE
 from bfpo.training.run_record import read_record
 
-FORMAT = "bfpo-dial-1"
 # Settings in which two corners may differ: the weight of safety, and what doesn't change the result.
 _MAY_DIFFER = FREE | {"b1"}
 
@@ -35,7 +33,7 @@ class DialFile(Closed):
         candidates: see `Dial`.
     """
 
-    format: str = FORMAT
+    format: Literal["bfpo-dial-1"]
     low: str
     high: str
     b3: float
@@ -46,15 +44,15 @@ class DialFile(Closed):
         """Write the file as JSON.
 
         Raises:
-            BfpoError: if the name has another suffix, or the file exists and is no dial.
+            BfpoError: if the name has another suffix, or the file exists and is not a dial.
         """
         check_suffix(path, ".json")
         if path.exists():
             try:
                 load_dial(path)
             except BfpoError as error:
-                raise BfpoError(f"{path}: this would overwrite a file that is no dial; name another") from error
-        write_text(path, json.dumps(self.model_dump(), indent=2) + "\n")
+                raise BfpoError(f"{path}: this would overwrite a file that is not a dial; name another") from error
+        write_json(path, self.model_dump())
 
     def load_models(self, system_prompt: str | None = None, *, chat: bool = True) -> Dial:
         """Load both models."""
@@ -68,14 +66,7 @@ def load_dial(path: Path) -> DialFile:
     Raises:
         BfpoError: if it can't be read or is none.
     """
-    remedy = "make it with 'bfpo dial'"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BfpoError(f"{path}: can't be read as a dial ({error}); {remedy}") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise BfpoError(f"{path}: it is not a dial; {remedy}")
-    return validated(DialFile, values, str(path))
+    return read_json(path, DialFile, "a dial", "make it with 'bfpo dial'")
 
 
 @dataclass(frozen=True)
@@ -135,4 +126,4 @@ def dial_between(first: Path, second: Path, b3: float, candidates: int = 32) -> 
         raise BfpoError(f"b3 {b3:g} is not between those of the two models, {low.b3:g} and {high.b3:g}")
     share = (b3 - low.b3) / (high.b3 - low.b3)
     places = {name: os.path.abspath(corner.folder) for name, corner in (("low", low), ("high", high))}
-    return DialFile(**places, b3=b3, share=share, candidates=candidates)
+    return DialFile(format="bfpo-dial-1", **places, b3=b3, share=share, candidates=candidates)

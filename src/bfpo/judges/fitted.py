@@ -14,8 +14,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from bfpo.config import Closed, read_json
 from bfpo.errors import BfpoError
-from bfpo.files import whole_file, write_text
+from bfpo.files import whole_file, write_json, write_text
 from bfpo.judges.unjudged import around_empty
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.statistics.calibration import Scaling, check_scaling
@@ -199,7 +200,20 @@ class FittedJudge:
             temporary.write_bytes(save({name: getattr(self, name) for name in _ARRAY_NAMES}))
         write_text(folder / _VOCABULARY, json.dumps(self.vocabularies))
         settings = {"name": self.name, **self._settings(), "digest": self.digest, "record": dict(self.record)}
-        write_text(folder / _SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        write_json(folder / _SETTINGS, settings, ensure_ascii=False)
+
+
+class _Settings(Closed):
+    """The file ``judge.json``."""
+
+    name: str
+    format: Literal[3]
+    target: Target
+    blocks: tuple[NgramBlock, ...]
+    intercept: float
+    scaling: Scaling
+    digest: str
+    record: dict[str, Any]
 
 
 def load_fitted(name: str) -> FittedJudge:
@@ -211,29 +225,28 @@ def load_fitted(name: str) -> FittedJudge:
     folder = Path(name)
     if not (folder / _SETTINGS).is_file():
         raise BfpoError(f"{name or 'fitted'}: it has no {_SETTINGS}; name a folder that 'bfpo judge fit' wrote")
+    remedy = "fit it again"
+    settings = read_json(folder / _SETTINGS, _Settings, "a fitted judge of this version", remedy)
+    vocabularies = read_json(folder / _VOCABULARY, tuple[tuple[str, ...], ...], "a judge's vocabulary", remedy)
     try:
-        settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-        if settings["format"] != FORMAT:
-            raise BfpoError(f"{name}: format {settings['format']} is unknown to this version; fit the judge again")
-        vocabularies = json.loads((folder / _VOCABULARY).read_text(encoding="utf-8"))
         with safe_open(folder / _ARRAYS, framework="numpy") as file:
             arrays = {array: file.get_tensor(array) for array in _ARRAY_NAMES}
         judge = FittedJudge(
-            name=settings["name"],
-            target=settings["target"],
-            blocks=tuple(NgramBlock(**block) for block in settings["blocks"]),
-            vocabularies=tuple(tuple(vocabulary) for vocabulary in vocabularies),
+            name=settings.name,
+            target=settings.target,
+            blocks=settings.blocks,
+            vocabularies=vocabularies,
             **arrays,
-            intercept=settings["intercept"],
-            scaling=Scaling(**settings["scaling"]),
-            record=settings["record"],
+            intercept=settings.intercept,
+            scaling=settings.scaling,
+            record=settings.record,
         )
         check_scaling(judge.scaling, name, informative=False)
-        damaged = judge.digest != settings["digest"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        raise BfpoError(f"{name}: the judge can't be read ({error}); fit it again") from error
+        damaged = judge.digest != settings.digest
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BfpoError(f"{name}: the judge can't be read ({error}); {remedy}") from error
     if damaged:
-        raise BfpoError(f"{name}: a file of the judge was changed (its digest differs); fit it again")
+        raise BfpoError(f"{name}: a file of the judge was changed (its digest differs); {remedy}")
     return judge
 
 

@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from bfpo.config import CLOSED, read_json
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.files import write_json
 from bfpo.objectives.bfpo import GlobalPreference
@@ -51,6 +52,19 @@ class FittedLabeling:
         write_json(path, self.as_json(), ensure_ascii=False)
 
 
+@dataclass(frozen=True)
+class _File:
+    """The file of a labeling."""
+
+    __pydantic_config__ = CLOSED
+
+    format: Literal[1]
+    b1: float
+    alpha: float
+    prices: Mapping[str, float] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
 def load_labeling(path: Path) -> FittedLabeling:
     """Load a file that `FittedLabeling.save` wrote.
 
@@ -58,25 +72,13 @@ def load_labeling(path: Path) -> FittedLabeling:
         BfpoError: if the file can't be read, has an unknown key, or a value is out of range.
     """
     remedy = "make it with 'bfpo label --fit-preference'"
+    found = read_json(path, _File, "a labeling", remedy)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BfpoError(f"{path}: no such file; {remedy}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BfpoError(f"{path}: can't be read as a labeling ({error}); {remedy}") from error
-    known = ("format", "b1", "alpha", "prices", "record")
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise BfpoError(f"{path}: it is not a labeling of format {FORMAT}; {remedy}")
-    for key in value:
-        if key not in known:
-            raise BfpoError(f"{path}: unknown key {key!r}{did_you_mean(key, known)}; {remedy}")
-    try:
-        preference = GlobalPreference(float(value["b1"]), float(value["alpha"]))
-        prices = {str(name): float(price) for name, price in value.get("prices", {}).items()}
-        HarmPrices(preference.b3, prices)  # refuses a price that is out of range
-        return FittedLabeling(preference, prices, value.get("record", {}))
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise BfpoError(f"{path}: b1, alpha and prices must be numbers ({error}); {remedy}") from error
+        preference = GlobalPreference(found.b1, found.alpha)
+        HarmPrices(preference.b3, found.prices)  # refuses a price that is out of range
+    except BfpoError as error:
+        raise BfpoError(f"{path}: {error}; {remedy}") from error
+    return FittedLabeling(preference, found.prices, found.record)
 
 
 def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, PreferenceFit]:

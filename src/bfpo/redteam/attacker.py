@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bfpo.config import Closed, read_json
 from bfpo.errors import BfpoError, RunError
 from bfpo.files import write_json
 from bfpo.generation.protocol import Decoding, Generator, sample_requests
@@ -31,6 +31,13 @@ _STEM = 4
 
 # Wordings of a pair's risky and benign request.
 Wordings = tuple[str, str]
+
+
+class _Kept(Closed):
+    """The file of an attacker's wordings: what was asked of which model, and all outputs."""
+
+    wanted: dict[str, Any]
+    answers: dict[str, list[str | None]]
 
 
 @dataclass(frozen=True)
@@ -68,18 +75,19 @@ class Attacker:
             return {}, Counter()
         asked = {f"{pair.id} {at}": text for pair in pairs for at, text in enumerate((pair.risky, pair.benign))}
         wanted = self.record | {"seed": seed, "asked": asked}
-        found: dict[str, Any]
         if path.exists():
-            found = _kept(path)
-            if found["wanted"] != wanted:
+            found = read_json(path, _Kept, "an attacker's wordings", "remove it")
+            if found.wanted != wanted:
                 raise BfpoError(
                     f"{path}: contains wordings of another attacker or of other attacks; name another folder"
                 )
+            if found.answers.keys() != asked.keys():
+                raise BfpoError(f"{path}: some of an attacker's wordings are missing; remove it")
         else:
-            found = {"wanted": wanted, "answers": self._answers(asked, seed)}
-            write_json(path, found)
+            found = _Kept(wanted=wanted, answers=self._answers(asked, seed))
+            write_json(path, found.model_dump())
         counts: Counter[str] = Counter()
-        usable = {key: _first_usable(asked[key], answers, counts) for key, answers in found["answers"].items()}
+        usable = {key: _first_usable(asked[key], answers, counts) for key, answers in found.answers.items()}
         wordings: dict[str, Wordings] = {}
         for pair in pairs:
             risky, benign = (usable[f"{pair.id} {at}"] for at in range(2))
@@ -103,16 +111,6 @@ class Attacker:
         if failure and not any(text for texts in answers.values() for text in texts):
             raise RunError(f"the attacker gave no wording of any request ({failure}); run again to ask anew")
         return answers
-
-
-def _kept(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if set(found["answers"]) != set(found["wanted"]["asked"]):
-            raise ValueError("wordings are missing")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BfpoError(f"{path}: can't be read as an attacker's wordings ({error}); remove it") from error
-    return found
 
 
 def _first_usable(request: str, answers: Sequence[str | None], counts: Counter[str]) -> str | None:

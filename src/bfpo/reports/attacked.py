@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
+from bfpo.config import CLOSED, read_json
 from bfpo.errors import BfpoError
 from bfpo.redteam.running import SUMMARY, Attacked
+from bfpo.redteam.settings import RedTeam
 from bfpo.reports.drawing import COLORS, MARKERS
 from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
 from bfpo.safehelp.records import Evaluation, read_header
@@ -19,7 +18,17 @@ from bfpo.statistics.intervals import Estimate
 
 # Evaluations of the first and the last model, beside the rounds.
 MEASURED = ("before", "after")
-_ATTACKED: TypeAdapter[Attacked] = TypeAdapter(Attacked)
+
+
+@dataclass(frozen=True)
+class _Summary(Attacked):
+    """The file of a result."""
+
+    __pydantic_config__ = CLOSED
+
+    settings: RedTeam
+    groups_sha256: str
+    attacker: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,18 +141,10 @@ def _runs(folder: Path) -> list[Path]:
 
 def _series(folder: Path, name: str, place: int) -> AttackSeries:
     path = folder / SUMMARY
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-        found = _ATTACKED.validate_python(values)
-        styles, held_out = (TypeAdapter(list[str]).validate_python(values["settings"][key]) for key in _STYLES)
-    except (OSError, ValueError, TypeError, KeyError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise BfpoError(
-            f"{path}: can't be read as a result of red teaming ({reason}); run 'bfpo redteam' again"
-        ) from error
-    unsafe, refused = found.success, found.over_refusal
+    found = read_json(path, _Summary, "a result of red teaming", "run 'bfpo redteam' again")
+    unsafe, refused, settings = found.success, found.over_refusal, found.settings
     return AttackSeries(
-        name, place, styles, held_out, _named(unsafe, "style "), _named(refused, "style "),
+        name, place, settings.styles, settings.held_out, _named(unsafe, "style "), _named(refused, "style "),
         _named(unsafe, "category "), _named(refused, "category "), unsafe.get("all"), refused.get("all"), found.cells,
     )  # fmt: skip
 
@@ -151,9 +152,6 @@ def _series(folder: Path, name: str, place: int) -> AttackSeries:
 def _named(rates: Mapping[str, Estimate], prefix: str) -> dict[str, Estimate]:
     """The rates of the styles or of the categories, by name."""
     return {key.removeprefix(prefix): rate for key, rate in rates.items() if key.startswith(prefix)}
-
-
-_STYLES = ("styles", "held_out")
 
 
 def _measured(folder: Path, name: str, place: int, last: AttackSeries) -> AttackSeries:

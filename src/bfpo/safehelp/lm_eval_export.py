@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bfpo.files import write_lines, write_text
+from bfpo.files import write_json, write_lines
 from bfpo.safehelp.figures import ANSWER_FIGURES
 from bfpo.safehelp.metrics import METRICS
 from bfpo.safehelp.records import Evaluation, GenerationRecord, LikelihoodRecord, TaskScore
@@ -19,14 +19,14 @@ def export_lm_eval(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write ``results_DATE.json`` and a ``samples_TASK_DATE.jsonl`` per task to ``folder/MODEL``.
 
     Standard errors are "N/A", because lm-eval's take every item as independent; the intervals over clusters are under
-    ``bfpo``. Metrics that are no means of items are not in the samples.
+    ``bfpo``. Metrics that are not means of items are not in the samples.
 
     Returns:
         The files, that with the results first.
     """
     place, date = place_of(evaluation, folder)
     results = place / f"results_{date}.json"
-    write_text(results, json.dumps(_results(evaluation), indent=2, ensure_ascii=False) + "\n")
+    write_json(results, _results(evaluation), ensure_ascii=False)
     written = [results]
     for task, records in by_task(evaluation).items():
         scores = [score for score in evaluation.tasks if score.task == task]
@@ -127,7 +127,7 @@ def _exchange(record: Record) -> dict[str, Any]:
 
 
 def item_value(record: Record, metric: str) -> float | None:
-    """The item's value in a metric; None if the metric is no mean over such items."""
+    """The item's value in a metric; None if the metric is not a mean over such items."""
     if isinstance(record, GenerationRecord):
         figure = ANSWER_FIGURES.get(metric)
         counts = figure and record.kind in figure.kinds and figure.covers(record)

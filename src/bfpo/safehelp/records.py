@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import TypeAdapter, ValidationError
-
+from bfpo.config import CLOSED, Closed, parse_json, read_json
 from bfpo.errors import BfpoError
-from bfpo.files import write_lines, write_text
+from bfpo.files import write_json, write_lines
 from bfpo.judges.verdict import Refusal, Verdict
 from bfpo.safehelp.answer_kinds import AnswerKind
 from bfpo.safehelp.items import Factor, Kind, Scored
@@ -20,6 +18,7 @@ from bfpo.statistics.intervals import Estimate
 
 HEADER, GENERATIONS, LIKELIHOODS, SCORES = "run.json", "generations.jsonl", "likelihoods.jsonl", "scores.json"
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_REMEDY = "copy the run again, or evaluate again with this version"
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class GenerationRecord:
         harm: its level of harm in (0, 1] by category (exact judge or rubric), empty if none; None if unknown.
         uncompared: output of the helpfulness judge, if no preference could be read in it; "" otherwise.
     """
+
+    __pydantic_config__ = CLOSED
 
     task: str
     item: str
@@ -102,6 +103,8 @@ class LikelihoodRecord:
         bytes: length of each choice in UTF-8.
         truncated: whether the beginning of the prompt was cut to fit the model.
     """
+
+    __pydantic_config__ = CLOSED
 
     task: str
     item: str
@@ -186,6 +189,8 @@ class RunHeader:
         shard: the part of the planned batches that the run has, as "1/4"; None if it has all.
     """
 
+    __pydantic_config__ = CLOSED
+
     model: str
     suite: str
     model_path: str | None = None
@@ -248,7 +253,7 @@ class Evaluation:
             "scores": {name: asdict(estimate) for name, estimate in self.scores.items()},
             "tasks": [asdict(task) for task in self.tasks],
         }
-        write_text(folder / SCORES, json.dumps(scores, indent=2) + "\n")
+        write_json(folder / SCORES, scores)
 
     @classmethod
     def load(cls, folder: Path) -> Evaluation:
@@ -264,7 +269,7 @@ class Evaluation:
             raise BfpoError(f"{folder}: is part {header.shard} of an evaluation; merge all parts (--merge)")
         if not header.finished:
             raise BfpoError(f"{folder}: the evaluation is unfinished; run the same 'bfpo evaluate' again to resume it")
-        scores, tasks = _read_scores(folder / SCORES)
+        scores = read_json(folder / SCORES, _Scores, "the scores of an evaluation", _REMEDY)
         generations, likelihoods = read_generations(folder / GENERATIONS), read_likelihoods(folder / LIKELIHOODS)
         for name, found, file in (("answers", generations, GENERATIONS), ("likelihoods", likelihoods, LIKELIHOODS)):
             planned = header.counts.get(name, len(found))
@@ -273,35 +278,19 @@ class Evaluation:
                     f"{folder / file}: has {len(found):,} of the {planned:,} {name} that {HEADER} counts; copy the run "
                     "again, or evaluate again"
                 )
-        return cls(header, scores, tasks, generations, likelihoods)
+        return cls(header, scores.scores, scores.tasks, generations, likelihoods)
 
 
-def _read_scores(path: Path) -> tuple[dict[str, Estimate], tuple[TaskScore, ...]]:
-    read = read_json(path)
-    try:
-        scores = {name: _build(Estimate, estimate, str(path)) for name, estimate in read["scores"].items()}
-        tasks = [row | {"estimate": _build(Estimate, row["estimate"], str(path))} for row in read["tasks"]]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise BfpoError(f"{path}: not the scores of a run ({error}); evaluate again") from error
-    return scores, tuple(_build(TaskScore, task, str(path)) for task in tasks)
+class _Scores(Closed):
+    """The file ``scores.json``."""
 
-
-def read_json(path: Path) -> Any:
-    """The value of a JSON file of a run.
-
-    Raises:
-        BfpoError: if it can't be read.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise BfpoError(f"{path}: can't be read ({reason}); copy the run again, or evaluate again") from error
+    scores: dict[str, Estimate]
+    tasks: tuple[TaskScore, ...]
 
 
 def write_header(folder: Path, header: RunHeader) -> None:
     """Write ``run.json``."""
-    write_text(folder / HEADER, json.dumps(asdict(header), indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / HEADER, asdict(header), ensure_ascii=False)
 
 
 def read_header(folder: Path) -> RunHeader | None:
@@ -311,12 +300,7 @@ def read_header(folder: Path) -> RunHeader | None:
         BfpoError: if the file is not an evaluation's header.
     """
     path = folder / HEADER
-    if not path.exists():
-        return None
-    row = read_json(path)
-    if isinstance(row, dict) and isinstance(row.get("judges"), list):
-        row["judges"] = [_build(JudgeUsed, judge, str(path)) for judge in row["judges"]]
-    return _build(RunHeader, row, str(path))
+    return read_json(path, RunHeader, "the header of an evaluation", _REMEDY) if path.exists() else None
 
 
 def encode_record(record: GenerationRecord | LikelihoodRecord) -> str:
@@ -330,14 +314,7 @@ def read_generations(path: Path) -> list[GenerationRecord]:
     Raises:
         BfpoError: if a line is not such a record.
     """
-    records = []
-    for where, row in _read_lines(path):
-        if isinstance(row.get("verdicts"), list):
-            row["verdicts"] = [_build(Verdict, verdict, where) for verdict in row["verdicts"]]
-        if isinstance(row.get("refusal_verdict"), dict):
-            row["refusal_verdict"] = _build(Verdict, row["refusal_verdict"], where)
-        records.append(_build(GenerationRecord, row, where))
-    return records
+    return _read_lines(path, GenerationRecord, "the record of an answer")
 
 
 def read_likelihoods(path: Path) -> list[LikelihoodRecord]:
@@ -346,41 +323,17 @@ def read_likelihoods(path: Path) -> list[LikelihoodRecord]:
     Raises:
         BfpoError: if a line is not such a record.
     """
-    return [_build(LikelihoodRecord, row, where) for where, row in _read_lines(path)]
+    return _read_lines(path, LikelihoodRecord, "the record of an item's log-probabilities")
 
 
-_Built = TypeVar("_Built")
+_Record = TypeVar("_Record")
 
 
-def _build(kind: type[_Built], row: Any, where: str) -> _Built:
-    """A record from its JSON object, with all types checked."""
-    known = {entry.name for entry in fields(kind)}  # pyright: ignore[reportArgumentType]
-    unknown = sorted(set(row) - known) if isinstance(row, dict) else [type(row).__name__]
-    problem = f"unknown {', '.join(unknown)}"
-    if not unknown:
-        try:
-            return _adapter(kind).validate_python(row)
-        except ValidationError as error:
-            first = error.errors()[0]
-            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    raise BfpoError(f"{where}: not a {kind.__name__} of this version ({problem}); evaluate again")
-
-
-@cache
-def _adapter(kind: type[_Built]) -> TypeAdapter[_Built]:
-    return TypeAdapter(kind)
-
-
-def _read_lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+def _read_lines(path: Path, kind: type[_Record], what: str) -> list[_Record]:
     if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-            except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-                raise BfpoError(f"{where}: not valid JSON ({error}); evaluate again") from error
-            if not isinstance(row, dict):
-                raise BfpoError(f"{where}: a {type(row).__name__}, not a record; evaluate again")
-            yield where, row
+        return []
+    try:
+        with path.open("rb") as file:
+            return [parse_json(line, kind, f"{path}, line {at}", what, _REMEDY) for at, line in enumerate(file, 1)]
+    except OSError as error:
+        raise BfpoError(f"{path}: can't be read ({error.strerror}); {_REMEDY}") from error

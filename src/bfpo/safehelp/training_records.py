@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bfpo.safehelp.records import read_json
+from bfpo.config import read_json
 
 
 def training_record(model_path: str | None) -> dict[str, Any]:
     """The ``run.json`` that ``bfpo train`` wrote in a model's folder; empty if there is none."""
     path = Path(model_path or "") / "run.json"
-    record = read_json(path) if model_path and os.path.isfile(path) else None
-    return record if isinstance(record, dict) and isinstance(record.get("config"), dict) else {}
+    if not (model_path and os.path.isfile(path)):
+        return {}
+    record = read_json(path, dict[str, Any], "the record of a run", "copy the model's folder again")
+    return record if isinstance(record.get("config"), dict) else {}
 
 
 def training_setting(training: Mapping[str, Any], key: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import re
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from bfpo.config import read_json
 from bfpo.errors import BfpoError
 from bfpo.files import write_json
 from bfpo.training.finite import check_finite_weights
@@ -164,17 +164,12 @@ def check_intact(checkpoint: Path, *, own: bool = True) -> None:
         raise BfpoError(f"{checkpoint}: the checkpoint is incomplete; name an earlier one")
     if not own and not (checkpoint / MARKER).exists():
         return
-    try:
-        marked = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
-        found = _digests(checkpoint)
-        damaged = sorted(name for name, digest in marked.items() if found.get(name) != digest)
-    except (OSError, ValueError, AttributeError):
-        damaged = [MARKER]
+    remedy = "delete this folder to continue from an earlier checkpoint, or from the start"
+    marked = read_json(checkpoint / MARKER, dict[str, str], "the marker of a checkpoint", remedy)
+    found = _digests(checkpoint)
+    damaged = sorted(name for name, digest in marked.items() if found.get(name) != digest)
     if damaged:
-        raise BfpoError(
-            f"{checkpoint}: {', '.join(damaged)} changed since the checkpoint was saved; delete this folder to go on "
-            "from an earlier checkpoint, or from the start"
-        )
+        raise BfpoError(f"{checkpoint}: {', '.join(damaged)} changed since the checkpoint was saved; {remedy}")
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:

@@ -62,6 +62,11 @@ def earlier_run(
         raise BfpoError(f"{folder}: contains another run; continue it with --resume, or choose another output_dir")
     check_own(folder)
     if record is None:
+        if checkpoint:
+            raise BfpoError(
+                f"{folder}: has {checkpoint.name} and no run.json, which says what was trained; restore it, or choose "
+                "another output_dir"
+            )
         return None
     before = {key: entry["value"] for key, entry in record["config"].items()}
     changed = {

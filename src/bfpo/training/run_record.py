@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bfpo.errors import BfpoError
+from pydantic import BaseModel
+
+from bfpo.config import checked, read_json
 from bfpo.files import write_json
 from bfpo.training.recipe import ResolvedRecipe
 
@@ -30,6 +31,22 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+class _Setting(BaseModel):
+    """A setting of a run, with its origin."""
+
+    value: Any
+
+
+class _Record(BaseModel):
+    """What every record of a run has, among more."""
+
+    config: dict[str, _Setting]
+    finished: bool
+    data: list[dict[str, Any]]
+    model: dict[str, Any]
+    mix: dict[str, Any]
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record in a run folder, or None.
 
@@ -39,14 +56,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / FILE_NAME
     if not path.exists():
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not {"config", "finished", "data", "model", "mix"} <= record.keys():
-            raise ValueError("not a training run's record")
-        if not all("value" in entry for entry in record["config"].values()):
-            raise ValueError("its settings have no values")
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise BfpoError(f"{path}: can't be read as the record of a run ({error}); move it away") from error
+    what, remedy = "the record of a run", "move it away"
+    record = read_json(path, dict[str, Any], what, remedy)
+    checked(record, _Record, str(path), what, remedy)
     return record
 
 
