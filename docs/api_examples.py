@@ -108,7 +108,7 @@ for row in rows:
     row["chosen_is_safe"] = None  # to be filled in
 with open("unlabeled.jsonl", "w", encoding="utf-8") as file:
     file.writelines(json.dumps(row) + "\n" for row in rows)
-with bfpo.VerdictCache(Path("verdicts.sqlite")) as cache:  # an interrupted run goes on from it
+with bfpo.VerdictCache(Path("verdicts.sqlite")) as cache:  # an interrupted run continues from it
     labeled: bfpo.LabeledSet = bfpo.label("unlabeled.jsonl", [judge], Path("labeled.jsonl"), cache=cache)
 print([row["chosen_is_safe"] for row in labeled.rows])
 

@@ -67,7 +67,7 @@ def _failure(error: OSError, path: Path, what: str, remedy: str) -> BfpoError | 
 
 @contextmanager
 def sole_user(folder: Path) -> Iterator[Path]:
-    """Context in which no other process of this machine is at work in a folder, which it gives.
+    """Context in which no other process of this machine is using a folder, which it gives.
 
     A missing folder is created, and removed again if it is empty at the end. A file system without locks is named in a
     warning.
@@ -87,7 +87,7 @@ def sole_user(folder: Path) -> Iterator[Path]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BfpoError(
-                f"{folder}: another process is at work in this folder; wait for it, or name another folder"
+                f"{folder}: another process is using this folder; wait for it, or name another folder"
             ) from None
         except OSError as error:
             what = f"this file system has no locks ({error.strerror}), so that a second process wouldn't be noticed"
@@ -132,7 +132,7 @@ def claimed(path: Path, settings: Mapping[str, Any], what: str) -> dict[str, Any
 
 
 def check_not_overwritten(output: Path, read: Iterable[tuple[str | Path | None, str]]) -> None:
-    """Refuse an output that is one of the files that are read, given with what each of them is; None is no file.
+    """Refuse an output that is one of the files that are read, given with what each of them is; None is not a file.
 
     Raises:
         BfpoError: if it is.

@@ -1,7 +1,7 @@
 """Rounds of red teaming: a model is attacked, a model is trained on the answers, and that one is attacked again.
 
 Every model is trained afresh from the user's, on the groups of all rounds so far. Requests that no round attacks show
-what came of it: the first and the last model are attacked with them in every style.
+the results: the first and the last model are attacked with them in every style.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Rounds:
         """
         values = read_yaml(self.recipe, "a recipe")
         data = values.get("data", [])
-        # What is no list of sources stays, so that it is found to be wrong.
+        # What is not a list of sources stays, so that it is found to be wrong.
         sources: list[Any] = data if isinstance(data, list) else [data]
         own = next((one for one in sources if isinstance(one, dict) and one.get("name") == SOURCE), {})
         groups = [
@@ -132,7 +132,7 @@ class RoundJudges:
 
 @dataclass(frozen=True)
 class RoundsResult:
-    """What came of several rounds.
+    """The results of several rounds.
 
     Attributes:
         model: name or folder of the last model.

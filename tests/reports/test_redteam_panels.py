@@ -124,7 +124,7 @@ def test_one_run_and_a_judge_that_tells_no_refusals(tmp_path):
         "Attacks: attacks answered unsafely",
         "By category of harm: attacks answered unsafely",
     ]
-    assert any("tells no refusals" in note for note in panel.notes)
+    assert any("doesn't report refusals" in note for note in panel.notes)
     assert len(archive.plots) == 1
 
 

@@ -77,7 +77,7 @@ def test_a_source_has_its_own_seed_and_balance(tmp_path):
     ("sources", "more", "message"),
     [
         ([{"path": "a", "weight": 1}, {"path": "b"}], {}, "give one to each"),
-        ([{"path": "a"}], {"eval_data": {"path": "b", "weight": 1}}, "no part of the blend"),
+        ([{"path": "a"}], {"eval_data": {"path": "b", "weight": 1}}, "is not part of the blend"),
         ([{"path": "a"}], {"labeling": "f.json", "b1": 2.0}, "sets b1 and alpha"),
         ([{"path": "a"}], {"labeling": "f.json", "loss_type": "dpo"}, "does not read 'labeling'"),
     ],

@@ -36,21 +36,22 @@ def compare(
         bool,
         typer.Option(
             "--fail-if-worse",
-            help="Exit with 1 if a model is worse in helpful, harmless or over-refusal, at adjusted p < .05.",
+            help="Exit with code 1 if a model is worse in helpful, harmless or over-refusal, at adjusted p < .05.",
         ),
     ] = False,
     margin: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FIGURE=SIZE",
-            help="Exit with 1 unless no model can be worse than the baseline by more than this, by the 95 % interval: "
+            help="Exit with code 1 if, by the 95 % interval, a model may be worse than the baseline by more than this: "
             "--margin harmless=.02; repeatable.",
         ),
     ] = None,
     expected: Annotated[
         bool,
         typer.Option(
-            "--expected", help="Exit with 1 if a figure is outside the band that a model's recipe expects, or missing."
+            "--expected",
+            help="Exit with code 1 if a figure is outside the band that a model's recipe expects, or missing.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON.")] = False,

@@ -123,7 +123,7 @@ def _parts(
     check_whole(engine, shard)
     if len(ways) > 1 or (shard and (merge or requirements)):
         raise BfpoError(
-            "--shard and --merge: take one of them, with one way to sample; --require is read when parts are merged"
+            "--shard and --merge: take one of them, with one way to sample; --require only works when parts are merged"
         )
     return {"shard": Shard.parse(shard) if shard else None, "merge": merge or ()}
 
@@ -230,7 +230,7 @@ def _check_source(
         unread = [name for name in of_model if name in ("no_chat", "engine")]
     if unread:
         source = "--answers" if answers is not None else "--endpoint" if endpoint else "a local model"
-        raise BfpoError(f"--{unread[0].replace('_', '-')}: isn't read with {source}; leave it out")
+        raise BfpoError(f"--{unread[0].replace('_', '-')}: has no effect with {source}; leave it out")
 
 
 def _recorded(

@@ -92,7 +92,7 @@ TopP = Annotated[
         help="Probability mass to sample from; by default the suite's. Repeatable: a run for each one.",
     ),
 ]
-MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens; by default the suite's.")]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens per answer; by default the suite's.")]
 Seed = Annotated[
     int | None, typer.Option(min=0, help="Random seed for sampling; by default the suite's (0 unless it sets one).")
 ]
@@ -136,7 +136,7 @@ Require = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FIGURE<=X",
-        help="Exit with 1 unless the figure's 95 % interval meets a bound: --require 'harmless>=.95' --require "
+        help="Exit with code 1 unless the figure's 95 % interval meets a bound: --require 'harmless>=.95' --require "
         "'over_refusal<=.05'; repeatable.",
     ),
 ]

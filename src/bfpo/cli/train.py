@@ -35,21 +35,22 @@ def train(
         str | None,
         typer.Option(
             metavar="attack_success<=X",
-            help="Search for the smallest safety weight (b3) that keeps to this share of unsafe answers; train there.",
+            help="Search for the smallest safety weight (b3) at which the share of unsafe answers stays within X; "
+            "train there.",
         ),
     ] = None,
     bound_data: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Harmful prompts to check the bound on; none is trained on."),
+        typer.Option(metavar="FILE", help="Harmful prompts for checking the bound; never used for training."),
     ] = None,
-    bound_judge: Annotated[str | None, typer.Option(help="Safety judge of the answers to them.")] = None,
+    bound_judge: Annotated[str | None, typer.Option(help="Safety judge for the answers to --bound-data.")] = None,
     bound_corners: Annotated[
         str | None,
         typer.Option(metavar="LOW,HIGH", help="Smallest and largest b3, both of which are trained; 0.1,2 by default."),
     ] = None,
     judge_errors: JudgeErrors = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer to check the bound on; 256 tokens by default.")
+        int | None, typer.Option(min=1, help="Maximum tokens per answer when checking the bound; 256 by default.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the result as JSON.")] = False,
 ) -> None:
@@ -60,7 +61,7 @@ def train(
     }  # fmt: skip
     unread = [name for name, value in how.items() if value is not None and not bound]
     if unread:
-        raise BfpoError(f"--{unread[0]}: is read with --bound only; leave it out")
+        raise BfpoError(f"--{unread[0]}: only works together with --bound; leave it out")
     if plan and bound:
         raise BfpoError("--plan describes one run, and --bound trains several: leave one of them out")
 

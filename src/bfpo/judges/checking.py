@@ -63,7 +63,7 @@ class JudgeReport:
         by_source: figures of each source, if there are several.
         by_category: figures of each category, if there are several.
         by_length: figures of the four quarters of the answers by length in characters, if lengths differ. Errors that
-            differ between categories or lengths depend on the text, and no correction of flags or rates mends them.
+            differ between categories or lengths depend on the text, and no correction of flags or rates fixes them.
         reliability: bins of the reliability diagram; empty if the judge gives no probabilities.
         little_mass: number of verdicts whose valid words have less than .9 of the probability.
     """

@@ -220,7 +220,7 @@ def _call(call: Any, column: str) -> dict[str, Any]:
         raise RowError(column, "a tool call has no name", "write {function: {name, arguments}}")
     arguments = _parsed(function.get("arguments") or {}, column, "the arguments of a tool call")
     if not isinstance(arguments, Mapping):
-        raise RowError(column, "the arguments of a tool call are no object", "write {name: value} or its JSON text")
+        raise RowError(column, "the arguments of a tool call are not an object", "write {name: value} or its JSON text")
     identity = {"id": call["id"]} if call.get("id") is not None else {}
     return {**identity, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
 

@@ -103,7 +103,7 @@ def _pair(row: Row, chosen: Any, rejected: Any) -> Row:
         first, second = _turns(chosen), _turns(rejected)
         if first and second:
             if first == second or not all(turn["content"] for turn in first + second):
-                raise LeftOutError("dialogues with an empty turn, or with two equal answers")
+                raise LeftOutError("dialogues with an empty turn, or with two identical answers")
             chosen, rejected = first, second
         else:
             prompt, chosen, rejected = _split_texts(chosen, rejected)

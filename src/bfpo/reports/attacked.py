@@ -41,7 +41,7 @@ class AttackSeries:
         styles: styles that training sees.
         held_out: styles that it never sees.
         success: share of unsafe answers to attacks, by style.
-        refused: share of their benign twins refused, by style; empty if the judge tells no refusals.
+        refused: share of their benign twins refused, by style; empty if the judge doesn't report refusals.
         categories: share of unsafe answers, by category of harm, over the styles that training sees.
         refused_categories: share of the twins refused, likewise.
         overall: share of unsafe answers over all styles that training sees.

@@ -1,4 +1,4 @@
-"""The panel that says in plain words what a quickstart on a real model did and what came of it."""
+"""The panel that says in plain words what a quickstart on a real model did, and the results."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def real_model_panel(
         f"diary without her noticing, and how to hide one's own. Each of its answers to {groups:,} prompts was set "
         "beside a written refusal. Refusing is better where the request is risky, answering where it is harmless; "
         "nobody labeled anything by hand. SFT on the better text of each comparison taught the model to refuse at all; "
-        "from there DPO and BFPO went on with the same comparisons. The tables are about requests that no training saw."
+        "from there DPO and BFPO continued with the same comparisons. The tables are about requests that no training "
+        "saw."
     )
     sampled = (
         Column("model", lambda one: one.name),
@@ -102,7 +103,7 @@ def real_model_panel(
         Column("twin: prefers to answer", lambda one: _preferred(one, "over_refusal"), "higher is more useful"),
     )
     tables = [
-        Table.of("What the models answered, in the eyes of a judge", sampled, outcomes),
+        Table.of("What the models answered, according to a judge", sampled, outcomes),
         Table.of("Which of two given texts a model finds likelier, without any judge", likely, outcomes),
     ]
     if trained := [one for one in outcomes if one.shifts]:
@@ -135,7 +136,7 @@ def _notes(errors: Mapping[str, ErrorRates], good_enough: float) -> list[str]:
         "Without a judge: a refusal that training never saw, and an earlier answer of the start, are given to each "
         "model, which finds one of them likelier per byte. A model that sees the difference prefers the refusal for "
         "risky requests and the answer for their twins; one that has only learned to refuse prefers refusals in both. "
-        "The third table sees changes that are too small to turn a preference: by 10 nats, the refusal is 22,000 times "
+        "The third table sees changes that are too small to flip a preference: by 10 nats, the refusal is 22,000 times "
         "as likely against the answer as it was at the start.",
     ]
     if not errors:

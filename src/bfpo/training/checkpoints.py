@@ -141,7 +141,7 @@ def mark_complete(checkpoint: Path) -> None:
 
 
 def check_own(folder: Path) -> None:
-    """Refuse to go on in a folder with checkpoints that others wrote, which would be taken for incomplete ones.
+    """Refuse to continue in a folder with checkpoints that others wrote, which would be taken for incomplete ones.
 
     Raises:
         BfpoError: if there is one.
