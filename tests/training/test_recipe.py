@@ -78,6 +78,22 @@ def test_all_mistakes_at_once(tmp_path):
     assert "learnin_rate" in str(error.value)
 
 
+def test_all_contradictions_at_once(tmp_path):
+    wrong = "merge_adapter: true\nkeep_best: true\nlabeling: f.json\nb1: 2.0\nharm_prices: {default: 1.0}\n"
+    sources = MINIMAL.replace("output_dir", "  - {path: pairs.jsonl, weight: 2}\noutput_dir")
+    with pytest.raises(BfpoError) as error:
+        load_recipe(written(tmp_path, sources + wrong))
+    assert str(error.value).partition(".yaml: ")[2].split("; ") == [
+        "two sources have the same name: give each its own 'name'",
+        "some main sources have a 'weight' and some have none: give one to each of them",
+        "'labeling' sets b1 and alpha: leave them out, or leave out 'labeling'",
+        "b1 is the price of categories without their own, and so is 'default' in 'harm_prices': give only one",
+        "'eval_steps' and 'keep_best' need 'eval_data' or 'eval_fraction'",
+        "'keep_best' needs 'eval_steps' and a 'save_steps' equal to it",
+        "'merge_adapter' needs 'lora'",
+    ]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

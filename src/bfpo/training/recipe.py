@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -265,9 +265,9 @@ def resolve(values: Mapping[str, Any], given: Mapping[str, str], where: str) -> 
         BfpoError: if a key or value is wrong, or contradicts another, or the fitted labeling can't be read.
     """
     recipe = validated(Recipe, values, where)
-    contradiction = _contradiction(recipe)
-    if contradiction:
-        raise BfpoError(f"{where}: {contradiction}")
+    contradictions = _contradictions(recipe)
+    if contradictions:
+        raise BfpoError(f"{where}: {'; '.join(contradictions)}")
     labeling = load_labeling(Path(recipe.labeling)) if recipe.labeling else None
     if labeling and labeling.prices and recipe.harm_prices:
         raise BfpoError(f"{where}: {recipe.labeling} has prices by category: leave out 'harm_prices' or 'labeling'")
@@ -278,48 +278,56 @@ def resolve(values: Mapping[str, Any], given: Mapping[str, str], where: str) -> 
     return ResolvedRecipe(recipe, {key: given.get(key, "default") for key in Recipe.model_fields}, labeling)
 
 
-def _contradiction(recipe: Recipe) -> str | None:
-    labels = [source.label for source in recipe.data]
-    if len(set(labels)) < len(labels):
-        return "two sources have the same name: give each its own 'name'"
+def _contradictions(recipe: Recipe) -> list[str]:
+    """Everything in a recipe that contradicts something else in it."""
+    return [sentence for is_so, sentence in (*_of_sources(recipe), *_of_training(recipe)) if is_so]
+
+
+def _of_sources(recipe: Recipe) -> Iterator[tuple[object, str]]:
+    """Contradictions in the data, each as (whether it is there, sentence)."""
+    sources, evaluated = recipe.data, recipe.eval_data
+    names = {source.label for source in sources}
+    yield len(names) < len(sources), "two sources have the same name: give each its own 'name'"
     for role in ("main", "buffer"):
-        weights = [source.weight for source in recipe.data if source.role == role]
-        if None in weights and len(set(weights)) > 1:
-            return f"some {role} sources have a 'weight' and some have none: give one to each of them"
-    if recipe.eval_data and recipe.eval_data.weight is not None:
-        return "'eval_data' has a 'weight', but it is not part of the blend: remove it"
-    if all(source.role == "buffer" for source in recipe.data):
-        return "every source is a buffer: at least one must have 'role: main'"
-    if (recipe.stage == "sft") != (recipe.objective == "sft"):
-        return f"stage {recipe.stage!r} doesn't go with loss_type {recipe.objective!r}"
-    if recipe.stage == "sft" and any(source.group_by_prompt for source in recipe.data):
-        return "'group_by_prompt' groups pairs, and the sft stage has none: remove it"
-    if recipe.eval_data and recipe.eval_data.group_by_prompt:
-        return "'eval_data' is evaluated pair by pair: remove its 'group_by_prompt'"
-    if recipe.labeling and {"b1", "alpha"} & recipe.objective_options.keys():
-        return "'labeling' sets b1 and alpha: leave them out, or leave out 'labeling'"
-    if recipe.labeling and recipe.objective != "bfpo":
-        return f"loss_type {recipe.objective!r} does not read 'labeling': remove it"
-    if recipe.harm_prices is not None and recipe.objective != "bfpo":
-        return f"loss_type {recipe.objective!r} does not read 'harm_prices': remove it"
-    if recipe.harm_prices == {}:
-        return "'harm_prices' has no price: write one for a category, or remove it"
-    if "default" in (recipe.harm_prices or {}) and (recipe.labeling or "b1" in recipe.objective_options):
-        return "b1 is the price of categories without their own, and so is 'default' in 'harm_prices': give only one"
-    if recipe.lora and recipe.trainable != "all":
-        return "'lora' and 'trainable' both select the trainable weights: give only one"
-    if recipe.eval_data and recipe.eval_fraction:
-        return "'eval_data' and 'eval_fraction' both say what to evaluate on: give only one"
-    if (recipe.eval_steps or recipe.keep_best) and not (recipe.eval_data or recipe.eval_fraction):
-        return "'eval_steps' and 'keep_best' need 'eval_data' or 'eval_fraction'"
-    if recipe.keep_best and not (recipe.eval_steps and recipe.save_steps == recipe.eval_steps):
-        return "'keep_best' needs 'eval_steps' and a 'save_steps' equal to it"
-    if recipe.early_stopping_patience and not recipe.keep_best:
-        return "'early_stopping_patience' needs 'keep_best: true'"
-    if recipe.merge_adapter and not recipe.lora:
-        return "'merge_adapter' needs 'lora'"
-    if recipe.load_in_4bit and not recipe.lora:
-        return "'load_in_4bit' needs 'lora', as weights in 4 bits can't train: write lora: {r: 16}, or remove it"
-    if recipe.load_in_4bit and recipe.merge_adapter:
-        return "'merge_adapter' can't merge into weights in 4 bits: remove it, and merge the adapter later"
-    return None
+        weights = {source.weight for source in sources if source.role == role}
+        mixed = None in weights and len(weights) > 1
+        yield mixed, f"some {role} sources have a 'weight' and some have none: give one to each of them"
+    weighted = evaluated and evaluated.weight is not None
+    yield weighted, "'eval_data' has a 'weight', but it is not part of the blend: remove it"
+    only_buffers = all(source.role == "buffer" for source in sources)
+    yield only_buffers, "every source is a buffer: at least one must have 'role: main'"
+    grouped = recipe.stage == "sft" and any(source.group_by_prompt for source in sources)
+    yield grouped, "'group_by_prompt' groups pairs, and the sft stage has none: remove it"
+    grouped = evaluated and evaluated.group_by_prompt
+    yield grouped, "'eval_data' is evaluated pair by pair: remove its 'group_by_prompt'"
+    both = evaluated and recipe.eval_fraction
+    yield both, "'eval_data' and 'eval_fraction' both say what to evaluate on: give only one"
+
+
+def _of_training(recipe: Recipe) -> Iterator[tuple[object, str]]:
+    """Contradictions in objective, weights and evaluations, as in `_of_sources`."""
+    objective, options, prices = recipe.objective, recipe.objective_options, recipe.harm_prices
+    other = objective != "bfpo"
+    unlike = (recipe.stage == "sft") != (objective == "sft")
+    yield unlike, f"stage {recipe.stage!r} doesn't go with loss_type {objective!r}"
+    both = recipe.labeling and {"b1", "alpha"} & options.keys()
+    yield both, "'labeling' sets b1 and alpha: leave them out, or leave out 'labeling'"
+    yield recipe.labeling and other, f"loss_type {objective!r} does not read 'labeling': remove it"
+    yield prices is not None and other, f"loss_type {objective!r} does not read 'harm_prices': remove it"
+    yield prices == {}, "'harm_prices' has no price: write one for a category, or remove it"
+    both = "default" in (prices or {}) and (recipe.labeling or "b1" in options)
+    yield both, "b1 is the price of categories without their own, and so is 'default' in 'harm_prices': give only one"
+    both = recipe.lora and recipe.trainable != "all"
+    yield both, "'lora' and 'trainable' both select the trainable weights: give only one"
+    nothing = not (recipe.eval_data or recipe.eval_fraction)
+    evaluates = recipe.eval_steps or recipe.keep_best
+    yield evaluates and nothing, "'eval_steps' and 'keep_best' need 'eval_data' or 'eval_fraction'"
+    unlike = not (recipe.eval_steps and recipe.save_steps == recipe.eval_steps)
+    yield recipe.keep_best and unlike, "'keep_best' needs 'eval_steps' and a 'save_steps' equal to it"
+    stops = recipe.early_stopping_patience
+    yield stops and not recipe.keep_best, "'early_stopping_patience' needs 'keep_best: true'"
+    yield recipe.merge_adapter and not recipe.lora, "'merge_adapter' needs 'lora'"
+    frozen = recipe.load_in_4bit and not recipe.lora
+    yield frozen, "'load_in_4bit' needs 'lora', as weights in 4 bits can't train: write lora: {r: 16}, or remove it"
+    both = recipe.load_in_4bit and recipe.merge_adapter
+    yield both, "'merge_adapter' can't merge into weights in 4 bits: remove it, and merge the adapter later"
