@@ -1,6 +1,8 @@
 """Atomic writes with concurrent processes, failing writers and a full disk."""
 
 import errno
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -10,8 +12,21 @@ from pathlib import Path
 import pytest
 
 import bfpo
-from bfpo.errors import BfpoError, RunError
-from bfpo.files import check_not_overwritten, sole_user, whole_file, whole_folder, write_lines, write_text
+from bfpo.engine.reference_cache import default_cache_folder
+from bfpo.errors import BfpoError, RunError, one_line
+from bfpo.files import (
+    cache_folder,
+    check_not_overwritten,
+    encodable,
+    file_sha256,
+    sole_user,
+    whole_file,
+    whole_folder,
+    write_lines,
+    write_text,
+)
+from bfpo.judges.cache import default_cache_file
+from bfpo.preferences.store import store_folder
 
 WRITER = """
 import sys
@@ -156,3 +171,38 @@ def test_outputs_that_are_read_are_refused_under_any_name(tmp_path):
         with pytest.raises(BfpoError, match=r"link.jsonl: this would overwrite the labels; name another file"):
             check_not_overwritten(link, [("microworld-oracle", "the judge"), (None, "x"), (read, "the labels")])
     check_not_overwritten(tmp_path / "new.jsonl", [(labels, "the labels")])
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
+    path = tmp_path / "some.bin"
+    path.write_bytes(b"\r\n\xff" * 100_000)
+    assert file_sha256(path) == file_sha256(str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(BfpoError, match=r"nothing: can't be read \(No such file or directory\); check the path"):
+        file_sha256(tmp_path / "nothing")
+
+
+def test_a_lone_surrogate_becomes_a_question_mark():
+    assert encodable("a\ud800 \U0001f600 é") == "a? \U0001f600 é"
+    assert encodable(json.loads('"\\udc00"')) == "?"
+
+
+def test_all_caches_are_in_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("BFPO_CACHE", str(tmp_path))
+    places = [default_cache_file(), default_cache_folder(), store_folder()]
+    assert {place.parent for place in places} == {cache_folder()} == {tmp_path}
+    monkeypatch.delenv("BFPO_CACHE")
+    assert cache_folder() == Path.home() / ".cache/bfpo"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("two\n  lines."), "two lines"),
+        (ValueError(), "ValueError"),
+        (OSError("x" * 300), "x" * 200),
+        (KeyError("a"), "'a'"),
+    ],
+)
+def test_another_librarys_error_is_one_line(error, line):
+    assert one_line(error) == line
+    assert one_line(OSError("x" * 300), limit=None) == "x" * 300

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from bfpo.errors import BfpoError, did_you_mean
+from bfpo.errors import BfpoError, did_you_mean, one_line
 
 # The ``__pydantic_config__`` of a dataclass that refuses keys it doesn't know, wherever it is in a record.
 CLOSED = ConfigDict(extra="forbid")
@@ -137,7 +137,7 @@ def parse_yaml(text: str, where: str) -> Any:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise BfpoError(f"{where}{line}: not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-13-01
-        raise BfpoError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise BfpoError(f"{where}: not valid YAML: {one_line(error)}") from error
     except RecursionError:
         raise BfpoError(f"{where}: not valid YAML: it is nested too deeply") from None
 

@@ -14,6 +14,11 @@ class RunError(Exception):
     """A check or run that failed on valid input; the command line prints it and exits with code 1."""
 
 
+def one_line(error: BaseException, limit: int | None = 200) -> str:
+    """The text of another library's error on one line, of at most ``limit`` characters; its type if it has no text."""
+    return " ".join(str(error).split())[:limit].rstrip(".") or type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for a mistyped name: ``" (did you mean 'beta'?)"``, or the empty string if nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

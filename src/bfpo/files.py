@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -163,6 +164,29 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as JSON lines; see `whole_file`."""
     write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        BfpoError: if the file can't be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BfpoError(f"{path}: can't be read ({error.strerror or error}); check the path") from error
+
+
+def encodable(text: str) -> str:
+    """A text with "?" for lone surrogates, which are legal in JSON but can't be written as UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def cache_folder() -> Path:
+    """Folder of all caches: $BFPO_CACHE, by default ~/.cache/bfpo."""
+    return Path(os.environ.get("BFPO_CACHE", "~/.cache/bfpo")).expanduser()
 
 
 def check_suffix(path: Path, suffix: str) -> None:

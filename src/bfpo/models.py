@@ -30,7 +30,7 @@ from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import ADAPTER_SAFE_WEIGHTS_NAME, find_adapter_config_file
 
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, one_line
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -272,7 +272,7 @@ def _load(what: str, load: Callable[..., Any], name: str | Path, revision: str |
 
 def _reason(name: str | Path, error: Exception) -> str:
     """Why something can't be loaded, and what to do."""
-    path, raised = Path(name), " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    path, raised = Path(name), one_line(error, limit=None)
     if "trust_remote_code" in raised:
         return "it needs its own code, which bfpo never runs; choose a model that transformers itself implements"
     if _is_gguf(name):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from bfpo.errors import BfpoError, RunError
+from bfpo.errors import BfpoError, RunError, one_line
 
 # How often a task is tried again whose worker or node died.
 _RETRIES = 3
@@ -64,7 +64,7 @@ def connect(address: str = "") -> None:
     try:
         ray.init(where or None, include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(f"the Ray cluster {where or 'on this machine'} can't be used ({_line(error)})") from error
+        raise RunError(f"the Ray cluster {where or 'on this machine'} can't be used ({one_line(error)})") from error
     # Ray's own handler would end the process with another code and no sentence.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -130,8 +130,8 @@ class Task:
             outcome: _Outcome = self._reference.future().result()
         except RayError as error:
             raise RunError(
-                f"a task on the Ray cluster failed ({_line(error)}); once the cluster is healthy, repeat the command: "
-                "it continues from here"
+                f"a task on the Ray cluster failed ({one_line(error)}); once the cluster is healthy, repeat the "
+                "command: it continues from here"
             ) from error
         if outcome.error:
             raise (RunError if outcome.may_pass else BfpoError)(outcome.error)
@@ -161,7 +161,3 @@ def _run(function: Callable[..., Any], folder: str, arguments: tuple[Any, ...]) 
             return _Outcome(function(*arguments))
     except (BfpoError, RunError) as error:
         return _Outcome(None, f"on the node {socket.gethostname()}: {error}", isinstance(error, RunError))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

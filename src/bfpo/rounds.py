@@ -16,7 +16,7 @@ from typing import Any
 
 from bfpo.config import read_yaml
 from bfpo.errors import BfpoError
-from bfpo.files import claimed, write_json
+from bfpo.files import claimed, file_sha256, write_json
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.judges.verdict import Judge
 from bfpo.redteam.asking import Progress
@@ -274,7 +274,7 @@ def _settings_record(model: str, judges: RoundJudges, bank: Bank, settings: Roun
         "rounds": settings.rounds,
         "held_out_requests": settings.held_out_requests,
         "requests_sha256": hashlib.sha256(requests).hexdigest(),
-        "recipe_sha256": hashlib.sha256(settings.recipe.read_bytes()).hexdigest(),
+        "recipe_sha256": file_sha256(settings.recipe),
         "red_team": asdict(settings.red_team),
     }
 

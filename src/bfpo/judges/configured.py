@@ -15,6 +15,7 @@ from pydantic import Field
 from bfpo.config import Closed, read_yaml, validated
 from bfpo.endpoints import Endpoint, EndpointConfig, ServerConfig
 from bfpo.errors import BfpoError
+from bfpo.files import file_sha256
 from bfpo.judges.guard_templates import GuardTemplate, template_named, yes_no_template
 from bfpo.judges.rubric import rubric_template
 from bfpo.judges.streaming import BATCH, StreamingJudge
@@ -221,6 +222,5 @@ def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     for part in sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]:
         digest.update(part.name.encode())
-        with part.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_sha256(part)))
     return digest.hexdigest()[:16]

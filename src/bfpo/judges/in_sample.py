@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bfpo.judges.configured import ScaledJudge
 from bfpo.judges.fitted import FittedJudge
-from bfpo.judges.scaling import file_sha256
+from bfpo.judges.scaling import labels_sha256
 from bfpo.judges.verdict import Exchange, Judge, innermost
 
 
@@ -42,6 +42,6 @@ def warnings_of(judge: Judge, exchanges: Sequence[Exchange], labels: str = "") -
                 f"{judge.judge_id} was fitted to other answers to the prompts of {same_prompt.sum():,} of these "
                 f"{len(own):,} answers, so its figures may be too good"
             )
-    if isinstance(judge, ScaledJudge) and judge.labels_sha256 and judge.labels_sha256 == file_sha256(labels):
+    if isinstance(judge, ScaledJudge) and judge.labels_sha256 and judge.labels_sha256 == labels_sha256(labels):
         warnings.append("the judge's scaling was fitted to these labels, so its ECE is too good; check it on others")
     return warnings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.files import check_suffix, write_lines
+from bfpo.files import check_suffix, encodable, file_sha256, write_lines
 from bfpo.judges.unjudged import NOT_RECORDED, around_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict, verdict_from, verdict_problems
 from bfpo.preferences.reading import Row, is_csv, parse_cell, read_rows
@@ -51,7 +50,7 @@ def load_replay(name: str) -> ReplayJudge:
     if not name:
         raise BfpoError("replay needs a file of verdicts: write replay:FILE")
     rows = read_rows(name, "train", None)
-    judge_id = f"replay:{Path(name).name}@{hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]}"
+    judge_id = f"replay:{Path(name).name}@{file_sha256(name)[:16]}"
     problems: list[Problem] = []
     recorded: dict[_Key, Verdict] = {}
     for number, row in map(_with_numbers, rows) if is_csv(name) else rows:
@@ -93,14 +92,9 @@ def save_verdicts(path: Path, judged: Iterable[tuple[Exchange, Verdict]]) -> Non
 def _row(exchange: Exchange, verdict: Verdict) -> dict[str, Any]:
     prompt, answer, behavior = _key(exchange)
     texts = {"prompt": prompt, "answer": answer} | ({} if behavior is None else {"behavior": behavior})
-    return texts | asdict(verdict) | {"raw": _encodable(verdict.raw)}
+    return texts | asdict(verdict) | {"raw": encodable(verdict.raw)}
 
 
 def _key(exchange: Exchange) -> _Key:
-    behavior = None if exchange.behavior is None else _encodable(exchange.behavior)
-    return _encodable(exchange.prompt), _encodable(exchange.answer), behavior
-
-
-def _encodable(text: str) -> str:
-    """A text with "?" for lone surrogates, which no file may contain."""
-    return text.encode(errors="replace").decode()
+    behavior = None if exchange.behavior is None else encodable(exchange.behavior)
+    return encodable(exchange.prompt), encodable(exchange.answer), behavior

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import yaml
 
 from bfpo.errors import BfpoError
-from bfpo.files import write_text
+from bfpo.files import file_sha256, write_text
 from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.verdict import Verdict
 from bfpo.statistics.calibration import Scaling, calibration_error, fit_scaling, logit
@@ -51,7 +50,7 @@ def save_scaled_judge(
         "scaling": {"slope": scaling.slope, "offset": scaling.offset},
         "fitted_on": {
             "labels": Path(labels).name,
-            "sha256": file_sha256(labels),
+            "sha256": labels_sha256(labels),
             "judge_id": verdicts[0].judge_id,
             **fitted_on,
         },
@@ -59,7 +58,6 @@ def save_scaled_judge(
     write_text(path, yaml.safe_dump(described, sort_keys=False))
 
 
-def file_sha256(name: str) -> str:
-    """SHA-256 of a file; "" if the name isn't one's (but a Hub data set's)."""
-    path = Path(name)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+def labels_sha256(name: str) -> str:
+    """SHA-256 of a file of labels; "" if the name isn't one's (but a Hub data set's)."""
+    return file_sha256(name) if Path(name).is_file() else ""

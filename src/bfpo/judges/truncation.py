@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sized
 from dataclasses import replace
 
@@ -18,13 +19,8 @@ def cut_to_fit(exchange: Exchange, size: Callable[[Exchange], Sized], limit: int
     """
     if len(size(exchange)) <= limit:
         return exchange
-    low, high = 0, len(exchange.answer)
-    # Bisection, because only tokenizing the whole request gives its length.
-    while low < high:
-        middle = (low + high + 1) // 2
-        if len(size(replace(exchange, answer=exchange.answer[:middle]))) <= limit:
-            low = middle
-        else:
-            high = middle - 1
-    kept = exchange.answer[:low]
+    # Only tokenizing the whole request gives its length.
+    lengths = range(1, len(exchange.answer))
+    end = bisect_right(lengths, limit, key=lambda end: len(size(replace(exchange, answer=exchange.answer[:end]))))
+    kept = exchange.answer[:end]
     return replace(exchange, answer=kept) if kept.strip() else None

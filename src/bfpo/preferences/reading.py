@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from bfpo.errors import did_you_mean
+from bfpo.errors import did_you_mean, one_line
 from bfpo.preferences.public_sets import PUBLIC_SETS
 from bfpo.preferences.report_files import artifact_rows, attempts_of
 from bfpo.preferences.schema import PreferenceDataError, Problem
@@ -356,8 +356,7 @@ def _load_from_hub(name: str, split: str, revision: str | None) -> datasets.Data
     try:
         return datasets.load_dataset(name, split=split, revision=revision)  # pyright: ignore[reportReturnType]
     except Exception as error:  # the Hub client raises many kinds, which all mean the same to the user
-        reason = " ".join(str(error).split())[:200]
-        what = f"no such file{did_you_mean(name, PUBLIC_SETS)}, and it can't be loaded from the Hub ({reason})"
+        what = f"no such file{did_you_mean(name, PUBLIC_SETS)}, and it can't be loaded from the Hub ({one_line(error)})"
         raise _file_error(name, what, "check name, split and revision") from error
 
 

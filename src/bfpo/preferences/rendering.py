@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, one_line
 from bfpo.preferences.messages import Message, for_template, with_role
 from bfpo.sequences import common_length
 
@@ -181,9 +181,8 @@ class Renderer:
         try:
             return self.tokenizer.apply_chat_template(for_template(messages), tools=given, **options)
         except Exception as error:  # a template is code, which may raise anything
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            what, remedy = f"the chat template can't render it ({reason})", "change the row, or use another tokenizer"
-            raise RenderError(what, remedy) from error
+            what = f"the chat template can't render it ({one_line(error)})"
+            raise RenderError(what, "change the row, or use another tokenizer") from error
 
     def _plain(self, text: str) -> list[int]:
         return self._with_one_bos(list(self.tokenizer(text)["input_ids"]))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bfpo.files import whole_folder
+from bfpo.config import read_json
+from bfpo.files import cache_folder, whole_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -21,7 +21,7 @@ _NOTES, _ROWS = "notes.json", "rows.arrow"
 
 def store_folder() -> Path:
     """Folder of the cache: ``data`` in $BFPO_CACHE or ~/.cache/bfpo."""
-    return Path(os.environ.get("BFPO_CACHE", "~/.cache/bfpo")).expanduser() / "data"
+    return cache_folder() / "data"
 
 
 class RowWriter:
@@ -84,7 +84,8 @@ def stored(
             notes = build(writer)
             writer.close()
             (partial / _NOTES).write_text(json.dumps(notes) + "\n", encoding="utf-8")
-    return Dataset.from_file(str(folder / _ROWS)), json.loads((folder / _NOTES).read_text(encoding="utf-8"))
+    notes = read_json(folder / _NOTES, dict[str, Any], "notes about stored rows", f"delete {folder}")
+    return Dataset.from_file(str(folder / _ROWS)), notes
 
 
 def arrow_tables(rows: datasets.Dataset, rows_at_once: int = _ROWS_AT_ONCE) -> Iterator[Any]:

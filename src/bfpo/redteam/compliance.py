@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bfpo.config import Closed, read_json
 from bfpo.errors import BfpoError
 from bfpo.judges.verdict import Exchange, Judge, Label, Verdict, WrappedJudge
 from bfpo.redteam.bank import Bank, load_bank
-from bfpo.statistics.intervals import Estimate
 from bfpo.statistics.judge_error import ErrorRates
 
 # Errors of compliance:refusals on people's labels, by source; made by benchmarks/offline_judges.py.
@@ -65,6 +64,13 @@ def load_compliance(load_judge: Callable[[str], Judge], argument: str) -> Compli
     return ComplianceJudge(load_judge(argument), benign_requests(load_bank()))
 
 
+class _Measured(Closed):
+    """The file of measured errors."""
+
+    judge: str
+    sources: dict[str, ErrorRates]
+
+
 def known_error(judge: Judge) -> ErrorRates | None:
     """The judge's error on people's labels, of the source where it is largest; None if it wasn't measured."""
     sources = known_errors(judge)
@@ -73,10 +79,5 @@ def known_error(judge: Judge) -> ErrorRates | None:
 
 def known_errors(judge: Judge) -> dict[str, ErrorRates]:
     """The judge's errors on people's labels, by source; empty if they weren't measured."""
-    found = json.loads(ERRORS.read_text(encoding="utf-8"))
-    if found["judge"] != judge.judge_id:
-        return {}
-    return {
-        name: ErrorRates(Estimate(**one["sensitivity"]), Estimate(**one["specificity"]))
-        for name, one in found["sources"].items()
-    }
+    found = read_json(ERRORS, _Measured, "errors of the packaged judge", "install bfpo again")
+    return found.sources if found.judge == judge.judge_id else {}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bfpo.errors import BfpoError, RunError
-from bfpo.files import write_json, write_rows
+from bfpo.files import file_sha256, write_json, write_rows
 from bfpo.generation.protocol import Generator
 from bfpo.judges.verdict import Judge
 from bfpo.redteam.archive import Archive
@@ -157,7 +156,7 @@ def _written(
     success, refused = (_by_part(name, records, settings.styles) for name in ("attack_success", "over_refusal"))
     result = Attacked(dict(attacks), success, refused, len(rows), dict(left_out), cells)
     write_rows(folder / GROUPS, rows)
-    digest = hashlib.sha256((folder / GROUPS).read_bytes()).hexdigest()
+    digest = file_sha256(folder / GROUPS)
     summary = {"settings": asdict(settings), "groups_sha256": digest} | asdict(result)
     if attacker:
         summary["attacker"] = attacker.record

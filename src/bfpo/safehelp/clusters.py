@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 
+from scipy.cluster.hierarchy import DisjointSet
+
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord
 
@@ -19,16 +21,7 @@ def clusters_of(items: Sequence[Clustered]) -> list[Hashable]:
 
 def joined(clusters: Sequence[Hashable], texts: Iterable[Hashable]) -> list[Hashable]:
     """The clusters, where those with a text in common are replaced by the first of them."""
-    parents: dict[Hashable, Hashable] = {cluster: cluster for cluster in clusters}
-
-    def first(cluster: Hashable) -> Hashable:
-        while parents[cluster] != cluster:
-            parents[cluster] = cluster = parents[parents[cluster]]
-        return cluster
-
-    owner: dict[Hashable, Hashable] = {}
-    order = {cluster: at for at, cluster in reversed(list(enumerate(clusters)))}
+    sets, owner, first = DisjointSet(clusters), dict[Hashable, Hashable](), dict[Hashable, Hashable]()
     for cluster, text in zip(clusters, texts, strict=True):
-        earlier, later = sorted((first(owner.setdefault(text, cluster)), first(cluster)), key=order.__getitem__)
-        parents[later] = earlier
-    return [first(cluster) for cluster in clusters]
+        sets.merge(owner.setdefault(text, cluster), cluster)
+    return [first.setdefault(sets[cluster], cluster) for cluster in clusters]

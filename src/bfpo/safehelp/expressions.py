@@ -12,6 +12,8 @@ from typing import Any
 from jinja2 import StrictUndefined, Undefined, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from bfpo.errors import one_line
+
 try:
     import resource
 except ImportError:  # Windows has no limits of memory
@@ -99,7 +101,7 @@ def _evaluated(evaluate: Callable[[dict[str, Any]], Any], row: Mapping[str, Any]
 def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"it takes more than {_MEMORY // 2**20} MiB of memory"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 def _limited(evaluate: Callable[..., Any], *arguments: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bfpo.errors import BfpoError, RunError
+from bfpo.errors import BfpoError, RunError, one_line
 from bfpo.generation.protocol import Completion
 from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.items import ChoiceItem, PromptItem
@@ -103,10 +103,9 @@ def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[s
             except ImportError as error:
                 raise BfpoError(f"task {task.task!r}: lm-eval's {task.lm_eval!r} needs a package ({error})") from error
             except Exception as error:  # the Hub client and lm-eval raise many types
-                reason = " ".join(str(error).split())[:200]
                 raise BfpoError(
                     f"task {task.task!r}: lm-eval's {task.lm_eval!r} can't be loaded ({type(error).__name__}: "
-                    f"{reason}); name a file with its rows: --data {task.task}=FILE"
+                    f"{one_line(error)}); name a file with its rows: --data {task.task}=FILE"
                 ) from error
             # As in lm-eval's simple_evaluate, with its default seed; that function itself would index all tasks and
             # inspect the machine for every task.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
+from bfpo.files import file_sha256
 from bfpo.preferences.reading import Row, read_rows, text_lines
 from bfpo.safehelp.tasks import Task, TaskSource
 
@@ -94,7 +94,7 @@ def file_in(folder: Path, task: Task) -> Path | None:
 def _read_file(task: Task, where: str, path: Path, sha256: str | None, revision: str | None) -> Read:
     if not os.path.isfile(path):
         raise MissingSourceError(task, where, f"no such file: {path}", path.name)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     if sha256 is not None and digest != sha256:
         raise BfpoError(
             f"{where}, task {task.task!r}: {path} has SHA-256 {digest} and not {sha256}, so it is not the file that "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from bfpo.config import read_json
 from bfpo.errors import BfpoError
-from bfpo.files import write_json
+from bfpo.files import file_sha256, write_json
 from bfpo.training.finite import check_finite_weights
 
 MARKER, BEGUN = "complete", "begun"
@@ -174,11 +173,7 @@ def check_intact(checkpoint: Path, *, own: bool = True) -> None:
 
 def _digests(checkpoint: Path) -> dict[str, str]:
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name not in (MARKER, BEGUN))
-    digests: dict[str, str] = {}
-    for path in files:
-        with path.open("rb") as content:
-            digests[path.relative_to(checkpoint).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
-    return digests
+    return {path.relative_to(checkpoint).as_posix(): file_sha256(path) for path in files}
 
 
 def newest_complete_checkpoint(folder: Path) -> Path | None:
