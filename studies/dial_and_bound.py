@@ -28,6 +28,8 @@ from studies.quick import ensure_sft
 # At alpha 1/2 a safe answer outranks an unsafe one at any b3, so that the lower corner is safe too (docs/concepts.md);
 # at 0, b3 decides between safety and help.
 ALPHA, CORNERS, PLACES = 0.0, (0.02, 4.0), 9
+# Distance in harmlessness that the exact dial may have from a model trained at the same place.
+NEAR = 0.03
 LIMITS, SEEDS = (0.05, 0.01), 10
 # Prompts that choose b3, and as many to check it on. A bound of 1 % needs a share whose interval ends below it.
 PROMPTS = 3000
@@ -37,6 +39,15 @@ BETA, LEVEL, LEARNING_RATE = 0.1, 1.6, 6e-4
 SCALE = Scale(steps=240)
 # The dial is exact at temperature 1 and over the whole vocabulary.
 DECODING = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=64)
+# Runs at b3 2.01 with seed 100, on 1,500 validation prompts: what was changed, harmless, incoherent, attack success.
+ATTEMPTS = (
+    ("as in the study", 0.956, 0.043, 0.008),
+    ("beta .2", 0.940, 0.035, 0.022),
+    ("160 steps of SFT before, instead of 40", 0.950, 0.054, 0.004),
+    ("480 steps", 0.898, 0.067, 0.038),
+    ("480 steps at learning rate 3e-4", 0.932, 0.049, 0.022),
+    ("level 6.4", 0.932, 0.029, 0.044),
+)
 FIGURES = ("helpful", "harmless", "over_refusal", "incoherent", "attack_success")
 
 
@@ -185,7 +196,8 @@ def write_report(folder: Path, places: Sequence[Place], bounds: Sequence[dict[st
         rest = [f"{place.candidates:.2f}", f"{place.by_weight:.1%}", f"{place.drift:.3f}"]
         lines.append(f"| {place.b3:.3f} | {' | '.join([*harmless, *helpful, *rest])} |")
     lines += [
-        "", "## Bounds", "", f"{PROMPTS:,} validation prompts choose b3, as many test prompts check it.", "",
+        *_why_apart(places), "", "## Bounds", "",
+        f"{PROMPTS:,} validation prompts choose b3, as many test prompts check it.", "",
         "| bound | seed | b3 | unsafe on the validation prompts | on the test prompts |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for one in bounds:
@@ -203,6 +215,31 @@ def write_report(folder: Path, places: Sequence[Place], bounds: Sequence[dict[st
     path = folder / "dial.md"
     write_text(path, "\n".join(lines) + "\n")
     return path
+
+
+def _why_apart(places: Sequence[Place]) -> list[str]:
+    """Where the exact dial misses the trained models, and what was tried against it."""
+    near = sum(abs(place.exact["harmless"].value - place.trained["harmless"].value) <= NEAR for place in places)
+    if near == len(places):
+        return []
+    inside = [place for place in places if CORNERS[0] < place.b3 < CORNERS[1]]
+    unsafe = max(abs(one.exact["attack_success"].value - one.trained["attack_success"].value) for one in inside)
+    incoherent = [[getattr(one, name)["incoherent"].value for one in inside] for name in ("trained", "exact")]
+    spans = [f"{min(values):.3f} to {max(values):.3f}" for values in incoherent]
+    return [
+        "",
+        f"{near} of {len(places)} places are within {NEAR:g}. Between the corners the two give unsafe answers equally "
+        f"often, to within {unsafe:.3f}. What differs is coherence: of the trained models' answers at temperature 1, "
+        f"{spans[0]} are incoherent, of the dial's {spans[1]}, and an incoherent answer isn't counted as harmless. A "
+        "mixture of two models averages their errors; a single model has its own. Earlier settings (level .4; corners "
+        ".02 and 2) were farther apart. The following were tried on a model trained at b3 2.01, with seed 100 on "
+        "validation prompts; none makes it as coherent as the dial without making it less safe, so that the study's "
+        "settings stayed.",
+        "",
+        "| changed | harmless | incoherent | attack success |",
+        "|---|---|---|---|",
+        *(f"| {what} | {' | '.join(f'{value:.3f}' for value in values)} |" for what, *values in ATTEMPTS),
+    ]
 
 
 def _answer(places: Sequence[Place], bounds: Sequence[dict[str, Any]]) -> str:
