@@ -127,4 +127,5 @@ for name, model in models.items():
 # What it cost: the labels of the run above carry as much information as 919 [523, 1,352] true flags, out of 3,840. The world forgives
 # that; a harder one needs more people. And all of this assumes that the judge errs independently of the text. A judge that never
 # finds one kind of harm can't be corrected by a rate: the run warns if people's sample shows that, and only
-# `flags: doubly_robust` helps ([measured](../results/noisy-flags.md)). One seed says nothing about another.
+# `flags: doubly_robust` helps ([measured](../results/noisy-flags.md)). One seed says nothing about another,
+# and a judge that is *fitted* to the tenth can do worse than the tenth alone ([measured](../results/label-efficiency.md)).
