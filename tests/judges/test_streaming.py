@@ -62,6 +62,19 @@ def test_every_exchange_gets_its_verdict_in_order_with_and_without_a_cache(tmp_p
         assert second.asked == []
 
 
+def test_replies_that_were_never_read_are_said_to_come_from_the_cache(tmp_path):
+    @dataclass
+    class Vague(Counting):
+        def _verdict(self, exchange):
+            return Verdict("unparsed", None, raw="perhaps", judge_id=self.judge_id)
+
+    with VerdictCache(tmp_path / "cache.sqlite") as cache:
+        with pytest.raises(RunError, match=r"gave no verdict on any answer \(perhaps\)$"):
+            list(verdicts(Vague(), exchanges(3), cache))
+        with pytest.raises(RunError, match=r"\(perhaps\); it was not asked again, as these replies are cached"):
+            list(verdicts(Vague(), exchanges(3), cache))
+
+
 def test_equal_exchanges_are_judged_once():
     judge = Counting()
     given = list(verdicts(judge, [Exchange("q", "1"), Exchange("q", "2"), Exchange("q", "1")]))

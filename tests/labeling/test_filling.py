@@ -204,3 +204,16 @@ def test_a_judge_that_tells_refusals_only_fails():
 
     with pytest.raises(RunError, match="words gave no verdict on the safety of any of 4 answers"):
         label_preferences([pair(1), pair(2)], [Refusals()])
+
+
+class Mute:
+    judge_id, template_digest = "mute", ""
+
+    def compare(self, comparisons):
+        return [Preference("unparsed", None, ("hm",), self.judge_id) for _ in comparisons]
+
+
+def test_a_helpfulness_judge_without_a_single_preference_is_an_error():
+    rows = [pair(number, flags=(1.0, 0.0), better=None) for number in range(8)]
+    with pytest.raises(RunError, match=r"mute gave no preference for any pair .*: correct its settings"):
+        label_preferences(rows, [WordJudge()], order_judge=Mute())

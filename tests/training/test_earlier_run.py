@@ -207,3 +207,15 @@ def test_checkpoints_without_the_record_of_their_run_are_not_resumed(tmp_path):
     mark_complete(tmp_path / "checkpoint-2")
     with pytest.raises(BfpoError, match=r"has checkpoint-2 and no run\.json"):
         earlier_run(tmp_path, {}, {"number": 1, "sharding": "none"}, resume=True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "README.md"])
+def test_a_folder_with_a_model_or_readme_of_somebody_is_not_written_over(folder, name):
+    (folder / "run").mkdir()
+    (folder / "run" / name).write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(BfpoError, match=f"has {name}, which training would write over, and no run.json"):
+            train(recipe(folder), resume=resume)
+    assert (folder / "run" / name).read_text() == "mine"
+    with pytest.raises(BfpoError, match=r"has config\.json, which training would write over"):
+        train(recipe(folder, output_dir=str(folder / "model")))

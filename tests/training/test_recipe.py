@@ -43,6 +43,7 @@ def test_origins_of_values(tmp_path):
         (MINIMAL.replace("model: some/model", ""), "the key 'model' is missing"),
         (MINIMAL.replace("preference", "prefrence"), "stage: input should be 'sft' or 'preference', not 'prefrence'"),
         (MINIMAL + "batch_size: many\n", "batch_size:"),
+        (MINIMAL + "seed: 4294967296\n", "seed: input should be less than or equal to 4294967295"),
         (MINIMAL + "learning_rate: -1.0\n", "learning_rate: input should be greater than 0"),
         (MINIMAL + "precision: fp16\n", "precision: input should be 'fp32' or 'bf16', not 'fp16'"),
         (MINIMAL + "loss_type: sft\n", "doesn't go with"),

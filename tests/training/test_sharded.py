@@ -141,7 +141,7 @@ def test_runs_are_resumed_and_their_best_checkpoints_kept(recipes, engine):
 
 
 def test_checkpoints_of_deepspeed_are_for_as_many_processes(tmp_path):
-    record = {key: {} for key in ("config", "data", "model", "mix")} | {"finished": False}
+    record = {"config": {}, "data": [], "model": {}, "mix": {}, "finished": False}
     record["processes"] = {"number": 2, "sharding": "ZeRO-3"}
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert earlier_run(tmp_path, {}, record["processes"], resume=True)

@@ -147,6 +147,17 @@ def test_evaluation_is_against_the_reference_from_before_training(tmp_path):
     assert abs(after["eval_rewards/margins"]) > 1e-4
 
 
+def test_a_run_of_one_step_is_not_all_warmup(tmp_path):
+    """A share of the steps, rounded up, would be the only one, and a warmup starts at 0."""
+    run = trainer(tmp_path, max_steps=1)
+    assert run.args.warmup_steps == 0.1
+    before = weights(run.model)
+    run.train()
+    assert not weights(run.model).equal(before)
+    assert BFPOConfig(output_dir=str(tmp_path), warmup_steps=0.1).get_warmup_steps(100) == 10
+    assert BFPOConfig(output_dir=str(tmp_path), warmup_steps=7).get_warmup_steps(5) == 7
+
+
 def test_lora_and_down_proj_train_only_their_weights(tmp_path):
     model = tiny_llama()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -57,12 +57,14 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
         RunError: at the end, if not a single verdict could be read.
     """
     silent: Verdict | None = None
-    speaks = False
+    speaks = asked = False
     ask = (
         partial(_as_they_arrive, judge.stream) if isinstance(judge, StreamingJudge) else partial(_in_calls, judge.judge)
     )
 
     def keep(judged: list[tuple[Exchange, Verdict]]) -> None:
+        nonlocal asked
+        asked = True
         if cache is not None:
             cache.add(judge, [(exchange, verdict) for exchange, verdict in judged if not is_unanswered(verdict)])
 
@@ -80,7 +82,8 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
             silent = silent or verdict
         yield verdict
     if silent and not speaks:
-        raise RunError(no_verdict(silent))
+        cached = "" if asked else "; it was not asked again, as these replies are cached: name another --cache"
+        raise RunError(no_verdict(silent) + cached)
 
 
 def no_verdict(verdict: Verdict) -> str:

@@ -128,6 +128,8 @@ def _ordered(rows: Iterable[Row], given: Iterator[Preference], pairs: _JudgedPai
             row = swapped(row, 0.0) if verdict == 0 else row
         pairs.add(row, name, word)
         yield row | {"labelled_by": row["labelled_by"] | {"order": name}}
+    # A judge without a single preference is an error at the end.
+    next(given, None)
 
 
 def _noted_sources(rows: Iterable[Row], sources: Counter[str]) -> Iterator[Row]:

@@ -252,7 +252,12 @@ _CELLS: dict[str, Any] = {"": None, "true": True, "false": False}
 def _csv(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
     csv.field_size_limit(_LINE)
     reader = csv.DictReader(_csv_lines(file), strict=True)
-    names = list(reader.fieldnames or ())
+    try:
+        names = list(reader.fieldnames or ())
+    except UnicodeDecodeError as error:
+        raise PreferenceDataError(source, [Problem(None, None, *_not_utf8(error.start))]) from error
+    except csv.Error as error:
+        raise _file_error(source, f"it is not CSV ({error})", "write it with a line end after every row") from error
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise _file_error(source, f"it has two columns {twice!r}", "rename one of them, or remove it")
     number = 0

@@ -120,6 +120,11 @@ class BFPOConfig(_Options, TrainingArguments):
             # Accelerate would silently train in float32.
             raise BfpoError("fp16 needs a GPU: leave it out, or set bf16=True, which a CPU supports")
 
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """As transformers', but a share of all steps leaves at least one: a warmup starts at a learning rate of 0."""
+        steps = super().get_warmup_steps(num_training_steps)
+        return min(steps, num_training_steps - 1) if self.warmup_steps < 1 else steps
+
     def step_plan(self, main: int, buffer: int) -> StepPlan:
         """The plan of steps over so many main rows and buffer rows."""
         process = self.per_device_train_batch_size * self.gradient_accumulation_steps

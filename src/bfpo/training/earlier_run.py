@@ -67,6 +67,7 @@ def earlier_run(
                 f"{folder}: has {checkpoint.name} and no run.json, which says what was trained; restore it, or choose "
                 "another output_dir"
             )
+        _check_free(folder)
         return None
     before = {key: entry["value"] for key, entry in record["config"].items()}
     changed = {
@@ -90,6 +91,23 @@ def earlier_run(
     if record["finished"] and _LENGTH & changed.keys() and checkpoint is None:
         raise BfpoError(f"{folder}: the run is finished and has no checkpoint to extend; choose another output_dir")
     return EarlierRun(record, checkpoint, changed)
+
+
+# What a run writes when it ends, beside run.json.
+_WRITTEN = (
+    "config.json", "adapter_config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "README.md",
+)  # fmt: skip
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder that isn't a run's, and has a model or a README that a run would write over."""
+    taken = next((name for name in _WRITTEN if (folder / name).exists()), None)
+    if taken:
+        raise BfpoError(
+            f"{folder}: has {taken}, which training would write over, and no run.json of an earlier run; choose "
+            "another output_dir"
+        )
 
 
 def _check_processes(folder: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:

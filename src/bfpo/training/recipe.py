@@ -164,7 +164,7 @@ class Recipe(ObjectiveOptions):
     warmup_steps: float = Field(0.1, ge=0, description="number of steps; below 1, share of all steps")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
     max_grad_norm: float = Field(1.0, ge=0, description="norm to clip the gradient at; 0 for no clipping")
-    seed: int = Field(0, ge=0, description="random seed for everything that is drawn")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="random seed for everything that is drawn")
 
     logging_steps: int = Field(10, ge=1, description="steps between lines of the log")
     save_steps: int | None = Field(None, ge=1, description="steps between checkpoints; by default none are saved")
