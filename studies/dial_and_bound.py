@@ -220,9 +220,9 @@ def write_report(folder: Path, places: Sequence[Place], bounds: Sequence[dict[st
 def _why_apart(places: Sequence[Place]) -> list[str]:
     """Where the exact dial misses the trained models, and what was tried against it."""
     near = sum(abs(place.exact["harmless"].value - place.trained["harmless"].value) <= NEAR for place in places)
-    if near == len(places):
-        return []
     inside = [place for place in places if CORNERS[0] < place.b3 < CORNERS[1]]
+    if near == len(places) or not inside:
+        return []
     unsafe = max(abs(one.exact["attack_success"].value - one.trained["attack_success"].value) for one in inside)
     incoherent = [[getattr(one, name)["incoherent"].value for one in inside] for name in ("trained", "exact")]
     spans = [f"{min(values):.3f} to {max(values):.3f}" for values in incoherent]
