@@ -21,8 +21,7 @@ from bfpo.safehelp.cautions import cautions
 from bfpo.safehelp.evaluate import evaluate, runnable
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.judge_panel import JudgePanel
-from bfpo.safehelp.records import Evaluation, GenerationRecord, JudgeUsed, RunHeader
-from bfpo.safehelp.same_run import _difference
+from bfpo.safehelp.records import Evaluation, GenerationRecord, RunHeader
 from bfpo.safehelp.scores import score
 from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.statistics.judge_error import ErrorRates
@@ -390,13 +389,3 @@ def test_wrong_usage_is_one_sentence(tmp_path, arguments, message):
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, BfpoError), result.output
     assert message in str(result.exception)
-
-
-def test_another_judge_is_named_in_words():
-    """A run folder belongs to its judges, whose objects no message should show."""
-    first = (JudgeUsed("keywords", "a" * 64, "primary"),)
-    second = (JudgeUsed("oracle", "", "primary"), JudgeUsed("guard", "b" * 64, "second"))
-    assert _difference(first, second) == "keywords, now oracle and guard"
-    assert _difference(first, ()) == "keywords, now none"
-    changed = (JudgeUsed("keywords", "c" * 64, "primary"),)
-    assert "c" * 64 in _difference(first, changed)
