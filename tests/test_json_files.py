@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from bfpo.claims import claimed
 from bfpo.config import CLOSED, read_json
 from bfpo.engine.reference_cache import summarize
 from bfpo.errors import BfpoError
-from bfpo.files import claimed
 from bfpo.generation.dial_file import load_dial
 from bfpo.generation.protocol import Generator, ModelIdentity
 from bfpo.judges.fitted import PACKAGED, load_fitted, load_packaged
@@ -203,7 +203,9 @@ def test_a_claim_names_every_setting_that_differs(tmp_path):
     assert claimed(path, settings, "a run") == {"settings": {"seed": 3, "styles": ["a", "b"], "model_digest": "x"}}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 2}))
     assert claimed(path, settings, "a run")["seconds"] == 2
-    with pytest.raises(BfpoError, match=r"contains a run with other settings \(seed, model digest\); name another$"):
+    with pytest.raises(
+        BfpoError, match=r"contains a run with other settings \(seed, model digest\); name another folder$"
+    ):
         claimed(path, settings | {"seed": 4, "model_digest": "y"}, "a run")
 
 

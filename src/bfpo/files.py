@@ -11,11 +11,9 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bfpo.config import checked, read_json
 from bfpo.errors import BfpoError, RunError
 
 # Errors of a disk without room.
@@ -99,37 +97,6 @@ def sole_user(folder: Path) -> Iterator[Path]:
         if is_new:
             with suppress(OSError):
                 folder.rmdir()
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """What every record of `claimed` has, among more."""
-
-    settings: dict[str, Any]
-
-
-def claimed(path: Path, settings: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The record of a run in ``path``, which is written with these settings if there is none.
-
-    Args:
-        path: file of the record, in the run's folder.
-        settings: what determines the results.
-        what: what the run is, such as "a quickstart".
-
-    Raises:
-        BfpoError: if the file can't be read, or has other settings.
-    """
-    if not path.exists():
-        write_json(path, {"settings": settings})
-    about = (f"the record of {what}", "move it away")
-    record = read_json(path, dict[str, Any], *about)
-    found = checked(record, _Claim, str(path), *about).settings
-    # In the JSON of a record, tuples are lists.
-    wanted = json.loads(json.dumps(settings))
-    differing = [name.replace("_", " ") for name, value in wanted.items() if found.get(name) != value]
-    if differing:
-        raise BfpoError(f"{path.parent}: contains {what} with other settings ({', '.join(differing)}); name another")
-    return record
 
 
 def check_not_overwritten(output: Path, read: Iterable[tuple[str | Path | None, str]]) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from bfpo.claims import claimed
 from bfpo.config import checked
 from bfpo.errors import BfpoError
-from bfpo.files import claimed, write_json, write_rows
+from bfpo.files import write_json, write_rows
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Decoding
 from bfpo.judges.registry import load_judge

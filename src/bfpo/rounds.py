@@ -14,9 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from bfpo.claims import claimed
 from bfpo.config import read_yaml
 from bfpo.errors import BfpoError
-from bfpo.files import claimed, file_sha256, write_json
+from bfpo.files import file_sha256, write_json
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.judges.verdict import Judge
 from bfpo.redteam.asking import Progress
