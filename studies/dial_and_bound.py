@@ -234,7 +234,7 @@ def _why_apart(places: Sequence[Place]) -> list[str]:
         "mixture of two models averages their errors; a single model has its own. Earlier settings (level .4; corners "
         ".02 and 2) were farther apart. The following were tried on a model trained at b3 2.01, with seed 100 on "
         "validation prompts; none makes it as coherent as the dial without making it less safe, so that the study's "
-        "settings stayed.",
+        "settings stayed (each is a change of a constant in `studies/dial_and_bound.py`).",
         "",
         "| changed | harmless | incoherent | attack success |",
         "|---|---|---|---|",
