@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bfpo.cli.compare import _cells
 from bfpo.errors import BfpoError
 from bfpo.generation.endpoint_generator import EndpointGenerator
 from bfpo.generation.protocol import Decoding
@@ -96,6 +97,18 @@ def test_clusters_reach_the_comparison():
     assert row.p > 0.2 > mcnemar(0, 5)
     error = standard_error(np.array([1.0] * 5 + [0.0] * 15), np.array(clusters))
     assert row.mde == pytest.approx(2.8015853 * error)
+
+
+def test_two_prompts_are_too_few_to_detect_anything():
+    (row,) = (each for each in _harmless(2) if each.group is None)
+    assert row.mde is None
+    assert [*_cells(row)][-2:] == ["n too small", "2"]
+    assert all(each.mde < 1 for each in _harmless(20))
+
+
+def _harmless(n):
+    found = compare(run("base", unsafe=(0,), n=n), run("other", n=n))
+    return [row for row in found.rows if (row.endpoint, row.task) == ("harmless", "all")]
 
 
 def test_likelihood_tasks_are_paired_too():

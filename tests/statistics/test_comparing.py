@@ -202,6 +202,16 @@ def test_what_is_called_detectable_is_detected_in_80_percent():
     assert found.mean() == pytest.approx(0.8, abs=0.04)
 
 
+def test_no_effect_is_detectable_that_is_larger_than_shares_can_differ_by():
+    # The standard error of a difference of 1 in one of two items is 1/2.
+    assert compare_pairs([1, 0], [0, 0]).detectable is None
+    assert compare_pairs([1, 0, 0, 0], [0, 0, 0, 0]).detectable == pytest.approx(2.8015853 / 4)
+    # Likelihoods may differ by any number of nats.
+    assert compare_pairs([30.0, 10.0], [20.0, 10.0]).detectable == pytest.approx(2.8015853 * 5)
+    assert minimum_detectable_effect(1) is None
+    assert minimum_detectable_effect(2) == pytest.approx(2.8015853 * 0.5**1.5)
+
+
 # n for 80 % power at correlation 1/2 and a rate of .28 (.30 against .25): 156, 624 and 3,901 for 10, 5 and 2 points.
 @pytest.mark.parametrize(("n", "effect"), [(156, 0.10), (624, 0.05), (3901, 0.02)])
 def test_detectable_effects_of_a_power_table(n, effect):

@@ -68,6 +68,7 @@ def test_identical_runs_do_not_differ():
     found = compare_seeds(values, values)
     assert (found.p, found.difference.value) == (1.0, 0.0)
     assert found.difference.low < 0 < found.difference.high
+    assert compare_seeds(values[:, :1].repeat(2, 1), values[:, :2]).detectable is None
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
@@ -81,6 +82,7 @@ def test_identical_seeds_give_the_comparison_of_one_run_whatever_the_size_of_clu
         assert getattr(found.difference, name) == pytest.approx(getattr(paired.difference, name))
     assert found.difference.value == pytest.approx(0.375)
     assert found.p == pytest.approx(paired.p)
+    assert found.detectable == pytest.approx(paired.detectable)
     assert found.seed_error == 0
 
 

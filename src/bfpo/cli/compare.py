@@ -140,7 +140,7 @@ def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
 
 
 def _cells(row: ComparisonRow) -> Iterator[str]:
-    from bfpo.reports.formats import arrow, format_estimate, format_number, format_p
+    from bfpo.reports.formats import arrow, format_detectable, format_estimate, format_p
     from bfpo.safehelp.figures import label_of
 
     place = "" if row.task == "all" else f"{row.task}, "
@@ -150,7 +150,7 @@ def _cells(row: ComparisonRow) -> Iterator[str]:
     yield format_p(row.p)
     yield "" if row.adjusted_p is None else format_p(row.adjusted_p)
     yield "" if row.discordant is None else f"{row.discordant[0]} / {row.discordant[1]}"
-    yield format_number(row.mde)
+    yield format_detectable(row.mde)
     yield f"{row.n:,}"
 
 

@@ -333,7 +333,8 @@ def _print_detectable(suite: Suite, samples: int, measures_help: bool) -> None:
     )
     for row in detectable(suite, measures_help):
         independent = "" if row.clusters == row.prompts else f" in {row.clusters:,} clusters"
-        echo(f"  {100 * row.effect:4.1f} points in {row.name} ({row.prompts:,} prompts{independent})")
+        size = "no size (n is too small)" if row.effect is None else f"{100 * row.effect:4.1f} points"
+        echo(f"  {size} in {row.name} ({row.prompts:,} prompts{independent})")
 
 
 def _print_results(results: Mapping[Path, Evaluation], as_json: bool) -> None:

@@ -39,6 +39,11 @@ def format_p(value: float | None) -> str:
     return "< .001" if value < 0.001 else format_number(value, 3 if value < 0.01 else 2)
 
 
+def format_detectable(effect: float | None) -> str:
+    """A minimum detectable effect; "n too small" if there is none."""
+    return "n too small" if effect is None else format_number(effect)
+
+
 def format_seconds(seconds: float) -> str:
     """``42 s``, ``12 min``, ``3.4 h``."""
     if seconds < 90:

@@ -9,7 +9,14 @@ import numpy as np
 
 from bfpo.reports.breakdowns import kinds_by_set, rates_by
 from bfpo.reports.charts import ChartRow, heat_plot, kinds_plot, rates_plot
-from bfpo.reports.formats import direction, format_estimate, format_number, format_p, value_and_interval
+from bfpo.reports.formats import (
+    direction,
+    format_detectable,
+    format_estimate,
+    format_number,
+    format_p,
+    value_and_interval,
+)
 from bfpo.reports.panel import Column, Panel, Table, TableCell, Tone, estimate_or_dash, model_columns, rates_table
 from bfpo.reports.report import Report, ReportModel, is_established
 from bfpo.reports.scatter import Point, frontier, headline_plot, refusal_plot
@@ -179,7 +186,7 @@ _DIFFERENCE_COLUMNS = (
     Column("p", lambda row: format_p(row.p if row.adjusted_p is None else row.adjusted_p)),
     Column("prompts", lambda row: f"{row.n:,}"),
     Column("discordant", lambda row: " / ".join(map(str, row.discordant)) if row.discordant else "–"),
-    Column("detectable", lambda row: format_number(row.mde)),
+    Column("detectable", lambda row: format_detectable(row.mde)),
 )
 
 

@@ -15,10 +15,10 @@ from bfpo.safehelp.figures import ANSWER_FIGURES, HEADLINE, AnswerFigure, items_
 from bfpo.safehelp.metrics import METRICS, Metric
 from bfpo.safehelp.records import Evaluation, GenerationRecord, LikelihoodRecord, RunHeader
 from bfpo.statistics.comparing import (
-    DETECTABLE_ERRORS,
     at_least_some,
     benjamini_hochberg,
     compare_pairs,
+    detectable_effect,
     holm,
     t_difference,
 )
@@ -51,7 +51,7 @@ class ComparisonRow:
         p: two-sided p-value for no difference.
         adjusted_p: p-value adjusted within the family; None for exploratory rows.
         discordant: numbers of prompts that only the other and only the baseline has; None unless all values are 0 or 1.
-        mde: minimum detectable effect, at 80 % power.
+        mde: minimum detectable effect, at 80 % power; None if there are too few prompts to find any.
         n: number of prompts.
         kind: kind of records, "generation" or "likelihood".
         correlation: correlation of the two models over prompts, if both vary.
@@ -68,7 +68,7 @@ class ComparisonRow:
     p: float
     adjusted_p: float | None
     discordant: tuple[int, int] | None
-    mde: float
+    mde: float | None
     n: int
     kind: Literal["generation", "likelihood"] = "generation"
     correlation: float | None = None
@@ -256,7 +256,7 @@ def _row(
     seeds = compare_seeds(b, a, clusters)
     return ComparisonRow(
         figure.name, *place, seeds.difference, figure.higher_is_better, seeds.p, None, None,
-        DETECTABLE_ERRORS * seeds.error, a.shape[1], item_error=seeds.item_error, seed_error=seeds.seed_error,
+        seeds.detectable, a.shape[1], item_error=seeds.item_error, seed_error=seeds.seed_error,
     )  # fmt: skip
 
 
@@ -285,18 +285,20 @@ def _bootstrap_row(
     def difference(means: np.ndarray) -> np.ndarray:
         return np.array([metric.combine(*row[width:]) - metric.combine(*row[:width]) for row in means.tolist()])
 
+    # These figures are in [-1, 1].
+    largest = 2.0
     both = np.concatenate([a, b], axis=1)
     drawn = difference(bootstrap_means(both, clusters, 0, REPLICATES))
     value, error, count = float(difference(both.mean(axis=0, keepdims=True))[0]), float(drawn.std()), len(set(clusters))
     found = Estimate(value, *percentiles(drawn), len(a))
     p = min(1.0, 2 * max(min(float((drawn <= 0).mean()), float((drawn >= 0).mean())), 1 / REPLICATES))
     if found.low == found.high:
-        # These figures are in [-1, 1], so a cluster may move their difference by up to 2.
-        error = 2 * at_least_some(0.0, count)
+        # A cluster may move the difference by all of that.
+        error = largest * at_least_some(0.0, count)
         found, p = t_difference(value, error, max(1, count - 1), len(a), bounded=False)
     return ComparisonRow(
         metric.name, task, None, "exploratory", found, metric.higher_is_better, p, None, None,
-        DETECTABLE_ERRORS * error, len(a),
+        detectable_effect(error, largest), len(a),
     )  # fmt: skip
 
 

@@ -23,13 +23,14 @@ class Detectable:
         name: name of the figure or task.
         prompts: number of its prompts or items.
         clusters: number of their clusters; items in a cluster count as perfectly correlated.
-        effect: true difference between two models that a paired comparison finds with 80 % power at p < .05.
+        effect: true difference between two models that a paired comparison finds with 80 % power at p < .05; None if
+            there are too few prompts to find any.
     """
 
     name: str
     prompts: int
     clusters: int
-    effect: float
+    effect: float | None
 
 
 def detectable(suite: Suite, measures_help: bool) -> list[Detectable]:

@@ -14,7 +14,7 @@ from bfpo.statistics.intervals import CONFIDENCE, UPPER, Estimate, cluster_codes
 POWER = 0.8
 SIGNIFICANCE = 1 - CONFIDENCE
 # Size in standard errors of an effect that is found with that power.
-DETECTABLE_ERRORS = float(ndtri(UPPER) + ndtri(POWER))
+_DETECTABLE_ERRORS = float(ndtri(UPPER) + ndtri(POWER))
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class PairedComparison:
             items, Student's t otherwise.
         correlation: correlation over items; None if one measurement doesn't vary.
         discordant: numbers of items that are 1 only in the first and only in the second; None unless all are 0 or 1.
-        detectable: difference that such a comparison finds with 80 % power.
+        detectable: difference that such a comparison finds with 80 % power; None if there are too few items.
     """
 
     difference: Estimate
     p: float
     correlation: float | None
     discordant: tuple[int, int] | None
-    detectable: float
+    detectable: float | None
 
 
 def compare_pairs(
@@ -57,18 +57,18 @@ def compare_pairs(
         raise ValueError(f"a paired comparison needs at least 2 independent items, not {count}")
     binary = bool(np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all())
     discordant = (int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())) if binary else None
-    error = at_least_some(standard_error(a - b, codes), count)
+    error, bounded = at_least_some(standard_error(a - b, codes), count), are_shares(a, b)
     if discordant and count == len(a):
         difference, p = mcnemar_interval(*discordant, len(a)), mcnemar(*discordant)
     else:
-        difference, p = t_difference(float((a - b).mean()), error, count - 1, len(a), bounded=are_shares(a, b))
+        difference, p = t_difference(float((a - b).mean()), error, count - 1, len(a), bounded=bounded)
     varies = a.std() > 0 and b.std() > 0
     return PairedComparison(
         difference=difference,
         p=p,
         correlation=float(np.corrcoef(a, b)[0, 1]) if varies else None,
         discordant=discordant,
-        detectable=DETECTABLE_ERRORS * error,
+        detectable=detectable_effect(error, 1.0 if bounded else math.inf),
     )
 
 
@@ -148,10 +148,19 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     return false_discovery_control(p_values).tolist() if len(p_values) else []
 
 
-def minimum_detectable_effect(n: int, rate: float = 0.5, correlation: float = 0.5) -> float:
-    """The true difference that a paired comparison of n independent items finds with 80 % power, at p < .05.
+def detectable_effect(error: float, largest: float) -> float | None:
+    """The true difference that is found with 80 % power at p < .05, from the standard error of its estimate.
+
+    None if it exceeds the ``largest`` difference that there can be, because there are too few items to find any.
+    """
+    effect = _DETECTABLE_ERRORS * error
+    return effect if effect <= largest else None
+
+
+def minimum_detectable_effect(n: int, rate: float = 0.5, correlation: float = 0.5) -> float | None:
+    """The `detectable_effect` of a paired comparison of scores in [0, 1] on n independent items.
 
     ``rate`` is the mean score of both models; 1/2 is the worst case for any score in [0, 1]. ``correlation`` is that of
     their scores over items.
     """
-    return DETECTABLE_ERRORS * math.sqrt(2 * rate * (1 - rate) * (1 - correlation) / n)
+    return detectable_effect(math.sqrt(2 * rate * (1 - rate) * (1 - correlation) / n), 1.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfpo.statistics.comparing import are_shares, at_least_some, t_difference
+from bfpo.statistics.comparing import are_shares, at_least_some, detectable_effect, t_difference
 from bfpo.statistics.intervals import Estimate, cluster_codes
 
 
@@ -49,14 +49,14 @@ class SeedComparison:
     Attributes:
         difference: difference of the means, with its 95 % interval over new items and new seeds.
         p: two-sided p-value for no difference.
-        error: standard error of the difference.
+        detectable: difference that such a comparison finds with 80 % power; None if there are too few items.
         item_error: standard error from the items (and sampling) alone.
         seed_error: standard error from the training seeds alone.
     """
 
     difference: Estimate
     p: float
-    error: float
+    detectable: float | None
     item_error: float
     seed_error: float
 
@@ -85,7 +85,8 @@ def compare_seeds(first: np.ndarray, second: np.ndarray, clusters: Sequence[Hash
     degrees = max(1, int((item + seed) ** 2 / spread)) if spread else len(differences) - 1
     value = float(first.mean()) - float(second.mean())
     difference, p = t_difference(value, error, degrees, count, bounded=bounded)
-    return SeedComparison(difference, p, error, item_error=math.sqrt(item), seed_error=math.sqrt(seed))
+    detectable = detectable_effect(error, 1.0 if bounded else math.inf)
+    return SeedComparison(difference, p, detectable, item_error=math.sqrt(item), seed_error=math.sqrt(seed))
 
 
 def cluster_contributions(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
