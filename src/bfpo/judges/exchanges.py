@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bfpo.judges.verdict import Exchange
-from bfpo.preferences.checking import flags_of
+from bfpo.preferences.answers import answers_of, flags_of
 from bfpo.preferences.messages import rendered
 from bfpo.preferences.reading import Row
 
@@ -27,5 +27,4 @@ class Exchanges(Iterable[Exchange]):
 
 def exchange_of(row: Row, number: int) -> Exchange:
     """One answer of a canonical row as an exchange for judges."""
-    answers = [row["chosen"], row["rejected"]] if "chosen" in row else row["responses"]
-    return Exchange(rendered(row["prompt"]), rendered(answers[number]))
+    return Exchange(rendered(row["prompt"]), rendered(answers_of(row)[number]))

@@ -9,7 +9,7 @@ from typing import Any
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.verdict import Exchange
-from bfpo.preferences.checking import flags_of
+from bfpo.preferences.answers import flags_of
 from bfpo.preferences.harm import marked_categories
 from bfpo.preferences.label_columns import JUDGE, QUEUE, flag_sources
 from bfpo.preferences.label_sources import rows_with_sources

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from bfpo.labeling.judging import JudgedAnswers, VerdictColumn, check_informativ
 from bfpo.labeling.order_filling import fill_orders
 from bfpo.labeling.people_sample import Origin
 from bfpo.labeling.stored import stored_numbers, stored_rows
-from bfpo.preferences.checking import flags_of, with_flags
+from bfpo.preferences.answers import by_answer, flags_of, is_pair, with_flags
 from bfpo.preferences.label_columns import HUMAN, JUDGE, UNKNOWN, UNPARSED, flag_sources, order_source
 from bfpo.preferences.reading import Row
 from bfpo.statistics.intervals import Estimate
@@ -171,7 +170,7 @@ class _Labels:
                     codes.append(_SOURCES.index(name))
                     counts["missing"] += flag is None
                     yield flag if name in HUMAN else np.nan
-                counts["orders"] += "chosen" in row and order_source(row) == JUDGE
+                counts["orders"] += is_pair(row) and order_source(row) == JUDGE
 
         flags = stored_numbers(human(), folder)
         return cls(flags, np.frombuffer(codes, dtype=np.uint8), counts["missing"], counts["orders"])
@@ -209,13 +208,10 @@ def _answer(flag: float | None, name: str, word: _Word, judged: JudgedAnswers | 
 def _with_flags(row: Row, answers: Sequence[_Answer], judges: Sequence[str]) -> Row:
     """The row with the flag of every answer, its source, and the word of the judges that were asked, if any were."""
     flags, names, words = map(list, zip(*answers, strict=True))
-    by: dict[str, Any] = {"answers": names}
-    judged: dict[str, Any] = {"answers": words}
-    if "chosen" in row:
-        by = {"chosen": names[0], "rejected": names[1], "order": order_source(row)}
-        judged = {"chosen": words[0], "rejected": words[1]}
+    by = by_answer(row, names) | ({"order": order_source(row)} if is_pair(row) else {})
     # The word on a pair's order stays.
-    noted = {"judged_as": (row.get("judged_as") or {}) | judged | {"judges": list(judges)}} if judges else {}
+    judged = (row.get("judged_as") or {}) | by_answer(row, words) | {"judges": list(judges)}
+    noted = {"judged_as": judged} if judges else {}
     return with_flags(row, flags) | {"labelled_by": by} | noted
 
 

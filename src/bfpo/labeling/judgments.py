@@ -11,7 +11,7 @@ import numpy as np
 
 from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import COLUMNS, HARM
-from bfpo.preferences.checking import flags_of
+from bfpo.preferences.answers import flags_of, is_pair
 from bfpo.preferences.harm import harm_levels
 from bfpo.preferences.label_columns import HUMAN, flag_sources
 from bfpo.preferences.reading import Row
@@ -57,7 +57,7 @@ def judgment_rows(rows: Sequence[Row], count: int, *, seed: int = 0) -> list[Row
 
 def _cell(row: Row) -> str:
     """The safety cell of a pair with flags and an order; "" for other rows."""
-    if "chosen" in row and row["chosen_is_better"] not in (None, 0.5) and None not in flags_of(row):
+    if is_pair(row) and row["chosen_is_better"] not in (None, 0.5) and None not in flags_of(row):
         return intern(cell_of(row))
     return ""
 

@@ -17,6 +17,7 @@ from bfpo.judges.preference import AnswerPair, HelpfulnessJudge, Preference
 from bfpo.judges.streaming import preferences
 from bfpo.labeling.people_sample import sample_with_words
 from bfpo.labeling.stored import stored_rows, text_digest
+from bfpo.preferences.answers import is_pair
 from bfpo.preferences.label_columns import JUDGE, UNKNOWN, order_source
 from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row
@@ -67,13 +68,13 @@ def fill_orders(
 
 def has_open_order(rows: Iterable[Row]) -> bool:
     """Whether a judge is to order any pair: its order is open, or an earlier judge's."""
-    return any(_is_open(order_source(row)) for row in rows if "chosen" in row)
+    return any(_is_open(order_source(row)) for row in rows if is_pair(row))
 
 
 def answer_pairs(rows: Iterable[Row]) -> Iterator[AnswerPair]:
     """The answers of all pairs, for a judge of helpfulness."""
     for row in rows:
-        if "chosen" in row:
+        if is_pair(row):
             first, second = exchange_of(row, 0), exchange_of(row, 1)
             yield AnswerPair(first.prompt, first.answer, second.answer)
 
@@ -116,7 +117,7 @@ class _JudgedPairs:
 def _ordered(rows: Iterable[Row], given: Iterator[Preference], pairs: _JudgedPairs) -> Iterator[Row]:
     """The rows with the judge's words; open orders are filled in."""
     for one in rows:
-        if "chosen" not in one:
+        if not is_pair(one):
             yield one
             continue
         row, name, word = dict(one), order_source(one), _word(next(given))
@@ -135,7 +136,7 @@ def _ordered(rows: Iterable[Row], given: Iterator[Preference], pairs: _JudgedPai
 def _noted_sources(rows: Iterable[Row], sources: Counter[str]) -> Iterator[Row]:
     """The rows with the source of their order, which is counted."""
     for row in rows:
-        if "chosen" not in row:
+        if not is_pair(row):
             yield row
             continue
         name = order_source(row)

@@ -12,6 +12,7 @@ import numpy as np
 from bfpo.errors import did_you_mean
 from bfpo.labeling.queue import random_rows
 from bfpo.labeling.stored import stored_rows
+from bfpo.preferences.answers import ASKED_OF_PAIR, PAIR, answer_names, answers_of, is_pair
 from bfpo.preferences.label_columns import HUMAN, QUEUE, RANDOM, flag_sources, order_source
 from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row, open_source
@@ -129,10 +130,10 @@ def _answers(number: int, queued: Row) -> tuple[dict[str, float], list[Problem]]
         return {}, [Problem(number, "asks", "it has no answers", "name a queue that 'bfpo label' wrote")]
     responses = queued.get("responses")
     many = range(len(responses)) if isinstance(responses, list) else ()
-    known = ("chosen", "rejected", "order") if "chosen" in queued else [str(at) for at in many]
+    known = ASKED_OF_PAIR if "chosen" in queued else [str(at) for at in many]
     answers: dict[str, float] = {}
     problems = []
-    for name in ("chosen", "rejected"):
+    for name in PAIR:
         if asks.get(name, 0) is None and queued.get(f"{name}_is_safe") is not None:
             what = f"{queued[f'{name}_is_safe']!r} is not where an answer belongs"
             problems.append(Problem(number, f"{name}_is_safe", what, f"write it under asks.{name}"))
@@ -152,15 +153,15 @@ def _is_same(row: Row, queued: Row) -> bool:
     """Whether the queued row is this one, in either order."""
     if row["prompt"] != queued.get("prompt"):
         return False
-    if "chosen" not in row:
+    if not is_pair(row):
         return row["responses"] == queued.get("responses")
-    texts = [queued.get("chosen"), queued.get("rejected")]
-    return [row["chosen"], row["rejected"]] in (texts, texts[::-1])
+    texts = [queued.get(name) for name in PAIR]
+    return answers_of(row) in (texts, texts[::-1])
 
 
 def _label(row: Row, queued: Row, ask: str, answer: float) -> tuple[str, str, float | None, float]:
     """Returns (its name in ``labelled_by``, column, people's current value, new value)."""
-    if "chosen" not in row:
+    if not is_pair(row):
         had = row["is_safe"][int(ask)] if flag_sources(row)[int(ask)] in HUMAN else None
         return ask, "is_safe", had, answer
     is_swapped = row["chosen"] != queued["chosen"]
@@ -168,8 +169,7 @@ def _label(row: Row, queued: Row, ask: str, answer: float) -> tuple[str, str, fl
         had = row["chosen_is_better"] if order_source(row) in HUMAN else None
         return ask, "chosen_is_better", had, 1 - answer if is_swapped else answer
     name = _OTHER[ask] if is_swapped else ask
-    by = dict(zip(_OTHER, flag_sources(row), strict=True))[name]
-    return name, f"{name}_is_safe", row[f"{name}_is_safe"] if by in HUMAN else None, answer
+    return name, f"{name}_is_safe", row[f"{name}_is_safe"] if _sources(row)[name] in HUMAN else None, answer
 
 
 def _contradictions(number: int, row: Row, queued: Row, answers: Mapping[str, float]) -> list[Problem]:
@@ -188,21 +188,19 @@ def _with(row: Row, queued: Row, answers: Mapping[str, float], is_random: bool) 
     by = _sources(row)
     for ask, answer in answers.items():
         name, column, _, wanted = _label(row, queued, ask, answer)
-        changed[column] = wanted if "chosen" in row else _replaced(changed["is_safe"], int(name), wanted)
+        changed[column] = wanted if is_pair(row) else _replaced(changed["is_safe"], int(name), wanted)
         by[name] = by[name] if by[name] in HUMAN else QUEUE
     if is_random:
         by = {name: RANDOM if source == QUEUE else source for name, source in by.items()}
-    is_pair = "chosen" in row
-    changed["labelled_by"] = by if is_pair else {"answers": list(by.values())}
+    changed["labelled_by"] = by if is_pair(row) else {"answers": list(by.values())}
     better = changed.get("chosen_is_better")
-    return swapped(changed, better) if is_pair and better is not None and better < 0.5 else changed
+    return swapped(changed, better) if is_pair(row) and better is not None and better < 0.5 else changed
 
 
 def _sources(row: Row) -> dict[str, str]:
     """Source of every label, by the name of its answer, or "order"."""
-    if "chosen" in row:
-        return dict(zip(_OTHER, flag_sources(row), strict=True)) | {"order": order_source(row)}
-    return {str(at): name for at, name in enumerate(flag_sources(row))}
+    by = dict(zip(answer_names(row), flag_sources(row), strict=True))
+    return by | ({"order": order_source(row)} if is_pair(row) else {})
 
 
 def _replaced(values: Sequence[Any], place: int, value: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bfpo.labeling.stored import text_digest
 from bfpo.objectives.bfpo import GlobalPreference
-from bfpo.preferences.checking import flags_of, with_flags
+from bfpo.preferences.answers import ASKED_OF_PAIR, answer_names, flags_of, is_pair, with_flags
 from bfpo.preferences.encoding import labels_of
 from bfpo.preferences.label_columns import (
     HUMAN,
@@ -201,13 +201,12 @@ def target_variances(rows: Sequence[Row], labeling: GlobalPreference, unknown: f
     alone = np.zeros(len(rows))
     for at, row in enumerate(rows):
         safe = _beliefs(row, unknown)
-        is_pair = "chosen" in row
-        _, labels = labels_of(row | {"chosen_is_better": _order_belief(row)} if is_pair else row)
+        _, labels = labels_of(row | {"chosen_is_better": _order_belief(row)} if is_pair(row) else row)
         owners += [at] * len(labels["first"])
         firsts += [safe[index] for index in labels["first"]]
         seconds += [safe[index] for index in labels["second"]]
         # Tied scores are certain.
-        better += labels["first_is_better"] if is_pair else [1.0] * len(labels["first"])
+        better += labels["first_is_better"] if is_pair(row) else [1.0] * len(labels["first"])
         if not labels["first"]:
             alone[at] = np.mean([p * (1 - p) for p in safe])
     first, second, first_is_better = torch.tensor([firsts, seconds, better], dtype=torch.float64)
@@ -244,12 +243,12 @@ def _variances(first: Tensor, second: Tensor, better: Tensor, labeling: GlobalPr
 
 
 def _sources(row: Row) -> list[str]:
-    return flag_sources(row) + ([order_source(row)] if "chosen" in row else [])
+    return flag_sources(row) + ([order_source(row)] if is_pair(row) else [])
 
 
 def _in_an_order_of_its_own(row: Row) -> Row:
     """A pair in an order that its texts alone decide, unless people gave one: a judge's would give its view away."""
-    if "chosen" not in row or order_source(row) in HUMAN:
+    if not is_pair(row) or order_source(row) in HUMAN:
         return row
     if text_digest(row["chosen"]) <= text_digest(row["rejected"]):
         return row
@@ -262,12 +261,12 @@ def _blind(row: Row) -> Row:
     """The row without what judges say of it, which people should not see."""
     flags = [flag if name in HUMAN else None for flag, name in zip(flags_of(row), flag_sources(row), strict=True)]
     shown = with_flags({name: value for name, value in row.items() if name != "judged_as"}, flags)
-    if "chosen" in row and order_source(row) not in HUMAN:
+    if is_pair(row) and order_source(row) not in HUMAN:
         shown["chosen_is_better"] = None
     return shown
 
 
 def _asks(row: Row) -> tuple[str, ...]:
     """Names of the labels that people haven't given."""
-    names = ("chosen", "rejected", "order") if "chosen" in row else tuple(map(str, range(len(flags_of(row)))))
+    names = ASKED_OF_PAIR if is_pair(row) else answer_names(row)
     return tuple(name for name, source in zip(names, _sources(row), strict=True) if source not in HUMAN)

@@ -19,6 +19,7 @@ from bfpo.labeling.people import with_answers
 from bfpo.labeling.queue import queue_for_people
 from bfpo.labeling.stored import stored_rows
 from bfpo.objectives.bfpo import GlobalPreference
+from bfpo.preferences.answers import is_pair
 from bfpo.preferences.label_columns import HUMAN
 from bfpo.preferences.label_sources import rows_with_sources
 from bfpo.preferences.reading import Row, open_source
@@ -126,7 +127,7 @@ def _own_labels(row: Row, like: Row | None = None) -> set[str]:
     if not isinstance(by, dict):
         return set()
     named = dict(enumerate(by["answers"])) if "answers" in by else by
-    if like and "chosen" in like and row.get("chosen") != like["chosen"] == row.get("rejected"):
+    if like and is_pair(like) and row.get("chosen") != like["chosen"] == row.get("rejected"):
         named = {**named, "chosen": by.get("rejected"), "rejected": by.get("chosen")}
     return {str(name) for name, source in named.items() if source in HUMAN}
 

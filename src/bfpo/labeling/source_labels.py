@@ -12,7 +12,7 @@ import numpy as np
 from bfpo.errors import BfpoError
 from bfpo.labeling.flags import FlagReport, Flags, LabeledAnswers, resolve_flags
 from bfpo.labeling.people_sample import MINIMUM_OF_EACH, Origin, sample_with_words
-from bfpo.preferences.checking import flags_of
+from bfpo.preferences.answers import flags_of, is_pair
 from bfpo.preferences.harm import only_category
 from bfpo.preferences.label_columns import (
     HUMAN,
@@ -98,7 +98,7 @@ def resolve_labels(
     _check_flags(labeled)
     names = [name for row in labeled for name in flag_sources(row, is_filled=True)]
     has_flags = JUDGE in names
-    has_orders = any(order_source(row, is_filled=True) == JUDGE for row in labeled if "chosen" in row)
+    has_orders = any(order_source(row, is_filled=True) == JUDGE for row in labeled if is_pair(row))
     for what, wanted, found in (("flags", flags, has_flags), ("order", order, has_orders)):
         if wanted and not found:
             raise BfpoError(
@@ -120,10 +120,8 @@ def resolve_labels(
 def _label_rows(rows: datasets.Dataset, present: list[str]) -> list[Row]:
     """The rows without the texts of their answers, which would fill the memory."""
     kept = [name for name in (*_LABELS, *present) if name in rows.column_names]
-    # Pairs are told from K answers by this column.
-    pair = {"chosen": None} if "chosen" in rows.column_names else {}
     tables = arrow_tables(rows.select_columns(kept))
-    return [pair | row | parsed_columns(row) for table in tables for row in table.to_pylist()]
+    return [row | parsed_columns(row) for table in tables for row in table.to_pylist()]
 
 
 def _check_flags(labeled: Sequence[Row]) -> None:
@@ -152,7 +150,7 @@ def _answers(labeled: Sequence[Row], names: list[str]) -> LabeledAnswers:
 def _with_flags(rows: datasets.Dataset, labeled: Sequence[Row], flags: list[float | None]) -> datasets.Dataset:
     rest = iter(flags)
     parts = [list(islice(rest, len(flags_of(row)))) for row in labeled]
-    if "chosen" not in rows.column_names:
+    if not is_pair(rows.column_names):
         return _replaced(rows, "is_safe", parts)
     rows = _replaced(rows, "chosen_is_safe", [first for first, _ in parts])
     return _replaced(rows, "rejected_is_safe", [second for _, second in parts])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from bfpo.errors import BfpoError
+from bfpo.preferences.answers import is_pair
 
 if TYPE_CHECKING:
     import datasets
@@ -37,7 +38,7 @@ def balanced(rows: datasets.Dataset, balance: Balance, seed: int) -> tuple[datas
     Raises:
         BfpoError: if the rows are not pairs, or a flag is unknown.
     """
-    if "chosen" not in rows.column_names:
+    if not is_pair(rows.column_names):
         raise BfpoError("only pairs can be balanced by safety cell, but these rows have K answers; remove 'balance'")
     cells: dict[tuple[bool, bool], list[int]] = {}
     flags = zip(rows["chosen_is_safe"], rows["rejected_is_safe"], rows["row"], strict=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
+from bfpo.preferences.answers import PAIR, answers_of, flag_columns, flags_of, is_pair
 from bfpo.preferences.harm import harms_of
 from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import REWARD_COLUMNS, LeftOutError, Problem, as_list
@@ -19,7 +20,8 @@ def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iter
 
     With ``order_may_be_open``, the order of the answers may be null.
     """
-    answers = _answers(row)
+    columns = PAIR if is_pair(row) else ["responses"] * len(row["responses"])
+    answers = list(zip(columns, answers_of(row), strict=True))
     for column, text in [("prompt", row["prompt"]), *answers]:
         what = _text_problem(text)
         if what:
@@ -34,7 +36,7 @@ def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iter
             yield Problem(number, column, f"{shown(value)} is not a probability", FLAG_REMEDY)
     yield from _contradictions(number, row)
     if is_unordered(row) and not order_may_be_open:
-        if "chosen" in row:
+        if is_pair(row):
             remedy = f"write a probability, leave the column out, {_ORDER_REMEDY}"
             yield Problem(number, "chosen_is_better", "it is null", remedy)
         else:
@@ -46,18 +48,19 @@ def row_problems(number: int, row: Row, order_may_be_open: bool = False) -> Iter
     yield from _other_problems(number, row)
 
 
-def leave_out_useless(answers: Sequence[Any], *, is_pair: bool) -> None:
-    """Leave out rows that give no training signal, which public sets have and nobody can remove there.
+def leave_out_useless(row: Row) -> None:
+    """Leave out canonical rows that give no training signal, which public sets have and nobody can remove there.
 
     Raises:
         LeftOutError: if all answers are empty, or of a pair one is, or both are identical.
     """
+    answers = answers_of(row)
     empty = [_is_empty(answer) for answer in answers]
-    if is_pair and any(empty):
+    if is_pair(row) and any(empty):
         raise LeftOutError("pairs with an empty answer")
     if empty and all(empty):
         raise LeftOutError("rows with an empty answer")
-    if is_pair and repr(answers[0]) == repr(answers[1]):
+    if is_pair(row) and repr(answers[0]) == repr(answers[1]):
         raise LeftOutError("pairs of two identical answers")
 
 
@@ -76,11 +79,10 @@ def _is_empty(answer: Any) -> bool:
 
 def _contradictions(number: int, row: Row) -> Iterator[Problem]:
     """Flags that the harm of their answer contradicts; a probability contradicts none."""
-    pair = (("chosen_is_safe", "chosen_harm"), ("rejected_is_safe", "rejected_harm"))
-    columns = pair if "chosen" in row else [("is_safe", "harm")] * len(row["is_safe"])
-    for (column, of_harm), flag, harm in zip(columns, flags_of(row), harms_of(row), strict=True):
+    for column, flag, harm in zip(flag_columns(row), flags_of(row), harms_of(row), strict=True):
         if harm is not None and flag in (0, 1) and (flag == 1) != (harm == "{}"):
             what = f"the answer is called {'safe' if flag else 'unsafe'}, and its harm is {harm}"
+            of_harm = column.replace("is_safe", "harm")
             leave_out = f"leave out {of_harm!r} (--column {of_harm}=)"
             remedy = f"an answer is safe if and only if all levels are 0: correct one of the two, or {leave_out}"
             yield Problem(number, column, what, remedy)
@@ -100,11 +102,11 @@ def _other_problems(number: int, row: Row) -> Iterator[Problem]:
 def _reward_problems(number: int, row: Row) -> Iterator[Problem]:
     given = {name: row[name] for name in (*REWARD_COLUMNS["pairs"], *REWARD_COLUMNS["groups"]) if name in row}
     remedy = "give every answer a finite number, or leave the column out"
-    if "chosen" in row and len(given) == 1:
+    if is_pair(row) and len(given) == 1:
         yield Problem(number, next(iter(given)), "only one of the two answers has a reward", remedy)
     for name, values in given.items():
-        expected = 1 if "chosen" in row else len(row["responses"])
-        listed = values if isinstance(values, list) and "chosen" not in row else [values]
+        expected = 1 if is_pair(row) else len(row["responses"])
+        listed = values if isinstance(values, list) and not is_pair(row) else [values]
         if len(listed) != expected or not all(map(_is_finite, listed)):
             yield Problem(number, name, f"{shown(values)} does not give one reward per answer", remedy)
 
@@ -117,7 +119,7 @@ def shown(value: Any) -> str:
 
 def is_unordered(row: Row) -> bool:
     """Whether it is unknown which of a row's answers is the more helpful one."""
-    if "chosen" in row:
+    if is_pair(row):
         return row["chosen_is_better"] is None
     return len(row["responses"]) > 1 and row["helpfulness"] is None
 
@@ -127,27 +129,9 @@ def is_unknown(row: Row) -> bool:
     return any(flag is None for flag in flags_of(row))
 
 
-def flags_of(row: Row) -> list[Any]:
-    """The safety flags of a row's answers."""
-    return [row["chosen_is_safe"], row["rejected_is_safe"]] if "chosen" in row else row["is_safe"]
-
-
-def with_flags(row: Row, flags: Sequence[Any]) -> Row:
-    """The row with other safety flags of its answers."""
-    return row | ({"chosen_is_safe": flags[0], "rejected_is_safe": flags[1]} if "chosen" in row else {"is_safe": flags})
-
-
-def _answers(row: Row) -> list[tuple[str, Any]]:
-    if "chosen" in row:
-        return [("chosen", row["chosen"]), ("rejected", row["rejected"])]
-    return [("responses", response) for response in row["responses"]]
-
-
 def _probabilities(row: Row) -> list[tuple[str, Any]]:
-    if "chosen" not in row:
-        return [("is_safe", value) for value in row["is_safe"]]
-    names = ("chosen_is_safe", "rejected_is_safe", "chosen_is_better", "chosen_is_safer")
-    return [(name, row[name]) for name in names]
+    orders = ("chosen_is_better", "chosen_is_safer") if is_pair(row) else ()
+    return [*zip(flag_columns(row), flags_of(row), strict=True), *((name, row[name]) for name in orders)]
 
 
 def _is_probability(value: Any) -> bool:

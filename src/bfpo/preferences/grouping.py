@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
+from bfpo.preferences.answers import is_pair
 from bfpo.preferences.reading import Row
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def group_by_prompt(rows: datasets.Dataset) -> tuple[datasets.Dataset, GroupingC
     """
     import datasets
 
-    if "chosen" not in rows.column_names:
+    if not is_pair(rows.column_names):
         raise BfpoError("only pairs can be grouped by prompt, but these rows have K answers; remove 'group_by_prompt'")
     members: dict[str, list[Row]] = defaultdict(list)
     for row in rows:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
+from bfpo.preferences.answers import flags_of, is_pair
 from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import HARM_COLUMNS, RowError, as_list
 from bfpo.preferences.strict_json import load_json
@@ -92,9 +93,9 @@ def with_harm(row: Row, harm: str | None, answer: str) -> Row:
 
 def harms_of(row: Row) -> list[str | None]:
     """The harm of a canonical row's answers, as text."""
-    if "chosen" in row:
+    if is_pair(row):
         return [row.get(name) for name in HARM_COLUMNS["pairs"]]
-    return row.get("harm") or [None] * len(row["responses"])
+    return row.get("harm") or [None] * len(row["is_safe"])
 
 
 def only_category(names: str | list[str] | None) -> str:
@@ -166,7 +167,7 @@ def with_costs(rows: datasets.Dataset, prices: HarmPrices) -> tuple[datasets.Dat
     counts: Counter[str] = Counter()
     for row in _labels(rows):
         category = only_category(row.get("category"))
-        flags = [row["chosen_is_safe"], row["rejected_is_safe"]] if "chosen" in row else row["is_safe"]
+        flags = flags_of(row)
         levels = [harm_levels(text) for text in harms_of(row)]
         costs.append([prices.cost(harm, flag, category) for harm, flag in zip(levels, flags, strict=True)])
         for harm, flag in zip(levels, flags, strict=True):
@@ -182,11 +183,9 @@ def without_harm(rows: datasets.Dataset) -> datasets.Dataset:
 
 
 def _labels(rows: datasets.Dataset) -> Iterable[Row]:
-    """The labels of rows, without their texts; pairs have an empty ``chosen`` and groups empty ``responses``."""
+    """The labels of rows, without their texts."""
     wanted = ("chosen_is_safe", "rejected_is_safe", "is_safe", "category", *_all_columns())
-    selected: Any = rows.select_columns([name for name in wanted if name in rows.column_names])
-    for row in selected:
-        yield row | ({"chosen": None} if "chosen_is_safe" in row else {"responses": row["is_safe"]})
+    return rows.select_columns([name for name in wanted if name in rows.column_names])  # pyright: ignore
 
 
 def _all_columns() -> list[str]:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bfpo.preferences.checking import flags_of
+from bfpo.preferences.answers import ASKED_OF_PAIR, PAIR, flags_of, is_pair, values_by_answer
 from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import RowError
 from bfpo.preferences.strict_json import load_json
@@ -59,7 +59,7 @@ def flag_sources(row: Row, *, is_filled: bool = False) -> list[str]:
         is_filled: whether open labels were filled in since the sources were noted, see `_source`.
     """
     by, flags = row.get("labelled_by"), flags_of(row)
-    noted = [None] * len(flags) if by is None else _entries(by, row)
+    noted = [None] * len(flags) if by is None else values_by_answer(by, row)
     return [_source(name, flag, UNPARSED, is_filled) for name, flag in zip(noted, flags, strict=True)]
 
 
@@ -81,7 +81,7 @@ def _source(noted: str | None, label: float | None, unknown: str, is_filled: boo
 def judged_flags(row: Row) -> list[Mapping[str, float | None]]:
     """The judges' word on the safety of each answer; empty objects without one."""
     judged = row.get("judged_as")
-    return [{}] * len(flags_of(row)) if judged is None else [one or {} for one in _entries(judged, row)]
+    return [{}] * len(flags_of(row)) if judged is None else [one or {} for one in values_by_answer(judged, row)]
 
 
 def labeling_judges(row: Row) -> list[str]:
@@ -94,18 +94,13 @@ def judged_order(row: Row) -> Mapping[str, float | None]:
     return (row.get("judged_as") or {}).get("order") or {}
 
 
-def _entries(column: Mapping[str, Any], row: Row) -> list[Any]:
-    return [column.get("chosen"), column.get("rejected")] if "chosen" in row else column["answers"]
-
-
 def _describes(column: Any, row: Row, is_entry: Any, more: tuple[str, ...]) -> bool:
     """Whether a column has an entry for every answer, and in pairs for ``more``."""
     if not isinstance(column, Mapping):
         return False
-    if "chosen" in row:
-        known = ("chosen", "rejected", "order")
-        return set(column) <= set(known) and all(
-            is_entry(column.get(name)) for name in known if name in column or name in ("chosen", "rejected", *more)
+    if is_pair(row):
+        return set(column) <= set(ASKED_OF_PAIR) and all(
+            is_entry(column.get(name)) for name in ASKED_OF_PAIR if name in column or name in (*PAIR, *more)
         )
     entries = column.get("answers")
     return isinstance(entries, list) and len(entries) == len(flags_of(row)) and all(map(is_entry, entries))

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.errors import BfpoError
+from bfpo.preferences.answers import answers_of, flags_of, is_pair, with_flags
 from bfpo.preferences.attack_formats import by_prompt
-from bfpo.preferences.checking import flags_of, is_unknown, is_unordered, leave_out_useless, row_problems, with_flags
+from bfpo.preferences.checking import is_unknown, is_unordered, leave_out_useless, row_problems
 from bfpo.preferences.label_columns import label_column
 from bfpo.preferences.messages import check_trained, tools_of
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, is_blank, with_system_prompt
@@ -306,9 +307,8 @@ def _converted(columns: SourceColumns, row: Row) -> Row:
     """A canonical row with the optional columns that the source has."""
     own = {name: value for name, value in row.items() if name not in CONTEXT_COLUMNS}
     converted = columns.shape.convert(own | {name: row.get(name) for name in columns.context})
-    answers = [converted["chosen"], converted["rejected"]] if "chosen" in converted else converted["responses"]
-    leave_out_useless(answers, is_pair="chosen" in converted)
-    check_trained(converted["prompt"], answers)
+    leave_out_useless(converted)
+    check_trained(converted["prompt"], answers_of(converted))
     if "weight" in columns.optional:
         weight = row.get("weight")
         converted["weight"] = 1.0 if weight is None else weight
@@ -326,12 +326,12 @@ def _converted(columns: SourceColumns, row: Row) -> Row:
 
 def _with_equal_answers(row: Row) -> Row:
     """A row whose answers are equally likely to be the more helpful one."""
-    return row | ({"chosen_is_better": 0.5} if "chosen" in row else {"helpfulness": [0.0] * len(row["responses"])})
+    return row | ({"chosen_is_better": 0.5} if is_pair(row) else {"helpfulness": [0.0] * len(row["responses"])})
 
 
 def count_cells(rows: datasets.Dataset) -> dict[str, int]:
     """Number of pairs in each safety cell, as in `PreferenceReport`; empty if the rows are not pairs."""
-    if "chosen_is_safe" not in rows.column_names:
+    if not is_pair(rows.column_names):
         return {}
     flags: Any = rows.select_columns(["chosen_is_safe", "rejected_is_safe"])
-    return dict(sorted(Counter(cell_of(row | {"chosen": None}) for row in flags).items()))
+    return dict(sorted(Counter(cell_of(row) for row in flags).items()))

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from bfpo.errors import BfpoError
+from bfpo.preferences.answers import is_pair
 from bfpo.preferences.label_columns import parsed_columns
 from bfpo.preferences.schema import LABEL_COLUMNS, OPTIONAL_COLUMNS
 from bfpo.preferences.store import arrow_tables
@@ -73,7 +74,7 @@ def order_by(rows: datasets.Dataset, order: Order) -> tuple[datasets.Dataset, Or
     """
     if order == "helpful":
         return rows, OrderingCounts(len(rows), 0, 0)
-    if "chosen" not in rows.column_names:
+    if not is_pair(rows.column_names):
         return _ranked(rows, order)
     labels: Any = rows.select_columns(["chosen_is_safe", "rejected_is_safe", "chosen_is_better", "row"])
     found = [better_first(order, *_probabilities(row, order), row["chosen_is_better"]) for row in labels]
@@ -124,7 +125,7 @@ def preferred_answers(rows: datasets.Dataset, order: Order) -> datasets.Dataset:
     The safer answer is the one with the safe flag (a probability of 1/2 or more), and with equal flags the more helpful
     one. Only for "safer", the source's own choice comes first if it has one (PKU-SafeRLHF's ``safer_response_id``).
     """
-    if "chosen" in rows.column_names:
+    if is_pair(rows.column_names):
         choose = partial(_of_pair, order=order)
     elif any(_has_several(table["responses"]) for table in arrow_tables(rows)):
         choose = partial(_best_of, order=order)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bfpo.preferences.checking import flags_of
+from bfpo.preferences.answers import flags_of, is_pair
 from bfpo.preferences.harm import categories_of
 from bfpo.preferences.reading import Row
 
@@ -41,7 +41,7 @@ class Tally:
         cell = cell_of(row)
         self.cells[cell] += 1
         for name in categories_of(row):
-            self.categories.setdefault(name, Counter())[cell if "chosen" in row else "rows"] += 1
+            self.categories.setdefault(name, Counter())[cell if is_pair(row) else "rows"] += 1
         texts = [row.get(name) for name in ("prompt", "chosen", "rejected", "responses")]
         self.seen.append(int.from_bytes(hashlib.blake2b(json.dumps(texts).encode(), digest_size=8).digest()))
         self.digest.update(json.dumps(row, sort_keys=True).encode())
