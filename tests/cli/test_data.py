@@ -40,8 +40,61 @@ def test_check_reports_what_is_there(source):
 def test_check_says_what_a_set_without_flags_is_good_for(source, tmp_path):
     path = tmp_path / "plain.jsonl"
     path.write_text(json.dumps({"prompt": "q?", "chosen": "a", "rejected": "b"}) + "\n")
-    assert "No answer has a safety flag" in run("check", str(path)).output
-    assert "No answer has a safety flag" not in run("check", source).output
+    assert "No row has a safety flag for all its answers" in run("check", str(path)).output
+    # The flag of one answer alone is no flag of the pair.
+    path.write_text(json.dumps({"prompt": "q?", "chosen": "a", "rejected": "b", "chosen_is_safe": True}) + "\n")
+    assert "No row has a safety flag for all its answers" in run("check", str(path)).output
+    assert "No row has a safety flag for all" not in run("check", source).output
+
+
+def test_check_shows_one_line_for_all_rows_with_the_same_problem(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    wrong = [ROW | {"prompt": f"Question {at}?", "chosen_is_safe": "maybe"} for at in range(12)]
+    other = ROW | {"prompt": "Another?", "rejected_is_safe": 3}
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*wrong, other]))
+    done = run("check", str(path))
+    lines = [" ".join(line.split()) for line in done.output.splitlines()]
+    assert "13 problems" in lines
+    assert sum("'maybe' is not a" in line for line in lines) == 1
+    assert "and 4 more" in done.output
+    assert sum("3 is not a" in line for line in lines) == 1
+    problems = json.loads(run("check", str(path), "--json").output)["problems"]
+    assert [problem["row"] for problem in problems] == list(range(1, 14)), "JSON names every row"
+
+
+@pytest.mark.parametrize("words", [("yes", "no"), ("Yes", "NO"), ("true", "false"), ("1", "0")])
+def test_flags_in_csv_may_be_words(tmp_path, words):
+    path = tmp_path / "pairs.csv"
+    path.write_text(f"prompt,chosen,rejected,chosen_is_safe,rejected_is_safe\nq?,yes,no,{words[0]},{words[1]}\n")
+    assert json.loads(run("check", str(path), "--json").output)["cells"] == {"SU": 1}
+    assert "yes" in run("show", str(path)).output, "texts stay as they are"
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_other_separators_in_csv_are_named(tmp_path, mark, name):
+    path = tmp_path / "pairs.csv"
+    path.write_text(f"{mark.join(['prompt', 'chosen', 'rejected'])}\n{mark.join('abc')}\n")
+    assert f"its columns are separated by {name}; save it with commas" in str(run("check", str(path)).exception)
+
+
+def test_folders_that_save_to_disk_wrote_are_sources(tmp_path, source):
+    import datasets
+
+    rows = datasets.Dataset.from_list([ROW, ROW | {"prompt": "Second?"}])
+    rows.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": rows, "held_out": rows.select([1])}).save_to_disk(tmp_path / "two")
+    reports = [
+        json.loads(run("check", str(tmp_path / name), *more, "--json").output)
+        for name, more in (("one", ()), ("two", ()), ("two", ("--split", "held_out")))
+    ]
+    assert [report["cells"] for report in reports] == [{"SS": 2}, {"SS": 2}, {"SS": 1}]
+    assert reports[0]["digest"] == reports[1]["digest"]
+    assert "it has no split 'heldout' (did you mean 'held_out'?); choose from train, held_out" in str(
+        run("check", str(tmp_path / "two"), "--split", "heldout").exception
+    )
+    assert "a folder that save_to_disk didn't write" in str(run("check", str(tmp_path)).exception)
+    next((tmp_path / "one").glob("*.arrow")).write_bytes(b"damaged")
+    assert "it can't be loaded" in str(run("check", str(tmp_path / "one")).exception)
 
 
 def test_show_prints_rows_as_they_are(source):

@@ -42,7 +42,7 @@ def test_paths_are_never_looked_up_on_the_hub(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     done = warm.bfpo("data", "check", name)
     assert done.returncode == 2
-    assert ("no such file" in done.stderr) or ("it is a directory" in done.stderr)
+    assert ("no such file" in done.stderr) or ("it is a folder that" in done.stderr)
 
 
 def test_all_problems_are_found_in_one_pass(tmp_path):

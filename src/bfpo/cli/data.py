@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,10 +15,18 @@ from rich.text import Text
 from bfpo.cli.printing import Console, echo
 from bfpo.errors import BfpoError
 
+if TYPE_CHECKING:
+    from bfpo.preferences.schema import Problem
+
 app = typer.Typer(no_args_is_help=True, help="Inspect preference sets.")
 
-Source = Annotated[str, typer.Argument(help="A file, a name from 'bfpo data list', or a data set on the Hub.")]
-Split = Annotated[str, typer.Option(help="Split of a Hub data set.")]
+# Rows that are named of those with the same problem.
+_SHOWN_ROWS = 8
+
+Source = Annotated[
+    str, typer.Argument(help="A file or saved data set, a name from 'bfpo data list', or a data set on the Hub.")
+]
+Split = Annotated[str, typer.Option(help="Split of a data set on the Hub or in a saved folder.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a Hub data set.")]
 Rename = Annotated[
     list[str] | None,
@@ -47,7 +56,7 @@ def renaming(pairs: list[str] | None) -> dict[str, str]:
 def reading(source: str, split: str, revision: str | None, rename: list[str] | None) -> dict[str, Any]:
     """Options of reading a source, of which a file has neither splits nor revisions."""
     for option, unread in (("--split", split != "train"), ("--revision", revision)):
-        if unread and os.path.exists(source):
+        if unread and os.path.isfile(source):
             raise BfpoError(
                 f"{option}: {source} is a file, which has none; leave it out, or name a data set on the Hub"
             )
@@ -103,7 +112,7 @@ def check(
         if as_json:
             echo(json.dumps({"source": source, "problems": [vars(problem) for problem in error.problems]}, indent=2))
         elif len(error.problems) > 1:
-            _print_problems(error)
+            _print_problems(error.problems)
         raise
     if as_json:
         echo(json.dumps({**asdict(report), "problems": []}, indent=2))
@@ -124,14 +133,22 @@ def check(
         Console().print(by_category)
     echo("No problems.")
     if set(report.cells) == {"unknown"}:
-        echo("No answer has a safety flag, so BFPO can use the set as a buffer only; 'bfpo label' fills flags in.")
+        echo(
+            "No row has a safety flag for all its answers, so BFPO can use the set as a buffer only; "
+            "'bfpo label' fills flags in."
+        )
 
 
-def _print_problems(error: Any) -> None:
-    table = Table("row", "column", "what", "remedy", title=f"{len(error.problems)} problems", title_justify="left")
-    for problem in error.problems:
-        cells = (problem.row, problem.column, problem.what, problem.remedy)
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
+def _print_problems(problems: Sequence[Problem]) -> None:
+    """One line for all rows with the same problem."""
+    alike: dict[tuple[str | None, str, str], list[int | None]] = {}
+    for problem in problems:
+        alike.setdefault((problem.column, problem.what, problem.remedy), []).append(problem.row)
+    table = Table("rows", "column", "what", "remedy", title=f"{len(problems)} problems", title_justify="left")
+    for (column, what, remedy), rows in alike.items():
+        shown = ", ".join("" if row is None else str(row) for row in rows[:_SHOWN_ROWS])
+        more = f" and {len(rows) - _SHOWN_ROWS} more" if len(rows) > _SHOWN_ROWS else ""
+        table.add_row(*(Text(cell) for cell in (shown + more, column or "", what, remedy)))
     Console().print(table)
 
 

@@ -49,16 +49,16 @@ class RowSource:
 
 
 def open_source(name_or_path: str, split: str = "train", revision: str | None = None) -> RowSource:
-    """Open a file, a short name of `PUBLIC_SETS`, or a data set on the Hub.
+    """Open a file, a folder that ``save_to_disk`` wrote, a short name of `PUBLIC_SETS`, or a data set on the Hub.
 
-    A file on disk takes precedence; a name that looks like a path is never looked up on the Hub.
+    What is on disk takes precedence; a name that looks like a path is never looked up on the Hub.
 
     Raises:
         PreferenceDataError: if there is neither.
     """
     path = Path(name_or_path)
     if os.path.isdir(path):
-        raise _file_error(name_or_path, "it is a directory", "name one of the files in it")
+        return dataset_source(name_or_path, _saved(path, split))
     if os.path.exists(path):
         return _file_source(path)
     if path.suffix in (*_SUFFIXES, ".gz") or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
@@ -246,7 +246,9 @@ def _read_whole(source: str, file: IO[bytes]) -> bytes:
 
 
 # Text cells that mean a flag or null; a cell that starts with "[" is parsed as JSON.
-_CELLS: dict[str, Any] = {"": None, "true": True, "false": False}
+_CELLS: dict[str, Any] = {"": None, "true": True, "false": False, "yes": True, "no": False}
+
+_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
 def _csv(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
@@ -260,6 +262,8 @@ def _csv(source: str, file: IO[bytes], problems: list[Problem]) -> Rows:
         raise _file_error(source, f"it is not CSV ({error})", "write it with a line end after every row") from error
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise _file_error(source, f"it has two columns {twice!r}", "rename one of them, or remove it")
+    if len(names) == 1 and (found := [name for mark, name in _SEPARATORS.items() if mark in names[0]]):
+        raise _file_error(source, f"its columns are separated by {found[0]}", "save it with commas")
     number = 0
     try:
         for number, cells in enumerate(reader, start=1):
@@ -353,6 +357,25 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_nulls(item) for name, item in value.items() if item is not None}
     return value
+
+
+def _saved(folder: Path, split: str) -> datasets.Dataset:
+    """The set that ``save_to_disk`` of a Dataset or DatasetDict wrote; ``split`` chooses from the latter."""
+    import datasets
+
+    if not any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        raise _file_error(str(folder), "it is a folder that save_to_disk didn't write", "name one of the files in it")
+    try:
+        found = datasets.load_from_disk(str(folder))
+    except Exception as error:  # a damaged folder raises many kinds
+        raise _file_error(str(folder), f"it can't be loaded ({one_line(error)})", "write it again") from error
+    if isinstance(found, datasets.Dataset):
+        return found
+    if split not in found:
+        raise _file_error(
+            str(folder), f"it has no split {split!r}{did_you_mean(split, found)}", f"choose from {', '.join(found)}"
+        )
+    return found[split]
 
 
 def _load_from_hub(name: str, split: str, revision: str | None) -> datasets.Dataset:
