@@ -79,7 +79,8 @@ Seed = Annotated[
 def label(
     context: typer.Context,
     preferences: Annotated[
-        str | None, typer.Argument(help="A file or saved data set, a name from 'bfpo data list', or a data set on the Hub.")
+        str | None,
+        typer.Argument(help="A file or saved data set, a name from 'bfpo data list', or a data set on the Hub."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="JSONL file to write (JSON for a fitted labeling).")
