@@ -371,11 +371,11 @@ def _saved(folder: Path, split: str) -> datasets.Dataset:
         raise _file_error(str(folder), f"it can't be loaded ({one_line(error)})", "write it again") from error
     if isinstance(found, datasets.Dataset):
         return found
-    if split not in found:
-        raise _file_error(
-            str(folder), f"it has no split {split!r}{did_you_mean(split, found)}", f"choose from {', '.join(found)}"
-        )
-    return found[split]
+    splits = {str(name): rows for name, rows in found.items()}
+    if split not in splits:
+        what = f"it has no split {split!r}{did_you_mean(split, splits)}"
+        raise _file_error(str(folder), what, f"choose from {', '.join(splits)}")
+    return splits[split]
 
 
 def _load_from_hub(name: str, split: str, revision: str | None) -> datasets.Dataset:
