@@ -1,6 +1,7 @@
 """What users of TRL pass to a trainer: it works as they expect, or one sentence says what to pass instead."""
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -11,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, TrainingArguments
 from bfpo import BFPOConfig, BFPOTrainer, load_model
 from bfpo.engine.trainable import dropouts, prepare_model
 from bfpo.errors import BfpoError
+from bfpo.objectives.bfpo import BFPO
 from bfpo.objectives.registry import OBJECTIVES
 from bfpo.preferences.grouping import group_by_prompt, with_equal_pairs
 from bfpo.preferences.loading import convert
@@ -74,6 +76,8 @@ def test_adapters_that_cannot_train_are_named(tmp_path):
         ),
         ([{"prompt": "w1", "chosen": "w2", "rejected": "w3"}], "not a list"),
         (pairs(4).to_iterable_dataset(), "not a IterableDataset"),
+        (pairs(0), "^train_dataset has no rows: check how they were loaded or selected$"),
+        (Blend([TrainingSource(pairs(4), "safety"), TrainingSource(pairs(0), "help", "buffer")]), "^help has no rows"),
     ],
 )
 def test_other_types_of_data_are_named(tmp_path, data, message):
@@ -86,6 +90,11 @@ def test_no_data_is_named(tmp_path):
         BFPOTrainer(tiny_llama(), BFPOConfig(output_dir=str(tmp_path)), None, processing_class=word_tokenizer())
     with pytest.raises(BfpoError, match="eval_dataset must be a"):
         trainer(tmp_path, evaluation=[])
+    with pytest.raises(BfpoError, match="eval_dataset has no rows"):
+        trainer(tmp_path, evaluation=pairs(4).select([]))
+    for sources in ([], [TrainingSource(pairs(4), role="buffer")]):
+        with pytest.raises(BfpoError, match="a Blend needs at least one source with the role 'main'"):
+            Blend(sources)
 
 
 def test_several_evaluation_sets_have_their_own_figures(tmp_path):
@@ -146,6 +155,62 @@ def test_arguments_that_would_be_ignored_or_fail_late_are_refused_first(tmp_path
     with pytest.raises(BfpoError, match=message) as error:
         trainer(tmp_path, **changes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("beta", "0.1", "input should be a valid number, not '0.1'"),
+        ("b1", True, "input should be a valid number, not True"),
+        ("buffer_ratio", -1, "input should be greater than 0, not -1"),
+        ("buffer_ratio", float("nan"), "input should be a finite number, not nan"),
+        ("global_batch_size", 0, "input should be greater than 0, not 0"),
+        ("global_batch_size", 2.5, "input should be a valid integer, not 2.5"),
+        ("max_steps", 0, "0 would train nothing; write -1 for whole epochs"),
+        ("max_steps", -7, "-7 would train nothing; write -1 for whole epochs"),
+        ("seed", 2**32, "input should be less than or equal to 4294967295, not 4294967296"),
+        ("loss_type", None, "input should be a valid string, not None"),
+        ("disable_dropout", "no", "input should be a valid boolean, not 'no'"),
+        # Of transformers, which takes some of these silently.
+        ("weight_decay", -1, "input should be greater than or equal to 0, not -1"),
+        ("max_grad_norm", float("inf"), "input should be a finite number, not inf"),
+        ("logging_steps", "10", "input should be a valid number, not '10'"),
+        ("save_total_limit", True, "input should be a valid integer, not True"),
+    ],
+)
+def test_numbers_of_another_type_or_out_of_bounds_are_refused_at_once(tmp_path, argument, value, message):
+    with pytest.raises(BfpoError) as error:
+        BFPOConfig(output_dir=str(tmp_path), **{argument: value})
+    assert str(error.value) == f"BFPOConfig: {argument}: {message}"
+
+
+def test_numbers_of_numpy_and_none_are_taken_and_all_wrong_ones_are_named(tmp_path):
+    given = {"max_steps": np.int64(3), "beta": np.float32(0.5), "learning_rate": 1, "global_batch_size": None}
+    arguments = BFPOConfig(output_dir=str(tmp_path), alpha=-0.5, **given)
+    assert (arguments.max_steps, arguments.objective()) == (3, BFPO(beta=0.5, alpha=-0.5))
+    with pytest.raises(BfpoError, match=r"beta: .* not 'x'; max_length: .* not 0$"):
+        BFPOConfig(output_dir=str(tmp_path), max_length=0, beta="x")
+
+
+@pytest.mark.parametrize("name", ["compute_loss", "prediction_step"])
+def test_a_loss_that_nothing_would_call_is_refused(name):
+    with pytest.raises(BfpoError, match=f"^Own overrides {name}, which BFPOTrainer never calls: write the loss as"):
+        type("Own", (BFPOTrainer,), {name: lambda *_: 0.0})
+
+
+def test_an_objective_of_ones_own_trains_by_a_subclass_of_the_configuration(tmp_path):
+    class Doubled(BFPO):
+        def __call__(self, logps, labels):
+            return 2 * super().__call__(logps, labels)
+
+    class OwnConfig(BFPOConfig):
+        def objective(self):
+            return Doubled(beta=0.3)
+
+    options = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": "none", "reference_cache": None}
+    own = BFPOTrainer(tiny_llama(), OwnConfig(**options), pairs(8), pairs(8), processing_class=word_tokenizer())
+    plain = trainer(tmp_path, evaluation=pairs(8))
+    assert own.evaluate()["eval_loss"] == pytest.approx(2 * plain.evaluate()["eval_loss"])
 
 
 def test_other_arguments_than_ours_are_refused(tmp_path):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, fields, make_dataclass, replace
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
+import numpy as np
 import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
+from bfpo.config import validated
 from bfpo.engine.layout_choice import WantedLayout
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.objectives.registry import Objective, build_objective, option_types
 from bfpo.training.engines import check_engine, set_up_engine
-from bfpo.training.step_plan import StepPlan
+from bfpo.training.step_plan import StepPlan, some_steps
 
 # Arguments of transformers' Trainer that `BFPOTrainer` doesn't read.
 _UNREAD = (
@@ -24,6 +28,19 @@ _UNREAD = (
     "use_liger_kernel", "bf16_full_eval", "fp16_full_eval", "torch_empty_cache_steps",
     "prediction_loss_only", "eval_accumulation_steps", "label_names", "batch_eval_metrics",
 )  # fmt: skip
+
+# Numbers that must be greater than 0; all others but the objectives' options must be at least 0.
+_POSITIVE = (
+    "max_length", "global_batch_size", "buffer_ratio", "micro_batch_tokens", "per_device_train_batch_size",
+    "per_device_eval_batch_size", "gradient_accumulation_steps", "num_train_epochs", "learning_rate",
+)  # fmt: skip
+_BOUNDS: dict[str, Any] = {
+    **dict.fromkeys(_POSITIVE, Field(gt=0)),
+    **dict.fromkeys(option_types(), Field()),  # which the objective checks
+    "max_steps": AfterValidator(some_steps),
+    "local_rank": Field(ge=-1),
+    "seed": Field(ge=0, le=2**32 - 1),
+}
 
 if TYPE_CHECKING:
     # Editors and type checkers see the options of the default objective.
@@ -56,6 +73,9 @@ class BFPOConfig(_Options, TrainingArguments):
         reference_cache: folder of cached reference log-probabilities, addressed by weights, precision and token ids;
             "default" for ``$BFPO_CACHE/reference`` (``~/.cache/bfpo/reference``), None to score them in every run.
         disable_dropout: whether to set the model's dropout to zero; an adapter keeps its own (``lora_dropout``).
+
+    Raises:
+        BfpoError: if a number is of another type, not finite or out of bounds, or transformers refuses an argument.
     """
 
     loss_type: str = "bfpo"
@@ -81,7 +101,10 @@ class BFPOConfig(_Options, TrainingArguments):
     remove_unused_columns: bool = False
 
     def __post_init__(self) -> None:
-        # First of all, because transformers' own checks import the engines and change the environment.
+        numbers = _numbers()
+        values = {name: getattr(self, name) for name in numbers.model_fields}
+        validated(numbers, {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}, "BFPOConfig")
+        # Before transformers' own checks, which import the engines and change the environment.
         check_engine(self)
         wanted = self.report_to
         try:
@@ -94,7 +117,10 @@ class BFPOConfig(_Options, TrainingArguments):
             self.report_to = [name for name in self.report_to or () if name != "kubeflow"]
 
     def objective(self) -> Objective:
-        """The objective with the options that were set; see `build_objective` for errors."""
+        """The objective with the options that were set; see `build_objective` for errors.
+
+        A subclass may return an `Objective` of its own.
+        """
         given = {name: getattr(self, name) for name in option_types()}
         return build_objective(self.loss_type, {name: value for name, value in given.items() if value is not None})
 
@@ -140,6 +166,20 @@ class BFPOConfig(_Options, TrainingArguments):
         """The same steps, with a whole step as the Trainer's batch, which the engine splits."""
         batch_size = self.per_device_train_batch_size * self.gradient_accumulation_steps
         return replace(self, per_device_train_batch_size=batch_size, gradient_accumulation_steps=1)
+
+
+@cache
+def _numbers() -> type[BaseModel]:
+    """The arguments that are numbers, and BFPO's that are text or flags, as a model that refuses anything else."""
+    hints = get_type_hints(BFPOConfig)
+    kinds = {each.name: hints[each.name] for each in fields(BFPOConfig) if each.init}
+    checked: dict[str, Any] = {
+        name: (Annotated[kind, _BOUNDS.get(name, Field(ge=0))], ...)
+        for name, kind in kinds.items()
+        if {int, float} & {kind, *get_args(kind)}
+    }
+    checked |= {name: (kinds[name], ...) for name in ("loss_type", "trainable", "disable_dropout")}
+    return create_model("Numbers", __config__=ConfigDict(strict=True, allow_inf_nan=False), **checked)
 
 
 def checked_objective(arguments: BFPOConfig) -> Objective:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from bfpo.engine.forward import Engine
@@ -24,6 +25,9 @@ from bfpo.training.mismatched import MISMATCHED_COLUMNS, Mismatched, mean_log_ra
 from bfpo.training.pair_metrics import RunningMeans, pair_metrics
 from bfpo.training.sharded import empty_pass, in_step
 from bfpo.training.step_plan import StepLoader
+
+# Methods of the Trainer that subclasses often override, and that neither training nor evaluation calls here.
+_UNCALLED = ("compute_loss", "prediction_step")
 
 
 class EvaluatingTrainer(CheckpointingTrainer):
@@ -39,6 +43,20 @@ class EvaluatingTrainer(CheckpointingTrainer):
 
     engine: Engine
     objective: Objective
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a subclass with a loss that nothing would call.
+
+        Raises:
+            BfpoError: if there is one.
+        """
+        super().__init_subclass__(**options)
+        for name in _UNCALLED:
+            if getattr(cls, name) is not getattr(Trainer, name):
+                raise BfpoError(
+                    f"{cls.__name__} overrides {name}, which BFPOTrainer never calls: write the loss as an Objective, "
+                    "and return it from the method 'objective' of a subclass of BFPOConfig"
+                )
 
     def __init__(self, **options: Any) -> None:
         self.means = RunningMeans()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
 from transformers import SchedulerType
 from transformers.training_args import OptimizerNames
 
@@ -24,17 +24,18 @@ from bfpo.objectives.registry import option_types
 from bfpo.preferences.harm import HarmPrices
 from bfpo.preferences.ordering import ORDERS, Order
 from bfpo.training.expected import check_band
+from bfpo.training.step_plan import some_steps
 
 PathText = Annotated[str, AfterValidator(os.path.expanduser)]
 
 
-def _some_steps(steps: int) -> int:
-    if steps == 0:
-        raise ValueError("0 would train nothing; write -1 for whole epochs")
-    return steps
+class _Part(Closed):
+    """Part of a recipe, whose values have the types of its keys: YAML's yes, "1" and .nan are no numbers."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class SourceRecipe(Closed):
+class SourceRecipe(_Part):
     """One source of rows, with their selection and labels."""
 
     path: PathText = Field(description="a file, or the name of a data set on the Hub")
@@ -81,7 +82,7 @@ class SourceRecipe(Closed):
         return self.name or self.path
 
 
-class LoraRecipe(Closed):
+class LoraRecipe(_Part):
     """Settings of a LoRA adapter, as in ``peft.LoraConfig``; or ``continued``, which a recipe writes as "continue"."""
 
     continued: bool = Field(False, description="whether to train the adapter that the model is")
@@ -99,8 +100,10 @@ class LoraRecipe(Closed):
         return {"continued": True} if value == "continue" else value
 
 
+# YAML has lists, and no tuples.
+_Band = Annotated[tuple[float, float], Field(strict=False)]
 _OPTIONS: dict[str, Any] = {name: (kind | None, None) for name, kind in option_types().items()}
-ObjectiveOptions = create_model("ObjectiveOptions", __base__=Closed, **_OPTIONS)
+ObjectiveOptions = create_model("ObjectiveOptions", __base__=_Part, **_OPTIONS)
 
 
 class Recipe(ObjectiveOptions):
@@ -150,13 +153,17 @@ class Recipe(ObjectiveOptions):
     )
     max_length: int = Field(1024, ge=2, description="largest number of tokens in prompt and answer")
     num_train_epochs: float = Field(1.0, gt=0, description="passes over the main rows")
-    max_steps: Annotated[int, AfterValidator(_some_steps)] = Field(
-        -1, ge=-1, description="number of steps to stop after; -1 for whole epochs"
+    max_steps: Annotated[int, AfterValidator(some_steps)] = Field(
+        -1, description="number of steps to stop after; -1 for whole epochs"
     )
     learning_rate: float = Field(5e-7, gt=0, description="largest learning rate of the schedule")
-    lr_scheduler_type: SchedulerType = Field(SchedulerType.COSINE, description="schedule, as in transformers")
+    lr_scheduler_type: SchedulerType = Field(
+        SchedulerType.COSINE, strict=False, description="schedule, as in transformers"
+    )
     lr_scheduler_kwargs: dict[str, Any] | None = Field(None, description="arguments of the schedule")
-    optim: OptimizerNames = Field(OptimizerNames.ADAMW_TORCH_FUSED, description="optimizer, as in transformers")
+    optim: OptimizerNames = Field(
+        OptimizerNames.ADAMW_TORCH_FUSED, strict=False, description="optimizer, as in transformers"
+    )
     optim_args: str | None = Field(None, description="arguments of the optimizer, as in transformers")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of AdamW's first moment")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of AdamW's second moment")
@@ -174,7 +181,7 @@ class Recipe(ObjectiveOptions):
     early_stopping_patience: int | None = Field(
         None, ge=1, description="evaluations without a new best, after which training stops; needs keep_best"
     )
-    expected: Annotated[dict[str, tuple[float, float]], AfterValidator(check_band)] = Field(
+    expected: Annotated[dict[str, _Band], AfterValidator(check_band)] = Field(
         {},
         description="band, [low, high], of a metric's last value or of a SafeHelp figure, by name; train and compare "
         "show where it is",

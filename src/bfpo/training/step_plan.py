@@ -112,6 +112,17 @@ def whole_steps(max_steps: int, epochs: float, plan: StepPlan) -> int:
     return max_steps if max_steps > 0 else math.ceil(plan.steps_per_epoch * epochs)
 
 
+def some_steps(steps: int) -> int:
+    """A number of steps to stop after, or -1 for whole epochs, for pydantic.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if steps < -1 or steps == 0:
+        raise ValueError(f"{steps} would train nothing; write -1 for whole epochs")
+    return steps
+
+
 class StepSampler(Sampler[list[int]]):
     """Row numbers of one process's share of each global step."""
 

@@ -53,6 +53,10 @@ class Blend:
 
     sources: Sequence[TrainingSource]
 
+    def __post_init__(self) -> None:
+        if all(source.role == "buffer" for source in self.sources):
+            raise BfpoError("a Blend needs at least one source with the role 'main', whose rows define the epochs")
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -115,18 +119,22 @@ def prepare(
         name: name of the rows in messages if they are not a `Blend`.
 
     Raises:
-        BfpoError: if the data is of another type, a label is missing, a pairwise objective gets single answers, or the
-            model doesn't know a token or has too few positions.
+        BfpoError: if the data is of another type, a source has no rows, a label is missing, a pairwise objective gets
+            single answers, or the model doesn't know a token or has too few positions.
     """
     if not isinstance(data, (datasets.Dataset, Blend)):  # pyright: ignore[reportUnnecessaryIsInstance]
         hint = f", one of whose splits it takes: {', '.join(data)}" if isinstance(data, datasets.DatasetDict) else ""
         raise BfpoError(f"{name} must be a datasets.Dataset or a Blend, not a {type(data).__name__}{hint}")
-    sources = data.sources if isinstance(data, Blend) else [TrainingSource(checked(name, data), name)]
+    is_blend = isinstance(data, Blend)
+    sources = data.sources if is_blend else [TrainingSource(data, name)]
+    for source in sources:
+        if not len(source.rows):
+            raise BfpoError(f"{source.name} has no rows: check how they were loaded or selected")
     ordered = sorted(sources, key=lambda source: source.role != "main")
     encoded: dict[str, Encoded] = {}
     for source in ordered:
-        # Data sets in other formats are converted and checked.
-        rows = source.rows if is_canonical(source.rows) else checked(source.name, source.rows)
+        # Data sets in other formats are converted and checked; a blend's were checked when they were loaded.
+        rows = source.rows if is_blend and is_canonical(source.rows) else checked(source.name, source.rows)
         if objective.normalizer == "tokens":
             rows = preferred_answers(rows, "helpful")
         encoded[source.name] = encode(rows, tokenizer, max_length, ends=known.ends, name=source.name)
