@@ -31,13 +31,14 @@ def test_a_log_is_a_line_and_so_is_an_evaluation():
     progress.on_train_begin(None, state(4), None)
     for step in (5, 6):
         progress.on_step_end(None, state(step), None)
-    progress.on_log(None, state(6), None, {"loss": 0.25, "cells/SU/count": 3.0, "cells/SU/sign_accuracy": 1.0})
+    metrics = {"loss": 0.25, "learning_rate": 4.99987e-7, "cells/SU/count": 3.0, "cells/SU/sign_accuracy": 1.0}
+    progress.on_log(None, state(6), None, metrics)
     progress.on_log(None, state(6), None, {"eval_near_loss": 0.5})
     progress.on_log(None, state(6), None, {"train_runtime": 1.0})
     progress.on_train_end(None, state(6), None)
     first, second = console.file.getvalue().splitlines()
     assert first.startswith("step 6/10  ")
-    assert "groups/s  loss 0.25  SU sign 100%" in first
+    assert "groups/s  loss 0.25  lr 5e-07  SU sign 100%" in first
     assert second == "step 6/10  eval_near_loss 0.5"
 
 
@@ -47,7 +48,7 @@ def test_only_the_main_process_writes():
     other = state(1)
     other.is_world_process_zero = False
     progress.on_train_begin(None, other, None)
-    progress.on_log(None, other, None, {"loss": 0.25})
+    progress.on_log(None, other, None, {"loss": 0.25, "learning_rate": 1e-6})
     assert not console.file.getvalue()
 
 
@@ -85,7 +86,10 @@ def test_a_run_without_a_terminal_shows_every_step(recipe):
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert "reference: 24 of 24 answers scored" in lines
-    assert [line.split("  ")[0] for line in lines if line.startswith("step ")] == ["step 1/2", "step 2/2"]
+    steps = [line.split("  ") for line in lines if line.startswith("step ")]
+    assert [parts[0] for parts in steps] == ["step 1/2", "step 2/2"]
+    # The first of two steps is warmup, which starts at 0.
+    assert [parts[4] for parts in steps] == ["lr 0", "lr 5e-07"]
     assert f"loading {recipe.parent / 'model'}" in done.stdout
 
 

@@ -16,7 +16,7 @@ _SECONDS_A_LINE = 30.0
 
 
 class ProgressLine(TrainerCallback):
-    """The loss and safety-cell metrics of each log, the rate in groups, evaluations, and on a terminal a bar."""
+    """The loss, learning rate and safety-cell metrics of each log, the rate in groups, evaluations, and maybe a bar."""
 
     def __init__(self, console: Console, groups_per_step: int) -> None:
         self.console, self.groups_per_step = console, groups_per_step
@@ -92,8 +92,8 @@ def _minutes(seconds: float) -> str:
 
 
 def describe(logs: dict[str, float]) -> str:
-    """One line with the loss, and each safety cell's gap to the target and sign accuracy."""
-    parts = [f"loss {logs['loss']:.4g}"]
+    """One line with the loss, the learning rate, and each safety cell's gap to the target and sign accuracy."""
+    parts = [f"loss {logs['loss']:.4g}", f"lr {logs['learning_rate']:.3g}"]
     for cell in CELLS:
         if f"cells/{cell}/count" not in logs:
             continue
