@@ -233,8 +233,8 @@ def test_the_packaged_recipe_is_the_papers():
 def test_the_plan_counts_what_is_asked(done, bank):
     folder, settings, judges, _ = done
     planned = settings.planned(bank)
-    assert planned["answers in rounds"] == judges.labeling.read
-    assert planned["answers before and after"] == judges.evaluation.read
+    assert planned["answers_in_rounds"] == judges.labeling.read
+    assert planned["answers_before_and_after"] == judges.evaluation.read
     assert planned["answers"] == judges.labeling.read + judges.evaluation.read
     assert planned["trainings"] == len(list((folder / "run").glob("model-*")))
 
@@ -253,4 +253,4 @@ def test_wrong_settings_are_refused_before_anything_is_asked(bank, tmp_path):
 
 def test_the_packaged_bank_can_be_split():
     plan = Rounds().planned(load_bank())
-    assert plan["answers before and after"] == 2 * (2 * 108 * 9 + len(load_bank().split(0.25, 0)[1].plain))
+    assert plan["answers_before_and_after"] == 2 * (2 * 108 * 9 + len(load_bank().split(0.25, 0)[1].plain))

@@ -99,6 +99,16 @@ def sole_user(folder: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
+def check_exists(path: str | Path, otherwise: str = "there is no such file; check the path") -> None:
+    """Refuse a file to read that doesn't exist; to be called before imports and models that take long to load.
+
+    Raises:
+        BfpoError: if it doesn't.
+    """
+    if not os.path.exists(path):
+        raise BfpoError(f"{path}: {otherwise}")
+
+
 def check_not_overwritten(output: Path, read: Iterable[tuple[str | Path | None, str]]) -> None:
     """Refuse an output that is one of the files that are read, given with what each of them is; None is not a file.
 

@@ -31,11 +31,12 @@ from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import ADAPTER_SAFE_WEIGHTS_NAME, find_adapter_config_file
 
 from bfpo.errors import BfpoError, one_line
+from bfpo.model_names import MICROWORLD as MICROWORLD
+from bfpo.model_names import place_of
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
 
-MICROWORLD = Path(__file__).parent / "microworld" / "model"
 Kind = Literal["causal", "sequence-classification"]
 _CLASSES = {"causal": AutoModelForCausalLM, "sequence-classification": AutoModelForSequenceClassification}
 
@@ -236,22 +237,6 @@ def resolved_revision(name: str | Path, revision: str | None = None) -> str | No
         if isinstance(cached, str):
             return Path(cached).parent.name
     return None
-
-
-def place_of(name: str | Path) -> str:
-    """The folder or file on disk, or the name on the Hub.
-
-    Raises:
-        BfpoError: if the name is a path, and there is nothing.
-    """
-    if str(name) == "microworld" and not os.path.exists(name):
-        return str(MICROWORLD)
-    # A name on the Hub is at most owner/name. Asking the Hub for anything else takes a minute without a network.
-    parts = Path(name).parts
-    is_path = len(parts) > 2 or str(name)[:1] in {".", "~"} or (len(parts) == 2 and os.path.isdir(parts[0]))
-    if is_path and not os.path.exists(name):
-        raise BfpoError(f"there is no model at {str(name)!r}; check the path")
-    return str(name)
 
 
 def _is_gguf(name: str | Path) -> bool:

@@ -104,10 +104,10 @@ class Rounds:
         return {
             "rounds": self.rounds,
             "trainings": self.rounds,
-            "answers in rounds": in_rounds,
-            "answers before and after": measured,
+            "answers_in_rounds": in_rounds,
+            "answers_before_and_after": measured,
             "answers": answers,
-            "most tokens": answers * self.red_team.decoding.max_new_tokens,
+            "most_tokens": answers * self.red_team.decoding.max_new_tokens,
         }
 
 

@@ -50,6 +50,39 @@ def test_bad_input_exits_with_two_and_one_line(arguments, message, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train gone.yaml",
+        "train here.txt --bound attack_success<=.1 --bound-data gone.txt --bound-judge keywords",
+        "label gone.jsonl --judge keywords -o out.jsonl",
+        "label here.txt --judge keywords -o out.jsonl --answers gone.jsonl",
+        "label --fit-preference gone.jsonl",
+        "label gone/from/here --judge keywords --shard 1/2",
+        "evaluate gone/from/here",
+        "evaluate gone --answers gone.jsonl",
+        "evaluate microworld --judge gone.yaml",
+        "redteam ./gone --judge keywords -o out",
+        "redteam microworld --judge replay:gone.jsonl -o out",
+        "redteam microworld --judge keywords -o out --rounds 1 --recipe gone.yaml",
+        "redteam microworld --judge keywords --prompts gone.jsonl -o out",
+    ],
+)
+def test_an_input_that_does_not_exist_is_found_before_heavy_imports(arguments, tmp_path):
+    (tmp_path / "here.txt").touch()
+    code = (
+        "import sys\nfrom bfpo.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n"
+        "    print(end.code, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, *arguments.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout == "2 []\n", done.stderr
+    assert "gone" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["here.txt"]
+
+
 def test_wrong_usage_exits_with_two():
     assert bfpo("train").returncode == 2
     assert bfpo("trian").returncode == 2

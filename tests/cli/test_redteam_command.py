@@ -53,15 +53,44 @@ def test_the_plan_counts_answers_and_asks_for_none(bank, tmp_path):
     printed = " ".join(bfpo(*options(bank, tmp_path / "run"), "--plan").split())
     assert "8 attacks in 2 turns and 4 in held-out styles, each with its twin: 96 answers of at most 40" in printed
     planned = json.loads(bfpo(*options(bank, tmp_path / "run"), "--plan", "--json"))
-    assert planned == {"prompts": 24, "answers": 96, "most tokens": 96 * 40}
+    assert planned == {"prompts": 24, "answers": 96, "most_tokens": 96 * 40}
     more = options(bank, tmp_path / "run")
     more[more.index("--attacks") + 1] = 200
     # There are 30 pairs, and one style on either side.
     assert json.loads(bfpo(*more, "--plan", "--json"))["prompts"] == 2 * (30 + 30)
-    arguments = [*options(bank, tmp_path / "run"), "--plan", "--refusal-judge", "refusal"]
-    done = CliRunner().invoke(app, ["redteam", *map(str, arguments)])
-    assert "no judge 'refusal' (did you mean 'refusals'?)" in str(done.exception)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--refusal-judge", "refusal"], "no judge 'refusal' .did you mean 'refusals'?"),
+        (["--refusal-judge", "gone"], "no judge 'gone'"),
+        (["--refusal-judge", "fitted:gone"], "gone: it has no judge.json"),
+        (["--refusal-judge", "compliance:replay:gone.jsonl"], "gone.jsonl: there is no such file"),
+        (["--refusal-judge", "harmbench:./gone"], "there is no model at './gone'"),
+        (["--attacker", "./gone"], "there is no model at './gone'"),
+        (["--attacker", "gone.json"], "gone.json: can't be read as a dial"),
+        (["--attacker", "served", "--attacker-endpoint", "localhost"], "'localhost' is not an address"),
+    ],
+)
+def test_a_plan_names_a_judge_or_a_model_that_does_not_exist(bank, tmp_path, arguments, message):
+    for more in ([], ["--rounds", "1"]):
+        given = ["redteam", *map(str, options(bank, tmp_path / "run")), "--plan", *more, *arguments]
+        done = CliRunner().invoke(app, given)
+        assert isinstance(done.exception, BfpoError), done.output
+        assert re.search(message, str(done.exception))
+
+
+def test_a_plan_names_an_attacked_model_that_does_not_exist(bank, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for model in (tmp_path / "empty", "no/such-model", "gone.json"):
+        given = [model, *options(bank, tmp_path / "run")[1:], "--plan"]
+        done = CliRunner().invoke(app, ["redteam", *map(str, given)])
+        assert isinstance(done.exception, BfpoError), done.output
+        assert str(model) in str(done.exception)
+    served = [*options(bank, tmp_path / "run"), "--plan", "--endpoint", "http://localhost:1/v1"]
+    assert "8 attacks" in bfpo(*served)
 
 
 def test_evaluation_prompts_are_left_out(bank, tmp_path):
@@ -110,8 +139,8 @@ def rounds(bank, folder, recipe):
 def test_rounds_print_what_came_before_and_after(bank, recipe, tmp_path):
     given = rounds(bank, tmp_path / "run", recipe)
     planned = json.loads(bfpo(*given, "--plan", "--json"))
-    assert (planned["rounds"], planned["trainings"], planned["answers in rounds"]) == (1, 1, 2 * (4 + 2) * 4)
-    assert planned["most tokens"] == 40 * planned["answers"]
+    assert (planned["rounds"], planned["trainings"], planned["answers_in_rounds"]) == (1, 1, 2 * (4 + 2) * 4)
+    assert planned["most_tokens"] == 40 * planned["answers"]
     assert f"1 rounds of 4 attacks and 2 in held-out styles, each with its twin: {2 * (4 + 2) * 4} answers" in " ".join(
         bfpo(*given, "--plan").split()
     )

@@ -12,7 +12,7 @@ import torch
 from bfpo.errors import BfpoError
 from bfpo.judges.fitted import FittedJudge, NgramBlock
 from bfpo.judges.helpfulness import load_helpfulness_judge
-from bfpo.judges.registry import KINDS, load_judge
+from bfpo.judges.registry import KINDS, check_judge, load_judge
 from bfpo.models import MICROWORLD
 
 SERVED = "a-model@http://localhost:1/v1"
@@ -42,6 +42,37 @@ def test_every_kind_loads_in_a_fresh_process(kind, argument):
     assert done.stdout.strip() == load_judge(spec).judge_id
     if kind in ("configured", "fitted", "replay"):  # a path does without its kind
         assert load_judge(argument(kind)).judge_id == done.stdout.strip()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_judge_that_exists_is_checked_without_loading_weights(kind, argument, monkeypatch):
+    monkeypatch.setattr("bfpo.models.load_model", None)
+    check_judge(f"{kind}:{argument(kind)}")
+    check_judge(f"harmbench:{MICROWORLD}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("keyword", "no judge 'keyword'"),
+        ("gone.yaml", "gone.yaml: can't be read as a judge"),
+        ("replay:gone.jsonl", "gone.jsonl: there is no such file"),
+        ("fitted:gone", "gone: it has no judge.json"),
+        ("compliance:fitted:gone", "gone: it has no judge.json"),
+        ("harmbench:./gone", "no model at './gone'"),
+    ],
+)
+def test_a_judge_that_does_not_exist_is_named(spec, message):
+    with pytest.raises(BfpoError, match=message):
+        check_judge(spec)
+
+
+def test_the_judge_in_a_configuration_is_checked(tmp_path):
+    (tmp_path / "scaled.yaml").write_text("judge: fitted:gone\nscaling: {slope: 2}\n")
+    (tmp_path / "guard.yaml").write_text("model: ./gone\ntemplate: harmbench\n")
+    for name, message in (("scaled", "gone: it has no judge.json"), ("guard", "no model at './gone'")):
+        with pytest.raises(BfpoError, match=message):
+            check_judge(str(tmp_path / f"{name}.yaml"))
 
 
 def test_the_table_is_there_without_the_judges():

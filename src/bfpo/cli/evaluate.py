@@ -17,6 +17,8 @@ from bfpo.cli.evaluate_options import given
 from bfpo.cli.generators import check_whole, load_generator, progress_bar
 from bfpo.cli.printing import Console, echo, print_spending, print_work
 from bfpo.errors import BfpoError, RunError
+from bfpo.files import check_exists
+from bfpo.model_names import place_of
 
 if TYPE_CHECKING:
     from bfpo.generation.protocol import Decoding, Generator
@@ -72,6 +74,7 @@ def evaluate(
     made_here = given(seed=seed, batch_size=batch_size)
     of_model = given(api_key_env=api_key_env, no_chat=not chat or None, engine=engine)
     _check_source(model, answers, endpoint, of_model, made_here)
+    _check_inputs(model, answers, endpoint, [judge, second_judge, refusal_judge])
     ways = _ways(temperature, top_p, given(samples=samples, max_new_tokens=max_new_tokens) | made_here)
     loaded = _load_suite(
         suite or ("microworld" if model == "microworld" else "core"), data, folder=data_folder, limit=limit, tasks=task,
@@ -231,6 +234,18 @@ def _check_source(
     if unread:
         source = "--answers" if answers is not None else "--endpoint" if endpoint else "a local model"
         raise BfpoError(f"--{unread[0].replace('_', '-')}: has no effect with {source}; leave it out")
+
+
+def _check_inputs(model: str | None, answers: Path | None, endpoint: str | None, judges: Sequence[str | None]) -> None:
+    """Refuse paths to nothing before a suite is loaded, which may come from the Hub."""
+    from bfpo.judges.registry import check_judge
+
+    if answers is not None:
+        check_exists(answers)
+    elif endpoint is None:
+        place_of(str(model))
+    for spec in filter(None, judges):
+        check_judge(spec)
 
 
 def _recorded(

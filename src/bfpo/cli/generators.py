@@ -61,6 +61,31 @@ def load_generator(
     return LocalGenerator.load(model, system_prompt, chat=chat)
 
 
+def check_model(model: str, url: str | None, key: str | None) -> None:
+    """Check that a model of `load_generator` exists, without loading weights or asking a server.
+
+    Raises:
+        BfpoError: if it doesn't.
+    """
+    if url:
+        from bfpo.generation.endpoint_generator import EndpointGenerator
+
+        EndpointGenerator.connect(url, model, api_key_env=key)
+        return
+    from bfpo.models import load_config
+    from bfpo.quiet import quiet_libraries
+
+    quiet_libraries()
+    names = [model]
+    if model.endswith(".json"):
+        from bfpo.generation.dial_file import load_dial
+
+        dial = load_dial(Path(model))
+        names = [dial.low, dial.high]
+    for name in names:
+        load_config(name)
+
+
 def is_ray(engine: str | None) -> bool:
     """Whether an engine is a Ray cluster."""
     return (engine or "").partition(":")[0] == "ray"

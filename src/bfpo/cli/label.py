@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from bfpo.cli.data import Rename, Revision, Split, reading
 from bfpo.cli.judge import CacheOption
 from bfpo.cli.printing import echo, print_work
 from bfpo.errors import BfpoError
-from bfpo.files import check_not_overwritten, check_suffix
+from bfpo.files import check_exists, check_not_overwritten, check_suffix
 from bfpo.labeling import RANDOM_SHARE
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def label(
         _fit(fit_preference, output, order_error, as_json)
         return
     how = reading(preferences or "", split, revision, rename)
+    _check_inputs(preferences, [*(answers or ()), *(merge or ()), *([labeling] if labeling else ())], how)
     if shard is not None:
         _check_shard(context, preferences)
         with _judges(judge or [], engine) as judges:
@@ -137,6 +139,16 @@ def label(
         labeled = _label(preferences, judges, output, cache, merge or [], options | {"reading": how})
     print_work(*judges, options["order_judge"])
     _print(labeled, output, judgments, as_json)
+
+
+def _check_inputs(preferences: str | None, files: Sequence[str | Path], how: Mapping[str, Any]) -> None:
+    """Refuse files that don't exist, before judges are loaded."""
+    from bfpo.preferences.reading import open_source
+
+    if preferences is not None and not os.path.exists(preferences):
+        open_source(preferences, how["split"], how["revision"])
+    for file in files:
+        check_exists(file)
 
 
 def _check_outputs(
@@ -325,6 +337,7 @@ def _people(counts: dict[str, int], what: str) -> str:
 
 
 def _fit(source: Path, output: Path | None, order_error: float, as_json: bool) -> None:
+    check_exists(source)
     from bfpo.labeling.fitted import fit_file
 
     if output:

@@ -12,10 +12,12 @@ import typer
 from rich.table import Table
 
 from bfpo.cli.evaluate_options import ApiKeyEnv, Endpoint, Engine, given
-from bfpo.cli.generators import check_whole, load_generator, progress_bar
+from bfpo.cli.generators import check_model, check_whole, load_generator, progress_bar
 from bfpo.cli.printing import Console, echo, print_spending, print_work, shown_rate
 from bfpo.cli.redteam_helpers import Helpers
 from bfpo.errors import BfpoError
+from bfpo.files import check_exists
+from bfpo.model_names import place_of
 
 if TYPE_CHECKING:
     from bfpo.generation.protocol import Generator
@@ -150,12 +152,19 @@ def redteam(
     bank = load_bank(prompts)
     known = {file: load_prompts(file) for file in evaluation or ()}
     helpers = Helpers(judge, refusal_judge, evaluation_judge, attacker, attacker_endpoint, api_key_env)
+    # Before imports that take seconds.
+    if endpoint is None:
+        place_of(model)
+    if recipe is not None:
+        check_exists(recipe)
+    helpers.check()
+    if plan:
+        check_model(model, endpoint, api_key_env)
     if rounds is not None:
         from bfpo.cli.redteam_rounds import run_rounds
 
         run_rounds(model, output, helpers, bank, {"rounds": rounds, "red_team": settings, **own}, known, plan, as_json)
     elif plan:
-        helpers.check_names()
         _print_plan(settings, len(bank.pairs), as_json)
     else:
         generator = load_generator(model, endpoint, api_key_env, engine=engine)
@@ -249,7 +258,7 @@ def _print_plan(settings: RedTeam, pairs: int, as_json: bool) -> None:
     planned = {
         "prompts": prompts,
         "answers": prompts * settings.decoding.samples,
-        "most tokens": prompts * settings.decoding.samples * settings.decoding.max_new_tokens,
+        "most_tokens": prompts * settings.decoding.samples * settings.decoding.max_new_tokens,
     }
     if as_json:
         echo(json.dumps(planned))
@@ -257,7 +266,7 @@ def _print_plan(settings: RedTeam, pairs: int, as_json: bool) -> None:
     echo(
         f"{attacks:,} attacks in {settings.turns} turns and {measured:,} in held-out styles, each "
         f"with its twin: {planned['answers']:,} answers of at most {settings.decoding.max_new_tokens} tokens "
-        f"({planned['most tokens']:,} in all), and as many verdicts."
+        f"({planned['most_tokens']:,} in all), and as many verdicts."
     )
     if ATTACKER in (*settings.styles, *settings.held_out):
         echo(f"The attacker is asked for {TRIES} wordings of each request that is attacked in its style.")

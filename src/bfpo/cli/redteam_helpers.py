@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bfpo.cli.generators import load_generator
+from bfpo.cli.generators import check_model, load_generator
 
 if TYPE_CHECKING:
     from bfpo.judges.verdict import Judge
@@ -23,12 +23,14 @@ class Helpers:
     attacker_endpoint: str | None
     api_key_env: str | None
 
-    def check_names(self) -> None:
-        """Refuse judges of kinds that there are none of, without loading any."""
-        from bfpo.judges.registry import parse_judge
+    def check(self) -> None:
+        """Refuse judges and an attacker that don't exist, without loading any weights."""
+        from bfpo.judges.registry import check_judge
 
         for name in filter(None, (self.judge, self.refusal_judge, self.evaluation_judge)):
-            parse_judge(name)
+            check_judge(name)
+        if self.attacker is not None:
+            check_model(self.attacker, self.attacker_endpoint, self._attacker_key)
 
     def judges(self) -> tuple[Judge, Judge | None, Judge | None]:
         """The judges that label, decide on refusals, and evaluate."""
@@ -43,5 +45,8 @@ class Helpers:
 
         if self.attacker is None:
             return None
-        key = self.api_key_env if self.attacker_endpoint else None
-        return Attacker(load_generator(self.attacker, self.attacker_endpoint, key))
+        return Attacker(load_generator(self.attacker, self.attacker_endpoint, self._attacker_key))
+
+    @property
+    def _attacker_key(self) -> str | None:
+        return self.api_key_env if self.attacker_endpoint else None

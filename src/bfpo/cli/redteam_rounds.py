@@ -38,7 +38,6 @@ def run_rounds(
 
     settings = Rounds(**given)
     if plan:
-        helpers.check_names()
         _print_plan(settings, bank, as_json)
         return
     from bfpo.microworld.data import held_out_prompts
@@ -69,10 +68,10 @@ def _print_plan(settings: Rounds, bank: Bank, as_json: bool) -> None:
         return
     echo(
         f"{planned['rounds']:,} rounds of {settings.red_team.attacks:,} attacks and {settings.red_team.measured:,} in "
-        f"held-out styles, each with its twin: {planned['answers in rounds']:,} answers. {planned['trainings']:,} "
+        f"held-out styles, each with its twin: {planned['answers_in_rounds']:,} answers. {planned['trainings']:,} "
         f"trainings by {settings.recipe.name}. Before and after, held-out requests in all styles: "
-        f"{planned['answers before and after']:,} answers. In all {planned['answers']:,} answers of at most "
-        f"{settings.red_team.decoding.max_new_tokens} tokens ({planned['most tokens']:,}), and as many verdicts."
+        f"{planned['answers_before_and_after']:,} answers. In all {planned['answers']:,} answers of at most "
+        f"{settings.red_team.decoding.max_new_tokens} tokens ({planned['most_tokens']:,}), and as many verdicts."
     )
 
 

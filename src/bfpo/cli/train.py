@@ -14,6 +14,7 @@ from rich.table import Table
 from bfpo.cli.evaluate_options import JudgeErrors, error_rates
 from bfpo.cli.printing import Console, echo, print_spending
 from bfpo.errors import BfpoError
+from bfpo.files import check_exists
 
 if TYPE_CHECKING:
     from bfpo.training.recipe import ResolvedRecipe
@@ -64,6 +65,10 @@ def train(
         raise BfpoError(f"--{unread[0]}: only works together with --bound; leave it out")
     if plan and bound:
         raise BfpoError("--plan describes one run, and --bound trains several: leave one of them out")
+
+    check_exists(recipe, "no such recipe; 'bfpo recipe list' shows the packaged ones")
+    if bound_data is not None:
+        check_exists(bound_data)
 
     # Imported after the checks, because they take seconds.
     from bfpo.microworld.data import held_out_prompts

@@ -18,6 +18,7 @@ from bfpo.files import file_sha256
 from bfpo.generation.prompts import check_system_prompt, prompt_ids, render_prompt, template_digest
 from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, Prompt, SampleRequest
 from bfpo.generation.sampling import in_rooms, read_answer
+from bfpo.model_names import place_of
 from bfpo.models import (
     adapter_config,
     context_length,
@@ -25,7 +26,6 @@ from bfpo.models import (
     load_config,
     load_generation_config,
     load_tokenizer,
-    place_of,
 )
 
 # Arguments of `vllm.LLM` that are not the user's to set: they choose the model, run code, or hold a key.

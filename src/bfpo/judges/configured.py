@@ -136,12 +136,28 @@ def load_configured(load_judge: Callable[[str], Judge], name: str) -> Judge:
     Raises:
         BfpoError: if the file can't be read; all wrong values are named.
     """
+    config = _configuration(name)
+    if isinstance(config, ModelJudgeConfig):
+        return model_judge(config)
+    return ScaledJudge(load_judge(config.judge), config.scaling, str(config.fitted_on.get("sha256", "")))
+
+
+def check_configured(check_judge: Callable[[str], None], name: str) -> None:
+    """Check a YAML file of `load_configured`; ``check_judge`` checks the judge under a scaling."""
+    config = _configuration(name)
+    if isinstance(config, ModelJudgeConfig):
+        _check_model(config)
+    else:
+        check_judge(config.judge)
+
+
+def _configuration(name: str) -> ModelJudgeConfig | ScaledJudgeConfig:
     described = read_yaml(Path(name), "a judge with 'template' and 'model', or 'judge' and 'scaling'")
     if "judge" not in described:
-        return model_judge(validated(ModelJudgeConfig, described, name))
+        return validated(ModelJudgeConfig, described, name)
     config = validated(ScaledJudgeConfig, described, name)
     check_scaling(config.scaling, name)
-    return ScaledJudge(load_judge(config.judge), config.scaling, str(config.fitted_on.get("sha256", "")))
+    return config
 
 
 def load_guard(template: GuardTemplate, argument: str) -> Judge:
@@ -152,13 +168,31 @@ def load_guard(template: GuardTemplate, argument: str) -> Judge:
     Raises:
         BfpoError: if the model doesn't exist.
     """
+    return model_judge(_guard_configuration(template, argument))
+
+
+def check_guard(template: GuardTemplate, argument: str) -> None:
+    """Check that a guard model of `load_guard` exists."""
+    _check_model(_guard_configuration(template, argument))
+
+
+def _guard_configuration(template: GuardTemplate, argument: str) -> ModelJudgeConfig:
     model, _, version = (argument or template.example).partition("@")
     values: dict[str, Any] = {"model": model, "template": template.name}
     if version.startswith(("http://", "https://")):
         values["server"] = {"url": version}
     elif version:
         values["revision"] = version
-    return model_judge(validated(ModelJudgeConfig, values, f"{template.name}:{argument}"))
+    return validated(ModelJudgeConfig, values, f"{template.name}:{argument}")
+
+
+def _check_model(config: ModelJudgeConfig) -> None:
+    """Check that a judge's template exists and, unless a server runs it, its model."""
+    _template(config)
+    if config.server is None:
+        from bfpo.models import load_config
+
+        load_config(config.model, revision=config.revision)
 
 
 def model_judge(config: ModelJudgeConfig) -> Judge:

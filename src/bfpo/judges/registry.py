@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.guard_templates import TEMPLATES
@@ -22,12 +24,14 @@ class JudgeKind:
         argument: form of the part after the colon.
         summary: description in one line.
         load: loader of the judge from its argument.
+        check: check of the argument without loading a model's weights; None if ``load`` loads none.
     """
 
     name: str
     argument: str
     summary: str
     load: Callable[[str], Judge]
+    check: Callable[[str], object] | None = None
 
 
 _BY_SUFFIX = {
@@ -47,8 +51,25 @@ def load_judge(spec: str) -> Judge:
         BfpoError: if there is no such judge.
     """
     kind, argument = parse_judge(spec)
-    try:
+    with _explained(spec):
         return kind.load(argument)
+
+
+def check_judge(spec: str) -> None:
+    """Check that a judge exists, without loading a model's weights or asking a server; see `load_judge`.
+
+    Raises:
+        BfpoError: if there is no such judge.
+    """
+    kind, argument = parse_judge(spec)
+    with _explained(spec):
+        (kind.check or kind.load)(argument)
+
+
+@contextmanager
+def _explained(spec: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise BfpoError(f"the judge {spec[:80]!r} can't be read ({error.strerror}); check its name") from error
 
@@ -74,12 +95,12 @@ def parse_judge(spec: str) -> tuple[JudgeKind, str]:
     return KINDS[name], argument
 
 
-def _loader(module: str, function: str, *given: object) -> Callable[[str], Judge]:
-    """A loader that imports its module on the first call; ``given`` arguments precede the user's."""
+def _loader(module: str, function: str, *given: object) -> Callable[[str], Any]:
+    """A loader, or a check, that imports its module on the first call; ``given`` arguments precede the user's."""
     return lambda argument: _imported(module, function)(*given, argument)
 
 
-def _imported(module: str, function: str) -> Callable[..., Judge]:
+def _imported(module: str, function: str) -> Callable[..., Any]:
     return getattr(import_module(module), function)
 
 
@@ -90,12 +111,14 @@ KINDS: dict[str, JudgeKind] = {
             "compliance", "JUDGE",
             "calls an answer to a risky request unsafe unless JUDGE finds that it declines, e.g. compliance:refusals",
             _loader("bfpo.redteam.compliance", "load_compliance", load_judge),
+            check=check_judge,
         ),
         JudgeKind(
             "configured", "FILE.yaml",
             "judge from a YAML file: a model with a template, question or rubric, or a scaled judge",
             # A scaled judge loads another one, hence load_judge.
             _loader("bfpo.judges.configured", "load_configured", load_judge),
+            check=_loader("bfpo.judges.configured", "check_configured", check_judge),
         ),
         JudgeKind(
             "fitted", "FOLDER", "small classifier from 'bfpo judge fit'",
@@ -120,6 +143,7 @@ KINDS: dict[str, JudgeKind] = {
                 template.name, "MODEL[@REVISION] | MODEL@URL | FOLDER | FILE.gguf",
                 f"guard model, e.g. {template.example}, here or on a server",
                 _loader("bfpo.judges.configured", "load_guard", template),
+                check=_loader("bfpo.judges.configured", "check_guard", template),
             )
             for template in TEMPLATES.values()
         ),
