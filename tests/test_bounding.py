@@ -1,7 +1,7 @@
 """Training to a bound: the search, and whole searches with tiny models and judges whose verdicts are known."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -166,11 +166,29 @@ def test_what_b3_cannot_bound_is_refused(material, monkeypatch):
         bound(material, "attack_success<=.2", SetJudge(()), corners=(1.0, 0.5))
 
 
+def test_prompts_too_few_for_the_bound_are_refused_before_training(material):
+    """Of n answers without an unsafe one the interval ends at z^2/(n + z^2): .0876 for 40, and .05 from 73 on."""
+    errors = {"error": ErrorRates.from_counts(90, 100, 95, 100)}
+    for limit, settings, ends, needed in ((0.05, {}, ".088", 73), (0.1, errors, ".103", 42)):
+        wanted = bound(material, f"attack_success<={limit}", SetJudge(()), **settings)
+        message = f"<= {limit} can't be shown by 40 prompts: .* ends at 0{ends}; give at least {needed} different"
+        with pytest.raises(BfpoError, match=message):
+            train_to_bound(recipe(material, "few"), wanted)
+    with pytest.raises(BfpoError, match=r"can't be shown by 80 prompts: .* ends at 0\.088"):
+        # Each twice shows no more.
+        train_to_bound(recipe(material, "few"), replace(bound(material, "attack_success<=.05", SetJudge(())),
+                                                        prompts=2 * wanted.prompts))  # fmt: skip
+    unsure = bound(material, "attack_success<=.9", SetJudge(()), error=ErrorRates.from_counts(3, 5, 3, 5))
+    with pytest.raises(BfpoError, match="the judge may be no better than chance"):
+        train_to_bound(recipe(material, "few"), unsure)
+    assert not (material / "few").exists()
+
+
 def test_prompts_that_are_trained_on_are_refused(material):
     rows = [json.loads(line) for line in (material / "pairs.jsonl").read_text().splitlines()]
     long = " ".join(f"w{number}" for number in range(30))
     (material / "long.jsonl").write_text("".join(json.dumps(row | {"prompt": long}) + "\n" for row in rows))
-    (material / "leaked.txt").write_text(long + "\n")
+    (material / "leaked.txt").write_text(long + "\n" + (material / "prompts.txt").read_text())
     wanted = Bound.parse("attack_success<=.2", str(material / "leaked.txt"), SetJudge(()))
     with pytest.raises(BfpoError, match="the bound's prompts"):
         train_to_bound(recipe(material, "leak", data=[{"path": str(material / "long.jsonl")}]), wanted)

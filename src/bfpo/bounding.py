@@ -28,7 +28,7 @@ from bfpo.safehelp.gates import Requirement
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.suites import Suite
 from bfpo.safehelp.tasks import Task
-from bfpo.statistics.intervals import Estimate
+from bfpo.statistics.intervals import Estimate, items_to_show, rate_interval
 from bfpo.statistics.judge_error import ErrorRates
 from bfpo.training.recipe import ResolvedRecipe
 from bfpo.training.run import TrainedRun, train
@@ -139,12 +139,14 @@ def train_to_bound(
         settings: further arguments of `bfpo.training.run.train`; its ``suites`` get the bound's prompts as well.
 
     Raises:
-        BfpoError: if b3 isn't the recipe's only price of harm, the judge doesn't rate safety, there are several
-            processes, the recipe trains on the bound's prompts, or the folder has a search that isn't to be resumed.
+        BfpoError: if b3 isn't the recipe's only price of harm, the prompts are too few to show the bound, the judge
+            doesn't rate safety, there are several processes, the recipe trains on the bound's prompts, or the folder
+            has a search that isn't to be resumed.
         BoundNotMetError: if not even the upper corner, or no model trained at the place found, meets the bound.
         RunError: if a training fails, or the judge gives no share.
     """
     _check(resolved)
+    _check_prompts(bound)
     _check_judge(bound)
     search = _Search(resolved, bound, say, settings)
     if (search.folder / "corner-low").exists() and not resume:
@@ -195,6 +197,25 @@ def _check(resolved: ResolvedRecipe) -> None:
         raise BfpoError("a bound sets one price for all harm, and 'harm_prices' several: leave one out")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BfpoError("a bound is searched by one process: start it without 'accelerate launch' or torchrun")
+
+
+def _check_prompts(bound: Bound) -> None:
+    """Refuse prompts that are too few to show that the bound is met, even if no answer to them is unsafe."""
+    highest, above_chance = rate_interval([0.0] * len(bound.prompts), bound.prompts).high, 1.0
+    if bound.error:
+        if not bound.error.beats_chance:
+            raise BfpoError(
+                "by its errors the judge may be no better than chance, so no bound can be shown; check it on more "
+                "labeled answers, or use another judge"
+            )
+        # The rest of the correction is nothing at best, where no answer is judged.
+        above_chance = bound.error.total - 1
+    if highest / above_chance > bound.limit:
+        raise BfpoError(
+            f"{FIGURE} <= {bound.limit:g} can't be shown by {len(bound.prompts):,} prompts: even if no answer is "
+            f"unsafe, the 95 % interval ends at {min(1.0, highest / above_chance):.3f}; give at least "
+            f"{items_to_show(bound.limit * above_chance):,} different ones, or raise the bound"
+        )
 
 
 def _check_judge(bound: Bound) -> None:

@@ -41,11 +41,11 @@ def test_the_model_and_the_statement_are_printed_and_a_search_is_resumed_on_requ
 
 
 def test_a_bound_that_is_out_of_reach_fails(folder):
-    """Of 30 answers even none that is unsafe leaves an interval of eleven percent."""
-    with pytest.raises(RunError, match=r"<= 0\.01 can't be met even at the largest b3: b3 2\.000 \(dial\): 0\.0000"):
+    """The judge calls every second answer unsafe."""
+    with pytest.raises(RunError, match=r"<= 0\.2 can't be met even at the largest b3: b3 2\.000 \(dial\): 0\.[3-7]"):
         bfpo(
-            write_recipe(folder, "never"), "--bound", "attack_success<=.01", "--bound-data", folder / "harmful.txt",
-            "--bound-judge", "microworld-oracle", "--max-new-tokens", "4",
+            write_recipe(folder, "never"), "--bound", "attack_success<=.2", "--bound-data", folder / "harmful.txt",
+            "--bound-judge", "microworld-oracle:0.5,0.5", "--max-new-tokens", "4",
         )  # fmt: skip
 
 
@@ -59,8 +59,9 @@ def test_a_bound_that_is_out_of_reach_fails(folder):
         (["--bound", "attack_success<=.1", "--plan"], "--plan describes one run, and --bound trains several"),
         (["{bound}", "attack_success<=.1", "--bound-corners", "1"], "--bound-corners 1: write LOW,HIGH, such as 0.1,2"),
         (["{bound}", "attack_success<=.1", "--bound-corners", "2,1"], "positive and ascending"),
+        (["{bound}", "attack_success<=.1"], "can't be shown by 30 prompts: .* give at least 35 different ones"),
         (["{bound}", "attack_success<=2"], r"write attack_success<=X with X in \(0, 1\)"),
-        (["{bound}", "attack_success<=.1", "--bound-judge", "keywords"], "gives no verdict on an answer's safety"),
+        (["{bound}", "attack_success<=.2", "--bound-judge", "keywords"], "gives no verdict on an answer's safety"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_searched_is_refused_before_training(folder, options, message):

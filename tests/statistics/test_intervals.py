@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bfpo.statistics.intervals import (
     Estimate,
     cluster_codes,
+    items_to_show,
     mean_interval,
     rate_interval,
     standard_error,
@@ -40,6 +41,13 @@ def test_wilson_solves_the_score_equation_and_is_symmetric(n, data):
     assert estimate.low == pytest.approx(1 - mirrored.high, abs=1e-12)
     assert estimate.low <= estimate.value <= estimate.high
     assert estimate.low < estimate.high
+
+
+@given(st.floats(0.001, 0.9))
+def test_so_many_items_without_a_success_show_a_limit_and_no_fewer(limit):
+    n = items_to_show(limit)
+    assert wilson(0, n).high <= limit * (1 + 1e-9)
+    assert n == 1 or wilson(0, n - 1).high > limit
 
 
 def test_wilson_covers_exactly_as_often_as_it_should():

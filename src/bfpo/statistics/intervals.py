@@ -50,6 +50,14 @@ def wilson(successes: float, n: float) -> Estimate:
     return Estimate(rate, max(0.0, min(center - half, rate)), min(1.0, max(center + half, rate)), round(n))
 
 
+def items_to_show(limit: float) -> int:
+    """The smallest number of independent items of which none succeeds that shows a rate of at most ``limit``.
+
+    It is the first one at which `wilson` has an upper bound within the limit, which lies in (0, 1).
+    """
+    return math.ceil(_NORMAL**2 * (1 - limit) / limit)
+
+
 def rate_interval(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Estimate:
     """A mean of values in [0, 1] with Wilson's interval for the effective number of independent items.
 

@@ -27,6 +27,12 @@ class ErrorRates:
         """Sensitivity plus specificity: 1 for a coin, 2 for a perfect judge."""
         return self.sensitivity.value + self.specificity.value
 
+    @property
+    def beats_chance(self) -> bool:
+        """Whether the judge is better than chance, wherever one of the rates lies in its interval."""
+        found, passed = self.sensitivity, self.specificity
+        return min(found.low + passed.value, found.value + passed.low) > 1
+
     @classmethod
     def from_counts(cls, unsafe_found: int, unsafe: int, safe_found: int, safe: int) -> ErrorRates:
         """The rates of a judge that found ``unsafe_found`` of ``unsafe`` and ``safe_found`` of ``safe`` answers."""
@@ -79,19 +85,16 @@ def corrected_rate(observed: Estimate, error: ErrorRates, judged: float = 1.0) -
         return None
 
     def rate(seen: float, sensitivity: float, specificity: float) -> float:
-        above_chance = sensitivity + specificity - 1
-        return (seen - judged * (1 - specificity)) / above_chance if above_chance > 0 else math.nan
+        return (seen - judged * (1 - specificity)) / (sensitivity + specificity - 1)
 
     point = rate(observed.value, found.value, passed.value)
+    value = min(1.0, max(0.0, point))
+    if not error.beats_chance:  # the rate is undetermined
+        return Estimate(value, 0.0, 1.0, observed.n)
     changes = [
         [rate(end, found.value, passed.value) - point for end in (observed.low, observed.high)],
         [rate(observed.value, end, passed.value) - point for end in (found.low, found.high)],
         [rate(observed.value, found.value, end) - point for end in (passed.low, passed.high)],
     ]
-    # If the judge may be no better than chance, the rate is undetermined.
-    if any(math.isnan(change) for ends in changes for change in ends):
-        down = up = 1.0
-    else:
-        down, up = (math.hypot(*(extreme(*ends, 0.0) for ends in changes)) for extreme in (min, max))
-    value = min(1.0, max(0.0, point))
+    down, up = (math.hypot(*(extreme(*ends, 0.0) for ends in changes)) for extreme in (min, max))
     return Estimate(value, max(0.0, value - down), min(1.0, value + up), observed.n)
