@@ -78,8 +78,13 @@ def test_a_stopped_run_saves_its_step_and_ends_in_the_same_bits(folder, sent, co
     [done] = run(stopped)
     assert done.returncode == 0, done.stderr
     assert_same_end(straight, stopped)
-    log = json.loads((stopped.with_suffix("") / "run.json").read_text())["log"]
-    assert [entry["step"] for entry in log if "loss" in entry] == [2, 3, 5, 6]
+    assert [step for step, _ in losses(stopped)] == [2, 3, 5, 6]
+
+
+def losses(recipe):
+    """The steps and losses of the log."""
+    log = json.loads((recipe.with_suffix("") / "run.json").read_text())["log"]
+    return [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
 
 
 def evaluated_steps(recipe, checkpoint):
@@ -103,6 +108,10 @@ def test_a_signal_during_an_evaluation_leaves_it_and_it_is_done_again(folder, pr
         assert evaluated_steps(stopped, checkpoint) == ([2] if checkpoint == "checkpoint-4" else [2, 4])
     assert run(stopped, processes=processes)[0].returncode == 0
     assert_same_end(straight, stopped)
+    # The fourth step, whose evaluation was left, is logged by itself, and the next two as the mean of the rest.
+    [_, whole], [_, fourth, rest] = losses(straight), losses(stopped)
+    assert (fourth[0], rest[0]) == (4, 6)
+    assert fourth[1] + 2 * rest[1] == pytest.approx(3 * whole[1])
 
 
 def test_a_signal_before_an_evaluation_does_not_wait_for_it(folder):

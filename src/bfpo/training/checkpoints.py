@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,16 @@ class CheckpointingTrainer(Trainer):
             check_intact(Path(resume_from_checkpoint), own=False)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
+    def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """End a step as the Trainer does; an evaluation that is left can end it again, by `save_step`."""
+        self._end_step = partial(super()._maybe_log_save_evaluate, *arguments, **options)
+        self._end_step()
+
     def save_step(self) -> None:
-        """Save a checkpoint of the current step."""
-        assert self.model is not None
-        self._save_checkpoint(self.model, None)
+        """End the current step without its evaluation: log the metrics since the last log, and save a checkpoint."""
+        self.control.should_log = self.control.should_save = True
+        self.control.should_evaluate = False
+        self._end_step()
 
     def evaluate_step(self) -> None:
         """Evaluate a resumed step, with a checkpoint, as if the run had not stopped before."""

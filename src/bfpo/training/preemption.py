@@ -51,7 +51,7 @@ class CheckpointAtSignal(TrainerCallback):
             control.should_evaluate = False
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave an evaluation, with a checkpoint of its step.
+        """Leave an evaluation, with a checkpoint of its step, and the metrics since the last log kept.
 
         Raises:
             Stopped: if a signal arrived.
