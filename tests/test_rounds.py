@@ -12,6 +12,7 @@ from bfpo.generation.protocol import Decoding
 from bfpo.judges.registry import load_judge
 from bfpo.judges.verdict import Verdict
 from bfpo.microworld.grammar import requests
+from bfpo.microworld.vocabulary import REFUSALS
 from bfpo.redteam.bank import Bank, PlainRequest, load_bank
 from bfpo.redteam.running import red_team
 from bfpo.redteam.settings import RedTeam
@@ -210,6 +211,18 @@ def test_the_groups_take_the_place_of_their_source_and_others_stay(tmp_path):
     assert (resolved.recipe.model, resolved.recipe.output_dir) == ("m", str(Path("out/model-2")))
     assert resolved.origins["model"] == "command line"
     assert resolved.origins["beta"] == "recipe"
+    # Answers to plain requests take the place of a source of that name.
+    plain = {"name": "plain-requests", "path": "x", "role": "buffer", "limit": 50}
+    buffered = replace(settings, recipe=written(tmp_path, data=[plain, *data]))
+    found = buffered.recipe_of("m", Path("out"), 1).recipe.data
+    assert [(one.label, one.path, one.limit) for one in found] == [
+        ("red-team-0", str(Path("out/round-0/groups.jsonl")), None),
+        ("plain-requests", str(Path("out/plain-requests/groups.jsonl")), 50),
+        ("help", "help.jsonl", None),
+    ]
+    assert buffered.has_help_buffer
+    settings = replace(settings, recipe=written(tmp_path, data=data))
+    assert not settings.has_help_buffer
     # What is no source isn't left out, but found to be wrong.
     for wrong in (["x"], "x"):
         with pytest.raises(BfpoError, match="data"):
@@ -237,6 +250,29 @@ def test_the_plan_counts_what_is_asked(done, bank):
     assert planned["answers_before_and_after"] == judges.evaluation.read
     assert planned["answers"] == judges.labeling.read + judges.evaluation.read
     assert planned["trainings"] == len(list((folder / "run").glob("model-*")))
+
+
+def test_answers_to_plain_requests_are_a_buffer_of_every_training(bank, tmp_path):
+    plain = {"name": "plain-requests", "path": "", "role": "buffer"}
+    recipe = written(tmp_path, data=[*RECIPE["data"], plain], buffer_ratio=1)
+    settings = Rounds(2, replace(RED_TEAM, refusals=REFUSALS), 0.5, recipe=recipe)
+    judges, lines = RoundJudges(Counting("microworld-oracle:0.1"), evaluation=Counting()), []
+    red_team_rounds("microworld", judges, bank, settings, tmp_path / "run", say=lines.append)
+    attacked, _ = bank.split(0.5, RED_TEAM.seed)
+    rows = [json.loads(line) for line in (tmp_path / "run/plain-requests/groups.jsonl").read_text().splitlines()]
+    assert [row["prompt"][-1]["content"] for row in rows] == [one.plain for one in attacked.plain]
+    assert f"plain requests: {len(rows)} groups" in lines
+    for number in (1, 2):
+        record = json.loads((tmp_path / f"run/model-{number}/run.json").read_text())
+        assert [source["role"] for source in record["data"]] == ["main"] * number + ["buffer"]
+    planned = settings.planned(bank)
+    assert planned["answers_to_plain_requests"] == len(attacked.plain) * DECODING.samples
+    assert planned["answers"] == judges.labeling.read + judges.evaluation.read
+    # Without written refusals there is nothing to learn from them, which is said before anything is asked.
+    settings = replace(settings, red_team=RED_TEAM)
+    with pytest.raises(BfpoError, match="--refusals"):
+        red_team_rounds("microworld", RoundJudges(Counting(calls=0)), bank, settings, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_wrong_settings_are_refused_before_anything_is_asked(bank, tmp_path):

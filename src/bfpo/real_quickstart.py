@@ -14,15 +14,16 @@ from transformers import TrainerCallback
 from bfpo.claims import claimed
 from bfpo.config import checked
 from bfpo.errors import BfpoError
-from bfpo.files import write_json, write_rows
+from bfpo.files import write_json
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Decoding
 from bfpo.judges.registry import load_judge
 from bfpo.quickstart import RECORD, check_folder, write_recipe
 from bfpo.redteam.attacking import ATTACKS, TWINS
-from bfpo.redteam.bank import Bank, load_bank
+from bfpo.redteam.bank import HELD_OUT, Bank, load_bank
 from bfpo.redteam.compliance import known_error, known_errors
-from bfpo.redteam.grouping import plain_groups, refusal_for
+from bfpo.redteam.grouping import refusal_for
+from bfpo.redteam.help_buffer import write_help_buffer
 from bfpo.redteam.measuring import measuring_suite, resistance
 from bfpo.redteam.running import GROUPS, Attacked, red_team
 from bfpo.redteam.settings import RedTeam
@@ -195,7 +196,7 @@ class _Run:
         training, rest = bank.split(0.25, self.seed)
         held_out = _some(rest, self.scale.held_out_pairs, self.scale.held_out_plain, self.seed)
         attacked = self.attack(start, training, held_out)
-        self.buffer(start, training)
+        self.buffer(start, training, held_out)
         suite = self.suite(start, held_out)
         models = {START: self.model} | {name: self.train(name) for name in (SFT, *REAL_METHODS)}
         return [self.evaluate(name, path, suite) for name, path in models.items()], attacked
@@ -219,10 +220,9 @@ class _Run:
     def attack(self, start: LocalGenerator, bank: Bank, held_out: Bank) -> Attacked:
         """Red teaming of the start: one answer to each request, beside a written refusal."""
         settings = RedTeam(self.scale.pairs, 1, ("plain",), (), self.decoding, self.seed, refusals=REFUSALS)
-        texts = [text for pair in held_out.pairs for text in (pair.risky, pair.benign)]
-        prompts = {"held-out requests": [*texts, *(one.plain for one in held_out.plain)]}
         found = red_team(
-            start, load_judge(LABELING), bank.pairs, settings, self.folder / "red-team", evaluation=prompts,
+            start, load_judge(LABELING), bank.pairs, settings, self.folder / "red-team",
+            evaluation={HELD_OUT: held_out.texts},
             progress=lambda _, done, total: self.progress("red teaming", done, total),
         )  # fmt: skip
         rate = found.success.get("all")
@@ -230,13 +230,15 @@ class _Run:
         self.say(f"red teaming: the model {share}{found.groups:,} groups to train on")
         return found
 
-    def buffer(self, start: LocalGenerator, bank: Bank) -> None:
+    def buffer(self, start: LocalGenerator, bank: Bank, held_out: Bank) -> None:
         """The help buffer: answers to plain requests, each beside a written refusal."""
         plain = _some(bank, 0, self.scale.plain, self.seed)
-        suite = measuring_suite(plain, ("plain",), self.seed, self.decoding)
-        found = self._evaluate(start, replace(suite, name="plain"), "plain requests", self.folder / "plain", LABELING)
-        rows, _ = plain_groups(suite.prompts, found.generations, REFUSALS)
-        write_rows(self.folder / "plain" / GROUPS, rows)
+        found = write_help_buffer(
+            start, load_judge(LABELING), plain, REFUSALS, self.folder / "plain",
+            decoding=self.decoding, evaluation={HELD_OUT: held_out.texts},
+            progress=lambda _, done, total: self.progress("plain requests", done, total),
+        )  # fmt: skip
+        self.say(f"plain requests: {found['groups']:,} groups")
 
     def suite(self, start: LocalGenerator, held_out: Bank) -> Suite:
         """Held-out requests to answer, and for each an earlier answer of the start against a written refusal."""
@@ -250,7 +252,7 @@ class _Run:
                  metrics=("acc_bytes",), chance=0.5)
             for name, factor in _LIKELIHOOD_TASKS
         )  # fmt: skip
-        return replace(asked, name="held-out requests", choices=choices, tasks=(*asked.tasks, *tasks))
+        return replace(asked, name=HELD_OUT, choices=choices, tasks=(*asked.tasks, *tasks))
 
     def train(self, name: str) -> str:
         """Train SFT or a method, and return the folder of its model."""

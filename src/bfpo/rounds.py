@@ -24,16 +24,16 @@ from bfpo.redteam.asking import Progress
 from bfpo.redteam.attacker import STYLE as ATTACKER
 from bfpo.redteam.attacker import Attacker
 from bfpo.redteam.attacking import RequestJudge
-from bfpo.redteam.bank import Bank
-from bfpo.redteam.measuring import Resistance, measuring_suite, resistance
+from bfpo.redteam.bank import HELD_OUT, Bank
+from bfpo.redteam.help_buffer import write_help_buffer
+from bfpo.redteam.measuring import PLAIN, Resistance, measuring_suite, resistance
 from bfpo.redteam.running import GROUPS, ROUNDS, SUMMARY, NoGroupsError, red_team
 from bfpo.redteam.settings import RedTeam
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.training.recipe import ResolvedRecipe, resolve
 from bfpo.training.run import train
 
-HELD_OUT = "held-out requests"
-# Name of the source in a recipe whose place the groups take.
+# Name of the source in a recipe whose place the groups take; answers to plain requests take that of `PLAIN`.
 SOURCE = "red-team"
 
 
@@ -51,7 +51,9 @@ class Rounds:
         red_team: settings of every round; a round's number is added to its seeds.
         held_out_requests: share of each category's requests that no round attacks.
         recipe: recipe of the trained models. Its ``model`` and ``output_dir`` are replaced. The groups of all rounds
-            take the place of its source named ``red-team``, with that source's settings; other sources stay.
+            take the place of its source named ``red-team``, with that source's settings. In place of a source named
+            ``plain-requests``, if there is one, come the first model's answers to plain requests, each beside a written
+            refusal (see `bfpo.redteam.help_buffer`). Other sources stay.
 
     Raises:
         BfpoError: if there is no round.
@@ -78,17 +80,35 @@ class Rounds:
             BfpoError: if the recipe is wrong.
         """
         values = read_yaml(self.recipe, "a recipe")
-        data = values.get("data", [])
-        # What is not a list of sources stays, so that it is found to be wrong.
-        sources: list[Any] = data if isinstance(data, list) else [data]
-        own = next((one for one in sources if isinstance(one, dict) and one.get("name") == SOURCE), {})
-        groups = [
+        sources = _sources(values)
+        own = _named(sources, SOURCE) or {}
+        data: list[Any] = [
             own | {"name": f"{SOURCE}-{at}", "path": str(folder / f"round-{at}" / GROUPS)} for at in range(number)
         ]
-        others = [one for one in sources if one is not own]
-        values |= {"model": model, "data": groups + others, "output_dir": str(folder / f"model-{number}")}
+        plain = _named(sources, PLAIN)
+        data += [plain | {"path": str(folder / PLAIN / GROUPS)}] if plain else []
+        data += [one for one in sources if one is not own and one is not plain]
+        values |= {"model": model, "data": data, "output_dir": str(folder / f"model-{number}")}
         given = dict.fromkeys(values, "recipe") | dict.fromkeys(("model", "data", "output_dir"), "command line")
         return resolve(values, given, str(self.recipe))
+
+    @property
+    def has_help_buffer(self) -> bool:
+        """Whether the recipe trains on answers to plain requests."""
+        return _named(_sources(read_yaml(self.recipe, "a recipe")), PLAIN) is not None
+
+    def check(self, model: str, folder: Path) -> None:
+        """Refuse settings that can't be run.
+
+        Raises:
+            BfpoError: if the recipe is wrong, or its buffer of plain requests lacks written refusals.
+        """
+        self.recipe_of(model, folder, 1)
+        if self.has_help_buffer and not self.red_team.refusals:
+            raise BfpoError(
+                f"{self.recipe}: answers to plain requests teach something only beside written refusals: name some "
+                f"(--refusals), or remove the source {PLAIN!r}"
+            )
 
     def planned(self, bank: Bank) -> dict[str, int]:
         """Numbers of rounds, trainings, answers and the most tokens that they can take.
@@ -96,15 +116,18 @@ class Rounds:
         Raises:
             BfpoError: if the bank can't be split.
         """
-        _, held_out = bank.split(self.held_out_requests, self.red_team.seed)
+        attacked, held_out = bank.split(self.held_out_requests, self.red_team.seed)
         attacks = self.red_team.attacks + self.red_team.measured
-        in_rounds = self.rounds * 2 * attacks * self.red_team.decoding.samples
+        samples = self.red_team.decoding.samples
+        in_rounds = self.rounds * 2 * attacks * samples
+        plain = len(attacked.plain) * samples if self.has_help_buffer else 0
         measured = 2 * (2 * len(held_out.pairs) * len(self.styles) + len(held_out.plain))
-        answers = in_rounds + measured
+        answers = in_rounds + plain + measured
         return {
             "rounds": self.rounds,
             "trainings": self.rounds,
             "answers_in_rounds": in_rounds,
+            "answers_to_plain_requests": plain,
             "answers_before_and_after": measured,
             "answers": answers,
             "most_tokens": answers * self.red_team.decoding.max_new_tokens,
@@ -187,14 +210,15 @@ def red_team_rounds(
         RunError: if a judge gives no verdict, the first round finds nothing to train on, or training fails.
     """
     attacked, held_out = bank.split(settings.held_out_requests, settings.red_team.seed)
-    settings.recipe_of(model, folder, 1)
+    settings.check(model, folder)
     wording = attacker and attacker.record
     record = _settings_record(model, judges, bank, settings) | {"attacker": wording}
     _claim(folder, record)
-    texts = [text for pair in held_out.pairs for text in (pair.risky, pair.benign)]
-    prompts = {**(evaluation or {}), HELD_OUT: [*texts, *(one.plain for one in held_out.plain)]}
+    prompts = {**(evaluation or {}), HELD_OUT: held_out.texts}
     run = _Run(judges, settings, folder, prompts, attacker, progress, say, training)
     before = run.measure(model, held_out, "before")
+    if settings.has_help_buffer:
+        run.answer_plain(model, attacked)
     groups, current, stopped = [], model, ""
     for number in range(settings.rounds):
         try:
@@ -240,6 +264,17 @@ class _Run:
         self.say(f"{name}: {rate}{found.groups:,} groups to train on")
         return found.groups
 
+    def answer_plain(self, model: str, bank: Bank) -> None:
+        """Write the first model's answers to plain requests, which every training reads."""
+        settings = self.settings.red_team
+        found = write_help_buffer(
+            LocalGenerator.load(model), self.judges.labeling, bank, settings.refusals, self.folder / PLAIN,
+            decoding=settings.decoding, evaluation=self.prompts, refusal_judge=self.judges.refusal,
+            progress=lambda _, done, total: self.progress("plain requests", done, total),
+        )  # fmt: skip
+        left_out = "".join(f", {count:,} {what} left out" for what, count in found.items() if what != "groups")
+        self.say(f"plain requests: {found['groups']:,} groups{left_out}")
+
     def train(self, model: str, number: int) -> str:
         """Train the model after a number of rounds, and return its folder."""
         resolved = self.settings.recipe_of(model, self.folder, number)
@@ -278,6 +313,16 @@ def _settings_record(model: str, judges: RoundJudges, bank: Bank, settings: Roun
         "recipe_sha256": file_sha256(settings.recipe),
         "red_team": asdict(settings.red_team),
     }
+
+
+def _sources(recipe: Mapping[str, Any]) -> list[Any]:
+    """The sources of a recipe; what is not a list of sources stays, so that it is found to be wrong."""
+    data = recipe.get("data", [])
+    return data if isinstance(data, list) else [data]
+
+
+def _named(sources: Sequence[Any], name: str) -> dict[str, Any] | None:
+    return next((one for one in sources if isinstance(one, dict) and one.get("name") == name), None)
 
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> None:

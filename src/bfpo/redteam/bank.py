@@ -16,6 +16,8 @@ from bfpo.preferences.schema import PreferenceDataError, Problem
 
 PAIR_COLUMNS = ("id", "category", "risky", "benign")
 PLAIN_COLUMNS = ("id", "category", "plain")
+# Name of the part that is held out, among evaluation prompts.
+HELD_OUT = "held-out requests"
 _COLUMNS = tuple(dict.fromkeys((*PAIR_COLUMNS, *PLAIN_COLUMNS)))
 
 
@@ -59,6 +61,12 @@ class Bank:
     def categories(self) -> tuple[str, ...]:
         """The kinds of harm, in the order of their first pair."""
         return tuple(dict.fromkeys(pair.category for pair in self.pairs))
+
+    @property
+    def texts(self) -> list[str]:
+        """All requests."""
+        pairs = [text for pair in self.pairs for text in (pair.risky, pair.benign)]
+        return pairs + [one.plain for one in self.plain]
 
     def split(self, held_out: float, seed: int) -> tuple[Bank, Bank]:
         """The requests to train on and those held out, in file order; a twin stays with its risky request.
