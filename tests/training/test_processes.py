@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file
 
+from bfpo.errors import BfpoError
+from bfpo.training import checkpoints
+from bfpo.training.checkpoints import CheckpointingTrainer
 from support import warm
+from training import processes
 from training.distributed_run import train_and_leave
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
@@ -90,6 +95,30 @@ def test_processes_change_nothing(tmp_path, alone, start, processes):
 def test_a_resumed_run_of_two_processes_ends_in_the_same_place(tmp_path, alone):
     run(tmp_path, 2, 4)
     assert_same(run(tmp_path, 2, 6, "resume"), alone)
+
+
+def resume_and_count(checkpoint):
+    """Resume from a damaged checkpoint; the error, and how many files this process has read for it."""
+    read = []
+    original = checkpoints.file_sha256
+    checkpoints.file_sha256 = lambda path: read.append(path) or original(path)
+    PartialState(cpu=True)
+    with pytest.raises(BfpoError) as error:
+        CheckpointingTrainer.__new__(CheckpointingTrainer).train(checkpoint)
+    print(len(read), error.value)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def test_a_checkpoint_is_read_by_one_process_whose_error_reaches_all(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    checkpoints.mark_complete(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"weighty")
+    group = processes.start(2, {"ACCELERATE_USE_CPU": "true"}, resume_and_count, *[[str(tmp_path)]] * 2)
+    told = [process.wait(60) for process in group]
+    for done, files in zip(told, (1, 0), strict=True):
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.startswith(f"{files} {tmp_path}: model.safetensors changed since the checkpoint was saved")
 
 
 def test_the_kl_estimate_of_kto_is_that_of_all_processes(tmp_path):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import re
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -22,6 +25,7 @@ from bfpo.training.finite import check_finite_weights
 
 MARKER, BEGUN = "complete", "begun"
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+_Value = TypeVar("_Value")
 
 
 class CheckpointingTrainer(Trainer):
@@ -32,17 +36,9 @@ class CheckpointingTrainer(Trainer):
     ) -> Any:
         """Train; ``resume_from_checkpoint=True`` resumes from the newest *complete* checkpoint, if there is one."""
         if resume_from_checkpoint is True:
-            folder = Path(str(self.args.output_dir))
-            newest = newest_complete_checkpoint(folder)
-            if newest:
-                check_intact(newest)
-            check_own(folder)
-            if self.is_world_process_zero():
-                remove_incomplete_checkpoints(folder)
-            self.accelerator.wait_for_everyone()
-            resume_from_checkpoint = str(newest) if newest else None
+            resume_from_checkpoint = from_main(partial(_checkpoint_to_resume, Path(str(self.args.output_dir))))
         elif resume_from_checkpoint:
-            check_intact(Path(resume_from_checkpoint), own=False)
+            from_main(partial(check_intact, Path(resume_from_checkpoint), own=False))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -131,6 +127,30 @@ class CheckpointingTrainer(Trainer):
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=False,
             )
+
+
+def from_main(compute: Callable[[], _Value]) -> _Value:
+    """What the main process computes, in every process, or its error: all others wait for one of the two."""
+    outcome: list[Any] = [None, None]
+    if PartialState().is_main_process:
+        try:
+            outcome[0] = compute()
+        except Exception as error:
+            outcome[1] = error
+    value, error = broadcast_object_list(outcome)
+    if error is not None:
+        raise error
+    return value
+
+
+def _checkpoint_to_resume(folder: Path) -> str | None:
+    """The newest complete checkpoint, which is intact, after incomplete ones were removed; None to start anew."""
+    newest = newest_complete_checkpoint(folder)
+    if newest:
+        check_intact(newest)
+    check_own(folder)
+    remove_incomplete_checkpoints(folder)
+    return str(newest) if newest else None
 
 
 def mark_begun(checkpoint: Path) -> None:
