@@ -1,6 +1,8 @@
 """Tests of ``bfpo evaluate``: adapters, servers, and the options that change requests, as the run records them."""
 
 import json
+import shlex
+import sys
 
 import pytest
 import torch
@@ -41,6 +43,13 @@ def logps(evaluation):
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return evaluated(tmp_path_factory.mktemp("base"), "microworld", *SMALL)
+
+
+def test_the_recorded_command_can_be_pasted_into_a_shell(tmp_path, monkeypatch):
+    arguments = ["evaluate", "microworld", *SMALL, "--name", "it's $HOME; a b", "-o", str(tmp_path / "a run")]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/bfpo", *arguments])
+    assert run(*arguments).exit_code == 0
+    assert shlex.split(Evaluation.load(tmp_path / "a run").header.command) == ["bfpo", *arguments]
 
 
 def test_a_folder_in_which_another_process_is_at_work_is_refused(tmp_path):

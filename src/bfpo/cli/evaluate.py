@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -283,7 +284,7 @@ def _runnable(suite: Suite, generator: Generator) -> Suite:
 def _run(generator: Generator, suite: Suite, folder: Path, settings: Mapping[str, Any]) -> Evaluation:
     from bfpo.safehelp.evaluate import evaluate as run_evaluation
 
-    command = " ".join(["bfpo", *sys.argv[1:]])
+    command = shlex.join(["bfpo", *sys.argv[1:]])
     with progress_bar() as progress:
         result = run_evaluation(generator, suite, folder=folder, command=command, progress=progress, **settings)
     for what, count in getattr(generator, "counts", {}).items():
