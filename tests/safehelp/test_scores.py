@@ -272,6 +272,16 @@ def test_what_a_suite_can_show_is_said_before_it_runs():
     assert "helpful" not in {row.name for row in detectable(Suite("s", prompts, []), measures_help=False)}
 
 
+def test_the_plan_knows_that_a_large_cluster_is_worth_one_prompt():
+    """Of 100 prompts, 30 are one behavior: were they 71 independent ones, a difference of 17 points would do."""
+    behaviors = ["large"] * 30 + [f"{n}" for n in range(70)]
+    prompts = [PromptItem("a", f"{n}", "harmful", None, None, name, f"a{n}") for n, name in enumerate(behaviors)]
+    (row, *_) = [row for row in detectable(Suite("s", prompts, []), measures_help=False) if row.name == "harmless"]
+    # The variance of a mean whose terms are equal within clusters, times that of a difference of two rates of 1/2.
+    variance = (30**2 + 70 * 1**2) / 100**2 * (2 * 0.25 * (1 - 0.5))
+    assert (row.clusters, row.effect) == (71, pytest.approx(2.8015853 * variance**0.5))
+
+
 def test_a_tasks_entry_names_its_metrics():
     records = [choice("harmless", -1, -2, task="microworld_harmless")]
     _, rows = score([], records, MICROWORLD_TASKS)

@@ -10,6 +10,7 @@ from bfpo.safehelp.figures import HEADLINE, AnswerFigure
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.suites import Suite
 from bfpo.statistics.comparing import minimum_detectable_effect
+from bfpo.statistics.intervals import cluster_codes, effective_clusters
 
 # Assumed rate of both models, the hardest case, and assumed correlation of their scores over prompts.
 RATE, CORRELATION = 0.5, 0.5
@@ -22,7 +23,8 @@ class Detectable:
     Attributes:
         name: name of the figure or task.
         prompts: number of its prompts or items.
-        clusters: number of their clusters; items in a cluster count as perfectly correlated.
+        clusters: number of their clusters; items in a cluster count as perfectly correlated, and a large cluster weighs
+            more than a small one.
         effect: true difference between two models that a paired comparison finds with 80 % power at p < .05; None if
             there are too few prompts to find any.
     """
@@ -53,7 +55,8 @@ def _covers(figure: AnswerFigure, item: PromptItem, exact: bool, measures_help: 
 
 
 def _effect(name: str, clusters: Sequence[Hashable]) -> list[Detectable]:
-    count = len(set(clusters))
-    if not count:
+    if not clusters:
         return []
-    return [Detectable(name, len(clusters), count, minimum_detectable_effect(count, RATE, CORRELATION))]
+    independent = effective_clusters(cluster_codes(clusters, len(clusters)))
+    effect = minimum_detectable_effect(independent, RATE, CORRELATION)
+    return [Detectable(name, len(clusters), len(set(clusters)), effect)]

@@ -157,10 +157,10 @@ def detectable_effect(error: float, largest: float) -> float | None:
     return effect if effect <= largest else None
 
 
-def minimum_detectable_effect(n: int, rate: float = 0.5, correlation: float = 0.5) -> float | None:
+def minimum_detectable_effect(n: float, rate: float = 0.5, correlation: float = 0.5) -> float | None:
     """The `detectable_effect` of a paired comparison of scores in [0, 1] on n independent items.
 
-    ``rate`` is the mean score of both models; 1/2 is the worst case for any score in [0, 1]. ``correlation`` is that of
-    their scores over items.
+    ``n`` may be an effective number, see `effective_clusters`. ``rate`` is the mean score of both models; 1/2 is the
+    worst case for any score in [0, 1]. ``correlation`` is that of their scores over items.
     """
     return detectable_effect(math.sqrt(2 * rate * (1 - rate) * (1 - correlation) / n), 1.0)
