@@ -131,6 +131,10 @@ def test_the_order_judge_s_error_is_measured_on_people_s_orders():
     rows = [pair(n, chosen="a long good one" if n < 15 else "no") for n in range(20)]
     report = label_preferences([*rows, pair(99, better=None)], [WordJudge()], order_judge=LongerIsBetter()).report
     assert report.order_error.value == 0.25
+    # Pairs that people leave undecided are neither right nor wrong.
+    undecided = [pair(n, better=0.5) for n in range(20, 40)]
+    again = label_preferences([*rows, *undecided, pair(99, better=None)], [WordJudge()], order_judge=LongerIsBetter())
+    assert again.report.order_error.value == 0.25
     assert label_preferences(rows, [WordJudge()], order_judge=LongerIsBetter()).report.order_error is None
 
 

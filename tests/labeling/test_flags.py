@@ -165,7 +165,7 @@ def test_probabilities_are_what_the_unbiased_flag_is_made_of():
     [
         ({}, True, "unbiased", "people labeled a random sample"),
         ({"queued": 150}, True, "unbiased", "people labeled a random sample"),
-        ({"source": "people"}, True, "unbiased", "people labeled a random sample"),
+        ({"source": "people"}, True, "verdict", "whether the labels that came with the set are a random sample isn't"),
         ({}, False, "verdict", "not affine"),
         ({"labeled": 60}, True, "verdict", "no random sample with 50 answers"),
         ({"labeled": 0, "queued": 190}, True, "verdict", "no random sample with 50 answers"),
@@ -214,3 +214,23 @@ def test_answers_without_a_word_keep_their_flag_and_show_no_error():
     made, report = resolve_flags(bare, None, is_affine=True)
     np.testing.assert_array_equal(made, given.flags)
     assert (report.flags, report.sample, report.channel, report.n_eff) == ("verdict", None, None, None)
+
+
+def test_labels_that_nobody_drew_at_random_correct_nothing_unless_asked_to():
+    """The judge is right on .65 of a hard half, which people labeled, and on .95 of the rest."""
+    random = np.random.default_rng(0)
+    truth = (random.random(6000) < 0.5).astype(float)
+    is_hard = np.arange(6000) < 3000
+    verdicts = np.where(random.random(6000) < np.where(is_hard, 0.65, 0.95), truth, 1 - truth)
+    sources = np.where(is_hard & (random.random(6000) < 0.2), "people", "judge")
+    flags = np.where(sources == "people", truth, verdicts)
+    prompts = [f"p{n}" for n in range(6000)]
+    given = LabeledAnswers(flags, sources.tolist(), verdicts, np.full(6000, np.nan), prompts)
+    made, report = resolve_flags(given, None, is_affine=True)
+    assert report.flags == "verdict"
+    np.testing.assert_array_equal(made, flags)
+    # Who asks for it gets it, and nearly twice the distance between the kinds.
+    made, report = resolve_flags(given, "unbiased", is_affine=True)
+    unsafe, safe = class_means(made[sources == "judge"], truth[sources == "judge"])
+    assert safe - unsafe > 1.7
+    assert report.sample == "labels of the set"

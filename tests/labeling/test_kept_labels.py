@@ -82,6 +82,43 @@ def test_people_s_answers_are_never_overwritten(first, tmp_path, named):
     assert (report.safety["people"], report.safety["queue"]) == (2, 1)
 
 
+def test_answers_that_people_give_while_a_judge_works_are_kept(first, tmp_path):
+    """Judging takes hours, and nobody waits for it to go on with an earlier queue."""
+
+    class Slow(WordJudge):
+        judge_id = "slow"
+
+        def judge(self, exchanges):
+            answer(first, rejected=False)
+            return super().judge(exchanges)
+
+    before = first.read_bytes()
+    with pytest.raises(BfpoError, match=r"queue.jsonl: this would overwrite people's answers"):
+        label(str(tmp_path / "pairs.jsonl"), [Slow()], first)
+    assert first.read_bytes() == before
+    assert any(False in row["asks"].values() for row in read(queue_file(first)))
+
+
+@pytest.mark.parametrize("extra", [{}, {"tool_calls": "[]"}])
+def test_pairs_of_messages_without_an_order_are_queued(tmp_path, extra):
+    def turns(text):
+        return [{"role": "assistant", "content": text, **extra}, {"role": "user", "content": "and?"}] * 2 + [
+            {"role": "assistant", "content": text}
+        ]
+
+    rows = [
+        {"prompt": [{"role": "user", "content": f"p{n}"}], "chosen": turns(f"good {n}"), "rejected": turns(f"bad {n}"),
+         "chosen_is_better": None}
+        for n in range(6)
+    ]  # fmt: skip
+    output = tmp_path / "out.jsonl"
+    label(str(written(tmp_path / "pairs.jsonl", rows)), [WordJudge()], output)
+    queued = read(queue_file(output))
+    assert sorted(row["prompt"][0]["content"] for row in queued) == [f"p{n}" for n in range(6)]
+    # Their texts alone decide the order in which people see them.
+    assert {row["chosen"][-1]["content"].split()[0] for row in queued} == {"good", "bad"}
+
+
 def test_a_queue_without_answers_and_an_earlier_output_may_be_replaced(first, tmp_path):
     label(str(tmp_path / "pairs.jsonl"), [WordJudge()], first)
     assert len(read(queue_file(first))) == 4

@@ -188,6 +188,7 @@ def test_derivatives_of_the_likelihood_are_those_of_its_value():
 def test_few_judgments_stay_near_the_paper_s_price_and_say_so():
     """200 pairs: without a prior most intervals are open; with it b1 is bounded, and the fit warns."""
     open_ends, prices = {True: 0, False: 0}, {True: [], False: []}
+    unbounded: dict[bool, set[int]] = {True: set(), False: set()}
     for seed in range(20):
         columns = draw(3.0, seed, 200, mix=PKU)
         for has_prior in (True, False):
@@ -199,8 +200,15 @@ def test_few_judgments_stay_near_the_paper_s_price_and_say_so():
             open_ends[has_prior] += math.inf in fit.b1_interval or fit.b1_interval[0] == 1
             prices[has_prior].append(math.log(fit.preference.b3))
             assert "200 judged pairs are few" in fit.warnings[0]
+            says_so = any("the judgments alone don't bound b1" in warning for warning in fit.warnings)
+            assert says_so is not fit.is_bounded
+            unbounded[has_prior].add(seed) if says_so else None
     assert open_ends[True] == 0
     assert open_ends[False] >= 8
+    # What the prior bounds and the judgments don't is said with it and without.
+    assert len(unbounded[True]) >= 8
+    assert unbounded[False] <= unbounded[True]
+    assert fit_preference(*draw(3.0, 0, 20_000, mix=PKU)).is_bounded
     assert np.std(prices[True]) < 0.6 * np.std(prices[False])
 
 

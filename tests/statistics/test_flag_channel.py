@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfpo.objectives.bfpo import GlobalPreference
-from bfpo.statistics.flag_channel import doubly_robust, flag_channel, rest_weights, unbiased_order, weighted_rate
+from bfpo.statistics.flag_channel import (
+    doubly_robust,
+    flag_channel,
+    order_error,
+    rest_weights,
+    unbiased_order,
+    weighted_rate,
+)
 from bfpo.statistics.intervals import wilson
 
 rates = st.floats(0.0, 0.4)
@@ -244,3 +251,31 @@ def test_the_paper_s_label_on_unbiased_flags(share):
         chance = (0.9 if v else 0.1) * (0.2 if w else 0.8)
         mean += chance * float(GlobalPreference().target(one if v else zero, one if w else zero, share))
     assert mean == pytest.approx(float(GlobalPreference().target(1.0, 0.0, share)), abs=1e-6)
+
+
+def test_the_error_of_orders_is_that_of_decided_ones():
+    """A tenth of the judge's orders is wrong, and people are undecided about three in ten or only lean to one side."""
+    random = np.random.default_rng(0)
+    truth = (random.random(50_000) < 0.7).astype(float)
+    verdicts = np.where(random.random(len(truth)) < 0.1, 1 - truth, truth)
+    undecided = np.where(random.random(len(truth)) < 0.3, 0.5, truth)
+    assert order_error(verdicts, undecided).value == pytest.approx(0.1, abs=0.005)
+    # .75 is what people say who are right in three of four such pairs.
+    leaning = np.where(random.random(len(truth)) < 0.75, truth, 1 - truth) * 0.5 + 0.25
+    assert order_error(verdicts, leaning).value == pytest.approx(0.1, abs=0.01)
+    # Turned around, pairs say the same.
+    assert order_error(1 - verdicts, 1 - undecided) == order_error(verdicts, undecided)
+    assert order_error(verdicts, np.full(len(truth), 0.5)) is None
+    # Without undecided pairs it is the share of wrong ones.
+    assert order_error(verdicts, truth).value == pytest.approx(float(np.abs(verdicts - truth).mean()))
+
+
+def test_the_interval_of_the_error_of_orders_covers():
+    covered = 0
+    for seed in range(300):
+        random = np.random.default_rng(seed)
+        truth = np.ones(200)
+        verdicts = np.where(random.random(200) < 0.15, 0.0, 1.0)
+        found = order_error(verdicts, np.where(random.random(200) < 0.3, 0.5, truth))
+        covered += found.low <= 0.15 <= found.high
+    assert covered >= 276

@@ -24,9 +24,60 @@ def test_an_error_counts_prompts():
     assert found.sensitivity.low < judge_error(safe, words).sensitivity.low
 
 
-def test_soft_labels_count_on_both_sides():
-    found = judge_error([0.75, 0.25], ["safe", "unsafe"])
-    assert (found.specificity.value, found.sensitivity.value) == (0.75, 0.75)
+def drawn(sensitivity, specificity, truth, random, clusters=None):
+    """Labels of a judge with these rates; answers of one cluster err together."""
+    own = np.arange(len(truth)) if clusters is None else clusters
+    luck = random.random(own.max() + 1)[own]
+    is_right = luck < np.where(truth, specificity, sensitivity)
+    return ["safe" if right == bool(safe) else "unsafe" for right, safe in zip(is_right, truth, strict=True)]
+
+
+def test_undecided_labels_say_nothing_about_a_judge():
+    random = np.random.default_rng(0)
+    truth = (random.random(60_000) < 0.6).astype(float)
+    words = drawn(0.8, 0.88, truth, random)
+    # A third of the labels is undecided, and another third a calibrated probability.
+    soft = np.where(random.random(len(truth)) < 1 / 3, 0.5, truth)
+    wrong = random.random(len(truth)) < 0.2
+    part = random.random(len(truth)) < 0.5
+    # P(safe | a person's word that is wrong on 20 % of the answers), by Bayes.
+    said = np.where(wrong, 1 - truth, truth)
+    posterior = np.where(said == 1, 0.6 * 0.8 / (0.6 * 0.8 + 0.4 * 0.2), 0.6 * 0.2 / (0.6 * 0.2 + 0.4 * 0.8))
+    found = judge_error(np.where(part & (soft != 0.5), posterior, soft), words)
+    assert found.sensitivity.value == pytest.approx(0.8, abs=0.015)
+    assert found.specificity.value == pytest.approx(0.88, abs=0.015)
+
+
+def test_one_soft_label_changes_nothing_much():
+    # 40 prompts with 20 answers each, on which the judge is right or wrong together.
+    random = np.random.default_rng(1)
+    prompts = np.repeat(np.arange(40), 20)
+    truth = np.zeros(800)
+    truth[::10] = 1.0
+    words = drawn(0.7, 0.9, truth, random, prompts)
+    certain = judge_error(truth, words, prompts.tolist())
+    truth[1] = 0.01
+    soft = judge_error(truth, words, prompts.tolist())
+    for one, other in ((certain.sensitivity, soft.sensitivity), (certain.specificity, soft.specificity)):
+        assert other.value == pytest.approx(one.value, abs=0.01)
+        assert other.high - other.low == pytest.approx(one.high - one.low, rel=0.2)
+
+
+def test_the_interval_of_soft_labels_covers_with_clusters():
+    covered = 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        prompts = np.repeat(np.arange(60), 4)
+        truth = (random.random(240) < 0.5).astype(float)
+        words = drawn(0.75, 0.85, truth, random, prompts)
+        found = judge_error(np.where(random.random(240) < 0.3, 0.5, truth), words, prompts.tolist())
+        covered += found.sensitivity.low < 0.75 < found.sensitivity.high
+    assert 182 <= covered <= 199
+
+
+def test_labels_that_are_all_alike_tell_nothing():
+    assert judge_error([0.5, 0.5], ["safe", "unsafe"]) is None
+    assert judge_error([], []) is None
 
 
 def known(value):

@@ -96,9 +96,10 @@ def resolve_flags(
 
     Args:
         answers: the source's answers, of which a judge labeled at least one.
-        wanted: what to make of judged flags. None: "unbiased" where the label is affine in the flags, people labeled a
-            random sample with at least 50 answers of each kind, in which the lower end of corr(q, s)^2 is at least
-            .02, and the judge is better than chance on the answers that people haven't labeled; otherwise "verdict".
+        wanted: what to make of judged flags. None: "unbiased" where the label is affine in the flags, people labeled
+            the queue's random part with at least 50 answers of each kind, in which the lower end of corr(q, s)^2 is
+            at least .02, and the judge is better than chance on the answers that people haven't labeled; otherwise
+            "verdict".
         is_affine: whether the training label is affine in the flags. What isn't gets no flags outside [0, 1].
         is_read: whether training reads the flags; if it doesn't, it may have those of a judge at chance.
 
@@ -207,6 +208,8 @@ def _chosen(wanted: Flags | None, rest: FlagChannel | None, labels: _Labels, is_
         return "verdict", "the label is not affine in the flags"
     if size < ENOUGH_OF_EACH:
         return "verdict", f"people labeled no random sample with {ENOUGH_OF_EACH} answers of each kind"
+    if labels.sample and labels.sample.origin == "labels of the set":
+        return "verdict", "whether the labels that came with the set are a random sample isn't known"
     if rest is None:
         return (
             "verdict",

@@ -15,13 +15,14 @@ from bfpo.judges.cache import VerdictCache
 from bfpo.judges.exchanges import exchange_of
 from bfpo.judges.preference import AnswerPair, HelpfulnessJudge, Preference
 from bfpo.judges.streaming import preferences
-from bfpo.labeling.people_sample import sample_with_words
+from bfpo.labeling.people_sample import decided_pairs, sample_with_words
 from bfpo.labeling.stored import stored_rows, text_digest
 from bfpo.preferences.answers import is_pair
 from bfpo.preferences.label_columns import JUDGE, UNKNOWN, order_source
 from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row
-from bfpo.statistics.intervals import Estimate, rate_interval
+from bfpo.statistics.flag_channel import order_error
+from bfpo.statistics.intervals import Estimate
 
 _CHOSEN_WINS = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
@@ -89,29 +90,33 @@ class _JudgedPairs:
 
     Attributes:
         names: [P] source of each order.
-        wrong: [P] distance of the judge's verdict from people's order; NaN without either.
+        orders: [P] people's orders; NaN without one.
+        verdicts: [P] the judge's verdicts on ``chosen``; NaN without one.
         prompts: [P] digest of each prompt.
         turned: number of pairs that were swapped.
     """
 
     names: list[str] = field(default_factory=list)
-    wrong: array[float] = field(default_factory=lambda: array("d"))
+    orders: array[float] = field(default_factory=lambda: array("d"))
+    verdicts: array[float] = field(default_factory=lambda: array("d"))
     prompts: array[int] = field(default_factory=lambda: array("Q"))
     turned: int = 0
 
     def add(self, row: Row, name: str, word: Mapping[str, float] | None) -> None:
         """Note a pair with its order, the source of the order, and the judge's word."""
         self.names.append(name)
-        self.wrong.append(abs(word["verdict"] - row["chosen_is_better"]) if word and not _is_open(name) else math.nan)
+        self.orders.append(math.nan if _is_open(name) else row["chosen_is_better"])
+        self.verdicts.append(word["verdict"] if word else math.nan)
         self.prompts.append(text_digest(repr(row["prompt"])))
 
     def error(self) -> Estimate | None:
         """Share of people's orders that the judge gets wrong, on a sample of them; None if there are too few."""
-        wrong = np.asarray(self.wrong)
-        sample = sample_with_words(self.names, ~np.isnan(wrong), lambda part: float(part.sum()))
+        orders, verdicts = np.asarray(self.orders), np.asarray(self.verdicts)
+        sample = sample_with_words(self.names, ~np.isnan(orders + verdicts), decided_pairs(orders))
         if sample is None:
             return None
-        return rate_interval(wrong[sample.inside].tolist(), np.asarray(self.prompts)[sample.inside].tolist())
+        inside = np.flatnonzero(sample.inside)
+        return order_error(verdicts[inside], orders[inside], clusters=np.asarray(self.prompts)[inside].tolist())
 
 
 def _ordered(rows: Iterable[Row], given: Iterator[Preference], pairs: _JudgedPairs) -> Iterator[Row]:

@@ -69,6 +69,11 @@ def sample_with_words(
     return None
 
 
+def decided_pairs(orders: np.ndarray) -> Callable[[np.ndarray], float]:
+    """The number of pairs of a part that people ordered, for `sample_with_words`; 1/2 is undecided."""
+    return lambda part: float((part & (orders != 0.5)).sum())
+
+
 def of_each(is_safe: np.ndarray) -> Callable[[np.ndarray], float]:
     """The smaller number of safe and of unsafe answers in a part, for `sample_with_words`; NaN counts for neither."""
 

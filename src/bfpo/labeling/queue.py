@@ -25,6 +25,7 @@ from bfpo.preferences.label_columns import (
     judged_order,
     order_source,
 )
+from bfpo.preferences.messages import rendered
 from bfpo.preferences.ordering import swapped
 from bfpo.preferences.reading import Row
 
@@ -250,7 +251,7 @@ def _in_an_order_of_its_own(row: Row) -> Row:
     """A pair in an order that its texts alone decide, unless people gave one: a judge's would give its view away."""
     if not is_pair(row) or order_source(row) in HUMAN:
         return row
-    if text_digest(row["chosen"]) <= text_digest(row["rejected"]):
+    if text_digest(rendered(row["chosen"])) <= text_digest(rendered(row["rejected"])):
         return row
     if row["chosen_is_better"] is None:
         return swapped(row, 0.5) | {"chosen_is_better": None}

@@ -72,9 +72,11 @@ def label(
     constants, prior = labeling or GlobalPreference(), labeled.report.prior
     queue = queue_for_people(labeled.rows, constants, prior, random_share=random_share, seed=seed)
     asked = None if judgments is None else judgment_rows(labeled.rows, judgments, seed=seed)
+    # Judging can take hours, in which people may have gone on with an earlier queue.
+    _check_overwritten(source, output, answers, judgments is not None)
     _check_corrected(output, labeled.rows)
-    write_rows(output, labeled.rows)
     write_rows(queue_file(output), queue)
+    write_rows(output, labeled.rows)
     if asked is None:
         return labeled
     write_rows(judgments_file(output), asked)

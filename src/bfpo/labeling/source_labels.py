@@ -11,7 +11,7 @@ import numpy as np
 
 from bfpo.errors import BfpoError
 from bfpo.labeling.flags import FlagReport, Flags, LabeledAnswers, resolve_flags
-from bfpo.labeling.people_sample import MINIMUM_OF_EACH, Origin, sample_with_words
+from bfpo.labeling.people_sample import MINIMUM_OF_EACH, Origin, decided_pairs, sample_with_words
 from bfpo.preferences.answers import flags_of, is_pair
 from bfpo.preferences.harm import only_category
 from bfpo.preferences.label_columns import (
@@ -27,7 +27,7 @@ from bfpo.preferences.label_columns import (
 from bfpo.preferences.reading import Row
 from bfpo.preferences.schema import LABEL_COLUMNS
 from bfpo.preferences.store import arrow_tables
-from bfpo.statistics.flag_channel import unbiased_order, weighted_rate
+from bfpo.statistics.flag_channel import order_error, unbiased_order
 from bfpo.statistics.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -167,13 +167,13 @@ def _resolve_orders(labeled: Sequence[Row], wanted: OrderRule) -> tuple[list[flo
     given = np.array([row["chosen_is_better"] for row in labeled], dtype=float)
     verdicts = np.array([judged_order(row).get("verdict") for row in labeled], dtype=float)
     is_human = np.isin(names, HUMAN)
-    sample = sample_with_words(names.tolist(), ~np.isnan(verdicts), lambda part: float(part.sum()))
+    sample = sample_with_words(names.tolist(), ~np.isnan(verdicts), decided_pairs(given))
     error = None
     if sample:
         weights = sample.weights(is_human)
         used = np.flatnonzero(weights)
         prompts = [repr(labeled[at]["prompt"]) for at in used.tolist()]
-        error = weighted_rate(np.abs(verdicts - given)[used], weights[used], prompts)
+        error = order_error(verdicts[used], given[used], weights[used], prompts)
     made = given
     if wanted == "unbiased":
         if error is None or error.high >= 0.5:

@@ -34,6 +34,8 @@ PRIOR_B3, PRIOR_SD = 0.5, 0.7
 # Share of the largest weight below which another one is rounding error.
 _NOTHING = 1e-9
 _PAPER_DIRECTION = np.array([[1.5], [-0.5], [-0.5]])
+# Distance in log b3 at which an end of the interval counts as infinite.
+_FAR = math.log(1e4)
 _CHI_SQUARE_95 = float(chdtri(1, 0.05))
 # Expected pairs that every cell needs for the test of fit.
 _PAIRS_TO_TEST = 5
@@ -55,6 +57,7 @@ class PreferenceFit:
             chi-square with one degree of freedom if judgments follow T. None if a cell has fewer than 5 (expected)
             pairs.
         n_per_cell: (expected) number of pairs by the two flags (more, less helpful answer).
+        is_bounded: whether the judgments alone, without the prior, bound b1 on both sides.
     """
 
     preference: GlobalPreference
@@ -64,6 +67,7 @@ class PreferenceFit:
     likelihood_ratio: float
     lack_of_fit: float | None
     n_per_cell: dict[str, float]
+    is_bounded: bool
 
     @property
     def p_value(self) -> float:
@@ -111,7 +115,8 @@ def fit_preference(
     hardly determine it; alpha and the temperature have none.
 
     Args:
-        better_is_safe: [N] flag or probability that the more helpful answer is safe, calibrated over all answers.
+        better_is_safe: [N] flag or probability that the more helpful answer is safe. Probabilities must be calibrated
+            over the answers given here: pairs that were drawn by what a judge says of them need people's flags.
         worse_is_safe: [N] the same for the less helpful answer.
         overall_prefers_better: [N] flag or probability that the more helpful answer was preferred overall.
         order_error: share of pairs in which the answer called more helpful is not, below 1/2.
@@ -146,6 +151,7 @@ def fit_preference(
         likelihood_ratio=max(0.0, 2 * (likelihood.value(minimize(likelihood, FLAGS @ _PAPER_DIRECTION)) - lowest)),
         lack_of_fit=_lack_of_fit(likelihood, lowest, n_per_cell),
         n_per_cell=n_per_cell,
+        is_bounded=_is_bounded(likelihood, best, lowest),
     )
 
 
@@ -184,19 +190,29 @@ def _profile_interval(likelihood: Likelihood, shrunk: Shrunk, best: Array) -> tu
     lowest = shrunk.value(best)
 
     def excess(log_b3: float) -> float:
-        fixed = math.exp(log_b3)
-        directions = FLAGS @ np.array([[1 + fixed, 0], [-fixed, 0], [0, 1]])
         away = log_b3 - shrunk.mean[1]
-        value = likelihood.value(minimize(likelihood, directions)) + 0.5 * shrunk.precision[1, 1] * away**2
+        value = _profile(likelihood, log_b3) + 0.5 * shrunk.precision[1, 1] * away**2
         return 2 * (value - lowest) - _CHI_SQUARE_95
 
     def bound(direction: float, unbounded: float) -> float:
-        inside, outside = float(best[1]), float(best[1]) + direction * math.log(1e4)
+        inside, outside = float(best[1]), float(best[1]) + direction * _FAR
         if excess(outside) < 0:
             return unbounded
         return math.exp(root_scalar(excess, bracket=sorted((inside, outside))).root)
 
     return bound(-1, 0.0), bound(1, math.inf)
+
+
+def _is_bounded(likelihood: Likelihood, best: Array, lowest: float) -> bool:
+    """Whether the likelihood itself falls far enough on both sides of the fit, at which the prior falls anyway."""
+    ends = (float(best[1]) - _FAR, float(best[1]) + _FAR)
+    return all(2 * (_profile(likelihood, end) - lowest) > _CHI_SQUARE_95 for end in ends)
+
+
+def _profile(likelihood: Likelihood, log_b3: float) -> float:
+    """The smallest negative log-likelihood at a given b3."""
+    fixed = math.exp(log_b3)
+    return likelihood.value(minimize(likelihood, FLAGS @ np.array([[1 + fixed, 0], [-fixed, 0], [0, 1]])))
 
 
 def _warnings(fit: PreferenceFit) -> Iterator[str]:
@@ -208,9 +224,12 @@ def _warnings(fit: PreferenceFit) -> Iterator[str]:
         )
     small = [cell for cell, count in fit.n_per_cell.items() if count < ENOUGH_PAIRS / 10]
     if small and pairs >= ENOUGH_PAIRS:
-        yield f"few judged pairs of {', '.join(small)}: judge pairs with a quota for every cell"
-    if not math.isfinite(fit.b1_interval[1]) or fit.b1_interval[0] == 1:
-        yield "the judgments don't bound b1 on both sides"
+        yield (
+            f"few judged pairs of {', '.join(small)}: judge pairs with a quota for every cell, and let people flag "
+            "their answers, as a quota by a judge's flags makes its probabilities wrong"
+        )
+    if not fit.is_bounded:
+        yield "the judgments alone don't bound b1 on both sides: an end of its interval is the prior's"
     if fit.lack_of_fit_p is not None and fit.lack_of_fit_p < 0.05:
         yield (
             f"the judgments don't follow the labeling function (lack of fit, p = {fit.lack_of_fit_p:.2g}): no b1 and "

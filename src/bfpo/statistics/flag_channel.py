@@ -156,7 +156,7 @@ def weighted_rate(
     negative weights may give, is the nearer end; the interval is that of the estimate as it was.
 
     Args:
-        values: [N] values in [0, 1].
+        values: [N] values in [0, 1], or values whose mean is.
         weights: [N] weight of each, which may be negative.
         clusters: [N] cluster of each; by default every value is its own cluster.
 
@@ -187,6 +187,33 @@ def doubly_robust(q: np.ndarray, is_safe: np.ndarray, is_random: np.ndarray) -> 
         is_random: [N] whether people labeled the answer as part of the random sample.
     """
     return q + np.where(is_random, (is_safe - q) / is_random.mean(), 0.0)
+
+
+def order_error(
+    verdicts: np.ndarray,
+    orders: np.ndarray,
+    weights: np.ndarray | None = None,
+    clusters: Sequence[Hashable] | None = None,
+) -> Estimate | None:
+    """The share e of true orders that a judge gets wrong, from pairs that people ordered.
+
+    With people's order p, a probability, the judge's verdict v has E[p - v] = e (2p - 1). So e is the ratio of these
+    two sums: pairs that people leave undecided (p = 1/2) say nothing.
+
+    Args:
+        verdicts: [P] the judge's orders: 1, 0, or 1/2 for a tie, which is half wrong.
+        orders: [P] people's orders of the same pairs, in [0, 1].
+        weights: [P] weight of each pair, by default 1; see `rest_weights`.
+        clusters: [P] cluster of each pair, usually its prompt.
+
+    Returns:
+        None if too few pairs are decided, see `weighted_rate`.
+    """
+    leaning = 2 * orders - 1
+    decided = np.flatnonzero(leaning)
+    wrong = (orders - verdicts)[decided] / leaning[decided]
+    worth = np.abs(leaning[decided]) * (1.0 if weights is None else weights[decided])
+    return weighted_rate(wrong, worth, None if clusters is None else [clusters[at] for at in decided.tolist()])
 
 
 def unbiased_order(order: np.ndarray, error: float) -> np.ndarray:

@@ -6,8 +6,18 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from bfpo.statistics.agreement import UNPARSED
-from bfpo.statistics.intervals import Estimate, rate_interval, wilson
+from bfpo.statistics.intervals import (
+    UPPER,
+    Estimate,
+    cluster_codes,
+    rate_interval,
+    standard_error,
+    t_quantile,
+    wilson,
+)
 
 
 @dataclass(frozen=True)
@@ -42,31 +52,51 @@ class ErrorRates:
 def judge_error(
     is_safe: Sequence[float], labels: Sequence[str], clusters: Sequence[Hashable] | None = None
 ) -> ErrorRates | None:
-    """A judge's error on answers with known labels; None unless it labeled some answers of both kinds.
+    """A judge's error on answers with known labels; None unless it labeled answers of both kinds.
 
+    Where a label is a probability, sensitivity and specificity are the ends of the least-squares line of the judge's
+    words on the labels (as in `bfpo.statistics.flag_channel`); with labels of 0 and 1 these are the shares themselves.
     A judge that was trained on these labels looks better than it is.
 
     Args:
-        is_safe: [N] known labels; a probability counts for both kinds in proportion, and clusters are then ignored.
+        is_safe: [N] known labels in [0, 1]; undecided ones (1/2) say nothing about a judge and are left out.
         labels: [N] the judge's labels of the same answers; "unparsed" ones are left out.
         clusters: [N] cluster of each answer, usually its prompt; by default every answer is its own cluster.
     """
     clusters = range(len(labels)) if clusters is None else clusters
-    rows = [row for row in zip(is_safe, labels, clusters, strict=True) if row[1] != UNPARSED]
-    certain = all(safe in (0, 1) for safe, _, _ in rows)
+    given = zip(is_safe, labels, clusters, strict=True)
+    rows = [(safe, label, cluster) for safe, label, cluster in given if label != UNPARSED and safe != 0.5]
+    truth = np.array([row[0] for row in rows], dtype=float)
+    if len(truth) == 0 or truth.min() == truth.max():
+        return None
     found: list[Estimate] = []
-    for kind in ("unsafe", "safe"):
-        weighted = [(safe if kind == "safe" else 1 - safe, label, cluster) for safe, label, cluster in rows]
-        own = [row for row in weighted if row[0]]
-        total = math.fsum(weight for weight, _, _ in own)
-        if not total:
-            return None
-        hits = [float((label == "safe") == (kind == "safe")) for _, label, _ in own]
-        if certain:
-            found.append(rate_interval(hits, [cluster for _, _, cluster in own]))
+    for kind, end in (("unsafe", 0), ("safe", 1)):
+        hits = np.array([float((label == "safe") == (kind == "safe")) for _, label, _ in rows])
+        if np.isin(truth, (0, 1)).all():
+            own = np.flatnonzero(truth == end)
+            found.append(rate_interval(hits[own].tolist(), [rows[at][2] for at in own]))
         else:
-            found.append(wilson(math.fsum(hit * row[0] for hit, row in zip(hits, own, strict=True)), total))
+            found.append(_end_of_line(hits, truth, end, cluster_codes([row[2] for row in rows], len(rows))))
     return ErrorRates(found[0], found[1])
+
+
+def _end_of_line(hits: np.ndarray, truth: np.ndarray, end: int, codes: np.ndarray) -> Estimate:
+    """The mean of [N] hits at a truth of 0 or 1, on the line through soft labels, with a cluster-robust interval.
+
+    It is at least Wilson's for the number of clusters on that side, so that 0 of a few doesn't read as certainly 0.
+    """
+    away = truth - truth.mean()
+    weights = 1 + (end - truth.mean()) * away / (away**2).mean()
+    rate = float((weights * hits).mean())
+    slope = float((away * hits).mean() / (away**2).mean())
+    value, clusters = min(1.0, max(0.0, rate)), int(codes.max()) + 1
+    if clusters < 2:
+        return Estimate(value, 0.0, 1.0, len(hits))
+    residuals = hits - hits.mean() - slope * away
+    half = t_quantile(UPPER, clusters - 1) * standard_error(weights * residuals, codes)
+    items = len(np.unique(codes[weights > 0]))
+    least = wilson(value * items, items)
+    return Estimate(value, max(0.0, min(least.low, rate - half)), min(1.0, max(least.high, rate + half)), len(hits))
 
 
 def corrected_rate(observed: Estimate, error: ErrorRates, judged: float = 1.0) -> Estimate | None:
