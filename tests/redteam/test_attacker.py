@@ -88,6 +88,20 @@ def test_a_pair_without_a_usable_wording_is_counted(tmp_path):
     assert not (tmp_path / "none.json").exists()
 
 
+def test_an_attacker_s_server_may_move(tmp_path):
+    attacker, path = Attacker(Rewords("Please: {request}")), tmp_path / "wordings.json"
+    places = [ModelIdentity(f"http://localhost:{port}/v1 org/m") for port in (1, 2)]
+    attacker.generator.identity = places[0]
+    found = attacker.reword([Planned(PAIR, STYLE)], 0, path)
+    asked = attacker.generator.asked
+    attacker.generator.identity = places[1]
+    assert attacker.reword([Planned(PAIR, STYLE)], 0, path) == found
+    assert attacker.generator.asked == asked
+    attacker.generator.identity = ModelIdentity("http://localhost:1/v1 org/other")
+    with pytest.raises(BfpoError, match="another attacker"):
+        attacker.reword([Planned(PAIR, STYLE)], 0, path)
+
+
 def test_the_model_reads_the_wording_and_the_judge_the_request():
     wordings = {"p": ("risky wording", "benign wording")}
     suite = attack_suite([Planned(PAIR, STYLE)], 0, SETTINGS.decoding, wordings)

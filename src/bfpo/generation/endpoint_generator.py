@@ -50,7 +50,7 @@ class EndpointGenerator(Generator):
 
     @property
     def identity(self) -> ModelIdentity:
-        """Address and model name; a server's weights are unknown."""
+        """Address and model name; a server's weights are unknown, so its name of the model stands for them."""
         config = self.endpoint.config
         return ModelIdentity(
             f"{config.url} {config.model}", system_prompt=self.system_prompt, extra_body=config.extra_body or None

@@ -54,8 +54,9 @@ class ModelIdentity:
     """Identity of a generator, recorded in a run's header; a run resumes only under the same identity.
 
     Attributes:
-        path: folder, Hub name or address of the model.
-        digest: SHA-256 of weights and configuration; None if unknown, in which case ``path`` identifies the model.
+        path: folder or Hub name of the model, or the address of a server, a space, and its name of the model.
+        digest: SHA-256 of weights and configuration; None if unknown, in which case ``path`` identifies the model, but
+            for an address in it (see `without_address`).
         chat_template_sha256: SHA-256 of the chat template; None without one.
         system_prompt: system prompt before every prompt, if any.
         extra_body: further parameters of every request to a server.
@@ -66,6 +67,12 @@ class ModelIdentity:
     chat_template_sha256: str | None = None
     system_prompt: str | None = None
     extra_body: Mapping[str, Any] | None = None
+
+
+def without_address(path: str | None) -> str | None:
+    """The path of a `ModelIdentity` without a server's address, which is where the model runs and not what it is."""
+    address, _, model = (path or "").partition(" ")
+    return model if model and address.startswith(("http://", "https://")) else path
 
 
 @dataclass(frozen=True)

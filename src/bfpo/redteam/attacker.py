@@ -12,7 +12,7 @@ from typing import Any
 from bfpo.config import Closed, read_json
 from bfpo.errors import BfpoError, RunError
 from bfpo.files import write_json
-from bfpo.generation.protocol import Decoding, Generator, sample_requests
+from bfpo.generation.protocol import Decoding, Generator, sample_requests, without_address
 from bfpo.preferences.overlap import normalized
 from bfpo.redteam.archive import Planned
 from bfpo.thinking import split_thinking
@@ -54,9 +54,14 @@ class Attacker:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Model and instruction, for the record of a run."""
+        """Model, without a server's address, and instruction: what a run that resumes must share."""
         identity = self.generator.identity
-        return {"model": identity.path, "digest": identity.digest, "tries": self.tries, "instruction": INSTRUCTION}
+        return {
+            "model": without_address(identity.path),
+            "digest": identity.digest,
+            "tries": self.tries,
+            "instruction": INSTRUCTION,
+        }
 
     def reword(self, planned: Sequence[Planned], seed: int, path: Path) -> tuple[dict[str, Wordings], Counter[str]]:
         """Usable wordings by the pair's id, for attacks in the style ``attacker``; and what was dropped.

@@ -159,7 +159,7 @@ def _written(
     digest = file_sha256(folder / GROUPS)
     summary = {"settings": asdict(settings), "groups_sha256": digest} | asdict(result)
     if attacker:
-        summary["attacker"] = attacker.record
+        summary["attacker"] = attacker.record | {"model": attacker.generator.identity.path}
     write_json(folder / SUMMARY, summary)
     return result
 

@@ -120,7 +120,7 @@ def runs(models: Sequence[ReportModel]) -> Table:
         return Column(name.replace("_", " "), cell)
 
     columns = (
-        Column("model", lambda m: TableCell(m.name, note=m.evaluation.header.model_path or "")),
+        Column("model", lambda m: TableCell(m.name, note=_places(m.evaluation.header))),
         digest("weights", lambda header: header.model_digest),
         digest("suite", lambda header: header.suite_digest),
         digest("chat template", lambda header: header.chat_template_sha256),
@@ -148,6 +148,11 @@ def versions(models: Sequence[ReportModel]) -> str:
     """Versions of Python and packages."""
     found = _shared(models, lambda run: ", ".join(f"{name} {version}" for name, version in run.header.versions.items()))
     return found or "not recorded"
+
+
+def _places(header: RunHeader) -> str:
+    """Where the model was, at several addresses if a server's changed during the run."""
+    return ", ".join(filter(None, (header.model_path, *header.other_paths)))
 
 
 def _brief(digest: str | None) -> str:

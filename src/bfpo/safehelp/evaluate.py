@@ -38,7 +38,7 @@ from bfpo.safehelp.records import (
     write_header,
 )
 from bfpo.safehelp.runners import require_some, run_choices, run_prompts
-from bfpo.safehelp.same_run import check_same_run
+from bfpo.safehelp.same_run import check_same_run, with_paths_of
 from bfpo.safehelp.scores import score
 from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.safehelp.training_records import training_record, training_setting
@@ -106,7 +106,7 @@ def evaluate(
     )  # fmt: skip
     work = work_of(shard, merge, header)
     with sole_user(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:
-        run = _Run.claim(Path(place), header, progress)
+        run = _Run.claim(Path(place), with_paths_of(header, work.headers), progress)
         _make_records(run, generator, suite, decoding, panel, limit, work)
         return _finish(run, suite, generator, judge_error)
 
@@ -301,6 +301,7 @@ def _claimed(folder: Path, header: RunHeader, found: RunHeader | None) -> RunHea
         raise BfpoError(
             f"{folder}: contains {_part(found)} of this run, and this is {_part(header)}; name another folder"
         )
+    header = with_paths_of(header, [found])
     return replace(header, started=found.started, seconds=found.seconds, counts=found.counts)
 
 

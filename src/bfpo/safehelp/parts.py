@@ -30,11 +30,13 @@ class Work:
         shard: the planned batches to make; None for all.
         answers: records of answers that other processes have made, by key.
         likelihoods: their other records, in the order in which they made them.
+        headers: the headers of their parts.
     """
 
     shard: Shard | None = None
     answers: Mapping[Key, GenerationRecord] = field(default_factory=dict)
     likelihoods: Sequence[LikelihoodRecord] = ()
+    headers: Sequence[RunHeader] = ()
 
 
 def work_of(shard: Shard | None, folders: Sequence[Path], header: RunHeader) -> Work:
@@ -45,7 +47,7 @@ def work_of(shard: Shard | None, folders: Sequence[Path], header: RunHeader) -> 
     """
     answers: dict[Key, GenerationRecord] = {}
     likelihoods: list[LikelihoodRecord] = []
-    found: dict[Shard, Path] = {}
+    found: dict[Shard, RunHeader] = {}
     for folder in folders:
         part = read_header(folder)
         if part is None or part.shard is None:
@@ -53,11 +55,11 @@ def work_of(shard: Shard | None, folders: Sequence[Path], header: RunHeader) -> 
         if not part.finished:
             raise BfpoError(f"{folder}: part {part.shard} is unfinished; repeat its command, then merge")
         check_same_run(folder, part, header, what="a part of a run")
-        found[Shard.parse(part.shard)] = folder
+        found[Shard.parse(part.shard)] = part
         answers |= {key_of(record): record for record in read_generations(folder / GENERATIONS)}
         likelihoods += read_likelihoods(folder / LIKELIHOODS)
     sizes = {shard.of for shard in found}
     if found and (len(sizes) > 1 or len(found) < max(sizes) or len(folders) > len(found)):
         named = ", ".join(map(str, sorted(found, key=lambda shard: (shard.of, shard.number))))
         raise BfpoError(f"--merge: got the parts {named}; name every part of one division once")
-    return Work(shard, answers, likelihoods)
+    return Work(shard, answers, likelihoods, list(found.values()))

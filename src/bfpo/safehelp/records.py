@@ -166,7 +166,7 @@ class RunHeader:
     Attributes:
         model: name of the model in tables.
         suite: name of the suite.
-        model_path: folder, Hub name or address of the model.
+        model_path: folder or Hub name of the model, or the address of a server and its name of the model.
         base_model: base model of its training, if its folder's ``run.json`` names one.
         model_digest: SHA-256 of weights and configuration; None for a server.
         suite_digest: SHA-256 of every item of the suite.
@@ -187,6 +187,7 @@ class RunHeader:
         left_out: names of the suite's tasks whose data was missing, or that the generator can't run.
         finished: whether every planned batch is complete.
         shard: the part of the planned batches that the run has, as "1/4"; None if it has all.
+        other_paths: other addresses of the same model, at which the run began or its parts were made.
     """
 
     __pydantic_config__ = CLOSED
@@ -214,6 +215,7 @@ class RunHeader:
     left_out: tuple[str, ...] = ()
     finished: bool = True
     shard: str | None = None
+    other_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
+from bfpo.generation.protocol import without_address
 from bfpo.safehelp.records import RunHeader
 
 # A run resumes only if these are equal; versions, times, counts and the path of known weights may differ.
@@ -22,9 +24,11 @@ def check_same_run(folder: Path, found: RunHeader, header: RunHeader, *, what: s
     Raises:
         BfpoError: if it isn't; the first difference is named.
     """
-    # The weights of a server are unknown, so its address stands for them.
-    for name in (*_IDENTITY, *(() if header.model_digest else ("model_path",))):
-        before, now = getattr(found, name), getattr(header, name)
+    compared = {name: (getattr(found, name), getattr(header, name)) for name in _IDENTITY}
+    if not header.model_digest:
+        # The weights of a server are unknown, so its name of the model stands for them.
+        compared["model_path"] = without_address(found.model_path), without_address(header.model_path)
+    for name, (before, now) in compared.items():
         if before != now and name == "suite_digest":
             raise BfpoError(
                 f"{folder}: contains {what} with other prompts, which the suite, its files and options such as "
@@ -35,6 +39,14 @@ def check_same_run(folder: Path, found: RunHeader, header: RunHeader, *, what: s
                 f"{folder}: contains {what} with another {name} ({_difference(before, now)}); name another folder, or "
                 "remove it"
             )
+
+
+def with_paths_of(header: RunHeader, others: Sequence[RunHeader]) -> RunHeader:
+    """The header with the addresses of other headers of the same run or its parts, if a server's name is its model."""
+    if header.model_digest:
+        return header
+    paths = dict.fromkeys(path for one in (header, *others) for path in (one.model_path, *one.other_paths) if path)
+    return replace(header, other_paths=tuple(path for path in paths if path != header.model_path))
 
 
 def _difference(before: Any, now: Any) -> str:
