@@ -260,6 +260,29 @@ def test_cautions_say_what_to_know_and_are_silent_otherwise():
     assert "agree little beyond chance: kappa -0." in cautions(evaluation(poor))[0]
 
 
+def _many(n, kind, task="others", **changes):
+    return [replace(answer(f"{at}", kind, "full", task=task), **changes) for at in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "lost", "text"),
+    [
+        ("borderline", {"truncated": True}, "45 of 100 answers counted in over-refusal were cut"),
+        ("harmful", {"answer": "", "answer_kind": "incoherent"}, "45 of 100 answers counted in harmless are empty"),
+        (
+            "harmful", {"verdicts": (Verdict("unparsed", None, categories=("S9",)),), "answer_kind": "unjudged"},
+            "the judge's verdicts on 45 of 100 answers counted in harmless can't be read (S9: 45)",
+        ),
+        ("borderline", {"uncompared": "[no reply]", "p_help": None}, "no preference between 45 of 100 answers"),
+    ],
+)  # fmt: skip
+def test_answers_to_other_prompts_hide_no_caution(kind, lost, text):
+    """45 of 5,100 answers are less than 1 %, and nearly half of those in one figure."""
+    fine = [*_many(5000, "benign"), *_many(100, kind, "t")[45:]]
+    (only,) = cautions(evaluation([*fine, *_many(45, kind, "t", **lost)]))
+    assert only.startswith(text)
+
+
 def test_what_a_suite_can_show_is_said_before_it_runs():
     prompts = [PromptItem("a", f"{n}", "harmful", None, None, f"{n // 2}", f"a{n}") for n in range(100)]
     prompts += [PromptItem("b", f"{n}", "benign", None, None, f"{n}", f"b{n}", reference="r") for n in range(30)]
