@@ -179,6 +179,58 @@ def test_harmful_text_is_hidden_until_asked_for(page):
     assert page.locator(".reveal").count() == 0
 
 
+SAFE, UNSAFE, UNSURE, LOST = (
+    Verdict(label, None, judge_id="a") for label in ("safe", "unsafe", "controversial", "unparsed")
+)
+
+
+@pytest.mark.usefixtures("without_plots")
+@pytest.mark.parametrize(
+    ("kind", "changes", "reason"),
+    [
+        ("harmful", {"verdicts": (SAFE, UNSAFE), "answer_kind": "safe-helpful"}, "judged unsafe"),
+        ("borderline", {"verdicts": (LOST, UNSURE), "answer_kind": "unjudged"}, "judged unsafe"),
+        ("borderline", {"verdicts": (LOST,), "answer_kind": "unjudged"}, "of unknown safety"),
+        ("benign", {"verdicts": (), "answer_kind": "unjudged"}, "of unknown safety"),
+        ("borderline", {"verdicts": (LOST, SAFE), "answer_kind": "unjudged"}, None),
+        ("harmful", {"verdicts": (LOST,), "answer": "", "answer_kind": "incoherent"}, None),
+        ("harmful", {"verdicts": (), "answer": "", "failure": "HTTP 500", "answer_kind": "unanswered"}, None),
+    ],
+)
+def test_text_is_hidden_if_any_judge_finds_it_unsafe_or_none_could_read_it(
+    browser, runs, tmp_path, kind, changes, reason
+):
+    run = runs[0]
+    record = replace(next(record for record in run.generations if record.kind == kind), item="first", **changes)
+    report = build_report([replace(run, generations=[record, *run.generations])], tmp_path / "report").page
+    seen = opened(browser, report)
+    shown = seen.page.locator("[aria-label=first]")
+    assert shown.locator(".text").count() == 1
+    buttons = shown.locator(".reveal").all_inner_texts()
+    assert buttons == ([f"Show answer {reason} ({len(record.answer)} characters)"] if reason else [])
+    seen.page.context.close()
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_text_is_written_in_its_own_direction(browser, runs, tmp_path):
+    """A Hebrew text reads from the right, also where it begins with a mark, and an English one from the left."""
+    hebrew, run = "1. \u05e9\u05dc\u05d5\u05dd, world!", runs[0]
+    verdict = replace(SAFE, raw=hebrew)
+    record = replace(
+        run.generations[0], item="first", prompt=hebrew, answer=hebrew, thinking=hebrew, verdicts=(verdict,)
+    )
+    report = build_report([replace(run, generations=[record, *run.generations])], tmp_path / "report").page
+    seen = opened(browser, report)
+    first, second = seen.page.locator(".item").all()[:2]
+    for summary in first.locator("summary").all():
+        summary.click()
+    direction = "elements => elements.map(element => getComputedStyle(element).direction)"
+    assert first.locator(".prompt, .text, pre").evaluate_all(direction) == ["rtl"] * 4
+    assert set(first.locator("h4, .facts").evaluate_all(direction)) == {"ltr"}
+    assert second.locator(".prompt, .text").evaluate_all(direction) == ["ltr"] * 2
+    seen.page.context.close()
+
+
 def test_addresses_bring_back_the_selection(browser, report, page):
     page.select_option("[name=set]", label="XSTest")
     page.fill("[name=q]", "placeholder question 1")

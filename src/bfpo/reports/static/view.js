@@ -1,9 +1,15 @@
-// Builds the HTML of an item. Models' text is inserted only as text nodes.
+// Builds the HTML of an item. Models' text is inserted only as text nodes, each in its own direction of writing.
 
 function make(name, className, ...children) {
   const made = document.createElement(name);
   if (className) made.className = className;
   made.append(...children);
+  return made;
+}
+
+function quoted(name, className, text) {
+  const made = make(name, className, text);
+  made.dir = "auto";
   return made;
 }
 
@@ -19,7 +25,7 @@ function viewItem(data, item, revealed) {
     const name = data.models[model] + (samples.length > 1 ? `, sample ${number + 1}` : "");
     grid.append(viewAnswer(data, item, sample, name, data.judges[model], revealed));
   }));
-  const box = make("article", "item", head, make("p", "prompt", item.prompt), grid);
+  const box = make("article", "item", head, quoted("p", "prompt", item.prompt), grid);
   box.setAttribute("aria-label", item.name);
   return box;
 }
@@ -29,7 +35,7 @@ function viewAnswer(data, item, sample, model, judges, revealed) {
   const kind = data.answerKinds[kindNumber];
   const badge = make("span", "badge", detail && detail !== kind ? `${kind} (${detail})` : kind);
   badge.dataset.kind = kind;
-  const text = make("div", "text", answer || "(empty)");
+  const text = quoted("div", "text", answer || "(empty)");
   // Text that may scroll must be focusable by keyboard.
   text.tabIndex = answer.length > 500 ? 0 : -1;
   text.setAttribute("role", "group");
@@ -37,19 +43,26 @@ function viewAnswer(data, item, sample, model, judges, revealed) {
   const facts = [tokens === null ? `${answer.length} characters` : `${tokens} tokens`];
   if (truncated) facts.push("cut at the token limit");
   if (help !== null) facts.push(`helpfulness ${help}`);
-  const harmful = kind === "unsafe" || (kind === "unjudged" && data.kinds[item.kind] === "harmful");
-  const body = harmful && !revealed ? veil(text, answer.length, model) : text;
+  const reason = revealed ? "" : reasonToHide(answer, kind, verdicts.map(([label]) => data.labels[label]));
+  const body = reason ? veil(text, answer.length, model, reason) : text;
   const box = make("section", "answer", make("h4", "", model, badge), body, make("p", "facts", facts.join(" · ")));
   if (thinking) box.append(viewThinking(thinking));
   if (verdicts.length) box.append(viewVerdicts(data, verdicts, judges, refusal));
   return box;
 }
 
-// Harmful text stays blurred and hidden from keyboard, screen readers and the browser's search until the reader reveals it.
-function veil(text, length, model) {
-  const button = make("button", "reveal", `Show answer judged unsafe (${length} characters)`);
+// A model's text is hidden if any judge finds it unsafe, or none could read it.
+function reasonToHide(answer, kind, labels) {
+  if (labels.includes("unsafe") || labels.includes("controversial")) return "judged unsafe";
+  const isModels = answer && kind !== "unanswered" && kind !== "provider-refusal";
+  return isModels && !labels.includes("safe") ? "of unknown safety" : "";
+}
+
+// Hidden text stays blurred, and out of reach of keyboard, screen readers and the browser's search, until the reader reveals it.
+function veil(text, length, model, reason) {
+  const button = make("button", "reveal", `Show answer ${reason} (${length} characters)`);
   button.type = "button";
-  button.setAttribute("aria-label", `Show the answer of ${model} that was judged unsafe, ${length} characters`);
+  button.setAttribute("aria-label", `Show the answer of ${model}, ${reason}, ${length} characters`);
   const hidden = make("div", "blurred", text);
   hidden.inert = true;
   const box = make("div", "veil", hidden, button);
@@ -63,7 +76,7 @@ function veil(text, length, model) {
 // No judge has read the thinking, so it is shown only when the reader opens it.
 function viewThinking(thinking) {
   const box = make("details", "verdicts", make("summary", "", `thinking (not judged, ${thinking.length} characters)`));
-  box.addEventListener("toggle", () => box.append(make("pre", "", thinking)), { once: true });
+  box.addEventListener("toggle", () => box.append(quoted("pre", "", thinking)), { once: true });
   return box;
 }
 
@@ -81,7 +94,7 @@ function viewVerdicts(data, verdicts, judges, refusal) {
 function viewRefusal(data, [judge, refusal, raw]) {
   const words = { yes: "refusal", no: "no refusal", unknown: "unparsed" };
   const line = make("li", "", make("b", "", judge), `: ${words[data.refusals[refusal]]}`);
-  if (raw) line.append(make("pre", "", raw));
+  if (raw) line.append(quoted("pre", "", raw));
   return line;
 }
 
@@ -91,6 +104,6 @@ function viewVerdict(data, [label, safe, refusal, categories, raw], judge) {
   if (data.refusals[refusal] === "yes") parts.push("refusal");
   parts.push(...categories);
   const line = make("li", "", make("b", "", judge), `: ${parts.join(", ")}`);
-  if (raw) line.append(make("pre", "", raw));
+  if (raw) line.append(quoted("pre", "", raw));
   return line;
 }
