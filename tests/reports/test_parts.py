@@ -82,6 +82,21 @@ def test_short_names_fit(name, length):
 
 
 @pytest.mark.parametrize(
+    ("names", "unique"),
+    [
+        (("a", "a", "a (2)"), ["a", "a (3)", "a (2)"]),
+        (("a (2)", "a", "a", "a"), ["a (2)", "a", "a (3)", "a (4)"]),
+        (("a", "a", "a (2)", "a (2)"), ["a", "a (3)", "a (2)", "a (2) (2)"]),
+        (("a\u202e", "a\u2067"), ["a\ufffd", "a\ufffd (2)"]),
+    ],
+)
+def test_names_of_models_are_unique_printable_and_their_own_where_they_can_be(names, unique):
+    run = evaluation("a", per_task=1, likelihoods=False)
+    runs = [replace(run, header=replace(run.header, model=name)) for name in names]
+    assert [model.name for model in report_models(runs)] == unique
+
+
+@pytest.mark.parametrize(
     "answer",
     ["I'm sorry, but no.", "Sorry, I can't", "I am so sorry", "  I apologize", "My apologies.", "I deeply apologise"],
 )  # fmt: skip

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bfpo.files import whole_file, write_text
-from bfpo.reports.formats import format_number
+from bfpo.reports.formats import format_number, printable
 
 # Okabe and Ito's colors, which are distinct in all forms of color vision; black is for text.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -132,7 +132,7 @@ def _for_page(tag: str, prefix: str) -> str:
 
 def short(name: str, length: int = 26) -> str:
     """A name that fits a plot: shortened in the middle, with unprintable characters replaced."""
-    name = "".join(character if character.isprintable() else "\ufffd" for character in name)
+    name = printable(name)
     if len(name) <= length:
         return name
     kept = length - 1

@@ -59,3 +59,11 @@ def direction(higher_is_better: bool) -> str:
 def arrow(higher_is_better: bool) -> str:
     """The direction of a figure, as an arrow."""
     return "↑" if higher_is_better else "↓"
+
+
+def printable(name: str) -> str:
+    """A name with the replacement character for every character that can't be printed.
+
+    Some of those change the direction of the text around them.
+    """
+    return "".join(character if character.isprintable() else "\ufffd" for character in name)

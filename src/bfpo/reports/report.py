@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.reports.attacked import RedTeamed
 from bfpo.reports.drawing import BASELINE_MARKER, COLORS, MARKERS, NEUTRAL
+from bfpo.reports.formats import printable
 from bfpo.safehelp.compare import Comparison, ComparisonRow, compare_models, why_incomparable
 from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.training_records import training_record
@@ -22,7 +23,7 @@ class ReportModel:
 
     Attributes:
         evaluation: its evaluation.
-        name: its name, unique in the report.
+        name: its name, unique in the report and printable.
         number: its position in the report, from 0.
         hue: its position among the models that have a color.
         is_baseline: whether it is the baseline, which is drawn in gray.
@@ -119,15 +120,20 @@ def report_models(evaluations: Sequence[Evaluation], baseline: str | int | None 
             f"no evaluation of a model {baseline!r}{did_you_mean(baseline, names)}; there are {', '.join(names)}"
         )
     start = names.index(baseline) if isinstance(baseline, str) else baseline or 0
-    seen: Counter[str] = Counter()
-    models = []
-    for number, evaluation in enumerate(evaluations):
-        seen[evaluation.model] += 1
-        again = f" ({seen[evaluation.model]})" if seen[evaluation.model] > 1 else ""
-        several = len(names) > 1
+    several, models = len(names) > 1, []
+    for number, (evaluation, name) in enumerate(zip(evaluations, _unique(names), strict=True)):
         hue = number - (several and number > start)
-        models.append(ReportModel(evaluation, evaluation.model + again, number, hue, several and number == start))
+        models.append(ReportModel(evaluation, name, number, hue, several and number == start))
     return models
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Printable names, of which those that repeat have a number that no other name has."""
+    own, found = [printable(name) for name in names], list[str]()
+    for name in own:
+        free = (f"{name} ({number})" for number in count(2))
+        found.append(name if name not in found else next(one for one in free if one not in (*own, *found)))
+    return found
 
 
 def prepare_report(
