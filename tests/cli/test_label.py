@@ -146,6 +146,44 @@ def test_the_error_of_the_order_judge_is_shown_without_a_safety_judge(half_label
     assert "errors:" not in done.output
 
 
+def test_what_each_judge_gave_no_verdict_on_is_counted(half_labeled, tmp_path, monkeypatch):
+    class Mute:
+        """Its last preferences can't be read."""
+
+        judge_id, template_digest = "mute", ""
+
+        def compare(self, pairs):
+            return [Preference("unparsed" if one.prompt in last else "first", 0.7, (), "mute") for one in pairs]
+
+    monkeypatch.setattr("bfpo.judges.helpfulness.load_helpfulness_judge", lambda spec: Mute())
+    rows = [json.loads(line) for line in half_labeled.read_text().splitlines()]
+    half_labeled.write_text("".join(json.dumps(row | {"chosen_is_better": None}) + "\n" for row in rows))
+    last = {row["prompt"] for row in rows[50:]}
+    mute = sum(row["prompt"] in last for row in rows)
+    # The chosen answers that people labeled have a verdict, and the first one's was unreadable.
+    words = {(row["prompt"], row["chosen"]): row["chosen_is_safe"] for row in rows[:40]}
+    verdicts = [
+        {"prompt": prompt, "answer": answer, "label": "safe" if safe else "unsafe", "p_safe": 0.9 if safe else 0.1}
+        for (prompt, answer), safe in words.items()
+    ]
+    verdicts[0] |= {"label": "unparsed", "p_safe": None}
+    answers = [(row["prompt"], row[name]) for row in rows for name in ("chosen", "rejected")]
+    unknown, unread = sum(one not in words for one in answers), answers.count(answers[0])
+    file = tmp_path / "verdicts.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in verdicts))
+    given = (half_labeled, "--judge", "microworld-oracle", "--judge", file, "--helpfulness-judge", "reward:x")
+    given = (*given, "-o", tmp_path / "out.jsonl", "--cache", tmp_path / "cache.sqlite")
+    done = run(*given)
+    assert done.exit_code == 0, (done.output, done.exception)
+    counts = {"not understood": unread, "not recorded": unknown}
+    assert f"no verdict on {unread + unknown} of 120 answers ({unread} not understood, {unknown} not" in done.output
+    assert f"mute: no verdict on {mute} of 60 pairs ({mute} no preference)" in done.output
+    assert "microworld-oracle:0,0,0: no verdict" not in done.output
+    (replay, found), order = json.loads(run(*given, "--json").output)["unparsed"].items()
+    assert replay.startswith("replay:verdicts.jsonl@")
+    assert (found, order) == (counts, ("mute", {"no preference": mute}))
+
+
 def test_a_judge_without_a_verdict_on_the_sample_s_unsafe_answers_is_shown(tmp_path):
     """Its sensitivity is unknown; the other judge's isn't."""
     source, verdicts = tmp_path / "pairs.jsonl", tmp_path / "verdicts.jsonl"

@@ -57,6 +57,7 @@ def test_peoples_labels_stay_and_are_counted():
     assert flags == [(0.0, 1.0), (1.0, 0.0), (None, 0.0), (1.0, 0.0)]
     report = labeled.report
     assert report.safety == {"people": 3, "random": 0, "queue": 0, "judge": 4, "unparsed": 1}
+    assert report.unparsed == {"words": {"not understood": 1}}
     assert (report.sample, report.calibrated, report.errors) == (None, "not", (None,))
     # The judge's word is noted for every answer, also where people labeled.
     assert labeled.rows[0]["judged_as"] == {

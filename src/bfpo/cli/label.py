@@ -14,17 +14,16 @@ import typer
 
 from bfpo.cli.data import Rename, Revision, Split, reading
 from bfpo.cli.judge import CacheOption
+from bfpo.cli.label_fitting import fit_and_print
 from bfpo.cli.printing import echo, print_work
 from bfpo.errors import BfpoError
-from bfpo.files import check_exists, check_not_overwritten, check_suffix
+from bfpo.files import check_exists, check_not_overwritten
 from bfpo.labeling import RANDOM_SHARE
 
 if TYPE_CHECKING:
     from bfpo.judges.preference import HelpfulnessJudge
     from bfpo.judges.verdict import Judge
     from bfpo.labeling.filling import LabeledSet, LabelingReport
-    from bfpo.labeling.fitted import FittedLabeling
-    from bfpo.objectives.preference_fit import PreferenceFit
 
 RandomShare = Annotated[
     float,
@@ -113,10 +112,10 @@ def label(
     """Fill in missing labels with judges and queue rows for people, or fit BFPO's labeling function (b1, alpha)."""
     _check_mode(context, fit_preference is not None)
     if fit_preference is not None:
-        _fit(fit_preference, output, order_error, as_json)
+        fit_and_print(fit_preference, output, order_error, as_json)
         return
     how = reading(preferences or "", split, revision, rename)
-    _check_inputs(preferences, [*(answers or ()), *(merge or ()), *([labeling] if labeling else ())], how)
+    _check_inputs(preferences, [*(answers or ()), *([labeling] if labeling else ())], how)
     if shard is not None:
         _check_shard(context, preferences)
         with _judges(judge or [], engine) as judges:
@@ -284,6 +283,7 @@ def _report_lines(report: LabelingReport) -> list[str]:
     ]
     if report.rejudged:
         lines.append(f"judged again: {report.rejudged:,} flags and orders that a judge had filled in earlier")
+    lines += _unparsed_lines(report)
     if report.judges:
         lines += _error_lines(report)
     if report.order_error is not None:
@@ -293,6 +293,15 @@ def _report_lines(report: LabelingReport) -> list[str]:
             f"{error.n:,} orders given by people"
         )
     return lines
+
+
+def _unparsed_lines(report: LabelingReport) -> Iterator[str]:
+    """The answers and pairs that each judge gave no verdict on, and why."""
+    answers, pairs = sum(report.safety.values()), sum(report.order.values())
+    for name, reasons in report.unparsed.items():
+        shown = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        asked = f"{answers:,} answers" if name in report.judges else f"{pairs:,} pairs"
+        yield f"{name}: no verdict on {sum(reasons.values()):,} of {asked} ({shown})"
 
 
 def _error_lines(report: LabelingReport) -> list[str]:
@@ -334,56 +343,3 @@ def _people(counts: dict[str, int], what: str) -> str:
     asked = counts["random"] + counts["queue"]
     parts = f" ({counts['random']:,} of the random part, {counts['queue']:,} others of the queue)" if asked else ""
     return f"{counts['people'] + asked:,} human {what}{parts}"
-
-
-def _fit(source: Path, output: Path | None, order_error: float, as_json: bool) -> None:
-    check_exists(source)
-    from bfpo.labeling.fitted import fit_file
-
-    if output:
-        check_suffix(output, ".json")
-        check_not_overwritten(output, [(source, "the judgments")])
-    fitted, fit = fit_file(str(source), order_error=order_error)
-    if output:
-        fitted.save(output)
-    if as_json:
-        echo(json.dumps(asdict(fitted.preference) | dict(fitted.record), indent=2))
-        return
-    for line in _fit_lines(fitted, fit):
-        echo(line)
-    if output:
-        echo(f"Wrote {output}; to train with it, write 'labeling: {output}' in a recipe.")
-
-
-def _fit_lines(fitted: FittedLabeling, fit: PreferenceFit) -> list[str]:
-    errors = fit.covariance.diagonal().sqrt().tolist()
-    (low, high), threshold = fit.b1_interval, fit.refusal_threshold
-    cells = ", ".join(f"{cell} {count:g}" for cell, count in fit.n_per_cell.items())
-    lines = [
-        f"b1 {fit.preference.b1:.3f} (95 % profile interval {low:.3f} to {high:.3f})",
-        f"b3 {fit.preference.b3:.3f} ({fit.b3_interval[0]:.3f} to {fit.b3_interval[1]:.3f}; standard error "
-        f"{errors[0]:.3f})",
-        f"alpha {fit.preference.alpha:.3f} (standard error {errors[1]:.3f})",
-        f"temperature {fit.temperature:.3f} (standard error {errors[2]:.3f})",
-        f"refusal threshold {threshold.value:.3f} ({threshold.low:.3f} to {threshold.high:.3f}): prompts that look "
-        "alike are refused if a larger share of them is harmful",
-        "covariance of (b3, alpha, temperature):",
-        *("  " + "  ".join(f"{value:+.5f}" for value in row) for row in fit.covariance.tolist()),
-        f"against the paper's b1 = 3, alpha = 1/2: likelihood ratio {fit.likelihood_ratio:.2f}, "
-        f"p = {fit.p_value:.3g} (2 degrees of freedom, temperature free)",
-        f"pairs by safety (more, less helpful answer): {cells}",
-    ]
-    if fit.lack_of_fit is not None:
-        lines.append(f"lack of fit: {fit.lack_of_fit:.2f}, p = {fit.lack_of_fit_p:.3g} (1 degree of freedom)")
-    if unanswered := fitted.record["unanswered"]:
-        lines.append(f"left out: {unanswered:,} rows that people haven't answered")
-    lines += [f"warning: {warning}" for warning in fitted.record["warnings"]]
-    if fitted.prices:
-        preference, by_category = fitted.preference, fitted.record["prices"]["categories"]
-        lines.append(f"with prices by category: alpha {preference.alpha:.3f}; other categories {preference.b3:.3f}")
-        for name, one in by_category.items():
-            low, high = one["interval"]
-            lines.append(f"price of {name}: {one['price']:.3f} (95 % interval {low:.3f} to {high:.3f})")
-        if unknown := fitted.record["without_category"]:
-            lines.append(f"pairs without a category, whose harm has the price of other categories: {unknown:,}")
-    return lines

@@ -180,6 +180,7 @@ def _slice(rows: list[_Judged], target: Target, seed: int) -> Slice:
     flagged = np.array([_flagged(row.verdict, target) for row in judged], dtype=bool)
     prompts = [row.answer.exchange.prompt for row in judged]
     p, holds = _probabilities(judged, target)
+    silent = [row.verdict for row in rows if not _has_verdict(row.verdict, target)]
 
     def rate(hits: np.ndarray, chosen: np.ndarray) -> Estimate | None:
         return rate_interval(hits[chosen].tolist(), list(compress(prompts, chosen))) if chosen.any() else None
@@ -187,7 +188,7 @@ def _slice(rows: list[_Judged], target: Target, seed: int) -> Slice:
     return Slice(
         answers=len(rows),
         judged=len(judged),
-        unparsed=dict(Counter(_reason(row.verdict, target) for row in rows if not _has_verdict(row.verdict, target))),
+        unparsed=dict(Counter(why_unparsed(verdict, target) for verdict in silent)),
         controversial=sum(row.verdict.label == "controversial" for row in judged),
         accuracy=rate(truth == flagged, np.ones_like(truth)),
         sensitivity=rate(flagged, truth),
@@ -202,7 +203,8 @@ def _has_verdict(verdict: Verdict, target: Target) -> bool:
     return verdict.label != "unparsed" if target == "safety" else verdict.refusal != "unknown"
 
 
-def _reason(verdict: Verdict, target: Target) -> str:
+def why_unparsed(verdict: Verdict, target: Target) -> str:
+    """Why a verdict says nothing about the target."""
     if target == "safety" and verdict.refusal != "unknown":
         return "no verdict on safety"
     if target == "refusal" and verdict.label != "unparsed":

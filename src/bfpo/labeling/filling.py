@@ -37,6 +37,7 @@ class LabelingReport:
         safety: number of answers by source of the flag: "people" (labels of the set), "random" and "queue" (people's
             answers to the random part of the queue and to the rest), "judge", "unparsed" (flag still unknown).
         order: number of pairs by source of the order, with "unknown" in place of "unparsed".
+        unparsed: number of answers without a verdict by judge and reason, of pairs by the helpfulness judge.
         sample: labels from which errors are estimated: the "random part" or the "labels of the set"; None if there are
             too few.
         errors: error of every judge on that sample; None without one.
@@ -53,6 +54,7 @@ class LabelingReport:
     order_judge: str | None
     safety: dict[str, int]
     order: dict[str, int]
+    unparsed: dict[str, dict[str, int]]
     sample: Origin | None
     errors: tuple[ErrorRates | None, ...]
     order_error: Estimate | None
@@ -127,6 +129,7 @@ def label_preferences(
             order_judge=order_judge.judge_id if order_judge else None,
             safety={name: filled[name] for name in (*HUMAN, JUDGE, UNPARSED)},
             order={name: ordered.sources[name] for name in (*HUMAN, JUDGE, UNKNOWN)},
+            unparsed=_unparsed(ids, given, order_judge, ordered.unparsed),
             sample=sample.origin if sample else None,
             errors=judged.errors if judged else (),
             order_error=ordered.error,
@@ -137,6 +140,16 @@ def label_preferences(
             rejudged=(filled_again if judges else 0) + (labels.judged_orders if order_judge else 0),
         ),
     )
+
+
+def _unparsed(
+    judges: Sequence[str], given: Sequence[VerdictColumn], order_judge: HelpfulnessJudge | None, pairs: int
+) -> dict[str, dict[str, int]]:
+    """Numbers of answers, and of ``pairs``, without a verdict, of the judges that left any."""
+    counts = {name: dict(column.unparsed) for name, column in zip(judges, given, strict=True)}
+    if order_judge:
+        counts[order_judge.judge_id] = {"no preference": pairs} if pairs else {}
+    return {name: reasons for name, reasons in counts.items() if reasons}
 
 
 @dataclass(frozen=True)

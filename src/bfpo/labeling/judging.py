@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bfpo.errors import BfpoError, RunError
+from bfpo.judges.checking import why_unparsed
 from bfpo.judges.in_sample import fitted_part, share_fitted_to
 from bfpo.judges.verdict import LABELS, Exchange, Judge, Verdict
 from bfpo.labeling.calibrating import Calibrated, calibrated
@@ -62,26 +64,30 @@ class VerdictColumn:
     Attributes:
         p_safe: [N] probability that the answer is safe; NaN if unparsed.
         labels: [N] label as its place in `LABELS`.
+        unparsed: number of answers without a verdict, by reason.
         first_output: what the judge wrote on the first answer.
     """
 
     p_safe: np.ndarray
     labels: np.ndarray
+    unparsed: Counter[str]
     first_output: str
 
     @classmethod
     def of(cls, verdicts: Iterable[Verdict], folder: Path | None = None) -> VerdictColumn:
         """Collect verdicts, the probabilities in a temporary file in a folder, if one is given."""
-        labels, outputs = bytearray(), list[str]()
+        labels, unparsed, outputs = bytearray(), Counter[str](), list[str]()
 
         def probabilities() -> Iterator[float]:
             for verdict in verdicts:
                 labels.append(_CODES[verdict.label])
+                if verdict.label == "unparsed":
+                    unparsed[why_unparsed(verdict, "safety")] += 1
                 outputs.extend([verdict.raw] if not outputs else [])
                 yield np.nan if verdict.p_safe is None else verdict.p_safe
 
         p_safe = stored_numbers(probabilities(), folder)
-        return cls(p_safe, np.frombuffer(labels, dtype=np.uint8), "".join(outputs))
+        return cls(p_safe, np.frombuffer(labels, dtype=np.uint8), unparsed, "".join(outputs))
 
     def is_label(self, name: str) -> np.ndarray:
         """[N] whether this is the label."""

@@ -36,12 +36,14 @@ class OrderedRows:
         sources: number of pairs by the source of their order.
         error: share of people's orders that the judge gets wrong; None without a sample, or a judge.
         turned: number of pairs that were swapped because the judge prefers the second answer.
+        unparsed: number of pairs of which no preference could be read.
     """
 
     rows: Sequence[Row]
     sources: Counter[str]
     error: Estimate | None
     turned: int
+    unparsed: int = 0
 
 
 def fill_orders(
@@ -64,7 +66,8 @@ def fill_orders(
         return fill_orders(kept, None, folder=folder)
     pairs = _JudgedPairs()
     ordered = stored_rows(_ordered(kept, preferences(judge, answer_pairs(kept), cache), pairs), folder)
-    return OrderedRows(ordered, Counter(pairs.names), pairs.error(), pairs.turned)
+    unparsed = int(np.isnan(pairs.verdicts).sum())
+    return OrderedRows(ordered, Counter(pairs.names), pairs.error(), pairs.turned, unparsed)
 
 
 def has_open_order(rows: Iterable[Row]) -> bool:
