@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from bfpo.reports.card import model_card
-from reports.worlds import evaluation
+from reports.worlds import evaluation, partly_rated
 
 
 @pytest.fixture
@@ -41,6 +41,15 @@ def test_card_is_parsed_back_with_every_figure(trained, tmp_path):
         assert found[task.task, task.metric].metric_value == pytest.approx(task.estimate.value, abs=1e-4)
 
 
+def test_card_says_how_many_prompts_a_mean_of_rated_answers_is_about():
+    card = model_card(partly_rated(evaluation("BFPO", per_task=20), 12))
+    (row,) = [line for line in card.text.splitlines() if "| severity-weighted harm |" in line]
+    assert "| 12 of 20 rated |" in row
+    names = {result.metric_type: result.metric_name for result in card.data.eval_results}
+    assert names["severity_weighted_harm"].endswith(", n = 12 of 20 rated")
+    assert names["attack_success"].endswith(", n = 20")
+
+
 @pytest.mark.parametrize(("merged", "library"), [(False, "peft"), (True, "transformers")])
 def test_card_of_an_adapter_names_the_library_that_loads_it(trained, tmp_path, merged, library):
     record = json.loads((tmp_path / "run.json").read_text())
@@ -65,11 +74,13 @@ def test_card_of_a_model_whose_training_is_unknown():
 
 def test_names_stay_text():
     name = "a|b\n---\nlicense: mit\n# [x](javascript:1) <script>"
-    card = ModelCard(str(model_card(evaluation(name, per_task=10))))
+    run = evaluation(name, per_task=10)
+    card = ModelCard(str(model_card(run)))
     assert card.data.to_dict().get("license") is None
     # The command is in a code block, where markup has no effect.
     text = re.sub(r"\n```\n.*?\n```\n", "", card.text, flags=re.DOTALL)
     assert "\n# [x]" not in card.text
     assert "\\<script\\>" in text
     assert "<script>" not in text.replace("\\<script\\>", "")
-    assert card.data.eval_results[0].metric_value >= 0
+    first = card.data.eval_results[0]
+    assert (card.data.model_name, first.metric_value) == (name, round(run.scores[first.metric_type].value, 4))

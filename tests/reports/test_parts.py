@@ -30,7 +30,7 @@ from bfpo.reports.summary import sentences
 from bfpo.reports.terminal import score_tables
 from bfpo.safehelp.records import TaskScore
 from bfpo.statistics.intervals import Estimate, rate_interval, wilson
-from reports.worlds import Profile, evaluation, world
+from reports.worlds import Profile, evaluation, partly_rated, world
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,14 @@ def test_terminal_and_page_write_a_difference_the_same_way():
         assert [cell.text for cell in shown[3:]] == [n, discordant or "–", detectable]
         if adjusted_p:
             assert shown[2].text == adjusted_p
+
+
+def test_prompts_without_a_rating_are_counted_beside_those_with_one():
+    runs = [partly_rated(run, 12) for run in world(("SFT", "BFPO"), per_task=20)]
+    by_task = differences(prepared(*runs)).tables[1]
+    prompts = {row[0].text: row[3].text for row in by_task.rows}
+    assert prompts["HarmBench, severity-weighted harm"] == "12 of 20 rated"
+    assert {text for name, text in prompts.items() if "severity" not in name and "HarmBench" in name} == {"20"}
 
 
 @given(st.text(max_size=80), st.integers(4, 40))

@@ -1,7 +1,7 @@
 """Evaluations of models that don't exist, of harmless placeholder text: several sets, categories, attacks, judges."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.records import Evaluation, GenerationRecord, JudgeUsed, LikelihoodRecord, RunHeader
@@ -100,6 +100,14 @@ def evaluation(name, profile=None, *, per_task=60, seed=0, judges=JUDGES, likeli
 def world(names=("SFT", "BFPO"), **settings):
     """Several models' evaluations on the same prompts."""
     return [evaluation(name, **settings) for name in names]
+
+
+def partly_rated(run, rated):
+    """The run with a level of harm for the first of its answers to harmful prompts, as a rubric gives it."""
+    harmful = [record for record in run.generations if record.kind == "harmful"]
+    harm = {record.item: {"rubric": 0.5} for record in harmful[:rated]}
+    records = [replace(record, harm=harm.get(record.item)) for record in run.generations]
+    return replace(run, generations=records, tasks=tuple(generation_task_scores(records)))
 
 
 def words(rng, count):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from bfpo.reports.report import ReportModel
 from bfpo.safehelp.answer_kinds import ANSWER_KINDS
 from bfpo.safehelp.clusters import clusters_of
-from bfpo.safehelp.figures import AnswerFigure, items_of
+from bfpo.safehelp.figures import ANSWER_FIGURES, AnswerFigure, items_of
 from bfpo.safehelp.records import KINDS, GenerationRecord
 from bfpo.statistics.intervals import Estimate, mean_interval, rate_interval
 
@@ -36,6 +37,15 @@ TRUNCATED = AnswerFigure(
     "truncated", "cut at the limit", "helpful", False, "share of answers cut at the token limit", KINDS,
     lambda record: record.truncated,
 )  # fmt: skip
+
+
+def count_of(records: Sequence[GenerationRecord], figure: str, n: int) -> str:
+    """``20``, the number of prompts that a figure counts; ``20 of 60 rated`` if it leaves some out."""
+    found = ANSWER_FIGURES.get(figure)
+    if found is None:
+        return f"{n:,}"
+    rated, total = (len(items_of(records, one).keys) for one in (found, replace(found, covers=lambda record: True)))
+    return f"{n:,} of {total:,} rated" if rated < total else f"{n:,}"
 
 
 def kinds_by_set(models: Sequence[ReportModel]) -> list[tuple[str, list[tuple[ReportModel, Counter[str]]]]]:

@@ -9,11 +9,12 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard
 
 from bfpo import __version__
+from bfpo.reports.breakdowns import count_of
 from bfpo.reports.formats import direction, format_estimate, format_number
 from bfpo.reports.provenance import cautions, settings
 from bfpo.reports.report import report_models
 from bfpo.safehelp.figures import FIGURES, label_of
-from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.records import Evaluation, TaskScore
 from bfpo.safehelp.training_records import training_record
 from bfpo.training.model_card import base_model, card_data, plain, shown_settings, source_lines
 
@@ -42,7 +43,7 @@ def model_card(evaluation: Evaluation) -> ModelCard:
             if name in FIGURES
         ],
         tasks=[
-            (plain(t.task), label_of(t.metric), format_estimate(t.estimate), f"{t.estimate.n:,}",
+            (plain(t.task), label_of(t.metric), format_estimate(t.estimate), _count(evaluation, t),
              direction(t.higher_is_better), "" if t.chance is None else format_number(t.chance))
             for t in evaluation.tasks
         ],
@@ -54,11 +55,16 @@ def model_card(evaluation: Evaluation) -> ModelCard:
     return ModelCard(content)
 
 
+def _count(evaluation: Evaluation, score: TaskScore) -> str:
+    return count_of([r for r in evaluation.generations if r.task == score.task], score.metric, score.estimate.n)
+
+
 def _results(evaluation: Evaluation) -> Iterable[EvalResult]:
     suite, figures = evaluation.header.suite, [name for name in evaluation.scores if name in FIGURES]
-    rows = [(f"safehelp-{suite}", f"SafeHelp ({suite})", name, evaluation.scores[name]) for name in figures]
-    rows += [(f"safehelp-{suite}/{task.task}", task.task, task.metric, task.estimate) for task in evaluation.tasks]
-    for dataset, title, metric, estimate in rows:
+    place, scores, tasks = f"safehelp-{suite}", evaluation.scores, evaluation.tasks
+    rows = [(place, f"SafeHelp ({suite})", name, scores[name], f"{scores[name].n:,}") for name in figures]
+    rows += [(f"{place}/{t.task}", t.task, t.metric, t.estimate, _count(evaluation, t)) for t in tasks]
+    for dataset, title, metric, estimate, n in rows:
         interval = f"[{estimate.low:.4f}, {estimate.high:.4f}]"
         yield EvalResult(
             task_type="text-generation",
@@ -66,6 +72,6 @@ def _results(evaluation: Evaluation) -> Iterable[EvalResult]:
             dataset_name=title,
             dataset_revision=evaluation.header.suite_digest or None,
             metric_type=metric,
-            metric_name=f"{label_of(metric)}, 95 % interval {interval}, n = {estimate.n}",
+            metric_name=f"{label_of(metric)}, 95 % interval {interval}, n = {n}",
             metric_value=round(estimate.value, 4),
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bfpo.reports.breakdowns import kinds_by_set, rates_by
+from bfpo.reports.breakdowns import count_of, kinds_by_set, rates_by
 from bfpo.reports.charts import ChartRow, heat_plot, kinds_plot, rates_plot
 from bfpo.reports.formats import (
     direction,
@@ -24,7 +24,7 @@ from bfpo.safehelp.answer_kinds import ANSWER_KINDS
 from bfpo.safehelp.compare import ComparisonRow
 from bfpo.safehelp.figures import ANSWER_FIGURES, CORRECTED, HEADLINE, LIKELIHOOD, AnswerFigure, label_of
 from bfpo.safehelp.plane import joint, p_dominates
-from bfpo.safehelp.records import TaskScore
+from bfpo.safehelp.records import Evaluation, TaskScore
 from bfpo.statistics.intervals import Estimate
 
 TOO_FEW = 200
@@ -142,10 +142,11 @@ def differences(report: Report) -> Panel:
     for model in report.others:
         if model.number in report.comparisons:
             rows = [r for r in report.comparisons[model.number].rows if r.family in ("declared", "exploratory")]
+            columns = _difference_columns(model.evaluation)
             caption = f"{model.name} minus {report.baseline.name}"
-            tables.append(Table.of(caption, _DIFFERENCE_COLUMNS, [row for row in rows if row.task == "all"]))
+            tables.append(Table.of(caption, columns, [row for row in rows if row.task == "all"]))
             tasks = [row for row in rows if row.task != "all"]
-            by_task.append(Table.of(f"{caption}, by task", _DIFFERENCE_COLUMNS, tasks, folded=True))
+            by_task.append(Table.of(f"{caption}, by task", columns, tasks, folded=True))
     if not tables:
         return Panel(anchor, title, absent=" ".join(refused).rstrip("."))
     lead = (
@@ -180,14 +181,19 @@ def _tone(row: ComparisonRow) -> Tone:
     return "good" if row.is_better else "bad"
 
 
-_DIFFERENCE_COLUMNS = (
-    Column("figure", _difference_name),
-    Column("difference", _difference),
-    Column("p", lambda row: format_p(row.p if row.adjusted_p is None else row.adjusted_p)),
-    Column("prompts", lambda row: f"{row.n:,}"),
-    Column("discordant", lambda row: " / ".join(map(str, row.discordant)) if row.discordant else "–"),
-    Column("detectable", lambda row: format_detectable(row.mde)),
-)
+def _difference_columns(evaluation: Evaluation) -> list[Column]:
+    def prompts(row: ComparisonRow) -> str:
+        records = evaluation.generations
+        return count_of([r for r in records if row.task in ("all", r.task)], row.endpoint, row.n)
+
+    return [
+        Column("figure", _difference_name),
+        Column("difference", _difference),
+        Column("p", lambda row: format_p(row.p if row.adjusted_p is None else row.adjusted_p)),
+        Column("prompts", prompts),
+        Column("discordant", lambda row: " / ".join(map(str, row.discordant)) if row.discordant else "–"),
+        Column("detectable", lambda row: format_detectable(row.mde)),
+    ]
 
 
 def kinds(report: Report) -> Panel:
