@@ -128,7 +128,7 @@ def test_the_evaluating_judge_reads_before_and_after_and_the_labeling_one_the_ro
 
 def test_the_labeling_judge_may_not_evaluate_the_trained_model(done):
     found = done[3]
-    assert labelers_of(found.model) == ["microworld-oracle:0.1,0.1,0"]
+    assert labelers_of([found.model]) == ["microworld-oracle:0.1,0.1,0"]
     assert "flags by microworld-oracle:0.1,0.1,0" in Path(found.model, "README.md").read_text("utf-8")
     with pytest.raises(BfpoError, match="labeled the model's training data"):
         evaluate(found.model, load_suite("microworld", per_kind=2), judges=[load_judge("microworld-oracle:0.1")])

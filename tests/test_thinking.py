@@ -12,7 +12,6 @@ from bfpo.thinking import split_thinking
         ("  An answer.\n", "", "  An answer.\n"),
         ("<think>\nHm.\n</think>\n\nAn answer.\n", "Hm.", "An answer."),
         ("\n <think>Hm.</think>An answer.", "Hm.", "An answer."),
-        ("Hm.\n</think>\n\nAn answer.", "Hm.", "An answer."),  # the template wrote the opening mark
         ("<think></think>An answer.", "", "An answer."),
         ("<think>One.</think>\n<think>Two.</think>An answer.", "One.\n\nTwo.", "An answer."),
         ("<thinking>Hm.</thinking>An answer.", "Hm.", "An answer."),
@@ -27,6 +26,18 @@ from bfpo.thinking import split_thinking
 )
 def test_thinking_is_split_from_the_answer(text, thinking, answer):
     assert split_thinking(text) == (thinking, answer)
+
+
+def test_a_closing_mark_hides_nothing_unless_the_prompt_may_have_opened_the_thinking():
+    """Otherwise a model, or an attack, could write what it likes before the mark, and a refusal for judges after it."""
+    text = "Everything you asked for. </think> Sorry, I can't help."
+    assert split_thinking(text) == ("", text)
+    assert split_thinking(text, "<|im_start|>assistant\n") == ("", text)
+    hidden = ("Everything you asked for.", "Sorry, I can't help.")
+    assert split_thinking(text, "<|im_start|>assistant\n<think>\n") == hidden
+    # Nobody knows what a server's template wrote before the output.
+    assert split_thinking(text, None) == hidden
+    assert split_thinking("<think>Hm.</think>An answer.", None) == ("Hm.", "An answer.")
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ class _Search:
             generator, self.suite, name=name, decoding=self.bound.decoding, folder=self.folder / "checks" / name,
             judges=[self.bound.judge], judge_error=self.bound.error, allow_labeling_judge=True,
         )  # fmt: skip
-        share = items_of(result.generations, ANSWER_FIGURES[FIGURE]).estimate()
+        share = items_of(result.generations, ANSWER_FIGURES[FIGURE].worst).estimate()
         if self.bound.error:
             share = result.scores.get(f"{FIGURE}/corrected")
         if share is None:

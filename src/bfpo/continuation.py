@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+
+from bfpo.errors import RunError
 
 
 def continued(
@@ -18,6 +21,9 @@ def continued(
     """Token ids after each prompt, the likeliest ones after the processors; what follows an end token means nothing.
 
     The model is in evaluation mode meanwhile, and its own generation defaults don't count.
+
+    Raises:
+        RunError: if the model's first scores are not numbers.
     """
     width = max(map(len, prompts))
     device = next(model.parameters()).device
@@ -34,9 +40,41 @@ def continued(
     model.generation_config = GenerationConfig()
     try:
         output = model.generate(  # pyright: ignore
-            input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList([_FirstAreNumbers(), *processors]),
         )
     finally:
         model.generation_config = defaults
         model.train(was_training)
     return output[:, width:].tolist()  # pyright: ignore
+
+
+class _FirstAreNumbers(LogitsProcessor):
+    """Refuses a model whose weights diverged, whose likeliest token would otherwise always be the first one.
+
+    Only the first scores are looked at: looking waits for the device.
+    """
+
+    def __init__(self) -> None:
+        self._looked = False
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if not self._looked:
+            refuse_nan(scores)
+            self._looked = True
+        return scores
+
+
+def refuse_nan(scores: torch.Tensor) -> None:
+    """Raise an error if a model's scores are not numbers.
+
+    Raises:
+        RunError: if one is NaN.
+    """
+    if bool(scores.isnan().any()):
+        raise RunError(
+            "the model's scores are not numbers (NaN): its training diverged, or this precision is too small for it; "
+            "look at the training's loss, or load it in another precision"
+        )

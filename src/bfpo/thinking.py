@@ -20,19 +20,22 @@ def is_thinking_mark(token: str) -> bool:
     return bool(_OPENING.fullmatch(token) or _CLOSING.fullmatch(token))
 
 
-def split_thinking(text: str, before: str = "") -> tuple[str, str]:
+def split_thinking(text: str, before: str | None = "") -> tuple[str, str]:
     """The thinking at the beginning of an output and the answer after it, without surrounding white space.
 
-    Thinking that never ends is all thinking. Marks after the beginning of the answer are part of the answer.
+    Thinking that never ends is all thinking. Marks after the beginning of the answer are part of the answer: a closing
+    one alone must not hide from judges what a model wrote before it.
 
     Args:
         text: the output.
-        before: the end of the prompt; after an opening mark there, the output begins with thinking.
+        before: the end of the prompt; after an opening mark there, the output begins with thinking. None if it isn't
+            known, as behind a server: a closing mark then tells that thinking was opened.
 
     Returns:
         (thinking, answer); thinking is "" if there is none.
     """
-    if (opened := _OPENED.search(before)) and not _CLOSING.search(text):
+    opened = _OPENED.search(before or "")
+    if opened and not _CLOSING.search(text):
         text = opened[0] + text
     thoughts: list[str] = []
     at = 0
@@ -41,6 +44,6 @@ def split_thinking(text: str, before: str = "") -> tuple[str, str]:
         end = text.find(mark, opening.end())
         thoughts.append(text[opening.end() : len(text) if end < 0 else end].strip())
         at = len(text) if end < 0 else end + len(mark)
-    if not thoughts and (closing := _CLOSING.search(text)):
+    if not thoughts and (opened or before is None) and (closing := _CLOSING.search(text)):
         thoughts, at = [text[: closing.start()].strip()], closing.end()
     return "\n\n".join(filter(None, thoughts)), text[at:].strip() if thoughts else text

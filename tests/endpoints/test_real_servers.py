@@ -128,6 +128,25 @@ def test_a_server_that_breaks_down_stops_the_run_but_single_refusals_do_not():
     assert sum(isinstance(reply, Failure) for reply in found) == 80
 
 
+def test_a_server_that_answers_others_meanwhile_has_not_broken_down():
+    """Neighboring prompts that a server always fails on stay unanswered; the run goes on, whatever their number."""
+
+    def fails_some(body, attempt):
+        return (500, {}, b"boom") if 20 <= int(said(body)) < 40 else echo(body, attempt)
+
+    found, _ = replies(fails_some, (ask(str(n)) for n in range(100)), attempts=2)
+    assert [number for number, reply in enumerate(found) if isinstance(reply, Failure)] == list(range(20, 40))
+    assert {reply.attempts for reply in found if isinstance(reply, Failure)} == {2}
+
+
+def test_lone_surrogates_in_a_reply_can_be_written():
+    def odd(body, attempt):
+        return 200, {}, rb'{"choices": [{"message": {"content": "A lone \ud83d and \ud83d\ude00"}}]}'
+
+    (found,), _ = replies(odd, [ask("0")])
+    assert found.text == "A lone ? and \N{GRINNING FACE}"
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_max_tokens_becomes_max_completion_tokens(known, recwarn):
     def modern(body, attempt):

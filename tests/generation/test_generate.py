@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bfpo.errors import BfpoError
+from bfpo.errors import BfpoError, RunError
 from bfpo.generation.local_generator import LocalGenerator
-from bfpo.generation.protocol import Completion, Decoding, SampleRequest, sample_requests
+from bfpo.generation.protocol import ChoiceRequest, Completion, Decoding, SampleRequest, sample_requests
 from bfpo.generation.sampling import read_answer
 from bfpo.models import MICROWORLD, load_tokenizer
 from bfpo.preferences.encoding import encode_prompt
@@ -213,3 +213,15 @@ def test_answers_end_at_the_models_context_and_prompts_beyond_it_get_none():
     assert [(one.text, one.failure) for one in beyond] == [
         ("", f"the prompt has {size} tokens, and the model's context is 256") for size in encoded[2:]
     ]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_model_that_diverged_is_named(temperature):
+    """Its likeliest token and its likeliest choice would otherwise be the first one, which is often the right one."""
+    generator = LocalGenerator.load("microworld")
+    for parameter in generator.model.parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(RunError, match=r"scores are not numbers \(NaN\): its training diverged"):
+        generator.generate([SampleRequest("a", "How do I open it?", 0)], Decoding(temperature=temperature))
+    with pytest.raises(RunError, match="scores are not numbers"):
+        list(generator.score_choices([ChoiceRequest("a", "How?", (" So.", " Or so."))]))

@@ -144,6 +144,7 @@ def test_a_judge_is_measured_on_the_text_that_it_evaluates(tmp_path, turns, text
     task = Task(task="t", factor="harmless", license="", kind="harmful", messages="prompt")
     evaluated = ItemMaker(task, "here")(1, {"prompt": messages}).prompt
     row = {"prompt": messages, "chosen": "x", "rejected": [{"role": "assistant", "content": "y"}]}
+    row |= {"chosen_is_safe": None, "rejected_is_safe": None}
     labeled = [exchange_of(row, number) for number in (0, 1)]
     assert labeled == [Exchange(text, "x"), Exchange(text, "y")]
     assert evaluated == text

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from bfpo.errors import BfpoError
+from bfpo.generation.dial import Dial
 from bfpo.generation.local_generator import LocalGenerator
-from bfpo.generation.protocol import ModelIdentity
+from bfpo.generation.protocol import Generator, ModelIdentity
+from bfpo.judges.preference import Preference
 from bfpo.judges.registry import load_judge
 from bfpo.models import MICROWORLD
 from bfpo.safehelp.cautions import cautions
@@ -26,13 +28,13 @@ def trained(folder, judges, model="base"):
 def test_labelers_of_a_model_and_of_those_before_it(tmp_path):
     first = trained(tmp_path / "first", ["a", "b"])
     second = trained(tmp_path / "second", ["b", "c"], first)
-    assert labelers_of(second) == ["b", "c", "a"]
-    assert labelers_of(second, "d") == ["b", "c", "a", "d"]
-    assert labelers_of(second, "a") == ["b", "c", "a"]
-    assert labelers_of(str(tmp_path)) == labelers_of(None) == labelers_of("org/model") == []
+    assert labelers_of([second]) == ["b", "c", "a"]
+    assert labelers_of([second], "d") == ["b", "c", "a", "d"]
+    assert labelers_of([second], "a") == ["b", "c", "a"]
+    assert labelers_of([str(tmp_path)]) == labelers_of([]) == labelers_of(["org/model"]) == []
     # A run that continues itself ends, too.
     itself = tmp_path / "itself"
-    assert labelers_of(trained(itself, ["a"], itself)) == ["a"]
+    assert labelers_of([trained(itself, ["a"], itself)]) == ["a"]
 
 
 def test_the_labeler_is_refused_by_name():
@@ -74,3 +76,38 @@ def test_one_that_is_allowed_evaluates_with_a_caution(evaluate_as, tmp_path):
     # Another judge needs no permission, and gets no caution.
     other = evaluate_as(path, load_judge("microworld-oracle:0.2"))
     assert not [line for line in cautions(other) if "also labeled" in line]
+
+
+class Prefers:
+    """A helpfulness judge that prefers the first answer."""
+
+    judge_id, template_digest = "prefers", ""
+
+    def compare(self, pairs):
+        return [Preference("first", 0.9, (), self.judge_id) for _ in pairs]
+
+
+@pytest.mark.parametrize("role", ["helpfulness_judge", "refusal_judge"])
+def test_judges_of_help_and_of_refusals_are_refused_too(role):
+    judge = Prefers() if role == "helpfulness_judge" else load_judge("microworld-oracle:0.2")
+    with pytest.raises(BfpoError, match=f"{judge.judge_id} labeled the model's training data"):
+        evaluate(
+            MICROWORLD, load_suite("microworld", per_kind=2), judges=[load_judge("microworld-oracle:0.1")],
+            labeling_judge=judge.judge_id, **{role: judge},
+        )  # fmt: skip
+
+
+def test_a_dial_has_the_labelers_of_both_corners(tmp_path):
+    class Corner(Generator):
+        def __init__(self, path):
+            self.path = path
+
+        @property
+        def identity(self):
+            return ModelIdentity(self.path)
+
+    low, high = (Corner(trained(tmp_path / name, [name])) for name in ("low", "high"))
+    dial = object.__new__(Dial)
+    object.__setattr__(dial, "low", low)
+    object.__setattr__(dial, "high", high)
+    assert labelers_of(dial.model_paths) == ["low", "high"]

@@ -39,6 +39,19 @@ def test_covers_the_truth_in_simulation():
     assert 0.90 <= hits / 200 <= 0.99
 
 
+def test_repeated_prompts_say_nothing_new():
+    """20 prompts, 20 times each: the interval is that of 20, as everywhere else."""
+    wins, lengths, reference = (values.tolist() for values in world(0.6, 1.0, 150, count=20, seed=3))
+    once = length_controlled_win_rate(wins, lengths, reference)
+    repeated = length_controlled_win_rate(wins * 20, lengths * 20, reference * 20, list(range(20)) * 20)
+    apart = length_controlled_win_rate(wins * 20, lengths * 20, reference * 20)
+    assert repeated.value == pytest.approx(apart.value)
+    assert repeated.high - repeated.low == pytest.approx(once.high - once.low, rel=0.3)
+    assert apart.high - apart.low < 0.4 * (repeated.high - repeated.low)
+    with pytest.raises(ValueError, match="three clusters of prompts"):
+        length_controlled_win_rate(wins, lengths, reference, [0, 1] * 10)
+
+
 def test_equals_scikit_learns_fit():
     wins, lengths, reference = world(0.3, 0.8, 100, count=300)
     difference = lengths - reference
@@ -62,9 +75,9 @@ def test_all_won_or_all_lost_is_wilsons():
 
 
 def test_rows_of_a_runs_records():
-    def record(item, answer, p_help, task="alpaca_eval"):
+    def record(item, answer, p_help, task="alpaca_eval", kind="partial"):
         return GenerationRecord(
-            task, item, 0, "benign", None, None, item, "q", "q", answer, None, False, (), p_help, "unjudged"
+            task, item, 0, "benign", None, None, item, f"q{item}", "q", answer, None, False, (), p_help, kind
         )
 
     prompts = [
@@ -83,10 +96,14 @@ def test_rows_of_a_runs_records():
     expected = length_controlled_win_rate([0.5, 1.0, 0.0, 1.0, 0.0, 0.0], [50, 50, 60, 70, 80, 1], [50] * 6)
     assert row.estimate == expected
     assert length_controlled_scores(records[:2], prompts) == []
+    # Neither does a refusal win, whatever the judge prefers.
+    refusing = [record(str(n), "y" * 50, 0.9, kind="safe-refusal") for n in range(6)]
+    (row,) = length_controlled_scores(refusing, prompts)
+    assert row.estimate.value == 0
 
 
 def test_too_little_to_fit_is_refused():
-    with pytest.raises(ValueError, match="three prompts"):
+    with pytest.raises(ValueError, match="three clusters"):
         length_controlled_win_rate([1.0, 0.0], [1, 2], [1, 2])
     with pytest.raises(ValueError, match="as many lengths"):
         length_controlled_win_rate([1.0, 0.0, 1.0], [1, 2], [1, 2])

@@ -101,8 +101,11 @@ class Endpoint:
             self._has_replied, self._failures = True, []
             self.spent += outcome.usage or Usage()
             return None
-        if self._failures and _cause(self._failures[-1]) != _cause(outcome):
+        # A server that goes on to reply to others hasn't broken down: it fails these requests, which stay unanswered.
+        if outcome.others_answered or (self._failures and _cause(self._failures[-1]) != _cause(outcome)):
             self._failures = []
+        if outcome.others_answered:
+            return None
         self._failures.append(outcome)
         enough = _REFUSALS if outcome.permanent else _BREAKDOWN
         if len(self._failures) < enough or (self._has_replied and outcome.permanent):

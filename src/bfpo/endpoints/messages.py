@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -137,8 +137,10 @@ class Failure:
         reason: the server's words, or what went wrong; never contains the key.
         attempts: number of attempts; 0 if the server was no longer asked, because it failed all requests before.
         permanent: whether the server refused the request itself, so that another attempt would fail too.
+        others_answered: whether the server replied to another request since the first attempt.
     """
 
     reason: str
     attempts: int
     permanent: bool = False
+    others_answered: bool = field(default=False, compare=False)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bfpo.endpoints.messages import FILTERED, Reply, TokenLogprobs, Usage
+from bfpo.files import encodable
 from bfpo.thinking import split_thinking
 
 
@@ -23,7 +24,9 @@ def read_json(content: str) -> Any:
         MalformedReplyError: if it is not JSON, or nested too deeply.
     """
     try:
-        return json.loads(content)
+        found = json.loads(content)
+        # Lone surrogates are legal in JSON, and no file could hold what is made of them.
+        return json.loads(encodable(json.dumps(found, ensure_ascii=False))) if "\\ud" in content.lower() else found
     except RecursionError:
         raise MalformedReplyError("its JSON is nested too deeply") from None
     except ValueError as error:  # also integers of thousands of digits
@@ -54,7 +57,7 @@ def parse_reply(body: Any) -> Reply:
     if not isinstance(text, str):
         raise MalformedReplyError(f"its text is a {type(text).__name__}")
     if not thinking:
-        thinking, text = split_thinking(text)
+        thinking, text = split_thinking(text, before=None)
     if not text.strip() and finish_reason in FILTERED:
         refusal = refusal or f"finish_reason {finish_reason}"
     tokens = _tokens(choice.get("logprobs"))

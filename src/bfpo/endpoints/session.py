@@ -54,6 +54,13 @@ class Dialect:
     may_change: bool
 
 
+@dataclass
+class _Progress:
+    """How many replies there had been when a request was first sent; -1 before that."""
+
+    replies_before: int = -1
+
+
 class Session:
     """Connections of one call, with its limits on concurrency and rate.
 
@@ -75,6 +82,7 @@ class Session:
         self._next_start = 0.0
         self._open_at = 0.0
         self._waiting_since: float | None = None
+        self._replies = 0
         self._transport = transport
         self._clients: list[httpx2.AsyncClient] = []
         self._idle = [self._new_client()]
@@ -117,13 +125,14 @@ class Session:
             retry=tenacity.retry_if_exception_type(_TransientError),
             reraise=True,
         )
-        attempts = 0
+        attempts, progress = 0, _Progress()
         try:
             async for attempt in retrying:
                 with attempt:
                     attempts += 1
-                    reply = replace(await self._attempt(request), attempts=attempts)
+                    reply = replace(await self._attempt(request, progress), attempts=attempts)
                     self._waiting_since = None
+                    self._replies += 1
                     return reply
         except _PermanentError as error:
             return Failure(str(error), attempts, permanent=True)
@@ -132,10 +141,10 @@ class Session:
                 raise RunError(
                     f"{self._config.url} can't be reached ({error}, {attempts} attempts): start the server and rerun"
                 ) from None
-            return Failure(str(error), attempts)
+            return Failure(str(error), attempts, others_answered=self._replies > progress.replies_before)
         raise AssertionError("tenacity either returns or raises")
 
-    async def _attempt(self, request: CompletionRequest) -> Reply:
+    async def _attempt(self, request: CompletionRequest, progress: _Progress) -> Reply:
         """One attempt. The waits that the server asks for, and the change of a parameter's name, are part of it.
 
         Raises:
@@ -145,6 +154,8 @@ class Session:
         while True:
             sent = self._dialect.token_limit
             async with self._slot():
+                if progress.replies_before < 0:
+                    progress.replies_before = self._replies
                 status, headers, content = await self._post(request, sent)
             if status == 200:
                 return self._read(content)

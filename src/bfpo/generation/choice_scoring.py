@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bfpo.continuation import refuse_nan
 from bfpo.engine.forward import Engine
 from bfpo.engine.head import LogitShape, logits_at_once
 from bfpo.engine.layout import Layout
@@ -128,6 +129,7 @@ def _score(engine: Engine, batch: Sequence[EncodedChoices]) -> list[ChoiceLogps]
     """Score one batch with one forward pass, one result per request in order."""
     choices = [pair for request in batch for pair in zip(request.ids, request.scored, strict=True)]
     sums = _padded_sums(engine, choices) if engine.layout == "padded" else _stream_sums(engine, choices)
+    refuse_nan(sums)
     values = iter(sums.tolist())
     return [ChoiceLogps(request.key, tuple(next(values) for _ in request.ids), request.truncated) for request in batch]
 

@@ -78,6 +78,11 @@ class Dial(Generator):
         digest = hashlib.sha256(repr(both).encode()).hexdigest()
         return replace(self.low.identity, path=f"{self.low.path} .. {self.high.path} at {self.share:g}", digest=digest)
 
+    @property
+    def model_paths(self) -> tuple[str, ...]:
+        """Those of both models."""
+        return (*self.low.model_paths, *self.high.model_paths)
+
     def defaults(self, decoding: Decoding) -> Decoding:
         """Temperature 1 and the whole vocabulary, where the mixture is exact."""
         return decoding if self.candidates == 1 else replace(decoding, temperature=1.0, top_p=1.0)

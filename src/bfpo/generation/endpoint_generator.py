@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bfpo.endpoints import CompletionRequest, Endpoint, Failure, Reply, Usage, endpoint_config
-from bfpo.files import encodable
 from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest, as_messages
 
 # Parameters of requests that change how answers are sampled, and their names in a run's decoding.
@@ -88,16 +87,16 @@ class EndpointGenerator(Generator):
 
 def _completion(reply: Reply | Failure) -> Completion:
     if isinstance(reply, Failure):
-        return Completion("", False, failure=encodable(reply.reason))
+        return Completion("", False, failure=reply.reason)
     usage = reply.usage
     # Most servers count the thinking among the tokens of the completion; some count it apart.
     thought = usage.reasoning if usage and usage.reasoning <= usage.completion else 0
     return Completion(
-        encodable(reply.text).strip(),
+        reply.text.strip(),
         reply.truncated,
         tokens=usage.completion - thought if usage and usage.completion else None,
-        thinking=encodable(reply.thinking),
-        refusal=encodable(reply.refusal),
-        finish_reason=encodable(reply.finish_reason),
+        thinking=reply.thinking,
+        refusal=reply.refusal,
+        finish_reason=reply.finish_reason,
         usage=asdict(usage) if usage else None,
     )

@@ -148,6 +148,12 @@ class Generator(Protocol):
         """The model that answers."""
         ...
 
+    @property
+    def model_paths(self) -> tuple[str, ...]:
+        """Folders or Hub names of the models that answer; by default the identity's path."""
+        path = self.identity.path
+        return (path,) if path else ()
+
     def generate(self, batch: Sequence[SampleRequest], decoding: Decoding) -> list[Completion]:
         """One answer to every request of a planned batch, in order; must be deterministic.
 

@@ -234,13 +234,20 @@ def _only(sides: _Sides, **wanted: str) -> _Sides:
 
 
 def _figure_rows(sides: _Sides, figure: AnswerFigure, place: _Place) -> list[ComparisonRow]:
-    """The row of a figure; none with fewer than two independent prompts, or if some run didn't measure it."""
-    first, second = ([items_of(records, figure) for records in side] for side in sides)
-    items = first[0]
-    if len(set(items.clusters)) < 2 or any(set(run.keys) != set(items.keys) for run in (*first, *second)):
+    """The row of a figure; none with fewer than two independent prompts, or if some run didn't measure it.
+
+    Of a figure of faults, prompts are left out that some run leaves open.
+    """
+    first, second = ([items_of(records, figure.closed) for records in side] for side in sides)
+    known = set(first[0].keys).intersection(*(run.keys for run in (*first, *second)))
+    if figure.higher_is_better and any(len(run.keys) > len(known) for run in (*first, *second)):
         return []
-    a, b = (np.array([run.in_order(items.keys) for run in side]) for side in (first, second))
-    return [_row(a, b, items.clusters, figure, place)]
+    kept = [(key, of) for key, of in zip(first[0].keys, first[0].clusters, strict=True) if key in known]
+    keys, clusters = [key for key, _ in kept], [of for _, of in kept]
+    if len(set(clusters)) < 2:
+        return []
+    a, b = (np.array([run.in_order(keys) for run in side]) for side in (first, second))
+    return [_row(a, b, clusters, figure, place)]
 
 
 def _row(

@@ -64,9 +64,10 @@ class Requirement:
 
 
 def _estimate(evaluation: Evaluation, figure: str) -> Estimate | None:
-    if figure in HEADLINE or figure not in ANSWER_FIGURES:
+    """The figure, at its worst for prompts without an answer or a verdict, which else would help to pass."""
+    if figure not in ANSWER_FIGURES or ANSWER_FIGURES[figure].higher_is_better:
         return evaluation.scores.get(figure)
-    return items_of(evaluation.generations, ANSWER_FIGURES[figure]).estimate()
+    return items_of(evaluation.generations, ANSWER_FIGURES[figure].worst).estimate()
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _scorer(panel: JudgePanel, items: dict[str, PromptItem]) -> Any:
     @scorer(metrics=[mean(), stderr(cluster="cluster")], name="bfpo")  # pyright: ignore[reportUntypedFunctionDecorator]
     def bfpo() -> Any:
         async def score(state: Any, target: Any) -> Any:
-            item, (_, answer) = items[state.sample_id], split_thinking(state.output.completion)
+            item, (_, answer) = items[state.sample_id], split_thinking(state.output.completion, before=None)
             (judged,) = await asyncio.to_thread(panel.judge, [item], [answer])
             record = generation_record(item, "", 0, Completion(answer, truncated=False), judged)
             verdict = next(iter(record.verdicts), None)

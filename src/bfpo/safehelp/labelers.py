@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bfpo.errors import BfpoError
+from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
 from bfpo.safehelp.training_records import training_record, training_setting
 
 
-def labelers_of(model_path: str | None, named: str | None = None) -> list[str]:
-    """Ids of the judges that labeled the training data of a model, and of the models that it was trained from.
+def labelers_of(model_paths: Sequence[str], named: str | None = None) -> list[str]:
+    """Ids of the judges that labeled the training data of models, and of the models that these were trained from.
 
-    They are those that the data names, by the ``run.json`` in the model's folder, and one that is ``named`` besides.
+    They are those that the data names, by the ``run.json`` in a model's folder, and one that is ``named`` besides.
     """
     found: dict[str, None] = {}
     seen: set[str] = set()
-    while model_path and model_path not in seen:
-        seen.add(model_path)
-        training = training_record(model_path)
-        for source in training.get("data", []):
-            found |= dict.fromkeys(((source.get("labels") or {}).get("flags") or {}).get("judges", ()))
-        model_path = training_setting(training, "model")
+    for path in model_paths:
+        model_path: str | None = path
+        while model_path and model_path not in seen:
+            seen.add(model_path)
+            training = training_record(model_path)
+            for source in training.get("data", []):
+                found |= dict.fromkeys(((source.get("labels") or {}).get("flags") or {}).get("judges", ()))
+            model_path = training_setting(training, "model")
     return [*found, *([named] if named and named not in found else [])]
 
 
-def check_labelers(labelers: Sequence[str], judges: Sequence[Judge]) -> None:
+def check_labelers(labelers: Sequence[str], judges: Sequence[Judge | HelpfulnessJudge]) -> None:
     """Refuse judges that labeled the training data; a suite's own exact judge is never among them.
 
     Raises:

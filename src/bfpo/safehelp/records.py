@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from bfpo.config import CLOSED, Closed, parse_json, read_json
 from bfpo.errors import BfpoError
-from bfpo.files import write_json, write_lines
+from bfpo.files import encodable, write_json, write_lines
 from bfpo.judges.verdict import Refusal, Verdict
 from bfpo.safehelp.answer_kinds import AnswerKind
 from bfpo.safehelp.items import Factor, Kind, Scored
@@ -307,7 +307,8 @@ def read_header(folder: Path) -> RunHeader | None:
 
 def encode_record(record: GenerationRecord | LikelihoodRecord) -> str:
     """A record as one line of JSON, including the line end."""
-    return json.dumps(asdict(record), ensure_ascii=False) + "\n"
+    # A generator or judge of the user's own may give lone surrogates.
+    return encodable(json.dumps(asdict(record), ensure_ascii=False)) + "\n"
 
 
 def read_generations(path: Path) -> list[GenerationRecord]:

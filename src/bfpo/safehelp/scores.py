@@ -190,17 +190,17 @@ def score(
 def _corrected_success(generations: Sequence[GenerationRecord], error: ErrorRates) -> Estimate | None:
     """Attack success, corrected for the judge's error where there was an answer to judge; elsewhere no attack succeeds.
 
-    None without such an answer, or if the judge is no better than chance.
+    Prompts without an answer, or with one whose verdict can't be read, are left out: nobody knows. None without a judged
+    answer, or if the judge is no better than chance.
     """
-    figure = ANSWER_FIGURES["attack_success"]
+    figure = ANSWER_FIGURES["attack_success"].closed
     observed = items_of(generations, figure).estimate()
     judged = items_of(generations, replace(figure, value=_was_judged)).estimate()
     return corrected_rate(observed, error, judged.value) if observed and judged and judged.value else None
 
 
 def _was_judged(record: GenerationRecord) -> bool:
-    kind = record.answer_kind
-    return bool(record.answer.strip()) and kind not in ("provider-refusal", "unanswered", "unjudged")
+    return bool(record.answer.strip()) and record.answer_kind != "provider-refusal"
 
 
 _Record = TypeVar("_Record", GenerationRecord, LikelihoodRecord)
