@@ -49,6 +49,7 @@ class Setup:
         learning_rate: peak learning rate.
         epochs: number of epochs of each training.
         level: weight of the level's anchor.
+        buffer_ratio: groups of the model's own answers to plain requests for each group of attacks and twins.
     """
 
     attacks: int = 200
@@ -59,6 +60,7 @@ class Setup:
     learning_rate: float = 2e-4
     epochs: float = 6
     level: float = 4.0
+    buffer_ratio: float = 1 / 3
 
     def rounds(self, seed: int, recipe: Path) -> Rounds:
         """Settings of two rounds."""
@@ -67,9 +69,11 @@ class Setup:
         return Rounds(2, attacks, recipe=recipe)
 
     def recipe(self, seed: int) -> dict[str, Any]:
-        """The recipe of the trained models, without a buffer."""
-        return {
-            "stage": "preference", "model": "", "output_dir": "", "data": [{"name": "red-team", "path": ""}],
+        """The recipe of the trained models."""
+        buffer = [{"name": "plain-requests", "path": "", "role": "buffer"}] if self.buffer_ratio else []
+        ratio = {"buffer_ratio": self.buffer_ratio} if self.buffer_ratio else {}
+        return ratio | {
+            "stage": "preference", "model": "", "output_dir": "", "data": [{"name": "red-team", "path": ""}, *buffer],
             "loss_type": "bfpo", "beta": self.beta, "level": self.level, "batch_size": 16,
             "learning_rate": self.learning_rate, "num_train_epochs": self.epochs, "max_length": 256,
             "micro_batch_tokens": 4096, "seed": seed,
