@@ -17,6 +17,7 @@ from bfpo.errors import BfpoError, RunError, one_line
 from bfpo.files import (
     cache_folder,
     check_not_overwritten,
+    check_replaceable,
     encodable,
     file_sha256,
     sole_user,
@@ -161,6 +162,20 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     named = pytest.warns(UserWarning, match=r"run: this file system has no locks \(No locks available\)")
     with named, sole_user(tmp_path / "run") as folder:
         assert folder == tmp_path / "run"
+
+
+def test_what_is_something_else_is_not_replaced(tmp_path):
+    def read(path):
+        if path.read_text() != "a dial":
+            raise BfpoError("it is another thing")
+
+    path = tmp_path / "out.json"
+    check_replaceable(path, read, "a dial")
+    path.write_text("a dial")
+    check_replaceable(path, read, "a dial")
+    path.write_text("my notes")
+    with pytest.raises(BfpoError, match=r"out.json: this would overwrite a file that is not a dial; name another, or"):
+        check_replaceable(path, read, "a dial")
 
 
 def test_outputs_that_are_read_are_refused_under_any_name(tmp_path):

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,22 @@ def check_not_overwritten(output: Path, read: Iterable[tuple[str | Path | None, 
             raise BfpoError(f"{output}: this would overwrite {what}; name another file")
 
 
+def check_replaceable(path: Path, read: Callable[[Path], object], what: str) -> None:
+    """Refuse an output that exists already and isn't ``what``, such as "a dial", which ``read`` reads or fails to.
+
+    Raises:
+        BfpoError: if it is something else.
+    """
+    if not path.exists():
+        return
+    try:
+        read(path)
+    except BfpoError as error:
+        raise BfpoError(
+            f"{path}: this would overwrite a file that is not {what}; name another, or move it away"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file atomically; see `whole_file`."""
     write_lines(path, (text,))
@@ -140,7 +156,12 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as JSON lines; see `whole_file`."""
-    write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_lines(path, json_lines(rows))
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Rows as JSON, each with a line end."""
+    return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def file_sha256(path: str | Path) -> str:

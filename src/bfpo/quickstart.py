@@ -220,11 +220,18 @@ def _evaluate(
 
 
 def write_data(folder: Path, scale: Scale, seed: int, world: World = W0) -> None:
-    """Write a world's three data sets in the shapes of UltraChat, PKU-SafeRLHF and UltraFeedback."""
-    write_rows(folder / "chat.jsonl", chat_set(scale.chat, seed))
-    write_rows(folder / "safety.jsonl", safety_set(world.pairs or scale.safety, seed, world=world))
-    helpful = helpfulness_set(scale.helpful, seed, answers=scale.answers, score_noise=world.order_noise)
-    write_rows(folder / "helpful.jsonl", helpful)
+    """Write the `data_sets` of a world."""
+    for name, rows in data_sets(scale, seed, world).items():
+        write_rows(folder / name, rows)
+
+
+def data_sets(scale: Scale, seed: int, world: World = W0) -> dict[str, list[dict[str, Any]]]:
+    """A world's three data sets in the shapes of UltraChat, PKU-SafeRLHF and UltraFeedback, by file name."""
+    return {
+        "chat.jsonl": chat_set(scale.chat, seed),
+        "safety.jsonl": safety_set(world.pairs or scale.safety, seed, world=world),
+        "helpful.jsonl": helpfulness_set(scale.helpful, seed, answers=scale.answers, score_noise=world.order_noise),
+    }
 
 
 def sft_recipe(

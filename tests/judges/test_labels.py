@@ -9,6 +9,7 @@ from bfpo.errors import BfpoError
 from bfpo.judges import Exchange, Verdict, load_judge
 from bfpo.judges.labels import LabeledAnswer, load_answers, load_labels, of_source
 from bfpo.judges.replay import load_replay, save_verdicts
+from bfpo.judges.scaling import save_scaled_judge
 from bfpo.judges.unjudged import EMPTY, NOT_RECORDED
 from bfpo.preferences.schema import PreferenceDataError
 
@@ -100,6 +101,35 @@ def test_verdicts_are_written_and_replayed(tmp_path):
     missing = judge.judge([Exchange("p", "b"), Exchange("p", "")])
     assert [verdict.categories for verdict in missing] == [(NOT_RECORDED,), (EMPTY,)]
     assert judge.judge_id.startswith("replay:verdicts.jsonl@")
+
+
+def test_only_earlier_verdicts_of_the_judge_on_these_answers_are_replaced(tmp_path):
+    path, asked = tmp_path / "verdicts.jsonl", [Exchange("p", "a"), Exchange("p", "b")]
+    given = [FULL, replace(FULL, label="safe")]
+    for verdicts in (given[:1], given, given):
+        save_verdicts(path, zip(asked, verdicts, strict=False))
+    message = r"verdicts.jsonl: this would overwrite a file that is not an earlier one with this judge's verdicts on"
+    for verdicts in (given[:1], [given[0], replace(given[1], judge_id="another")]):
+        with pytest.raises(BfpoError, match=message):
+            save_verdicts(path, zip(asked, verdicts, strict=False))
+    path.write_text(json.dumps(GOOD) + "\n")
+    with pytest.raises(BfpoError, match=message):
+        save_verdicts(path, zip(asked, given, strict=True))
+    assert path.read_text() == json.dumps(GOOD) + "\n"
+
+
+def test_only_the_same_judge_with_a_scaling_is_replaced(tmp_path):
+    path = tmp_path / "scaled.yaml"
+    labels = written(tmp_path, *({"prompt": "p", "answer": f"{at}", "is_safe": at % 3 > 0} for at in range(9)))
+    labeled = load_labels(labels)
+    verdicts = [Verdict("safe", 0.1 * at + 0.05, judge_id="x") for at in range(9)]
+    for _ in range(2):
+        save_scaled_judge(path, "x", labels, labeled, verdicts)
+    for content in ("judge: y\nscaling: {slope: 2}\n", "my: notes\n"):
+        path.write_text(content)
+        with pytest.raises(BfpoError, match=r"scaled.yaml: this would overwrite a file that is not x with a scaling"):
+            save_scaled_judge(path, "x", labels, labeled, verdicts)
+        assert path.read_text() == content
 
 
 VERDICT = {"prompt": "p", "answer": "a", "label": "safe", "p_safe": 0.9}

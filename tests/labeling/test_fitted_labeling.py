@@ -71,7 +71,12 @@ def test_unanswered_rows_are_left_out_and_counted(tmp_path):
 def test_a_category_column_gives_each_category_its_own(tmp_path):
     fitted, _ = fit_file(str(judgments(tmp_path, ["theft", "fraud"], 1200)))
     assert set(fitted.prices) == {"theft", "fraud"}
-    fitted.save(tmp_path / "f.json")
+    (tmp_path / "f.json").write_text('{"b1": 3}')
+    with pytest.raises(BfpoError, match=r"f.json: this would overwrite a file that is not a labeling; name another"):
+        fitted.save(tmp_path / "f.json")
+    (tmp_path / "f.json").unlink()
+    for _ in range(2):
+        fitted.save(tmp_path / "f.json")
     assert load_labeling(tmp_path / "f.json").prices == fitted.prices
     printed = run("--fit-preference", tmp_path / "overall.jsonl").output
     assert f"price of theft: {fitted.prices['theft']:.3f} (95 % interval" in printed

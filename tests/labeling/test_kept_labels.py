@@ -99,6 +99,36 @@ def test_answers_that_people_give_while_a_judge_works_are_kept(first, tmp_path):
     assert any(False in row["asks"].values() for row in read(queue_file(first)))
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.queue.jsonl", "out.judgments.jsonl"])
+@pytest.mark.parametrize(
+    "content", ['{"prompt": "p0", "chosen": "a"}\n', "some notes\n", '{"asks": 1}\n{"asked": []}\n']
+)
+def test_a_file_that_is_no_earlier_output_is_not_overwritten(tmp_path, name, content):
+    source, judge = written(tmp_path / "pairs.jsonl", PAIRS), WordJudge()
+    (tmp_path / name).write_text(content)
+    judge.judge = None  # It is found before anything is judged.
+    with pytest.raises(
+        BfpoError, match=f"{name}: this would overwrite a file that is not an earlier output of 'bfpo la"
+    ):
+        label(str(source), [judge], tmp_path / "out.jsonl", order_judge=FirstIsBetter(), judgments=2)
+    assert [path.name for path in tmp_path.iterdir() if path.read_text() == content] == [name]
+    (tmp_path / name).write_text("")
+    label(str(source), [WordJudge()], tmp_path / "out.jsonl", order_judge=FirstIsBetter(), judgments=2)
+
+
+def test_labels_of_other_rows_are_not_overwritten(first, tmp_path):
+    before, more = first.read_bytes(), {"prompt": "p4", "chosen": "good 4", "rejected": "bad 4"}
+    for rows, number in ((PAIRS[:3], 4), ([*PAIRS[:2], PAIRS[3]], 3), ([PAIRS[0] | {"prompt": "?"}, *PAIRS[1:]], 1)):
+        other = written(tmp_path / "other.jsonl", rows)
+        with pytest.raises(
+            BfpoError, match=f"overwrite labels of other rows, as row {number} there isn't in the source"
+        ):
+            label(str(other), [WordJudge()], first, order_judge=FirstIsBetter())
+        assert first.read_bytes() == before
+    label(str(written(tmp_path / "other.jsonl", [*PAIRS, more])), [WordJudge()], first, order_judge=FirstIsBetter())
+    assert [row["prompt"] for row in read(first)] == ["p0", "p1", "p2", "p3", "p4"]
+
+
 @pytest.mark.parametrize("extra", [{}, {"tool_calls": "[]"}])
 def test_pairs_of_messages_without_an_order_are_queued(tmp_path, extra):
     def turns(text):

@@ -196,6 +196,15 @@ def test_the_command_line_writes_and_lists_worlds(tmp_path):
     safety, helpful = ((tmp_path / "W1" / f"{name}.jsonl").read_bytes().splitlines() for name in ("safety", "helpful"))
     assert list(map(json.loads, safety)) == safety_set(240, 3, world=WORLDS["W1"])
     assert list(map(json.loads, helpful)) == helpfulness_set(960, 3, score_noise=0.4)
+    again = ["microworld", "data", str(tmp_path / "W1"), "--world", "W1", "--seed"]
+    assert CliRunner().invoke(app, [*again, "3"]).exit_code == 0
+    (tmp_path / "W1" / "chat.jsonl").unlink()
+    for seed, change in (("4", b""), ("3", b"{}\n")):
+        (tmp_path / "W1" / "helpful.jsonl").open("ab").write(change)
+        done = CliRunner().invoke(app, [*again, seed])
+        assert isinstance(done.exception, BfpoError)
+        assert f"overwrite a file that is not that of world W1 with seed {seed}; name another" in str(done.exception)
+    assert not (tmp_path / "W1" / "chat.jsonl").exists()
     assert W0.summary in CliRunner().invoke(app, ["microworld", "list"]).output
     with pytest.raises(BfpoError, match="no world 'W9'"):
         CliRunner().invoke(app, ["microworld", "data", str(tmp_path), "--world", "W9"], catch_exceptions=False)

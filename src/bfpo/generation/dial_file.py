@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from bfpo.config import Closed, read_json
 from bfpo.errors import BfpoError
-from bfpo.files import check_suffix, write_json
+from bfpo.files import check_replaceable, check_suffix, write_json
 from bfpo.generation.dial import Dial
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.training.earlier_run import FREE
@@ -47,11 +47,7 @@ class DialFile(Closed):
             BfpoError: if the name has another suffix, or the file exists and is not a dial.
         """
         check_suffix(path, ".json")
-        if path.exists():
-            try:
-                load_dial(path)
-            except BfpoError as error:
-                raise BfpoError(f"{path}: this would overwrite a file that is not a dial; name another") from error
+        check_replaceable(path, load_dial, "a dial")
         write_json(path, self.model_dump())
 
     def load_models(self, system_prompt: str | None = None, *, chat: bool = True) -> Dial:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.files import check_suffix, encodable, file_sha256, write_lines
+from bfpo.files import check_replaceable, check_suffix, encodable, file_sha256, write_lines
 from bfpo.judges.unjudged import NOT_RECORDED, around_empty, unjudged
 from bfpo.judges.verdict import Exchange, Verdict, verdict_from, verdict_problems
 from bfpo.preferences.reading import Row, is_csv, parse_cell, read_rows
@@ -84,9 +84,22 @@ def _with_numbers(numbered: tuple[int, Row]) -> tuple[int, Row]:
 
 
 def save_verdicts(path: Path, judged: Iterable[tuple[Exchange, Verdict]]) -> None:
-    """Write verdicts to a JSONL file for `load_replay`."""
+    """Write verdicts to a JSONL file for `load_replay`.
+
+    Raises:
+        BfpoError: if the file exists and has anything but earlier verdicts of the same judge on these answers.
+    """
     check_suffix(path, ".jsonl")
-    write_lines(path, (json.dumps(_row(exchange, verdict)) + "\n" for exchange, verdict in judged))
+    given = list(judged)
+    ids = {_key(exchange): verdict.judge_id for exchange, verdict in given}
+
+    def check(earlier: Path) -> None:
+        for key, verdict in load_replay(str(earlier)).recorded.items():
+            if ids.get(key) not in ("", verdict.judge_id):
+                raise BfpoError(f"{earlier}: it has another verdict, by {verdict.judge_id}")
+
+    check_replaceable(path, check, "an earlier one with this judge's verdicts on these answers")
+    write_lines(path, (json.dumps(_row(exchange, verdict)) + "\n" for exchange, verdict in given))
 
 
 def _row(exchange: Exchange, verdict: Verdict) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from bfpo.config import read_yaml, validated
 from bfpo.errors import BfpoError
-from bfpo.files import file_sha256, write_text
+from bfpo.files import check_replaceable, file_sha256, write_text
+from bfpo.judges.configured import ScaledJudgeConfig
 from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.verdict import Verdict
 from bfpo.statistics.calibration import Scaling, calibration_error, fit_scaling, logit
@@ -43,7 +46,12 @@ def _ece(probabilities: np.ndarray, labels: list[bool]) -> float:
 def save_scaled_judge(
     path: Path, spec: str, labels: str, labeled: Sequence[LabeledAnswer], verdicts: Sequence[Verdict]
 ) -> None:
-    """Write a YAML file of the judge with its scaling, for `configured.load_configured`."""
+    """Write a YAML file of the judge with its scaling, for `configured.load_configured`.
+
+    Raises:
+        BfpoError: if the file exists and is not this judge with a scaling, or as `scaling_of` does.
+    """
+    check_replaceable(path, partial(_check_scaled, spec), f"{spec} with a scaling")
     scaling, fitted_on = scaling_of(labeled, verdicts)
     described = {
         "judge": spec,
@@ -56,6 +64,11 @@ def save_scaled_judge(
         },
     }
     write_text(path, yaml.safe_dump(described, sort_keys=False))
+
+
+def _check_scaled(spec: str, path: Path) -> None:
+    if validated(ScaledJudgeConfig, read_yaml(path, "a scaled judge"), str(path)).judge != spec:
+        raise BfpoError(f"{path}: it is of another judge")
 
 
 def labels_sha256(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from bfpo.config import CLOSED, read_json
 from bfpo.errors import BfpoError, did_you_mean
-from bfpo.files import write_json
+from bfpo.files import check_replaceable, write_json
 from bfpo.objectives.bfpo import GlobalPreference
 from bfpo.objectives.preference_fit import PreferenceFit, fit_preference
 from bfpo.objectives.price_fit import ENOUGH_CATEGORIES, SPREAD_SCALE, fit_prices
@@ -48,7 +48,12 @@ class FittedLabeling:
         }
 
     def save(self, path: Path) -> None:
-        """Write the labeling as JSON."""
+        """Write the labeling as JSON.
+
+        Raises:
+            BfpoError: if the file exists and is not a labeling.
+        """
+        check_replaceable(path, load_labeling, "a labeling")
         write_json(path, self.as_json(), ensure_ascii=False)
 
 

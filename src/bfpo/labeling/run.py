@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError
-from bfpo.files import check_not_overwritten, check_suffix, write_rows
+from bfpo.files import check_not_overwritten, check_replaceable, check_suffix, write_rows
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.preference import HelpfulnessJudge
 from bfpo.judges.verdict import Judge
@@ -47,8 +48,8 @@ def label(
     Args:
         source: file or Hub data set of preferences.
         judges: safety judges.
-        output: JSONL file for the labeled rows; the queue goes to ``NAME.queue.jsonl``. An earlier output may be
-            replaced, but no file that is read, and none in which people filled in answers.
+        output: JSONL file for the labeled rows; the queue goes to ``NAME.queue.jsonl``. An earlier output for the same
+            rows may be replaced, but no other file, and none in which people filled in answers.
         order_judge: helpfulness judge.
         labeling: labeling function for training, which orders the queue; the paper's by default.
         cache: cache of verdicts and preferences.
@@ -65,9 +66,10 @@ def label(
         raise BfpoError(f"the random share of the queue is {random_share:g}: write a number from 0 to 1")
     check_suffix(output, ".jsonl")
     _check_overwritten(source, output, answers, judgments is not None)
-    rows = rows_with_sources(source, **(reading or {}))
+    rows = stored_rows(rows_with_sources(source, **(reading or {})), output.parent)
+    _check_same_rows(output, rows)
     for name in answers:
-        rows = with_answers(stored_rows(rows, output.parent), name, output.parent)
+        rows = with_answers(rows, name, output.parent)
     labeled = label_preferences(rows, judges, order_judge=order_judge, cache=cache, seed=seed, folder=output.parent)
     constants, prior = labeling or GlobalPreference(), labeled.report.prior
     queue = queue_for_people(labeled.rows, constants, prior, random_share=random_share, seed=seed)
@@ -94,16 +96,36 @@ def judgments_file(output: Path) -> Path:
 
 
 def _check_overwritten(source: str, output: Path, answers: Sequence[str], has_judgments: bool) -> None:
-    """Refuse outputs that would replace an input, or people's answers."""
-    outputs: list[tuple[Path, Callable[[Row], bool] | None, str]] = [
-        (output, None, ""),
-        (queue_file(output), _is_answered, ", and give these answers with --answers"),
+    """Refuse outputs that would replace an input, people's answers, or what isn't an earlier output."""
+    # With a column that all rows of each have.
+    outputs: list[tuple[Path, str, Callable[[Row], bool] | None, str]] = [
+        (output, "labelled_by", None, ""),
+        (queue_file(output), "asks", _is_answered, ", and give these answers with --answers"),
     ]
-    outputs += [(judgments_file(output), is_judged, "")] if has_judgments else []
-    for written, has_answers, more in outputs:
+    outputs += [(judgments_file(output), "better", is_judged, "")] if has_judgments else []
+    for written, column, has_answers, more in outputs:
         check_not_overwritten(written, [(source, "the source"), *((name, "a queue that is read") for name in answers)])
+        check_replaceable(written, partial(_check_column, column), "an earlier output of 'bfpo label'")
         if has_answers and written.exists() and any(map(has_answers, _rows(written))):
             raise BfpoError(f"{written}: this would overwrite people's answers in it; name another file with -o{more}")
+
+
+def _check_column(column: str, path: Path) -> None:
+    if not all(column in row for row in _rows(path)):
+        raise BfpoError(f"{path}: it has rows without {column!r}")
+
+
+def _check_same_rows(output: Path, rows: Iterable[Row]) -> None:
+    """Refuse to replace an earlier output for other rows; the source may have got more of them."""
+    new = iter(rows)
+    # Both are in the order of the source.
+    for old in _rows(output) if output.exists() else ():
+        row = next((row for row in new if row["row"] == old.get("row")), None)
+        if row is None or row["prompt"] != old.get("prompt"):
+            raise BfpoError(
+                f"{output}: this would overwrite labels of other rows, as row {old.get('row')} there isn't in the "
+                "source; name another file with -o, or move it away"
+            )
 
 
 def _check_corrected(output: Path, rows: Sequence[Row]) -> None:
