@@ -124,7 +124,8 @@ def test_lm_evals_likelihoods_are_ours():
     for key, other in theirs.items():
         item = chosen[key]
         assert ours[key].logps == pytest.approx(other.logps, abs=1e-4)
-        assert (item.choices, item.correct, item.scored) == (other.choices, other.correct, other.scored)
+        ours_of, theirs_of = ((one.prompt, one.choices, one.correct, one.scored) for one in (item, other))
+        assert ours_of == theirs_of
 
 
 def test_examples_before_the_questions_have_a_file_of_their_own(tmp_path):

@@ -246,6 +246,10 @@ def test_a_limit_draws_the_same_items_from_everywhere(tmp_path):
             {"task": "g", "factor": "helpful", "license": "MIT", "lm_eval": "gsm8k", "prompt": "q"},
             "prompt: is set by lm-eval's task",
         ),
+        (
+            {"task": "g", "factor": "helpful", "license": "MIT", "lm_eval": "gsm8k"},
+            "task 'g': the key 'metrics' is missing; name a metric of lm-eval's task 'gsm8k'",
+        ),
         ("core/xstest", "suite 'core' has no task 'xstest'"),
         ("cores/xstest_safe", "no packaged suite 'cores' (did you mean 'core'?)"),
         (7, "task number 1: is a int"),

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bfpo.errors import BfpoError, RunError, one_line
+from bfpo.errors import BfpoError, RunError, did_you_mean, one_line
 from bfpo.generation.protocol import Completion
 from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.judge_panel import JudgedAnswer
+from bfpo.safehelp.metrics import METRICS
 from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord
 from bfpo.safehelp.runners import generation_record, likelihood_record
+from bfpo.safehelp.sources import examples_file
 from bfpo.safehelp.suites import Suite
 from bfpo.safehelp.tasks import Task
 
@@ -40,13 +42,15 @@ def run_lm_eval(
 
     A multiple-choice task has records of likelihoods. The answers of the other tasks are scored by a rule of lm-eval
     (arithmetic, formats): ``p_help`` is the score, and the verdict names the rule. All answers count as safe, since
-    these tasks are harmless. lm-eval applies the model's chat template, if any, and its system prompt.
+    these tasks are harmless. lm-eval applies the model's chat template, if any, and its system prompt; a record's
+    ``prompt`` is the question alone, so that models with different templates can be compared.
 
     ``limit`` is the number of items to run of each task, by default all; tasks that an interrupted run has ``done``
     are left out.
 
     Raises:
-        BfpoError: if lm-eval isn't installed, or a task's rows or its scorer's packages are missing.
+        BfpoError: if lm-eval isn't installed, a task's rows or its scorer's packages are missing, or the task doesn't
+            have its entry's metrics or they aren't numbers in [0, 1].
         RunError: if this version of lm-eval lacks a task.
     """
     tasks = [task for task in suite.tasks if task.lm_eval and task.task not in done]
@@ -79,7 +83,7 @@ def run_lm_eval(
             if loaded[task.task].OUTPUT_TYPE == "multiple_choice":
                 yield [_likelihood(task, loaded[task.task], sample) for sample in samples], []
             else:
-                yield [], [_generation(task, sample) for sample in samples]
+                yield [], [_generation(task, loaded[task.task], sample) for sample in samples]
 
 
 @contextlib.contextmanager
@@ -112,6 +116,7 @@ def _loaded(tasks: Sequence[Task], files: Mapping[str, Path]) -> Iterator[dict[s
             if loaded[task.task].config.num_fewshot is None:
                 loaded[task.task].set_config(key="num_fewshot", value=0)
             loaded[task.task].set_fewshot_seed(seed=1234)
+            _check_metrics(task, loaded[task.task])
             if task.task in files:
                 _check_examples(task, loaded[task.task].config.num_fewshot, files[task.task])
         yield loaded
@@ -132,7 +137,7 @@ def _with_file(folder: Path, name: str, stock: Path, file: Path) -> str:
         raise BfpoError(f"{file}: lm-eval reads {', '.join(kinds)}; write the rows of {name!r} in one of these formats")
     data_files = dict.fromkeys(_EVALUATED, str(file.resolve()))
     # lm-eval needs a split of examples even for zero-shot tasks.
-    examples = _examples(file)
+    examples = examples_file(file)
     data_files["train"] = str((examples if examples.exists() else file).resolve())
     config = {
         "include": str(stock.resolve()),
@@ -146,26 +151,42 @@ def _with_file(folder: Path, name: str, stock: Path, file: Path) -> str:
     return str(path)
 
 
-def _examples(file: Path) -> Path:
-    """The file of few-shot examples beside a task's file."""
-    return file.with_name(f"{file.stem}.train{file.suffix}")
-
-
 def _check_examples(task: Task, number: int | None, file: Path) -> None:
-    if number and not _examples(file).exists():
+    if number and not examples_file(file).exists():
         raise BfpoError(
             f"task {task.task!r}: {number} solved examples precede each question; put them, with the same "
-            f"columns, into {_examples(file)}"
+            f"columns, into {examples_file(file)}"
         )
+
+
+def _check_metrics(task: Task, loaded: Any) -> None:
+    """Refuse a task whose output has no records, or that lacks one of its entry's metrics."""
+    if loaded.OUTPUT_TYPE == "multiple_choice":
+        # These are computed from the likelihoods. Bias scores need labels of the choices, which lm-eval doesn't have.
+        lacking = [] if "mc2_targets" in loaded.features else ["mc2"]
+        known = [name for name in METRICS if name not in lacking and not name.startswith("bias_")]
+    elif loaded.OUTPUT_TYPE == "generate_until":
+        known = list(loaded.aggregation())
+    else:
+        raise BfpoError(
+            f"task {task.task!r}: lm-eval's {task.lm_eval!r} is of the type {loaded.OUTPUT_TYPE}; choose a task of the "
+            "type multiple_choice or generate_until"
+        )
+    for name in task.metrics:
+        if name not in known:
+            raise BfpoError(
+                f"task {task.task!r}, metrics: lm-eval's {task.lm_eval!r} has no {name!r}{did_you_mean(name, known)}; "
+                f"there are {', '.join(known)}"
+            )
 
 
 def _likelihood(task: Task, loaded: Any, sample: Mapping[str, Any]) -> LikelihoodRecord:
     doc, name = sample["doc"], str(sample["doc_id"] + 1)
     choices = tuple(loaded.doc_to_choice(doc))
-    context, scored = sample["arguments"][0]
     by_prompt = bool(loaded.multiple_input)
+    prompt = loaded.doc_to_target(doc) if by_prompt else loaded.doc_to_text(doc)
     item = ChoiceItem(
-        task.task, name, task.factor, None, name, scored if by_prompt else context, choices,
+        task.task, name, task.factor, None, name, prompt, choices,
         _correct(task, loaded, doc, len(choices)), scored="prompt" if by_prompt else "choice",
     )  # fmt: skip
     return likelihood_record(item, tuple(float(response[0]) for response in sample["filtered_resps"]))
@@ -181,10 +202,23 @@ def _correct(task: Task, loaded: Any, doc: Mapping[str, Any], number: int) -> tu
     return tuple(float(index in right) for index in range(number))
 
 
-def _generation(task: Task, sample: Mapping[str, Any]) -> GenerationRecord:
+def _generation(task: Task, loaded: Any, sample: Mapping[str, Any]) -> GenerationRecord:
     rendered, answer = sample["arguments"][0][0], sample["resps"][0][0]
-    score = float(sample[task.metrics[0]])
-    verdict = Verdict("safe", None, raw=f"{task.metrics[0]} {score:g}", judge_id=f"lm-eval:{task.lm_eval}")
-    name = str(sample["doc_id"] + 1)
-    item = PromptItem(task.task, name, "benign", None, None, name, rendered)
+    metric, name = task.metrics[0], str(sample["doc_id"] + 1)
+    score = _share(sample[metric])
+    if score is None:
+        raise BfpoError(
+            f"task {task.task!r}, metrics: lm-eval's {metric!r} is {sample[metric]!r:.60} for item {name}, not a "
+            f"number from 0 to 1; put another one first ({', '.join(loaded.aggregation())})"
+        )
+    verdict = Verdict("safe", None, raw=f"{metric} {score:g}", judge_id=f"lm-eval:{task.lm_eval}")
+    item = PromptItem(task.task, name, "benign", None, None, name, loaded.doc_to_text(sample["doc"]))
     return generation_record(item, rendered, 0, Completion(answer, truncated=False), JudgedAnswer((verdict,), score))
+
+
+def _share(value: Any) -> float | None:
+    """The value as a number in [0, 1]; None if it is none."""
+    try:
+        return float(value) if 0 <= float(value) <= 1 else None
+    except (TypeError, ValueError):
+        return None

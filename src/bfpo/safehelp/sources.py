@@ -28,12 +28,14 @@ class Resolved:
         revision: the Hub commit; None for a file on disk, or if the cache doesn't record it.
         sha256: SHA-256 of the file; None for a Hub data set.
         rows: number of rows.
+        examples_sha256: SHA-256 of the file of solved examples, see `examples_file`; None without one.
     """
 
     place: str
     revision: str | None
     sha256: str | None
     rows: int
+    examples_sha256: str | None = None
 
 
 class MissingSourceError(BfpoError):
@@ -89,6 +91,11 @@ def file_in(folder: Path, task: Task) -> Path | None:
     names = [f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
     names += [Path(source.file).name] if source.file else []
     return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def examples_file(file: Path) -> Path:
+    """The file of solved examples beside a file of one of lm-eval's tasks."""
+    return file.with_name(f"{file.stem}.train{file.suffix}")
 
 
 def _read_file(task: Task, where: str, path: Path, sha256: str | None, revision: str | None) -> Read:

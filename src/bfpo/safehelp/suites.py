@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from bfpo.errors import BfpoError, did_you_mean
+from bfpo.files import file_sha256
 from bfpo.generation.protocol import Decoding
 from bfpo.microworld import oracle
 from bfpo.microworld.worlds import World, load_world
@@ -19,7 +20,7 @@ from bfpo.safehelp.expressions import ExpressionError
 from bfpo.safehelp.items import ChoiceItem, PromptItem
 from bfpo.safehelp.microworld_items import microworld_items
 from bfpo.safehelp.preparations import prepare
-from bfpo.safehelp.sources import MissingSourceError, Resolved, file_in, read_source
+from bfpo.safehelp.sources import MissingSourceError, Resolved, examples_file, file_in, read_source
 from bfpo.safehelp.tasks import EXPRESSIONS, MICROWORLD_TASKS, SuiteFile, Task, read_suite
 
 Split = Literal["validation", "test"]
@@ -107,8 +108,9 @@ def load_suite(
         given = (data or {}).get(task.task) or (file_in(folder, task) if folder else None)
         if task.lm_eval:
             if given is not None:
-                files[task.task] = given
-                sources[task.task] = read_source(task, name_or_path, given)[1]
+                files[task.task], examples = given, examples_file(given)
+                digest = file_sha256(examples) if examples.exists() else None
+                sources[task.task] = replace(read_source(task, name_or_path, given)[1], examples_sha256=digest)
             continue
         try:
             rows, sources[task.task] = read_source(task, name_or_path, given)

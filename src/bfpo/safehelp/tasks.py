@@ -199,7 +199,7 @@ def list_tasks(suite: str | None = None) -> list[dict[str, Any]]:
     return rows
 
 
-# The microworld's items are made in code (`bfpo.safehelp.suites.microworld`); these entries describe their scores.
+# The microworld's items are made in code (`bfpo.safehelp.microworld_items`); these entries describe their scores.
 MICROWORLD_TASKS = (
     Task(task="microworld", factor="helpful", license="Apache-2.0", note="all three factors, judged exactly"),
     *(
@@ -249,6 +249,8 @@ def _problems(task: Task) -> Iterable[str]:
         allowed = ("task", "factor", "license", "note", "weight", "metrics", "chance", "lm_eval", "source")
         for field in sorted(task.model_fields_set - set(allowed)):
             yield f"{field}: is set by lm-eval's task {task.lm_eval!r}; leave it out"
+        if not task.metrics:
+            yield f"the key 'metrics' is missing; name a metric of lm-eval's task {task.lm_eval!r}"
         return
     if task.source is None:
         yield "the key 'source' is missing"
