@@ -7,7 +7,7 @@ The N answers of a batch are stored flat, group after group.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -53,12 +53,19 @@ class GroupLogps:
         reference: [N] the same under the reference model; None if the objective doesn't need it.
         tokens: [N] int, number of scored tokens in each answer.
         group: [N] int, index of each answer's group, 0 .. G-1, non-decreasing.
+        groups: G, the number of groups; None to read it from ``group``, which waits for the device.
     """
 
     policy: Tensor
     reference: Tensor | None
     tokens: Tensor
     group: Tensor
+    groups: int | None = None
+
+    def summed(self, values: Tensor, group: Tensor | None = None) -> Tensor:
+        """[G] sums by group of answers' values, or of values whose groups are given."""
+        groups = int(self.group[-1]) + 1 if self.groups is None else self.groups
+        return values.new_zeros(groups).index_add(0, self.group if group is None else group, values)
 
     def log_ratios(self, reduction: Reduction = "sum") -> Tensor:
         """[N] log(pi/pi_ref) of every answer, summed or averaged over its tokens."""
@@ -74,8 +81,8 @@ class GroupLogps:
 
     def levels(self, reduction: Reduction = "sum") -> Tensor:
         """[G] mean log-ratio of each group's answers, which margins leave free."""
-        ratios, answers = self.log_ratios(reduction), torch.bincount(self.group)
-        return ratios.new_zeros(len(answers)).index_add(0, self.group, ratios) / answers
+        ratios = self.log_ratios(reduction)
+        return self.summed(ratios) / self.summed(torch.ones_like(ratios))
 
     def mean_over_pairs(
         self, values: Tensor, labels: GroupLabels, level: float = 0.0, reduction: Reduction = "sum"
@@ -88,17 +95,16 @@ class GroupLogps:
             BfpoError: if a group has no pair, i.e. only one answer.
         """
         owner = self.group[labels.first]
-        zeros = torch.zeros(int(self.group[-1]) + 1, dtype=values.dtype, device=values.device)
-        count = zeros.index_add(0, owner, torch.ones_like(values))
+        count = self.summed(torch.ones_like(values), owner)
         if not labels.is_checked and (count == 0).any():
             raise BfpoError(
                 "a pairwise objective needs at least two answers per prompt: train single answers with 'sft'"
             )
-        mean = zeros.index_add(0, owner, values) / count
+        mean = self.summed(values, owner) / count
         if level:
             mean = mean + level * self.levels(reduction) ** 2
         # All answers of a group have its weight.
-        return mean if labels.weight is None else mean * zeros.index_copy(0, self.group, labels.weight.to(mean))
+        return mean if labels.weight is None else mean * mean.index_copy(0, self.group, labels.weight.to(mean))
 
 
 @dataclass(frozen=True)
@@ -157,8 +163,15 @@ class GroupLabels:
 
     def to(self, device: torch.device | str) -> GroupLabels:
         """The same labels on a device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: one.to(device) for name, one in values.items() if isinstance(one, Tensor)})
+        tensors = {name: moved(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
+
+
+def moved(values: Tensor, device: torch.device | str) -> Tensor:
+    """Values on a device; a copy to a GPU is from pinned memory, which doesn't wait for the work that the GPU has."""
+    if values.is_cpu and torch.device(device).type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 @dataclass(frozen=True)

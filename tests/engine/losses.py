@@ -19,8 +19,7 @@ def squared_residuals(logps, labels):
     answers = (0.1 * logps.policy - 0.2 * logps.reference + 0.3 * logps.tokens - 3.0 * labels.is_safe) ** 2
     ratios = 0.1 * (logps.policy - logps.reference)
     pairs = (ratios[labels.first] - ratios[labels.second] - labels.first_is_better - labels.cost[labels.second]) ** 2
-    losses = answers.new_zeros(int(logps.group[-1]) + 1).index_add(0, logps.group, answers)
-    return losses.index_add(0, logps.group[labels.first], pairs)
+    return logps.summed(answers) + logps.summed(pairs, logps.group[labels.first])
 
 
 def loss_inputs(batch):

@@ -15,6 +15,22 @@ BATCH = groups(5, most=80)
 SHAPES = {"plain": LogitShape(), "capped": LogitShape(0.5, 3.0)}
 
 
+def test_no_chunk_waits_for_the_device(monkeypatch):
+    """Neither for a value that is read back, nor for a copy from memory that isn't pinned."""
+    monkeypatch.setattr(head_module, "LOGITS_AT_ONCE", 20 * VOCABULARY // 16)
+    stream = build_stream(BATCH, "shared", DEVICE)
+    hidden = torch.randn(len(stream.targets), 64, device=DEVICE, requires_grad=True)
+    weight = torch.randn(VOCABULARY, 64, device=DEVICE, requires_grad=True)
+    arguments = (hidden, weight, stream, loss_inputs(BATCH), SHAPES["plain"])
+    FusedLoss.apply(*arguments)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        FusedLoss.apply(*arguments)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("chunk", ["one chunk", "many chunks"])
 @pytest.mark.parametrize("shape", list(SHAPES))
 @pytest.mark.parametrize(("hidden_dtype", "head_dtype", "values", "slopes"), [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ class Engine:
         stream = build_stream(groups, self.layout, next(model.parameters()).device)
         shape = LogitShape.of(self.model.config)
         [policy] = self._at_head(model, stream, lambda head, hidden: [answer_logps(hidden, head, stream, shape)])
-        return GroupLogps(policy, None, stream.tokens, stream.group)
+        return GroupLogps(policy, None, stream.tokens, stream.group, len(stream.sizes))
 
     def loss(self, model: nn.Module, groups: Sequence[TokenGroup], inputs: LossInputs) -> tuple[Tensor, GroupLogps]:
         """Differentiable loss summed over a micro-batch's groups, and its detached log-probabilities."""
@@ -63,7 +63,7 @@ class Engine:
         if self.layout == "padded" or not is_one_matrix or not torch.is_grad_enabled() or dtype is torch.float16:
             logps = self.logps(model, groups)
             loss, policy = group_losses(logps, inputs).sum(), logps.policy.detach()
-            return loss, GroupLogps(policy, inputs.reference, logps.tokens, logps.group)
+            return loss, replace(logps, policy=policy, reference=inputs.reference)
         stream = build_stream(groups, self.layout, next(model.parameters()).device)
         shape = LogitShape.of(self.model.config)
 
@@ -72,7 +72,7 @@ class Engine:
                 return FusedLoss.apply(hidden.to(dtype or hidden.dtype), head.weight, stream, inputs, shape)
 
         loss, policy = self._at_head(model, stream, fused)
-        return loss, GroupLogps(policy, inputs.reference, stream.tokens, stream.group)
+        return loss, GroupLogps(policy, inputs.reference, stream.tokens, stream.group, len(stream.sizes))
 
     @property
     def _head(self) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
 
 from bfpo.engine.layout import Stream
-from bfpo.groups import GroupLogps, LossInputs
+from bfpo.groups import GroupLogps, LossInputs, moved
 
 # Largest number of logits in memory at once, unless a single group has more.
 LOGITS_AT_ONCE = 2**23
@@ -98,13 +99,14 @@ class FusedLoss(torch.autograd.Function):
         policy = torch.empty(len(stream.tokens), dtype=accurate, device=hidden.device)
         total = torch.zeros((), dtype=accurate, device=hidden.device)
         cast = weight.to(hidden.dtype)
-        for rows, answers in _chunks(stream, weight.shape[0]):
+        for rows, answers, groups in _chunks(stream, weight.shape[0]):
             part, targets, owner = hidden[rows], stream.targets[rows, None], stream.answer[rows] - answers.start
             logits = shape((part @ cast.T).to(accurate))
             logps = logits.log_softmax(-1)
             sums = logps.new_zeros(answers.stop - answers.start)
             policy[answers] = sums.index_add_(0, owner, logps.gather(1, targets)[:, 0])
-            loss, slope = _loss_and_slope(stream, policy, answers, inputs)
+            own = GroupLogps(sums, None, stream.tokens[answers], stream.group[answers] - groups.start, len(groups))
+            loss, slope = _loss_and_slope(own, inputs.of(answers))
             total += loss
             # The derivative by the logits is slope * (one-hot - probabilities); slopes multiply the smaller matrices.
             errors = logps.exp_()
@@ -125,8 +127,7 @@ class FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients from the forward pass."""
-        hidden_grad, weight_grad = ctx.saved_tensors  # pyright: ignore
-        scale = gradients[0]
+        (hidden_grad, weight_grad), scale = ctx.saved_tensors, gradients[0]  # pyright: ignore
         return (
             None if hidden_grad is None else hidden_grad * scale.to(hidden_grad.dtype),
             None if weight_grad is None else (weight_grad.mul_(scale)).to(ctx.weight_dtype),  # pyright: ignore
@@ -136,25 +137,22 @@ class FusedLoss(torch.autograd.Function):
         )
 
 
-def _chunks(stream: Stream, vocabulary: int) -> Iterator[tuple[slice, slice]]:
-    """Yield rows and answers of each chunk: as many whole groups as `logits_at_once` allows."""
+def _chunks(stream: Stream, vocabulary: int) -> Iterator[tuple[slice, slice, range]]:
+    """Yield rows, answers and groups of each chunk: as many whole groups as `logits_at_once` allows."""
     limit = logits_at_once(stream.group.device)
-    first_row = first_answer = size = count = 0
-    for number, length in stream.sizes:
-        if size and (size + length) * vocabulary > limit:
-            yield slice(first_row, first_row + size), slice(first_answer, first_answer + count)
-            first_row, first_answer, size, count = first_row + size, first_answer + count, 0, 0
-        size, count = size + length, count + number
-    yield slice(first_row, first_row + size), slice(first_answer, first_answer + count)
+    answers, rows = ([0, *accumulate(sizes)] for sizes in zip(*stream.sizes, strict=True))
+    first, last = 0, len(stream.sizes)
+    for at in range(1, last + 1):
+        if at == last or (rows[at + 1] - rows[first]) * vocabulary > limit:
+            yield slice(rows[first], rows[at]), slice(answers[first], answers[at]), range(first, at)
+            first = at
 
 
-def _loss_and_slope(stream: Stream, policy: Tensor, answers: slice, inputs: LossInputs) -> tuple[Tensor, Tensor]:
-    """Loss of a range of groups, and its derivative by their answers' log-probabilities."""
-    group = stream.group[answers]
+def _loss_and_slope(logps: GroupLogps, inputs: LossInputs) -> tuple[Tensor, Tensor]:
+    """Loss of some groups, and its derivative by their answers' log-probabilities."""
     with torch.enable_grad():
-        leaf = policy[answers].detach().requires_grad_()
-        logps = GroupLogps(leaf, None, stream.tokens[answers], group - group[0])
-        loss = group_losses(logps, inputs.of(answers)).sum()
+        leaf = logps.policy.detach().requires_grad_()
+        loss = group_losses(replace(logps, policy=leaf), inputs).sum()
         (slope,) = torch.autograd.grad(loss, leaf)
     return loss.detach(), slope
 
@@ -162,5 +160,5 @@ def _loss_and_slope(stream: Stream, policy: Tensor, answers: slice, inputs: Loss
 def group_losses(logps: GroupLogps, inputs: LossInputs) -> Tensor:
     """[G] loss of every group by the objective; the only place where the engine calls it."""
     if inputs.reference is not None:
-        logps = replace(logps, reference=inputs.reference.to(logps.policy))
+        logps = replace(logps, reference=moved(inputs.reference.to(logps.policy.dtype), logps.policy.device))
     return inputs.objective(logps, inputs.labels.to(logps.policy.device)) * inputs.scale

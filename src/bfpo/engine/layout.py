@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bfpo.groups import TokenGroup
+from bfpo.groups import TokenGroup, moved
 
 Layout = Literal["shared", "packed", "padded"]
 
@@ -167,18 +167,9 @@ class Row:
     ) -> Stream:
         """The stream on a device; ``values`` are its scored, targets, answer, tokens and group."""
         self._leave(0)
-        on_gpu = torch.device(device).type == "cuda"
-
-        def row(own: Sequence[int]) -> Tensor:
-            made = torch.tensor(own, dtype=torch.long)
-            # A copy from pinned memory doesn't wait until the device has done what was asked of it before.
-            return made.pin_memory().to(device, non_blocking=True) if on_gpu else made.to(device)
-
-        ids, positions, until, scored, targets, answer, tokens, group = map(
-            row, (self.ids, self.positions, self.until, *values)
-        )
-        atoms, pieces = self._pieces()
-        return Stream(ids[None], positions[None], until, atoms, pieces, scored, targets, answer, tokens, group, sizes)
+        rows = (self.ids, self.positions, self.until, *values)
+        ids, positions, until, *others = (moved(torch.tensor(row, dtype=torch.long), device) for row in rows)
+        return Stream(ids[None], positions[None], until, *self._pieces(), *others, sizes=sizes)
 
     def _leave(self, shared: int) -> list[_Run]:
         """The runs of the last sequence's first tokens; the next sequence doesn't see the others."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bfpo.engine.forward import Engine
 from bfpo.engine.layout import Layout
 from bfpo.engine.micro_batches import batch_tokens
-from bfpo.groups import GroupLabels, GroupLogps, LossInputs, TokenGroup
+from bfpo.groups import GroupLabels, LossInputs, TokenGroup
 
 # Floating point operations of one measured pass over a layer, to keep the measurement short on a CPU.
 _OPERATIONS = {"cpu": 4e10, "cuda": 4e13}
@@ -91,7 +91,7 @@ def _pass(
 ) -> Callable[[], None]:
     """A pass over a micro-batch."""
     none = torch.zeros(0)
-    inputs = LossInputs(_sum, GroupLabels(none, none, none, none))
+    inputs = LossInputs(lambda logps, _: logps.summed(logps.policy), GroupLabels(none, none, none, none))
 
     def run() -> None:
         model.train(train)
@@ -105,11 +105,6 @@ def _pass(
             loss.item()
 
     return run
-
-
-def _sum(logps: GroupLogps, labels: GroupLabels) -> Tensor:
-    zeros = torch.zeros(int(logps.group[-1]) + 1, dtype=logps.policy.dtype, device=logps.policy.device)
-    return zeros.index_add(0, logps.group, logps.policy)
 
 
 def _seconds_per_update(device: torch.device) -> float:

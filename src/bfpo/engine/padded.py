@@ -50,4 +50,5 @@ def padded_logps(model: nn.Module, groups: Sequence[TokenGroup]) -> GroupLogps:
         reference=None,
         tokens=is_scored.sum(1),
         group=torch.tensor([index for index, group in enumerate(groups) for _ in group.answers], device=device),
+        groups=len(groups),
     )
