@@ -13,13 +13,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import bfpo
 from bfpo import models
 from bfpo.errors import BfpoError
 from bfpo.models import (
     MICROWORLD,
+    context_length,
     end_tokens,
     load_config,
     load_generation_config,
@@ -30,6 +31,10 @@ from bfpo.models import (
 )
 
 PROMPT = "How do I"
+TINY = {
+    "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+    "max_position_embeddings": 24,
+}  # fmt: skip
 
 
 def logits(model, tokenizer):
@@ -51,6 +56,44 @@ def test_no_other_file_loads_models():
         return any(isinstance(node, ast.Attribute) and node.attr == "from_pretrained" for node in nodes)
 
     assert [str(path.relative_to(root)) for path in root.rglob("*.py") if loads(path)] == ["models.py"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "positions", "options"),
+    [
+        ("roberta", 22, {}),
+        ("roberta", 20, {"pad_token_id": 3}),
+        ("xlm-roberta", 22, {}),
+        ("camembert", 22, {}),
+        ("data2vec-text", 22, {}),
+        ("ibert", 22, {}),
+        ("longformer", 22, {"attention_window": [4]}),
+        ("luke", 22, {"entity_vocab_size": 5, "entity_emb_size": 4}),
+        ("markuplm", 23, {}),
+        ("mpnet", 22, {}),
+        ("roberta-prelayernorm", 22, {}),
+        ("xlm-roberta-xl", 22, {}),
+        ("xmod", 22, {"languages": ["en_XX"], "default_language": "en_XX"}),
+        # Of other models, all positions can be used.
+        ("bert", 24, {}),
+        ("opt", 24, {"ffn_dim": 16, "word_embed_proj_dim": 16}),
+        ("bart", 24, {"d_model": 16, "eos_token_id": 7}),
+    ],
+)
+def test_a_model_takes_as_many_tokens_as_it_has_positions_and_no_more(kind, positions, options):
+    config = AutoConfig.for_model(kind, **TINY | options)
+    assert context_length(config) == positions
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    with torch.no_grad():
+        model(torch.full((1, positions), 7))
+        with pytest.raises((IndexError, RuntimeError)):
+            model(torch.full((1, positions + 1), 7))
+
+
+def test_a_context_is_that_of_the_text_and_may_have_no_limit():
+    assert context_length(AutoConfig.for_model("gpt2", n_positions=30)) == 30
+    assert context_length(AutoConfig.for_model("mamba")) is None
+    assert context_length(AutoConfig.for_model("gemma3", text_config={"max_position_embeddings": 77})) == 77
 
 
 def test_the_bundled_model_has_a_name_unless_a_folder_has_it(tmp_path, monkeypatch, folder):

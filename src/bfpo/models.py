@@ -37,6 +37,11 @@ from bfpo.model_names import place_of
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
 
+# Types of models that count positions from behind their padding token's id, and so have fewer than configured.
+_FROM_PADDING = {
+    "camembert", "data2vec-text", "ibert", "longformer", "luke", "markuplm", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
 Kind = Literal["causal", "sequence-classification"]
 _CLASSES = {"causal": AutoModelForCausalLM, "sequence-classification": AutoModelForSequenceClassification}
 
@@ -215,7 +220,10 @@ def context_length(config: Any) -> int | None:
     """Number of tokens that a model has positions for; None if its configuration sets no limit."""
     text = getattr(config, "text_config", None) or config
     lengths = (getattr(text, name, None) for name in ("n_positions", "max_position_embeddings", "n_ctx"))
-    return next((int(length) for length in lengths if length is not None), None)
+    length = next((int(length) for length in lengths if length is not None), None)
+    if length is not None and getattr(text, "model_type", "") in _FROM_PADDING:
+        return length - (text.pad_token_id or 0) - 1
+    return length
 
 
 def end_tokens(defaults: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
