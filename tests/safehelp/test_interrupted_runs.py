@@ -99,6 +99,16 @@ def test_a_folder_of_another_run_is_refused(finished, change, what):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_weights_are_read_once(monkeypatch):
+    from bfpo.generation import local_generator
+
+    digest, read = local_generator.model_digest, []
+    monkeypatch.setattr(local_generator, "model_digest", lambda *given: read.append(1) or digest(*given))
+    settings = {"name": "m", "decoding": Decoding(max_new_tokens=4)}
+    found = evaluate(LocalGenerator.load("microworld"), load_suite("microworld", per_kind=1), **settings)
+    assert (len(read), len(found.header.model_digest)) == (1, 64)
+
+
 def test_other_weights_another_template_and_another_system_prompt_are_refused(finished):
     folder, generator, suite = finished
     model, changed = load_model("microworld"), load_tokenizer("microworld")
@@ -153,6 +163,26 @@ def test_only_the_last_of_lm_evals_tasks_is_asked_again(tmp_path, monkeypatch):
     assert skipped[2] == ["a", "b", "c"]
     with pytest.raises(BfpoError, match="other prompts"):
         evaluate(generator, **settings, limit=1)
+
+
+@pytest.mark.parametrize("replaced", ["toxigen.jsonl", "toxigen.train.jsonl", None])
+def test_other_rows_and_metrics_of_lm_evals_tasks_are_noticed(tmp_path, monkeypatch, replaced):
+    record = LikelihoodRecord("toxigen", "1", "harmless", None, "1", "q", ("x", "y"), (-1.0, -2.0), (1, 1), (1.0, 0.0))
+    monkeypatch.setattr("bfpo.safehelp.lm_eval_tasks.run_lm_eval", lambda *_, **__: iter([([record], [])]))
+    for name in ("toxigen.jsonl", "toxigen.train.jsonl"):
+        (tmp_path / name).write_text('{"text": "a red door"}\n')
+
+    def run(**changes):
+        suite = load_suite("paper", tasks=["toxigen"], data={"toxigen": tmp_path / "toxigen.jsonl"})
+        suite = replace(suite, tasks=tuple(task.model_copy(update=changes) for task in suite.tasks))
+        return evaluate(LocalGenerator.load("microworld"), suite, name="m", folder=tmp_path / "run")
+
+    first = run()
+    assert run().likelihoods == first.likelihoods == [record]
+    if replaced:
+        (tmp_path / replaced).write_text('{"text": "a blue door"}\n')
+    with pytest.raises(BfpoError, match="contains a run with other prompts"):
+        run(**({} if replaced else {"metrics": ("acc_norm",)}))
 
 
 def test_a_journal_of_another_plan_is_refused(tmp_path):

@@ -74,9 +74,10 @@ class Dial(Generator):
     @property
     def identity(self) -> ModelIdentity:
         """Digest of both models and the share."""
-        both = (self.low.identity.digest, self.high.identity.digest, self.share, self.candidates)
+        low = self.low.identity
+        both = (low.digest, self.high.identity.digest, self.share, self.candidates)
         digest = hashlib.sha256(repr(both).encode()).hexdigest()
-        return replace(self.low.identity, path=f"{self.low.path} .. {self.high.path} at {self.share:g}", digest=digest)
+        return replace(low, path=f"{self.low.path} .. {self.high.path} at {self.share:g}", digest=digest)
 
     @property
     def model_paths(self) -> tuple[str, ...]:

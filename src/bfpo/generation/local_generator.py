@@ -67,6 +67,11 @@ class LocalGenerator(Generator):
             system_prompt=self.system_prompt,
         )
 
+    @property
+    def model_paths(self) -> tuple[str, ...]:
+        """The model's folder or Hub name, without reading its weights."""
+        return (self.path,) if self.path else ()
+
     def render(self, prompt: Prompt) -> str:
         """The prompt rendered by the chat template."""
         return render_prompt(self.tokenizer, prompt, self.system_prompt)

@@ -285,8 +285,10 @@ def _finished_tasks(run: _Run, suite: Suite) -> list[str]:
 
 
 def _suite_digest(suite: Suite, limit: int | None) -> str:
-    """SHA-256 of every item, and of the names and limit of lm-eval's tasks, which load their own items."""
-    names = [task.lm_eval for task in suite.tasks if task.runner == "lm-eval"]
+    """SHA-256 of every item; and of the names, metrics, files and limit of lm-eval's tasks, which load their own."""
+    own = [task for task in suite.tasks if task.runner == "lm-eval"]
+    files = {task: (source.sha256, source.examples_sha256) for task, source in suite.sources.items()}
+    names = [(task.lm_eval, task.metrics, files.get(task.task)) for task in own]
     return hashlib.sha256(f"{suite.digest} {names} {limit}".encode()).hexdigest() if names else suite.digest
 
 
