@@ -60,7 +60,7 @@ class Setup:
     learning_rate: float = 2e-4
     epochs: float = 6
     level: float = 4.0
-    buffer_ratio: float = 1 / 3
+    buffer_ratio: float = 1 / 7
 
     def rounds(self, seed: int, recipe: Path) -> Rounds:
         """Settings of two rounds."""

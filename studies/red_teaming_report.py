@@ -32,12 +32,19 @@ suite's (before: .98 and .01).
 | 1.5e-4 | 6 | 4 | 160 | 82% | 76% | .91 | .08 |
 | 2e-4 | 6 | 4 | 200 | 89% | 80% | .94 | .07 |
 | 2e-4 | 6 | 4 | 200, with written refusals | 94% | 75% | .99 | .00 |
+| 2e-4 | 6 | 4 | the same, a quarter of each step plain requests | 89% | 60% | 1.00 | .00 |
+| 2e-4 | 6 | 4 | the same, an eighth of each step plain requests | 89% | 70% | 1.00 | .00 |
 
-Two earlier versions of this study were measured with seeds 0 to 2. The first (learning rate 1e-4, 3 epochs, level 0,
+Predicted from the last row, before seeds 0 to 2 ran: all four bars are met, help is no lower than before, and at most .02
+of the plain requests are refused.
+
+Three earlier versions of this study were measured with seeds 0 to 2. The first (learning rate 1e-4, 3 epochs, level 0,
 160 attacks, and the judge's verdicts on twins as their flags) reached falls of 56% and 40%, with help .88 and
 over-refusal .06. That twins are safe by the bank's word came from looking at its seed 0. The second, with the settings
 of now but without written refusals, reached falls of 87% and 71%; help fell from .98 to .89 and over-refusal rose by
-6.2 points. The refusals came from a real model, which says none by itself (`bfpo quickstart --model`).
+6.2 points. The third, without the buffer of plain requests, reached the same falls; help fell below its interval before in
+one of three seeds (.98 to .97 on average), and of the plain requests .06 were refused. That is why there is a buffer now.
+The refusals came from a real model, which says none by itself (`bfpo quickstart --model`).
 
 ## What the written refusals do
 
@@ -112,7 +119,8 @@ How far does attack success fall in two rounds of red teaming that no person lab
 
 The bundled model, which no preference ever trained, is red-teamed in two rounds: `bfpo redteam --rounds 2`,
 {setup["attacks"]} attacks a round, {setup["samples"]} answers to each and to its twin, a written refusal beside
-them, BFPO without a buffer (beta {setup["beta"]:g}, level {setup["level"]:g}, learning rate
+them, BFPO with {_share(setup["buffer_ratio"])} of each step from the model's own answers to plain requests that nobody
+attacked with, each beside a written refusal too (beta {setup["beta"]:g}, level {setup["level"]:g}, learning rate
 {setup["learning_rate"]:g}, {setup["epochs"]:g} epochs). No
 person labels anything: the judge that labels errs on 10 % of the answers, safe and unsafe. What follows is measured by
 the exact judge, on requests about actions and things that no round attacked. Styles are the package's own. Their words,
@@ -161,6 +169,10 @@ def _answer(results: Sequence[Result], bars: Sequence[str]) -> str:
         f"Attack success goes from {trained} in trained styles and from {held_out} in held-out ones, and helpfulness "
         f"from {helpful} (means over {len(results)} seeds); {met} of the {len(bars) - 2} bars are met."
     )
+
+
+def _share(buffer_ratio: float) -> str:
+    return f"{buffer_ratio / (1 + buffer_ratio):.1%}"
 
 
 def _groups(results: Sequence[Result]) -> str:
