@@ -35,16 +35,16 @@ suite's (before: .98 and .01).
 | 2e-4 | 6 | 4 | the same, a quarter of each step plain requests | 89% | 60% | 1.00 | .00 |
 | 2e-4 | 6 | 4 | the same, an eighth of each step plain requests | 89% | 70% | 1.00 | .00 |
 
-Predicted from the last row, before seeds 0 to 2 ran: all four bars are met, help is no lower than before, and at most .02
-of the plain requests are refused.
+Predicted from the last row, before seeds 0 to 2 ran: all four bars are met, help is no lower than before, and at most
+.02 of the plain requests are refused.
 
 Three earlier versions of this study were measured with seeds 0 to 2. The first (learning rate 1e-4, 3 epochs, level 0,
 160 attacks, and the judge's verdicts on twins as their flags) reached falls of 56% and 40%, with help .88 and
 over-refusal .06. That twins are safe by the bank's word came from looking at its seed 0. The second, with the settings
 of now but without written refusals, reached falls of 87% and 71%; help fell from .98 to .89 and over-refusal rose by
-6.2 points. The third, without the buffer of plain requests, reached the same falls; help fell below its interval before in
-one of three seeds (.98 to .97 on average), and of the plain requests .06 were refused. That is why there is a buffer now.
-The refusals came from a real model, which says none by itself (`bfpo quickstart --model`).
+6.2 points. The third, without the buffer of plain requests, reached the same falls; help fell below its interval
+before in one of three seeds (.98 to .97 on average), and of the plain requests .06 were refused. That is why there is
+a buffer now. The refusals came from a real model, which says none by itself (`bfpo quickstart --model`).
 
 ## What the written refusals do
 
