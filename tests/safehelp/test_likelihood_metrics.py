@@ -25,6 +25,14 @@ def record(logps, correct, choices=None, labels=()):
     )
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_is_a_mean_if_it_is_that_of_its_values_of_single_items(name):
+    labels, logps = ("biased", "other", "unknown"), ((-1.0, -3.0, -9.0), (-3.0, -1.0, -9.0), (-3.0, -4.0, -1.0))
+    items = [record(own, (1.0, 0.0, 0.0), labels=labels) for own in (*logps, logps[0])]
+    single = [metric(name)([item]) for item in items]
+    assert METRICS[name].is_mean == (metric(name)(items) == pytest.approx(sum(single) / len(items)))
+
+
 def test_accuracies_by_hand():
     records = [
         record((-4.0, -6.0), (1.0, 0.0), ("no", "yes!")),  # likelier as a whole; not by the byte

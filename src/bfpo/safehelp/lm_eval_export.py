@@ -132,9 +132,7 @@ def item_value(record: Record, metric: str) -> float | None:
         figure = ANSWER_FIGURES.get(metric)
         counts = figure and record.kind in figure.kinds and figure.covers(record)
         return float(figure.value(record)) if figure and counts else None
-    # A metric that maps .3 to itself is the mean of its items' values.
-    plain = metric in METRICS and len(METRICS[metric].parts(record)) == 1 and METRICS[metric].combine(0.3) == 0.3
-    return METRICS[metric].parts(record)[0] if plain else None
+    return METRICS[metric].parts(record)[0] if metric in METRICS and METRICS[metric].is_mean else None
 
 
 def _hash(text: str) -> str:

@@ -27,6 +27,11 @@ class Metric:
     higher_is_better: bool
     combine: Callable[..., float] = float
 
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is the mean of one number per item."""
+        return self.combine is float
+
 
 def _chosen(record: LikelihoodRecord, sizes: Sequence[int] | None = None) -> int:
     """Index of the choice with the highest log-likelihood, over its size if given; the first of ties, as in lm-eval."""
