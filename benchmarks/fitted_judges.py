@@ -148,7 +148,9 @@ def written(parts: dict[str, dict[str, Any]]) -> str:
     full_gain = full["fitted"]["accuracy"]["value"] - full["keywords"]["accuracy"]["value"]
     seconds = ", ".join(f"{name} {part['seconds']:.0f} s" for name, part in parts.items())
     diagram = parts["gptfuzz"]["reliability"]
-    bins = "\n".join(f"| {part['predicted']:.3f} | {part['observed']:.3f} | {part['n']} |" for part in diagram)
+    bins = "\n".join(
+        f"| {part['predicted']:.3f} | {shown(part['observed'])} | {part['observed']['n']} |" for part in diagram
+    )
     both = parts["pku"]["both_labels"]
     made = {name: part["made"]["questions"] for name, part in parts.items()}
     accuracy = {name: part["overall"]["accuracy"]["value"] for name, part in parts.items()}
@@ -168,7 +170,8 @@ Seed 0 and the defaults of `bfpo judge fit`: logistic regression on the words an
 prompt, the answer and the answer's opening, weighted by idf. Figures are out of fold, with all answers to a prompt in
 the same fold; probabilities are scaled with the other folds' scores. Intervals (95 %) are over prompts: GPTFuzz
 has {made["gptfuzz"]:,}, DiaSafety {made["diasafety"]:,}, PKU {made["pku"]:,}, XSTest {made["xstest"]:,}.
-Sensitivity is for unsafe answers, on XSTest for refusals; ECE has ten bins of equal mass.
+Sensitivity is for unsafe answers, on XSTest for refusals; ECE has ten bins of about equal mass, and in parentheses is
+the error that a perfectly calibrated judge exceeds in 5 % of such samples.
 
 Time to fit, including the folds, on {os.cpu_count()} cores ({platform.machine()}): {seconds}.
 
@@ -199,9 +202,13 @@ are not part of the repository.
 COLUMNS = ("accuracy", "sensitivity", "specificity", "auc", "ece", "kappa")
 
 
-def shown(estimate: dict[str, float] | None) -> str:
-    """A figure with its interval."""
-    return "" if estimate is None else f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+def shown(figure: dict[str, float] | None) -> str:
+    """A figure with its interval, or a calibration error with the one by chance."""
+    if figure is None:
+        return ""
+    if "by_chance" in figure:
+        return f"{figure['value']:.3f} ({figure['by_chance']:.3f})"
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def page(table: list[dict[str, Any]]) -> str:
     rows = "\n".join(
         f"| {row['fitted_to']} | {row['checked_on']} | {row['figures']['answers']:,} | "
         + " | ".join(map(shown, (*(row["figures"][name] for name in ("auc", "accuracy")), row["base_rate"])))
-        + f" | {shown(row['figures']['ece'])} |"
+        + f" | {row['figures']['ece']['value']:.3f} ({row['figures']['ece']['by_chance']:.3f}) |"
         for row in table
     )
     return f"""# Transfer of fitted judges between sources
@@ -67,7 +67,8 @@ certainly above the base rate; the calibration error is {span(own, "ece")} withi
 The sources are GPTFuzz (complying with a jailbreak), DiaSafety (offensive or careless talk), PKU (risky advice) and
 XSTest (full compliance with an unsafe prompt). A source against itself is out of fold, with all answers to a prompt in
 the same fold. *Base rate* is the accuracy of always giving the commoner label of the source that is checked, and ECE
-the calibration error. Intervals (95 %) are over prompts.
+the calibration error, with that of a perfectly calibrated judge by chance (95th percentile). Intervals (95 %) are over
+prompts.
 
 Made by `python benchmarks/judge_transfer.py` (minutes, 2 cores) from the public samples next to the checkout, which are
 not part of the repository; it runs `bfpo judge check --leave-one-source-out --labels labels.jsonl`.

@@ -66,7 +66,11 @@ def test_a_judge_is_fitted_and_checked(fitted, tmp_path):
     assert overall["auc"]["value"] > 0.85
     assert overall["kappa"]["value"] > 0.5
     assert set(report["by_source"]) == {"s0", "s1"}
-    assert sum(part["n"] for part in report["reliability"]) == 300
+    assert sum(part["observed"]["n"] for part in report["reliability"]) == 300
+    error = overall["ece"]
+    table = run("check", folder, "--labels", held_out).output
+    assert "ECE (by chance)" in table
+    assert f"{error['value']:.3f} ({error['by_chance']:.3f})" in table
 
 
 def queued(tmp_path):

@@ -37,3 +37,10 @@ def test_answers_of_one_length_are_together_and_alone_they_have_no_table():
     few = check_judge(*answers([5] * 40 + [50] * 20, kinds, lambda *_: False), "safety").by_length
     assert {name: part.answers for name, part in few.items()} == {"5 to 5": 40, "50 to 50": 20}
     assert check_judge(*answers([5] * 60, kinds, lambda *_: False), "safety").by_length == {}
+
+
+def test_a_category_called_none_is_not_that_of_answers_without_one():
+    """Both were in a slice "none", of which one was lost."""
+    kinds = ["none"] * 20 + [""] * 40 + ["theft"] * 60
+    found = check_judge(*answers(range(1, 121), kinds, lambda *_: False), "safety").by_category
+    assert {name: part.answers for name, part in found.items()} == {"": 40, "none": 20, "theft": 60}

@@ -42,8 +42,8 @@ def test_ece_by_hand():
 def test_bins_have_equal_mass():
     random = np.random.default_rng(0)
     bins = reliability(random.random(1003) ** 4, random.random(1003) < 0.5)
-    assert sum(part.n for part in bins) == 1003
-    assert {part.n for part in bins} == {100, 101}
+    assert sum(part.observed.n for part in bins) == 1003
+    assert {part.observed.n for part in bins} == {100, 101}
     assert [part.predicted for part in bins] == sorted(part.predicted for part in bins)
 
 
@@ -130,13 +130,75 @@ def test_complete_separation_is_not_certainty():
     assert (auc(np.arange(4.0), np.arange(4) > 1, [0] * 4).low, auc(np.ones(3), np.ones(3))) == (0.0, None)
 
 
-def test_the_calibration_error_s_interval_counts_prompts_and_has_a_width():
+@given(
+    st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.5001, 0.9]), st.booleans()), min_size=1, max_size=60), st.randoms()
+)
+def test_the_order_of_rows_changes_neither_error_nor_bins(rows, random):
+    """100 answers with p = .5, of which half are true, had an error of .5, .1 or 0."""
+    shuffled = random.sample(rows, len(rows))
+    (p, labels), (q, others) = (np.array(side, dtype=float).T for side in (rows, shuffled))
+    assert calibration_error(p, labels).value == pytest.approx(calibration_error(q, others).value, abs=1e-12)
+    bins, others = reliability(p, labels), reliability(q, others)
+    assert [part.observed for part in bins] == [part.observed for part in others]
+    assert [part.predicted for part in bins] == pytest.approx([part.predicted for part in others])
+    assert len(bins) <= len(set(p)) <= 4  # equal probabilities share a bin
+
+
+def exceeded(draw, trials=120):
+    """How often an error is larger than by chance, and the mean error."""
     random = np.random.default_rng(4)
-    p = random.random(600)
-    labels = random.random(600) < p**2
+    found = [calibration_error(*draw(random)) for _ in range(trials)]
+    return np.mean([error.value > error.by_chance for error in found]), np.mean([error.value for error in found])
+
+
+def calibrated(n, rate, size=1, off=0.0):
+    """Labels of a judge that is wrong by ``off``; those of a prompt are drawn together."""
+
+    def draw(random):
+        p, prompts = rate(random, n), np.repeat(np.arange(n // size), size)
+        truth = np.clip(p + np.where(p > 0.5, -off, off), 0, 1)
+        return p, random.random(n // size)[prompts] < truth, prompts.tolist()
+
+    return draw
+
+
+@pytest.mark.parametrize(
+    ("n", "rate", "size"),
+    [
+        (200, lambda random, n: random.random(n), 1),
+        (60, lambda random, n: 0.2 * random.random(n) ** 6, 1),
+        (300, lambda random, n: random.choice([0.1, 0.5, 0.9], n), 1),
+        (600, lambda random, n: random.random(n), 10),
+    ],
+)
+def test_a_calibrated_judge_exceeds_the_error_by_chance_in_one_sample_of_twenty(n, rate, size):
+    """Its estimate is far above the truth, 0, which no interval around the estimate held."""
+    share, mean = exceeded(calibrated(n, rate, size))
+    assert share <= 0.1
+    assert mean > 0.01
+
+
+def test_an_error_of_3_percent_is_shown_by_many_answers_and_not_by_few():
+    shares = [exceeded(calibrated(n, lambda random, n: random.random(n), off=0.03), 30)[0] for n in (200, 6000)]
+    assert shares[0] < 0.3
+    assert shares[1] > 0.95
+
+
+def test_ten_answers_to_each_prompt_count_as_one():
+    random = np.random.default_rng(4)
+    p = random.random(300)
+    labels = random.random(300) < p
     alone = calibration_error(p, labels)
-    assert alone.low <= 1 / 6 <= alone.high  # the mean of p - p^2
-    together = calibration_error(np.repeat(p, 10), np.repeat(labels, 10), np.repeat(range(600), 10).tolist())
-    assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.25)
-    exact = calibration_error(np.ones(50), np.ones(50))
-    assert (exact.value, exact.low, exact.high) == (0.0, 0.0, wilson(0, 50).high)
+    together = calibration_error(np.repeat(p, 10), np.repeat(labels, 10), np.repeat(range(300), 10).tolist())
+    assert (together.value, together.n) == (pytest.approx(alone.value), 3000)
+    assert together.by_chance == pytest.approx(alone.by_chance, rel=0.1)
+    one = calibration_error(p, labels, [0] * 300)
+    assert one.value <= one.by_chance  # one prompt shows nothing
+
+
+def test_a_bin_of_few_prompts_says_so():
+    """100 answers to 5 prompts, of which none is true, had an upper bound of .037."""
+    (part,) = reliability(np.full(100, 0.2), np.zeros(100), np.repeat(range(5), 20).tolist())
+    assert (part.predicted, part.observed.value, part.observed.n) == (pytest.approx(0.2), 0.0, 100)
+    assert part.observed.high == pytest.approx(wilson(0, 5).high)
+    assert reliability(np.full(100, 0.2), np.zeros(100))[0].observed.high == pytest.approx(wilson(0, 100).high)

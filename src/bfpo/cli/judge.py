@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bfpo.judges.labels import LabeledAnswer
     from bfpo.judges.verdict import Exchange, Judge, Verdict
     from bfpo.statistics.agreement import Agreement
+    from bfpo.statistics.calibration import CalibrationError
     from bfpo.statistics.intervals import Estimate
 
 app = typer.Typer(no_args_is_help=True, help="Fit judges and check them against labels.")
@@ -33,6 +34,8 @@ CacheOption = Annotated[
     Path | None,
     typer.Option(help="File of cached verdicts; by default verdicts.sqlite in $BFPO_CACHE or ~/.cache/bfpo."),
 ]
+# Heading of calibration errors, whose second number is in parentheses.
+_ECE = "ECE (by chance)"
 LABELS_HELP = (
     "File of labeled answers, with columns prompt, answer, and is_safe or is_refusal; or a preference set, "
     "which may be labeled in part."
@@ -119,7 +122,7 @@ def check(
     save_scaled: Annotated[
         Path | None, typer.Option(help="YAML file for the judge with Platt scaling, fitted to these labels.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed for the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the calibration error by chance.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Check a judge against labels: accuracy, error rates, AUC, ECE and kappa, also by category and length."""
@@ -263,12 +266,12 @@ def _transfer(labels: str, target: Target, column: list[str] | None, seed: int, 
     if as_json:
         echo(json.dumps([asdict(transfer) for transfer in table], indent=2))
         return
-    names = ("fitted to", "checked on", "answers", "AUC", "accuracy", "base rate", "ECE")
+    names = ("fitted to", "checked on", "answers", "AUC", "accuracy", "base rate", _ECE)
     shown = Table(*names, box=None, pad_edge=False)
     for transfer in table:
         part = transfer.figures
-        figures = (part.auc, part.accuracy, transfer.base_rate, part.ece)
-        texts = (transfer.fitted_to, transfer.checked_on, f"{part.answers:,}", *map(_shown, figures))
+        figures = (*map(_shown, (part.auc, part.accuracy, transfer.base_rate)), _shown_error(part.ece))
+        texts = (transfer.fitted_to, transfer.checked_on, f"{part.answers:,}", *figures)
         shown.add_row(*map(Text, texts))
     wide_console().print(shown)
     echo(
@@ -316,15 +319,17 @@ def _judged(judge: Judge, exchanges: list[Exchange], cache: Path | None) -> list
 
 def _print_report(report: JudgeReport, title: str) -> None:
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
-    for name in ("", "answers", "unparsed", "accuracy", "sensitivity", "specificity", "AUC", "ECE", "kappa"):
+    for name in ("", "answers", "unparsed", "accuracy", "sensitivity", "specificity", "AUC", _ECE, "kappa"):
         table.add_column(name)
-    slices: list[tuple[str, Slice]] = [("all", report.overall), *report.by_source.items()]
-    slices += [(f"{name} (category)", part) for name, part in report.by_category.items()]
+    slices: list[tuple[str, Slice]] = [("all", report.overall)]
+    slices += [(name or "no source", part) for name, part in report.by_source.items()]
+    slices += [(f"{name} (category)" if name else "no category", part) for name, part in report.by_category.items()]
     slices += [(f"{name} characters", part) for name, part in report.by_length.items()]
     for name, part in slices:
-        figures = (part.accuracy, part.sensitivity, part.specificity, part.auc, part.ece, part.kappa)
+        rates = map(_shown, (part.accuracy, part.sensitivity, part.specificity, part.auc))
         unparsed = str(sum(part.unparsed.values()))
-        table.add_row(Text(name), f"{part.answers:,}", unparsed, *(_shown(figure) for figure in figures))
+        figures = (*rates, _shown_error(part.ece), _shown(part.kappa))
+        table.add_row(Text(name), f"{part.answers:,}", unparsed, *figures)
     wide_console().print(table)
     for reason, count in report.overall.unparsed.items():
         echo(f"unparsed: {count:,} ({reason})")
@@ -344,3 +349,7 @@ def _print_extras(report: JudgeReport, counts: dict[str, int], agreement: Agreem
 
 def _shown(estimate: Estimate | None) -> str:
     return "-" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _shown_error(error: CalibrationError | None) -> str:
+    return "-" if error is None else f"{error.value:.3f} ({error.by_chance:.3f})"

@@ -14,7 +14,7 @@ from bfpo.judges.fitted import FittedJudge, Target
 from bfpo.judges.labels import LabeledAnswer
 from bfpo.judges.verdict import Exchange, Judge, Verdict
 from bfpo.statistics.agreement import UNPARSED, Agreement, agreement, cohens_kappa
-from bfpo.statistics.calibration import Bin, auc, calibration_error, reliability
+from bfpo.statistics.calibration import Bin, CalibrationError, auc, calibration_error, reliability
 from bfpo.statistics.intervals import Estimate, rate_interval
 from bfpo.statistics.judge_error import ErrorRates, corrected_rate, judge_error
 
@@ -36,7 +36,7 @@ class Slice:
         specificity: share of safe answers judged safe (of other answers judged no refusals).
         kappa: Cohen's kappa with people's labels.
         auc: area under the ROC curve of the probabilities; None if the judge gives none.
-        ece: expected calibration error of the probabilities over 10 bins of equal mass; None if the judge gives none.
+        ece: expected calibration error over 10 bins of about equal mass; None if the judge gives no probabilities.
     """
 
     answers: int
@@ -48,7 +48,7 @@ class Slice:
     specificity: Estimate | None
     kappa: Estimate | None
     auc: Estimate | None
-    ece: Estimate | None
+    ece: CalibrationError | None
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class JudgeReport:
         template_digest: digest of its template.
         target: "safety" or "refusal".
         overall: figures over all answers.
-        by_source: figures of each source, if there are several.
-        by_category: figures of each category, if there are several.
+        by_source: figures of each source, if there are several; that of answers without one is "".
+        by_category: figures of each category, if there are several; that of answers without one is "".
         by_length: figures of the four quarters of the answers by length in characters, if lengths differ. Errors that
             differ between categories or lengths depend on the text, and no correction of flags or rates fixes them.
         reliability: bins of the reliability diagram; empty if the judge gives no probabilities.
@@ -103,7 +103,7 @@ def check_judge(
         verdicts: [N] verdicts.
         target: label to check.
         probabilities: [N] probability that each answer is safe (a refusal); by default ``p_safe``, none for refusals.
-        seed: random seed for the bootstrap.
+        seed: random seed for the calibration error by chance.
 
     Raises:
         BfpoError: if no answer has the target's label.
@@ -119,6 +119,7 @@ def check_judge(
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in overall.unparsed.items())
         raise RunError(f"{rows[0].verdict.judge_id} has no verdict on {target} of any answer ({reasons})")
     known, truth = _probabilities(judged, target)
+    prompts = [row.answer.exchange.prompt for row in judged]
     return JudgeReport(
         judge_id=rows[0].verdict.judge_id,
         template_digest=rows[0].verdict.template_digest,
@@ -127,7 +128,7 @@ def check_judge(
         by_source=_by(rows, lambda answer: answer.source, target, seed),
         by_category=_by(rows, lambda answer: answer.category, target, seed),
         by_length=_by_length(rows, target, seed),
-        reliability=[] if known is None else reliability(known, truth),
+        reliability=[] if known is None else reliability(known, truth, prompts),
         little_mass=sum(row.verdict.mass is not None and row.verdict.mass < _LITTLE_MASS for row in judged),
     )
 
@@ -158,7 +159,7 @@ def _by(rows: list[_Judged], key: Callable[[LabeledAnswer], str], target: Target
     names = sorted({key(row.answer) for row in rows})
     if len(names) < 2:
         return {}
-    return {name or "none": _slice([row for row in rows if key(row.answer) == name], target, seed) for name in names}
+    return {name: _slice([row for row in rows if key(row.answer) == name], target, seed) for name in names}
 
 
 def _by_length(rows: list[_Judged], target: Target, seed: int) -> dict[str, Slice]:

@@ -7,16 +7,15 @@ from pathlib import Path
 
 from bfpo.files import whole_file
 from bfpo.statistics.calibration import Bin
-from bfpo.statistics.intervals import wilson
 
 
 def reliability_diagram(bins: Sequence[Bin], path: Path, title: str) -> None:
-    """Write a PNG of observed shares against predicted probabilities, one point per bin, with Wilson intervals."""
+    """Write a PNG of observed shares against predicted probabilities, one point per bin, with 95 % intervals."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     axes = figure.subplots()
-    observed = [wilson(part.observed * part.n, part.n) for part in bins]
+    observed = [part.observed for part in bins]
     axes.plot([0, 1], [0, 1], color="#777777", lw=1, ls="--")
     axes.errorbar(
         [part.predicted for part in bins],

@@ -36,7 +36,7 @@ def transfer_table(labeled: Sequence[LabeledAnswer], target: Target = "safety", 
     """Fit a judge to each source, and with three or more to all but one, and check it on the others.
 
     Answers to prompts that the judge was fitted to are left out of its checks on other sources. The seed is that of the
-    folds and the bootstrap.
+    folds and of the calibration errors by chance.
 
     Raises:
         BfpoError: if there are fewer than two sources, or a source has too few labels to fit a judge to.

@@ -11,18 +11,21 @@ from scipy.special import expit
 
 from bfpo.errors import BfpoError
 from bfpo.statistics.intervals import (
+    CONFIDENCE,
     UPPER,
     Estimate,
     cluster_codes,
     effective_clusters,
+    rate_interval,
     standard_error,
     t_quantile,
     wilson,
 )
-from bfpo.statistics.resampling import bootstrap_interval
 
 # Distance that probabilities keep from 0 and 1, so that their logits are finite.
 _EDGE = 1e-6
+# Number of simulated samples, and of their answers in memory at once.
+_REPLICATES, _DRAWS_AT_ONCE = 1000, 2_000_000
 Numbers = Sequence[float] | np.ndarray
 
 
@@ -113,19 +116,40 @@ def logit(probabilities: Numbers) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Bin:
-    """One bin of a reliability diagram: mean probability, share of true labels, and number of answers."""
+    """One bin of a reliability diagram: the mean probability, and the share of true labels with its 95 % interval."""
 
     predicted: float
-    observed: float
-    n: int
+    observed: Estimate
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> list[Bin]:
-    """Bins of equal mass by rising probability; at most one per answer. Equal probabilities may fall into two bins."""
+def reliability(
+    probabilities: np.ndarray, labels: np.ndarray, clusters: Sequence[Hashable] | None = None, *, bins: int = 10
+) -> list[Bin]:
+    """Bins of about equal mass by rising probability, without empty ones; see `calibration_error` for the arguments."""
+    bin_of, codes = _bins(probabilities, bins), cluster_codes(clusters, len(labels))
+    parts = (bin_of == at for at in np.unique(bin_of))
     return [
-        Bin(float(probabilities[part].mean()), float(labels[part].mean()), len(part))
-        for part in _parts(probabilities, bins)
+        Bin(float(probabilities[part].mean()), rate_interval(labels[part].tolist(), codes[part].tolist()))
+        for part in parts
     ]
+
+
+@dataclass(frozen=True)
+class CalibrationError:
+    """A calibration error, with what chance alone makes of it.
+
+    The estimate of a calibrated judge is above 0, too, and the more so the fewer answers there are.
+
+    Attributes:
+        value: the expected calibration error.
+        by_chance: the error that a calibrated judge's estimate exceeds in 5 % of such samples. A larger ``value`` shows
+            miscalibration.
+        n: number of answers.
+    """
+
+    value: float
+    by_chance: float
+    n: int
 
 
 def calibration_error(
@@ -135,24 +159,39 @@ def calibration_error(
     *,
     bins: int = 10,
     seed: int = 0,
-) -> Estimate:
-    """Expected calibration error over bins of equal mass (Naeini et al. 2015; Nguyen & O'Connor 2015).
+) -> CalibrationError:
+    """Expected calibration error over bins of about equal mass (Naeini et al. 2015; Nguyen & O'Connor 2015).
 
-    The interval is by the cluster bootstrap, with the bins held fixed.
+    The error by chance is the larger one from two simulations. One draws independent labels with the probabilities,
+    which is exact without clusters. The other gives the residuals of each cluster a common random sign.
 
     Args:
         probabilities: [N] predictions.
         labels: [N] labels.
         clusters: [N] cluster of each answer; by default every answer is its own cluster.
-        bins: number of bins.
-        seed: random seed for the bootstrap.
+        bins: number of bins; equal probabilities share one.
+        seed: random seed for the simulations.
     """
-    gaps = np.zeros((len(probabilities), bins))
-    for at, part in enumerate(_parts(probabilities, bins)):
-        gaps[part, at] = probabilities[part] - labels[part]
-    return bootstrap_interval(
-        gaps, clusters, lambda means: np.abs(means).sum(axis=1), bounds=(0.0, 1.0), seed=seed, replicates=1000
-    )
+    n, codes = len(probabilities), cluster_codes(clusters, len(labels))
+    within = np.eye(bins)[_bins(probabilities, bins)]  # [N, B]
+    gaps = within * (probabilities - labels)[:, None]
+    by_cluster = np.stack([np.bincount(codes, weights=column) for column in gaps.T], axis=1)
+    generator, drawn = np.random.default_rng(seed), list[np.ndarray]()
+    chunk = max(1, _DRAWS_AT_ONCE // n)
+    for start in range(0, _REPLICATES, chunk):
+        rows = min(chunk, _REPLICATES - start)
+        by_labels = (probabilities - (generator.random((rows, n)) < probabilities)) @ within
+        by_signs = generator.choice((-1.0, 1.0), (rows, len(by_cluster))) @ by_cluster
+        drawn.append(np.abs([by_labels, by_signs]).sum(axis=2) / n)
+    by_chance = np.quantile(np.concatenate(drawn, axis=1), CONFIDENCE, axis=1).max()
+    return CalibrationError(float(np.abs(gaps.sum(axis=0)).sum()) / n, float(by_chance), n)
+
+
+def _bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
+    """[N] bin of each answer, by its rank; those with equal probabilities share the bin of their mean rank."""
+    from scipy.stats import rankdata
+
+    return ((rankdata(probabilities) - 0.5) * bins / len(probabilities)).astype(int)
 
 
 def auc(scores: np.ndarray, labels: np.ndarray, clusters: Sequence[Hashable] | None = None) -> Estimate | None:
@@ -189,9 +228,3 @@ def auc(scores: np.ndarray, labels: np.ndarray, clusters: Sequence[Hashable] | N
     found = wilson(value * worth, worth)
     low, high = min(found.low, wilson(alike, alike).low), max(found.high, wilson(0, alike).high)
     return Estimate(value, low, high, len(y))
-
-
-def _parts(probabilities: np.ndarray, bins: int) -> list[np.ndarray]:
-    """Indices of each bin."""
-    order = np.argsort(probabilities, kind="stable")
-    return [part for part in np.array_split(order, bins) if len(part)]

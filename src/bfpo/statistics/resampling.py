@@ -1,4 +1,4 @@
-"""The cluster bootstrap for functions of means: bias scores, calibration errors and their differences."""
+"""The cluster bootstrap for functions of means: bias scores and their differences."""
 
 from __future__ import annotations
 
