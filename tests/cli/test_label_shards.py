@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 from typer.testing import CliRunner
@@ -9,7 +11,6 @@ from typer.testing import CliRunner
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError
 from bfpo.judges import Exchange
-from bfpo.judges.cache import VerdictCache
 from bfpo.labeling.sharding import is_in
 from bfpo.microworld.data import safety_set
 from bfpo.shards import Shard
@@ -37,8 +38,8 @@ def source(tmp_path_factory):
 
 
 def count(path):
-    with VerdictCache(path) as cache:
-        return sum(map(len, cache._chunks()))
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT count(*) FROM verdicts").fetchone()[0]
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])

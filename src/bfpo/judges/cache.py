@@ -10,12 +10,12 @@ import json
 import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from bfpo.errors import BfpoError, RunError
-from bfpo.files import cache_folder
+from bfpo.files import cache_folder, created_folder
 from bfpo.judges.preference import AnswerPair, HelpfulnessJudge, Preference, preference_from
 from bfpo.judges.verdict import Exchange, Judge, Verdict, verdict_from
 
@@ -23,7 +23,12 @@ from bfpo.judges.verdict import Exchange, Judge, Verdict, verdict_from
 _SCHEMA = "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, verdict TEXT NOT NULL) WITHOUT ROWID"
 # Verdicts that are copied at once.
 _CHUNK = 10_000
+# SQLite's mark of files of this program; caches made before it was introduced have 0.
+_APPLICATION = int.from_bytes(b"bfpo")
+_REMEDY = "name another file with --cache, or move this one away to have all verdicts asked for again"
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+_FORBIDDEN = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 
 def default_cache_file() -> Path:
@@ -56,22 +61,23 @@ class VerdictCache:
 
     Raises:
         BfpoError: if the file can't be written, is damaged, or is not a cache; also from all methods.
-        RunError: if another process keeps it locked; also from all methods.
+        RunError: if the disk is full, or another process keeps the file locked; also from all methods.
     """
 
     def __init__(self, path: Path, timeout: float = 60.0) -> None:
         self.path = path
         self.damaged = self.added = 0
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BfpoError(f"{path}: the cache of verdicts can't be created ({error.strerror})") from error
-        with self._usable():
+        created_folder(path.parent)
+        with _usable(path):
             self._connection = sqlite3.connect(path, timeout=timeout, isolation_level=None)
+            self._connection.create_function("is_intact", 1, _is_intact, deterministic=True)
+            is_new = not _is_cache(self._connection, path)
             # With a write-ahead log a commit is one append, fast enough to store each verdict as it arrives.
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute(_SCHEMA)
+            if is_new:
+                self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
 
     def get(self, judge: Judge, exchange: Exchange) -> Verdict | None:
         """The judge's verdict on an exchange, or None if it is not cached."""
@@ -92,65 +98,58 @@ class VerdictCache:
         self._add([(preference_key(judge, pair), _packed(preference)) for pair, preference in compared])
 
     def _add(self, rows: Sequence[tuple[bytes, str]]) -> None:
-        self._insert("REPLACE", rows)
+        self._insert(rows)
         self.added += len(rows)
 
     def take(self, path: Path) -> int:
-        """Copy the verdicts that this cache lacks from another one; returns their number.
+        """Copy the verdicts that this cache lacks, or has damaged, from another one; returns their number.
+
+        The other file is only read; its damaged verdicts are left out with a warning.
 
         Raises:
             BfpoError: if the other file is missing or is not a cache.
         """
         if not path.exists():
             raise BfpoError(f"{path}: there is no such cache of verdicts; check the path")
-        with VerdictCache(path) as other:
-            return sum(self._insert("IGNORE", rows) for rows in other._chunks())
+        # Without a log nobody is writing to the file, and SQLite needs no files of its own beside it.
+        how = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
+        count = damaged = 0
+        with (
+            _usable(path, "check the path"),
+            closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True)) as other,
+        ):
+            if not _is_cache(other, path):
+                raise BfpoError(f"{path}: this database is empty; check the path")
+            found = other.execute("SELECT key, verdict FROM verdicts ORDER BY key")
+            while rows := found.fetchmany(_CHUNK):
+                intact = [row for row in rows if _is_intact(row[1])]
+                count += self._insert(intact, "WHERE NOT is_intact(verdict)")
+                damaged += len(rows) - len(intact)
+        if damaged:
+            warnings.warn(f"{path}: {damaged:,} damaged verdicts are left out", stacklevel=2)
+        return count
 
     def _stored(self, key: bytes) -> dict[str, Any] | None:
         """The record with a key; None if there is none, or it was changed since it was stored."""
-        with self._usable():
+        with _usable(self.path):
             row = self._connection.execute("SELECT verdict FROM verdicts WHERE key = ?", (key,)).fetchone()
-        record = _unpacked(row[0]) if row else None
-        if row and record is None:
-            self.damaged += 1
-            if self.damaged == 1:
-                warnings.warn(f"{self.path}: damaged verdicts are asked for again", stacklevel=2)
-        return record
+        if row is None:
+            return None
+        if _is_intact(row[0]):
+            return json.loads(row[0].partition(" ")[2])
+        self.damaged += 1
+        if self.damaged == 1:
+            warnings.warn(f"{self.path}: damaged verdicts are asked for again", stacklevel=2)
+        return None
 
-    def _insert(self, known: str, rows: Sequence[tuple[bytes, str]]) -> int:
-        """Store rows in one transaction; of ``known`` ones, SQLite does as it is told. Returns their number."""
-        with self._usable():
+    def _insert(self, rows: Sequence[tuple[bytes, str]], replaced: str = "") -> int:
+        """Store rows in one transaction; a condition says which known ones are replaced. Returns the number stored."""
+        statement = "INSERT INTO verdicts VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET verdict = excluded.verdict"
+        with _usable(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
-            count = self._connection.executemany(f"INSERT OR {known} INTO verdicts VALUES (?, ?)", rows).rowcount
+            count = self._connection.executemany(f"{statement} {replaced}", rows).rowcount
             self._connection.execute("COMMIT")
         return count
-
-    def _chunks(self) -> Iterator[list[tuple[bytes, str]]]:
-        with self._usable():
-            cursor = self._connection.execute("SELECT key, verdict FROM verdicts ORDER BY key")
-        while True:
-            with self._usable():
-                rows = cursor.fetchmany(_CHUNK)
-            if not rows:
-                return
-            yield rows
-
-    @contextmanager
-    def _usable(self) -> Iterator[None]:
-        """Turns SQLite's errors into sentences."""
-        try:
-            yield
-        # UnicodeDecodeError: SQLite's own sentence quotes the damaged schema.
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            if getattr(error, "sqlite_errorcode", None) in _BUSY:
-                raise RunError(
-                    f"{self.path}: another process keeps the cache of verdicts locked; rerun when it is done, or name "
-                    "another file with --cache"
-                ) from error
-            raise BfpoError(
-                f"{self.path}: this is not a cache of verdicts, or it is damaged ({error}); name another file with "
-                "--cache, or move this one away to have all verdicts asked for again"
-            ) from error
 
     def __enter__(self) -> VerdictCache:
         return self
@@ -159,16 +158,56 @@ class VerdictCache:
         self._connection.close()
 
 
+@contextmanager
+def _usable(path: Path, remedy: str = _REMEDY) -> Iterator[None]:
+    """Turns SQLite's errors into sentences."""
+    try:
+        yield
+    # UnicodeDecodeError: SQLite's own sentence quotes the damaged schema.
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the detail in the higher bytes
+        if code in _BUSY:
+            raise RunError(
+                f"{path}: another process keeps the cache of verdicts locked; rerun when it is done, or name another "
+                "file with --cache"
+            ) from error
+        if code in _DISK:
+            raise RunError(
+                f"{path}: the disk can't hold the cache of verdicts ({error}); free space and rerun, which asks for no "
+                "cached verdict again, or name another file with --cache"
+            ) from error
+        if code in _FORBIDDEN:
+            raise BfpoError(
+                f"{path}: the cache of verdicts can't be opened for writing ({error}); check the permissions, or name "
+                "another file with --cache"
+            ) from error
+        raise BfpoError(f"{path}: this is not a cache of verdicts, or it is damaged ({error}); {remedy}") from error
+
+
+def _is_cache(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether a database is a cache, or otherwise is empty.
+
+    Raises:
+        BfpoError: if it is neither.
+    """
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(verdicts)")]
+    if application not in (0, _APPLICATION) or (tables and columns != ["key", "verdict"]):
+        raise BfpoError(f"{path}: this is another program's database, not a cache of verdicts; check the path")
+    return bool(tables)
+
+
 def _packed(word: Verdict | Preference) -> str:
     # It holds nothing that asdict would have to convert, in ten times the time.
     text = json.dumps(vars(word))
     return f"{_checksum(text)} {text}"
 
 
-def _unpacked(stored: object) -> dict[str, Any] | None:
-    """The record, or None if it was changed since it was stored."""
+def _is_intact(stored: object) -> bool:
+    """Whether a stored verdict has its checksum."""
     checksum, _, text = stored.partition(" ") if isinstance(stored, str) else ("", "", "")
-    return json.loads(text) if checksum == _checksum(text) else None
+    return checksum == _checksum(text)
 
 
 def _checksum(text: str) -> str:
