@@ -156,6 +156,15 @@ def test_answers_can_neither_end_a_turn_nor_take_the_other_s_place():
         assert len(text) < 20_000
 
 
+def test_a_cut_answer_is_counted_once_though_it_is_in_both_requests():
+    with serving(lambda *_: (200, {}, completion("tie"))) as server:
+        judge = PairwiseJudge(Endpoint(EndpointConfig(url=server.url, model="m", backoff=0.001)), max_characters=50)
+        judge.compare([AnswerPair("q", "x" * 51, "y" * 50), AnswerPair("q", "x" * 60, "y" * 60)])
+    assert judge.counts == {"truncated": 3}
+    assert len(server.log) == 4
+    assert all("x" * 51 not in body["messages"][0]["content"] for _, body in server.log)
+
+
 @pytest.mark.parametrize(
     ("output", "choice"),
     [("A", "first"), ("b.", "second"), (" Tie", "tie"), ("Answer B", "second"), ("**A**", "first"),

@@ -1,6 +1,7 @@
 """Tests of streamed verdicts: order, bounded memory, the cache, and resumption of a killed run."""
 
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -17,7 +18,7 @@ from bfpo.errors import BfpoError, RunError
 from bfpo.judges import Exchange, Verdict, verdicts
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.preference import AnswerPair, Preference
-from bfpo.judges.streaming import CHUNK, preferences
+from bfpo.judges.streaming import BATCH, CHUNK, preferences
 from bfpo.judges.unjudged import EMPTY, NO_REPLY, around_empty, unjudged
 
 
@@ -80,6 +81,58 @@ def test_equal_exchanges_are_judged_once():
     given = list(verdicts(judge, [Exchange("q", "1"), Exchange("q", "2"), Exchange("q", "1")]))
     assert judge.asked == ["1", "2"]
     assert [v.raw for v in given] == ["1", "2", "1"]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda given: given[1:], r"counting gave 3 replies to 4 requests"),
+        (lambda given: [*given, *given], r"counting gave 8 replies to 4 requests"),
+        (
+            lambda given: [*given[:3], Verdict("safe", math.nan)],
+            r"counting gave an invalid reply \(p_safe: nan is",
+        ),
+        (lambda given: [*given[:3], Verdict("safe", None)], r"\(p_safe: None is not a probability\)"),
+        (lambda given: [*given[:3], Verdict("safe", 1.5)], r"\(p_safe: 1.5 is not a probability\)"),
+        (lambda given: [*given[:3], Verdict("fine", 1.0)], r"\(label: 'fine' is not a label\)"),
+        (lambda given: [*given[:3], 0.5], r"\(0.5 is not a Verdict\)"),
+    ],
+)
+def test_a_judge_that_breaks_the_protocol_is_named(tmp_path, change, words, streams):
+    """Errors were an AssertionError, a RuntimeError (generator raised StopIteration), or none at all."""
+    judge = Counting()
+    judge.judge = lambda asked: change([judge._verdict(exchange) for exchange in asked])
+    if streams:
+        judge.stream = lambda asked: iter(judge.judge(asked))
+    with VerdictCache(tmp_path / "cache.sqlite") as cache, pytest.raises(RunError, match=words):
+        list(verdicts(judge, exchanges(4), cache))
+
+
+def test_a_call_that_leaves_one_out_is_not_made_up_for_by_the_next():
+    judge, sizes = Counting(), iter((BATCH - 1, 2))
+    judge.judge = lambda asked: [Verdict("safe", 1.0)] * next(sizes)
+    with pytest.raises(RunError, match="gave 255 replies to 256 requests"):
+        list(verdicts(judge, exchanges(BATCH + 1)))
+
+
+@pytest.mark.parametrize(
+    ("preference", "words"),
+    [
+        (Preference("first", math.inf, (), "p"), "p_first: inf is not a probability"),
+        (Preference("unparsed", 0.5, (), "p"), "it is 0.5 although the preference is unparsed"),
+        (Preference("A", 1.0, (), "p"), "'A' is not one of first, second, tie, unparsed"),
+        (None, "None is not a Preference"),
+    ],
+)
+def test_so_is_a_judge_of_helpfulness(preference, words):
+    judge = LongerFirst()
+    judge.compare = lambda asked: [preference for _ in asked]
+    with pytest.raises(RunError, match=f"the judge longer gave an invalid reply .*{words}"):
+        list(preferences(judge, pairs(3)))
+    judge.compare = lambda asked: []
+    with pytest.raises(RunError, match="longer gave 0 replies to 3 requests"):
+        list(preferences(judge, pairs(3)))
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,11 @@ class PairwiseJudge:
             for pair in pairs:
                 settled.append(_empty_loses(pair, self.judge_id))
                 if settled[-1] is None:
-                    yield from (self._request(pair, swapped) for swapped in (False, True))
+                    answers = [neutralized(text) for text in (pair.first, pair.second)]
+                    self.counts["truncated"] += sum(len(answer) > self.max_characters for answer in answers)
+                    first, second = (answer[: self.max_characters] for answer in answers)
+                    yield self._request(pair.prompt, first, second)
+                    yield self._request(pair.prompt, second, first)
 
         replies = self.endpoint.complete(requests())
         for straight, swapped in zip(replies, replies, strict=True):
@@ -196,12 +200,8 @@ class PairwiseJudge:
             yield self._preference(straight, swapped)
         yield from (known for known in settled if known is not None)
 
-    def _request(self, pair: AnswerPair, swapped: bool) -> CompletionRequest:
-        whole = [neutralized(text) for text in (pair.first, pair.second)]
-        answers = [text[: self.max_characters] for text in whole]
-        self.counts["truncated"] += sum(len(text) > self.max_characters for text in whole)
-        first, second = reversed(answers) if swapped else answers
-        values = {"prompt": neutralized(pair.prompt), "first": first, "second": second}
+    def _request(self, prompt: str, first: str, second: str) -> CompletionRequest:
+        values = {"prompt": neutralized(prompt), "first": first, "second": second}
         text = re.sub(r"\{(prompt|first|second)\}", lambda match: values[match[1]], self.question)
         return CompletionRequest(({"role": "user", "content": text},), max_tokens=self.max_new_tokens)
 

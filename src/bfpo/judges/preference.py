@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 Choice = Literal["first", "second", "tie", "unparsed"]
+CHOICES: tuple[str, ...] = get_args(Choice)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from bfpo.errors import RunError
 from bfpo.judges.cache import VerdictCache, preference_key, verdict_key
-from bfpo.judges.preference import AnswerPair, HelpfulnessJudge, Preference
+from bfpo.judges.preference import CHOICES, AnswerPair, HelpfulnessJudge, Preference
 from bfpo.judges.unjudged import ONLY_THINKING, is_empty, is_unanswered, says_nothing
-from bfpo.judges.verdict import Exchange, Judge, Verdict
+from bfpo.judges.verdict import Exchange, Judge, Verdict, is_probability, verdict_problems
 
 # Exchanges, or pairs, in memory at once. A server idles at the end of a chunk; with 64 requests in flight that costs
 # one reply's time in 64.
@@ -54,13 +54,12 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
             the next run asks again.
 
     Raises:
-        RunError: at the end, if not a single verdict could be read.
+        RunError: if the judge breaks the protocol; at the end, if not a single verdict could be read.
     """
     silent: Verdict | None = None
     speaks = asked = False
-    ask = (
-        partial(_as_they_arrive, judge.stream) if isinstance(judge, StreamingJudge) else partial(_in_calls, judge.judge)
-    )
+    streams = isinstance(judge, StreamingJudge)
+    ask = partial(_as_they_arrive, judge.stream) if streams else partial(_in_calls, judge.judge_id, judge.judge)
 
     def keep(judged: list[tuple[Exchange, Verdict]]) -> None:
         nonlocal asked
@@ -69,11 +68,13 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
             cache.add(judge, [(exchange, verdict) for exchange, verdict in judged if not is_unanswered(verdict)])
 
     answered = _answered(
+        judge.judge_id,
         exchanges,
         max(CHUNK, judge.ahead) if isinstance(judge, ClusterJudge) else CHUNK,
         key=lambda exchange: verdict_key(judge, exchange),
         recall=lambda exchange: None if cache is None else cache.get(judge, exchange),
         ask=ask,
+        problem=_problem_of_verdict,
         keep=keep,
     )
     for exchange, verdict in answered:
@@ -114,21 +115,24 @@ def preferences(
             that the next run asks again.
 
     Raises:
-        RunError: if none of five or more preferences could be read; after the first chunk, or at the end.
+        RunError: if the judge breaks the protocol, or none of five or more preferences could be read; after the first
+            chunk, or at the end.
     """
     streams = isinstance(judge, StreamingHelpfulnessJudge)
-    ask = partial(_as_they_arrive, judge.stream) if streams else partial(_in_calls, judge.compare)
+    ask = partial(_as_they_arrive, judge.stream) if streams else partial(_in_calls, judge.judge_id, judge.compare)
 
     def keep(compared: list[tuple[AnswerPair, Preference]]) -> None:
         if cache is not None:
             cache.add_preferences(judge, [(pair, found) for pair, found in compared if found.choice != "unparsed"])
 
     answered = _answered(
+        judge.judge_id,
         pairs,
         CHUNK,
         key=lambda pair: preference_key(judge, pair),
         recall=lambda pair: None if cache is None else cache.get_preference(judge, pair),
         ask=ask,
+        problem=_problem_of_preference,
         keep=keep,
     )
     silent: Preference | None = None
@@ -151,12 +155,14 @@ _Word = TypeVar("_Word")
 
 
 def _answered(
+    judge_id: str,
     items: Iterable[_Item],
     size: int,
     *,
     key: Callable[[_Item], bytes],
     recall: Callable[[_Item], _Word | None],
     ask: Callable[[list[_Item]], Iterator[list[_Word]]],
+    problem: Callable[[_Word], str | None],
     keep: Callable[[list[tuple[_Item, _Word]]], None],
 ) -> Iterator[tuple[_Item, _Word]]:
     """Every item with the judge's word on it, in order; those that can't be recalled are asked about, and kept."""
@@ -166,21 +172,58 @@ def _answered(
         distinct = dict(zip(keys, chunk, strict=True))
         known = {at: recall(item) for at, item in distinct.items()}
         missing = {at: item for at, item in distinct.items() if known[at] is None}
-        waiting = iter(missing.items())
+        waiting, given = iter(missing.items()), 0
         for batch in ask(list(missing.values())):
-            new = [(next(waiting), word) for word in batch]
+            given += len(batch)
+            if given > len(missing):
+                break
+            if wrong := next(filter(None, map(problem, batch)), None):
+                raise RunError(f"the judge {judge_id} gave an invalid reply ({wrong}); correct the judge")
+            new = list(zip(islice(waiting, len(batch)), batch, strict=True))
             known |= {at: word for (at, _), word in new}
             keep([(item, word) for (_, item), word in new])
+        _check_count(judge_id, given, len(missing))
         for at, item in zip(keys, chunk, strict=True):
             word = known[at]
-            assert word is not None, "a judge left something out"
+            assert word is not None  # there are as many words as items
             yield item, word
 
 
-def _in_calls(call: Callable[[list[_Item]], Sequence[_Word]], items: list[_Item]) -> Iterator[list[_Word]]:
+def _check_count(judge_id: str, given: int, asked: int) -> None:
+    if given != asked:
+        raise RunError(
+            f"the judge {judge_id} gave {given:,} replies to {asked:,} requests; correct the judge, which must give "
+            "one for each, in order"
+        )
+
+
+def _problem_of_verdict(verdict: Any) -> str | None:
+    if not isinstance(verdict, Verdict):
+        return f"{repr(verdict)[:60]} is not a Verdict"
+    return next((f"{column}: {problem}" for column, problem, _ in verdict_problems(vars(verdict))), None)
+
+
+def _problem_of_preference(preference: Any) -> str | None:
+    if not isinstance(preference, Preference):
+        return f"{repr(preference)[:60]} is not a Preference"
+    if preference.choice not in CHOICES:
+        return f"choice: {preference.choice!r} is not one of {', '.join(CHOICES)}"
+    if preference.choice == "unparsed" and preference.p_first is not None:
+        return f"p_first: it is {preference.p_first!r} although the preference is unparsed"
+    if preference.choice != "unparsed" and not is_probability(preference.p_first):
+        return f"p_first: {preference.p_first!r} is not a probability"
+    return None
+
+
+def _in_calls(
+    judge_id: str, call: Callable[[list[_Item]], Sequence[_Word]], items: list[_Item]
+) -> Iterator[list[_Word]]:
     """The judge's words, call by call."""
     for start in range(0, len(items), BATCH):
-        yield list(call(items[start : start + BATCH]))
+        part = items[start : start + BATCH]
+        words = list(call(part))
+        _check_count(judge_id, len(words), len(part))
+        yield words
 
 
 def _as_they_arrive(stream: Callable[[Iterable[_Item]], Iterator[_Word]], items: list[_Item]) -> Iterator[list[_Word]]:

@@ -152,7 +152,7 @@ def verdict_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str]
         yield "label", f"{label!r} is not a label", f"write one of {', '.join(LABELS)}"
     elif label == "unparsed" and p_safe is not None:
         yield "p_safe", f"it is {p_safe!r} although the verdict is unparsed", "write null"
-    elif label != "unparsed" and not _is_probability(p_safe):
+    elif label != "unparsed" and not is_probability(p_safe):
         yield "p_safe", f"{p_safe!r} is not a probability", "write a number in [0, 1]"
     if record.get("refusal", "unknown") not in REFUSALS:
         yield "refusal", f"{record['refusal']!r} is not a refusal", f"write one of {', '.join(REFUSALS)}"
@@ -160,7 +160,7 @@ def verdict_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str]
     if not (isinstance(categories, list | tuple) and all(isinstance(name, str) for name in categories)):
         yield "categories", f"{categories!r} is not a list of names", "write a list of strings, or leave it out"
     for name, what in (("mass", "a probability"), ("harm", "a level of harm")):
-        if record.get(name) is not None and not _is_probability(record[name]):
+        if record.get(name) is not None and not is_probability(record[name]):
             yield name, f"{record[name]!r} is not {what}", "write a number in [0, 1], or null"
 
 
@@ -179,6 +179,7 @@ def verdict_from(record: Mapping[str, Any], judge_id: str = "") -> Verdict:
     )
 
 
-def _is_probability(value: Any) -> bool:
+def is_probability(value: Any) -> bool:
+    """Whether a value is a number in [0, 1]."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and math.isfinite(value) and 0 <= value <= 1
