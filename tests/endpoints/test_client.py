@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import time
+from collections import Counter
 
 import httpx2
 import pytest
@@ -29,7 +30,6 @@ def test_replies_come_in_the_order_of_requests():
     with serving(shuffled) as server:
         replies = list(Endpoint(config(server, concurrency=16)).complete(ask(str(n)) for n in range(200)))
     assert [reply.text for reply in replies] == [f"re: {n}" for n in range(200)]
-    assert {reply.attempts for reply in replies} == {1}
     assert len(server.log) == 200
 
 
@@ -64,7 +64,7 @@ def test_errors_are_retried_without_lost_or_doubled_replies():
         options = config(server, concurrency=32, timeout=2.0, attempts=3)
         replies = list(Endpoint(options).complete(ask(text) for text in texts))
     assert len(replies) == len(texts)
-    failed = 0
+    asked, failed = Counter(said(body) for _, body in server.log), 0
     for text, reply in zip(texts, replies, strict=True):
         kind = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 20
         if kind < 2:
@@ -72,7 +72,7 @@ def test_errors_are_retried_without_lost_or_doubled_replies():
             assert reply == Failure("HTTP 503: never", 3)
         else:
             assert isinstance(reply, Reply)
-            assert (reply.text, reply.attempts) == (f"re: {text}", 2 if kind < 10 else 1)
+            assert (reply.text, asked[text]) == (f"re: {text}", 2 if kind < 10 else 1)
     assert failed > 10
 
 
@@ -200,7 +200,6 @@ def test_logprobs_of_a_chat_are_read():
         (got,) = Endpoint(config(server)).complete([ask("a", top_logprobs=2)])
     assert got.tokens[0].text == "Yes"
     assert got.tokens[0].top == {"Yes": -0.1, "No": -2.4}
-    assert got.model == "mock-1"
 
 
 def test_no_content_is_an_empty_reply_and_not_an_error():

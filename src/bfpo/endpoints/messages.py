@@ -96,8 +96,6 @@ class Reply:
         thinking: the model's thinking before the completion.
         refusal: the words in which the provider, not the model, declined; "" if it didn't.
         usage: the server's count of tokens, if it gave one.
-        model: the server's name of the model.
-        attempts: number of attempts.
     """
 
     text: str
@@ -106,8 +104,6 @@ class Reply:
     thinking: str = ""
     refusal: str = ""
     usage: Usage | None = None
-    model: str = ""
-    attempts: int = 1
 
     @property
     def truncated(self) -> bool:

@@ -68,7 +68,6 @@ def parse_reply(body: Any) -> Reply:
         thinking=thinking,
         refusal="" if text.strip() else refusal,
         usage=_usage(body.get("usage")),
-        model=_text(body.get("model")),
     )
 
 

@@ -130,7 +130,7 @@ class Session:
             async for attempt in retrying:
                 with attempt:
                     attempts += 1
-                    reply = replace(await self._attempt(request, progress), attempts=attempts)
+                    reply = await self._attempt(request, progress)
                     self._waiting_since = None
                     self._replies += 1
                     return reply
@@ -210,7 +210,7 @@ class Session:
             raise _TransientError(f"the reply is malformed: {self._without_key(str(error))[:_EXCERPT]}") from None
         if len(self._key or "") < _SECRET:
             return reply
-        names = ("text", "thinking", "refusal", "finish_reason", "model")
+        names = ("text", "thinking", "refusal", "finish_reason")
         return replace(reply, **{name: self._without_key(getattr(reply, name)) for name in names})
 
     def _asks_to_wait(self, status: int, headers: httpx2.Headers, content: str) -> bool:
