@@ -1,4 +1,8 @@
-"""Scores from records: pure functions whose denominators always include all prompts."""
+"""Scores from records: pure functions whose denominators include all prompts.
+
+Two leave some out: severity-weighted harm those whose answers nobody rated, and corrected attack success those without
+a verdict.
+"""
 
 from __future__ import annotations
 
