@@ -88,8 +88,7 @@ def evaluate(
         generator, ways = _recorded(answers, loaded, system_prompt, ways), [{}]
     else:
         generator = load_generator(str(model), endpoint, api_key_env, system_prompt, chat=chat, engine=engine)
-    results = _measured(generator, loaded, output, ways, judges | settings, as_json)
-    _conclude(results, requirements, as_json)
+    _conclude(_measured(generator, loaded, output, ways, judges | settings, as_json), requirements, as_json)
 
 
 def _measured(

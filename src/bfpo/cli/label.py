@@ -126,14 +126,9 @@ def label(
     from bfpo.labeling.fitted import load_labeling
 
     _check_outputs(output, [*(judge or ()), helpfulness_judge], [cache, *(merge or ())], labeling)
-    options = {
-        "order_judge": _order_judge(helpfulness_judge),
-        "labeling": load_labeling(labeling).preference if labeling else None,
-        "answers": answers or (),
-        "random_share": random_share,
-        "judgments": judgments,
-        "seed": seed,
-    }
+    options: dict[str, Any] = {"random_share": random_share, "judgments": judgments, "seed": seed}
+    options |= {"order_judge": _order_judge(helpfulness_judge), "answers": answers or ()}
+    options["labeling"] = load_labeling(labeling).preference if labeling else None
     with _judges(judge or [], engine) as judges:
         labeled = _label(preferences, judges, output, cache, merge or [], options | {"reading": how})
     print_work(*judges, options["order_judge"])

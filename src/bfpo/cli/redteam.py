@@ -152,14 +152,7 @@ def redteam(
     bank = load_bank(prompts)
     known = {file: load_prompts(file) for file in evaluation or ()}
     helpers = Helpers(judge, refusal_judge, evaluation_judge, attacker, attacker_endpoint, api_key_env)
-    # Before imports that take seconds.
-    if endpoint is None:
-        place_of(model)
-    if recipe is not None:
-        check_exists(recipe)
-    helpers.check()
-    if plan:
-        check_model(model, endpoint, api_key_env)
+    _check_inputs(model, endpoint, api_key_env, recipe, helpers, plan)
     if rounds is not None:
         from bfpo.cli.redteam_rounds import run_rounds
 
@@ -169,6 +162,19 @@ def redteam(
     else:
         generator = load_generator(model, endpoint, api_key_env, engine=engine)
         _run(generator, helpers, bank, settings, output, known, (shard, merge or []), as_json)
+
+
+def _check_inputs(
+    model: str, endpoint: str | None, key: str | None, recipe: Path | None, helpers: Helpers, plan: bool
+) -> None:
+    """Refuse files, judges and models that don't exist; paths first, before imports that take seconds."""
+    if endpoint is None:
+        place_of(model)
+    if recipe is not None:
+        check_exists(recipe)
+    helpers.check()
+    if plan:
+        check_model(model, endpoint, key)
 
 
 def _check_parts(shard: str | None, engine: str | None, evaluation: list[str] | None, does_more: bool) -> None:
