@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from bfpo.engine.layout import stream_tokens
+from bfpo.engine.layout import build_stream, stream_tokens
 from bfpo.engine.trainable import select_trainable
 from bfpo.engine.work import Work, training_flops, work_of
 from bfpo.groups import TokenGroup
@@ -22,6 +22,13 @@ def test_work_of_a_group_by_hand():
         tokens=4 + 2 + 5, seen=(1 + 2 + 3 + 4) + (5 + 6) + (5 + 6 + 7 + 8 + 9), scored=9
     )
     assert work_of(GROUP, "packed") == Work(tokens=4 + 2 + 4 + 5, seen=sum(range(1, 7)) + sum(range(1, 10)), scored=9)
+
+
+def test_tokens_that_are_not_scored_do_not_go_through_the_head():
+    """A user's turn within an answer; the head is asked for as many positions as the engine's stream has."""
+    group = TokenGroup(GROUP.prompt, GROUP.answers, [[], [1, 2]])
+    assert work_of(group, "shared").scored == len(build_stream([group], "shared").targets) == 7
+    assert work_of(group, "shared").tokens == work_of(GROUP, "shared").tokens
 
 
 @pytest.mark.parametrize("layout", ["shared", "packed"])

@@ -35,7 +35,7 @@ def work_of(group: TokenGroup, layout: Layout) -> Work:
     return Work(
         tokens=copies * prompt + sum(answers),
         seen=copies * prompt * (prompt + 1) // 2 + sum(n * prompt + n * (n + 1) // 2 for n in answers),
-        scored=sum(map(len, group.answers)),
+        scored=sum(len(group.scored(at)) for at in range(len(answers))),
     )
 
 
