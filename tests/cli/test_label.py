@@ -153,7 +153,8 @@ def test_what_each_judge_gave_no_verdict_on_is_counted(half_labeled, tmp_path, m
         judge_id, template_digest = "mute", ""
 
         def compare(self, pairs):
-            return [Preference("unparsed" if one.prompt in last else "first", 0.7, (), "mute") for one in pairs]
+            said = Preference("first", 0.7, (), "mute"), Preference("unparsed", None, ("?",), "mute")
+            return [said[one.prompt in last] for one in pairs]
 
     monkeypatch.setattr("bfpo.judges.helpfulness.load_helpfulness_judge", lambda spec: Mute())
     rows = [json.loads(line) for line in half_labeled.read_text().splitlines()]
