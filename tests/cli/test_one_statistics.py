@@ -120,7 +120,7 @@ def test_a_difference_its_test_and_its_counts_are_one(judged, tmp_path):
             value, interval = value_and_interval(row.difference, signed=True)
             assert (cells[1].text, cells[1].note) == (value, interval)
             assert any(name in line and f"{value} {interval}" in line for line in printed)
-            assert cells[2].text == format_p(row.p if row.adjusted_p is None else row.adjusted_p)
+            assert cells[2].text == format_p(row.adjusted_p)
             assert (row.difference.low > 0 or row.difference.high < 0) == (row.p < 0.05)
             if row.discordant:
                 counts = f"{row.discordant[0]} / {row.discordant[1]}"

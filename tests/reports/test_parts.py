@@ -70,8 +70,7 @@ def test_terminal_and_page_write_a_difference_the_same_way():
         _, difference, _, adjusted_p, discordant, detectable, n = _cells(row)
         assert f"{shown[1].text} {shown[1].note}" == difference
         assert [cell.text for cell in shown[3:]] == [n, discordant or "–", detectable]
-        if adjusted_p:
-            assert shown[2].text == adjusted_p
+        assert shown[2].text == adjusted_p
 
 
 def test_prompts_without_a_rating_are_counted_beside_those_with_one():

@@ -16,7 +16,7 @@ from bfpo.safehelp.compare import compare, compare_models, why_incomparable
 from bfpo.safehelp.plane import joint, p_dominates
 from bfpo.safehelp.records import Evaluation, GenerationRecord, JudgeUsed, LikelihoodRecord, RunHeader
 from bfpo.safehelp.scores import score
-from bfpo.statistics.comparing import compare_pairs, mcnemar
+from bfpo.statistics.comparing import benjamini_hochberg, compare_pairs, mcnemar
 from bfpo.statistics.intervals import standard_error
 
 HEADER = RunHeader(
@@ -85,7 +85,9 @@ def test_families_are_adjusted_each_by_itself_and_declared_ones_over_all_models(
     assert categories["fraud"].adjusted_p == 1
     (attack,) = (row for row in alone.rows if row.family == "attack")
     assert (attack.group, attack.n, attack.discordant) == ("suffix", 10, (0, 4))
-    assert {row.adjusted_p for row in alone.rows if row.family == "exploratory"} == {None}
+    exploratory = [row for row in alone.rows if row.family == "exploratory"]
+    assert [row.adjusted_p for row in exploratory] == benjamini_hochberg([row.p for row in exploratory])
+    assert all(row.adjusted_p >= row.p for row in alone.rows)
     success = next(row for row in alone.rows if row.endpoint == "attack_success")
     assert (success.difference.value, success.higher_is_better) == (pytest.approx(-0.4), False)
 
@@ -190,6 +192,17 @@ def test_other_prompts_are_refused():
     changed.generations[0] = replace(changed.generations[0], prompt="another text")
     assert "(0 in one only, 1 with another text)" in why_incomparable(base, changed)
     assert why_incomparable(base, run("none", logps=())) == "only one of them has the task l"
+
+
+def test_other_solved_examples_are_refused():
+    def sourced(**source):
+        return run("m", header=replace(HEADER, sources={"t": {"place": "t.jsonl"} | source}))
+
+    assert why_incomparable(sourced(examples_sha256="a"), sourced(examples_sha256="b")) == (
+        "the solved examples before their prompts of the task t differ"
+    )
+    # A run of an older version says nothing about examples, and most tasks have none.
+    assert why_incomparable(sourced(), sourced(examples_sha256=None)) is None
 
 
 def test_seeds_are_told_from_prompts():

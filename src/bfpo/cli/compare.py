@@ -148,7 +148,7 @@ def _cells(row: ComparisonRow) -> Iterator[str]:
     yield f"{place}{label_of(row.endpoint)} {arrow(row.higher_is_better)}{group}"
     yield format_estimate(row.difference, signed=True)
     yield format_p(row.p)
-    yield "" if row.adjusted_p is None else format_p(row.adjusted_p)
+    yield format_p(row.adjusted_p)
     yield "" if row.discordant is None else f"{row.discordant[0]} / {row.discordant[1]}"
     yield format_detectable(row.mde)
     yield f"{row.n:,}"
@@ -160,7 +160,7 @@ def _worse(comparison: Comparison) -> Iterator[str]:
 
     for row in comparison.rows:
         worse = row.difference.value and not row.is_better
-        if row.family == "declared" and worse and row.adjusted_p is not None and row.adjusted_p < 0.05:
+        if row.family == "declared" and worse and row.adjusted_p < 0.05:
             yield (
                 f"{comparison.other} is worse than {comparison.baseline} in {label_of(row.endpoint)}: "
                 f"{format_estimate(row.difference, signed=True)}"

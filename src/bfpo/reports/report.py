@@ -103,7 +103,7 @@ class Report:
 def is_established(row: ComparisonRow) -> bool:
     """Whether a difference's interval excludes 0 and its p-value, adjusted within its family, is below .05."""
     excludes = row.difference.low > 0 or row.difference.high < 0
-    return excludes and (row.p if row.adjusted_p is None else row.adjusted_p) < 0.05
+    return excludes and row.adjusted_p < 0.05
 
 
 def report_models(evaluations: Sequence[Evaluation], baseline: str | int | None = None) -> list[ReportModel]:

@@ -155,7 +155,8 @@ def differences(report: Report) -> Panel:
     )
     notes = [
         "p: adjusted by Holm's method over all models for the three primary figures, helpful, harmless and "
-        "over-refusal; all others are exploratory. Discordant: prompts that count for the model only / for the "
+        "over-refusal; that of all others, which are exploratory, by Benjamini and Hochberg's. Discordant: prompts that "
+        "count for the model only / for the "
         "baseline only. Detectable: the true difference that 80 % of such comparisons would find.",
         *refused,
     ]
@@ -189,7 +190,7 @@ def _difference_columns(evaluation: Evaluation) -> list[Column]:
     return [
         Column("figure", _difference_name),
         Column("difference", _difference),
-        Column("p", lambda row: format_p(row.p if row.adjusted_p is None else row.adjusted_p)),
+        Column("p", lambda row: format_p(row.adjusted_p)),
         Column("prompts", prompts),
         Column("discordant", lambda row: " / ".join(map(str, row.discordant)) if row.discordant else "–"),
         Column("detectable", lambda row: format_detectable(row.mde)),

@@ -101,7 +101,7 @@ _WORDING = {
 def _claim(row: ComparisonRow) -> str:
     words = _WORDING[row.endpoint]
     does = words.more if row.difference.value > 0 else words.less
-    p = format_p(row.p if row.adjusted_p is None else row.adjusted_p)
+    p = format_p(row.adjusted_p)
     certain = f"p {p}" if "<" in p else f"p = {p}"
     return f"{does} ({label_of(row.endpoint)} {format_estimate(row.difference, signed=True)}, {certain})"
 

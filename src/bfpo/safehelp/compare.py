@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from bfpo.statistics.resampling import REPLICATES, bootstrap_means, percentiles
 from bfpo.statistics.seeds import compare_seeds
 
 Family = Literal["declared", "exploratory", "category", "attack"]
-# The primary endpoints of a comparison; other rows are exploratory or adjusted within their own family.
+# The primary endpoints of a comparison.
 DECLARED = ("helpful", "harmless", "over_refusal")
 # Figures compared in every category and under every attack, which are those of the page's charts.
 _BY_GROUP = ("helpful", "attack_success", "over_refusal")
@@ -44,12 +44,11 @@ class ComparisonRow:
         endpoint: name of the figure or metric.
         task: name of the task, "all" for headline figures.
         group: category or attack, if the row is about one.
-        family: rows with which p is adjusted: Holm for "declared", Benjamini and Hochberg for "category" and
-            "attack"; "exploratory" rows are not adjusted.
+        family: rows with which p is adjusted: Holm for "declared", Benjamini and Hochberg for each of the others.
         difference: difference in the figure's own units, with its 95 % interval.
         higher_is_better: the figure's direction.
         p: two-sided p-value for no difference.
-        adjusted_p: p-value adjusted within the family; None for exploratory rows.
+        adjusted_p: p-value adjusted within the family.
         discordant: numbers of prompts that only the other and only the baseline has; None unless all values are 0 or 1.
         mde: minimum detectable effect, at 80 % power; None if there are too few prompts to find any.
         n: number of prompts.
@@ -66,7 +65,7 @@ class ComparisonRow:
     difference: Estimate
     higher_is_better: bool
     p: float
-    adjusted_p: float | None
+    adjusted_p: float
     discordant: tuple[int, int] | None
     mde: float | None
     n: int
@@ -150,6 +149,9 @@ def why_incomparable(first: Evaluation, second: Evaluation) -> str | None:
     prompts = _different_prompts(_prompts(first), _prompts(second))
     if prompts:
         return prompts
+    for task in sorted({*a.sources} & {*b.sources}):
+        if a.sources[task].get("examples_sha256") != b.sources[task].get("examples_sha256"):
+            return f"the solved examples before their prompts of the task {task} differ"
     if a.judges != b.judges:
         return f"their judges or the judges' templates differ ({_judges(a)} and {_judges(b)})"
     if a.system_prompt != b.system_prompt:
@@ -257,12 +259,12 @@ def _row(
     if len(a) == len(b) == 1:
         paired = compare_pairs(b[0].tolist(), a[0].tolist(), clusters)
         return ComparisonRow(
-            figure.name, *place, paired.difference, figure.higher_is_better, paired.p, None, paired.discordant,
+            figure.name, *place, paired.difference, figure.higher_is_better, paired.p, paired.p, paired.discordant,
             paired.detectable, a.shape[1], correlation=paired.correlation,
         )  # fmt: skip
     seeds = compare_seeds(b, a, clusters)
     return ComparisonRow(
-        figure.name, *place, seeds.difference, figure.higher_is_better, seeds.p, None, None,
+        figure.name, *place, seeds.difference, figure.higher_is_better, seeds.p, seeds.p, None,
         seeds.detectable, a.shape[1], item_error=seeds.item_error, seed_error=seeds.seed_error,
     )  # fmt: skip
 
@@ -277,8 +279,7 @@ def _metric_row(
     own = [record for record in sides[0][0] if record.task == task]
     clusters = clusters_of(own)
     a, b = (np.array([[run[record.item] for record in own] for run in side]) for side in (first, second))
-    plain = a.shape[2] == 1 and metric.combine(0.3) == 0.3
-    if plain and len(set(clusters)) > 1:
+    if metric.is_mean and len(set(clusters)) > 1:
         return _row(a[:, :, 0], b[:, :, 0], clusters, metric, (task, None, "exploratory"))
     return _bootstrap_row(a.mean(axis=0), b.mean(axis=0), clusters, metric, task)
 
@@ -304,7 +305,7 @@ def _bootstrap_row(
         error = largest * at_least_some(0.0, count)
         found, p = t_difference(value, error, max(1, count - 1), len(a), bounded=False)
     return ComparisonRow(
-        metric.name, task, None, "exploratory", found, metric.higher_is_better, p, None, None,
+        metric.name, task, None, "exploratory", found, metric.higher_is_better, p, p, None,
         detectable_effect(error, largest), len(a),
     )  # fmt: skip
 
@@ -312,8 +313,9 @@ def _bootstrap_row(
 def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Add adjusted p-values: Holm over the declared rows of all models, Benjamini-Hochberg over each other family."""
     rows = [row for comparison in comparisons for row in comparison.rows]
-    for family, adjust in (("declared", holm), ("category", benjamini_hochberg), ("attack", benjamini_hochberg)):
+    for family in get_args(Family):
         own = [at for at, row in enumerate(rows) if row.family == family]
+        adjust = holm if family == "declared" else benjamini_hochberg
         for at, adjusted in zip(own, adjust([rows[at].p for at in own]), strict=True):
             rows[at] = replace(rows[at], adjusted_p=adjusted)
     rest = iter(rows)
