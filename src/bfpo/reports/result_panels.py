@@ -155,9 +155,9 @@ def differences(report: Report) -> Panel:
     )
     notes = [
         "p: adjusted by Holm's method over all models for the three primary figures, helpful, harmless and "
-        "over-refusal; that of all others, which are exploratory, by Benjamini and Hochberg's. Discordant: prompts that "
-        "count for the model only / for the "
-        "baseline only. Detectable: the true difference that 80 % of such comparisons would find.",
+        "over-refusal; that of all others, which are exploratory, by Benjamini and Hochberg's. Discordant: prompts "
+        "that count for the model only / for the baseline only. Detectable: the true difference that 80 % of such "
+        "comparisons would find.",
         *refused,
     ]
     shown = [table for table in (*tables, *by_task) if table.rows]
