@@ -1,6 +1,7 @@
 """A judge that labeled a model's training data doesn't evaluate the model, unless it is allowed to."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -45,12 +46,12 @@ def test_the_labeler_is_refused_by_name():
 
 
 @pytest.fixture
-def evaluate_as(monkeypatch):
+def evaluate_as():
     """Evaluates the microworld's model as if it lay elsewhere."""
 
     def run(path, judge, **settings):
-        monkeypatch.setattr(LocalGenerator, "identity", property(lambda self: ModelIdentity(path=path)))
-        return evaluate(MICROWORLD, load_suite("microworld", per_kind=2), judges=[judge], **settings)
+        model = replace(LocalGenerator.load(MICROWORLD), path=path)
+        return evaluate(model, load_suite("microworld", per_kind=2), judges=[judge], **settings)
 
     return run
 
