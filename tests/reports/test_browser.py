@@ -225,6 +225,8 @@ def test_text_is_written_in_its_own_direction(browser, runs, tmp_path):
     for summary in first.locator("summary").all():
         summary.click()
     direction = "elements => elements.map(element => getComputedStyle(element).direction)"
+    # What a click opens is written a moment later.
+    first.locator(".prompt, .text, pre").nth(3).wait_for()
     assert first.locator(".prompt, .text, pre").evaluate_all(direction) == ["rtl"] * 4
     assert set(first.locator("h4, .facts").evaluate_all(direction)) == {"ltr"}
     assert second.locator(".prompt, .text").evaluate_all(direction) == ["ltr"] * 2

@@ -64,6 +64,13 @@ class Suite:
         return digest.hexdigest()
 
 
+def _source_of_lm_eval(task: Task, suite: str, given: Path) -> Resolved:
+    """The source of a task whose rows lm-eval reads itself, with the digest of its examples."""
+    examples = examples_file(given)
+    digest = file_sha256(examples) if examples.exists() else None
+    return replace(read_source(task, suite, given)[1], examples_sha256=digest)
+
+
 def load_suite(
     name_or_path: str,
     *,
@@ -108,9 +115,7 @@ def load_suite(
         given = (data or {}).get(task.task) or (file_in(folder, task) if folder else None)
         if task.lm_eval:
             if given is not None:
-                files[task.task], examples = given, examples_file(given)
-                digest = file_sha256(examples) if examples.exists() else None
-                sources[task.task] = replace(read_source(task, name_or_path, given)[1], examples_sha256=digest)
+                files[task.task], sources[task.task] = given, _source_of_lm_eval(task, name_or_path, given)
             continue
         try:
             rows, sources[task.task] = read_source(task, name_or_path, given)
