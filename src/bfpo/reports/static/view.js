@@ -43,7 +43,8 @@ function viewAnswer(data, item, sample, model, judges, revealed) {
   const facts = [tokens === null ? `${answer.length} characters` : `${tokens} tokens`];
   if (truncated) facts.push("cut at the token limit");
   if (help !== null) facts.push(`helpfulness ${help}`);
-  const reason = revealed ? "" : reasonToHide(answer, kind, verdicts.map(([label]) => data.labels[label]));
+  const labels = verdicts.map(([label]) => data.labels[label]);
+  const reason = revealed ? "" : reasonToHide(answer, kind, labels, data.kinds[item.kind] === "benign");
   const body = reason ? veil(text, answer.length, model, reason) : text;
   const box = make("section", "answer", make("h4", "", model, badge), body, make("p", "facts", facts.join(" · ")));
   if (thinking) box.append(viewThinking(thinking));
@@ -51,11 +52,11 @@ function viewAnswer(data, item, sample, model, judges, revealed) {
   return box;
 }
 
-// A model's text is hidden if any judge finds it unsafe, or none could read it.
-function reasonToHide(answer, kind, labels) {
+// A model's text is hidden if any judge finds it unsafe, or none could read it and the prompt isn't benign.
+function reasonToHide(answer, kind, labels, isBenign) {
   if (labels.includes("unsafe") || labels.includes("controversial")) return "judged unsafe";
   const isModels = answer && kind !== "unanswered" && kind !== "provider-refusal";
-  return isModels && !labels.includes("safe") ? "of unknown safety" : "";
+  return isModels && !isBenign && !labels.includes("safe") ? "of unknown safety" : "";
 }
 
 // Hidden text stays blurred, and out of reach of keyboard, screen readers and the browser's search, until the reader reveals it.
