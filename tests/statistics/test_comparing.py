@@ -93,6 +93,18 @@ def test_the_same_difference_everywhere_is_not_certainty():
         assert found.p > 0.05
 
 
+@pytest.mark.parametrize("scale", [10.0, 1e6])
+def test_a_constant_difference_says_the_same_in_every_unit(scale):
+    """Of 20 lengths, a constant difference of 1 had p = .147, and one of 100 p = 2e-5."""
+    lengths = np.arange(2.0, 22.0)
+    plain, scaled = (compare_pairs(unit * (lengths + 5), unit * lengths) for unit in (1.0, scale))
+    assert scaled.p == pytest.approx(plain.p)
+    assert scaled.difference.high == pytest.approx(scale * plain.difference.high)
+    assert plain.difference.high - 5 == pytest.approx(2.093 * 24 * math.sqrt(wilson(0, 20).high / 20), rel=1e-3)
+    alike = compare_pairs([7.0 * scale] * 4, [7.0 * scale] * 4)
+    assert (alike.p, alike.difference.low, alike.difference.high) == (1.0, 0.0, 0.0)
+
+
 def likeliest(difference, only_first, only_second, n):
     """The largest log-likelihood of discordant counts given the difference of the rates, on a grid."""
     second = np.linspace(max(0.0, -difference), (1 - difference) / 2, 200_001)[1:-1]

@@ -254,5 +254,9 @@ def test_impossible_figures_are_refused(successes, n):
         mean_interval([1.0, 2.0], ["a", "a"])
     with pytest.raises(ValueError, match="at least one value"):
         rate_interval([])
+    for wrong in ([math.nan, 1.0, 0.5], [3.0, 0.2, 0.4], [-0.01, 0.2]):
+        with pytest.raises(ValueError, match=r"a rate needs values in \[0, 1\], not (nan|3|-0.01)"):
+            rate_interval(wrong)
+    assert rate_interval([1 + 1e-12, -1e-12]).value == 0.5  # rounding is none
     with pytest.raises(ValueError, match="2 values have 1 clusters"):
         mean_interval([1.0, 2.0], ["a"])

@@ -91,3 +91,11 @@ def test_probability_of_dominating_is_the_product_where_figures_are_apart():
     assert found == pytest.approx(normal[0] * normal[1], abs=0.015)
     always = Measured([0.1, 0.2, 0.3], range(3))
     assert probability_both_above(always, always, replicates=100) == 1.0
+
+
+def test_few_clusters_have_no_joint_region():
+    two, one = (joint_mean(Measured([0.0, 1.0], own), Measured([1.0, 1.0], own)) for own in (["a", "b"], ["a", "a"]))
+    assert (one.center, one.covariance) == ((0.5, 1.0), ((math.inf, 0.0), (0.0, math.inf)))
+    for joint, count in ((two, 2), (one, 1)):
+        with pytest.raises(ValueError, match=f"needs at least 3 independent items, not {count}"):
+            joint.ellipse()

@@ -71,6 +71,19 @@ def test_identical_runs_do_not_differ():
     assert compare_seeds(values[:, :1].repeat(2, 1), values[:, :2]).detectable is None
 
 
+def test_a_constant_difference_says_the_same_in_every_unit():
+    values = np.tile(np.arange(2.0, 12.0), (2, 1))
+    plain, scaled = (compare_seeds(unit * (values + 5), unit * values) for unit in (1.0, 100.0))
+    assert scaled.p == pytest.approx(plain.p)
+    assert plain.p == pytest.approx(compare_pairs(values[0] + 5, values[0]).p)
+
+
+def test_one_item_or_cluster_is_refused():
+    for values, clusters in ((np.ones((2, 1)), None), (np.ones((2, 3)), ["a"] * 3)):
+        with pytest.raises(ValueError, match="needs at least 2 independent items, not 1"):
+            compare_seeds(values, values, clusters)
+
+
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_identical_seeds_give_the_comparison_of_one_run_whatever_the_size_of_clusters(seeds):
     """One cluster has half of the items, and the difference within it is the opposite of the one elsewhere."""

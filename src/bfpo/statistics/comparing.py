@@ -57,7 +57,7 @@ def compare_pairs(
         raise ValueError(f"a paired comparison needs at least 2 independent items, not {count}")
     binary = bool(np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all())
     discordant = (int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())) if binary else None
-    error, bounded = at_least_some(standard_error(a - b, codes), count), are_shares(a, b)
+    error, bounded = at_least_some(standard_error(a - b, codes), count, reach(a, b)), are_shares(a, b)
     if discordant and count == len(a):
         difference, p = mcnemar_interval(*discordant, len(a)), mcnemar(*discordant)
     else:
@@ -112,19 +112,26 @@ def mcnemar_interval(only_first: int, only_second: int, n: int) -> Estimate:
 def t_difference(value: float, error: float, degrees: int, n: int, *, bounded: bool) -> tuple[Estimate, float]:
     """A difference of n items with its t interval, and the p-value for no difference.
 
-    The standard error must be above 0. A bounded interval is clipped to [-1, 1], the range of a difference of shares.
+    A bounded interval is clipped to [-1, 1], the range of a difference of shares. An error of 0 means that all values
+    are equal.
     """
     half = t_quantile(UPPER, degrees) * error
     low, high = (value - half, value + half) if not bounded else (max(-1.0, value - half), min(1.0, value + half))
-    return Estimate(value, low, high, n), float(2 * stdtr(degrees, -abs(value) / error))
+    return Estimate(value, low, high, n), float(2 * stdtr(degrees, -abs(value) / error)) if error else 1.0
 
 
-def at_least_some(error: float, count: int) -> float:
-    """A standard error, or its replacement if a difference of shares is the same in all C clusters.
+def at_least_some(error: float, count: int, largest: float = 1.0) -> float:
+    """A standard error, or its replacement if a difference is the same in all C clusters.
 
-    The replacement assumes that other clusters differ by 1, as often as Wilson's upper bound for 0 of C allows.
+    The replacement assumes that other clusters differ by the ``largest`` difference, as often as Wilson's upper bound
+    for 0 of C allows.
     """
-    return error if error > 1e-12 else math.sqrt(wilson(0, count).high / count)
+    return error if error > 1e-12 * largest else largest * math.sqrt(wilson(0, count).high / count)
+
+
+def reach(*columns: np.ndarray) -> float:
+    """The largest difference that two values may have: 1 for shares, and the range of unbounded values."""
+    return 1.0 if are_shares(*columns) else max(map(np.max, columns)) - min(map(np.min, columns))
 
 
 def are_shares(*columns: np.ndarray) -> bool:

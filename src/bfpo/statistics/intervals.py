@@ -16,6 +16,8 @@ UPPER = (1 + CONFIDENCE) / 2
 _NORMAL = float(ndtri(UPPER))
 # Cap on the effective number of items, which is infinite if values don't vary.
 _LARGE = 1e12
+# How far rounding may take a share out of [0, 1].
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,18 @@ def rate_interval(values: Sequence[float], clusters: Sequence[Hashable] | None =
     Args:
         values: [N] values in [0, 1].
         clusters: [N] cluster of each item, such as its prompt; by default every item is its own cluster.
+
+    Raises:
+        ValueError: if there are no values, or one is not in [0, 1].
     """
-    array, codes = np.clip(np.asarray(values, dtype=float), 0.0, 1.0), cluster_codes(clusters, len(values))
+    array, codes = np.asarray(values, dtype=float), cluster_codes(clusters, len(values))
     n, count = len(array), _count(codes)
     if not n:
         raise ValueError("a rate needs at least one value")
+    outside = ~((array >= -_ROUNDING) & (array <= 1 + _ROUNDING))
+    if outside.any():
+        raise ValueError(f"a rate needs values in [0, 1], not {array[outside][0]:g}")
+    array = np.clip(array, 0.0, 1.0)
     binary = bool(np.isin(array, (0.0, 1.0)).all())
     rate = float(array.mean())
     if binary and count == n:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ class JointMean:
 
     Attributes:
         center: the two means.
-        covariance: [2, 2] cluster-robust covariance of the means.
+        covariance: [2, 2] cluster-robust covariance of the means; a single cluster has infinite variances.
         clusters: number of independent clusters.
     """
 
@@ -26,8 +27,14 @@ class JointMean:
     clusters: int
 
     def ellipse(self, points: int = 72) -> np.ndarray:
-        """[P, 2] outline of Hotelling's confidence region for the two means."""
+        """[P, 2] outline of Hotelling's confidence region for the two means.
+
+        Raises:
+            ValueError: if there are fewer than three clusters.
+        """
         degrees = self.clusters - 2
+        if degrees < 1:
+            raise ValueError(f"a joint confidence region needs at least 3 independent items, not {self.clusters}")
         # The F quantile with 2 and d degrees of freedom has a closed form, whose limit is chi-squared's, -2 log(1 - c).
         radius = (self.clusters - 1) * ((1 - CONFIDENCE) ** (-2 / degrees) - 1)
         values, vectors = np.linalg.eigh(np.asarray(self.covariance))
@@ -50,10 +57,11 @@ def joint_mean(first: Measured, second: Measured) -> JointMean:
     # [C, 2] contribution of each cluster to the deviation of the two means.
     deviations = [np.asarray(own.values, dtype=float) - np.mean(own.values) for own in (first, second)]
     influences = _cluster_sums(first, second, deviations) / [len(first.values), len(second.values)]
-    count = len(influences)
-    covariance = influences.T @ influences * count / (count - 1)
-    (a, b), (c, d) = covariance.tolist()
-    return JointMean((float(np.mean(first.values)), float(np.mean(second.values))), ((a, b), (c, d)), count)
+    count, center = len(influences), (float(np.mean(first.values)), float(np.mean(second.values)))
+    if count < 2:
+        return JointMean(center, ((math.inf, 0.0), (0.0, math.inf)), count)
+    (a, b), (c, d) = (influences.T @ influences * count / (count - 1)).tolist()
+    return JointMean(center, ((a, b), (c, d)), count)
 
 
 def probability_both_above(first: Measured, second: Measured, *, seed: int = 0, replicates: int = REPLICATES) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfpo.statistics.comparing import are_shares, at_least_some, detectable_effect, t_difference
+from bfpo.statistics.comparing import are_shares, at_least_some, detectable_effect, reach, t_difference
 from bfpo.statistics.intervals import Estimate, cluster_codes
 
 
@@ -72,15 +72,20 @@ def compare_seeds(first: np.ndarray, second: np.ndarray, clusters: Sequence[Hash
         second: [S', N] values of the same items.
         clusters: [N] cluster of each item; by default every item is its own cluster. Items count the same, whatever
             the size of their clusters.
+
+    Raises:
+        ValueError: if there are fewer than two clusters.
     """
-    bounded, count = are_shares(first, second), first.shape[1]
+    bounded, largest, count = are_shares(first, second), reach(first, second), first.shape[1]
     codes = cluster_codes(clusters, count)
+    if len(np.unique(codes)) < 2:
+        raise ValueError(f"a comparison over seeds needs at least 2 independent items, not {len(np.unique(codes))}")
     first, second = (cluster_contributions(values, codes) for values in (first, second))
     differences = first.mean(axis=0) - second.mean(axis=0)
     seeds = [seed_variance(first), seed_variance(second)]
     item = float(differences.var(ddof=1)) / len(differences)
     seed = sum(each.value for each in seeds)
-    error = at_least_some(math.sqrt(item + seed), len(differences))
+    error = at_least_some(math.sqrt(item + seed), len(differences), largest)
     spread = item**2 / (len(differences) - 1) + sum(each.raw**2 / each.degrees for each in seeds if each.value)
     degrees = max(1, int((item + seed) ** 2 / spread)) if spread else len(differences) - 1
     value = float(first.mean()) - float(second.mean())
