@@ -33,8 +33,7 @@ def losses_on_meta(objective, labels):
     return chunks, torch.autograd.grad(loss, (hidden, weight))
 
 
-# SFT counts its groups by their last index.
-@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "sft"])
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_reads_nothing_from_the_device(monkeypatch, name):
     # On anything but a CPU, chunks are larger.
     monkeypatch.setattr(head_module, "LOGITS_AT_ONCE", 60 * VOCABULARY // head_module._MORE_ON_GPU)

@@ -115,7 +115,7 @@ def test_a_fitted_labeling_sets_b1_and_alpha(tmp_path):
 
 
 def judged(tmp_path, count=300):
-    """Pairs whose flags a judge filled in, wrong about one in five; people labeled the first half."""
+    """Pairs whose flags a judge filled in, wrong about one in five; people labeled the first half, as the random part."""
     rows = []
     for at in range(count):
         row = {"prompt": f"judged w{at}", "chosen": "w1", "rejected": "w2", "judged_as": {}, "labelled_by": {}}
@@ -123,7 +123,7 @@ def judged(tmp_path, count=300):
             truth = (at + offset) % 2
             verdict = float(truth != (at % 5 == offset))
             row[f"{name}_is_safe"] = float(truth) if at < count // 2 else verdict
-            row["labelled_by"][name] = "people" if at < count // 2 else "judge"
+            row["labelled_by"][name] = "random" if at < count // 2 else "judge"
             row["judged_as"][name] = {"verdict": verdict, "probability": verdict}
         row["labelled_by"]["order"] = "people"
         rows.append(row)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from bfpo.groups import GroupLabels, GroupLogps
@@ -25,5 +24,4 @@ class SFT(Traits):
     def __call__(self, logps: GroupLogps, labels: GroupLabels) -> Tensor:
         """[G] negative log-probability of each group's answers, summed over their tokens, times its weight."""
         policy = logps.policy if labels.weight is None else logps.policy * labels.weight.to(logps.policy)
-        zeros = torch.zeros(int(logps.group[-1]) + 1, dtype=logps.policy.dtype, device=logps.policy.device)
-        return zeros.index_add(0, logps.group, -policy)
+        return logps.summed(-policy)

@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, rotate_checkpoints
 
 from bfpo.config import read_json
 from bfpo.errors import BfpoError
@@ -42,7 +42,12 @@ class CheckpointingTrainer(Trainer):
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """End a step as the Trainer does; an evaluation that is left can end it again, by `save_step`."""
+        """End a step as the Trainer does, but with a log after the last one too.
+
+        An evaluation that is left can end it again, by `save_step`.
+        """
+        if self.state.global_step >= self.state.max_steps and self.args.logging_strategy != IntervalStrategy.NO:
+            self.control.should_log = True
         self._end_step = partial(super()._maybe_log_save_evaluate, *arguments, **options)
         self._end_step()
 
@@ -76,9 +81,10 @@ class CheckpointingTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
             return
         state: dict[str, Any] = self.accelerator.get_state_dict(self.model_wrapped)
+        # The others would wait for a main process that fails alone.
+        from_main(partial(check_finite_weights, state))
         if not self.is_world_process_zero():
             return
-        check_finite_weights(state)
         model: Any = self.accelerator.unwrap_model(self.model_wrapped)
         if isinstance(model, PreTrainedModel):
             # Gathered or converted weights no longer share memory, by which tied ones are told.
