@@ -1,13 +1,14 @@
-"""The likelihood of overall judgments by safety cell, with uncertain flags and orders, and a Newton minimizer."""
+"""The likelihood of overall judgments by safety cell, with uncertain flags and orders, and its minimum."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from scipy import optimize
 from scipy.special import expit, log_expit
 from torch import Tensor
 
@@ -19,7 +20,12 @@ CELLS: tuple[str, ...] = ("SS", "SU", "US", "UU")
 FLAGS = np.array([[1.0, 1, 1], [1, 0, 1], [0, 1, 1], [0, 0, 1]])
 # The cell of a pair whose answers change places.
 _MIRRORED = np.eye(4)[[0, 2, 1, 3]]
-_EM_STEPS, _EM_TOLERANCE = 2000, 1e-9
+# Steps of EM before the search for the cells' shares, and the smallest share in it.
+_EM_STEPS, _SMALLEST = 10, 1e-12
+# Largest distance in nats from the largest log-likelihood, of a pair and of all of them.
+_NEAR_BY_PAIR, _NEAR = 1e-5, 1e-6
+# Constants beyond which there is no finite minimum.
+_FAR = 50
 
 
 def cell_posteriors(better: Tensor, worse: Tensor) -> Tensor:
@@ -27,12 +33,15 @@ def cell_posteriors(better: Tensor, worse: Tensor) -> Tensor:
 
     The flags of a pair are not independent: P(cell | evidence) is proportional to P(cell) times the likelihoods of the
     evidence on either answer, p/P(safe) or (1 - p)/(1 - P(safe)). P(safe) is the mean of all flags, as they are
-    calibrated, and the shares of the cells maximize their likelihood (EM); certain flags count as known. Multiplying
+    calibrated, and the shares of the cells maximize their likelihood; certain flags count as known. Multiplying
     the probabilities themselves would take the two answers as independent a priori.
 
     Args:
         better: [N] flag or calibrated probability that the more helpful answer is safe.
         worse: [N] the same for the less helpful answer.
+
+    Raises:
+        BfpoError: if the search for the shares doesn't get near enough.
     """
     rate = float(torch.cat([better, worse]).mean())
     if not 0 < rate < 1:
@@ -40,17 +49,38 @@ def cell_posteriors(better: Tensor, worse: Tensor) -> Tensor:
     first, second = (torch.stack([p / rate, (1 - p) / (1 - rate)]) for p in (better, worse))
     evidence = (first[:, None] * second[None, :]).reshape(4, -1).T
     distinct, place, counts = torch.unique(evidence, dim=0, return_inverse=True, return_counts=True)
-    shares = torch.full((4,), 0.25, dtype=torch.float64)
-    posteriors = distinct
+    shares = _cell_shares(distinct.numpy(), counts.numpy() / len(better))
+    posteriors = torch.from_numpy(shares) * distinct
+    return (posteriors / posteriors.sum(1, keepdim=True))[place]
+
+
+def _cell_shares(evidence: Array, weights: Array) -> Array:
+    """[4] shares of the cells that maximize their mean log-likelihood, which is concave, on [N, 4] weighted evidence.
+
+    EM alone takes very many steps where flags say little; its first ones bring the search near enough.
+    """
+
+    def slopes(shares: Array) -> Array:
+        return evidence.T @ (weights / (evidence @ shares))
+
+    shares = np.full(4, 0.25)
     for _ in range(_EM_STEPS):
-        posteriors = shares * distinct
-        posteriors = posteriors / posteriors.sum(1, keepdim=True)
-        updated = counts.double() @ posteriors / len(better)
-        settled = float((updated - shares).abs().max()) < _EM_TOLERANCE
-        shares = updated
-        if settled:
-            break
-    return posteriors[place]
+        shares = shares * slopes(shares)
+    found: Any = optimize.minimize(
+        lambda shares: (-float(weights @ np.log(evidence @ shares)), -slopes(shares)),
+        shares,
+        jac=True,
+        method="SLSQP",
+        bounds=[(_SMALLEST, 1.0)] * 4,
+        constraints={"type": "eq", "fun": lambda shares: shares.sum() - 1, "jac": np.ones_like},
+        options={"ftol": 1e-15, "maxiter": 1000},
+    )
+    # At the maximum no slope is above 1, and elsewhere the largest one bounds the distance from it.
+    if not np.log(slopes(found.x / found.x.sum()).max()) < _NEAR_BY_PAIR:
+        raise BfpoError(
+            "the shares of the safety cells can't be estimated from these flags: let people flag some answers"
+        )
+    return found.x
 
 
 def _outer(better: Tensor, worse: Tensor) -> Tensor:
@@ -205,10 +235,11 @@ def weights_of(constants: Array) -> Array:
 
 
 def minimize(function: Smooth, directions: Array, start: Array | None = None, *, may_diverge: bool = False) -> Array:
-    """Minimize over combinations of the columns of ``directions``, by damped Newton steps.
+    """Minimize over combinations of the columns of ``directions``, by a trust region.
 
     Args:
-        function: the function.
+        function: the function. With uncertain flags the likelihood is a mixture's, whose curvature may be negative far
+            from the minimum.
         directions: [M, D] directions.
         start: [D] coefficients to start from; by default 0.
         may_diverge: whether to stop where a constant exceeds 50, instead of raising an error.
@@ -219,28 +250,29 @@ def minimize(function: Smooth, directions: Array, start: Array | None = None, *,
     Raises:
         BfpoError: if there is no finite minimum, or it isn't found.
     """
-    at = np.zeros(directions.shape[1]) if start is None else start
-    value = function.value(directions @ at)
-    for _ in range(200):
-        gradient, hessian = function.derivatives(directions @ at)
-        gradient = directions.T @ gradient
-        if np.abs(gradient).max() <= 1e-9 * max(1.0, value):
-            return directions @ at
-        # With uncertain flags the likelihood is a mixture's, whose curvature may be negative far from the optimum.
-        curvature, axes = np.linalg.eigh(directions.T @ hessian @ directions)
-        step = axes @ ((axes.T @ gradient) / np.maximum(np.abs(curvature), 1e-8 * np.abs(curvature).max()))
-        size = 1.0
-        while size > 1e-12 and not function.value(directions @ (at - size * step)) < value:
-            size /= 2
-        if size <= 1e-12:
-            return directions @ at
-        at = at - size * step
-        value = function.value(directions @ at)
-        if np.abs(directions @ at).max() > 50:
-            if may_diverge:
-                return directions @ at
-            raise BfpoError(
-                "the overall judgments follow the flags without exception, so temperature and b1 have no finite best "
-                "value: judge more pairs, including close calls"
-            )
-    raise BfpoError("the fit of the labeling function did not converge in 200 Newton steps: judge more pairs")
+
+    def is_far(at: Array) -> bool:
+        return bool(np.abs(directions @ at).max() > _FAR)
+
+    def stop(at: Array) -> None:
+        if is_far(at):
+            raise StopIteration
+
+    found: Any = optimize.minimize(
+        lambda at: function.value(directions @ at),
+        np.zeros(directions.shape[1]) if start is None else start,
+        method="trust-exact",
+        jac=lambda at: directions.T @ function.derivatives(directions @ at)[0],
+        hess=lambda at: directions.T @ function.derivatives(directions @ at)[1] @ directions,
+        callback=stop,
+        options={"gtol": 1e-9},
+    )
+    if is_far(found.x) and not may_diverge:
+        raise BfpoError(
+            "the overall judgments follow the flags without exception, so temperature and b1 have no finite best "
+            "value: judge more pairs, including close calls"
+        )
+    # Rounding may end the search before its tolerance is reached.
+    if not is_far(found.x) and not abs(found.jac @ np.linalg.lstsq(found.hess, found.jac)[0]) < _NEAR:
+        raise BfpoError("the fit of the labeling function did not converge: judge more pairs")
+    return directions @ found.x
