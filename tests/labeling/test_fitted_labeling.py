@@ -110,6 +110,19 @@ def test_pairs_without_a_category_are_counted_and_make_none(tmp_path):
     assert "categories say little" not in printed
 
 
+@pytest.mark.parametrize(
+    ("kinds", "says"), [(["theft"], "all harm is of the category 'theft'"), ([""], "no harm has a")]
+)
+def test_harm_of_one_category_has_one_price_and_a_warning(tmp_path, kinds, says):
+    """It ended in the error of a fit by category, "leave the categories out"."""
+    source = judgments(tmp_path, [*kinds, ""], 1200)
+    fitted, fit = fit_file(str(source))
+    assert (fitted.prices, fitted.preference) == ({}, fit.preference)
+    assert fitted.record["b1_interval"] == list(fit.b1_interval)
+    assert f"warning: {says}" in run("--fit-preference", source, "-o", tmp_path / "f.json").output
+    assert load_labeling(tmp_path / "f.json").preference == fit.preference
+
+
 def test_harm_by_answer_takes_precedence_over_the_category(tmp_path):
     path = judgments(tmp_path, ["theft", "fraud"], 800)
     rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -87,7 +87,7 @@ def load_labeling(path: Path) -> FittedLabeling:
 
 
 def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, PreferenceFit]:
-    """Fit the labeling function to a file of overall judgments, with prices by harm category if the file has any.
+    """Fit the labeling function to a file of overall judgments, with prices by harm category if the file has several.
 
     Args:
         source: a file with the columns better_is_safe, worse_is_safe, overall_prefers_better (flags or probabilities)
@@ -128,6 +128,11 @@ def fit_file(source: str, *, order_error: float = 0.0) -> tuple[FittedLabeling, 
         return FittedLabeling(fit.preference, record=record | constants), fit
     better, worse, preferred = columns
     harms = _harms(source, rows)
+    names = {name for side in harms for harm in side for name in harm}
+    if len(names) < 2:
+        what = f"all harm is of the category {min(names)!r}" if names else "no harm has a category"
+        record["warnings"] = [*fit.warnings, f"{what}: one price is fitted for all harm, whatever its level"]
+        return FittedLabeling(fit.preference, record=record | constants), fit
     by_category = fit_prices(better, worse, preferred, *harms, order_error=order_error, one_price=fit)
     # With prices, b1 and alpha of the labeling are theirs; these intervals and tests are those of one price for all.
     record |= {"prices": asdict(by_category), "one_price": asdict(fit.preference) | constants}

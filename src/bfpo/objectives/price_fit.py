@@ -33,7 +33,9 @@ class CategoryPrice:
 
     Attributes:
         price: posterior mode of b_c.
-        interval: 95 % interval, from the curvature of the log-posterior in log b_c.
+        interval: 95 % interval given the spread, from the curvature of the log-posterior in log b_c. It is too narrow
+            for a price far from the others: with .15, .5, .5 and 1.5, and 1,500 pairs, it held .15 in 58 % of 60
+            samples, and the others in 90 to 93 %.
         pairs: number of judged pairs (expected, if flags are probabilities) with such harm.
     """
 
