@@ -98,7 +98,7 @@ def test_a_full_disk_is_no_damage(tmp_path):
     with VerdictCache(tmp_path / "cache.sqlite") as cache:
         list(verdicts(Counting(), exchanges(3), cache))
         cache._connection.execute("PRAGMA max_page_count = 3")
-        with pytest.raises(RunError, match=r"cache.sqlite: the disk can't hold .*is full.*; free space") as full:
+        with pytest.raises(RunError, match=r"cache.sqlite: the disk is full .*; free space") as full:
             list(verdicts(Counting(), exchanges(3000), cache))
         assert "damaged" not in str(full.value)
         assert cache.get(Counting(), Exchange("q", "2")).label == "safe"
@@ -107,10 +107,12 @@ def test_a_full_disk_is_no_damage(tmp_path):
 def test_a_cache_that_can_t_be_written_is_no_damage(tmp_path):
     with VerdictCache(tmp_path / "cache.sqlite") as cache:
         cache._connection.execute("PRAGMA query_only = 1")
-        with pytest.raises(BfpoError, match=r"can't be opened for writing \(attempt to write a readonly"):
+        with pytest.raises(BfpoError, match=r"can't be opened or written \(attempt to write a readonly"):
             list(verdicts(Counting(), exchanges(3), cache))
-    with pytest.raises(BfpoError, match=r"can't be opened for writing .*check the permissions"):
+    with pytest.raises(BfpoError, match=r"can't be opened or written .*check the path and its permissions"):
         VerdictCache(tmp_path)
+    with VerdictCache(tmp_path / "own.sqlite") as cache, pytest.raises(BfpoError, match="can't be opened or written"):
+        cache.take(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(BfpoError, match=r"file: can't be created"):
         VerdictCache(tmp_path / "file" / "cache.sqlite")

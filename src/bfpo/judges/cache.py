@@ -173,13 +173,13 @@ def _usable(path: Path, remedy: str = _REMEDY) -> Iterator[None]:
             ) from error
         if code in _DISK:
             raise RunError(
-                f"{path}: the disk can't hold the cache of verdicts ({error}); free space and rerun, which asks for no "
-                "cached verdict again, or name another file with --cache"
+                f"{path}: the disk is full or fails ({error}); free space or check it, then rerun, which asks for no "
+                "cached verdict again"
             ) from error
         if code in _FORBIDDEN:
             raise BfpoError(
-                f"{path}: the cache of verdicts can't be opened for writing ({error}); check the permissions, or name "
-                "another file with --cache"
+                f"{path}: the cache of verdicts can't be opened or written ({error}); check the path and its "
+                "permissions, or name another file"
             ) from error
         raise BfpoError(f"{path}: this is not a cache of verdicts, or it is damaged ({error}); {remedy}") from error
 
