@@ -115,7 +115,7 @@ def test_a_fitted_labeling_sets_b1_and_alpha(tmp_path):
 
 
 def judged(tmp_path, count=300):
-    """Pairs whose flags a judge filled in, wrong about one in five; people labeled the first half, as the random part."""
+    """Pairs whose flags a judge filled in, wrong about one in five; people labeled the first half at random."""
     rows = []
     for at in range(count):
         row = {"prompt": f"judged w{at}", "chosen": "w1", "rejected": "w2", "judged_as": {}, "labelled_by": {}}
