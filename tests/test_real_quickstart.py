@@ -22,6 +22,7 @@ from bfpo.real_quickstart import (
     choice_items,
     run_real_quickstart,
 )  # fmt: skip
+from bfpo.redteam import help_buffer
 from bfpo.redteam.bank import load_bank
 from bfpo.training.recipe import Recipe
 from redteam.test_attacks_and_groups import record
@@ -81,7 +82,7 @@ def test_everything_is_made_and_said(finished):
     folder, said, result = finished
     assert [one.model for one in result.evaluations] == ["start", "SFT", "DPO", "BFPO"]
     trained = ["SFT", "DPO", "BFPO"]
-    assert [line.split(":")[0] for line in said] == ["red teaming", *trained, "start", *trained]
+    assert [line.split(":")[0] for line in said] == ["red teaming", "plain requests", *trained, "start", *trained]
     groups = load_preferences(str(folder / "red-team" / "groups.jsonl"))
     assert len(groups) == result.groups == 12
     for name in trained:
@@ -143,13 +144,15 @@ def test_the_page_says_what_happened_and_shows_risky_and_twin_side_by_side(finis
 def test_a_killed_run_resumes_in_the_middle_of_any_stage(finished, model, tmp_path, monkeypatch):
     whole, folder = finished[0], tmp_path / "killed"
     so_far = 0.0
-    for stage in ("red_team", "plain_groups", "choice_items", "train", "build_report"):
+    stages = [(real_quickstart, name) for name in ("red_team", "choice_items", "train", "build_report")]
+    stages.insert(1, (help_buffer, "plain_groups"))
+    for module, stage in stages:
         with monkeypatch.context() as patch:
 
             def dies(*given, **more):
                 raise KeyboardInterrupt
 
-            patch.setattr(real_quickstart, stage, dies)
+            patch.setattr(module, stage, dies)
             with pytest.raises(KeyboardInterrupt):
                 run_real_quickstart(str(model), folder, 3, TOY)
         # What was spent in vain counts.
