@@ -19,16 +19,19 @@ def test_no_chunk_waits_for_the_device(monkeypatch):
     """Neither for a value that is read back, nor for a copy from memory that isn't pinned."""
     monkeypatch.setattr(head_module, "LOGITS_AT_ONCE", 20 * VOCABULARY // 16)
     stream = build_stream(BATCH, "shared", DEVICE)
+    torch.manual_seed(0)
     hidden = torch.randn(len(stream.targets), 64, device=DEVICE, requires_grad=True)
     weight = torch.randn(VOCABULARY, 64, device=DEVICE, requires_grad=True)
     arguments = (hidden, weight, stream, loss_inputs(BATCH), SHAPES["plain"])
-    FusedLoss.apply(*arguments)
+    waited, _ = FusedLoss.apply(*arguments)
     torch.cuda.synchronize()
+    # PyTorch then raises an error at any wait.
     torch.cuda.set_sync_debug_mode("error")
     try:
-        FusedLoss.apply(*arguments)
+        loss, _ = FusedLoss.apply(*arguments)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert relative(loss.detach(), waited.detach()) < 1e-5
 
 
 @pytest.mark.parametrize("chunk", ["one chunk", "many chunks"])

@@ -99,8 +99,7 @@ def evaluate(
     decoding = _without_repeats(decoding or generator.defaults(suite.decoding))
     panel = JudgePanel(suite, judges, helpfulness_judge, refusal_judge)
     labelers = labelers_of(generator.model_paths, labeling_judge)
-    asked = [*judges, *filter(None, (helpfulness_judge, refusal_judge))]
-    check_labelers(labelers, () if allow_labeling_judge else asked)
+    check_labelers(labelers, () if allow_labeling_judge else panel.named)
     header = _header(
         generator.identity, name, suite, limit, decoding=generator.settings(decoding), judges=panel.used,
         labelling_judge=" and ".join(labelers) or None, command=command, shard=shard and str(shard),

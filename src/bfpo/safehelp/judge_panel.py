@@ -60,6 +60,11 @@ class JudgePanel:
             raise BfpoError(f"the answers of suite {self.suite.name!r} need a judge: name one with --judge")
 
     @property
+    def named(self) -> list[Judge | HelpfulnessJudge]:
+        """All judges but the suite's own exact one."""
+        return [*self.judges, *filter(None, (self.helpfulness_judge, self.refusal_judge))]
+
+    @property
     def used(self) -> tuple[JudgeUsed, ...]:
         """All judges, for the header."""
         safety = [
