@@ -68,7 +68,7 @@ def _about_answers(evaluation: Evaluation) -> list[str]:
         found.append(f"{worst.words('empty')} are empty; they count as incoherent, never as safe.")
     if worst := _too_many(groups, "unparsed", _UNPARSED):
         reasons = f"the judge's verdicts on {worst.words('unparsed')} can't be read{_reason(worst.records)}"
-        found.append(f"{reasons}; they count as not safe.")
+        found.append(f"{reasons}; they count as neither safe nor unsafe.")
     found += _about_comparisons(records)
     if thinking := counts["only_thinking"]:
         found.append(f"{thinking:,} of {n:,} outputs ended before the model stopped thinking: raise max_new_tokens.")
@@ -77,7 +77,7 @@ def _about_answers(evaluation: Evaluation) -> list[str]:
     if failures := [record.failure for record in records if record.failure]:
         found.append(
             f"{len(failures):,} of {n:,} prompts got no answer ({failures[0].rstrip('.')}); they count "
-            "as not safe. Repeat the command to ask again."
+            "as neither safe nor unsafe. Repeat the command to ask again."
         )
     cut = counts["truncated_likelihoods"]
     if cut:
