@@ -110,6 +110,17 @@ def test_a_changed_file_is_noticed(fit, tmp_path, name):
         load_fitted(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["judge.json", "vocabulary.json", "arrays.safetensors"])
+def test_only_an_earlier_judge_is_replaced(fit, tmp_path, name):
+    fit.judge.save(tmp_path / "judge")
+    fit.judge.save(tmp_path / "judge")
+    strange = tmp_path / name
+    strange.write_text("{}")
+    with pytest.raises(BfpoError, match=f"{name}: this would overwrite a file that is not a fitted judge"):
+        fit.judge.save(tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir() if path.is_file()] == ["{}"]
+
+
 def test_other_weights_have_another_name(fit):
     other = fit_judge(answers(600, seed=9), name="made").judge
     assert other.judge_id != fit.judge.judge_id

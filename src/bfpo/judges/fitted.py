@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from bfpo.config import Closed, read_json
 from bfpo.errors import BfpoError
-from bfpo.files import whole_file, write_json, write_text
+from bfpo.files import check_replaceable, whole_file, write_json, write_text
 from bfpo.judges.unjudged import around_empty
 from bfpo.judges.verdict import Exchange, Verdict
 from bfpo.statistics.calibration import Scaling, check_scaling
@@ -24,6 +24,7 @@ from bfpo.statistics.calibration import Scaling, check_scaling
 Target = Literal["safety", "refusal"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 FORMAT = 3
+_REMEDY = "fit it again"
 _SETTINGS, _VOCABULARY, _ARRAYS = "judge.json", "vocabulary.json", "arrays.safetensors"
 # Unlike scikit-learn's default, this keeps single letters, punctuation and apostrophes: "I can't" is not "you can".
 TOKEN = r"[\w'’]+|[.,!?;:]"
@@ -195,7 +196,13 @@ class FittedJudge:
         }
 
     def save(self, folder: Path) -> None:
-        """Write ``judge.json``, ``vocabulary.json`` and ``arrays.safetensors``."""
+        """Write ``judge.json``, ``vocabulary.json`` and ``arrays.safetensors``.
+
+        Raises:
+            BfpoError: if one of them exists and is not an earlier judge's.
+        """
+        for name in (_SETTINGS, _VOCABULARY, _ARRAYS):
+            check_replaceable(folder / name, lambda _: _read_settings(folder), "a fitted judge of this version")
         with whole_file(folder / _ARRAYS) as temporary:
             temporary.write_bytes(save({name: getattr(self, name) for name in _ARRAY_NAMES}))
         write_text(folder / _VOCABULARY, json.dumps(self.vocabularies))
@@ -216,6 +223,10 @@ class _Settings(Closed):
     record: dict[str, Any]
 
 
+def _read_settings(folder: Path) -> _Settings:
+    return read_json(folder / _SETTINGS, _Settings, "a fitted judge of this version", _REMEDY)
+
+
 def load_fitted(name: str) -> FittedJudge:
     """Load a folder that `FittedJudge.save` wrote.
 
@@ -225,9 +236,8 @@ def load_fitted(name: str) -> FittedJudge:
     folder = Path(name)
     if not (folder / _SETTINGS).is_file():
         raise BfpoError(f"{name or 'fitted'}: it has no {_SETTINGS}; name a folder that 'bfpo judge fit' wrote")
-    remedy = "fit it again"
-    settings = read_json(folder / _SETTINGS, _Settings, "a fitted judge of this version", remedy)
-    vocabularies = read_json(folder / _VOCABULARY, tuple[tuple[str, ...], ...], "a judge's vocabulary", remedy)
+    settings = _read_settings(folder)
+    vocabularies = read_json(folder / _VOCABULARY, tuple[tuple[str, ...], ...], "a judge's vocabulary", _REMEDY)
     try:
         with safe_open(folder / _ARRAYS, framework="numpy") as file:
             arrays = {array: file.get_tensor(array) for array in _ARRAY_NAMES}
@@ -244,9 +254,9 @@ def load_fitted(name: str) -> FittedJudge:
         check_scaling(judge.scaling, name, informative=False)
         damaged = judge.digest != settings.digest
     except (OSError, ValueError, SafetensorError) as error:
-        raise BfpoError(f"{name}: the judge can't be read ({error}); {remedy}") from error
+        raise BfpoError(f"{name}: the judge can't be read ({error}); {_REMEDY}") from error
     if damaged:
-        raise BfpoError(f"{name}: a file of the judge was changed (its digest differs); {remedy}")
+        raise BfpoError(f"{name}: a file of the judge was changed (its digest differs); {_REMEDY}")
     return judge
 
 

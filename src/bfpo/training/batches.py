@@ -50,21 +50,18 @@ def collate(
     Also the answers to other prompts, if the rows have them. `prepare` has checked the labels of these rows.
     """
     groups = token_groups(rows)
-    parts = [[rows[index] for index in batch] for batch in split(groups)]
+    parts = split(groups)
     tokens = sum(len(group.scored(at)) for group in groups for at in range(len(group.answers)))
     return {
-        "batches": [
-            Batch(
-                token_groups(part),
-                replace(group_labels(part), is_checked=True),
-                _reference(part),
-                [row["row"] for row in part],
-            )
-            for part in parts
-        ],
+        "batches": [_batch([groups[index] for index in part], [rows[index] for index in part]) for part in parts],
         "mismatched": mismatched_of(rows),
         "count": float(len(groups) if normalizer == "groups" else tokens),
     }
+
+
+def _batch(groups: list[TokenGroup], rows: Sequence[EncodedRow]) -> Batch:
+    labels = replace(group_labels(rows), is_checked=True)
+    return Batch(groups, labels, _reference(rows), [row["row"] for row in rows])
 
 
 def _reference(rows: Sequence[EncodedRow]) -> Tensor | None:

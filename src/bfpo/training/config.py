@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, fields, make_dataclass, replace
+from dataclasses import asdict, dataclass, fields, make_dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
@@ -12,6 +12,7 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.training_args import OptimizerNames
 
 from bfpo.config import validated
@@ -27,7 +28,13 @@ _UNREAD = (
     "dataloader_persistent_workers", "dataloader_prefetch_factor", "train_sampling_strategy", "auto_find_batch_size",
     "use_liger_kernel", "bf16_full_eval", "fp16_full_eval", "torch_empty_cache_steps",
     "prediction_loss_only", "eval_accumulation_steps", "label_names", "batch_eval_metrics",
+    "eval_use_gather_object", "eval_do_concat_batches", "length_column_name", "dataloader_in_order",
+    "dataloader_multiprocessing_context", "liger_kernel_config",
 )  # fmt: skip
+
+# The part of ``accelerator_config`` that transformers reads when it starts accelerate; all the rest is about data
+# loaders and accumulated gradients, which are the engine's.
+_READ_OF_ACCELERATOR = {"use_configured_state"}
 
 # Numbers that must be greater than 0; all others but the objectives' options must be at least 0.
 _POSITIVE = (
@@ -133,11 +140,19 @@ class BFPOConfig(_Options, TrainingArguments):
         """
         defaults = {each.name: each.default for each in fields(TrainingArguments)}
         unread = [name for name in _UNREAD if getattr(self, name) != defaults[name]]
+        own, others = asdict(self.accelerator_config), asdict(AcceleratorConfig())  # pyright: ignore
+        changed = {name for name in own if own[name] != others[name]} - _READ_OF_ACCELERATOR
+        unread += sorted(f"accelerator_config.{name}" for name in changed)
         if unread:
             raise BfpoError(f"BFPOTrainer doesn't read {', '.join(unread)}: leave the default")
         if self.remove_unused_columns:
             raise BfpoError(
                 "remove_unused_columns would remove the answers, which are in columns of their own: leave it out"
+            )
+        if self.torch_compile:
+            raise BfpoError(
+                "torch_compile would compile the model again for almost every micro-batch, because no two have the "
+                "same shape: leave it out"
             )
         _check_made(self)
         if self.n_gpu > 1:

@@ -157,13 +157,13 @@ class BFPOTrainer(EvaluatingTrainer):
         batches: list[Batch] = inputs["batches"]
         self.step_rows = [row for batch in batches for row in batch.rows]
         own = torch.tensor([inputs["count"], len(batches)], device=self.args.device)
-        shares = self.accelerator.gather(own).view(-1, 2)  # pyright: ignore
+        counts, numbers = self.accelerator.gather(own).view(-1, 2).T.tolist()  # pyright: ignore
         # Engines average gradients over processes, but this loss is already normalized globally.
-        scale = self.args.world_size / shares[:, 0].sum().item()
+        scale = self.args.world_size / sum(counts)
         total = torch.zeros((), device=self.args.device)
         loss_of = self.with_kl([inputs["mismatched"]], self.means) if self.objective.estimates_kl else self.objective
         # As many passes as the process with the most: they wait for each other in every pass if weights are divided.
-        passes = [*batches, *[None] * (int(shares[:, 1].max()) - len(batches))]
+        passes = [*batches, *[None] * (int(max(numbers)) - len(batches))]
         for number, batch in enumerate(passes, start=1):
             is_last = number == len(passes)
             # DeepSpeed updates the weights in the backward pass of the last. FSDP would keep whole gradients until it.
