@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
@@ -196,7 +197,7 @@ def write_report(folder: Path, places: Sequence[Place], bounds: Sequence[dict[st
         rest = [f"{place.candidates:.2f}", f"{place.by_weight:.1%}", f"{place.drift:.3f}"]
         lines.append(f"| {place.b3:.3f} | {' | '.join([*harmless, *helpful, *rest])} |")
     lines += [
-        *_why_apart(places), "", "## Bounds", "",
+        "", _monotone(places), *_why_apart(places), "", "## Bounds", "",
         f"{PROMPTS:,} validation prompts choose b3, as many test prompts check it.", "",
         "| bound | seed | b3 | unsafe on the validation prompts | on the test prompts |", "|---|---|---|---|---|",
     ]  # fmt: skip
@@ -215,6 +216,17 @@ def write_report(folder: Path, places: Sequence[Place], bounds: Sequence[dict[st
     path = folder / "dial.md"
     write_text(path, "\n".join(lines) + "\n")
     return path
+
+
+def _monotone(places: Sequence[Place]) -> str:
+    """Where harmlessness falls beyond its intervals as b3 rises."""
+    told: list[str] = []
+    for name, what in (("trained", "the trained models"), ("exact", "the exact dial"), ("by_token", "token by token")):
+        rates = [(place.b3, getattr(place, name)["harmless"]) for place in places]
+        pairs = itertools.combinations(rates, 2)
+        falls = [f"from b3 {b3:.3f} to {at:.3f}" for (b3, rate), (at, then) in pairs if then.high < rate.low]
+        told.append(f"{what}: {', '.join(falls) or 'nowhere'}")
+    return f"Where harmlessness falls beyond its intervals as b3 rises: {'; '.join(told)}."
 
 
 def _why_apart(places: Sequence[Place]) -> list[str]:

@@ -6,8 +6,9 @@ from bfpo.bounding import BoundNotMetError
 from bfpo.errors import RunError
 from bfpo.models import MICROWORLD
 from bfpo.quickstart import Scale
+from bfpo.statistics.intervals import Estimate
 from studies import dial_and_bound
-from studies.dial_and_bound import run_bounds, run_places, write_report
+from studies.dial_and_bound import Place, run_bounds, run_places, write_report
 
 SMALL = Scale(chat=8, safety=16, helpful=8, answers=2, sft_steps=1, steps=1, batch_size=4)
 
@@ -50,3 +51,17 @@ def test_a_bound_that_is_not_met_is_a_result_and_any_other_failure_is_not(tmp_pa
     assert not (tmp_path / "results").exists()
     [bound] = run_bounds(tmp_path / "runs", tmp_path / "results", SMALL, [0], print)
     assert bound == {"limit": 0.99, "seed": 0, "failure": "can't be met"}
+
+
+def test_a_fall_of_harmlessness_beyond_the_intervals_is_told(tmp_path):
+    def place(b3, trained, exact):
+        by_series = [
+            {name: Estimate(value, value - 0.02, value + 0.02, 100) for name in dial_and_bound.FIGURES}
+            for value in (trained, exact, exact)
+        ]
+        return Place(b3, *by_series, candidates=1.0, by_weight=0.0, drift=0.0)
+
+    places = [place(1.0, 0.80, 0.80), place(2.0, 0.90, 0.95), place(3.0, 0.87, 0.90)]
+    text = write_report(tmp_path, places, []).read_text()
+    fall = "from b3 2.000 to 3.000"
+    assert f"the trained models: nowhere; the exact dial: {fall}; token by token: {fall}." in text
