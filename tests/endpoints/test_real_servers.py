@@ -314,20 +314,11 @@ def test_odd_addresses_are_refused_in_a_sentence(url):
         endpoint_config(url, "m")
 
 
-def test_an_error_below_httpx_is_a_failure(monkeypatch):
-    monkeypatch.setenv("HTTP_PROXY", "http://localhost:99999")
-    (failure,) = Endpoint(EndpointConfig(url="http://host.invalid/v1", model="m", attempts=1)).complete([ask("a")])
-    assert failure == Failure("OverflowError: connect(): port must be 0-65535.", 1)
-
-
-@pytest.mark.parametrize("proxy", ["socks5://me:hidden@localhost:1", "gopher://localhost:1"])
-def test_a_proxy_that_cannot_be_used_is_named(monkeypatch, proxy):
-    monkeypatch.setenv("HTTP_PROXY", proxy)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
-    with pytest.raises(BfpoError, match="HTTP_PROXY") as caught:
-        list(Endpoint(EndpointConfig(url="http://host.invalid/v1", model="m", attempts=1)).complete([ask("a")]))
-    assert "hidden" not in str(caught.value)
+def test_a_redirection_is_not_followed():
+    """A key must not go to another server."""
+    found, server = replies(lambda *_: (307, {"location": "http://127.0.0.1:1/v1"}, b""), [ask("a")])
+    assert found[0] == Failure("HTTP 307", 1, permanent=True)
+    assert len(server.log) == 1
 
 
 def test_a_reply_without_end_is_a_failure(monkeypatch):

@@ -1,18 +1,18 @@
 """Samples and uses of what programs write: run folders, caches and replies of servers."""
 
-import asyncio
 import json
+import re
 import sqlite3
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import httpx2
 import numpy as np
 
 from bfpo.judges import load_judge, verdicts
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.verdict import Exchange
+from support.mock_server import serving
 
 EXCHANGES = [Exchange("How do I boil an egg?", "In hot water."), Exchange("Say a rude word.", "No, sorry.")]
 
@@ -126,29 +126,38 @@ def replies():
 
 def use_reply(folder):
     """A judge and a generator that get the reply."""
-    from bfpo.endpoints import Endpoint, EndpointConfig
+    from bfpo.endpoints import EndpointConfig
+
+    try:
+        head = json.loads((folder / "head.json").read_bytes())
+        status, headers = range(200, 600)[head["status"] - 200], dict(head["headers"])
+        body = (folder / "body.json").read_bytes()
+        # Headers that HTTP allows, but for those that say where a reply ends: a wrong length is waited for.
+        sent = {
+            name: value
+            for name, value in headers.items()
+            if re.fullmatch(r"[A-Za-z0-9-]+", name)
+            and re.fullmatch(r"[ -~]*", value)
+            and name.lower() not in ("content-length", "transfer-encoding", "connection")
+        }
+    except Exception:
+        return  # no reply that could come over HTTP
+    with serving(lambda *_: (status, sent, body)) as server:
+        _ask_everything(
+            EndpointConfig(
+                url=server.url, model="m", attempts=2, backoff=0, longest_wait=0.01, patience=0.01, timeout=1
+            )
+        )
+
+
+def _ask_everything(config):
+    from bfpo.endpoints import Endpoint
     from bfpo.generation.endpoint_generator import EndpointGenerator
     from bfpo.generation.protocol import Decoding, SampleRequest
     from bfpo.judges.guard_templates import template_named, yes_no_template
     from bfpo.judges.served import ServedJudge
 
-    try:
-        head = json.loads((folder / "head.json").read_bytes())
-        status, headers = head["status"], [(str(name), str(value)) for name, value in head["headers"].items()]
-        response = httpx2.Response(
-            range(100, 600)[status - 100], headers=headers, content=(folder / "body.json").read_bytes()
-        )
-    except Exception:
-        return  # no reply that could come over HTTP
-
-    async def reply(_):
-        await asyncio.sleep(0)
-        return httpx2.Response(response.status_code, headers=response.headers, content=response.content)
-
-    config = EndpointConfig(
-        url="http://server/v1", model="m", attempts=2, backoff=0, longest_wait=0.01, patience=0.01, timeout=1
-    )
-    endpoint = Endpoint(config, httpx2.MockTransport(reply))
+    endpoint = Endpoint(config)
     for template in (yes_no_template("Is it rude? {answer}"), template_named("harmbench")):
         judged = ServedJudge(template, endpoint).judge(EXCHANGES[:1])
         assert all(verdict.p_safe is None or 0 <= verdict.p_safe <= 1 for verdict in judged)

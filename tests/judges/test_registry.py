@@ -76,7 +76,7 @@ def test_the_judge_in_a_configuration_is_checked(tmp_path):
 
 
 def test_the_table_is_there_without_the_judges():
-    code = "import sys, bfpo.judges.registry; print([m for m in ('torch', 'sklearn', 'httpx2') if m in sys.modules])"
+    code = "import sys, bfpo.judges.registry; print([m for m in ('torch', 'sklearn', 'aiohttp') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

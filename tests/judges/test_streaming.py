@@ -3,11 +3,13 @@
 import json
 import math
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from itertools import islice
@@ -18,7 +20,7 @@ from bfpo.errors import BfpoError, RunError
 from bfpo.judges import Exchange, Verdict, verdicts
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.preference import AnswerPair, Preference
-from bfpo.judges.streaming import BATCH, CHUNK, preferences
+from bfpo.judges.streaming import BATCH, WINDOW, preferences
 from bfpo.judges.unjudged import EMPTY, NO_REPLY, around_empty, unjudged
 
 
@@ -50,7 +52,7 @@ def exchanges(count):
 
 
 def test_every_exchange_gets_its_verdict_in_order_with_and_without_a_cache(tmp_path):
-    asked = [*exchanges(CHUNK + 300), Exchange("q", " "), Exchange("q", "7")]
+    asked = [*exchanges(WINDOW + 300), Exchange("q", " "), Exchange("q", "7")]
     plain = list(verdicts(Counting(), asked))
     assert [v.raw for v in plain[:-2]] == [e.answer for e in asked[:-2]]
     assert plain[-2].categories == (EMPTY,)
@@ -188,7 +190,50 @@ def test_exchanges_are_read_as_they_are_needed():
             yield Exchange("q", str(read))
 
     assert len(list(islice(verdicts(Counting(), endless()), 10))) == 10
-    assert read == CHUNK
+    assert read == BATCH
+
+
+def test_recalled_verdicts_are_read_as_they_are_needed(tmp_path):
+    known = exchanges(WINDOW + 300)
+    with VerdictCache(tmp_path / "cache.sqlite") as cache:
+        list(verdicts(Counting(), known, cache))
+        rest = iter(known)
+        assert len(list(islice(verdicts(Counting(), rest, cache), 10))) == 10
+    assert len(list(rest)) == 300
+
+
+class Ahead(Counting):
+    """Reads some exchanges ahead, as a server's client does, and counts how often it is started."""
+
+    starts = 0
+
+    def stream(self, exchanges):
+        self.starts += 1
+        waiting = deque()
+        for exchange in exchanges:
+            waiting.append(self._verdict(exchange))
+            if len(waiting) > 7:
+                yield waiting.popleft()
+        yield from waiting
+
+
+def test_a_server_never_idles_between_windows(monkeypatch):
+    monkeypatch.setattr("bfpo.judges.streaming.KEEP_EVERY", 0)
+    judge = Ahead()
+    assert [v.raw for v in verdicts(judge, exchanges(3 * WINDOW))] == [str(n) for n in range(3 * WINDOW)]
+    assert judge.starts == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("judge", [Counting, Ahead])
+def test_any_mix_of_new_equal_and_known_exchanges_comes_in_order(tmp_path, monkeypatch, judge, seed):
+    monkeypatch.setattr("bfpo.judges.streaming.WINDOW", 16)
+    rng = random.Random(seed)
+    asked = [Exchange("q", str(rng.randrange(10 ** rng.choice((1, 2, 3))))) for _ in range(rng.randrange(200))]
+    with VerdictCache(tmp_path / "cache.sqlite") as cache:
+        list(verdicts(judge(), rng.sample(asked, len(asked) // 3), cache))
+        assert [v.raw for v in verdicts(judge(), asked, cache)] == [each.answer for each in asked]
+    assert [v.raw for v in verdicts(judge(), asked)] == [each.answer for each in asked]
 
 
 def test_a_file_that_is_no_cache_is_refused(tmp_path):
@@ -318,7 +363,7 @@ def pairs(count):
 
 
 def test_preferences_come_in_order_and_are_asked_for_once(tmp_path):
-    asked = pairs(CHUNK + 50)
+    asked = pairs(WINDOW + 50)
     plain = list(preferences(LongerFirst(), [*asked, asked[0]]))
     assert [found.choice for found in plain[:3]] == ["second", "unparsed", "first"]
     assert plain[:-1] == LongerFirst().compare(asked)
@@ -338,7 +383,7 @@ def test_preferences_come_in_order_and_are_asked_for_once(tmp_path):
         assert len(swapped.asked) == 3
 
 
-def test_a_judge_of_helpfulness_that_can_t_be_read_ends_the_run_after_the_first_chunk():
+def test_a_judge_of_helpfulness_that_can_t_be_read_ends_the_run_after_the_first_window():
     judge, read = LongerFirst(), 0
 
     def endless():
@@ -349,4 +394,4 @@ def test_a_judge_of_helpfulness_that_can_t_be_read_ends_the_run_after_the_first_
 
     with pytest.raises(RunError, match=r"longer gave no preference for any pair \(Well, / A\): correct its settings"):
         list(preferences(judge, endless()))
-    assert read == CHUNK
+    assert read == WINDOW

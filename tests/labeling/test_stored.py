@@ -115,7 +115,7 @@ def peak(path, rows, better, **options):
 @pytest.mark.parametrize(("better", "options"), [(1.0, {}), (None, {"order_judge": ShorterIsBetter()})])
 def test_labeling_three_times_the_rows_takes_no_more_memory(tmp_path, monkeypatch, better, options):
     """Each row has 6,000 characters of text; its numbers, and SQLite's, are a few dozen bytes."""
-    for name in ("judges.streaming.CHUNK", "labeling.queue._AT_ONCE", "preferences.label_sources._ROWS_AT_ONCE"):
+    for name in ("judges.streaming.WINDOW", "labeling.queue._AT_ONCE", "preferences.label_sources._ROWS_AT_ONCE"):
         monkeypatch.setattr(f"bfpo.{name}", 100)
     small, large = (peak(tmp_path / f"{rows}.jsonl", rows, better, **options) for rows in (600, 1800))
     assert large - small < 1200 * 250

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import httpx2
-
 from bfpo.endpoints.config import EndpointConfig
 from bfpo.endpoints.messages import CompletionRequest, Failure, Reply, Usage
 from bfpo.endpoints.session import Dialect, Session
@@ -33,16 +31,14 @@ class Endpoint:
 
     Args:
         config: address, model and limits.
-        transport: transport in place of the network, for tests.
 
     Attributes:
         spent: tokens of all replies so far, as the server counts them.
     """
 
-    def __init__(self, config: EndpointConfig, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, config: EndpointConfig) -> None:
         self.config = config
         self.spent = Usage()
-        self._transport = transport
         guessed = config.token_limit == "auto"
         self._dialect = Dialect("max_tokens" if guessed else config.token_limit, may_change=guessed)
         self._has_replied = False
@@ -60,7 +56,7 @@ class Endpoint:
         """
         key = self.config.api_key()
         with _loop_in_thread() as loop:
-            session = Session(self.config, key, self._dialect, self._transport)
+            session = Session(self.config, key, self._dialect)
             waiting: deque[Future[Reply | Failure]] = deque()
             given_up: Failure | None = None
             try:

@@ -7,18 +7,15 @@ import contextlib
 import email.utils
 import json
 import math
-import os
-import re
-import ssl
 import time
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cached_property
 from urllib.parse import quote
 
-import httpx2
+import aiohttp
 import tenacity
 
 from bfpo.endpoints.config import EndpointConfig
@@ -32,6 +29,7 @@ from bfpo.endpoints.replies import (
     refuses_max_tokens,
     server_words,
 )
+from bfpo.endpoints.route import route_to
 from bfpo.errors import BfpoError, RunError
 
 _EXCERPT = 300
@@ -68,49 +66,31 @@ class Session:
         BfpoError: if the proxy or the certificates that the environment names can't be used.
     """
 
-    def __init__(
-        self,
-        config: EndpointConfig,
-        key: str | None,
-        dialect: Dialect,
-        transport: httpx2.AsyncBaseTransport | None = None,
-    ) -> None:
+    def __init__(self, config: EndpointConfig, key: str | None, dialect: Dialect) -> None:
         self._config = config
         self._key = key
         self._dialect = dialect
+        self._route = route_to(config.url)
         self._slots = asyncio.Semaphore(config.concurrency)
         self._next_start = 0.0
         self._open_at = 0.0
         self._waiting_since: float | None = None
         self._replies = 0
-        self._transport = transport
-        self._clients: list[httpx2.AsyncClient] = []
-        self._idle = [self._new_client()]
 
-    def _new_client(self) -> httpx2.AsyncClient:
-        """A client for one connection: a pool looks at all of its connections before and after every request."""
-        try:
-            client = httpx2.AsyncClient(
-                headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-                timeout=None,  # `_post` limits the whole exchange.
-                limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
-                transport=self._transport,
-                verify=_tls(self._config.url.startswith("https")),
-            )
-        except (ImportError, ValueError, OSError, httpx2.InvalidURL) as error:
-            named = [name for name in os.environ if name.upper() in _ENVIRONMENT and os.environ[name]]
-            reason = re.sub(r"//[^/@]*@", "//***@", str(error))
-            raise BfpoError(
-                f"{self._config.url}: the proxy or TLS settings in the environment can't be used ({reason}): correct "
-                f"or unset {', '.join(sorted(named)) or 'its proxy'}"
-            ) from None
-        self._clients.append(client)
-        return client
+    @cached_property
+    def _connections(self) -> aiohttp.ClientSession:
+        """The connections, made in the event loop that uses them. `_slot` limits their number, `_post` the time."""
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._route.tls),
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(),
+            proxy=self._route.proxy,
+        )
 
     async def close(self) -> None:
         """Close the connections."""
-        for client in self._clients:
-            await client.aclose()
+        await self._connections.close()
 
     async def ask(self, request: CompletionRequest) -> Reply | Failure:
         """The reply to a request, after as many attempts as it takes.
@@ -165,43 +145,40 @@ class Session:
                 continue
             self._refused(status, content)
 
-    async def _post(self, request: CompletionRequest, token_limit: str) -> tuple[int, httpx2.Headers, str]:
+    async def _post(self, request: CompletionRequest, token_limit: str) -> tuple[int, Mapping[str, str], str]:
         """Status, headers and text of a response."""
         body = {**request.body(self._config.model, token_limit), **self._config.extra_body}
         # Escaped as ASCII, because a lone surrogate, which is legal in JSON, has no UTF-8 encoding.
         content = json.dumps({name: value for name, value in body.items() if value is not None}).encode()
         received = bytearray()
-        # The one used last, whose connection is the likeliest to be open still.
-        client = self._idle.pop() if self._idle else self._new_client()
         try:
             async with (
                 asyncio.timeout(self._config.timeout),
-                client.stream(
-                    "POST",
-                    _parsed(self._config.url + request.path),
-                    content=content,
+                self._connections.post(
+                    self._config.url + request.path,
+                    data=content,
                     headers={"Content-Type": "application/json"},
+                    allow_redirects=False,
                 ) as response,
             ):
-                async for part in response.aiter_bytes():
+                async for part in response.content.iter_any():
                     received += part
                     if len(received) > _LARGEST:
                         raise _PermanentError(f"the reply is larger than {_LARGEST // 2**20} MiB")
-        except (TimeoutError, httpx2.TimeoutException):
+        except TimeoutError:
             raise _TransientError(f"no reply within {self._config.timeout:g} s") from None
         except _PermanentError:
             raise
-        except Exception as error:  # httpx and the libraries below it raise many types
+        except Exception as error:  # aiohttp and what is below it raise many types
             raise _TransientError(
-                self._without_key(_description(error)), unreachable=isinstance(error, httpx2.ConnectError)
+                self._without_key(_description(error)),
+                unreachable=isinstance(error, aiohttp.ClientConnectorError),
             ) from None
-        finally:
-            self._idle.append(client)
         try:
-            text = received.decode() if response.status_code == 200 else received.decode(errors="replace")
+            text = received.decode() if response.status == 200 else received.decode(errors="replace")
         except UnicodeDecodeError as error:
             raise _TransientError(f"the reply is not text ({error})") from None
-        return response.status_code, response.headers, text
+        return response.status, response.headers, text
 
     def _read(self, content: str) -> Reply:
         try:
@@ -213,7 +190,7 @@ class Session:
         names = ("text", "thinking", "refusal", "finish_reason")
         return replace(reply, **{name: self._without_key(getattr(reply, name)) for name in names})
 
-    def _asks_to_wait(self, status: int, headers: httpx2.Headers, content: str) -> bool:
+    def _asks_to_wait(self, status: int, headers: Mapping[str, str], content: str) -> bool:
         """Whether the server is busy and says how long; then all requests wait.
 
         Raises:
@@ -285,29 +262,9 @@ class Session:
             yield
 
 
-# Variables that httpx reads.
-_ENVIRONMENT = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
-
-
-@cache
-def _tls(needed: bool) -> ssl.SSLContext:
-    """The TLS context, built once because reading the certificate authorities takes up to a second.
-
-    An address without TLS gets a context without authorities.
-    """
-    return httpx2.create_ssl_context() if needed else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-@lru_cache(maxsize=16)
-def _parsed(url: str) -> httpx2.URL:
-    """The address of all requests, parsed once."""
-    return httpx2.URL(url)
-
-
-def _description(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+def _description(error: Exception) -> str:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return f"{type(cause).__name__}: {cause}".rstrip(": ")
 
 
 class _PermanentError(Exception):
@@ -322,7 +279,7 @@ class _TransientError(Exception):
         self.unreachable = unreachable
 
 
-def _retry_after(headers: httpx2.Headers) -> float:
+def _retry_after(headers: Mapping[str, str]) -> float:
     """Seconds until the server takes requests again; 0 if it doesn't say.
 
     Retry-After holds seconds or a date (RFC 9110, 10.2.3); Azure also sends retry-after-ms.

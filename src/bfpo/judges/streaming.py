@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from bfpo.errors import RunError
 from bfpo.judges.cache import VerdictCache, preference_key, verdict_key
@@ -14,9 +16,8 @@ from bfpo.judges.preference import CHOICES, AnswerPair, HelpfulnessJudge, Prefer
 from bfpo.judges.unjudged import ONLY_THINKING, is_empty, is_unanswered, says_nothing
 from bfpo.judges.verdict import Exchange, Judge, Verdict, is_probability, verdict_problems
 
-# Exchanges, or pairs, in memory at once. A server idles at the end of a chunk; with 64 requests in flight that costs
-# one reply's time in 64.
-CHUNK = 4096
+# Largest number of exchanges, or pairs, in memory at once.
+WINDOW = 4096
 # Exchanges, or pairs, per call of a judge that doesn't stream; a kill loses no more than one call's verdicts.
 BATCH = 256
 # Pairs after which a judge of helpfulness without a single preference ends the run.
@@ -36,7 +37,7 @@ class StreamingJudge(Protocol):
 
 @runtime_checkable
 class ClusterJudge(StreamingJudge, Protocol):
-    """A streaming judge that may need more than a chunk at once to be busy."""
+    """A streaming judge that may need more than a window at once to be busy."""
 
     @property
     def ahead(self) -> int:
@@ -45,7 +46,7 @@ class ClusterJudge(StreamingJudge, Protocol):
 
 
 def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | None = None) -> Iterator[Verdict]:
-    """One verdict for every exchange, in order; equal exchanges in a chunk are judged once.
+    """One verdict for every exchange, in order; equal exchanges in a window are judged once.
 
     Args:
         judge: the judge.
@@ -70,7 +71,7 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
     answered = _answered(
         judge.judge_id,
         exchanges,
-        max(CHUNK, judge.ahead) if isinstance(judge, ClusterJudge) else CHUNK,
+        max(WINDOW, judge.ahead) if isinstance(judge, ClusterJudge) else WINDOW,
         key=lambda exchange: verdict_key(judge, exchange),
         recall=lambda exchange: None if cache is None else cache.get(judge, exchange),
         ask=ask,
@@ -106,7 +107,7 @@ class StreamingHelpfulnessJudge(Protocol):
 def preferences(
     judge: HelpfulnessJudge, pairs: Iterable[AnswerPair], cache: VerdictCache | None = None
 ) -> Iterator[Preference]:
-    """One preference for every pair of answers; equal pairs in a chunk are compared once.
+    """One preference for every pair of answers; equal pairs in a window are compared once.
 
     Args:
         judge: the judge.
@@ -116,7 +117,7 @@ def preferences(
 
     Raises:
         RunError: if the judge breaks the protocol, or none of five or more preferences could be read; after the first
-            chunk, or at the end.
+            window, or at the end.
     """
     streams = isinstance(judge, StreamingHelpfulnessJudge)
     ask = partial(_as_they_arrive, judge.stream) if streams else partial(_in_calls, judge.judge_id, judge.compare)
@@ -128,7 +129,7 @@ def preferences(
     answered = _answered(
         judge.judge_id,
         pairs,
-        CHUNK,
+        WINDOW,
         key=lambda pair: preference_key(judge, pair),
         recall=lambda pair: None if cache is None else cache.get_preference(judge, pair),
         ask=ask,
@@ -141,7 +142,7 @@ def preferences(
         if pair.first.strip() and pair.second.strip():
             speaks = speaks or preference.choice != "unparsed"
             silent, count = silent or preference, count + 1
-            if silent and not speaks and count == CHUNK:
+            if silent and not speaks and count == WINDOW:
                 break
         yield preference
     if silent and not speaks and count >= _ENOUGH:
@@ -161,32 +162,91 @@ def _answered(
     *,
     key: Callable[[_Item], bytes],
     recall: Callable[[_Item], _Word | None],
-    ask: Callable[[list[_Item]], Iterator[list[_Word]]],
+    ask: Callable[[Iterable[_Item]], Iterator[list[_Word]]],
     problem: Callable[[_Word], str | None],
     keep: Callable[[list[tuple[_Item, _Word]]], None],
 ) -> Iterator[tuple[_Item, _Word]]:
     """Every item with the judge's word on it, in order; those that can't be recalled are asked about, and kept."""
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        keys = [key(item) for item in chunk]
-        distinct = dict(zip(keys, chunk, strict=True))
-        known = {at: recall(item) for at, item in distinct.items()}
-        missing = {at: item for at, item in distinct.items() if known[at] is None}
-        waiting, given = iter(missing.items()), 0
-        for batch in ask(list(missing.values())):
+    window = _Window(iter(items), size, key, recall)
+    given = 0
+    while not window.is_last:
+        missing = window.missing()
+        for batch in ask(missing):
             given += len(batch)
-            if given > len(missing):
-                break
+            if given > window.asked:
+                _check_count(judge_id, given, window.asked)
             if wrong := next(filter(None, map(problem, batch)), None):
                 raise RunError(f"the judge {judge_id} gave an invalid reply ({wrong}); correct the judge")
-            new = list(zip(islice(waiting, len(batch)), batch, strict=True))
-            known |= {at: word for (at, _), word in new}
-            keep([(item, word) for (_, item), word in new])
-        _check_count(judge_id, given, len(missing))
-        for at, item in zip(keys, chunk, strict=True):
-            word = known[at]
-            assert word is not None  # there are as many words as items
-            yield item, word
+            keep(window.take(batch))
+            yield from window.ready()
+        # What a judge that stops early wasn't asked counts, too.
+        _check_count(judge_id, given, window.asked + sum(1 for _ in missing))
+        yield from window.ready()
+
+
+@dataclass
+class _Place(Generic[_Word]):
+    """Where the word on an item will be."""
+
+    word: _Word | None
+
+
+class _Window(Generic[_Item, _Word]):
+    """The items from the first whose word is missing to the last that was looked up.
+
+    Attributes:
+        asked: number of items that the judge was asked about.
+        is_last: whether all items were looked up.
+    """
+
+    def __init__(
+        self,
+        items: Iterator[_Item],
+        size: int,
+        key: Callable[[_Item], bytes],
+        recall: Callable[[_Item], _Word | None],
+    ) -> None:
+        self.asked = 0
+        self.is_last = False
+        self._items, self._size, self._key, self._recall = items, size, key, recall
+        self._open: deque[tuple[_Item, _Place[_Word]]] = deque()
+        self._waiting: deque[tuple[_Item, _Place[_Word]]] = deque()
+        # Of the last distinct items, so that equal ones are asked about once.
+        self._places: dict[bytes, _Place[_Word]] = {}
+
+    def missing(self) -> Iterator[_Item]:
+        """Look up items until the window is full; yields the distinct ones that can't be recalled."""
+        while len(self._open) < self._size:
+            try:
+                item = next(self._items)
+            except StopIteration:
+                self.is_last = True
+                return
+            key = self._key(item)
+            is_new = key not in self._places
+            if is_new:
+                self._places[key] = _Place(self._recall(item))
+                if len(self._places) > self._size:
+                    del self._places[next(iter(self._places))]
+            self._open.append((item, self._places[key]))
+            if is_new and self._places[key].word is None:
+                self._waiting.append(self._open[-1])
+                self.asked += 1
+                yield item
+
+    def take(self, words: Sequence[_Word]) -> list[tuple[_Item, _Word]]:
+        """Write words to the places that wait for them, in order."""
+        taken: list[tuple[_Item, _Word]] = []
+        for word in words:
+            item, place = self._waiting.popleft()
+            place.word = word
+            taken.append((item, word))
+        return taken
+
+    def ready(self) -> Iterator[tuple[_Item, _Word]]:
+        """The first items, as far as their words are known."""
+        while self._open and (word := self._open[0][1].word) is not None:
+            yield self._open.popleft()[0], word
 
 
 def _check_count(judge_id: str, given: int, asked: int) -> None:
@@ -216,17 +276,19 @@ def _problem_of_preference(preference: Any) -> str | None:
 
 
 def _in_calls(
-    judge_id: str, call: Callable[[list[_Item]], Sequence[_Word]], items: list[_Item]
+    judge_id: str, call: Callable[[list[_Item]], Sequence[_Word]], items: Iterable[_Item]
 ) -> Iterator[list[_Word]]:
     """The judge's words, call by call."""
-    for start in range(0, len(items), BATCH):
-        part = items[start : start + BATCH]
+    rest = iter(items)
+    while part := list(islice(rest, BATCH)):
         words = list(call(part))
         _check_count(judge_id, len(words), len(part))
         yield words
 
 
-def _as_they_arrive(stream: Callable[[Iterable[_Item]], Iterator[_Word]], items: list[_Item]) -> Iterator[list[_Word]]:
+def _as_they_arrive(
+    stream: Callable[[Iterable[_Item]], Iterator[_Word]], items: Iterable[_Item]
+) -> Iterator[list[_Word]]:
     """The words of a judge that streams; those of a moment together."""
     held: list[_Word] = []
     kept_at = time.monotonic()
