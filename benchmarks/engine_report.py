@@ -100,11 +100,11 @@ def real_pairs(results: Sequence[Result]) -> list[str]:
         if {result["case"]["side"] for result in own} < {"ours", "shipped", "compact"}:
             continue
         title = "LoRA" if trained == "lora" else f"{trained} weights"
-        tokens = f"Batches of 8 pairs with {own[0]['tokens_a_row']:.0f} tokens on average (a prompt with each answer)"
+        tokens = f"{own[0]['tokens_a_row']:.0f} tokens on average (a prompt with each answer)"
         lines += [
             f"## SmolLM2-135M on real pairs, fp32, {title}",
             "",
-            f"People's pairs, {tokens}.",
+            f"People's pairs, not distributed, in batches of 8 with {tokens}.",
             "",
             *table(own),
             "",
@@ -254,7 +254,8 @@ def write_report(results: Sequence[Result], folder: Path) -> None:
         *losses([result for result in results if result["kind"] == "losses"]),
         "## To run it again",
         "",
-        "Made by `make bench` (the first table; half an hour) and `make bench-full` (hours), resumable, on 2 cores.",
+        "Made by `make bench` (the first table; half an hour) and `make bench-full` (hours), resumable, on 2 cores; "
+        "SmolLM2's tables by `python benchmarks/engine.py real --data FILE` (an hour).",
     ]
     plot(results, folder / "engine.png")
     (folder / "engine.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
