@@ -94,10 +94,7 @@ async def client_alone(rows: int) -> dict[str, float]:
     import aiohttp
 
     async def ask(url: str, number: int) -> None:
-        async with (
-            slots,
-            session.post(url, data=body(number), headers=headers) as response,
-        ):
+        async with slots, session.post(url, data=body(number), headers=headers) as response:
             json.loads(await response.read())
 
     def body(number: int) -> bytes:
