@@ -18,13 +18,16 @@ from bfpo.models import load_tokenizer
 from bfpo.preferences.ordering import Order
 from bfpo.quickstart import write_recipe
 from bfpo.redteam.compliance import known_error
+from bfpo.safehelp.compare import compare
 from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.records import Evaluation
 from bfpo.safehelp.suites import load_suite
+from bfpo.statistics.intervals import Estimate
 from bfpo.training.recipe import load_recipe
 from bfpo.training.run import train
 from bfpo.versions import versions
 from studies.real.data import KINDS, MOST_TOKENS, Mix, Row, State, labeled, load_mix
-from studies.real.methods import ABLATIONS, METHODS, Method, Point
+from studies.real.methods import ABLATIONS, METHODS, NOTHING, Method, Point
 
 START = "start"
 # The judge of sampled answers; its error on people's labels is in docs/results/offline-judges.md.
@@ -80,22 +83,23 @@ class Job:
 
 
 def run_job(job: Job, setup: Setup) -> dict[str, Any]:
-    """Train, evaluate and write the result; weights are removed at the end."""
+    """Train, evaluate and write the result; weights are removed at the end, but for those that answered the suite.
+
+    A run that was interrupted resumes from its last checkpoint.
+    """
     began, clock = time.monotonic(), time.process_time()
     mix = load_mix(setup.data, load_tokenizer(setup.model))
     output = setup.folder / job.name
-    shutil.rmtree(output, ignore_errors=True)
     model, record = setup.model, {}
     if job.method != START:
         data = setup.folder / "data" / job.name
         recipe = write_recipe(setup.folder / f"{job.name}.yaml", recipe_of(job, mix, data, output, setup))
-        train(load_recipe(recipe))
+        train(load_recipe(recipe), resume=True)
         model, record = str(output), json.loads((output / "run.json").read_text(encoding="utf-8"))
-        shutil.rmtree(data)
     generator = LocalGenerator.load(model)
     result: dict[str, Any] = {"job": asdict(job)}
     if job.split == "answers":
-        result["scores"] = _scores(job, generator, setup)
+        result |= _answer_figures(job, generator, setup)
     else:
         result["likelihoods"] = {kind: likelihoods(generator, mix.pairs[job.split][kind]) for kind in KINDS}
     result |= {"usage": record.get("usage"), "layout": record.get("layout")}
@@ -105,7 +109,9 @@ def run_job(job: Job, setup: Setup) -> dict[str, Any]:
     result |= {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(time.process_time() - clock, 1)}
     result |= {"device": str(generator.model.device), "versions": versions()}
     write_text(setup.results / f"{job.name}.json", _json(result))
-    shutil.rmtree(output, ignore_errors=True)
+    shutil.rmtree(setup.folder / "data" / job.name, ignore_errors=True)
+    if job.split != "answers":
+        shutil.rmtree(output, ignore_errors=True)
     return result
 
 
@@ -137,7 +143,7 @@ def recipe_of(job: Job, mix: Mix, data: Path, output: Path, setup: Setup) -> dic
         "model": setup.model, "data": sources, "output_dir": str(output),
         "learning_rate": job.learning_rate, "max_grad_norm": job.max_grad_norm, "max_steps": setup.steps,
         "batch_size": setup.batch_size if method.buffer else setup.batch_size // 2,
-        "max_length": MOST_TOKENS, "micro_batch_tokens": 8192, "seed": job.seed,
+        "max_length": MOST_TOKENS, "micro_batch_tokens": 8192, "seed": job.seed, "save_steps": 25,
     }  # fmt: skip
 
 
@@ -170,16 +176,29 @@ def _length(generator: LocalGenerator, text: str) -> int:
     return len(generator.tokenizer.encode(text, add_special_tokens=False))
 
 
-def _scores(job: Job, generator: LocalGenerator, setup: Setup) -> dict[str, dict[str, float]]:
-    """SafeHelp scores of sampled answers, corrected for the judge's error where it is known."""
+def _answer_figures(job: Job, generator: LocalGenerator, setup: Setup) -> dict[str, dict[str, Any]]:
+    """SafeHelp scores of sampled answers, corrected for the judge's error, and differences from the start's answers."""
     suite = load_suite(str(setup.suite))
     judge = load_judge(JUDGE)
-    error = known_error(judge)
+    folder = setup.folder / "answers"
     found = evaluate(
-        generator, suite, name=job.name, decoding=Decoding(temperature=0.0, max_new_tokens=128, batch_size=256),
-        folder=setup.folder / "answers" / job.name, judges=[judge], judge_error=error,
+        generator, suite, name=job.method, decoding=Decoding(temperature=0.0, max_new_tokens=128, batch_size=256),
+        folder=folder / job.name, judges=[judge], judge_error=known_error(judge),
     )  # fmt: skip
-    return {name: {"value": one.value, "low": one.low, "high": one.high} for name, one in found.scores.items()}
+    scores = {name: _numbers(one) for name, one in found.scores.items()}
+    if job.method == START:
+        return {"scores": scores}
+    start = Evaluation.load(folder / Job.at("clean", START, NOTHING, 0, "answers").name)
+    differences = {
+        f"{row.task} {row.endpoint}" if row.kind == "likelihood" else row.endpoint: _numbers(row.difference)
+        for row in compare(start, found).rows
+        if row.kind == "likelihood" or (row.task, row.group) == ("all", None)
+    }
+    return {"scores": scores, "differences": differences}
+
+
+def _numbers(estimate: Estimate) -> dict[str, float]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 def _json(result: Mapping[str, Any]) -> str:

@@ -11,6 +11,8 @@ from bfpo.preferences.ordering import Order
 # Learning rate, beta and the norm that gradients are clipped to; SFT has no beta.
 Point = tuple[float, float, float]
 POINTS: tuple[Point, ...] = ((1e-3, 0.1, 1.0), (1e-3, 0.02, 1.0), (2e-3, 0.02, 10.0))
+# Of the model before training.
+NOTHING: Point = (0.0, 0.0, 0.0)
 SFT_POINTS: tuple[Point, ...] = ((1e-3, 0.0, 1.0), (3e-4, 0.0, 1.0), (1e-4, 0.0, 1.0))
 
 

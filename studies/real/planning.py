@@ -11,7 +11,7 @@ import numpy as np
 
 from studies.real.data import KINDS, State
 from studies.real.jobs import START, Job, Setup, run_job
-from studies.real.methods import ABLATIONS, METHODS, Point
+from studies.real.methods import ABLATIONS, METHODS, NOTHING, Point
 from studies.sharing import run_first
 
 STATES: tuple[State, ...] = ("clean", "flips", "conflict")
@@ -19,7 +19,6 @@ STATES: tuple[State, ...] = ("clean", "flips", "conflict")
 TUNED: tuple[State, ...] = ("conflict", "clean")
 TUNING_SEED = 100
 TEST_SEEDS = (0, 1, 2)
-NOTHING: Point = (0.0, 0.0, 0.0)
 
 Results = Mapping[Job, Mapping[str, Any]]
 
@@ -63,12 +62,12 @@ def wanted(results: Results) -> Iterator[Job]:
     for state in TUNED:
         yield from _tests(state, [*METHODS], results)
     yield from _tests("clean", [*ABLATIONS], results)
-    yield from _tests("flips", [*METHODS], results)
     yield Job.at("clean", START, NOTHING, 0, "answers")
     for name in METHODS:
         point = chosen("clean", name, results)
         if point:
             yield Job.at("clean", name, point, 0, "answers")
+    yield from _tests("flips", [*METHODS], results)
 
 
 def _tests(state: State, names: Sequence[str], results: Results) -> Iterator[Job]:

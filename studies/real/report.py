@@ -14,9 +14,8 @@ from bfpo.statistics.intervals import Estimate, mean_interval
 from bfpo.statistics.seeds import compare_seeds
 from studies.real.data import KINDS, State
 from studies.real.jobs import START, Job
-from studies.real.methods import ABLATIONS, METHODS
+from studies.real.methods import ABLATIONS, METHODS, NOTHING
 from studies.real.planning import (
-    NOTHING,
     STATES,
     TEST_SEEDS,
     TUNED,

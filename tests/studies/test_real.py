@@ -17,7 +17,7 @@ from bfpo.training.recipe import load_recipe
 from studies.real import data, planning
 from studies.real.data import FILES, KINDS, labeled, load_mix
 from studies.real.jobs import START, Job, Setup, likelihoods, recipe_of, run_job
-from studies.real.methods import ABLATIONS, METHODS, POINTS
+from studies.real.methods import ABLATIONS, METHODS, NOTHING, POINTS
 from studies.real.report import difference, write_report
 
 TEXT = "the cat makes a cake and sings about rain when birds see old trees near our house"
@@ -182,16 +182,19 @@ def test_a_run_keeps_its_figures_and_no_weights(setup, tmp_path):
     assert {len(one["mean"]) for one in result["likelihoods"].values()} <= {5, 6}
     assert result["usage"]["tokens"] > 0
     assert not list(setup.folder.rglob("adapter_model*"))
-    start = run_job(Job.at("clean", START, planning.NOTHING, 0, "validation"), setup)
+    start = run_job(Job.at("clean", START, NOTHING, 0, "validation"), setup)
     moved = [one != other for one, other in zip(result["likelihoods"]["mixed"]["sum"],
              start["likelihoods"]["mixed"]["sum"], strict=True)]  # fmt: skip
     assert any(moved)
 
 
 def test_answers_are_scored_by_the_suite(setup):
-    result = run_job(Job.at("clean", START, planning.NOTHING, 0, "answers"), setup)
+    result = run_job(Job.at("clean", START, NOTHING, 0, "answers"), setup)
     assert set(result["scores"]) >= {"harmless"}
     assert 0 <= result["scores"]["harmless"]["value"] <= 1
+    trained = run_job(Job.at("clean", "BFPO", POINTS[0], 0, "answers"), setup)
+    moved = trained["scores"]["harmless"]["value"] - result["scores"]["harmless"]["value"]
+    assert trained["differences"]["harmless"]["value"] == pytest.approx(moved)
 
 
 def made(job, right):
