@@ -112,7 +112,8 @@ def test_lora_leaves_an_adapter_that_loads_over_its_base(folder):
 def test_a_run_in_bf16_shares_prompts(folder, trained):
     """Weights in bfloat16 and float32 side by side once failed the comparison, which ran without autocast."""
     run = train(load_recipe(recipe(folder, f"bf16-{next(iter(trained), 'all')}", precision="bf16", **trained)))
-    assert json.loads((run.folder / "run.json").read_text())["layout"]["layout"] == "shared"
+    layout = json.loads((run.folder / "run.json").read_text())["layout"]
+    assert (layout["layout"], layout["micro_batch_tokens"]) == ("shared", 2048)
 
 
 def test_bf16_run_saves_bf16(folder):

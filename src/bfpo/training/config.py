@@ -41,6 +41,9 @@ _POSITIVE = (
     "max_length", "global_batch_size", "buffer_ratio", "micro_batch_tokens", "per_device_train_batch_size",
     "per_device_eval_batch_size", "gradient_accumulation_steps", "num_train_epochs", "learning_rate",
 )  # fmt: skip
+# Default of micro_batch_tokens. More than this is no faster on a CPU (docs/engine.md).
+_TOKENS_ON_CPU, _TOKENS_ON_ACCELERATOR = 2_048, 16_384
+
 _BOUNDS: dict[str, Any] = {
     **dict.fromkeys(_POSITIVE, Field(gt=0)),
     **dict.fromkeys(option_types(), Field()),  # which the objective checks
@@ -75,6 +78,7 @@ class BFPOConfig(_Options, TrainingArguments):
             ``per_device_train_batch_size * gradient_accumulation_steps`` on each process.
         buffer_ratio: buffer groups for each main group of a step, if the data has a buffer.
         micro_batch_tokens: largest number of tokens in the model at once, padding included; doesn't change the result.
+            None for 2,048 on a CPU, where more only takes memory, and 16,384 on other devices.
         layout: layout of a prompt and its answers: "shared" (the prompt once), "packed" (the prompt once per answer),
             "padded" (one row per answer), or "auto" for the first of these whose numbers equal the padded ones.
         reference_cache: folder of cached reference log-probabilities, addressed by weights, precision and token ids;
@@ -90,7 +94,7 @@ class BFPOConfig(_Options, TrainingArguments):
     trainable: str = "all"
     global_batch_size: int | None = None
     buffer_ratio: float = 1.0
-    micro_batch_tokens: int = 16_384
+    micro_batch_tokens: int | None = None
     layout: WantedLayout = "auto"
     reference_cache: str | None = "default"
     disable_dropout: bool = True
@@ -122,6 +126,11 @@ class BFPOConfig(_Options, TrainingArguments):
         if "kubeflow" not in (wanted or ()):
             # Transformers adds this tracker by itself where a Kubeflow job runs.
             self.report_to = [name for name in self.report_to or () if name != "kubeflow"]
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Largest number of tokens in the model at once: ``micro_batch_tokens``, or the device's default."""
+        return self.micro_batch_tokens or (_TOKENS_ON_CPU if self.device.type == "cpu" else _TOKENS_ON_ACCELERATOR)
 
     def objective(self) -> Objective:
         """The objective with the options that were set; see `build_objective` for errors.

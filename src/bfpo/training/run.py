@@ -192,7 +192,7 @@ def build_trainer(
         "first_steps": plan.first,
         "encoding": {name: asdict(counts) for name, counts in data.counts.items()},
     }
-    record["layout"] = asdict(trainer.layout)
+    record["layout"] = asdict(trainer.layout) | {"micro_batch_tokens": trainer.engine.max_tokens}
     record["reference"] = asdict(trainer.reference)
     if resolved.labeling:
         record["labeling"] = {"file": recipe.labeling, **resolved.labeling.as_json()}

@@ -113,7 +113,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
         size,
         planned,
         layout=layout,
-        max_tokens=recipe.micro_batch_tokens,
+        max_tokens=arguments.tokens_at_once,
         bf16=bf16,
         checkpointing=recipe.gradient_checkpointing,
         reference=objective.needs_reference,

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from bfpo.errors import BfpoError
 
-# Tokens of a micro-batch by default.
+# Tokens of a full micro-batch, by which the largest steps are found; the same on every device, whatever its default.
 _FULL = 16_384
 
 

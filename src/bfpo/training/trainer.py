@@ -94,8 +94,8 @@ class BFPOTrainer(EvaluatingTrainer):
             hold_whole(self.accelerator, prepared, bf16=args.bf16)
         first = token_groups(as_rows(data.rows.select(range(min(_CHECKED_ROWS, len(data.rows))))))
         autocast: Any = self.accelerator.autocast
-        self.layout = choose_layout(base, prepared, first, args.layout, args.micro_batch_tokens, autocast)
-        self.engine = Engine(base, self.layout.layout, args.micro_batch_tokens, self.layout.attention)
+        self.layout = choose_layout(base, prepared, first, args.layout, args.tokens_at_once, autocast)
+        self.engine = Engine(base, self.layout.layout, args.tokens_at_once, self.layout.attention)
         self.data_collator = partial(collate, split=self.engine.split, normalizer=self.objective.normalizer)
         self.reference = ReferenceCounts()
         self.training_data = self._with_reference(data)
