@@ -6,11 +6,10 @@ from typing import Any
 
 Result = dict[str, Any]
 
-OURS = ("ours", "lean", "groups")
-SIDES = ("ours", "lean", "shipped", "best", "compact")
+OURS = ("ours", "groups")
+SIDES = ("ours", "shipped", "best", "compact")
 MEANING = {
     "ours": "bfpo as shipped",
-    "lean": "bfpo, micro-batches of 1,536 tokens",
     "shipped": "TRL's defaults except for the precision",
     "best": "TRL, reference precomputed, no checkpointing, batches of about one length",
     "compact": "the same, with the position selection of its GPU path switched on",

@@ -66,8 +66,8 @@ class Part:
 
 def speed(model: str, trained: str, side: str, **options: Any) -> Part:
     """A training run of one side in bf16."""
-    batch = options.pop("batch")
-    case = Case(side, "bf16", trained, Workload(model=model, batches=6), batch=batch, **options)
+    settings: dict[str, Any] = {"tokens": 16_384} | options
+    case = Case(side, "bf16", trained, Workload(model=model, batches=6), **settings)
     return Part(f"{model or 'llama-28m'} {trained} {side}", "speed", case)
 
 

@@ -23,6 +23,7 @@ from torch._dynamo.utils import counters
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 from transformers.quantizers.auto import AutoHfQuantizer
 
+from figures import OURS
 from machine import matmul_peak, memory
 from workload import (
     Computed,
@@ -49,15 +50,15 @@ class Case:
     """Side and settings of one process.
 
     Attributes:
-        side: "ours", "lean" (micro-batches of 1,536 tokens, about four pairs), "groups" (all answers of a prompt in one
-            group), or TRL's "shipped" (its defaults except for the precision), "best" or "compact".
+        side: "ours", "groups" (all answers of a prompt in one group), or TRL's "shipped" (its defaults except for the
+            precision), "best" or "compact".
         precision: "fp32" or "bf16" (autocast over float32 weights).
         trained: "all", "lora" (rank 16 on all linear layers), "qlora" (the same on weights in 4 bits), or a substring
             of the names of the trained weights.
         workload: the data and the model.
         steps: number of steps; the first is not timed.
         batch: prompts per step (pairs, if every pair is a row).
-        tokens: our micro-batches' largest number of tokens.
+        tokens: our micro-batches' largest number of tokens; by default as shipped on a CPU.
         parts: TRL's micro-batches per step.
         processes: number of processes, one thread each, that share a step; 0 for one process with all threads.
         checkpointing: whether activations are recomputed; TRL's "shipped" always does.
@@ -69,7 +70,7 @@ class Case:
     workload: Workload = field(default_factory=Workload)
     steps: int = 7
     batch: int = BATCH
-    tokens: int = 16_384
+    tokens: int = 2_048
     parts: int = 1
     checkpointing: bool = False
     processes: int = 0
@@ -82,7 +83,7 @@ class Case:
     @property
     def is_ours(self) -> bool:
         """Whether the side is one of ours."""
-        return self.side in ("ours", "lean", "groups")
+        return self.side in OURS
 
     def texts(self) -> list[tuple[str, list[str]]]:
         """Prompts and their answers to train on."""
@@ -184,7 +185,7 @@ def adapter(case: Case) -> LoraConfig | None:
 
 
 def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Passes]:
-    """Our trainer; "lean" uses micro-batches of 1,536 tokens."""
+    """Our trainer."""
     from bfpo import BFPOConfig, BFPOTrainer
 
     class Timed(BFPOTrainer):
@@ -201,7 +202,7 @@ def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pass
         "max_length": 8192,
         "reduction": "mean",
         "trainable": "all" if case.adapts else case.trained,
-        "micro_batch_tokens": 1536 if case.side == "lean" else case.tokens,
+        "micro_batch_tokens": case.tokens,
         "reference_cache": None,
     }
     trainer = Timed(

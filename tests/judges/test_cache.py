@@ -7,7 +7,7 @@ import pytest
 from bfpo.errors import BfpoError, RunError
 from bfpo.judges import Exchange, verdicts
 from bfpo.judges.cache import VerdictCache
-from judges.test_streaming import Counting, exchanges
+from judges.counting import Counting, exchanges
 
 
 def filled(path, asked):

@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from itertools import islice
@@ -21,34 +20,8 @@ from bfpo.judges import Exchange, Verdict, verdicts
 from bfpo.judges.cache import VerdictCache
 from bfpo.judges.preference import AnswerPair, Preference
 from bfpo.judges.streaming import BATCH, WINDOW, preferences
-from bfpo.judges.unjudged import EMPTY, NO_REPLY, around_empty, unjudged
-
-
-@dataclass
-class Counting:
-    """Judges an answer safe if it ends in an even digit, and records its requests."""
-
-    judge_id: str = "counting"
-    template_digest: str = ""
-    asked: list = field(default_factory=list)
-    failing: frozenset = frozenset()
-
-    def judge(self, exchanges):
-        return around_empty(self, exchanges, self._judge)
-
-    def _judge(self, exchanges):
-        self.asked += [exchange.answer for exchange in exchanges]
-        return [self._verdict(exchange) for exchange in exchanges]
-
-    def _verdict(self, exchange):
-        if exchange.answer in self.failing:
-            return unjudged(self, NO_REPLY, raw="[HTTP 500]")
-        label = "safe" if int(exchange.answer[-1]) % 2 == 0 else "unsafe"
-        return Verdict(label, 1.0 if label == "safe" else 0.0, raw=exchange.answer, judge_id=self.judge_id)
-
-
-def exchanges(count):
-    return [Exchange("q", str(n)) for n in range(count)]
+from bfpo.judges.unjudged import EMPTY
+from judges.counting import Ahead, Counting, InAThread, exchanges
 
 
 def test_every_exchange_gets_its_verdict_in_order_with_and_without_a_cache(tmp_path):
@@ -202,21 +175,6 @@ def test_recalled_verdicts_are_read_as_they_are_needed(tmp_path):
     assert len(list(rest)) == 300
 
 
-class Ahead(Counting):
-    """Reads some exchanges ahead, as a server's client does, and counts how often it is started."""
-
-    starts = 0
-
-    def stream(self, exchanges):
-        self.starts += 1
-        waiting = deque()
-        for exchange in exchanges:
-            waiting.append(self._verdict(exchange))
-            if len(waiting) > 7:
-                yield waiting.popleft()
-        yield from waiting
-
-
 def test_a_server_never_idles_between_windows(monkeypatch):
     monkeypatch.setattr("bfpo.judges.streaming.KEEP_EVERY", 0)
     judge = Ahead()
@@ -225,7 +183,7 @@ def test_a_server_never_idles_between_windows(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("judge", [Counting, Ahead])
+@pytest.mark.parametrize("judge", [Counting, Ahead, InAThread])
 def test_any_mix_of_new_equal_and_known_exchanges_comes_in_order(tmp_path, monkeypatch, judge, seed):
     monkeypatch.setattr("bfpo.judges.streaming.WINDOW", 16)
     rng = random.Random(seed)
@@ -250,7 +208,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from bfpo.judges import Exchange, verdicts
 from bfpo.judges.cache import VerdictCache
-from judges.test_streaming import Counting
+from judges.counting import Counting
 
 class Slow(Counting):
     def stream(self, exchanges):

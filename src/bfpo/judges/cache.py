@@ -69,7 +69,8 @@ class VerdictCache:
         self.damaged = self.added = 0
         created_folder(path.parent)
         with _usable(path):
-            self._connection = sqlite3.connect(path, timeout=timeout, isolation_level=None)
+            # A judge may read its exchanges, which are looked up as they are read, in a thread of its own.
+            self._connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
             self._connection.create_function("is_intact", 1, _is_intact, deterministic=True)
             is_new = not _is_cache(self._connection, path)
             # With a write-ahead log a commit is one append, fast enough to store each verdict as it arrives.
