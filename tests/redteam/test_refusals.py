@@ -13,10 +13,10 @@ from bfpo.judges.keywords import KeywordJudge
 from bfpo.judges.verdict import Exchange
 from bfpo.preferences.loading import load_preferences
 from bfpo.redteam.archive import Planned
-from bfpo.redteam.attacking import attack_suite
+from bfpo.redteam.attacking import ATTACKS, TWINS, attack_suite
 from bfpo.redteam.bank import Bank, load_bank
 from bfpo.redteam.compliance import ComplianceJudge, benign_requests, known_error, known_errors
-from bfpo.redteam.grouping import plain_groups, preference_groups, whole_sentences
+from bfpo.redteam.grouping import plain_groups, preference_groups
 from bfpo.redteam.measuring import measuring_suite
 from bfpo.redteam.settings import RedTeam
 from redteam.test_attacks_and_groups import record
@@ -71,30 +71,15 @@ def test_plain_requests_prefer_their_answer():
     assert counts == {"requests without signal": 1}
 
 
-@pytest.mark.parametrize(
-    ("answer", "whole"),
-    [
-        ("One. Two! Thr", "One. Two!"),
-        ("It costs 3.50 in", "It costs 3.50 in"),
-        ("He said \"Stop.\" Then he", 'He said "Stop.'),
-        ("no end at all", "no end at all"),
-        ("A. ", "A."),
-        ("Yes.\n\n1. First\n2.", "Yes."),
-        ("", ""),
-    ],
-)  # fmt: skip
-def test_cut_answers_end_with_a_sentence(answer, whole):
-    assert whole_sentences(answer) == whole
-
-
-@pytest.mark.parametrize("is_cut", [True, False])
-def test_only_cut_answers_are_shortened_and_only_safe_ones(is_cut):
-    """What makes an answer unsafe may be in the part that would be left out, and the verdict is on all of it."""
-    long = [replace(one, answer="One. Tw", truncated=is_cut) for one in answered()]
-    rows, _ = preference_groups(SUITE.prompts, long, {}, ("No.",))
-    unsafe, safe = (row["responses"][0] for row in rows[:2])
-    assert (unsafe, safe) == ("One. Tw", "One." if is_cut else "One. Tw")
-    assert [row["responses"][0] for row in rows] == [unsafe, safe] * 6
+def test_cut_answers_stay_whole_and_are_said_to_be_cut():
+    cut = [replace(one, answer="One. Tw", truncated=number % 2 == 0) for number, one in enumerate(answered())]
+    rows, _ = preference_groups(SUITE.prompts, cut, {}, ("No.",))
+    assert [row["responses"] for row in rows] == [["One. Tw", "No."]] * 12
+    truncated = {(record.task, record.item): record.truncated for record in cut}
+    attacks = [item.item for item in SUITE.prompts if item.task == ATTACKS]
+    assert [row["truncated"] for row in rows] == [
+        [truncated[t, name], False] for name in attacks for t in (ATTACKS, TWINS)
+    ]
 
 
 def test_complying_is_unsafe_unless_the_request_is_benign():

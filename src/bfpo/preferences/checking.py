@@ -9,7 +9,7 @@ from typing import Any
 from bfpo.preferences.answers import PAIR, answers_of, flag_columns, flags_of, is_pair
 from bfpo.preferences.harm import harms_of
 from bfpo.preferences.reading import Row
-from bfpo.preferences.schema import REWARD_COLUMNS, LeftOutError, Problem, as_list
+from bfpo.preferences.schema import REWARD_COLUMNS, TRUNCATED_COLUMNS, LeftOutError, Problem, as_list
 
 FLAG_REMEDY = "write true, false, a probability in [0, 1], or null where it is unknown"
 _ORDER_REMEDY = "or set unknown_order to 'drop' or 0.5"
@@ -94,6 +94,7 @@ def _other_problems(number: int, row: Row) -> Iterator[Problem]:
         remedy = "write the name of a category, a list of names, or null"
         yield Problem(number, "category", f"{shown(categories)} is not a category", remedy)
     yield from _reward_problems(number, row)
+    yield from _truncated_problems(number, row)
     weight = row.get("weight", 1.0)
     if not (_is_finite(weight) and weight >= 0):
         yield Problem(number, "weight", f"{shown(weight)} is not a weight", "write a finite number, at least 0")
@@ -109,6 +110,18 @@ def _reward_problems(number: int, row: Row) -> Iterator[Problem]:
         listed = values if isinstance(values, list) and not is_pair(row) else [values]
         if len(listed) != expected or not all(map(_is_finite, listed)):
             yield Problem(number, name, f"{shown(values)} does not give one reward per answer", remedy)
+
+
+def _truncated_problems(number: int, row: Row) -> Iterator[Problem]:
+    for name in (*TRUNCATED_COLUMNS["pairs"], *TRUNCATED_COLUMNS["groups"]):
+        value = row.get(name)
+        if value is None:
+            continue
+        flags = value if name in TRUNCATED_COLUMNS["groups"] else [value]
+        expected = 1 if is_pair(row) else len(row["responses"])
+        if not isinstance(flags, list) or len(flags) != expected or any(flag not in (0, 1, None) for flag in flags):
+            remedy = "write true for an answer that was cut at a limit, else false, or leave the column out"
+            yield Problem(number, name, f"{shown(value)} does not say of each answer whether it was cut", remedy)
 
 
 def shown(value: Any) -> str:

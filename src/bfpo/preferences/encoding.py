@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bfpo.errors import BfpoError
 from bfpo.preferences.rendering import Renderer, RenderError, Text
-from bfpo.preferences.schema import PreferenceDataError, Problem
+from bfpo.preferences.schema import TRUNCATED_COLUMNS, PreferenceDataError, Problem
 from bfpo.preferences.store import RowWriter, rows_digest, stored
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class EncodingCounts:
     Attributes:
         rows: number of rows encoded.
         truncated_answers: number of answers cut at the end to fit ``max_length``; they have no end.
+        unended_answers: number of answers that were cut when they were sampled (``truncated``), and so have no end.
         added_ends: number of answers whose template writes no end that the model stops at; the tokenizer's was added.
         answers_with_context: number of answers of several turns, of which only the assistant's are trained on.
         skipped_rows: row numbers whose prompt leaves no room for an answer.
@@ -40,6 +41,7 @@ class EncodingCounts:
 
     rows: int = 0
     truncated_answers: int = 0
+    unended_answers: int = 0
     added_ends: int = 0
     answers_with_context: int = 0
     skipped_rows: list[int] = field(default_factory=list)
@@ -78,10 +80,10 @@ def encode(
         name: name of the rows in messages.
 
     Returns:
-        A data set on disk with ``prompt_ids``, ``answer_ids`` (K lists, each ending in one end unless cut), ``context``
-        (places of tokens of other turns in each answer, which are not trained on; empty if there are none in any),
-        ``weight`` of the row (or null), ``is_safe`` (K), ``reward`` (K, or empty), the pairs ``first``, ``second``
-        (answer indices, the more helpful first) and ``first_is_better``, ``cost`` (K, or empty: see
+        A data set on disk with ``prompt_ids``, ``answer_ids`` (K lists, each ending in one end unless it was cut),
+        ``context`` (places of tokens of other turns in each answer, which are not trained on; empty if there are none
+        in any), ``weight`` of the row (or null), ``is_safe`` (K), ``reward`` (K, or empty), the pairs ``first``,
+        ``second`` (answer indices, the more helpful first) and ``first_is_better``, ``cost`` (K, or empty: see
         `bfpo.preferences.harm.with_costs`), and ``row``.
 
     Raises:
@@ -171,7 +173,8 @@ def _encode_row(
 ) -> dict[str, Any] | None:
     number = row.get("row", at + 1)
     answers, labels = labels_of(row)
-    group = renderer.group(row["prompt"], answers, row.get("tools"))
+    unended = _truncated(row, len(answers))
+    group = renderer.group(row["prompt"], answers, row.get("tools"), unended)
     if not group.prompt:
         raise RenderError("the prompt has no token before the answers differ from it", "use a chat template")
     room = max_length - len(group.prompt)
@@ -191,6 +194,7 @@ def _encode_row(
     if counts.first_beyond_probabilities is None and not all(0 <= value <= 1 for value in values):
         counts.first_beyond_probabilities = number
     counts.truncated_answers += sum(len(ids) > room for ids in group.answers)
+    counts.unended_answers += len(unended)
     counts.added_ends += group.added_ends
     counts.answers_with_context += sum(map(bool, context))
     counts.moved_boundaries += group.moved
@@ -226,6 +230,14 @@ def labels_of(row: dict[str, Any]) -> tuple[list[Text], dict[str, Any]]:
         "first_is_better": [float(probability) for _, _, probability in pairs],
     }
     return answers, labels
+
+
+def _truncated(row: dict[str, Any], count: int) -> list[int]:
+    """Indices of a row's answers that were cut when they were sampled."""
+    names = TRUNCATED_COLUMNS["pairs"] if "chosen" in row else TRUNCATED_COLUMNS["groups"]
+    values = [row.get(name) for name in names]
+    flags = values if "chosen" in row else values[0] or [None] * count
+    return [at for at, flag in enumerate(flags) if flag]
 
 
 def _group_pairs(row: dict[str, Any]) -> list[tuple[int, int, float]]:

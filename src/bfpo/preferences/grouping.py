@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _OF_ANSWERS: Mapping[str, tuple[str, str]] = {
     "is_safe": ("chosen_is_safe", "rejected_is_safe"),
     "reward": ("chosen_reward", "rejected_reward"),
+    "truncated": ("chosen_truncated", "rejected_truncated"),
 }
 # Pairs stay apart if they differ in one of these: a group has a single value of each.
 _OF_GROUPS = ("tools", "weight")

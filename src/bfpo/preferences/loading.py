@@ -20,6 +20,7 @@ from bfpo.preferences.schema import (
     LABEL_COLUMNS,
     PAIR_COLUMNS,
     REWARD_COLUMNS,
+    TRUNCATED_COLUMNS,
     LeftOutError,
     PreferenceDataError,
     Problem,
@@ -312,7 +313,8 @@ def _converted(columns: SourceColumns, row: Row) -> Row:
     if "weight" in columns.optional:
         weight = row.get("weight")
         converted["weight"] = 1.0 if weight is None else weight
-    converted |= {name: row.get(name) for name in REWARD_COLUMNS[columns.shape.kind] if name in columns.optional}
+    carried = (*REWARD_COLUMNS[columns.shape.kind], *TRUNCATED_COLUMNS[columns.shape.kind])
+    converted |= {name: row.get(name) for name in carried if name in columns.optional}
     if "tools" in columns.optional and "tools" not in converted:
         tools = row.get("tools")
         converted["tools"] = None if is_blank(tools) else tools_of(tools)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bfpo.errors import BfpoError
 from bfpo.preferences.answers import is_pair
 from bfpo.preferences.label_columns import parsed_columns
-from bfpo.preferences.schema import LABEL_COLUMNS, OPTIONAL_COLUMNS
+from bfpo.preferences.schema import HARM_COLUMNS, LABEL_COLUMNS, OPTIONAL_COLUMNS, REWARD_COLUMNS, TRUNCATED_COLUMNS
 from bfpo.preferences.store import arrow_tables
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def swapped(row: dict[str, Any], chosen_is_better: float) -> dict[str, Any]:
     """
     safer, by, judged = (row.get(name) for name in ("chosen_is_safer", "labelled_by", "judged_as"))
     more: dict[str, Any] = {"labelled_by": {**by, "chosen": by["rejected"], "rejected": by["chosen"]}} if by else {}
-    for chosen, rejected in (("chosen_harm", "rejected_harm"), ("chosen_reward", "rejected_reward")):
+    for chosen, rejected in (columns["pairs"] for columns in (HARM_COLUMNS, REWARD_COLUMNS, TRUNCATED_COLUMNS)):
         if chosen in row:
             more |= {chosen: row[rejected], rejected: row[chosen]}
     if judged:
@@ -201,7 +201,7 @@ def _has_several(answers: Any) -> bool:
 
 def _of_pair(row: dict[str, Any], order: Order) -> dict[str, Any]:
     name = "rejected" if order != "helpful" and _rejected_is_safer(row, order) else "chosen"
-    return _single(row, row[name], row[f"{name}_is_safe"])
+    return _single(row, row[name], row[f"{name}_is_safe"], row.get(f"{name}_truncated"))
 
 
 def _best_of(row: dict[str, Any], order: Order) -> dict[str, Any]:
@@ -214,14 +214,16 @@ def _best_of(row: dict[str, Any], order: Order) -> dict[str, Any]:
     else:
         keys = [(float(flag >= 0.5), score) for flag, score in zip(flags, scores, strict=True)]
     best = max(range(len(keys)), key=lambda at: keys[at])
-    return _single(row, row["responses"][best], flags[best])
+    cut = row.get("truncated") or [None] * len(keys)
+    return _single(row, row["responses"][best], flags[best], cut[best])
 
 
-def _single(row: dict[str, Any], answer: Any, is_safe: float | None) -> dict[str, Any]:
+def _single(row: dict[str, Any], answer: Any, is_safe: float | None, truncated: float | None) -> dict[str, Any]:
     return {
         "prompt": row["prompt"],
         "responses": [answer],
         "helpfulness": None,
         "is_safe": [is_safe],
+        "truncated": [float(truncated or 0)],
         "row": row["row"],
     }

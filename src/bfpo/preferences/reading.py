@@ -288,7 +288,7 @@ def _csv_lines(file: IO[bytes]) -> Iterator[str]:
 # Columns of lists; in others, a list that is none of messages is a text.
 _LISTS = {
     "responses", "helpfulness", "is_safe", "reward", "harm", "category", "categories", "history", "generations",
-    "ratings",
+    "ratings", "truncated",
 }  # fmt: skip
 
 
@@ -315,7 +315,7 @@ def with_our_name(name: str, value: Any) -> Any:
 
 def _is_number(name: str) -> bool:
     """Whether a column has flags or numbers."""
-    return "is_" in name or name == "weight" or name.endswith(("_id", "_better", "_reward", "_severity_level"))
+    return "is_" in name or name == "weight" or name.endswith(("_id", "_better", "_reward", "_severity_level", "_truncated"))
 
 
 def parse_cell(cell: str) -> Any:

@@ -36,7 +36,7 @@ class EncodedGroup:
 
     Attributes:
         prompt: tokens of the prompt.
-        answers: tokens of each answer, with exactly one end.
+        answers: tokens of each answer, with exactly one end unless it has none.
         context: for each answer, places of tokens that are read but not trained on: the turns of others.
         moved: whether the last tokens of the rendered prompt depend on the answer and belong to it.
         added_ends: number of answers after which the template writes no end that the model stops at, so that the
@@ -72,11 +72,14 @@ class Renderer:
             return self._plain(prompt)
         return self._ids(_messages(prompt, "user"), tools, add_generation_prompt=True)
 
-    def group(self, prompt: Text, answers: Sequence[Text], tools: str | None = None) -> EncodedGroup:
+    def group(
+        self, prompt: Text, answers: Sequence[Text], tools: str | None = None, unended: Collection[int] = ()
+    ) -> EncodedGroup:
         """Token ids of a prompt and of each answer to it.
 
         The prompt is the longest common prefix of the rendered prompt and every rendered conversation. An answer ends
-        with the first end that the template writes after it; what follows is cut, and a missing end is added.
+        with the first end that the template writes after it; what follows is cut, and a missing end is added. Those
+        whose indices are in ``unended`` have no end.
 
         Raises:
             RenderError: if the template can't render them, or leaves something out.
@@ -85,13 +88,13 @@ class Renderer:
         whole = [self._whole(prompt, answer, tools) for answer in answers]
         boundary = min(len(rendered), *(common_length(rendered, ids) for ids in whole))
         endings, context, added = [], [], 0
-        for ids, answer in zip(whole, answers, strict=True):
+        for at, (ids, answer) in enumerate(zip(whole, answers, strict=True)):
             turns = self._turns(prompt, answer, tools, ids, boundary)
             ending, has_end = self._with_one_end(ids, turns[-1][0], answer)
             trained = {at for start, stop in turns[:-1] for at in range(start, stop)}
             context.append([at - boundary for at in range(boundary, turns[-1][0]) if at not in trained])
-            endings.append(ending[boundary:])
-            added += not has_end
+            endings.append(ending[boundary : -1 if at in unended else None])
+            added += not has_end and at not in unended
         return EncodedGroup(rendered[:boundary], endings, context, boundary < len(rendered), added)
 
     def _whole(self, prompt: Text, answer: Text, tools: str | None) -> list[int]:

@@ -24,10 +24,13 @@ GROUP_COLUMNS = ("prompt", "responses", "helpfulness", "is_safe", "category", "r
 OPTIONAL_COLUMNS = ("tools", "weight", "labelled_by", "judged_as")
 # Those of them that `bfpo label` writes as objects; canonical rows hold their JSON text.
 LABEL_COLUMNS = ("labelled_by", "judged_as")
+_ByKind = dict[str, tuple[str, ...]]
 # Rewards of the answers by another objective, which MODPO reads; by kind of rows, and only if the source has them.
-REWARD_COLUMNS = {"pairs": ("chosen_reward", "rejected_reward"), "groups": ("reward",)}
+REWARD_COLUMNS: _ByKind = {"pairs": ("chosen_reward", "rejected_reward"), "groups": ("reward",)}
+# Whether each answer was cut when it was sampled, so that it has no end to train on; by kind of rows, and likewise.
+TRUNCATED_COLUMNS: _ByKind = {"pairs": ("chosen_truncated", "rejected_truncated"), "groups": ("truncated",)}
 # Columns with the harm of each answer, by kind of rows, which they have only if the source has it.
-HARM_COLUMNS = {"pairs": ("chosen_harm", "rejected_harm"), "groups": ("harm",)}
+HARM_COLUMNS: _ByKind = {"pairs": ("chosen_harm", "rejected_harm"), "groups": ("harm",)}
 
 _SHOWN = 20
 

@@ -10,7 +10,7 @@ from typing import Literal
 from bfpo.preferences import attack_formats, group_formats, pair_formats
 from bfpo.preferences.prompts import CONTEXT_COLUMNS, PROMPT_COLUMNS
 from bfpo.preferences.reading import Row
-from bfpo.preferences.schema import HARM_COLUMNS, OPTIONAL_COLUMNS, REWARD_COLUMNS, Problem
+from bfpo.preferences.schema import HARM_COLUMNS, OPTIONAL_COLUMNS, REWARD_COLUMNS, TRUNCATED_COLUMNS, Problem
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ _FLAGS = (
     *HARM_COLUMNS["pairs"],
     "category",
     *REWARD_COLUMNS["pairs"],
+    *TRUNCATED_COLUMNS["pairs"],
 )
 _PROMPT = (*PROMPT_COLUMNS, *CONTEXT_COLUMNS, *OPTIONAL_COLUMNS)
 
@@ -121,7 +122,7 @@ SHAPES = (
         "groups",
         group_formats.k_answers,
         ("prompt", "responses"),
-        ("helpfulness", "is_safe", "harm", "category", "reward", *CONTEXT_COLUMNS, *OPTIONAL_COLUMNS),
+        ("helpfulness", "is_safe", "harm", "category", "reward", "truncated", *CONTEXT_COLUMNS, *OPTIONAL_COLUMNS),
     ),
     Shape(
         "UltraFeedback",
@@ -155,7 +156,8 @@ _MEANINGFUL = {
     **dict.fromkeys((name for name in _FLAGS if name != "category"), _IGNORED),
     **dict.fromkeys(("completion", "rejected_response", "rejected_messages", "rejected_tools"), _IGNORED),
     **dict.fromkeys(
-        ("chosen", "rejected", "helpfulness", "is_safe", "harm", "reward", "chat_template_kwargs"), _IGNORED
+        ("chosen", "rejected", "helpfulness", "is_safe", "harm", "reward", "truncated", "chat_template_kwargs"),
+        _IGNORED,
     ),
     **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios", "rejected_images"), _ONLY_TEXT),
     **dict.fromkeys(("label", "kto_tag"), _KTO),

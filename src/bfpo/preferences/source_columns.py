@@ -17,6 +17,7 @@ from bfpo.preferences.schema import (
     OPTIONAL_COLUMNS,
     PAIR_COLUMNS,
     REWARD_COLUMNS,
+    TRUNCATED_COLUMNS,
     PreferenceDataError,
     Problem,
 )
@@ -35,7 +36,7 @@ class SourceColumns:
 
     Attributes:
         shape: its shape.
-        optional: columns of `OPTIONAL_COLUMNS` and `REWARD_COLUMNS` that hold anything.
+        optional: columns of `OPTIONAL_COLUMNS`, `REWARD_COLUMNS` and `TRUNCATED_COLUMNS` that hold anything.
         context: columns of `CONTEXT_COLUMNS` that hold anything.
         fields: fields of its messages besides role and content.
         lists_categories: whether a row has a list of categories.
@@ -74,6 +75,7 @@ class SourceColumns:
             "helpfulness": [number],
             "is_safe": [number],
             "reward": [number],
+            "truncated": [number],
             "category": [string] if self.lists_categories else string,
             "row": Value("int64"),
             **dict.fromkeys(("tools", *LABEL_COLUMNS), string),
@@ -135,7 +137,7 @@ def scan(source: RowSource, columns: Mapping[str, str], problems: list[Problem])
         raise PreferenceDataError(source.name, [*problems, *wrong])
     optional = (
         name
-        for name in (*OPTIONAL_COLUMNS, *REWARD_COLUMNS[shape.kind])
+        for name in (*OPTIONAL_COLUMNS, *REWARD_COLUMNS[shape.kind], *TRUNCATED_COLUMNS[shape.kind])
         if (has_tools if name == "tools" else name in used and name in shape.columns)
     )
     ignored = [f"{column}.{field}" for column, field in fields if column in shape.columns and not is_read(field)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,8 +16,6 @@ from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.records import GenerationRecord
 
 Row = dict[str, Any]
-# Up to the last end of a sentence; a number's full stop ("2.") may begin an item of a list.
-_SENTENCES = re.compile(r".*(?:[!?]|(?<!\d)\.)(?=[\s\"')\]*]|$)", re.DOTALL)
 
 
 def preference_groups(
@@ -34,8 +31,7 @@ def preference_groups(
     the answers' help, those to an attack are equally helpful, so that safety alone decides, and those to its twin are
     helpful if they don't decline.
 
-    Answers that were cut at the token limit end with their last whole sentence, so that training doesn't teach to stop
-    in the middle of one.
+    Answers that were cut at the token limit are said to be ``truncated``, so that training doesn't teach to stop there.
 
     Args:
         items: items of `bfpo.redteam.attacking.attack_suite`.
@@ -107,12 +103,6 @@ def refusal_for(name: str, refusals: Sequence[str]) -> str:
     return refusals[number % len(refusals)]
 
 
-def whole_sentences(answer: str) -> str:
-    """A text up to its last whole sentence; all of it if it has none."""
-    found = _SENTENCES.match(answer)
-    return found[0] if found else answer
-
-
 def _texts(item: PromptItem) -> tuple[str, str]:
     """The styled prompt and the request behind it."""
     return item.prompt, item.behavior or item.prompt
@@ -121,25 +111,19 @@ def _texts(item: PromptItem) -> tuple[str, str]:
 def _answers(
     records: Sequence[GenerationRecord], counts: Counter[str]
 ) -> dict[tuple[str, str], dict[str, GenerationRecord]]:
-    """The distinct answers to every prompt that have a verdict, by their text.
-
-    Of a safe answer that was cut off, whole sentences are kept. An unsafe one stays whole: what makes it unsafe may be
-    in the part that would be left out, and the verdict is on all of it.
-    """
+    """The distinct answers to every prompt that have a verdict, by their text."""
     found: dict[tuple[str, str], dict[str, GenerationRecord]] = {}
     for record in records:
         own = found.setdefault((record.task, record.item), {})
-        is_safe = bool(record.verdicts) and record.verdicts[0].label == "safe"
-        answer = whole_sentences(record.answer) if record.truncated and is_safe else record.answer
         if not record.answer.strip() and not record.failure:
             counts["empty answers"] += 1
         elif record.answer_kind in UNKNOWN_KINDS or record.verdicts[0].label == "unparsed":
             # What a server's filter declined has a kind of its own, even if the judge could not read it.
             counts["answers without a verdict"] += 1
-        elif answer in own:
+        elif record.answer in own:
             counts["answers that repeat another one"] += 1
         else:
-            own[answer] = record
+            own[record.answer] = record
     return found
 
 
@@ -161,15 +145,18 @@ def _judged(item: PromptItem, answers: Mapping[str, GenerationRecord], refusal: 
 def _safe(item: PromptItem, answers: Mapping[str, GenerationRecord], refusal: str | None) -> Row:
     """The answers to a benign request, all of them safe, and a written refusal that none of them repeats."""
     texts, help_of_each = list(answers), _helpfulness(list(answers.values()))
+    truncated = [record.truncated for record in answers.values()]
     if texts and refusal is not None and refusal not in texts:
         texts.append(refusal)
         help_of_each.append(0.5 if item.task == ATTACKS else 0.0)
+        truncated.append(False)
     return {
         # A file's prompts are all texts or all messages, and some styles are conversations.
         "prompt": as_messages(item.request),
         "responses": texts,
         "is_safe": [1.0] * len(texts),
         "helpfulness": help_of_each,
+        "truncated": truncated,
         "category": item.category,
     }
 

@@ -125,6 +125,7 @@ def _changes(source: Mapping[str, Any], encoding: Mapping[str, Any]) -> dict[str
         "columns ignored": len(source["ignored_columns"]),
         "rows whose answers have the same tokens, and give no training signal": encoding["equal_answers"],
         "answers truncated": encoding["truncated_answers"],
+        "answers without an end, since they were cut when sampled": encoding["unended_answers"],
         "answers given an end token because their template adds none": encoding["added_ends"],
         "plain strings sent as user messages": encoding["templated_strings"],
         "answers of several turns": encoding["answers_with_context"],
