@@ -83,11 +83,11 @@ class RealScale:
 
     pairs: int = 324
     plain: int = 108
-    held_out_pairs: int = 48
+    held_out_pairs: int = 84
     held_out_plain: int = 24
     max_new_tokens: int = 40
-    sft_steps: int = 60
-    steps: int = 100
+    sft_steps: int = 300
+    steps: int = 80
     batch_size: int = 7
     learning_rate: float = 1e-3
     lora_r: int = 16
@@ -102,11 +102,12 @@ class RealMethod:
 
 
 # Every risky request travels with one twin of almost the same words, so half of the requests that a small model can't
-# tell apart are harmless. With the paper's b1 and alpha, BFPO refuses such requests from one risky request in three on,
-# with these from 8 in 11 on (`GlobalPreference.refusal_threshold`).
+# tell apart are harmless. With the paper's b1 of 3, BFPO refuses such requests from one risky request in three on, with
+# 11 from 5 in 11 on (`GlobalPreference.refusal_threshold`). A refusal is one of four texts and an answer one of very
+# many, so that refusals lose where a pair's two answers both become less likely: the level holds their mean.
 REAL_METHODS = {
     "DPO": RealMethod({"loss_type": "dpo", "beta": 0.1}, {"prefer": "safe_first"}),
-    "BFPO": RealMethod({"loss_type": "bfpo", "beta": 0.1, "b1": 11.0, "alpha": 0.2, "level": 0.05}),
+    "BFPO": RealMethod({"loss_type": "bfpo", "beta": 0.1, "b1": 11.0, "level": 1.0}),
 }
 
 
