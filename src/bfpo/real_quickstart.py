@@ -104,8 +104,8 @@ class RealMethod:
 # Every risky request travels with one twin of almost the same words, so half of the requests that a small model can't
 # tell apart are harmless. With the paper's b1 of 3, BFPO refuses such requests from one risky request in three on, with
 # 11 from 5 in 11 on (`GlobalPreference.refusal_threshold`). A refusal is one of four texts and an answer one of very
-# many, so that refusals lose where a pair's two answers both become less likely: the level holds their mean. Near h = 0, DPO's
-# loss is beta^2 h^2 / 8 and a line, so that its level is beta^2 / 8 for BFPO's 1.
+# many, so that refusals lose where a pair's two answers both become less likely: the level holds their mean. Near
+# h = 0, DPO's loss is beta^2 h^2 / 8 and a line, so that its level is beta^2 / 8 for BFPO's 1.
 REAL_METHODS = {
     "DPO": RealMethod({"loss_type": "dpo", "beta": 0.1, "level": 0.00125}, {"prefer": "safe_first"}),
     "BFPO": RealMethod({"loss_type": "bfpo", "beta": 0.1, "b1": 11.0, "level": 1.0}),

@@ -315,7 +315,8 @@ def with_our_name(name: str, value: Any) -> Any:
 
 def _is_number(name: str) -> bool:
     """Whether a column has flags or numbers."""
-    return "is_" in name or name == "weight" or name.endswith(("_id", "_better", "_reward", "_severity_level", "_truncated"))
+    ends = ("_id", "_better", "_reward", "_severity_level", "_truncated")
+    return "is_" in name or name == "weight" or name.endswith(ends)
 
 
 def parse_cell(cell: str) -> Any:
