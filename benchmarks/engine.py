@@ -83,7 +83,7 @@ def real(repeats: int, folder: str, data: str) -> Iterator[dict[str, Any]]:
     workload = Workload(batches=3, model="smollm2-135m", folder=folder, data=data)
     for repeat in range(repeats):
         for trained in ("lora", "all"):
-            for side in ("ours", "shipped", "compact"):
+            for side in ("ours", "roomy", "shipped", "compact"):
                 case = Case(side, trained=trained, workload=workload, steps=3 if side == "shipped" else 4)
                 yield {"kind": "real", "repeat": repeat, "case": case}
 

@@ -50,8 +50,8 @@ class Case:
     """Side and settings of one process.
 
     Attributes:
-        side: "ours", "groups" (all answers of a prompt in one group), or TRL's "shipped" (its defaults except for the
-            precision), "best" or "compact".
+        side: "ours", "roomy" (micro-batches of 16,384 tokens), "groups" (all answers of a prompt in one group), or TRL's
+            "shipped" (its defaults except for the precision), "best" or "compact".
         precision: "fp32" or "bf16" (autocast over float32 weights).
         trained: "all", "lora" (rank 16 on all linear layers), "qlora" (the same on weights in 4 bits), or a substring
             of the names of the trained weights.
@@ -70,7 +70,7 @@ class Case:
     workload: Workload = field(default_factory=Workload)
     steps: int = 7
     batch: int = BATCH
-    tokens: int = 2_048
+    tokens: int = 1_536
     parts: int = 1
     checkpointing: bool = False
     processes: int = 0
@@ -185,7 +185,7 @@ def adapter(case: Case) -> LoraConfig | None:
 
 
 def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Passes]:
-    """Our trainer."""
+    """Our trainer; "roomy" has a step in one micro-batch."""
     from bfpo import BFPOConfig, BFPOTrainer
 
     class Timed(BFPOTrainer):
@@ -202,7 +202,7 @@ def ours(case: Case, data: Any, times: StepTimes, seen: Seen) -> tuple[Any, Pass
         "max_length": 8192,
         "reduction": "mean",
         "trainable": "all" if case.adapts else case.trained,
-        "micro_batch_tokens": case.tokens,
+        "micro_batch_tokens": 16_384 if case.side == "roomy" else case.tokens,
         "reference_cache": None,
     }
     trainer = Timed(

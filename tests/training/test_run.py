@@ -113,7 +113,7 @@ def test_a_run_in_bf16_shares_prompts(folder, trained):
     """Weights in bfloat16 and float32 side by side once failed the comparison, which ran without autocast."""
     run = train(load_recipe(recipe(folder, f"bf16-{next(iter(trained), 'all')}", precision="bf16", **trained)))
     layout = json.loads((run.folder / "run.json").read_text())["layout"]
-    assert (layout["layout"], layout["micro_batch_tokens"]) == ("shared", 2048)
+    assert (layout["layout"], layout["micro_batch_tokens"]) == ("shared", 1536)
 
 
 def test_bf16_run_saves_bf16(folder):

@@ -90,7 +90,7 @@ def test_micro_batches_change_nothing(tmp_path, loss_type):
         torch.testing.assert_close(weights(run.model), weights(runs[0].model), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "tokens"), [("cpu", 2048), ("cuda", 16384), ("mps", 16384)])
+@pytest.mark.parametrize(("kind", "tokens"), [("cpu", 1536), ("cuda", 16384), ("mps", 16384)])
 def test_the_device_sets_how_many_tokens_are_in_the_model_by_default(tmp_path, monkeypatch, kind, tokens):
     monkeypatch.setattr(BFPOConfig, "device", torch.device(kind))
     assert BFPOConfig(output_dir=str(tmp_path), use_cpu=True).tokens_at_once == tokens

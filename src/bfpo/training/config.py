@@ -42,7 +42,7 @@ _POSITIVE = (
     "per_device_eval_batch_size", "gradient_accumulation_steps", "num_train_epochs", "learning_rate",
 )  # fmt: skip
 # Default of micro_batch_tokens. More than this is no faster on a CPU (docs/engine.md).
-_TOKENS_ON_CPU, _TOKENS_ON_ACCELERATOR = 2_048, 16_384
+_TOKENS_ON_CPU, _TOKENS_ON_ACCELERATOR = 1_536, 16_384
 
 _BOUNDS: dict[str, Any] = {
     **dict.fromkeys(_POSITIVE, Field(gt=0)),
@@ -78,7 +78,7 @@ class BFPOConfig(_Options, TrainingArguments):
             ``per_device_train_batch_size * gradient_accumulation_steps`` on each process.
         buffer_ratio: buffer groups for each main group of a step, if the data has a buffer.
         micro_batch_tokens: largest number of tokens in the model at once, padding included; doesn't change the result.
-            None for 2,048 on a CPU, where more only takes memory, and 16,384 on other devices.
+            None for 1,536 on a CPU, where more only takes memory, and 16,384 on other devices.
         layout: layout of a prompt and its answers: "shared" (the prompt once), "packed" (the prompt once per answer),
             "padded" (one row per answer), or "auto" for the first of these whose numbers equal the padded ones.
         reference_cache: folder of cached reference log-probabilities, addressed by weights, precision and token ids;

@@ -144,7 +144,7 @@ class Recipe(ObjectiveOptions):
     batch_size: int = Field(64, ge=1, description="groups in a global step, buffer included")
     buffer_ratio: float = Field(1.0, gt=0, description="buffer groups for each main group of a step")
     micro_batch_tokens: int | None = Field(
-        None, ge=1, description="largest number of tokens in the model at once; by default 2,048 on a CPU, else 16,384"
+        None, ge=1, description="largest number of tokens in the model at once; by default 1,536 on a CPU, else 16,384"
     )
     layout: WantedLayout = Field(
         "auto",
