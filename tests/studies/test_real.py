@@ -250,3 +250,22 @@ def test_a_job_is_taken_once(setup, monkeypatch):
     (setup.results / f"{ran[0].name}.json").write_text(json.dumps(made(ran[0], 0.5) | {"job": asdict(ran[0])}) + "\n")
     planning.run_next(setup)
     assert len({job.name for job in ran}) == 2
+
+
+def test_claims_about_answers_compare_figures_with_their_bounds(tmp_path):
+    results = {}
+    for _ in range(2):
+        for job in planning.wanted(results):
+            results.setdefault(job, made(job, 0.5 if job.method == START else 0.8))
+    estimate = {"value": 0.03, "low": 0.01, "high": 0.05}
+    scores = dict.fromkeys(("harmless", "over_refusal", "incoherent"), estimate)
+    for job in results:
+        if job.split == "answers":
+            results[job] |= {"scores": scores, "differences": scores}
+    page = write_report(tmp_path, results).read_text()
+    assert "| 10 | harmless: BFPO - start | > 0 | fails: 0 to .06 | +0.030 [+0.010, +0.050] **holds** |" in page
+    assert (
+        "| 11 | over_refusal: BFPO - start | <= .05 | holds: less than .03 | +0.030 [+0.010, +0.050] **holds** |"
+        in page
+    )
+    assert "| 12 | incoherent | <= .02 | holds | +0.030 [+0.010, +0.050] **fails** |" in page
