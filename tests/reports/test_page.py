@@ -312,3 +312,13 @@ def test_thinking_travels_apart_from_the_answer_and_missing_answers_have_their_r
     assert samples[refused.item][:1] + samples[refused.item][7:] == ["[HTTP 400: filtered]"]
     assert samples[failed.item][0] == "[HTTP 400: too long]"
     assert "declined by the provider's filter" in page.replace("&#39;", "'")
+
+
+def test_what_is_to_be_read_with_care_in_several_runs_is_said_once(monkeypatch):
+    models = report_models([evaluation(name, per_task=8) for name in ("base", "SFT", "BFPO")])
+    found = {"base": ["Few.", "Cut."], "SFT": ["Few.", "Cut.", "Odd."], "BFPO": ["Few."]}
+    monkeypatch.setattr(provenance, "run_cautions", lambda run: found[run.model])
+    told = provenance.cautions(models)
+    assert told[:3] == ["all models: Few.", "base, SFT: Cut.", "SFT: Odd."]
+    monkeypatch.setattr(provenance, "run_cautions", lambda run: ["Few."])
+    assert provenance.cautions(models[:1])[0] == "base: Few."

@@ -26,13 +26,16 @@ _SOMETIMES = (
 
 
 def cautions(models: Sequence[ReportModel]) -> list[str]:
-    """Warnings to show before the figures."""
-    lines: dict[str, list[str]] = {}
+    """Warnings to show before the figures; what is true of several models is said once."""
+    owners: dict[str, list[str]] = {}
     for model in models:
-        found = run_cautions(model.evaluation)
-        if found:
-            lines.setdefault("; ".join(line.rstrip(".") for line in found), []).append(model.name)
-    by_model = [f"{', '.join(names)}: {text}." for text, names in lines.items()]
+        for line in run_cautions(model.evaluation):
+            owners.setdefault(line.rstrip("."), []).append(model.name)
+    lines: dict[str, list[str]] = {}
+    for line, names in owners.items():
+        is_common = len(names) == len(models) > 1
+        lines.setdefault("all models" if is_common else ", ".join(names), []).append(line)
+    by_model = [f"{names}: {'; '.join(own)}." for names, own in lines.items()]
     return [*by_model, *_low_mass(models), *_few(models)]
 
 
