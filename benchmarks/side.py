@@ -50,8 +50,8 @@ class Case:
     """Side and settings of one process.
 
     Attributes:
-        side: "ours", "roomy" (micro-batches of 16,384 tokens), "groups" (all answers of a prompt in one group), or TRL's
-            "shipped" (its defaults except for the precision), "best" or "compact".
+        side: "ours", "roomy" (micro-batches of 16,384 tokens), "groups" (all answers of a prompt in one group), or
+            TRL's "shipped" (its defaults except for the precision), "best" or "compact".
         precision: "fp32" or "bf16" (autocast over float32 weights).
         trained: "all", "lora" (rank 16 on all linear layers), "qlora" (the same on weights in 4 bits), or a substring
             of the names of the trained weights.
