@@ -23,8 +23,8 @@ from bfpo.generation.protocol import Decoding, Generator
 from bfpo.judges.verdict import Exchange, Judge
 from bfpo.preferences.overlap import load_prompts
 from bfpo.safehelp.evaluate import evaluate
-from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
-from bfpo.safehelp.gates import Requirement
+from bfpo.safehelp.figures import CORRECTED
+from bfpo.safehelp.gates import Requirement, worst_estimate
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.suites import Suite
 from bfpo.safehelp.tasks import Task
@@ -262,9 +262,7 @@ class _Search:
             generator, self.suite, name=name, decoding=self.bound.decoding, folder=self.folder / "checks" / name,
             judges=[self.bound.judge], judge_error=self.bound.error, allow_labeling_judge=True,
         )  # fmt: skip
-        share = items_of(result.generations, ANSWER_FIGURES[FIGURE].worst).estimate()
-        if self.bound.error:
-            share = result.scores.get(f"{FIGURE}/corrected")
+        share = worst_estimate(result, CORRECTED if self.bound.error else FIGURE)
         if share is None:
             raise RunError(f"{name}: the judge gave no share of unsafe answers; use one that is better than chance")
         checked = Checked(b3, share, trained)

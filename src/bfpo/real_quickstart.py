@@ -298,7 +298,8 @@ class _Run:
         """Evaluate a model with the held-out requests; its records are in their order, a twin after its request."""
         folder = self.folder / "evaluations" / name
         found = self._evaluate(LocalGenerator.load(path), suite, name, folder, EVALUATING)
-        rates = items_of(found.generations, ANSWER_FIGURES["attack_success"]).estimate(), found.scores["over_refusal"]
+        success = items_of(found.generations, ANSWER_FIGURES["attack_success"]).estimate()
+        rates = success, found.scores.get("over_refusal")
         complied, refused = (f"{rate.value:.2f}" if rate else "–" for rate in rates)
         self.say(f"{name}: complies with {complied} of the risky requests and refuses {refused} of their twins")
         places = {(item.task, item.item): place for place, item in enumerate(suite.prompts)}

@@ -19,7 +19,7 @@ from bfpo.config import read_yaml
 from bfpo.errors import BfpoError
 from bfpo.files import file_sha256, write_json
 from bfpo.generation.local_generator import LocalGenerator
-from bfpo.judges.verdict import Judge
+from bfpo.judges.verdict import Judge, unscaled
 from bfpo.redteam.asking import Progress
 from bfpo.redteam.attacker import STYLE as ATTACKER
 from bfpo.redteam.attacker import Attacker
@@ -334,7 +334,7 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def _caption(judges: RoundJudges) -> str:
     judge = judges.evaluation or judges.labeling
-    if judge.judge_id != judges.labeling.judge_id:
+    if unscaled(judge.judge_id) != unscaled(judges.labeling.judge_id):
         return f"verdicts of {judge.judge_id}; {judges.labeling.judge_id} labeled the training data"
     return (
         f"verdicts of {judge.judge_id}, which also labeled the training data, so that the model may have learned to "

@@ -1,5 +1,6 @@
 """Tests of helpfulness judges: margins of a reward model, and a judge that sees both orders."""
 
+import copy
 import hashlib
 import math
 
@@ -54,6 +55,14 @@ def test_rewards_do_not_depend_on_the_batch(reward_model, tokenizer):  # noqa: F
     ]
     assert results[0] == pytest.approx(results[1], rel=1e-9)
     assert results[0] == pytest.approx(results[2], rel=1e-9)
+
+
+def test_a_model_without_a_padding_token_scores_each_answer_alone(reward_model, tokenizer):  # noqa: F811
+    expected = RewardJudge(reward_model, tokenizer, "r", 300).compare(PAIRS)
+    unpadded = copy.deepcopy(reward_model)
+    unpadded.config.pad_token_id = None
+    found = RewardJudge(unpadded, tokenizer, "r", 300).compare(PAIRS)
+    assert [one.p_first for one in found] == pytest.approx([one.p_first for one in expected], rel=1e-9)
 
 
 def test_swapping_the_answers_flips_the_probability(reward_model, tokenizer):  # noqa: F811

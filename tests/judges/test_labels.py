@@ -39,6 +39,9 @@ def test_rows_are_read_with_what_they_have(tmp_path):
 def test_public_names_are_known_and_unsafe_is_negated(tmp_path):
     name = written(tmp_path, {"prompt": "p", "response": "a", "unsafe": 1, "source": "pku"})
     assert load_labels(name) == [LabeledAnswer(Exchange("p", "a"), False, None, "pku")]
+    # Where the row has a column for the flag that is empty, too.
+    name = written(tmp_path, {"prompt": "p", "answer": "a", "is_safe": None, "is_refusal": False, "unsafe": True})
+    assert load_labels(name) == [LabeledAnswer(Exchange("p", "a"), False, False)]
 
 
 def test_csv_and_renamed_columns(tmp_path):
@@ -58,6 +61,7 @@ def test_csv_and_renamed_columns(tmp_path):
         ([GOOD, GOOD | {"prompt": " "}], ["row 2", "'prompt'"]),
         ([GOOD, GOOD | {"is_safe": None}], ["row 2", "has no label"]),
         ([GOOD | {"behavior": 1}], ["row 1", "'behavior'"]),
+        ([GOOD | {"unsafe": True}], ["row 1", "'unsafe'", "True contradicts is_safe True"]),
     ],
 )
 def test_problems_are_named(tmp_path, rows, words):

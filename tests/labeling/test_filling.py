@@ -68,6 +68,24 @@ def test_peoples_labels_stay_and_are_counted():
     assert labeled.rows[2]["labelled_by"] == {"chosen": "unparsed", "rejected": "judge", "order": "people"}
 
 
+def test_a_label_that_a_person_removed_is_judged_again():
+    """The note of who gave it stays in the row."""
+    by = {"labelled_by": {"chosen": "people", "rejected": "people", "order": "people"}}
+    rows = [pair(1, flags=(None, 1.0)) | by, pair(2, flags=(1.0, 0.0), better=None) | by]
+    labeled = label_preferences(rows, [WordJudge()], order_judge=LongerIsBetter())
+    first, second = labeled.rows
+    assert first["chosen_is_safe"] == 1.0
+    assert labeled.report.safety["judge"] == 1
+    assert second["chosen_is_better"] is not None
+    assert labeled.report.order["judge"] == 1
+
+
+def test_two_judges_with_one_id_both_count_what_they_could_not_read():
+    """Two questions to one model have the id of the model."""
+    report = label_preferences([pair(1, chosen="odd"), pair(2)], [WordJudge(), WordJudge()]).report
+    assert report.unparsed == {"words": {"not understood": 2}}
+
+
 def test_probabilities_are_calibrated_on_people_s_labels_out_of_fold():
     """The judge calls 10 in 40 of people's safe answers unsafe, and none of the unsafe ones safe: 2 words, 2 shares."""
     people = [pair(n, chosen="bad" if n < 10 else "good", flags=(1.0, 0.0)) for n in range(40)]
@@ -93,6 +111,11 @@ def test_several_judges_who_make_the_same_errors_are_not_more_certain():
 def test_without_a_judge_missing_flags_are_refused():
     with pytest.raises(BfpoError, match="need a judge"):
         label_preferences([pair(1)], [])
+    # Those that the judge of an earlier run couldn't read stay unknown, for example while people's answers are merged.
+    by = {"labelled_by": {"chosen": "unparsed", "rejected": "judge", "order": "people"}}
+    labeled = label_preferences([pair(1, flags=(None, 0.0)) | by], [])
+    assert [row["chosen_is_safe"] for row in labeled.rows] == [None]
+    assert labeled.report.safety == {"people": 0, "random": 0, "queue": 0, "judge": 1, "unparsed": 1}
 
 
 def test_an_open_order_is_judged_and_the_pair_swapped():

@@ -106,8 +106,10 @@ def test_a_turn_that_is_not_finished_everywhere_is_named(bank, parts, tmp_path):
     assert "got the parts 1/3, 2/3; name every part of one division once" in str(two.exception)
     two = run(*OPTIONS, *given, "--shard", "1/3", *merging(folders[:2]), "-o", folders[0])
     assert "got the parts 1/3, 2/3; name every part of one division once" in str(two.exception)
-    other = run(*OPTIONS, *given, "--seed", 1, *merging(folders), "-o", tmp_path / "all")
+    other = run(*OPTIONS, *given, "--seed", 1, *merging(folders), "-o", tmp_path / "other")
     assert "contains a part of a run with other prompts" in str(other.exception)
+    other = run(*OPTIONS, *given, "--seed", 1, *merging(folders), "-o", tmp_path / "all")
+    assert "contains red teaming with other settings" in str(other.exception)
     assert not (tmp_path / "all/groups.jsonl").exists()
 
 

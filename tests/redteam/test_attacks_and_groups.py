@@ -20,9 +20,10 @@ PLANNED = [Planned(PAIRS[0], "plain"), Planned(PAIRS[40], "many_shot"), Planned(
 SUITE = attack_suite(PLANNED, 0, Decoding(samples=3))
 
 
-def record(item, sample, answer, kind, p_help=None, p_safe=None):
+def record(item, sample, answer, kind, p_help=None, p_safe=None, refusal=None):
     label = {"unsafe": "unsafe", "unjudged": "unparsed"}.get(kind, "safe")
-    verdict = Verdict(label, {"unsafe": 0.1, "unparsed": None}.get(label, 0.9) if p_safe is None else p_safe)
+    refusal = refusal or ("yes" if kind == "safe-refusal" else "no")
+    verdict = Verdict(label, {"unsafe": 0.1, "unparsed": None}.get(label, 0.9) if p_safe is None else p_safe, refusal)
     return GenerationRecord(
         item.task, item.item, sample, item.kind, item.category, item.attack, item.cluster, item.prompt, item.prompt,
         answer, 3, False, (verdict,), p_help, kind,
@@ -113,6 +114,28 @@ def test_measured_help_is_used_where_every_answer_has_it():
     assert attack["helpfulness"] == pytest.approx([0.1, 0.2])
     found[0] = replace(found[0], p_help=None)
     assert preference_groups(SUITE.prompts, found, {})[0][0]["helpfulness"] == [0.5, 0.5]
+
+
+def test_a_refused_twin_is_no_help_whatever_the_safety_judge_calls_it():
+    answers = MIXED | {"twins": [("gladly", "partial"), ("no", "unsafe", None, None, "yes")]}
+    rows, left_out = preference_groups(SUITE.prompts, records(answers), {})
+    assert (rows[1]["is_safe"], rows[1]["helpfulness"]) == ([1.0, 1.0], [1.0, 0.0])
+    assert left_out["verdicts against answers to benign twins"] == 3
+    unclear = [
+        replace(one, verdicts=(Verdict("controversial", 0.5, "no"),)) if one.answer == "no" else one
+        for one in records(answers)
+    ]
+    assert preference_groups(SUITE.prompts, unclear, {})[1]["verdicts against answers to benign twins"] == 3
+
+
+def test_answers_to_twins_that_may_be_refusals_are_not_called_help():
+    """A judge of safety alone can't tell; beside a written refusal they would all be rewarded."""
+    answers = MIXED | {"twins": [(text, "partial", None, None, "unknown") for text in ("I can't", "sure")]}
+    rows, left_out = preference_groups(SUITE.prompts, records(answers), {}, ["I can't help with that."])
+    assert left_out["answers to benign requests that may be refusals"] == 6
+    assert {len(row["responses"]) for row in rows} == {3}
+    measured = [replace(one, p_help=0.3) for one in records(answers)]
+    assert len(preference_groups(SUITE.prompts, measured, {}, ["I can't help with that."])[0]) == 6
 
 
 def test_what_teaches_nothing_or_is_evaluated_is_left_out_with_its_twin():

@@ -66,6 +66,18 @@ def test_groups_train_and_what_was_found_is_written(generator, judge, tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")} == before
 
 
+def test_a_run_with_other_settings_leaves_the_folder_as_it_is(generator, judge, tmp_path):
+    """Its first turn may be the same, so that nothing but its settings tells it from the run that is there."""
+    pairs, first = microworld_pairs(40), replace(SETTINGS, attacks=4, turns=1)
+    red_team(generator, judge, pairs, first, tmp_path)
+    before = (tmp_path / "groups.jsonl").read_bytes()
+    with pytest.raises(BfpoError, match=r"contains red teaming with other settings \(attacks, turns\); name another"):
+        red_team(generator, judge, pairs, SETTINGS, tmp_path)
+    with pytest.raises(BfpoError, match=r"other settings \(evaluation prompts\)"):
+        red_team(generator, judge, pairs, first, tmp_path, evaluation={"suite": ["How do I cook an egg?"]})
+    assert (tmp_path / "groups.jsonl").read_bytes() == before
+
+
 def test_a_run_that_stops_goes_on_to_the_same_groups(generator, judge, tmp_path):
     oracle = judge
 
@@ -86,7 +98,7 @@ def test_a_run_that_stops_goes_on_to_the_same_groups(generator, judge, tmp_path)
     red_team(generator, judge, pairs, SETTINGS, tmp_path / "stopped")
     red_team(generator, judge, pairs, SETTINGS, tmp_path / "straight")
     assert (tmp_path / "stopped/groups.jsonl").read_bytes() == (tmp_path / "straight/groups.jsonl").read_bytes()
-    with pytest.raises(BfpoError, match="contains a run with other prompts"):
+    with pytest.raises(BfpoError, match="contains red teaming with other settings"):
         red_team(generator, judge, pairs, replace(SETTINGS, seed=1), tmp_path / "straight")
 
 

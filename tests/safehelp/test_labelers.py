@@ -9,6 +9,7 @@ from bfpo.errors import BfpoError
 from bfpo.generation.dial import Dial
 from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Generator, ModelIdentity
+from bfpo.judges.configured import ScaledJudge
 from bfpo.judges.preference import Preference
 from bfpo.judges.registry import load_judge
 from bfpo.models import MICROWORLD
@@ -16,6 +17,7 @@ from bfpo.safehelp.cautions import cautions
 from bfpo.safehelp.evaluate import evaluate
 from bfpo.safehelp.labelers import check_labelers, labelers_of
 from bfpo.safehelp.suites import load_suite
+from bfpo.statistics.calibration import Scaling
 
 
 def trained(folder, judges, model="base"):
@@ -43,6 +45,14 @@ def test_the_labeler_is_refused_by_name():
     check_labelers(["another"], [judge])
     with pytest.raises(BfpoError, match=r"microworld-oracle:0.1,0.1,0 labeled .*--allow-labeling-judge"):
         check_labelers(["another", judge.judge_id], [load_judge("microworld-oracle"), judge])
+
+
+def test_a_scaling_of_its_probabilities_makes_it_no_other_judge():
+    judge = load_judge("microworld-oracle")
+    scaled = ScaledJudge(judge, Scaling(2.0, 0.5))
+    for labeler, evaluator in ((judge, scaled), (scaled, judge), (scaled, ScaledJudge(judge, Scaling(1.0, 0.1)))):
+        with pytest.raises(BfpoError, match="labeled the model's training data"):
+            check_labelers([labeler.judge_id], [evaluator])
 
 
 @pytest.fixture

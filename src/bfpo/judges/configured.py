@@ -19,7 +19,7 @@ from bfpo.files import file_sha256
 from bfpo.judges.guard_templates import GuardTemplate, template_named, yes_no_template
 from bfpo.judges.rubric import rubric_template
 from bfpo.judges.streaming import BATCH, StreamingJudge
-from bfpo.judges.verdict import Exchange, Judge, Verdict, WrappedJudge
+from bfpo.judges.verdict import SCALED, Exchange, Judge, Verdict, WrappedJudge
 from bfpo.statistics.calibration import Scaling, check_scaling, logit
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class ScaledJudge(WrappedJudge):
     @property
     def judge_id(self) -> str:
         """Id of the underlying judge, with the scaling."""
-        return f"{self.judge_itself.judge_id} scaled {self.scaling.slope:.6g},{self.scaling.offset:.6g}"
+        return f"{self.judge_itself.judge_id}{SCALED}{self.scaling.slope:.6g},{self.scaling.offset:.6g}"
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict for every exchange, with scaled probabilities."""

@@ -94,9 +94,11 @@ class RewardJudge:
         rewards: list[float | None] = [None] * len(exchanges)
         known = list(encoded)
         device = next(self.model.parameters()).device
-        pad = self.model.config.pad_token_id or 0
+        pad = self.model.config.pad_token_id
+        # Without a token to pad with, a decoder can't tell where an answer ends.
+        size = 1 if pad is None else self.batch_size
         sizes = [len(ids) for ids in encoded.values()]
-        for places in packed(sizes, self.batch_size * self._room, self.batch_size):
+        for places in packed(sizes, size * self._room, size):
             batch = [known[place] for place in places]
             width = max(len(encoded[at]) for at in batch)
             ids = [encoded[at] + [pad] * (width - len(encoded[at])) for at in batch]
@@ -228,7 +230,7 @@ def _words(reply: Reply | Failure) -> str:
 
 def parse_pairwise(output: str) -> Choice | None:
     """The choice in an output that consists of the word A, B or tie; None for any other output."""
-    match = re.fullmatch(r"\W*(?:answer\s+)?(a|b|tie)\W*", output.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"\W*(?:answer\W+)?(a|b|tie)\W*", output.strip(), re.IGNORECASE)
     if match is None:
         return None
     return {"a": "first", "b": "second", "tie": "tie"}[match[1].casefold()]  # pyright: ignore[reportReturnType]

@@ -162,7 +162,7 @@ def _with_own_names(row: Row, from_csv: bool) -> Row:
         own |= {column: parse_cell(own[column]) for column in (*_FLAGS, "unsafe") if isinstance(own.get(column), str)}
         # An empty cell is null, but an empty answer may have labels.
         own |= {"answer": ""} if own.get("answer", "") is None else {}
-    if "unsafe" in own and "is_safe" not in own:
+    if own.get("unsafe") is not None and own.get("is_safe") is None:
         unsafe = own.pop("unsafe")
         own["is_safe"] = not unsafe if _is_flag(unsafe) else unsafe
     return own
@@ -199,6 +199,9 @@ def _problems(number: int, row: Row, needs_label: bool) -> Iterator[Problem]:
         if row.get(column) is not None and not _is_flag(row[column]):
             remedy = "write true, false, or null if unlabeled"
             yield Problem(number, column, f"{_shown(row[column])} is not a label", remedy)
+    if row.get("unsafe") is not None and row["unsafe"] != (not row["is_safe"]):
+        problem = f"{_shown(row['unsafe'])} contradicts is_safe {_shown(row['is_safe'])}"
+        yield Problem(number, "unsafe", problem, "correct one of the two, or leave one out")
     if row.get("is_safe") is None and row.get("is_refusal") is None:
         yield Problem(number, "is_safe", "the row has no label", "label it, or leave the row out")
 

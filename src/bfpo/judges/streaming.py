@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ WINDOW = 4096
 BATCH = 256
 # Pairs after which a judge of helpfulness without a single preference ends the run.
 _ENOUGH = 5
-# Seconds between two writes of a stream's verdicts to the cache; a kill loses no more than that and replies in flight.
-KEEP_EVERY = 0.05
 
 
 @runtime_checkable
@@ -32,16 +29,6 @@ class StreamingJudge(Protocol):
 
     def stream(self, exchanges: Iterable[Exchange]) -> Iterator[Verdict]:
         """One verdict for every exchange, in order."""
-        ...
-
-
-@runtime_checkable
-class ClusterJudge(StreamingJudge, Protocol):
-    """A streaming judge that may need more than a window at once to be busy."""
-
-    @property
-    def ahead(self) -> int:
-        """Number of exchanges that it judges at once."""
         ...
 
 
@@ -71,7 +58,7 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
     answered = _answered(
         judge.judge_id,
         exchanges,
-        max(WINDOW, judge.ahead) if isinstance(judge, ClusterJudge) else WINDOW,
+        max(WINDOW, getattr(judge, "ahead", 0)),  # what a judge on a cluster needs at once to be busy
         key=lambda exchange: verdict_key(judge, exchange),
         recall=lambda exchange: None if cache is None else cache.get(judge, exchange),
         ask=ask,
@@ -289,19 +276,5 @@ def _in_calls(
 def _as_they_arrive(
     stream: Callable[[Iterable[_Item]], Iterator[_Word]], items: Iterable[_Item]
 ) -> Iterator[list[_Word]]:
-    """The words of a judge that streams; those of a moment together."""
-    held: list[_Word] = []
-    kept_at = time.monotonic()
-    try:
-        for word in stream(items):
-            held.append(word)
-            if time.monotonic() - kept_at >= KEEP_EVERY:
-                yield held
-                held, kept_at = [], time.monotonic()
-    except (Exception, SystemExit, KeyboardInterrupt):
-        # The server broke down, or the process is asked to end: what was judged is kept.
-        if held:
-            yield held
-        raise
-    if held:
-        yield held
+    """The words of a judge that streams, one by one, so that each is cached at once, whatever happens to the next."""
+    return ([word] for word in stream(items))

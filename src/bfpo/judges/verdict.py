@@ -59,6 +59,15 @@ class Verdict:
     harm: float | None = None
 
 
+# Stands in a judge's id between that of the judge itself and the scaling of its probabilities.
+SCALED = " scaled "
+
+
+def unscaled(judge_id: str) -> str:
+    """The id of a judge without a scaling of its probabilities, which leaves its labels as they are."""
+    return judge_id.partition(SCALED)[0]
+
+
 class Judge(Protocol):
     """Anything that can judge the safety of answers.
 

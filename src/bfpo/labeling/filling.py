@@ -146,10 +146,13 @@ def _unparsed(
     judges: Sequence[str], given: Sequence[VerdictColumn], order_judge: HelpfulnessJudge | None, pairs: int
 ) -> dict[str, dict[str, int]]:
     """Numbers of answers, and of ``pairs``, without a verdict, of the judges that left any."""
-    counts = {name: dict(column.unparsed) for name, column in zip(judges, given, strict=True)}
+    counts: dict[str, Counter[str]] = {}
+    # Judges that ask the same model different questions share an id.
+    for name, column in zip(judges, given, strict=True):
+        counts[name] = counts.get(name, Counter()) + column.unparsed
     if order_judge:
-        counts[order_judge.judge_id] = {"no preference": pairs} if pairs else {}
-    return {name: reasons for name, reasons in counts.items() if reasons}
+        counts[order_judge.judge_id] = Counter({"no preference": pairs})
+    return {name: dict(+reasons) for name, reasons in counts.items() if +reasons}
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ class _Labels:
     Attributes:
         human: [N] people's flags; NaN for others.
         source_codes: [N] source of each flag, as its place in `_SOURCES`.
-        missing: number of answers without a flag.
+        missing: number of answers without a flag, in rows that no run has labeled before.
         judged_orders: number of pairs whose order is a judge's.
     """
 
@@ -181,7 +184,8 @@ class _Labels:
             for row in rows:
                 for flag, name in zip(flags_of(row), flag_sources(row), strict=True):
                     codes.append(_SOURCES.index(name))
-                    counts["missing"] += flag is None
+                    # What an earlier run's judge couldn't read stays unknown without another judge.
+                    counts["missing"] += flag is None and row.get("labelled_by") is None
                     yield flag if name in HUMAN else np.nan
                 counts["orders"] += is_pair(row) and order_source(row) == JUDGE
 

@@ -73,8 +73,8 @@ def _source(noted: str | None, label: float | None, unknown: str, is_filled: boo
     # unknown isn't people's then, and a row without a note came with the set.
     if is_filled:
         return noted or PEOPLE
-    # In a file, whoever wrote a label where none was noted is a person.
-    noted = noted or unknown
+    # In a file, whoever wrote a label where none was noted is a person, and one who removed a label gave none.
+    noted = unknown if noted is None or (noted in HUMAN and label is None) else noted
     return PEOPLE if noted in (UNPARSED, UNKNOWN) and label is not None else noted
 
 

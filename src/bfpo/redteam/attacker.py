@@ -69,7 +69,7 @@ class Attacker:
         Args:
             planned: attacks, of any styles.
             seed: random seed of the wordings.
-            path: file that keeps them; if it exists, nothing is asked.
+            path: file that keeps them, batch by batch; what it has isn't asked for again.
 
         Raises:
             BfpoError: if the file has wordings of another model or of other attacks.
@@ -80,19 +80,16 @@ class Attacker:
             return {}, Counter()
         asked = {f"{pair.id} {at}": text for pair in pairs for at, text in enumerate((pair.risky, pair.benign))}
         wanted = self.record | {"seed": seed, "asked": asked}
+        kept = _Kept(wanted=wanted, answers={})
         if path.exists():
-            found = read_json(path, _Kept, "an attacker's wordings", "remove it")
-            if found.wanted != wanted:
+            kept = read_json(path, _Kept, "an attacker's wordings", "remove it")
+            if kept.wanted != wanted:
                 raise BfpoError(
                     f"{path}: contains wordings of another attacker or of other attacks; name another folder"
                 )
-            if found.answers.keys() != asked.keys():
-                raise BfpoError(f"{path}: some of an attacker's wordings are missing; remove it")
-        else:
-            found = _Kept(wanted=wanted, answers=self._answers(asked, seed))
-            write_json(path, found.model_dump())
+        self._ask(asked, kept, seed, path)
         counts: Counter[str] = Counter()
-        usable = {key: _first_usable(asked[key], answers, counts) for key, answers in found.answers.items()}
+        usable = {key: _first_usable(text, kept.answers[key], counts) for key, text in asked.items()}
         wordings: dict[str, Wordings] = {}
         for pair in pairs:
             risky, benign = (usable[f"{pair.id} {at}"] for at in range(2))
@@ -102,20 +99,22 @@ class Attacker:
                 counts["attacks without a usable wording"] += 1
         return wordings, counts
 
-    def _answers(self, asked: Mapping[str, str], seed: int) -> dict[str, list[str | None]]:
-        """Outputs for every request, without thinking; None where a server gave none."""
+    def _ask(self, asked: Mapping[str, str], kept: _Kept, seed: int, path: Path) -> None:
+        """Add the outputs that are missing, without thinking, and write the file; None where a server gave none."""
         decoding = Decoding(samples=self.tries, temperature=1.0, top_p=0.95, max_new_tokens=128, seed=seed)
         decoding = self.generator.defaults(decoding)
-        prompts = {key: INSTRUCTION.format(request=text) for key, text in asked.items()}
-        answers: dict[str, list[str | None]] = {key: [] for key in asked}
-        failure = ""
+        missing = {key: text for key, text in asked.items() if len(kept.answers.get(key, ())) < self.tries}
+        prompts = {key: INSTRUCTION.format(request=text) for key, text in missing.items()}
+        answers, failure = kept.answers, ""
+        answers |= {key: [] for key in missing}
         for batch in self.generator.plan(sample_requests(prompts, decoding), decoding):
             for request, completion in zip(batch, self.generator.generate(batch, decoding), strict=True):
                 failure = completion.failure or failure
                 answers[request.key].append(None if completion.failure else split_thinking(completion.text)[1])
-        if failure and not any(text for texts in answers.values() for text in texts):
+            if not failure or any(map(any, answers.values())):
+                write_json(path, kept.model_dump())
+        if failure and not path.exists():
             raise RunError(f"the attacker gave no wording of any request ({failure}); run again to ask anew")
-        return answers
 
 
 def _first_usable(request: str, answers: Sequence[str | None], counts: Counter[str]) -> str | None:

@@ -11,7 +11,7 @@ from bfpo.generation.protocol import as_messages
 from bfpo.preferences.label_columns import JUDGE, PEOPLE
 from bfpo.preferences.overlap import find_overlap, normalized
 from bfpo.redteam.attacking import ATTACKS, TWINS, UNKNOWN_KINDS
-from bfpo.safehelp.answer_kinds import ANSWER_KINDS
+from bfpo.safehelp.figures import is_refused
 from bfpo.safehelp.items import PromptItem
 from bfpo.safehelp.records import GenerationRecord
 
@@ -29,7 +29,7 @@ def preference_groups(
     Flags of answers to attacks are the judge's verdicts. Answers to twins are safe, because the bank says that their
     requests are benign: there, a verdict that says otherwise is nearly always the judge's error. Where nothing measured
     the answers' help, those to an attack are equally helpful, so that safety alone decides, and those to its twin are
-    helpful if they don't decline.
+    helpful if they don't decline; those of which no judge says whether they decline are left out.
 
     Answers that were cut at the token limit are said to be ``truncated``, so that training doesn't teach to stop there.
 
@@ -56,7 +56,7 @@ def preference_groups(
     for attack in (item for item in items if item.task == ATTACKS):
         pair = [by_key[task, attack.item] for task in (ATTACKS, TWINS)]
         found = [answers.get((item.task, item.item), {}) for item in pair]
-        unsafe = sum(record.verdicts[0].label == "unsafe" for record in found[1].values())
+        unsafe = sum(record.verdicts[0].label not in ("safe", "unparsed") for record in found[1].values())
         if unsafe:
             counts["verdicts against answers to benign twins"] += unsafe
         refusal = refusal_for(attack.item, refusals) if refusals else None
@@ -120,6 +120,8 @@ def _answers(
         elif record.answer_kind in UNKNOWN_KINDS or record.verdicts[0].label == "unparsed":
             # What a server's filter declined has a kind of its own, even if the judge could not read it.
             counts["answers without a verdict"] += 1
+        elif record.task != ATTACKS and record.p_help is None and record.leaves_refusal_open:
+            counts["answers to benign requests that may be refusals"] += 1
         elif record.answer in own:
             counts["answers that repeat another one"] += 1
         else:
@@ -172,7 +174,7 @@ def _helpfulness(records: Sequence[GenerationRecord]) -> list[float]:
         return measured
     if any(record.task == ATTACKS for record in records):
         return [0.5] * len(records)
-    return [0.0 if ANSWER_KINDS[record.answer_kind].is_refusal else 1.0 for record in records]
+    return [0.0 if is_refused(record) else 1.0 for record in records]
 
 
 def _has_signal(row: Row) -> bool:

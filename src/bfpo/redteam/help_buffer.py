@@ -66,6 +66,9 @@ def write_help_buffer(
     if overlapping := len(bank.plain) - len(apart.plain):
         left_out["requests that overlap with evaluation prompts"] = overlapping
     if not rows:
-        raise BfpoError(f"{folder}: the model declines all plain requests or answers none; leave the buffer out")
+        raise BfpoError(
+            f"{folder}: the model declines all plain requests or answers none, or no judge says which it declines: "
+            "name another judge of refusals, or leave the buffer out"
+        )
     write_rows(folder / GROUPS, rows)
     return {"groups": len(rows), **left_out}

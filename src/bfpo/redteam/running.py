@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bfpo.claims import claimed
 from bfpo.errors import BfpoError, RunError
 from bfpo.files import file_sha256, write_json, write_rows
 from bfpo.generation.protocol import Generator
@@ -23,7 +26,7 @@ from bfpo.safehelp.figures import ANSWER_FIGURES, items_of
 from bfpo.safehelp.records import GenerationRecord, read_header
 from bfpo.statistics.intervals import Estimate
 
-GROUPS, SUMMARY = "groups.jsonl", "redteam.json"
+GROUPS, SUMMARY, SETTINGS = "groups.jsonl", "redteam.json", "settings.json"
 # The record of several rounds, in whose folder no single run may lie.
 ROUNDS = "rounds.json"
 
@@ -87,6 +90,7 @@ def red_team(
     if (folder / ROUNDS).exists():
         raise BfpoError(f"{folder}: contains several rounds; name another folder")
     check_attacks(pairs, settings, attacker)
+    _claim(folder, settings, evaluation or {})
     judges = [RequestJudge(judge)], None if refusal_judge is None else RequestJudge(refusal_judge)
     ask = Asking(generator, *judges, attacker, settings, folder, progress, merge=merge)
     archive, rows, left_out, found = Archive(pairs, settings.styles), [], Counter[str](), []
@@ -105,6 +109,15 @@ def red_team(
         records, _, dropped = ask.tried(unseen, HELD_OUT, "held-out styles")
         found, left_out = [*found, *records], left_out + dropped
     return _written(archive, found, rows, left_out, settings, attacker, folder)
+
+
+def _claim(folder: Path, settings: RedTeam, evaluation: Mapping[str, Sequence[str]]) -> None:
+    """Check that the folder holds no other run, whose groups this one would replace, and record this one.
+
+    The answers' model, judges and attacker are checked by each turn's own record.
+    """
+    digests = {name: hashlib.sha256(json.dumps(list(own)).encode()).hexdigest() for name, own in evaluation.items()}
+    claimed(folder / SETTINGS, asdict(settings) | {"evaluation_prompts": digests}, "red teaming")
 
 
 def check_attacks(pairs: Sequence[Pair], settings: RedTeam, attacker: Attacker | None) -> None:

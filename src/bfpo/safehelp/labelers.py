@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bfpo.errors import BfpoError
 from bfpo.judges.preference import HelpfulnessJudge
-from bfpo.judges.verdict import Judge
+from bfpo.judges.verdict import Judge, unscaled
 from bfpo.safehelp.training_records import training_record, training_setting
 
 
@@ -35,7 +35,8 @@ def check_labelers(labelers: Sequence[str], judges: Sequence[Judge | Helpfulness
         BfpoError: if there is one.
     """
     for judge in judges:
-        if judge.judge_id in labelers:
+        # With or without a scaling of its probabilities, a judge gives the same labels.
+        if unscaled(judge.judge_id) in map(unscaled, labelers):
             raise BfpoError(
                 f"{judge.judge_id} labeled the model's training data, so the model may have learned to please it: name "
                 "another judge, or allow this one with --allow-labeling-judge"
