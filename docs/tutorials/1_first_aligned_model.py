@@ -5,7 +5,8 @@
 # few minutes: `bfpo` ships with a small closed world of everyday requests (the *microworld*) and a pretrained chat model of 0.9M
 # parameters. The code is the same as for a 7B model; only the sizes differ.
 #
-# Run it as a script, `python docs/tutorials/1_first_aligned_model.py`, or cell by cell in an editor that supports `# %%` cells.
+# First [install bfpo](../index.md#install). Then run this page as a script, `python docs/tutorials/1_first_aligned_model.py`, or cell by
+# cell in an editor that supports `# %%` cells. To run it again, delete `runs/tutorial` first.
 
 # %%
 import json
@@ -86,9 +87,10 @@ print(f"trained in {run.seconds:.0f} s; the model is in {run.folder}")
 # %% [markdown]
 # ## What to watch
 #
-# `rewards/accuracies`, the usual curve of preference training, is misleading under BFPO: half of the pairs *should* end with a
-# negative margin. Watch the four safety cells instead. SU, for example, holds the pairs whose more helpful answer is Safe and whose
-# other answer is Unsafe. The gap of a cell is |T| at the start and 0 when its pairs have reached their label.
+# `rewards/accuracies`, the usual curve of preference training, is misleading under BFPO: pairs whose more helpful answer is unsafe
+# (42 % of this safety set) *should* end with a negative margin. Watch the four safety cells instead. SU, for example, holds the pairs whose
+# more helpful answer is Safe and whose other answer is Unsafe. The gap of a cell is |T| at the start and 0 when its pairs have reached their
+# label.
 
 # %%
 log = [entry for entry in json.loads((run.folder / "run.json").read_text())["log"] if "loss" in entry]

@@ -107,7 +107,7 @@ class Rounds:
         if self.has_help_buffer and not self.red_team.refusals:
             raise BfpoError(
                 f"{self.recipe}: answers to plain requests teach something only beside written refusals: name some "
-                f"(--refusals), or remove the source {PLAIN!r}"
+                f"(--refusal), or remove the source {PLAIN!r}"
             )
 
     def planned(self, bank: Bank) -> dict[str, int]:
