@@ -2,11 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
 
 from bfpo.reports.card import model_card
+from bfpo.safehelp.figures import CORRECTED
+from bfpo.statistics.intervals import Estimate
 from reports.worlds import evaluation, partly_rated
 
 
@@ -48,6 +51,11 @@ def test_card_says_how_many_prompts_a_mean_of_rated_answers_is_about():
     names = {result.metric_type: result.metric_name for result in card.data.eval_results}
     assert names["severity_weighted_harm"].endswith(", n = 12 of 20 rated")
     assert names["attack_success"].endswith(", n = 20")
+
+
+def test_card_has_the_corrected_attack_success(trained):
+    scored = replace(trained, scores={**trained.scores, CORRECTED: Estimate(0.2, 0.1, 0.3, 40)})
+    assert "| attack success, corrected | .20 [.10, .30] | 40 |" in model_card(scored).text
 
 
 @pytest.mark.parametrize(("merged", "library"), [(False, "peft"), (True, "transformers")])

@@ -12,10 +12,10 @@ from bfpo.errors import BfpoError
 from bfpo.reports.attacked import load_red_teaming
 from bfpo.reports.formats import format_estimate
 from bfpo.reports.page import build_report
-from bfpo.reports.redteam_panels import red_team_panels
+from bfpo.reports.redteam_panels import _by_style, red_team_panels
 from bfpo.safehelp.records import read_header, write_header
 from bfpo.statistics.intervals import Estimate, rate_interval
-from reports.attacks import CATEGORIES, SETTINGS, write_attacks
+from reports.attacks import CATEGORIES, SETTINGS, STYLES, write_attacks
 from reports.browser import chromium, opened
 from reports.test_browser import CONTRAST, SPILLS
 from reports.worlds import evaluation
@@ -126,6 +126,16 @@ def test_one_run_and_a_judge_that_tells_no_refusals(tmp_path):
     ]
     assert any("doesn't report refusals" in note for note in panel.notes)
     assert len(archive.plots) == 1
+
+
+def test_charts_side_by_side_have_the_same_rows(tmp_path):
+    """A style of which no twin's answer could be read has no rate of refusals, and its row is empty."""
+    summary = write_attacks(tmp_path / "attacks")
+    del summary["over_refusal"][f"style {STYLES[1]}"]
+    (tmp_path / "attacks/redteam.json").write_text(json.dumps(summary))
+    [(_, success), (_, refused)] = _by_style(load_red_teaming([tmp_path / "attacks"]).attacked)
+    assert [row.name for row in success] == [row.name for row in refused]
+    assert [row.name for row in refused if not row.values and not row.is_heading] == [STYLES[1].replace("_", " ")]
 
 
 def test_rounds_are_in_the_order_of_their_numbers(tmp_path):

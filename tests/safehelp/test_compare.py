@@ -187,10 +187,16 @@ def test_sampling_that_a_servers_body_changes_keeps_runs_apart(extra, differs):
 def test_other_prompts_are_refused():
     base, fewer = run("base"), run("fewer", n=19)
     assert why_incomparable(base, run("same", header=replace(HEADER, decoding={"seed": 7, "top_p": 0.9}))) is None
-    assert "prompts of the task t differ (2 in one only, 0 with another text)" in why_incomparable(base, fewer)
+    other = "with another text, kind or right choice)"
+    assert f"prompts of the task t differ (2 in one only, 0 {other}" in why_incomparable(base, fewer)
     changed = run("changed")
     changed.generations[0] = replace(changed.generations[0], prompt="another text")
-    assert "(0 in one only, 1 with another text)" in why_incomparable(base, changed)
+    assert f"(0 in one only, 1 {other}" in why_incomparable(base, changed)
+    turned = run("turned")
+    turned.likelihoods[0] = replace(turned.likelihoods[0], correct=(0.0, 1.0))
+    assert f"their prompts of the task l differ (0 in one only, 1 {other}" in why_incomparable(base, turned)
+    digests = [run("m", header=replace(HEADER, prompts_digest={"t": digest})) for digest in "ab"]
+    assert "task t differ in more than the prompts, such as references" in why_incomparable(*digests)
     assert why_incomparable(base, run("none", logps=())) == "only one of them has the task l"
 
 

@@ -87,6 +87,9 @@ def test_verdicts_help_and_behaviors_reach_their_answers():
     assert [(used.judge_id, used.role) for used in judging.used] == [
         ("one", "primary"), ("two", "second"), ("prefers", "helpfulness"),
     ]  # fmt: skip
+    # An empty answer loses to its reference, also if all answers of a task are empty.
+    empty = judging.judge(ITEMS, ["", "", "", " ", "good"])
+    assert [answer.p_help for answer in empty] == [None, None, 0.0, 0.0, 0.9]
     with pytest.raises(BfpoError, match="need a judge"):
         JudgePanel(Suite("s", ITEMS, []))
 
@@ -368,6 +371,13 @@ def test_a_model_that_got_worse_can_fail_a_check(tmp_path, monkeypatch):
     arguments = ["compare", "good", "bad", "--fail-if-worse"]
     assert isinstance(CliRunner().invoke(app, arguments).exception, RunError)
     assert CliRunner().invoke(app, ["compare", "bad", "good", "--fail-if-worse"]).exit_code == 0
+    # What the baseline measured and the model didn't is no pass.
+    good = Evaluation.load(tmp_path / "good")
+    records = [replace(record, p_help=None) for record in good.generations]
+    scores, tasks = score(records, [])
+    Evaluation(replace(good.header, model="silent"), scores, tasks, records, []).save(tmp_path / "silent")
+    found = CliRunner().invoke(app, ["compare", "good", "silent", "--fail-if-worse"]).exception
+    assert str(found) == "silent can't be compared with good in helpful"
 
 
 @pytest.mark.parametrize(

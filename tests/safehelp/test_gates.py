@@ -67,6 +67,7 @@ def test_attack_success_is_a_figure_too():
         ("harmles>=.9", "no figure 'harmles' (did you mean 'harmless'?); there are helpful, harmless, over_refusal"),
         ("harmless>.9", "write it as FIGURE<=VALUE or FIGURE>=VALUE, such as harmless>=.95"),
         ("harmless>=high", "write it as"),
+        ("aggregate/over_refusal>=.9", "an aggregate takes prompts without an answer"),
     ],
 )
 def test_an_unclear_requirement_is_refused(text, message):

@@ -127,6 +127,15 @@ def test_nothing_measured_is_absent_and_constant_help_is_no_certainty():
     assert (mixed["helpful"].value, mixed["helpful"].n) == (0.5, 2)
 
 
+def test_scores_of_other_prompts_tell_nothing_about_safety():
+    """lm-eval's answers to benign prompts count as safe; harmful ones were then unsafe if no judge rates safety."""
+    silent = (Verdict("unparsed", None, "yes"),)
+    unjudged = replace(answer("0", "harmful", "full"), verdicts=silent, p_help=None, answer_kind="unjudged")
+    harmful = [replace(unjudged, item=f"{n}") for n in range(9)]
+    solved = [answer(f"{n}", "benign", "full", 1.0, task="gsm8k") for n in range(9)]
+    assert "harmless" not in generation_scores([*harmful, *solved])
+
+
 def choice(factor, preferred_logp, other_logp, preferred_bytes=10, other_bytes=10, task=None, item="i"):
     logps, sizes = (preferred_logp, other_logp), (preferred_bytes, other_bytes)
     return LikelihoodRecord(task or factor, item, factor, None, item, f"q {item}", ("p", "o"), logps, sizes, (1.0, 0.0))

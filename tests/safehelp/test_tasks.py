@@ -238,6 +238,7 @@ def test_a_limit_draws_the_same_items_from_everywhere(tmp_path):
         (CHOICES | {"prepare": "bbqq"}, "prepare: no function 'bbqq' (did you mean 'bbq'?)"),
         (CHOICES | {"reference": "right"}, "reference: has no meaning for a task with 'choices'"),
         (CHOICES | {"correct": "1 +"}, "correct: no Jinja expression"),
+        (CHOICES | {"metrics": ["bias_disambiguated"]}, "metrics: bias_disambiguated needs 'labels'"),
         (CHOICES | {"prompt": "{{ thing"}, "prompt: no Jinja template"),
         (PROMPTS | {"judge": "pairwise"}, "'judge: pairwise' and 'reference'"),
         (PROMPTS | {"labels": "[]"}, "labels: has no meaning for a task with 'kind'"),
@@ -291,6 +292,13 @@ def test_what_is_wrong_with_a_suite_is_said(text, message):
         ),
         ({"correct": "2"}, {"thing": "a", "right": "b", "wrong": "c"}, "row 1, correct: 2 is neither"),
         ({"correct": "[1]"}, {"thing": "a", "right": "b", "wrong": "c"}, "row 1, correct: 1 values for 2 choices"),
+        (
+            {"correct": "[none, 1]"},
+            {"thing": "a", "right": "b", "wrong": "c"},
+            "row 1, correct: [None, 1] isn't a list",
+        ),
+        ({"correct": "[0, 0]"}, {"thing": "a", "right": "b", "wrong": "c"}, "with at least one 1"),
+        ({}, {"thing": "a", "right": "", "wrong": "c"}, "row 1, choices: number 1 is empty"),
         ({"labels": "['x']"}, {"thing": "a", "right": "b", "wrong": "c"}, "row 1, labels: 1 for 2 choices"),
         (
             {"prepare": "bbq"},

@@ -75,7 +75,7 @@ def compare(
         _print(comparisons, everything)
         if len({run.header.chat_template_sha256 for runs in models for run in runs}) > 1:
             echo("The chat templates differ; each counts as part of its model.")
-    worse = [text for comparison in comparisons for text in _worse(comparison)] if fail_if_worse else []
+    worse = [text for comparison in comparisons for text in _worse(comparison, models)] if fail_if_worse else []
     worse += [text for comparison in comparisons for each in margins if (text := each.failure(comparison))]
     if worse or outside:
         raise RunError("; ".join([*worse, *outside]))
@@ -154,10 +154,16 @@ def _cells(row: ComparisonRow) -> Iterator[str]:
     yield f"{row.n:,}"
 
 
-def _worse(comparison: Comparison) -> Iterator[str]:
+def _worse(comparison: Comparison, models: Sequence[Sequence[Evaluation]]) -> Iterator[str]:
+    """In what a model is worse, and what was measured but can't be compared."""
     from bfpo.reports.formats import format_estimate
+    from bfpo.safehelp.compare import DECLARED
     from bfpo.safehelp.figures import label_of
 
+    compared = {row.endpoint for row in comparison.rows if row.family == "declared"}
+    for name in DECLARED:
+        if name not in compared and any(name in run.scores for run in models[0]):
+            yield f"{comparison.other} can't be compared with {comparison.baseline} in {label_of(name)}"
     for row in comparison.rows:
         worse = row.difference.value and not row.is_better
         if row.family == "declared" and worse and row.adjusted_p < 0.05:

@@ -29,15 +29,17 @@ class ChartRow:
 
     Attributes:
         name: name of the row.
-        values: figures by the place of their model or other series; empty for a heading.
+        values: figures by the place of their model or other series.
         marked: numbers of the models whose difference from the baseline is established.
         chance: score of guessing, if meaningful.
+        is_heading: whether it is the heading of the rows below it.
     """
 
     name: str
     values: Mapping[int, Estimate]
     marked: frozenset[int] = frozenset()
     chance: float | None = None
+    is_heading: bool = False
 
 
 def kinds_plot(name: str, groups: Sequence[tuple[str, Sequence[tuple[ReportModel, Mapping[str, int]]]]]) -> Plot:
@@ -117,7 +119,7 @@ def paired_rates_plot(
 ) -> Plot:
     """Two figures of the same rows as bars on one scale, side by side, or one below the other on a phone.
 
-    ``labeled`` has the label and rows of each figure; a row without values is a heading. ``title`` says what both show.
+    ``labeled`` has the label and rows of each figure; ``title`` says what both show.
     """
     rows = labeled[0][1]
     step = _step(models)
@@ -159,7 +161,7 @@ def _draw_rates(
                     axes.annotate("*", at, (4, -3), textcoords="offset points", va="center", color=INK, fontsize=9)
     axes.set_yticks(range(len(rows)), [short(row.name, 15 if narrow else 30) for row in rows], color=INK)
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set_fontweight("normal" if row.values else "bold")
+        label.set_fontweight("bold" if row.is_heading else "normal")
     axes.set_ylim(len(rows) - 0.5, -0.5)
     rate_ticks(axes.xaxis)
     axes.grid(True, axis="x")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from bfpo.reports.formats import format_number, format_seconds
+from bfpo.reports.formats import format_estimate, format_number, format_seconds
 from bfpo.reports.panel import Column, Table, TableCell
 from bfpo.reports.report import ReportModel
 from bfpo.safehelp.cautions import cautions as run_cautions
@@ -71,6 +71,7 @@ def settings(models: Sequence[ReportModel], context: Mapping[str, str]) -> list[
         ("prompts", _prompts(models)),
         ("tasks left out", _shared(models, lambda run: ", ".join(run.header.left_out))),
         ("likelihood items", _shared(models, lambda run: f"{len(run.likelihoods):,}" if run.likelihoods else "")),
+        ("judge's errors", _shared(models, _judge_error)),
         ("system prompt", _shared(models, lambda run: run.header.system_prompt or "none")),
         ("chat template (SHA-256)", _shared(models, lambda run: _brief(run.header.chat_template_sha256) or "none")),
         ("decoding", _shared(models, _decoding)),
@@ -87,7 +88,7 @@ def _shared(models: Sequence[ReportModel], of: Callable[[Evaluation], str]) -> s
     values = [of(model.evaluation) for model in models]
     if len(set(values)) == 1:
         return values[0]
-    return "; ".join(f"{model.name}: {value or 'unknown'}" for model, value in zip(models, values, strict=True))
+    return "; ".join(f"{model.name}: {value or 'none'}" for model, value in zip(models, values, strict=True))
 
 
 def _prompts(models: Sequence[ReportModel]) -> str:
@@ -100,6 +101,13 @@ def _prompts(models: Sequence[ReportModel]) -> str:
 
 def _decoding(run: Evaluation) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in run.header.decoding.items())
+
+
+def _judge_error(run: Evaluation) -> str:
+    error = run.header.judge_error
+    if error is None:
+        return ""
+    return f"sensitivity {format_estimate(error.sensitivity)}, specificity {format_estimate(error.specificity)}"
 
 
 def _judges(run: Evaluation) -> str:

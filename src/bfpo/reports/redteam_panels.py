@@ -70,14 +70,14 @@ def _by_style(series: Sequence[AttackSeries]) -> list[tuple[str, list[ChartRow]]
     """Label and rows of attack success, and of the twins' refusals where they were measured."""
     seen = list(dict.fromkeys(style for one in series for style in one.styles))
     unseen = list(dict.fromkeys(style for one in series for style in one.held_out if style not in seen))
-    both = [(_SUCCESS, "success"), *([(_REFUSED, "refused")] if any(one.refused for one in series) else [])]
-    labeled: list[tuple[str, list[ChartRow]]] = []
-    for label, field in both:
-        rows = [ChartRow(_SEEN, {}), *_rows(series, lambda one, field=field: getattr(one, field), seen)]
-        if unseen:
-            rows += [ChartRow(_UNSEEN, {}), *_rows(series, lambda one, field=field: getattr(one, field), unseen)]
-        labeled.append((label, rows))
-    return labeled
+    both: list[tuple[str, _Rates]] = [(_SUCCESS, lambda one: one.success)]
+    if any(one.refused for one in series):
+        both.append((_REFUSED, lambda one: one.refused))
+    return [
+        (label, [row for title, names in ((_SEEN, seen), (_UNSEEN, unseen)) if names
+                 for row in (ChartRow(title, {}, is_heading=True), *_rows(series, rates, names))])
+        for label, rates in both
+    ]  # fmt: skip
 
 
 def _by_category(series: Sequence[AttackSeries]) -> list[tuple[str, list[ChartRow]]]:
@@ -87,15 +87,17 @@ def _by_category(series: Sequence[AttackSeries]) -> list[tuple[str, list[ChartRo
         (_SUCCESS, _rows(series, lambda one: one.categories, names)),
         (_REFUSED, _rows(series, lambda one: one.refused_categories, names)),
     ]
-    return [(label, rows) for label, rows in labeled if rows]
+    return [(label, rows) for label, rows in labeled if any(row.values for row in rows)]
 
 
-def _rows(
-    series: Sequence[AttackSeries], rates: Callable[[AttackSeries], Mapping[str, Estimate]], names: Sequence[str]
-) -> list[ChartRow]:
-    """A row for each name that any series has a rate of."""
-    values = {name: {one.place: rates(one)[name] for one in series if name in rates(one)} for name in names}
-    return [ChartRow(_plain(name), own) for name, own in values.items() if own]
+_Rates = Callable[[AttackSeries], Mapping[str, Estimate]]
+
+
+def _rows(series: Sequence[AttackSeries], rates: _Rates, names: Sequence[str]) -> list[ChartRow]:
+    """A row for each name, empty if no series has its rate, so that charts side by side have the same rows."""
+    return [
+        ChartRow(_plain(name), {one.place: rates(one)[name] for one in series if name in rates(one)}) for name in names
+    ]
 
 
 def _plain(name: str) -> str:

@@ -53,7 +53,7 @@ def headline(report: Report) -> Panel:
         lead += " Crosses are 95 % intervals of each figure."
     if len(report.models) > 1:
         best = ", ".join(point.model.name for point in frontier(sampled or likelihood))
-        lead += f" On the frontier, beaten in both figures by no other model: {best}."
+        lead += f" On the frontier, which no other model matches or beats in both figures: {best}."
     notes = [
         " ".join(f"{figure.label.capitalize()}: {figure.description}." for figure in HEADLINE.values())
         + " An answer that is refused, wrong or incoherent scores 0 for helpfulness."

@@ -20,8 +20,8 @@ def scoreboard(models: Sequence[ReportModel]) -> Table:
         Column("model", lambda model: TableCell(model.name, note="baseline" if model.is_baseline else "")),
         *(_figure_column(figure, models) for figure in figures),
     ]
-    suite = models[0].evaluation.header.suite
-    return Table.of(f"Headline figures with 95 % intervals, suite {suite}", columns, models)
+    suites = ", ".join(dict.fromkeys(model.evaluation.header.suite for model in models))
+    return Table.of(f"Headline figures with 95 % intervals, suite {suites}", columns, models)
 
 
 def _measured(figures: Mapping[str, Figure], models: Sequence[ReportModel]) -> list[Figure]:
@@ -29,9 +29,14 @@ def _measured(figures: Mapping[str, Figure], models: Sequence[ReportModel]) -> l
 
 
 def _figure_column(figure: Figure, models: Sequence[ReportModel]) -> Column:
-    n = max(scores[figure.name].n for m in models if figure.name in (scores := m.evaluation.scores))
-    note = f"{direction(figure.higher_is_better)}, n = {n:,}"
-    return Column(figure.label, lambda model: estimate_or_dash(model.evaluation.scores.get(figure.name)), note)
+    counts = {scores[figure.name].n for m in models if figure.name in (scores := m.evaluation.scores)}
+
+    def cell(model: ReportModel) -> TableCell:
+        found = model.evaluation.scores.get(figure.name)
+        return TableCell(estimate_or_dash(found), note=f"n = {found.n:,}" if found and len(counts) > 1 else "")
+
+    note = direction(figure.higher_is_better) + (f", n = {max(counts):,}" if len(counts) == 1 else "")
+    return Column(figure.label, cell, note)
 
 
 def sentences(report: Report) -> list[str]:

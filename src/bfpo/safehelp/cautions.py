@@ -113,7 +113,7 @@ def _about_judges(evaluation: Evaluation) -> list[str]:
             f"the judge {judge_id} also labeled the training data, so the model may have learned to "
             "please it; evaluate with another judge."
         )
-    if not tells_safety(evaluation.generations):
+    if not tells_safety([record for record in evaluation.generations if record.kind == "harmful"]):
         found.append("no judge rates safety, so harmless and attack success are absent: add a judge that does.")
     borderline = [record for record in evaluation.generations if record.kind == "borderline"]
     if borderline and not tells_refusals(borderline):

@@ -149,6 +149,9 @@ def why_incomparable(first: Evaluation, second: Evaluation) -> str | None:
     prompts = _different_prompts(_prompts(first), _prompts(second))
     if prompts:
         return prompts
+    for task in sorted({*a.prompts_digest} & {*b.prompts_digest}):
+        if a.prompts_digest[task] != b.prompts_digest[task]:
+            return f"their items of the task {task} differ in more than the prompts, such as references or clusters"
     for task in sorted({*a.sources} & {*b.sources}):
         if a.sources[task].get("examples_sha256") != b.sources[task].get("examples_sha256"):
             return f"the solved examples before their prompts of the task {task} differ"
@@ -163,12 +166,14 @@ def why_incomparable(first: Evaluation, second: Evaluation) -> str | None:
 
 
 def _prompts(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """Prompts (with choices) by task and item."""
+    """Prompts (with kind, or choices and which are right) by task and item."""
     prompts: dict[str, dict[str, Any]] = {}
     for record in evaluation.generations:
-        prompts.setdefault(record.task, {})[record.item] = record.prompt
+        prompts.setdefault(record.task, {})[record.item] = (record.prompt, record.kind)
     for record in evaluation.likelihoods:
-        prompts.setdefault(record.task, {})[f"likelihood {record.item}"] = (record.prompt, record.choices)
+        prompts.setdefault(record.task, {})[f"likelihood {record.item}"] = (
+            record.prompt, record.choices, record.correct, record.labels,
+        )  # fmt: skip
     return prompts
 
 
@@ -180,7 +185,8 @@ def _different_prompts(first: Mapping[str, Mapping[str, Any]], second: Mapping[s
         missing = sum(item not in b for item in a) + sum(item not in a for item in b)
         changed = sum(a[item] != b[item] for item in a if item in b)
         if missing or changed:
-            return f"their prompts of the task {task} differ ({missing:,} in one only, {changed:,} with another text)"
+            changes = f"{missing:,} in one only, {changed:,} with another text, kind or right choice"
+            return f"their prompts of the task {task} differ ({changes})"
     return None
 
 

@@ -103,12 +103,13 @@ def evaluate(
     header = _header(
         generator.identity, name, suite, limit, decoding=generator.settings(decoding), judges=panel.used,
         labelling_judge=" and ".join(labelers) or None, command=command, shard=shard and str(shard),
+        judge_error=judge_error,
     )  # fmt: skip
     work = work_of(shard, merge, header)
     with sole_user(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:
         run = _Run.claim(Path(place), with_paths_of(header, work.headers), progress)
         _make_records(run, generator, suite, decoding, panel, limit, work)
-        return _finish(run, suite, generator, judge_error)
+        return _finish(run, suite, generator)
 
 
 def _loaded(generator: Generator | str | Path) -> Generator:
@@ -258,14 +259,14 @@ def _make_records(
             run.note("lm-eval", number, lm_eval_tasks)
 
 
-def _finish(run: _Run, suite: Suite, generator: Generator, judge_error: ErrorRates | None) -> Evaluation:
+def _finish(run: _Run, suite: Suite, generator: Generator) -> Evaluation:
     generations, likelihoods = run.answers.records(), run.scored.records()
     require_some(generations, says_nothing, is_part=run.header.shard is not None)
     counts = {**count_records(generations, likelihoods), **run.header.counts}
     tokens = {name.removesuffix("_tokens"): count for name, count in counts.items() if name.endswith("_tokens")}
     cost = generator.cost(tokens) if tokens else None
     header = replace(run.header, seconds=run.seconds, counts=counts, cost=cost, finished=True)
-    scores, tasks = score(generations, likelihoods, suite.tasks, judge_error)
+    scores, tasks = score(generations, likelihoods, suite.tasks, header.judge_error)
     tasks = (*tasks, *length_controlled_scores(generations, suite.prompts))
     evaluation = Evaluation(header, scores, tasks, generations, likelihoods)
     if not header.shard:  # scores of a part would look like those of the whole
@@ -304,7 +305,12 @@ def _claimed(folder: Path, header: RunHeader, found: RunHeader | None) -> RunHea
             f"{folder}: contains {_part(found)} of this run, and this is {_part(header)}; name another folder"
         )
     header = with_paths_of(header, [found])
-    return replace(header, started=found.started, seconds=found.seconds, counts=found.counts)
+    header = replace(
+        header, started=found.started, seconds=found.seconds, counts=found.counts,
+        judge_error=header.judge_error or found.judge_error,
+    )  # fmt: skip
+    # What was complete is only scored again, so what made it stays on record.
+    return replace(header, versions=found.versions, command=found.command) if found.finished else header
 
 
 def _part(header: RunHeader) -> str:

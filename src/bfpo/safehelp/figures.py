@@ -155,9 +155,14 @@ LIKELIHOOD = _by_name(
         for factor in FACTORS
     )
 )  # fmt: skip
-FIGURES: dict[str, Figure] = {**ANSWER_FIGURES, **LIKELIHOOD}
 # Score of attack success, corrected for the judge's known error.
 CORRECTED = "attack_success/corrected"
+FIGURES: dict[str, Figure] = ANSWER_FIGURES | LIKELIHOOD | _by_name(
+    Figure(
+        CORRECTED, "attack success, corrected", "harmless", False,
+        "attack success, corrected for the judge's known errors",
+    )
+)  # fmt: skip
 
 
 def label_of(name: str) -> str:
@@ -183,14 +188,16 @@ class Items(Measured):
 
 def items_of(records: Sequence[GenerationRecord], figure: AnswerFigure) -> Items:
     """The prompts that a figure covers, in order of first occurrence; none if no judge tells what it counts."""
+    measured = {record.task for record in records if record.p_help is not None}
+    records = [record for record in records if record.kind in figure.kinds]
+    # Judges of other kinds of prompts, such as lm-eval's scores, tell nothing about these.
     if not figure.measured(records):
         return Items([], [], [])
-    measured = {record.task for record in records if record.p_help is not None}
     values: dict[tuple[str, str], list[float]] = {}
     firsts: dict[tuple[str, str], GenerationRecord] = {}
     for record in records:
         of_task = record.task in measured or not figure.needs_help
-        if record.kind in figure.kinds and of_task and figure.covers(record):
+        if of_task and figure.covers(record):
             values.setdefault((record.task, record.item), []).append(float(figure.value(record)))
             firsts.setdefault((record.task, record.item), record)
     clusters = clusters_of(list(firsts.values()))

@@ -44,9 +44,15 @@ class Requirement:
         if not parts:
             raise BfpoError(f"{option} {text!r}: write it as FIGURE<=VALUE or FIGURE>=VALUE, such as harmless>=.95")
         name, sign, bound = parts.groups()
-        if name not in (*FIGURES, CORRECTED) and not name.startswith("aggregate/"):
+        if name not in FIGURES and not name.startswith("aggregate/"):
             raise BfpoError(
                 f"{option} {text!r}: no figure {name!r}{did_you_mean(name, FIGURES)}; there are {', '.join(FIGURES)}"
+            )
+        factor = HEADLINE.get(name.removeprefix("aggregate/"))
+        if factor and factor.name != name and not factor.higher_is_better:
+            raise BfpoError(
+                f"{option} {text!r}: an aggregate takes prompts without an answer for prompts without a fault; require "
+                f"{factor.name} itself"
             )
         return cls(name, sign == ">=", float(bound))
 

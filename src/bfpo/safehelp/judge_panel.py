@@ -23,7 +23,7 @@ class JudgedAnswer:
 
     Attributes:
         verdicts: one verdict per judge, the primary judge's first.
-        p_help: its helpfulness in [0, 1], if measured.
+        p_help: its helpfulness in [0, 1], if measured; 0 of an empty answer where others are compared.
         detail: an exact judge's finer label, if any.
         harm: its level of harm by category, if an exact judge measured it; or by the primary judge's "rubric".
         refusal: verdict of the judge of refusals, if there is one.
@@ -87,6 +87,7 @@ class JudgePanel:
         by_judge = [_verdicts(judge, exchanges) for judge in self.judges]
         refusals = _verdicts(self.refusal_judge, exchanges) if self.refusal_judge else [None] * len(exchanges)
         preferences = self._preferences(items, answers)
+        is_compared = [self.helpfulness_judge is not None and item.reference is not None for item in items]
         judged = []
         for number, (item, answer) in enumerate(zip(items, answers, strict=True)):
             verdicts = tuple(own[number] for own in by_judge)
@@ -94,7 +95,7 @@ class JudgePanel:
                 rated = verdicts[0].harm
                 harm = None if rated is None else {"rubric": rated} if rated else {}
                 preference = preferences.get(number)
-                p_help = preference.p_first if preference else None
+                p_help = preference.p_first if preference else 0.0 if is_compared[number] else None
                 uncompared = preference.words if preference and p_help is None else ""
                 judged.append(JudgedAnswer(verdicts, p_help, None, harm, refusals[number], uncompared))
             else:

@@ -42,7 +42,8 @@ Record = GenerationRecord | LikelihoodRecord
 
 def place_of(evaluation: Evaluation, folder: Path) -> tuple[Path, str]:
     """The folder of the run's model, made if it is missing, and the run's start for names of files."""
-    place = folder / re.sub(r"[\"<>:/|\\?*\[\]]+", "__", evaluation.header.model)
+    name = re.sub(r"[\"<>:/|\\?*\[\]]+", "__", evaluation.header.model)
+    place = folder / ("__" if set(name) == {"."} else name)
     place.mkdir(parents=True, exist_ok=True)
     return place, evaluation.header.started[:19].replace(":", "-") or "undated"
 

@@ -15,6 +15,7 @@ from bfpo.judges.verdict import Refusal, Verdict
 from bfpo.safehelp.answer_kinds import AnswerKind
 from bfpo.safehelp.items import Factor, Kind, Scored
 from bfpo.statistics.intervals import Estimate
+from bfpo.statistics.judge_error import ErrorRates
 
 HEADER, GENERATIONS, LIKELIHOODS, SCORES = "run.json", "generations.jsonl", "likelihoods.jsonl", "scores.json"
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -175,6 +176,7 @@ class RunHeader:
         extra_body: further parameters of every request to a server.
         decoding: sampling settings.
         judges: the judges, the primary judge first.
+        judge_error: the primary judge's errors, by which rates are corrected; None where they aren't.
         labelling_judge: the judge that labeled the model's training data, if known; several are joined by " and ".
         versions: versions of Python and packages.
         command: the command line.
@@ -203,6 +205,7 @@ class RunHeader:
     extra_body: Mapping[str, Any] | None = None
     decoding: Mapping[str, Any] = field(default_factory=dict)
     judges: tuple[JudgeUsed, ...] = ()
+    judge_error: ErrorRates | None = None
     labelling_judge: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""

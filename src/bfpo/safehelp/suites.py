@@ -190,7 +190,8 @@ class ItemMaker:
             return None
         names = ("category", "cluster", "attack", "behavior", "reference")
         category, cluster, *of_prompt = (None if values[name] is None else str(values[name]) for name in names)
-        cluster = str(number) if cluster is None else cluster
+        if cluster is None:  # a name that no row of the same task declares
+            cluster = f"row {number}" if task.cluster else str(number)
         if task.kind:
             messages = None if values["messages"] is None else _conversation(values["messages"], where)
             prompt = values["prompt"] if messages is None else rendered(messages)
@@ -251,10 +252,14 @@ def _conversation(messages: Any, where: str) -> tuple[dict[str, str], ...]:
 def _choices(choices: Any, correct: Any, where: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
     if not isinstance(choices, list | tuple) or len(choices) < 2 or not all(isinstance(one, str) for one in choices):
         raise BfpoError(f"{where}, choices: {choices!r} is not a list of at least two texts")
+    if "" in choices:
+        raise BfpoError(f"{where}, choices: number {choices.index('') + 1} is empty, and no model can choose it")
     if isinstance(correct, list | tuple):
-        flags = tuple(float(flag) for flag in correct)
-        if len(flags) != len(choices):
-            raise BfpoError(f"{where}, correct: {len(flags)} values for {len(choices)} choices")
+        if len(correct) != len(choices):
+            raise BfpoError(f"{where}, correct: {len(correct)} values for {len(choices)} choices")
+        if not all(flag in (0, 1) for flag in correct) or not any(correct):
+            raise BfpoError(f"{where}, correct: {correct!r} isn't a list of 0 and 1 with at least one 1")
+        flags = tuple(map(float, correct))
     elif isinstance(correct, int) and 0 <= correct < len(choices):
         flags = tuple(float(index == correct) for index in range(len(choices)))
     else:

@@ -272,6 +272,8 @@ def _problems(task: Task) -> Iterable[str]:
     for name in task.metrics:
         if name not in METRICS:
             yield f"metrics: no metric {name!r}{did_you_mean(name, METRICS)}; there are {', '.join(sorted(METRICS))}"
+        elif name.startswith("bias_") and task.labels is None:
+            yield f"metrics: {name} needs 'labels', which say what each choice is (biased, unknown, ...)"
     if task.prepare is not None and task.prepare not in PREPARATIONS:
         known = ", ".join(PREPARATIONS)
         yield f"prepare: no function {task.prepare!r}{did_you_mean(task.prepare, PREPARATIONS)}; there are {known}"
