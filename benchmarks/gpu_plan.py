@@ -43,6 +43,6 @@ def planned_mb(case: Case) -> float:
     steps = [groups[at : at + case.batch] for at in range(0, len(groups), case.batch)]
     cost = estimate_cost(
         ModelSize.of(model), steps, layout="shared", max_tokens=case.tokens, bf16=True,
-        checkpointing=case.checkpointing, reference=True, kept=kept, pace=_NO_TIME, device=_CUDA,
+        checkpointing=case.checkpointing, reference=(), kept=kept, pace=_NO_TIME, device=_CUDA,
     )  # fmt: skip
     return cost.memory_bytes / 2**20

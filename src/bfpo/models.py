@@ -226,6 +226,19 @@ def context_length(config: Any) -> int | None:
     return length
 
 
+def uniform_length(config: Any) -> int | None:
+    """Number of tokens up to which a row's scores are the same beside any other rows; None without a limit.
+
+    Longrope (Phi-3) has other frequencies, for all rows of a pass, once one of them is longer than in pretraining.
+    """
+    text = getattr(config, "text_config", None) or config
+    rope: Any = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return None
+    length = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
+    return None if length is None else int(length)
+
+
 def end_tokens(defaults: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens at which a model stops: those of its generation defaults, and the tokenizer's end of sequence."""
     configured: Any = getattr(defaults, "eos_token_id", None)

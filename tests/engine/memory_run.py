@@ -42,8 +42,8 @@ if __name__ == "__main__":
         select_trainable(model, trained)
         size, kept = ModelSize.of(model), kept_for_backward(model, bf16=bool(bf16), device=torch.device("cpu"))
     expected = estimate_cost(
-        size, [groups], layout=layout, max_tokens=tokens, bf16=False, checkpointing=bool(checkpointing), reference=True,
-        kept=kept, pace=Pace(Speed(0, 0), Speed(0, 0), 0), device=torch.device("cpu"),
+        size, [groups], layout=layout, max_tokens=tokens, bf16=False, checkpointing=bool(checkpointing),
+        reference=groups, kept=kept, pace=Pace(Speed(0, 0), Speed(0, 0), 0), device=torch.device("cpu"),
     ).memory_bytes  # fmt: skip
     before = peak()
     model = build()

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
+from transformers import Llama4ForCausalLM, Llama4TextConfig
 
 from bfpo.engine import attention as attention_module
 from bfpo.engine import blocks, forward, layout_choice
@@ -219,6 +220,38 @@ def test_of_two_exact_ways_to_attend_the_faster_is_taken(monkeypatch):
         choice = choose_layout(model, model, BATCH)
         assert times[choice.attention] == 1.0
         assert f"attention by {choice.attention} was faster" in choice.reason
+
+
+def test_the_longest_row_shows_a_mask_that_only_long_rows_have():
+    """Llama 4 attends within chunks, which the first, short rows don't fill."""
+    config = Llama4TextConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, intermediate_size_mlp=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_local_experts=1, attention_chunk_size=32,
+        no_rope_layers=[1, 1], moe_layers=[], pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        attn_implementation="eager",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Llama4ForCausalLM(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    long = TokenGroup(torch.randint(3, 64, (40,), generator=generator).tolist(), [[5] * 30, [6] * 20])
+    short = [TokenGroup(long.prompt[:6], [[5] * 4, [6] * 3]), TokenGroup(long.prompt[6:9], [[7] * 2])]
+    assert choose_layout(model, model, short).layout == "shared"
+    choice = choose_layout(model, model, short, longest=long)
+    assert choice.layout == "padded"
+    assert "differs from the padded forward" in choice.reason
+
+
+def test_want_of_memory_is_no_reason_for_another_layout(monkeypatch):
+    model = tiny_model("llama", torch.float32)
+
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    for place, name in ((layout_choice, "padded_logps"), (Engine, "logps")):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, full)
+            with pytest.raises(torch.OutOfMemoryError):
+                choose_layout(model, model, BATCH)
 
 
 def test_a_way_to_attend_that_fails_leaves_the_other(monkeypatch):

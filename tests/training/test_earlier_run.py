@@ -128,6 +128,28 @@ def test_settings_that_an_older_version_did_not_know_had_their_defaults(folder):
     assert json.loads(path.read_text())["finished"]
 
 
+def test_parts_of_settings_that_an_older_version_did_not_know_had_their_defaults(folder):
+    stopped(folder, 3, lora={"r": 2})
+    path = folder / "run" / "run.json"
+    record = json.loads(path.read_text())
+    del record["config"]["data"]["value"][0]["flags"], record["config"]["lora"]["value"]["lora_alpha"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(BfpoError, match="lora was"):
+        train(recipe(folder, lora={"r": 2, "lora_alpha": 8}), resume=True)
+    train(recipe(folder, lora={"r": 2}), resume=True)
+    assert json.loads(path.read_text())["finished"]
+
+
+def test_a_resumed_run_saves_and_logs_as_often_as_it_now_says(folder):
+    """The Trainer restores the intervals of the checkpoint, and only warns."""
+    stopped(folder, 4, save_steps=2, logging_steps=4, max_steps=8, save_total_limit=None)
+    train(recipe(folder, save_steps=1, logging_steps=1, max_steps=8, save_total_limit=None), resume=True)
+    saved = {int(path.name.split("-")[1]) for path in (folder / "run").glob("checkpoint-*")}
+    assert saved == {2, 3, 4, 5, 6, 7, 8}
+    log = json.loads((folder / "run" / "run.json").read_text())["log"]
+    assert [entry["step"] for entry in log if "loss" in entry][-3:] == [6, 7, 8]
+
+
 def test_resuming_a_finished_run_does_nothing(folder):
     changes = {"save_steps": None}
     done = train(recipe(folder, **changes))

@@ -151,7 +151,9 @@ def test_a_model_trained_in_bf16_is_saved_in_bf16(tmp_path, trainable):
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type cosine_with_min_lr can't be made: .*min_lr"),
         ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "requires an eval strategy: correct the arguments"),
         ({"optim_args": "amsgrad=True"}, "optim adamw_torch.* doesn't read optim_args 'amsgrad=True'"),
-        ({"optim": "schedule_free_adamw"}, "optim schedule_free_adamw .* can't be made"),
+        ({"save_only_model": True}, "save_only_model leaves the optimizer out"),
+        ({"push_to_hub": True}, "doesn't read push_to_hub"),
+        ({"optim": "schedule_free_adamw"}, "optim schedule_free_adamw isn't supported"),
     ],
 )
 def test_arguments_that_would_be_ignored_or_fail_late_are_refused_first(tmp_path, changes, message):

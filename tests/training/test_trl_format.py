@@ -5,9 +5,11 @@ import json
 import datasets
 import pytest
 import torch
+from transformers import Phi3Config, Phi3ForCausalLM
 
 from bfpo import BFPOConfig, BFPOTrainer, load_preferences
 from bfpo.errors import BfpoError
+from bfpo.models import uniform_length
 from bfpo.preferences.schema import PreferenceDataError
 from models import tiny_llama
 from training.rows import pairs, word_tokenizer
@@ -96,6 +98,25 @@ def test_answers_end_where_the_model_stops(tmp_path):
     endings = [answer[-1] for row in run.train_dataset for answer in row["answer_ids"]]
     assert set(endings) == {made.convert_tokens_to_ids("w59")}
     assert run.training_data.counts["train_dataset"].added_ends == 0
+
+
+def test_rows_beyond_longrope_s_first_positions_are_refused(tmp_path):
+    """There, a row's scores would depend on the rows beside it."""
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 16,
+            "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}  # fmt: skip
+    config = Phi3Config(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, original_max_position_embeddings=16, rope_parameters=rope,
+        pad_token_id=0,
+    )  # fmt: skip
+    assert uniform_length(config) == 16
+    rows = list(pairs(8, safety=False))
+    rows[3] = rows[3] | {"chosen": " ".join(["w7"] * 40)}
+    words = r"row 4: prompt and answer have \d+ tokens, and above 16 its rotary .* set max_length to 16 or less"
+    with pytest.raises(BfpoError, match=words):
+        train(
+            tmp_path, datasets.Dataset.from_list(rows), word_tokenizer(), loss_type="dpo", model=Phi3ForCausalLM(config)
+        )
 
 
 def test_a_tokenizer_with_tokens_that_the_model_lacks_is_refused_with_the_row(tmp_path):

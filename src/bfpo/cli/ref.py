@@ -34,7 +34,10 @@ def build(
         raise BfpoError(f"{recipe}: reference_cache is null, so there is nowhere to store the reference; name a folder")
     quiet_libraries()
     progress = ReferenceProgress(Console(stderr=True))
-    counts = build_trainer(resolved, {}, [], reference_progress=progress).reference
+    try:
+        counts = build_trainer(resolved, {}, [], reference_progress=progress).reference
+    finally:
+        progress.stop()
     echo(f"reference: {counts.scored:,} answers scored, {counts.reused:,} already in the cache")
 
 

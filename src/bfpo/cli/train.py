@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,9 +100,8 @@ def _train(resolved: ResolvedRecipe, suites: dict[str, list[str]], resume: bool,
 
     from bfpo.training.run import train as run_training
 
-    run = run_training(
-        resolved, resume=resume, say=lambda line: echo(line, err=as_json), suites=suites, **_progress(resolved)
-    )
+    with _progress(resolved) as progress:
+        run = run_training(resolved, resume=resume, say=lambda line: echo(line, err=as_json), suites=suites, **progress)
     if torch.distributed.is_initialized():
         main_process = torch.distributed.get_rank() == 0
         torch.distributed.destroy_process_group()
@@ -113,17 +113,20 @@ def _train(resolved: ResolvedRecipe, suites: dict[str, list[str]], resume: bool,
         echo(f"The trained model and its run.json are in {run.folder} ({run.seconds:.0f} s).")
 
 
-def _progress(resolved: ResolvedRecipe) -> dict[str, Any]:
-    """Arguments of training that show its progress."""
+@contextmanager
+def _progress(resolved: ResolvedRecipe) -> Iterator[dict[str, Any]]:
+    """Arguments of training that show its progress, which stops however training ends."""
     from bfpo.quiet import quiet_libraries
     from bfpo.training.progress import ProgressLine, ReferenceProgress
 
     quiet_libraries()
     console = Console(stderr=True)
-    return {
-        "callbacks": [ProgressLine(console, resolved.recipe.batch_size)],
-        "reference_progress": ReferenceProgress(console),
-    }
+    training, reference = ProgressLine(console, resolved.recipe.batch_size), ReferenceProgress(console)
+    try:
+        yield {"callbacks": [training], "reference_progress": reference}
+    finally:
+        training.stop()
+        reference.stop()
 
 
 def _train_to_bound(
@@ -151,9 +154,10 @@ def _train_to_bound(
         settings["decoding"] = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=longest)
     judge = load_judge(how["bound-judge"])
     wanted = Bound.parse(bound, how["bound-data"], judge, **settings)
-    found = train_to_bound(
-        resolved, wanted, lambda line: echo(line, err=as_json), resume=resume, suites=suites, **_progress(resolved)
-    )
+    with _progress(resolved) as progress:
+        found = train_to_bound(
+            resolved, wanted, lambda line: echo(line, err=as_json), resume=resume, suites=suites, **progress
+        )
     print_spending(judge)
     if as_json:
         echo(json.dumps({"folder": str(found.run.folder), "b3": found.b3, "statement": found.statement}))

@@ -133,12 +133,12 @@ def estimate_cost(
     max_tokens: int,
     bf16: bool,
     checkpointing: bool,
-    reference: bool,
+    reference: Sequence[TokenGroup],
     kept: Kept,
     pace: Pace,
     device: torch.device,
 ) -> Cost:
-    """Estimate the cost of steps, each given by its groups.
+    """Estimate the cost of steps, each given by its groups; ``reference`` are the groups that the reference scores.
 
     Memory is the sum of weights; two float32 Adam moments of trainable weights and their gradients; activations of the
     largest micro-batch plus one layer's share of them; and the head's logits with their gradient and softmax, and its
@@ -165,7 +165,11 @@ def estimate_cost(
         tokens=sum(len(group.prompt) * len(group.answers) for group in groups) + sum(scored),
         computed_tokens=sum(computed),
         memory_bytes=round(weights + 8 * size.trainable + at_once),
-        reference_seconds=pace.scoring.seconds(size.layers, sum(computed), sum(scored)) if reference else 0.0,
+        reference_seconds=pace.scoring.seconds(
+            size.layers,
+            sum(batch_tokens([group], layout) for group in reference),
+            sum(len(answer) for group in reference for answer in group.answers),
+        ),
         step_seconds=pace.training.seconds(size.layers, sum(computed), sum(scored)) / len(steps)
         + pace.update * size.trainable,
     )

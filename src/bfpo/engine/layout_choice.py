@@ -5,18 +5,19 @@ Wrong positions or masks raise no error, so only the numbers show whether a mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bfpo.engine.attention import Attention
 from bfpo.engine.forward import Engine
 from bfpo.engine.layout import Layout
+from bfpo.engine.out_of_memory import is_out_of_memory
 from bfpo.engine.pace import shortest
 from bfpo.engine.padded import padded_logps
 from bfpo.engine.trainable import dropouts
@@ -48,6 +49,7 @@ def choose_layout(
     max_tokens: int = 4096,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     only: Attention | None = None,
+    longest: TokenGroup | None = None,
 ) -> LayoutChoice:
     """The fastest layout whose log-probabilities equal the padded forward's: shared, else packed, else padded.
 
@@ -62,20 +64,24 @@ def choose_layout(
         autocast: the context of training's forward passes, in which attention is timed, and compared if the model's
             weights have several types.
         only: the attention implementation to use; None for the fastest.
+        longest: the longest group of all, which is compared, too: only long rows show some wrong masks.
 
     Raises:
         BfpoError: if the wanted layout is unknown or gives different numbers.
+        torch.OutOfMemoryError: if memory doesn't suffice for an answer in the padded layout, or for a group in another.
     """
     if wanted not in get_args(WantedLayout):
         raise BfpoError(f"layout must be one of {', '.join(get_args(WantedLayout))}, not {wanted!r}")
     if wanted == "padded":
         return LayoutChoice("padded", "as set")
     failures = []
-    sample = _sample(groups)
+    sample = [*_sample(groups), *([longest] if longest else [])]
+    precision = _precision(model, autocast)
+    expected = _padded(model, sample, precision)
     for layout in ("shared", "packed") if wanted == "auto" else (wanted,):
         exact: dict[Attention, float] = {}
         for attention in (only,) if only else _attentions(model):
-            difference, failure = _compare(model, sample, Engine(base, layout, 0, attention), autocast)
+            difference, failure = _compare(model, sample, Engine(base, layout, 0, attention), precision, expected)
             if failure is None:
                 exact[attention] = difference
             else:
@@ -139,12 +145,48 @@ def _sample(groups: Sequence[TokenGroup]) -> list[TokenGroup]:
     return [groups[longest], *rest[: _GROUPS - 1]]
 
 
+_Precision = Callable[[], AbstractContextManager[object]]
+
+
+def _dtypes(model: nn.Module) -> set[torch.dtype]:
+    return {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+
+
+def _precision(model: nn.Module, autocast: _Precision) -> _Precision:
+    """Weights of one type are compared in it, float32 ones without bfloat16's rounding; several need autocast."""
+    return autocast if len(_dtypes(model)) > 1 else nullcontext
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def _padded(model: nn.Module, groups: Sequence[TokenGroup], precision: _Precision) -> tuple[Tensor, Tensor]:
+    """[N] log-probabilities of all answers by the padded forward, and their numbers of tokens, one answer at a time."""
+    alone = [
+        TokenGroup(group.prompt, [answer], [group.context[at]] if len(group.context) else ())
+        for group in groups
+        for at, answer in enumerate(group.answers)
+    ]
+    with _evaluating(model), precision():
+        found = [padded_logps(model, [group]) for group in alone]
+    return torch.cat([one.policy for one in found]), torch.cat([one.tokens for one in found])
+
+
 @torch.no_grad()
 def _compare(
     model: nn.Module,
     groups: Sequence[TokenGroup],
     engine: Engine,
-    autocast: Callable[[], AbstractContextManager[object]],
+    precision: _Precision,
+    expected: tuple[Tensor, Tensor],
 ) -> tuple[float, str | None]:
     """Root mean square of a token's difference in nats, and the reason if the layout is rejected.
 
@@ -157,23 +199,17 @@ def _compare(
         return 0.0, "would balance the experts over fewer tokens than the padded forward does (output_router_logits)"
     if engine.layout == "shared" and dropouts(model):
         return 0.0, "would let all answers of a prompt share its dropout"
-    was_training = model.training
-    model.eval()
-    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    # Weights of one type are compared in it, float32 ones without bfloat16's rounding; several need autocast.
-    precision = autocast if len(dtypes) > 1 else nullcontext
     try:
-        with precision():
-            expected = padded_logps(model, groups)
-            with engine.attached():
-                found = engine.logps(model, groups)
-    # A model that raises any error in this layout doesn't support it.
+        with _evaluating(model), precision(), engine.attached():
+            found = engine.logps(model, groups).policy
+    # A model that raises any error in this layout doesn't support it, unless it is for want of memory.
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return 0.0, f"fails with {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    finally:
-        model.train(was_training)
-    difference = ((found.policy - expected.policy).square().sum() / expected.tokens.sum()).sqrt().item()
+    logps, tokens = expected
+    difference = ((found - logps).square().sum() / tokens.sum()).sqrt().item()
     # With "not", a NaN counts as a difference.
-    if not difference <= max(_TOLERANCE[dtype] for dtype in dtypes):
+    if not difference <= max(_TOLERANCE[dtype] for dtype in _dtypes(model)):
         return difference, f"differs from the padded forward by {difference:.1e} nats per token"
     return difference, None

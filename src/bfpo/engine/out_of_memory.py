@@ -10,6 +10,11 @@ import torch
 from bfpo.errors import RunError
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on GPU or CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 @contextmanager
 def explained_out_of_memory(doing: str, max_tokens: int) -> Iterator[None]:
     """Turn a failed allocation, on GPU or CPU, into an error with the activity and the settings to change.
@@ -20,7 +25,7 @@ def explained_out_of_memory(doing: str, max_tokens: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+        if not is_out_of_memory(error):
             raise
         raise RunError(
             f"out of memory while {doing}: lower micro_batch_tokens (now {max_tokens:,}), which changes no result; if "

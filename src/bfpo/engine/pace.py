@@ -67,7 +67,7 @@ def measure_pace(
     few, many = (build(layers) for layers in (1, 1 + more))
     for _, model in (few, many):
         model.to(device)
-    wanted = max(64.0, _OPERATIONS[device.type] / (6 * layer_weights))
+    wanted = max(64.0, _OPERATIONS.get(device.type, _OPERATIONS["cpu"]) / (6 * layer_weights))
     batch = list(groups[:1])
     for group in groups[1:]:
         if batch_tokens(batch, layout) >= wanted:

@@ -39,6 +39,12 @@ def work_of(group: TokenGroup, layout: Layout) -> Work:
     )
 
 
+def _shape(parameter: nn.Parameter) -> Any:
+    """The shape of a weight, also of one that ZeRO-3 divides, or that is packed in 4 bits."""
+    packed: Any = getattr(parameter, "quant_state", None)
+    return packed.shape if packed is not None else getattr(parameter, "ds_shape", parameter.shape)
+
+
 def training_flops(model: PreTrainedModel | PeftModel, work: Work) -> int | None:
     """Floating point operations of forward and backward passes; None for a mixture of experts, or ``modules_to_save``.
 
@@ -48,8 +54,7 @@ def training_flops(model: PreTrainedModel | PeftModel, work: Work) -> int | None
     """
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     config, head = base.config.get_text_config(), base.get_output_embeddings().weight
-    # Of weights that ZeRO-3 divides nothing else is left.
-    shapes = {p: getattr(p, "ds_shape", p.shape) for p in model.parameters()}
+    shapes = {p: _shape(p) for p in model.parameters()}
     embedded = {id(p) for each in model.modules() if isinstance(each, nn.Embedding) for p in each.parameters()}
     inner = [p for p in model.parameters() if id(p) not in embedded and p is not head]
     if any(len(shapes[p]) > 2 for p in inner) or any("modules_to_save" in name for name, _ in model.named_parameters()):

@@ -41,6 +41,12 @@ class CheckpointingTrainer(Trainer):
             from_main(partial(check_intact, Path(resume_from_checkpoint), own=False))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
+    def _init_training_state(self, max_steps: int, *arguments: Any, **options: Any) -> tuple[int, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Restore the state, with the intervals of this run instead of those that the checkpoint was saved with."""
+        found = super()._init_training_state(max_steps, *arguments, **options)
+        self.state.compute_steps(self.args, max_steps)
+        return found
+
     def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """End a step as the Trainer does, but with a log after the last one too.
 

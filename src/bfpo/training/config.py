@@ -29,7 +29,7 @@ _UNREAD = (
     "use_liger_kernel", "bf16_full_eval", "fp16_full_eval", "torch_empty_cache_steps",
     "prediction_loss_only", "eval_accumulation_steps", "label_names", "batch_eval_metrics",
     "eval_use_gather_object", "eval_do_concat_batches", "length_column_name", "dataloader_in_order",
-    "dataloader_multiprocessing_context", "liger_kernel_config",
+    "dataloader_multiprocessing_context", "liger_kernel_config", "push_to_hub",
 )  # fmt: skip
 
 # The part of ``accelerator_config`` that transformers reads when it starts accelerate; all the rest is about data
@@ -158,6 +158,10 @@ class BFPOConfig(_Options, TrainingArguments):
             raise BfpoError(
                 "remove_unused_columns would remove the answers, which are in columns of their own: leave it out"
             )
+        if self.save_only_model:
+            raise BfpoError("save_only_model leaves the optimizer out, without which no run resumes: leave it out")
+        if (optimizer := OptimizerNames(self.optim).value).startswith("schedule_free"):
+            raise BfpoError(f"optim {optimizer} isn't supported: choose one with a learning-rate schedule")
         if self.torch_compile:
             raise BfpoError(
                 "torch_compile would compile the model again for almost every micro-batch, because no two have the "

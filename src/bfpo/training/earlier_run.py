@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from bfpo.errors import BfpoError
 from bfpo.training.checkpoints import check_own, newest_complete_checkpoint
+from bfpo.training.recipe import LoraRecipe, SourceRecipe
 from bfpo.training.run_record import read_record
 
 # Settings that may change on resuming, because they don't change the result.
@@ -69,7 +72,7 @@ def earlier_run(
             )
         _check_free(folder)
         return None
-    before = {key: entry["value"] for key, entry in record["config"].items()}
+    before = {key: _as_now(key, entry["value"]) for key, entry in record["config"].items()}
     changed = {
         key: [before.get(key), entry["value"]]
         for key, entry in config.items()
@@ -91,6 +94,17 @@ def earlier_run(
     if record["finished"] and _LENGTH & changed.keys() and checkpoint is None:
         raise BfpoError(f"{folder}: the run is finished and has no checkpoint to extend; choose another output_dir")
     return EarlierRun(record, checkpoint, changed)
+
+
+_NESTED: dict[str, type[BaseModel]] = {"data": SourceRecipe, "eval_data": SourceRecipe, "lora": LoraRecipe}
+
+
+def _as_now(key: str, value: Any) -> Any:
+    """A stored setting, in which parts that an older version didn't know have their defaults."""
+    if key not in _NESTED or value is None:
+        return value
+    known = {name: each.default for name, each in _NESTED[key].model_fields.items() if not each.is_required()}
+    return [known | one for one in value] if isinstance(value, list) else known | value
 
 
 # What a run writes when it ends, beside run.json.

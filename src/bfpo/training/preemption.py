@@ -38,7 +38,9 @@ class CheckpointAtSignal(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluate the step that is resumed, if it was to be evaluated and wasn't."""
         step = self.saved = state.global_step
-        is_due = args.eval_strategy == IntervalStrategy.STEPS and step > 0 and step % state.eval_steps == 0
+        # To keep the best, the Trainer evaluates the last step, too.
+        is_last = args.load_best_model_at_end and step >= state.max_steps
+        is_due = args.eval_strategy == IntervalStrategy.STEPS and step > 0 and (is_last or step % state.eval_steps == 0)
         if is_due and not any("eval_loss" in entry and entry["step"] == step for entry in state.log_history):
             self.trainer.evaluate_step()
 

@@ -50,6 +50,10 @@ class ProgressLine(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop the bar."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the bar, if there is one, however training ends; the terminal gets its cursor back."""
         if self.console.is_terminal:
             self.progress.stop()
 
@@ -74,6 +78,11 @@ class ReferenceProgress:
         elif scored == to_score or time.monotonic() - self.written > _SECONDS_A_LINE:
             self.written = time.monotonic()
             self.console.print(f"reference: {scored:,} of {to_score:,} answers scored", highlight=False)
+
+    def stop(self) -> None:
+        """Stop the bar, if there is one, however scoring ends; the terminal gets its cursor back."""
+        if self.console.is_terminal:
+            self.progress.stop()
 
 
 def _bar(what: str, console: Console) -> Progress:

@@ -23,6 +23,7 @@ from bfpo.models import (
     load_config,
     load_generation_config,
     quantize_to_4bit,
+    uniform_length,
 )
 from bfpo.training.batches import as_rows, token_chunks, token_groups
 from bfpo.training.config import checked_objective
@@ -94,7 +95,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     config = load_config(recipe.model, revision=recipe.model_revision)
     tokenizer = recipe_tokenizer(recipe)
     ends = end_tokens(load_generation_config(recipe.model, revision=recipe.model_revision), tokenizer)
-    known = KnownTokens(config.get_text_config().vocab_size, ends, context_length(config))
+    known = KnownTokens(config.get_text_config().vocab_size, ends, context_length(config), uniform_length(config))
     data = prepare(blend, tokenizer, recipe.max_length, objective, known)
     size, kept = _measure_model(recipe, config, arguments.device)
     steps = arguments.step_plan(data.main, data.buffer)
@@ -116,7 +117,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
         max_tokens=arguments.tokens_at_once,
         bf16=bf16,
         checkpointing=recipe.gradient_checkpointing,
-        reference=objective.needs_reference,
+        reference=groups if objective.needs_reference else (),
         kept=kept,
         pace=pace,
         device=arguments.device,

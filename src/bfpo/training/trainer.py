@@ -21,15 +21,12 @@ from bfpo.engine.reference_cache import model_digest, open_cache
 from bfpo.engine.trainable import prepare_model
 from bfpo.groups import LossInputs
 from bfpo.models import load_model, load_tokenizer
-from bfpo.training.batches import Batch, as_rows, collate, row_tokens, token_groups
+from bfpo.training.batches import Batch, collate, first_and_longest, row_tokens
 from bfpo.training.config import BFPOConfig, checked_objective
 from bfpo.training.evaluating import EvaluatingTrainer, one_or_several
 from bfpo.training.sharded import empty_pass, hold_whole, is_sharded
 from bfpo.training.step_plan import StepLoader, StepSampler, whole_steps
 from bfpo.training.training_data import Blend, KnownTokens, ReferenceCounts, TrainingData, prepare, with_reference
-
-# Number of rows from which the layout check takes its sample.
-_CHECKED_ROWS = 64
 
 
 class BFPOTrainer(EvaluatingTrainer):
@@ -92,9 +89,12 @@ class BFPOTrainer(EvaluatingTrainer):
         )
         if is_sharded(self.accelerator):
             hold_whole(self.accelerator, prepared, bf16=args.bf16)
-        first = token_groups(as_rows(data.rows.select(range(min(_CHECKED_ROWS, len(data.rows))))))
+        first, longest = first_and_longest(data.rows)
         autocast: Any = self.accelerator.autocast
-        self.layout = choose_layout(base, prepared, first, args.layout, args.tokens_at_once, autocast)
+        with explained_out_of_memory("comparing layouts", args.tokens_at_once):
+            self.layout = choose_layout(
+                base, prepared, first, args.layout, args.tokens_at_once, autocast, longest=longest
+            )
         self.engine = Engine(base, self.layout.layout, args.tokens_at_once, self.layout.attention)
         self.data_collator = partial(collate, split=self.engine.split, normalizer=self.objective.normalizer)
         self.reference = ReferenceCounts()

@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from bfpo.engine.forward import Engine
 from bfpo.engine.reference_cache import ReferenceCache, answer_keys, fill_cache
 from bfpo.errors import BfpoError
-from bfpo.models import context_length, end_tokens
+from bfpo.models import context_length, end_tokens, uniform_length
 from bfpo.objectives.registry import Objective
 from bfpo.preferences.encoding import Encoded, EncodingCounts, encode
 from bfpo.preferences.loading import checked, is_canonical
@@ -87,17 +87,20 @@ class KnownTokens:
         vocabulary: number of its embeddings.
         ends: tokens at which it stops, see `bfpo.models.end_tokens`.
         context: largest number of tokens that it has positions for; None without a limit.
+        uniform: largest number up to which a row's scores don't depend on those read with it; None without a limit.
     """
 
     vocabulary: int
     ends: Sequence[int]
     context: int | None = None
+    uniform: int | None = None
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any) -> KnownTokens:
         """What a loaded model knows, with or without an adapter."""
         ends = end_tokens(getattr(model, "generation_config", None), tokenizer)
-        return cls(model.get_input_embeddings().weight.shape[0], ends, context_length(model.config))
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        return cls(vocabulary, ends, context_length(model.config), uniform_length(model.config))
 
 
 def prepare(
@@ -142,12 +145,10 @@ def prepare(
         raise BfpoError("two sources have the same name: give every source its own name")
     for name, part in encoded.items():
         _check(part.counts, name, objective)
-        _check_vocabulary(part.dataset, name, tokenizer, known.vocabulary)
-        if known.context is not None and known.context < max_length:
-            _check_length(part.dataset, name, known.context)
+        _check_tokens(part.dataset, name, tokenizer, known, max_length)
     rows = datasets.concatenate_datasets([part.dataset for part in encoded.values()])
     if objective.estimates_kl:
-        rows = with_mismatched(rows, max_length)
+        rows = with_mismatched(rows, min(filter(None, (max_length, known.context, known.uniform))))
     main = sum(len(encoded[source.name].dataset) for source in ordered if source.role == "main")
     return TrainingData(rows, main, len(rows) - main, {name: part.counts for name, part in encoded.items()})
 
@@ -241,27 +242,25 @@ def _check(counts: EncodingCounts, source: str, objective: Objective) -> None:
         )
 
 
-def _check_length(rows: datasets.Dataset, source: str, context: int) -> None:
-    """Refuse rows that are longer than the model has positions for."""
-    for row in as_rows(rows.select_columns(["prompt_ids", "answer_ids", "row"])):
-        length = len(row["prompt_ids"]) + max(map(len, row["answer_ids"]))
-        if length > context:
-            raise BfpoError(
-                f"{source}, row {row['row']}: prompt and answer have {length:,} tokens, and the model has "
-                f"{context:,} positions: set max_length to {context} or less"
-            )
-
-
-def _check_vocabulary(rows: datasets.Dataset, source: str, tokenizer: Any, size: int) -> None:
-    """Refuse rows with a token that the model has no embedding for."""
-    if len(tokenizer) <= size:
+def _check_tokens(rows: datasets.Dataset, source: str, tokenizer: Any, known: KnownTokens, max_length: int) -> None:
+    """Refuse rows with a token that the model has no embedding for, and rows that are too long for it."""
+    longest = min((end for end in (known.context, known.uniform) if end is not None), default=max_length)
+    if longest >= max_length and len(tokenizer) <= known.vocabulary:
         return
-    for row in as_rows(rows.select_columns(["prompt_ids", "answer_ids", "row"])):
-        largest = max(max(ids) for ids in (row["prompt_ids"], *row["answer_ids"]))
-        if largest >= size:
-            token = tokenizer.convert_ids_to_tokens([largest])[0]
+    for at, group in enumerate(group for groups in token_chunks(rows) for group in groups):
+        if group.width > longest:
+            why = f"the model has {longest:,} positions"
+            if longest != known.context:
+                why = f"above {longest:,} its rotary embeddings (longrope) change for all rows that it reads together"
             raise BfpoError(
-                f"{source}, row {row['row']}: the model has {size} embeddings, but the tokenizer has {len(tokenizer)} "
-                f"tokens, and this row has {token!r} with id {largest}: use the model's own tokenizer, or resize the "
-                "model's embeddings (resize_token_embeddings) and save it"
+                f"{source}, row {rows[at]['row']}: prompt and answer have {group.width:,} tokens, and {why}: set "
+                f"max_length to {longest} or less"
+            )
+        largest = max(max(ids) for ids in (group.prompt, *group.answers))
+        if largest >= known.vocabulary:
+            token = tokenizer.convert_ids_to_tokens([int(largest)])[0]
+            raise BfpoError(
+                f"{source}, row {rows[at]['row']}: the model has {known.vocabulary} embeddings, but the tokenizer has "
+                f"{len(tokenizer)} tokens, and this row has {token!r} with id {largest}: use the model's own "
+                "tokenizer, or resize the model's embeddings (resize_token_embeddings) and save it"
             )
