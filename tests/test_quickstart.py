@@ -108,6 +108,15 @@ def test_fresh_removes_nothing_where_something_is_the_users(toy, tmp_path, monke
         assert listed(folder) == before
 
 
+def test_fresh_removes_nothing_for_a_model_that_does_not_exist(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("quickstart.json", "report.html"):
+        (folder / name).write_text("{}")
+    assert isinstance(fresh(folder, "--model", str(tmp_path / "typo")).exception, BfpoError)
+    assert len(list(folder.iterdir())) == 2
+
+
 def test_fresh_leaves_a_linked_folder_alone(toy, tmp_path):
     folder, disk = tmp_path / "q", tmp_path / "disk"
     shutil.copytree(toy[0], folder)

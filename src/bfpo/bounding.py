@@ -8,6 +8,7 @@ model is trained at the one found.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -72,8 +73,12 @@ class Bound:
         if not prompts:
             raise BfpoError(f"{data}: it has no prompts to check the bound on")
         bound = cls(requirement.bound, prompts, judge, **settings)
-        if not 0 < bound.corners[0] < bound.corners[1]:
-            raise BfpoError(f"the corners' b3 must be positive and ascending, not {bound.corners}")
+        low, high = bound.corners
+        if not (0 < low < high and math.isfinite(1 + 1 / low) and 1 + 1 / high > 1):
+            raise BfpoError(
+                f"the corners' b3 must be positive and ascending, and b1 = 1 + 1/b3 finite and above 1, not "
+                f"{bound.corners}"
+            )
         return bound
 
     @property

@@ -203,8 +203,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     If another process created ``path`` in the meantime, its folder is kept and this one is discarded.
     """
-    temporary = _beside(path)
-    temporary.mkdir(parents=True)
+    temporary = created_folder(_beside(path))
     try:
         yield temporary
         try:

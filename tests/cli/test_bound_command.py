@@ -59,6 +59,7 @@ def test_a_bound_that_is_out_of_reach_fails(folder):
         (["--bound", "attack_success<=.1", "--plan"], "--plan describes one run, and --bound trains several"),
         (["{bound}", "attack_success<=.1", "--bound-corners", "1"], "--bound-corners 1: write LOW,HIGH, such as 0.1,2"),
         (["{bound}", "attack_success<=.1", "--bound-corners", "2,1"], "positive and ascending"),
+        (["{bound}", "attack_success<=.1", "--bound-corners", "0.1,inf"], "finite and above 1"),
         (["{bound}", "attack_success<=.1"], "can't be shown by 30 prompts: .* give at least 35 different ones"),
         (["{bound}", "attack_success<=2"], r"write attack_success<=X with X in \(0, 1\)"),
         (["{bound}", "attack_success<=.2", "--bound-judge", "keywords"], "gives no verdict on an answer's safety"),

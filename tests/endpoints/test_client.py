@@ -159,6 +159,13 @@ def test_the_rate_limit_is_kept():
         list(Endpoint(config(server, requests_per_minute=6000)).complete(ask(str(n)) for n in range(20)))
     # Twenty requests, 10 ms apart: the server can't have seen them in less.
     assert starts[-1] - starts[0] >= 0.15
+    # Also over several calls, as of batches of one.
+    starts.clear()
+    with serving(note) as server:
+        endpoint = Endpoint(config(server, requests_per_minute=6000))
+        for number in range(20):
+            list(endpoint.complete([ask(str(number))]))
+    assert starts[-1] - starts[0] >= 0.15
 
 
 def test_request_bodies_match_the_requests():

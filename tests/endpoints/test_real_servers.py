@@ -41,8 +41,32 @@ def test_a_rate_limit_loses_nothing_and_its_waits_are_no_attempts():
 def test_a_pause_longer_than_the_patience_stops_the_run():
     with pytest.raises(RunError, match=r"asks to wait for 3600 s \(HTTP 429: slow\).* or raise 'patience'"):
         replies(lambda *_: (429, {"retry-after": "3600"}, b"slow"), [ask("a")])
-    with pytest.raises(RunError, match=r"insufficient_quota|quota and rerun"):
+    with pytest.raises(RunError, match=r"insufficient_quota|top up the account and rerun"):
         replies(lambda *_: (429, {}, refusal("You exceeded your quota", "insufficient_quota")), [ask("a")])
+
+
+def test_a_balance_that_is_used_up_on_the_way_stops_the_run():
+    """It had failed every later request, one by one, and the run finished."""
+
+    def pays_for(body, attempt):
+        return echo(body, attempt) if said(body) in "012" else (402, {}, refusal("Insufficient Balance"))
+
+    with serving(pays_for) as server, pytest.raises(RunError, match=r"HTTP 402: Insufficient Balance\): top up the"):
+        list(Endpoint(config(server)).complete(ask(str(n)) for n in range(60)))
+    assert len(server.log) < 60
+
+
+@pytest.mark.parametrize(
+    "end",
+    [{"finish_reason": "abort"}, {"finish_reason": "error", "error": {"message": "Provider failed", "code": 502}}],
+)
+def test_an_answer_that_the_server_ended_early_is_asked_for_again(end):
+    choice = {"message": {"role": "assistant", "content": "Sure, first you"}} | end
+    cut = 200, {}, json.dumps({"choices": [choice]}).encode()
+    found, _ = replies(lambda body, attempt: cut if attempt == 1 else echo(body, attempt), [ask("a")])
+    assert [reply.text for reply in found] == ["re: a"]
+    ((failure,), _) = replies(lambda *_: cut, [ask("a")], attempts=2)
+    assert "the server ended it early" in failure.reason
 
 
 # Faults that pass

@@ -19,6 +19,12 @@ PROMPTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9", "w1", "w2 w2"]
 GREEDY = Decoding(temperature=0, max_new_tokens=8)
 
 
+@pytest.mark.parametrize("name", ["samples", "max_new_tokens", "batch_size", "max_tokens"])
+def test_nothing_can_be_sampled_with_less_than_one(name):
+    with pytest.raises(BfpoError, match=f"{name} 0: write a number of at least 1"):
+        Decoding(**{name: 0})
+
+
 def generate(model, tokenizer, prompts, decoding):
     """The answers to every prompt, as a run plans and samples them."""
     generator = LocalGenerator(model, tokenizer)

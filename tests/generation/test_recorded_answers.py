@@ -46,6 +46,9 @@ def test_a_table_is_read_too(tmp_path):
     with (tmp_path / "own.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["prompt", "answer"], ["a", "one, two"]])
     assert answers(RecordedAnswers.load(tmp_path / "own.csv", ["a"]), ["a"])[0].text == "one, two"
+    (tmp_path / "more.csv").write_text("prompt,answer,truncated,tokens\na,one,true,3\nb,,false,0\n")
+    found = answers(RecordedAnswers.load(tmp_path / "more.csv", ["a", "b"]), ["a", "b"])
+    assert [(each.text, each.truncated, each.tokens) for each in found] == [("one", True, 3), ("", False, 0)]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,9 @@ def test_lines_of_text_end_at_line_breaks_alone(tmp_path):
     path = tmp_path / "x.txt"
     path.write_text("First half\u2028second half\r\nlast\x0cone\n", encoding="utf-8", newline="")
     assert [text for _, text in text_lines(path)] == ["First half\u2028second half", "last\x0cone"]
+    # Windows editors begin a file with a mark that is no part of its first line.
+    path.write_bytes(b"\xef\xbb\xbfHello there\r\nsecond\r\n")
+    assert [text.strip() for _, text in text_lines(path)] == ["Hello there", "second"]
 
 
 def test_categories_that_an_object_marks_are_their_names(tmp_path):

@@ -107,6 +107,16 @@ def test_labeled_rows_are_swapped_with_what_is_noted_of_their_answers():
     assert not {"labelled_by", "judged_as"} & set(preferred_answers(data, "helpful").column_names)
 
 
+def test_one_answer_of_a_pair_is_the_likelier_better_one():
+    """A data set of A and B has the probability that A is better; SFT took A always."""
+    pair = {"prompt": "p", "chosen": "worse", "rejected": "better", "chosen_is_safe": 1.0, "rejected_is_safe": 1.0,
+            "chosen_is_better": 0.0}  # fmt: skip
+    unsafe = pair | {"rejected_is_safe": 0.0}
+    data = convert(dataset_source("rows", datasets.Dataset.from_list([pair, unsafe])))[0]
+    answers = {order: preferred_answers(data, order)["responses"] for order in ("helpful", "safe_first")}
+    assert [[text for [text] in own] for own in answers.values()] == [["better", "better"], ["better", "worse"]]
+
+
 def group_rows(*groups):
     return datasets.Dataset.from_list([
         {"prompt": "p", "responses": ["x"] * len(flags), "is_safe": list(flags), "helpfulness": scores, "row": number}

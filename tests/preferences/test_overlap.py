@@ -28,6 +28,17 @@ def test_a_prompt_inside_a_longer_one_or_changed_at_the_edge_is_nearly_the_same(
     assert found([LONG.replace("please tell me", "say")], [LONG]) == [(0, 1)]
 
 
+def test_scripts_without_spaces_have_near_duplicates_too():
+    sentence = "请用几句话告诉我厨房墙上那个旧钟应该怎样重新上发条才能继续走动"
+    assert found([sentence + "吗"], [sentence]) == [(0, 1)]
+    assert found(["今天天气很好我们去公园散步"], [sentence]) == []
+
+
+def test_texts_of_symbols_are_the_same_only_if_equal():
+    assert found(["!!!"], ["???"]) == []
+    assert found([" ???"], ["???"]) == [(1, 0)]
+
+
 def test_sharing_a_phrase_is_no_overlap():
     assert found([LONG], ["in a few short words how the old clock on my desk was sold to a friend of ours"]) == []
     assert found(["How do I open it?"], ["How do I open them?"]) == []

@@ -1,6 +1,7 @@
 """Tests of the row cache: entries depend on exactly their key, and are complete or missing."""
 
 import json
+from datetime import UTC, datetime
 
 import datasets
 import pytest
@@ -45,6 +46,15 @@ def test_rows_are_written_once_and_come_back_as_they_were(count):
     assert calls == [count]
     stored({"of": "something else"}, builder(rows, calls))
     assert calls == [count, count]
+
+
+def test_columns_that_json_does_not_know_have_a_digest(tmp_path):
+    pair = {"prompt": ["a"], "chosen": ["x"], "rejected": ["z"]}
+    dates = [pair | {"created_at": [datetime(2024, 1, day, tzinfo=UTC)], "raw": [b"\xff"]} for day in (1, 2)]
+    first, second = (datasets.Dataset.from_dict(each) for each in dates)
+    assert rows_digest(first) != rows_digest(second)
+    first.save_to_disk(str(tmp_path / "saved"))
+    assert len(load_preferences(str(tmp_path / "saved"))) == 1
 
 
 def test_what_fails_leaves_nothing():

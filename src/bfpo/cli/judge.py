@@ -205,7 +205,6 @@ def _check(
     if other is not None:
         prompts = [exchange.prompt for exchange in exchanges]
         agreement = agreement_of(prompts, given, _judged(other, exchanges, cache), chosen)
-    files.write(report, judge, labels, labeled, given)
     print_spending(loaded, other)
     counts = dict(counts_of(loaded))
     cautions = _warned(warnings_of(loaded, exchanges, labels))
@@ -213,11 +212,13 @@ def _check(
     if as_json:
         shown = asdict(report) | {"counts": counts, "agreement": agreement and asdict(replace(agreement, table={}))}
         echo(json.dumps(shown | {"warnings": cautions, "unlabeled": unlabeled, "from_queue": from_queue}, indent=2))
-        return
-    _print_report(report, report.judge_id)
-    if unlabeled:
-        echo(f"left out: {unlabeled:,} answers without a label of {chosen} by people")
-    _print_extras(report, counts, agreement, second)
+    else:
+        _print_report(report, report.judge_id)
+        if unlabeled:
+            echo(f"left out: {unlabeled:,} answers without a label of {chosen} by people")
+        _print_extras(report, counts, agreement, second)
+    # A file that can't be written doesn't cost the report.
+    files.write(report, judge, labels, labeled, given)
 
 
 @app.command()

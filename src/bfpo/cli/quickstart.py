@@ -43,8 +43,11 @@ def quickstart(
     """
     folder = output or Path("runs/quickstart" if model is None else "runs/quickstart-real")
     if fresh:
+        from bfpo.cli.generators import check_model
         from bfpo.quickstart import remove_quickstart
 
+        if model is not None:
+            check_model(model, None, None)
         remove_quickstart(folder)
     if model is None:
         _microworld(folder, seed, as_json)

@@ -33,6 +33,10 @@ def read_json(content: str) -> Any:
         raise MalformedReplyError(f"it is not JSON ({error})") from None
 
 
+# Reasons for the end of a completion that is no answer: the server failed, or was stopped.
+_ABORTED = ("error", "abort")
+
+
 def parse_reply(body: Any) -> Reply:
     """The completion in a server's JSON.
 
@@ -50,10 +54,13 @@ def parse_reply(body: Any) -> Reply:
         else:
             text, thinking, refusal = choice["text"], "", ""
         finish_reason = str(choice.get("finish_reason") or "")
+        aborted = choice.get("error") or finish_reason in _ABORTED
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         words = server_words(body)
         reason = f"it is an error: {words}" if words else f"it has no completion ({type(error).__name__}: {error})"
         raise MalformedReplyError(reason) from error
+    if aborted:
+        raise MalformedReplyError(f"the server ended it early ({server_words(choice) or finish_reason})")
     if not isinstance(text, str):
         raise MalformedReplyError(f"its text is a {type(text).__name__}")
     if not thinking:

@@ -46,10 +46,16 @@ class Dialect:
     Attributes:
         token_limit: name of the parameter that limits a chat's tokens.
         may_change: whether that name was guessed.
+        next_start: when the next request may start, by the limit of requests per minute; times are of `time.monotonic`.
+        open_at: when the server takes requests again.
+        waiting_since: since when it has asked to wait without a reply in between.
     """
 
     token_limit: str
     may_change: bool
+    next_start: float = 0.0
+    open_at: float = 0.0
+    waiting_since: float | None = None
 
 
 @dataclass
@@ -72,9 +78,6 @@ class Session:
         self._dialect = dialect
         self._route = route_to(config.url)
         self._slots = asyncio.Semaphore(config.concurrency)
-        self._next_start = 0.0
-        self._open_at = 0.0
-        self._waiting_since: float | None = None
         self._replies = 0
 
     @cached_property
@@ -111,7 +114,7 @@ class Session:
                 with attempt:
                     attempts += 1
                     reply = await self._attempt(request, progress)
-                    self._waiting_since = None
+                    self._dialect.waiting_since = None
                     self._replies += 1
                     return reply
         except _PermanentError as error:
@@ -196,19 +199,19 @@ class Session:
         Raises:
             RunError: if that is longer than the run's patience, or the account is used up.
         """
-        if status == 429 and is_out_of_quota(content):
-            raise RunError(f"{self._config.url} ({self._reason(status, content)}): raise the account's quota and rerun")
+        if status == 402 or (status == 429 and is_out_of_quota(content)):
+            raise RunError(f"{self._config.url} ({self._reason(status, content)}): top up the account and rerun")
         wait = _retry_after(headers) if status in (429, 503) else 0.0
         if wait <= 0:
             return False
         now = time.monotonic()
-        self._waiting_since = self._waiting_since or now
-        if now + wait - self._waiting_since > self._config.patience:
+        self._dialect.waiting_since = self._dialect.waiting_since or now
+        if now + wait - self._dialect.waiting_since > self._config.patience:
             raise RunError(
                 f"{self._config.url} asks to wait for {wait:g} s ({self._reason(status, content)}): no reply would "
                 f"come within the patience of {self._config.patience:g} s; rerun later, or raise 'patience'"
             )
-        self._open_at = max(self._open_at, now + wait)
+        self._dialect.open_at = max(self._dialect.open_at, now + wait)
         return True
 
     def _changes(self, sent: str, status: int, content: str) -> bool:
@@ -254,10 +257,10 @@ class Session:
         async with self._slots:
             if self._config.requests_per_minute:
                 now = time.monotonic()
-                start = max(now, self._next_start)
-                self._next_start = start + 60.0 / self._config.requests_per_minute
+                start = max(now, self._dialect.next_start)
+                self._dialect.next_start = start + 60.0 / self._config.requests_per_minute
                 await asyncio.sleep(start - now)
-            while (wait := self._open_at - time.monotonic()) > 0:  # noqa: ASYNC110  (a longer pause may begin meanwhile)
+            while (wait := self._dialect.open_at - time.monotonic()) > 0:  # noqa: ASYNC110  (a longer pause may begin meanwhile)
                 await asyncio.sleep(wait)
             yield
 

@@ -43,6 +43,9 @@ class Decoding:
             raise BfpoError(f"temperature {self.temperature}: write a number of at least 0")
         if not 0 < self.top_p <= 1:
             raise BfpoError(f"top-p {self.top_p}: write a probability above 0, up to 1")
+        for name in ("samples", "max_new_tokens", "batch_size", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise BfpoError(f"{name} {getattr(self, name)}: write a number of at least 1")
 
     def without_repeats(self) -> Decoding:
         """The same, with one sample at temperature 0, where all answers to a prompt are the same."""

@@ -11,7 +11,7 @@ from bfpo.errors import BfpoError
 from bfpo.files import file_sha256
 from bfpo.generation.protocol import Completion, Decoding, Generator, ModelIdentity, SampleRequest
 from bfpo.preferences.messages import rendered, text_of
-from bfpo.preferences.reading import Row, read_rows
+from bfpo.preferences.reading import Row, is_csv, parse_cell, read_rows
 from bfpo.preferences.schema import PreferenceDataError, Problem, RowError
 
 # Names of the answer's column, and optional columns with their types.
@@ -100,7 +100,8 @@ class RecordedAnswers(Generator):
 def _read(name: str) -> dict[str, list[Completion]]:
     problems: list[Problem] = []
     answers: dict[str, list[Completion]] = {}
-    for number, row in read_rows(name, "train", None):
+    for number, read in read_rows(name, "train", None):
+        row = _from_csv(read) if is_csv(name) else read
         found = [Problem(number, *problem) for problem in _problems(row)]
         problems += found
         if not found:
@@ -111,6 +112,12 @@ def _read(name: str) -> dict[str, list[Completion]]:
     if problems:
         raise PreferenceDataError(name, problems, is_set=False)
     return answers
+
+
+def _from_csv(row: Row) -> Row:
+    """A row of a CSV file, in which numbers are texts, and an empty answer is null."""
+    cells = {key: parse_cell(row[key]) for key in ("truncated", "tokens") if isinstance(row.get(key), str)}
+    return row | cells | {key: "" for key in _ANSWER if key in row and row[key] is None}
 
 
 def _prompt(row: Row) -> str:

@@ -187,11 +187,15 @@ def _probabilities(row: dict[str, Any], order: str) -> tuple[float, float]:
     return flags
 
 
-def _rejected_is_safer(row: dict[str, Any], order: Order) -> bool:
-    if order == "safer" and row["chosen_is_safer"] is not None:
-        return row["chosen_is_safer"] < 0.5
-    chosen, rejected = _flags(row)
-    return rejected >= 0.5 > chosen
+def _rejected_is_better(row: dict[str, Any], order: Order) -> bool:
+    """Whether an order prefers the answer called rejected, which is the more helpful one at a probability below 1/2."""
+    if order != "helpful":
+        if order == "safer" and row["chosen_is_safer"] is not None:
+            return row["chosen_is_safer"] < 0.5
+        chosen, rejected = _flags(row)
+        if (chosen >= 0.5) != (rejected >= 0.5):
+            return rejected >= 0.5
+    return row["chosen_is_better"] is not None and row["chosen_is_better"] < 0.5
 
 
 def _has_several(answers: Any) -> bool:
@@ -200,7 +204,7 @@ def _has_several(answers: Any) -> bool:
 
 
 def _of_pair(row: dict[str, Any], order: Order) -> dict[str, Any]:
-    name = "rejected" if order != "helpful" and _rejected_is_safer(row, order) else "chosen"
+    name = "rejected" if _rejected_is_better(row, order) else "chosen"
     return _single(row, row[name], row[f"{name}_is_safe"], row.get(f"{name}_truncated"))
 
 

@@ -63,9 +63,20 @@ def find_overlap(training: Iterable[str], evaluation: Mapping[str, Sequence[str]
     return found
 
 
+# Scripts without spaces between words (Thai, Lao, Myanmar, Khmer, Kana, Han), whose characters count as words.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['’][^\W{_UNSPACED}]+)*")
+
+
 def normalized(text: str) -> tuple[str, ...]:
-    """The words of a text, NFKC-normalized and casefolded, without punctuation and white space."""
-    return tuple(re.findall(r"\w+(?:['’]\w+)*", unicodedata.normalize("NFKC", text).casefold()))
+    """The words of a text, NFKC-normalized and casefolded, without punctuation and white space.
+
+    A text without words, such as one of symbols, is its only word.
+    """
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return tuple(_WORD.findall(plain)) or ((plain.strip(),) if plain.strip() else ())
 
 
 def _is_prompt(prompt: Any) -> bool:

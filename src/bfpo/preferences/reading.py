@@ -108,7 +108,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     try:
         # Not splitlines, which also splits at form feeds and at separators that Unicode has for lines in a text.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise _file_error(str(path), f"it can't be read ({error.strerror})", "check its permissions") from error
     except UnicodeDecodeError as error:

@@ -99,7 +99,7 @@ def rows_digest(rows: datasets.Dataset) -> str:
     for table in arrow_tables(rows):
         digest.update(repr(sorted((field.name, str(field.type)) for field in table.schema)).encode())
         # Arrow's own bytes would differ between layouts of the same values.
-        digest.update(json.dumps(table.to_pydict(), sort_keys=True).encode())
+        digest.update(json.dumps(table.to_pydict(), sort_keys=True, default=repr).encode())
     return digest.hexdigest()
 
 
