@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from bfpo.files import write_rows, write_text
 from bfpo.generation.local_generator import LocalGenerator
-from bfpo.generation.log_ratios import sampled_log_ratios
 from bfpo.microworld.data import helpfulness_set
 from bfpo.microworld.worlds import WORLDS
 from bfpo.objectives.registry import build_objective
@@ -28,6 +27,7 @@ from bfpo.training.run import train
 from bfpo.versions import versions
 from studies.decisive.data import by_safer_choice, labeled_set, partly_labeled, with_rewards, wrong_orders
 from studies.decisive.methods import ALL, Method
+from studies.log_ratios import sampled_log_ratios
 from studies.quick import ensure_sft
 from studies.sharing import lock
 

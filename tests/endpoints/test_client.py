@@ -169,7 +169,7 @@ def test_the_rate_limit_is_kept():
 
 
 def test_request_bodies_match_the_requests():
-    request = ask("a", max_tokens=7, temperature=0.5, top_p=0.9, stop=("x",), seed=3, top_logprobs=5)
+    request = ask("a", max_tokens=7, temperature=0.5, top_p=0.9, seed=3, top_logprobs=5)
     with serving(echo) as server:
         list(Endpoint(config(server)).complete([request]))
     path, body = server.log[0]
@@ -180,7 +180,6 @@ def test_request_bodies_match_the_requests():
         "max_tokens": 7,
         "temperature": 0.5,
         "top_p": 0.9,
-        "stop": ["x"],
         "seed": 3,
         "logprobs": True,
         "top_logprobs": 5,

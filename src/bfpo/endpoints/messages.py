@@ -16,7 +16,6 @@ class CompletionRequest:
         max_tokens: largest number of tokens in the completion.
         temperature: temperature of the softmax; 0 is greedy.
         top_p: probability mass of the nucleus that tokens are drawn from; None leaves it to the server.
-        stop: texts at which the completion ends.
         seed: random seed for sampling, if the server supports one.
         top_logprobs: number of alternatives requested at every token.
     """
@@ -25,7 +24,6 @@ class CompletionRequest:
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float | None = None
-    stop: tuple[str, ...] = ()
     seed: int | None = None
     top_logprobs: int = 0
 
@@ -51,8 +49,6 @@ class CompletionRequest:
         # Sent even at 1: servers take other values from a model's generation_config.json.
         if self.top_p is not None:
             body["top_p"] = self.top_p
-        if self.stop:
-            body["stop"] = list(self.stop)
         if self.seed is not None:
             body["seed"] = self.seed
         return body

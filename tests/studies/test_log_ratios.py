@@ -8,12 +8,12 @@ import torch
 
 from bfpo.errors import BfpoError
 from bfpo.generation.local_generator import LocalGenerator
-from bfpo.generation.log_ratios import sampled_log_ratios
 from bfpo.generation.protocol import Decoding, sample_requests
 from bfpo.generation.sampling import sample_ids
 from bfpo.groups import TokenGroup
 from bfpo.microworld.grammar import requests
 from bfpo.models import load_model, load_tokenizer
+from studies.log_ratios import sampled_log_ratios
 
 PROMPTS = {str(at): request.text for at, request in enumerate(requests("test")[::41][:80])}
 DECODING = Decoding(temperature=0.3, top_p=0.5, max_new_tokens=24, seed=3)
