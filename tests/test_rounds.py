@@ -270,7 +270,7 @@ def test_answers_to_plain_requests_are_a_buffer_of_every_training(bank, tmp_path
     assert planned["answers"] == judges.labeling.read + judges.evaluation.read
     # Without written refusals there is nothing to learn from them, which is said before anything is asked.
     settings = replace(settings, red_team=RED_TEAM)
-    with pytest.raises(BfpoError, match="--refusals"):
+    with pytest.raises(BfpoError, match="--refusal"):
         red_team_rounds("microworld", RoundJudges(Counting(calls=0)), bank, settings, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 

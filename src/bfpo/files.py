@@ -203,7 +203,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     If another process created ``path`` in the meantime, its folder is kept and this one is discarded.
     """
-    temporary = created_folder(_beside(path))
+    temporary = _beside(path)
+    temporary.mkdir(parents=True)
     try:
         yield temporary
         try:

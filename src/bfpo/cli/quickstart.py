@@ -44,8 +44,9 @@ def quickstart(
     folder = output or Path("runs/quickstart" if model is None else "runs/quickstart-real")
     if fresh:
         from bfpo.cli.generators import check_model
-        from bfpo.quickstart import remove_quickstart
+        from bfpo.quickstart import check_folder, remove_quickstart
 
+        check_folder(folder)
         if model is not None:
             check_model(model, None, None)
         remove_quickstart(folder)

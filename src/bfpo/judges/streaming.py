@@ -32,6 +32,16 @@ class StreamingJudge(Protocol):
         ...
 
 
+@runtime_checkable
+class ClusterJudge(StreamingJudge, Protocol):
+    """A streaming judge that may need more than a window at once to be busy."""
+
+    @property
+    def ahead(self) -> int:
+        """Number of exchanges that it judges at once."""
+        ...
+
+
 def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | None = None) -> Iterator[Verdict]:
     """One verdict for every exchange, in order; equal exchanges in a window are judged once.
 
@@ -58,7 +68,7 @@ def verdicts(judge: Judge, exchanges: Iterable[Exchange], cache: VerdictCache | 
     answered = _answered(
         judge.judge_id,
         exchanges,
-        max(WINDOW, getattr(judge, "ahead", 0)),  # what a judge on a cluster needs at once to be busy
+        max(WINDOW, judge.ahead) if isinstance(judge, ClusterJudge) else WINDOW,
         key=lambda exchange: verdict_key(judge, exchange),
         recall=lambda exchange: None if cache is None else cache.get(judge, exchange),
         ask=ask,

@@ -41,7 +41,7 @@ class Overlap:
 
 def find_overlap(training: Iterable[str], evaluation: Mapping[str, Sequence[str]]) -> list[Overlap]:
     """Overlap of training prompts with each set of evaluation prompts; sets without overlap are omitted."""
-    words = {name: [normalized(prompt) for prompt in prompts] for name, prompts in evaluation.items()}
+    words = {name: [_words_of(prompt) for prompt in prompts] for name, prompts in evaluation.items()}
     whole = {prompt for prompts in words.values() for prompt in prompts}
     runs = {run for prompts in words.values() for prompt in prompts for run in _runs(prompt)}
     # Most training words begin no wanted n-gram; checking that first saves building the n-gram.
@@ -49,7 +49,7 @@ def find_overlap(training: Iterable[str], evaluation: Mapping[str, Sequence[str]
     seen: set[tuple[str, ...]] = set()
     seen_runs: set[tuple[str, ...]] = set()
     for text in training:
-        prompt = normalized(text)
+        prompt = _words_of(text)
         if prompt in whole:
             seen.add(prompt)
         seen_runs.update(run for run in _runs(prompt, beginnings) if run in runs)
@@ -71,12 +71,13 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['’][^\W{_UNSPACED}]+)
 
 
 def normalized(text: str) -> tuple[str, ...]:
-    """The words of a text, NFKC-normalized and casefolded, without punctuation and white space.
+    """The words of a text, NFKC-normalized and casefolded, without punctuation and white space."""
+    return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
-    A text without words, such as one of symbols, is its only word.
-    """
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return tuple(_WORD.findall(plain)) or ((plain.strip(),) if plain.strip() else ())
+
+def _words_of(text: str) -> tuple[str, ...]:
+    """The words of a text; one without words, such as one of symbols, is its only word."""
+    return normalized(text) or (text.strip(),)
 
 
 def _is_prompt(prompt: Any) -> bool:

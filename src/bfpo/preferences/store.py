@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bfpo.config import read_json
-from bfpo.files import cache_folder, whole_folder
+from bfpo.files import cache_folder, created_folder, whole_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -79,6 +79,7 @@ def stored(
     digest = hashlib.sha256(json.dumps([_code_digest(), key], sort_keys=True).encode()).hexdigest()
     folder = store_folder() / digest[:32]
     if not (folder / _NOTES).exists():
+        created_folder(folder.parent)
         with whole_folder(folder) as partial:
             writer = RowWriter(partial / _ROWS)
             notes = build(writer)
