@@ -186,7 +186,7 @@ class _Labels:
                     codes.append(_SOURCES.index(name))
                     # What an earlier run's judge couldn't read stays unknown without another judge.
                     counts["missing"] += flag is None and row.get("labelled_by") is None
-                    yield flag if name in HUMAN else np.nan
+                    yield np.nan if flag is None or name not in HUMAN else flag
                 counts["orders"] += is_pair(row) and order_source(row) == JUDGE
 
         flags = stored_numbers(human(), folder)
