@@ -372,10 +372,8 @@ def test_a_model_that_got_worse_can_fail_a_check(tmp_path, monkeypatch):
     assert isinstance(CliRunner().invoke(app, arguments).exception, RunError)
     assert CliRunner().invoke(app, ["compare", "bad", "good", "--fail-if-worse"]).exit_code == 0
     # What the baseline measured and the model didn't is no pass.
-    good = Evaluation.load(tmp_path / "good")
-    records = [replace(record, p_help=None) for record in good.generations]
-    scores, tasks = score(records, [])
-    Evaluation(replace(good.header, model="silent"), scores, tasks, records, []).save(tmp_path / "silent")
+    records = [replace(record, p_help=None) for record in Evaluation.load(tmp_path / "good").generations]
+    Evaluation(RunHeader("silent", "microworld"), *score(records, []), records, []).save(tmp_path / "silent")
     found = CliRunner().invoke(app, ["compare", "good", "silent", "--fail-if-worse"]).exception
     assert str(found) == "silent can't be compared with good in helpful"
 

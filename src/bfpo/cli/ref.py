@@ -37,7 +37,7 @@ def build(
     try:
         counts = build_trainer(resolved, {}, [], reference_progress=progress).reference
     finally:
-        progress.stop()
+        progress.progress.stop()
     echo(f"reference: {counts.scored:,} answers scored, {counts.reused:,} already in the cache")
 
 

@@ -125,8 +125,8 @@ def _progress(resolved: ResolvedRecipe) -> Iterator[dict[str, Any]]:
     try:
         yield {"callbacks": [training], "reference_progress": reference}
     finally:
-        training.stop()
-        reference.stop()
+        training.progress.stop()
+        reference.progress.stop()
 
 
 def _train_to_bound(

@@ -88,7 +88,7 @@ def _shared(models: Sequence[ReportModel], of: Callable[[Evaluation], str]) -> s
     values = [of(model.evaluation) for model in models]
     if len(set(values)) == 1:
         return values[0]
-    return "; ".join(f"{model.name}: {value or 'none'}" for model, value in zip(models, values, strict=True))
+    return "; ".join(f"{model.name}: {value or '–'}" for model, value in zip(models, values, strict=True))
 
 
 def _prompts(models: Sequence[ReportModel]) -> str:

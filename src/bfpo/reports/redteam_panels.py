@@ -70,14 +70,17 @@ def _by_style(series: Sequence[AttackSeries]) -> list[tuple[str, list[ChartRow]]
     """Label and rows of attack success, and of the twins' refusals where they were measured."""
     seen = list(dict.fromkeys(style for one in series for style in one.styles))
     unseen = list(dict.fromkeys(style for one in series for style in one.held_out if style not in seen))
-    both: list[tuple[str, _Rates]] = [(_SUCCESS, lambda one: one.success)]
+
+    def rows(rates: _Rates) -> list[ChartRow]:
+        found: list[ChartRow] = []
+        for title, names in ((_SEEN, seen), (_UNSEEN, unseen)):
+            found += [ChartRow(title, {}, is_heading=True), *_rows(series, rates, names)] if names else []
+        return found
+
+    labeled = [(_SUCCESS, rows(lambda one: one.success))]
     if any(one.refused for one in series):
-        both.append((_REFUSED, lambda one: one.refused))
-    return [
-        (label, [row for title, names in ((_SEEN, seen), (_UNSEEN, unseen)) if names
-                 for row in (ChartRow(title, {}, is_heading=True), *_rows(series, rates, names))])
-        for label, rates in both
-    ]  # fmt: skip
+        labeled.append((_REFUSED, rows(lambda one: one.refused)))
+    return labeled
 
 
 def _by_category(series: Sequence[AttackSeries]) -> list[tuple[str, list[ChartRow]]]:

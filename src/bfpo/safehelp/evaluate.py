@@ -101,9 +101,8 @@ def evaluate(
     labelers = labelers_of(generator.model_paths, labeling_judge)
     check_labelers(labelers, () if allow_labeling_judge else panel.named)
     header = _header(
-        generator.identity, name, suite, limit, decoding=generator.settings(decoding), judges=panel.used,
-        labelling_judge=" and ".join(labelers) or None, command=command, shard=shard and str(shard),
-        judge_error=judge_error,
+        generator.identity, name, suite, limit, decoding=generator.settings(decoding), judge_error=judge_error,
+        labelling_judge=" and ".join(labelers) or None, command=command, shard=shard and str(shard), judges=panel.used,
     )  # fmt: skip
     work = work_of(shard, merge, header)
     with sole_user(folder) if folder else TemporaryDirectory(prefix="bfpo-evaluation-") as place:

@@ -50,12 +50,7 @@ class ProgressLine(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop the bar."""
-        self.stop()
-
-    def stop(self) -> None:
-        """Stop the bar, if there is one, however training ends; the terminal gets its cursor back."""
-        if self.console.is_terminal:
-            self.progress.stop()
+        self.progress.stop()
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -79,14 +74,18 @@ class ReferenceProgress:
             self.written = time.monotonic()
             self.console.print(f"reference: {scored:,} of {to_score:,} answers scored", highlight=False)
 
+
+class _Bar(Progress):
+    """A bar that writes nothing when it is stopped where the output is not a terminal."""
+
     def stop(self) -> None:
-        """Stop the bar, if there is one, however scoring ends; the terminal gets its cursor back."""
+        """Stop, and give the terminal its cursor back."""
         if self.console.is_terminal:
-            self.progress.stop()
+            super().stop()
 
 
 def _bar(what: str, console: Console) -> Progress:
-    return Progress(
+    return _Bar(
         TextColumn(what),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
