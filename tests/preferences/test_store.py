@@ -57,6 +57,13 @@ def test_columns_that_json_does_not_know_have_a_digest(tmp_path):
     assert len(load_preferences(str(tmp_path / "saved"))) == 1
 
 
+def test_a_file_in_place_of_the_cache_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BFPO_CACHE", str(tmp_path / "file"))
+    with pytest.raises(BfpoError, match="can't be created"):
+        stored("key", builder([{"a": 1, "b": []}], []))
+
+
 def test_what_fails_leaves_nothing():
     def build(writer):
         builder([{"a": 1, "b": []}] * 1500, [])(writer)

@@ -26,7 +26,7 @@ from bfpo.reports.formats import format_estimate, format_number, format_p, forma
 from bfpo.reports.report import prepare_report, report_models
 from bfpo.reports.result_panels import attacks, categories, differences, likelihoods, refusal
 from bfpo.reports.scatter import Point, frontier
-from bfpo.reports.summary import sentences
+from bfpo.reports.summary import scoreboard, sentences
 from bfpo.reports.terminal import score_tables
 from bfpo.safehelp.records import TaskScore
 from bfpo.statistics.intervals import Estimate, rate_interval, wilson
@@ -264,6 +264,18 @@ def test_terminal_tables_show_what_was_measured_and_nothing_else():
     assert "helpful" not in terminal([only])
     assert terminal([first, only]).count("–") == 5
     assert score_tables([replace(only, scores={})]) == []
+
+
+def test_tables_of_runs_of_other_sizes_and_suites_say_so():
+    """The heading had the largest number, and the first one's suite, for all."""
+    big, small = (evaluation(name, per_task=size) for name, size in (("big", 40), ("small", 12)))
+    small = replace(small, header=replace(small.header, suite="another"))
+    text = terminal([big, small])
+    assert "(fixture, another)" in text
+    assert text.count("n = 40") > 1 < text.count("n = 12")
+    table = scoreboard(prepare_report([big, small], Path()).models)
+    assert {cell.note for cell in table.rows[1][1:]} == {"n = 12", "n = 24", "n = 36"}
+    assert "suite fixture, another" in table.caption
 
 
 def test_win_rates_at_equal_length_and_corrected_attack_success_are_shown():

@@ -12,10 +12,12 @@ from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Decoding
 from bfpo.models import load_model, load_tokenizer
 from bfpo.safehelp.evaluate import evaluate
+from bfpo.safehelp.figures import CORRECTED
 from bfpo.safehelp.journal import Journal
 from bfpo.safehelp.records import GENERATIONS, Evaluation, LikelihoodRecord, read_generations
 from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.safehelp.tasks import Task
+from bfpo.statistics.judge_error import ErrorRates
 from safehelp.killed_evaluation import go_on_and_die, model_run, stub_run
 from support import warm
 
@@ -52,6 +54,20 @@ def test_killed_at_20_random_moments(tmp_path):
     resumed = stub_run(tmp_path / "killed")
     assert (tmp_path / "killed" / "generations.jsonl").read_bytes() == expected
     assert resumed.generations == Evaluation.load(undisturbed).generations
+
+
+def test_a_finished_run_that_is_scored_again_keeps_what_made_it(tmp_path, monkeypatch):
+    """Its answers are those of the first command and versions; its rates stay corrected without the option."""
+    suite, error = load_suite("microworld", per_kind=4), ErrorRates.from_counts(90, 100, 95, 100)
+    model = LocalGenerator.load("microworld")
+    first = evaluate(model, suite, folder=tmp_path, judge_error=error, command="the first")
+    monkeypatch.setattr("bfpo.safehelp.evaluate.versions", lambda: {"bfpo": "a later one"})
+    again = evaluate(model, suite, folder=tmp_path, command="the second")
+    assert again.header.judge_error == first.header.judge_error == error
+    assert Evaluation.load(tmp_path).header.judge_error == error
+    assert again.scores == first.scores
+    assert CORRECTED in again.scores
+    assert (again.header.command, again.header.versions) == ("the first", first.header.versions)
 
 
 def test_a_killed_models_run_goes_on(tmp_path):

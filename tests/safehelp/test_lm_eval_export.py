@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError
-from bfpo.safehelp.lm_eval_export import export_lm_eval
+from bfpo.safehelp.lm_eval_export import export_lm_eval, place_of
 from reports.worlds import evaluation
 
 
@@ -37,6 +37,13 @@ def test_results_and_samples_say_what_the_run_says(tmp_path):
     first = samples["bbq"][0]
     assert first["resps"] == [[[str(logp)]] for logp in run.likelihoods[817].logps]
     assert (first["target"], first["arguments"]["gen_args_1"]) == ("[0]", {"arg_0": "Placeholder 0", "arg_1": "two"})
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/../../b"])
+def test_no_name_of_a_model_leaves_the_folder(tmp_path, name):
+    run = evaluation("A", per_task=4)
+    place, _ = place_of(replace(run, header=replace(run.header, model=name)), tmp_path / "out")
+    assert place.resolve().parent == tmp_path / "out"
 
 
 def test_lm_eval_reads_the_files(tmp_path):

@@ -3,13 +3,14 @@
 import dataclasses
 import math
 
+import datasets
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bfpo.groups import LossInputs
-from bfpo.training.batches import collate, group_labels
+from bfpo.training.batches import collate, first_and_longest, group_labels, row_sizes
 
 probability, cost = st.floats(0, 1, width=32), st.floats(0, 4, width=32)
 
@@ -53,6 +54,19 @@ def test_labels_of_some_groups_are_the_labels_of_their_rows(rows, data):
     assert_same(inputs.labels, group_labels(rows[start:stop]))
     assert inputs.reference.tolist() == list(range(*ends))
     assert inputs.scale == 0.5
+
+
+def test_sizes_of_rows_and_the_longest_one():
+    """The longest sequence is not in the row with the most tokens, nor among the first rows."""
+    answers = [[[1] * 5] * 4] + [[[2] * 3]] * 70 + [[[3] * 14]]
+    data = datasets.Dataset.from_list(
+        [{"prompt_ids": [0] * 2, "answer_ids": own, "context": [], "row": at} for at, own in enumerate(answers)]
+    )
+    tokens, widths = row_sizes(data)
+    assert (tokens.argmax(), widths.argmax(), widths.tolist()[:2]) == (0, 71, [7, 5])
+    first, longest = first_and_longest(data, widths)
+    assert [group.width for group in first] == [7] + [5] * 63
+    assert longest.width == 16
 
 
 def test_costs_and_rewards_stay_with_their_answers():

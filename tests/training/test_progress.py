@@ -52,6 +52,17 @@ def test_only_the_main_process_writes():
     assert not console.file.getvalue()
 
 
+@pytest.mark.parametrize("started", [False, True])
+def test_a_terminal_gets_its_cursor_back_however_training_ends(started):
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    progress = ProgressLine(console, groups_per_step=4)
+    if started:
+        progress.on_train_begin(None, state(4), None)
+    progress.progress.stop()
+    written = console.file.getvalue()
+    assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == started
+
+
 def test_the_reference_pass_ends_with_a_line():
     console = plain_console()
     progress = ReferenceProgress(console)

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from bfpo import BFPOConfig, BFPOTrainer
 from bfpo.engine.trainable import prepare_model
+from bfpo.engine.work import Work, training_flops
 from bfpo.errors import BfpoError
 from bfpo.models import load_model
 from bfpo.training.recipe import load_recipe
@@ -213,6 +214,14 @@ def test_a_new_adapter_belongs_to_the_merged_weights_which_are_quantized(folder)
     plain = train(recipe(folder, "plain", learning_rate=1e-12))
     first = [next(e["logps/chosen"] for e in record_of(each)["log"] if "loss" in e) for each in (run, plain)]
     assert abs(first[0] - first[1]) > 0.01
+
+
+def test_packed_weights_cost_what_whole_ones_do(folder):
+    """Two weights share a byte, and were counted as one."""
+    made = [load_model(folder / "model", dtype=torch.float32, load_in_4bit=each) for each in (True, False)]
+    adapter = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    four, whole = (training_flops(get_peft_model(model, adapter), Work(11, 7, 5)) for model in made)
+    assert four == whole
 
 
 def test_the_plan_counts_weights_in_4_bits(folder):

@@ -119,6 +119,21 @@ def test_rows_beyond_longrope_s_first_positions_are_refused(tmp_path):
         )
 
 
+def test_answers_to_other_prompts_stay_within_the_model_s_positions(tmp_path):
+    """KTO sets an answer after a prompt that isn't its own, which together may be longer than any row."""
+    words = {length: " ".join(["w7"] * length) for length in (2, 40)}
+    shapes = [(2, 40), (40, 2)] * 4
+    rows = [
+        {"prompt": f"w{at} {words[prompt]}", "chosen": words[answer], "rejected": f"w3 {words[answer]}"}
+        for at, (prompt, answer) in enumerate(shapes, 3)
+    ]
+    model = tiny_llama()
+    model.config.max_position_embeddings = 56
+    run = train(tmp_path, datasets.Dataset.from_list(rows), word_tokenizer(), loss_type="kto", model=model)
+    widths = [len(row["prompt_ids"]) + len(row["mismatched_ids"]) for row in run.train_dataset]
+    assert 50 < max(widths) <= 56
+
+
 def test_a_tokenizer_with_tokens_that_the_model_lacks_is_refused_with_the_row(tmp_path):
     made = word_tokenizer()
     made.add_tokens(["w60"])

@@ -13,7 +13,7 @@ from typing import Any
 
 from bfpo.endpoints.config import EndpointConfig
 from bfpo.endpoints.messages import CompletionRequest, Failure, Reply, Usage
-from bfpo.endpoints.session import Dialect, Session
+from bfpo.endpoints.session import ServerState, Session
 from bfpo.errors import RunError
 
 # How many requests are read ahead of the oldest unanswered one, in multiples of the requests in flight: a request that
@@ -40,7 +40,7 @@ class Endpoint:
         self.config = config
         self.spent = Usage()
         guessed = config.token_limit == "auto"
-        self._dialect = Dialect("max_tokens" if guessed else config.token_limit, may_change=guessed)
+        self._state = ServerState("max_tokens" if guessed else config.token_limit, may_change=guessed)
         self._has_replied = False
         self._failures: list[Failure] = []
 
@@ -56,7 +56,7 @@ class Endpoint:
         """
         key = self.config.api_key()
         with _loop_in_thread() as loop:
-            session = Session(self.config, key, self._dialect)
+            session = Session(self.config, key, self._state)
             waiting: deque[Future[Reply | Failure]] = deque()
             given_up: Failure | None = None
             try:

@@ -40,8 +40,8 @@ _SECRET = 8
 
 
 @dataclass
-class Dialect:
-    """What has been learned about a server.
+class ServerState:
+    """What is known of a server from one call to the next.
 
     Attributes:
         token_limit: name of the parameter that limits a chat's tokens.
@@ -72,10 +72,10 @@ class Session:
         BfpoError: if the proxy or the certificates that the environment names can't be used.
     """
 
-    def __init__(self, config: EndpointConfig, key: str | None, dialect: Dialect) -> None:
+    def __init__(self, config: EndpointConfig, key: str | None, state: ServerState) -> None:
         self._config = config
         self._key = key
-        self._dialect = dialect
+        self._state = state
         self._route = route_to(config.url)
         self._slots = asyncio.Semaphore(config.concurrency)
         self._replies = 0
@@ -114,7 +114,7 @@ class Session:
                 with attempt:
                     attempts += 1
                     reply = await self._attempt(request, progress)
-                    self._dialect.waiting_since = None
+                    self._state.waiting_since = None
                     self._replies += 1
                     return reply
         except _PermanentError as error:
@@ -135,7 +135,7 @@ class Session:
             _PermanentError: if none will.
         """
         while True:
-            sent = self._dialect.token_limit
+            sent = self._state.token_limit
             async with self._slot():
                 if progress.replies_before < 0:
                     progress.replies_before = self._replies
@@ -205,21 +205,21 @@ class Session:
         if wait <= 0:
             return False
         now = time.monotonic()
-        self._dialect.waiting_since = self._dialect.waiting_since or now
-        if now + wait - self._dialect.waiting_since > self._config.patience:
+        self._state.waiting_since = self._state.waiting_since or now
+        if now + wait - self._state.waiting_since > self._config.patience:
             raise RunError(
                 f"{self._config.url} asks to wait for {wait:g} s ({self._reason(status, content)}): no reply would "
                 f"come within the patience of {self._config.patience:g} s; rerun later, or raise 'patience'"
             )
-        self._dialect.open_at = max(self._dialect.open_at, now + wait)
+        self._state.open_at = max(self._state.open_at, now + wait)
         return True
 
     def _changes(self, sent: str, status: int, content: str) -> bool:
         """Whether the server refuses the parameter ``max_tokens`` and the other name has not been tried yet."""
-        if sent != "max_tokens" or not self._dialect.may_change or not refuses_max_tokens(status, content):
+        if sent != "max_tokens" or not self._state.may_change or not refuses_max_tokens(status, content):
             return False
-        if self._dialect.token_limit == sent:
-            self._dialect.token_limit = "max_completion_tokens"
+        if self._state.token_limit == sent:
+            self._state.token_limit = "max_completion_tokens"
             warnings.warn(
                 f"{self._config.url} doesn't support max_tokens, so max_completion_tokens is sent "
                 "(token_limit: max_completion_tokens sets it from the start)",
@@ -257,10 +257,11 @@ class Session:
         async with self._slots:
             if self._config.requests_per_minute:
                 now = time.monotonic()
-                start = max(now, self._dialect.next_start)
-                self._dialect.next_start = start + 60.0 / self._config.requests_per_minute
+                start = max(now, self._state.next_start)
+                self._state.next_start = start + 60.0 / self._config.requests_per_minute
                 await asyncio.sleep(start - now)
-            while (wait := self._dialect.open_at - time.monotonic()) > 0:  # noqa: ASYNC110  (a longer pause may begin meanwhile)
+            # A longer pause may begin meanwhile.
+            while (wait := self._state.open_at - time.monotonic()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(wait)
             yield
 

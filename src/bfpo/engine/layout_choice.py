@@ -48,8 +48,8 @@ def choose_layout(
     wanted: WantedLayout = "auto",
     max_tokens: int = 4096,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
-    only: Attention | None = None,
     longest: TokenGroup | None = None,
+    only: Attention | None = None,
 ) -> LayoutChoice:
     """The fastest layout whose log-probabilities equal the padded forward's: shared, else packed, else padded.
 
@@ -63,8 +63,8 @@ def choose_layout(
         max_tokens: tokens of the micro-batch on which attention is timed; fewer if memory doesn't suffice.
         autocast: the context of training's forward passes, in which attention is timed, and compared if the model's
             weights have several types.
-        only: the attention implementation to use; None for the fastest.
         longest: the longest group of all, which is compared, too: only long rows show some wrong masks.
+        only: the attention implementation to use; None for the fastest.
 
     Raises:
         BfpoError: if the wanted layout is unknown or gives different numbers.

@@ -308,8 +308,10 @@ def _claimed(folder: Path, header: RunHeader, found: RunHeader | None) -> RunHea
         header, started=found.started, seconds=found.seconds, counts=found.counts,
         judge_error=header.judge_error or found.judge_error,
     )  # fmt: skip
-    # What was complete is only scored again, so what made it stays on record.
-    return replace(header, versions=found.versions, command=found.command) if found.finished else header
+    # A complete run is only scored again, so what made it stays on record, unless something is asked for anew.
+    asks = any(found.counts.get(name) for name in ("unanswered", "unparsed", "uncompared"))
+    is_as_it_was = found.finished and not asks
+    return replace(header, versions=found.versions, command=found.command) if is_as_it_was else header
 
 
 def _part(header: RunHeader) -> str:

@@ -102,16 +102,17 @@ def _parts(lists: Any) -> list[Any]:
 _FIRST = 64
 
 
-def first_and_longest(rows: datasets.Dataset) -> tuple[list[TokenGroup], TokenGroup]:
+def row_sizes(rows: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """[G] number of tokens of each row, the prompt counted once, and [G] that of its longest sequence."""
+    sizes = [(stream_tokens(group, "shared"), group.width) for groups in token_chunks(rows) for group in groups]
+    tokens, widths = np.array(sizes).T
+    return tokens, widths
+
+
+def first_and_longest(rows: datasets.Dataset, widths: np.ndarray) -> tuple[list[TokenGroup], TokenGroup]:
     """The token ids of the first rows, and of the one with the longest sequence."""
-    widths = [group.width for groups in token_chunks(rows) for group in groups]
     *first, longest = token_groups(as_rows(rows.select([*range(min(_FIRST, len(rows))), int(np.argmax(widths))])))
     return first, longest
-
-
-def row_tokens(rows: datasets.Dataset) -> np.ndarray:
-    """[G] number of tokens of each row, the prompt counted once."""
-    return np.array([stream_tokens(group, "shared") for groups in token_chunks(rows) for group in groups])
 
 
 def group_labels(rows: Sequence[EncodedRow]) -> GroupLabels:

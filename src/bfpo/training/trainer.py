@@ -21,7 +21,7 @@ from bfpo.engine.reference_cache import model_digest, open_cache
 from bfpo.engine.trainable import prepare_model
 from bfpo.groups import LossInputs
 from bfpo.models import load_model, load_tokenizer
-from bfpo.training.batches import Batch, collate, first_and_longest, row_tokens
+from bfpo.training.batches import Batch, collate, first_and_longest, row_sizes
 from bfpo.training.config import BFPOConfig, checked_objective
 from bfpo.training.evaluating import EvaluatingTrainer, one_or_several
 from bfpo.training.sharded import empty_pass, hold_whole, is_sharded
@@ -89,19 +89,18 @@ class BFPOTrainer(EvaluatingTrainer):
         )
         if is_sharded(self.accelerator):
             hold_whole(self.accelerator, prepared, bf16=args.bf16)
-        first, longest = first_and_longest(data.rows)
+        tokens, widths = row_sizes(data.rows)
+        first, longest = first_and_longest(data.rows, widths)
         autocast: Any = self.accelerator.autocast
         with explained_out_of_memory("comparing layouts", args.tokens_at_once):
-            self.layout = choose_layout(
-                base, prepared, first, args.layout, args.tokens_at_once, autocast, longest=longest
-            )
+            self.layout = choose_layout(base, prepared, first, args.layout, args.tokens_at_once, autocast, longest)
         self.engine = Engine(base, self.layout.layout, args.tokens_at_once, self.layout.attention)
         self.data_collator = partial(collate, split=self.engine.split, normalizer=self.objective.normalizer)
         self.reference = ReferenceCounts()
         self.training_data = self._with_reference(data)
         self.train_dataset = self.training_data.rows
         self.eval_dataset = one_or_several({name: self._with_reference(one).rows for name, one in evaluation.items()})
-        self.plan = args.step_plan(data.main, data.buffer).largest_first(row_tokens(data.rows))
+        self.plan = args.step_plan(data.main, data.buffer).largest_first(tokens)
 
     @property
     def precision(self) -> str:
