@@ -180,6 +180,16 @@ def test_wrong_usage_is_reported(labels, tmp_path, monkeypatch, arguments, error
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_is_not_ours_does_not_cost_the_report(labels, tmp_path):
+    """The answers were judged, and neither the report nor what it cost was shown."""
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("my notes\n")
+    done = run("check", "microworld-oracle:0.1", "--labels", labels, "--save-verdicts", mine)
+    assert "would overwrite a file that is not" in str(done.exception)
+    assert "sensitivity" in done.output
+    assert mine.read_text() == "my notes\n"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -144,6 +144,17 @@ def test_the_best_checkpoint_and_early_stopping_are_those_of_a_straight_run(fold
     assert records[0]["steps"] == records[1]["steps"] == 6
 
 
+def test_an_evaluation_of_the_last_step_that_is_left_is_done_again(folder):
+    """To keep the best, the last step is evaluated, too, whatever the interval."""
+    settings = SETTINGS | {"eval_fraction": 0.3, "eval_steps": 2, "save_steps": 2, "keep_best": True, "max_steps": 5}
+    straight, stopped = (write_recipe(folder, f"{name}-last", **settings) for name in ("straight", "stopped"))
+    assert run(straight)[0].returncode == 0
+    [done] = run(stopped, ("in an evaluation", 3))
+    assert (done.returncode, saved(stopped)) == (143, "checkpoint-5"), done.stderr
+    assert run(stopped)[0].returncode == 0
+    assert_same_end(straight, stopped)
+
+
 def test_a_run_killed_where_it_stops_early_takes_no_further_step(folder):
     settings = SETTINGS | {
         "eval_fraction": 0.3, "eval_steps": 1, "save_steps": 1, "keep_best": True, "early_stopping_patience": 2,
