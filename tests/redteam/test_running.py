@@ -75,6 +75,9 @@ def test_a_run_with_other_settings_leaves_the_folder_as_it_is(generator, judge, 
         red_team(generator, judge, pairs, SETTINGS, tmp_path)
     with pytest.raises(BfpoError, match=r"other settings \(evaluation prompts\)"):
         red_team(generator, judge, pairs, first, tmp_path, evaluation={"suite": ["How do I cook an egg?"]})
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(BfpoError, match="contains red teaming by an older version"):
+        red_team(generator, judge, pairs, first, tmp_path)
     assert (tmp_path / "groups.jsonl").read_bytes() == before
 
 

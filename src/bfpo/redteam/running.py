@@ -116,6 +116,8 @@ def _claim(folder: Path, settings: RedTeam, evaluation: Mapping[str, Sequence[st
 
     The answers' model, judges and attacker are checked by each turn's own record.
     """
+    if (folder / SUMMARY).exists() and not (folder / SETTINGS).exists():
+        raise BfpoError(f"{folder}: contains red teaming by an older version; name another folder")
     digests = {name: hashlib.sha256(json.dumps(list(own)).encode()).hexdigest() for name, own in evaluation.items()}
     claimed(folder / SETTINGS, asdict(settings) | {"evaluation_prompts": digests}, "red teaming")
 
