@@ -11,12 +11,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
+from bfpo.cli.evaluate import _print_detectable
 from bfpo.cli.main import app
 from bfpo.errors import BfpoError, RunError
 from bfpo.files import sole_user
 from bfpo.microworld.data import safety_set
 from bfpo.models import MICROWORLD, load_model, load_tokenizer
 from bfpo.safehelp.records import Evaluation
+from bfpo.safehelp.suites import load_suite
 from support.mock_server import FILTERS, MAX_TOKENS, completion, limited, refusal, serving
 
 SMALL = ["--suite", "microworld", "--per-kind", "3", "--max-new-tokens", "12"]
@@ -50,6 +52,26 @@ def test_the_recorded_command_can_be_pasted_into_a_shell(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/bfpo", *arguments])
     assert run(*arguments).exit_code == 0
     assert shlex.split(Evaluation.load(tmp_path / "a run").header.command) == ["bfpo", *arguments]
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        ({"lm_eval": "ifeval"}, "own: 1 task run by lm-eval.\n"),
+        (
+            {"source": {"file": "rows.jsonl"}, "prompt": "{{ a }}", "choices": "['no', 'yes']", "correct": "0"},
+            "own: 2 items by likelihood.\nA comparison with another model",
+        ),
+    ],
+)
+def test_a_run_begins_with_what_it_measures_and_nothing_else(task, says, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text('{"a": "x"}\n{"a": "y"}\n', encoding="utf-8")
+    entry = {"task": "t", "factor": "helpful", "license": "MIT", "metrics": ["acc"]} | task
+    (tmp_path / "own.yaml").write_text(
+        yaml.safe_dump({"suite": "own", "about": "x", "tasks": [entry]}), encoding="utf-8"
+    )
+    _print_detectable(load_suite(str(tmp_path / "own.yaml")), 1, False)
+    assert capsys.readouterr().out.startswith(says)
 
 
 def test_a_folder_in_which_another_process_is_at_work_is_refused(tmp_path):

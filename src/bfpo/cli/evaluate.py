@@ -341,12 +341,20 @@ def _helpfulness_judge(spec: str | None) -> Any:
 def _print_detectable(suite: Suite, samples: int, measures_help: bool) -> None:
     from bfpo.safehelp.planning import CORRELATION, RATE, detectable
 
-    echo(
-        f"{suite.name}: {len(suite.prompts):,} prompts with {samples} answer{'s' if samples > 1 else ''} each, "
-        f"{len(suite.choices):,} items by likelihood. A comparison with another model on the same prompts detects, in "
-        f"80 % of the cases at p < .05 (assuming rates of {RATE:g}, correlation of {CORRELATION:g}), a difference of"
-    )
-    for row in detectable(suite, measures_help):
+    by_lm_eval = sum(task.lm_eval is not None for task in suite.tasks)
+    work = [
+        (len(suite.prompts), f"prompts with {samples} answer{'s' if samples > 1 else ''} each"),
+        (len(suite.choices), "items by likelihood"),
+        (by_lm_eval, "task run by lm-eval" if by_lm_eval == 1 else "tasks run by lm-eval"),
+    ]
+    echo(f"{suite.name}: {', '.join(f'{number:,} {what}' for number, what in work if number)}.")
+    rows = detectable(suite, measures_help)
+    if rows:
+        echo(
+            "A comparison with another model on the same prompts detects, in 80 % of the cases at p < .05 (assuming "
+            f"rates of {RATE:g}, correlation of {CORRELATION:g}), a difference of"
+        )
+    for row in rows:
         independent = "" if row.clusters == row.prompts else f" in {row.clusters:,} clusters"
         size = "no size (n is too small)" if row.effect is None else f"{100 * row.effect:4.1f} points"
         echo(f"  {size} in {row.name} ({row.prompts:,} prompts{independent})")
