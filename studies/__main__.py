@@ -25,6 +25,7 @@ from studies.pretraining import Pretraining
 from studies.pretraining import pretrain as pretrain_model
 from studies.quick import run_study
 from studies.quick_report import write_study
+from studies.quickstart_settings import TRIALS, run_trial
 from studies.real.jobs import Job as RealJob
 from studies.real.jobs import Setup as RealSetup
 from studies.real.planning import read_results as read_real
@@ -158,6 +159,19 @@ def redteam(
     quiet_libraries()
     found = run_seeds(output, results, Setup(), seeds or range(3), typer.echo)
     typer.echo(f"Wrote {write_red_teaming(report, found)}.")
+
+
+@app.command()
+def quickstart_settings(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished quickstart on a real model.")],
+    model: Annotated[str, typer.Option(help="The chat model that it began with.")],
+    trial: Annotated[str, typer.Option(help=f"One of {', '.join(TRIALS)}.")],
+    output: Output = Path("runs/quickstart-settings"),
+) -> None:
+    """Try other settings of `make quickstart-real` on training requests that are held out."""
+    quiet_libraries()
+    for name, figures in run_trial(run, model, output, trial).items():
+        typer.echo(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()))
 
 
 @app.command()
