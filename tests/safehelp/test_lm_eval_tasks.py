@@ -45,6 +45,26 @@ def test_models_with_other_templates_read_the_same_prompts():
     assert {row.task for row in compare(first, others[0]).rows} >= {"winogrande", "toxigen"}
 
 
+@pytest.mark.parametrize(("asked", "used"), [(2, 2), (256, 16)])
+def test_batches_are_no_larger_than_asked_for_nor_than_whole_logits_allow(asked, used, monkeypatch):
+    pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
+    from lm_eval.models import huggingface
+
+    made = []
+
+    class Recorded(huggingface.HFLM):
+        def __init__(self, *arguments, **options):
+            made.append(options["batch_size"])
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(huggingface, "HFLM", Recorded)
+    paper = load_suite("paper", folder=FIXTURES / "paper")
+    suite = replace(paper, tasks=tuple(task for task in paper.tasks if task.task == "winogrande"), prompts=[])
+    decoding = Decoding(max_new_tokens=4, batch_size=asked)
+    evaluate(generator(lambda text: text), suite, name="m", decoding=decoding, limit=2)
+    assert made == [used]
+
+
 def entry(**fields):
     return Task(**({"task": "t", "factor": "helpful", "license": "MIT", "lm_eval": "gsm8k"} | fields))
 

@@ -98,7 +98,9 @@ Seed = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, help="Answers to sample at once; by default the suite's (256 unless it sets one)."),
+    typer.Option(
+        min=1, help="Answers to sample at once; by default the suite's, else 256; 16 at most in lm-eval's tasks."
+    ),
 ]
 SystemPrompt = Annotated[str | None, typer.Option(help="System prompt to put before every prompt.")]
 Chat = Annotated[bool, typer.Option("--chat/--no-chat", help="Use the model's chat template, if it has one.")]

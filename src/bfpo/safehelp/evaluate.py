@@ -248,10 +248,11 @@ def _make_records(
     lm_eval_tasks = sum(task.runner == "lm-eval" for task in suite.tasks)
     if lm_eval_tasks:
         from bfpo.generation.local_generator import LocalGenerator
-        from bfpo.safehelp.lm_eval_tasks import run_lm_eval
+        from bfpo.safehelp.lm_eval_tasks import LM_EVAL_BATCH, run_lm_eval
 
         assert isinstance(generator, LocalGenerator), "`runnable` leaves lm-eval's tasks to local models"
-        made = run_lm_eval(generator, suite, limit=limit, done=finished)
+        batch_size = min(decoding.batch_size, LM_EVAL_BATCH)
+        made = run_lm_eval(generator, suite, limit=limit, batch_size=batch_size, done=finished)
         for number, (likelihoods, generations) in enumerate(made, len(finished) + 1):
             run.scored.append(likelihoods)
             run.answers.append(generations)

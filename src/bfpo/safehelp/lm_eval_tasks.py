@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Names of the splits that tasks evaluate; few-shot examples are in a separate file.
 _EVALUATED: tuple[str, ...] = ("test", "validation", "default")
+# Largest number of items in a batch: lm-eval takes the logits of whole padded rows.
+LM_EVAL_BATCH = 16
 
 
 def run_lm_eval(
@@ -35,7 +37,7 @@ def run_lm_eval(
     suite: Suite,
     *,
     limit: int | None = None,
-    batch_size: int = 16,
+    batch_size: int = LM_EVAL_BATCH,
     done: Collection[str] = (),
 ) -> Iterator[tuple[list[LikelihoodRecord], list[GenerationRecord]]]:
     """Run the lm-eval tasks of a suite, and yield the records of each: of one kind or of the other.
