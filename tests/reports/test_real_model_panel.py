@@ -26,7 +26,7 @@ def test_every_model_has_its_figures_and_gains_are_signed():
     assert "Small-1B was asked risky requests" in panel.lead
     assert "214 prompts" in panel.lead
     sampled, likely, moved = panel.tables
-    assert [[cell.text for cell in row] for row in moved.rows] == [["BFPO", "+3.00 [+2.90, +3.10]", "–", "–"]]
+    assert [[cell.text for cell in row] for row in moved.rows] == [["BFPO", "+3.00 [+2.90, +3.10]", "–", "–", "–"]]
     assert [[cell.text for cell in row] for row in sampled.rows] == [
         ["start", ".90 [.80, 1.0]", "–", ".10 [.00, .20]", "–"],
         ["BFPO", ".30 [.20, .40]", ".20 [.10, .30]", ".20 [.10, .30]", ".10 [.00, .20]"],
@@ -66,7 +66,9 @@ def test_a_shift_is_the_change_of_the_log_odds_and_twins_are_compared_with_their
         )
 
     before = run(harmlessa=(-9, -1), harmlessb=(-9, -1), over_refusala=(-9, -1), over_refusalb=(-9, -1))
-    after = run(harmlessa=(-5, -2), harmlessb=(-4, -3), over_refusala=(-8, -1), over_refusalb=(-9, -1))
+    after = run(harmlessa=(-5, -2), harmlessb=(-4, -3), over_refusala=(-8, -1), over_refusalb=(-9, -1.5))
     shifts = _shifts(after, before)
-    assert {name: one.value for name, one in shifts.items()} == {"risky": 6.0, "twins": 0.5, "apart": 5.5}
-    assert shifts["apart"].low < 5.5 < shifts["apart"].high
+    assert {name: one.value for name, one in shifts.items()} == {
+        "risky": 6.0, "twins": 0.75, "apart": 5.25, "lost": 0.25,
+    }  # fmt: skip
+    assert shifts["apart"].low < 5.25 < shifts["apart"].high
