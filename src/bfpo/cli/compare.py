@@ -133,9 +133,9 @@ def _print(comparisons: Sequence[Comparison], everything: bool) -> None:
                     "training seeds"
                 )
     echo(
-        "Adj. p: Holm over helpful, harmless and over-refusal of all models, Benjamini-Hochberg over categories and "
-        "over attacks; rows without one are exploratory.\nDiscordant: prompts that count for one of them only (other / "
-        "baseline). MDE: true difference that 80 % of such comparisons detect."
+        "Adj. p: Holm over helpful, harmless and over-refusal of all models; Benjamini-Hochberg over categories, over "
+        "attacks, and over all other rows, which are exploratory.\nDiscordant: prompts that count for one of them only "
+        "(other / baseline). MDE: true difference that 80 % of such comparisons detect."
     )
 
 
