@@ -66,14 +66,15 @@ class Endpoint:
                         continue
                     waiting.append(asyncio.run_coroutine_threadsafe(session.ask(request), loop))
                     while len(waiting) >= self._ahead() and not given_up:
-                        yield (outcome := waiting.popleft().result())
-                        given_up = self._noted(outcome)
+                        # Noted first: a caller with enough replies doesn't ask on.
+                        given_up = self._noted(outcome := waiting.popleft().result())
+                        yield outcome
                     while given_up and waiting:
                         waiting.popleft().cancel()
                         yield given_up
                 while waiting:
-                    yield (outcome := waiting.popleft().result())
-                    self._noted(outcome)
+                    self._noted(outcome := waiting.popleft().result())
+                    yield outcome
             finally:
                 for future in waiting:
                     future.cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,18 +61,21 @@ class EndpointGenerator(Generator):
         Raises:
             RunError: if the server can't be reached, or breaks down.
         """
-        bodies = [
-            CompletionRequest(
-                prompt=tuple(as_messages(request.prompt, self.system_prompt)),
-                max_tokens=decoding.max_new_tokens,
-                temperature=decoding.temperature,
-                top_p=decoding.top_p,
-                # Servers store seeds in 32 or 64 bits, some of them signed.
-                seed=request.seed % 2**31,
-            )
-            for request in batch
-        ]
-        return [_completion(reply) for reply in self.endpoint.complete(bodies)]
+        return list(self.stream(batch, decoding))
+
+    def stream(self, requests: Iterable[SampleRequest], decoding: Decoding) -> Iterator[Completion]:
+        """The same for any number of requests, which are sent while earlier answers are waited for or judged."""
+        return map(_completion, self.endpoint.complete(self._body(request, decoding) for request in requests))
+
+    def _body(self, request: SampleRequest, decoding: Decoding) -> CompletionRequest:
+        return CompletionRequest(
+            prompt=tuple(as_messages(request.prompt, self.system_prompt)),
+            max_tokens=decoding.max_new_tokens,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            # Servers store seeds in 32 or 64 bits, some of them signed.
+            seed=request.seed % 2**31,
+        )
 
     def settings(self, decoding: Decoding) -> Mapping[str, Any]:
         """The decoding as requests have it: ``extra_body`` may change a setting, add one, or leave one out (None)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -189,6 +189,19 @@ class Generator(Protocol):
     def render(self, prompt: Prompt) -> str:
         """The prompt as the model reads it, for the records; by default as `bfpo.preferences.messages.rendered`."""
         return rendered(as_messages(prompt, self.identity.system_prompt))
+
+
+@runtime_checkable
+class StreamingGenerator(Protocol):
+    """A generator whose answers depend on nothing but their request, and come one by one, as a server's replies do."""
+
+    def stream(self, requests: Iterable[SampleRequest], decoding: Decoding) -> Iterator[Completion]:
+        """One answer to every request, in order; requests are read ahead of the answers.
+
+        Raises:
+            RunError: as `Generator.generate`.
+        """
+        ...
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 
 from bfpo.errors import RunError
 from bfpo.generation.protocol import (
@@ -13,6 +14,7 @@ from bfpo.generation.protocol import (
     Generator,
     LikelihoodScorer,
     SampleRequest,
+    StreamingGenerator,
     sample_requests,
 )
 from bfpo.judges.streaming import no_verdict
@@ -20,7 +22,7 @@ from bfpo.judges.unjudged import is_unanswered
 from bfpo.judges.verdict import Verdict
 from bfpo.safehelp.answer_kinds import answer_kind
 from bfpo.safehelp.items import ChoiceItem, PromptItem
-from bfpo.safehelp.journal import Journal, key_of
+from bfpo.safehelp.journal import Journal, Key, key_of
 from bfpo.safehelp.judge_panel import JudgedAnswer, JudgePanel
 from bfpo.safehelp.parts import Work
 from bfpo.safehelp.records import GenerationRecord, LikelihoodRecord
@@ -54,21 +56,35 @@ def run_prompts(
     if work.shard:
         batches = [batch for place, batch in enumerate(batches) if work.shard.has(place)]
     total = sum(map(len, batches))
+
+    def keys_of(batch: Sequence[SampleRequest]) -> list[Key]:
+        return [(by_key[request.key].task, by_key[request.key].item, request.sample) for request in batch]
+
+    def is_made(batch: Sequence[SampleRequest]) -> bool:
+        return any(all(key in made for key in keys_of(batch)) for made in (journal.done, work.answers))
+
+    completions = _completions(generator, [batch for batch in batches if not is_made(batch)], decoding)
     for batch in batches:
-        owners = [by_key[request.key] for request in batch]
-        keys = [(item.task, item.item, request.sample) for item, request in zip(owners, batch, strict=True)]
-        if all(key in journal.done for key in keys):
-            pass
-        elif all(key in work.answers for key in keys):
-            journal.append([work.answers[key] for key in keys])
-        else:
-            completions = [_without_thinking(each) for each in generator.generate(batch, decoding)]
-            records = _judged(generator, panel, owners, batch, completions)
+        if not is_made(batch):
+            records = _judged(generator, panel, [by_key[one.key] for one in batch], batch, next(completions))
             if not journal.done and len(records) >= _ENOUGH:
                 require_some(records, is_unanswered, is_part=work.shard is not None)
             journal.append(records)
+        elif not all(key in journal.done for key in keys_of(batch)):
+            journal.append([work.answers[key] for key in keys_of(batch)])
         done += len(batch)
         progress(done, total)
+
+
+def _completions(
+    generator: Generator, batches: Sequence[Sequence[SampleRequest]], decoding: Decoding
+) -> Iterator[list[Completion]]:
+    """The answers to every batch; a server goes on to answer the next ones while a batch is judged."""
+    if isinstance(generator, StreamingGenerator):
+        stream = generator.stream(chain.from_iterable(batches), decoding)
+        yield from ([_without_thinking(each) for each in islice(stream, len(batch))] for batch in batches)
+    else:
+        yield from ([_without_thinking(each) for each in generator.generate(batch, decoding)] for batch in batches)
 
 
 def require_some(
