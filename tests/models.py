@@ -46,6 +46,13 @@ FAMILIES = {
     "cohere": {"logit_scale": 0.3},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     "mixtral": {"num_local_experts": 2, "experts_implementation": "eager"},
+    "gpt_oss": {
+        "head_dim": 8,
+        "sliding_window": 4,
+        "num_local_experts": 2,
+        "num_experts_per_tok": 2,
+        "experts_implementation": "eager",
+    },
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2},
 }
 _SIZES = {

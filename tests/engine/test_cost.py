@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.integrations import moe
 
 from bfpo.engine import pace as pace_module
-from bfpo.engine.cost import Kept, ModelSize, estimate_cost
+from bfpo.engine.cost import Kept, ModelSize, estimate_cost, kept_for_backward
 from bfpo.engine.pace import Pace, Speed, measure_pace
 from bfpo.engine.trainable import select_trainable
 from bfpo.groups import TokenGroup
@@ -117,3 +120,26 @@ def test_a_gpu_holds_more_logits_at_once_but_never_more_than_a_micro_batch_has()
     assert gpu - cpu == 3 * 4 * 15 * 2**23
     one, few = (cost(wide, **options | {"groups": long[:n]}, device=torch.device("cuda")).memory_bytes for n in (1, 2))
     assert few - one == 3 * 4 * 1200 * 1000
+
+
+def test_padded_rows_have_logits_after_the_shortest_prompt():
+    wide = ModelSize(parameters=1000, trainable=0, hidden=8, layers=2, vocabulary=1000, head_trains=False)
+    both, alone = (cost(wide, groups, kept=Kept(0.0, 0.0)).memory_bytes for groups in (GROUPS, GROUPS[:1]))
+    # Rows of 10 tokens, of which 4 of 2 tokens' prompts have logits from the second on, and 2 from the fourth.
+    assert both - alone == 3 * 4 * 1000 * (4 * (10 - 2 + 1) - 2 * (10 - 4 + 1))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_what_experts_keep_is_counted_without_their_weights(bf16):
+    """Torch knows the shape of a product by experts for bfloat16 alone."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    kept = []
+    for layers in (1, 2, 3):
+        config = AutoConfig.for_model("mixtral", vocab_size=64, num_hidden_layers=layers, num_local_experts=4, **sizes)
+        with FakeTensorMode():
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            kept.append(kept_for_backward(model, bf16=bf16, device=torch.device("cpu")).per_token)
+    assert kept[2] - kept[1] == pytest.approx(kept[1] - kept[0])
+    # Two experts for a token, of each at least what enters its product with the second matrix.
+    assert kept[1] - kept[0] > 2 * 64 * 4
+    assert moe._can_use_grouped_mm.__name__ == "_can_use_grouped_mm"

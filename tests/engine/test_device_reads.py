@@ -42,9 +42,7 @@ def test_an_objective_reads_nothing_from_the_device(monkeypatch, name):
     if objective.estimates_kl:
         objective = partial(objective, kl=0.5)
     labels = loss_inputs(BATCH).labels
-    labels = dataclasses.replace(
-        labels, cost=None, reward=labels.is_safe, weight=labels.is_safe.square(), is_checked=True
-    )
+    labels = dataclasses.replace(labels, reward=labels.is_safe, weight=labels.is_safe.square(), is_checked=True)
     chunks, gradients = losses_on_meta(objective, labels)
     assert [(chunk.device.type, len(chunk)) for chunk in chunks] == [("meta", 2), ("meta", 2)]
     assert [part.shape for part in gradients] == [(13 + 40 + 22 + 17, 16), (VOCABULARY, 16)]

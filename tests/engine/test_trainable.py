@@ -1,6 +1,7 @@
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from bfpo.engine import trainable
 from bfpo.engine.trainable import prepare_model, select_trainable
@@ -66,3 +67,16 @@ def test_an_adapter_in_half_precision_gives_pefts_numbers_and_keeps_less(monkeyp
 def test_outside_autocast_the_adapter_still_casts_its_input():
     model = lora(tiny_llama(dtype=torch.bfloat16))
     assert torch.isfinite(model(torch.arange(3, 35)[None]).logits).all()
+
+
+@pytest.mark.parametrize("family", ["falcon", "persimmon"])
+def test_dropout_that_a_forward_reads_from_the_configuration_is_disabled_too(family):
+    config = AutoConfig.for_model(
+        family, vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, attention_dropout=0.3,
+        hidden_dropout=0.3, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    model, ids = AutoModelForCausalLM.from_config(config).train(), torch.arange(3, 35)[None]
+    assert not model(ids).logits.equal(model(ids).logits)
+    prepare_model(model, "all", None, disable_dropout=True, mixed=False)
+    assert not trainable.dropouts(model)
+    assert model(ids).logits.equal(model(ids).logits)

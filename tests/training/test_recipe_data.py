@@ -18,6 +18,7 @@ from bfpo.training.recipe import resolve
 from bfpo.training.recipe_data import load_blend
 from bfpo.training.run import training_arguments
 from bfpo.training.run_record import describe_run
+from bfpo.training.training_data import KnownTokens, prepare
 from training.rows import word_tokenizer
 
 CELLS = [(1, 1)] * 4 + [(1, 0)] * 2 + [(0, 1)] * 2
@@ -253,14 +254,14 @@ def test_a_share_of_the_prompts_is_held_out_for_evaluation(tmp_path):
     twice = tmp_path / "twice.jsonl"
     twice.write_text(2 * Path(written(tmp_path, "a.jsonl", 40)).read_text(encoding="utf-8"))
     loaded = load_blend(recipe([{"path": str(twice)}], eval_fraction=0.25))
-    train, held_out = loaded.blend.sources[0].rows, loaded.evaluation.source.rows
+    train, held_out = loaded.blend.sources[0].rows, loaded.evaluation.blend.sources[0].rows
     assert (len(train), len(held_out)) == (60, 20)
     assert not set(train["prompt"]) & set(held_out["prompt"])
     assert loaded.records[0]["held_out"] == 20
     assert sum(loaded.records[0]["cells"].values()) == 60
-    again = load_blend(recipe([{"path": str(twice)}], eval_fraction=0.25)).evaluation.source.rows
+    again = load_blend(recipe([{"path": str(twice)}], eval_fraction=0.25)).evaluation.blend.sources[0].rows
     assert again["prompt"][:] == held_out["prompt"][:]
-    other = load_blend(recipe([{"path": str(twice)}], eval_fraction=0.25, seed=1)).evaluation.source.rows
+    other = load_blend(recipe([{"path": str(twice)}], eval_fraction=0.25, seed=1)).evaluation.blend.sources[0].rows
     assert other["prompt"][:] != held_out["prompt"][:]
 
 
@@ -272,12 +273,49 @@ def test_a_prompt_held_out_of_one_source_is_in_none(tmp_path):
         {"path": path, "name": "help", "role": "buffer"},
     ]  # fmt: skip
     loaded = load_blend(recipe(sources, eval_fraction=0.25))
-    held_out = set(loaded.evaluation.source.rows["prompt"])
+    evaluated = [one.rows["prompt"][:] for one in loaded.evaluation.blend.sources]
+    held_out = {*evaluated[0]}
     assert len(held_out) == 10
-    assert len(loaded.evaluation.source.rows) == 20
+    assert [set(prompts) for prompts in evaluated] == [held_out] * 2
     assert [len(source.rows) for source in loaded.blend.sources] == [30] * 3
     assert not held_out & {prompt for source in loaded.blend.sources for prompt in source.rows["prompt"]}
     assert [record["held_out"] for record in loaded.records] == [10] * 3
+
+
+def test_rows_of_any_two_forms_are_held_out_together(tmp_path):
+    """Texts, messages and K answers can't be one table."""
+    chats, groups = tmp_path / "chats.jsonl", tmp_path / "groups.jsonl"
+    pair = {name: [{"role": "assistant", "content": word}] for name, word in (("chosen", "w1"), ("rejected", "w2"))}
+    flags = {"chosen_is_safe": True, "rejected_is_safe": True}
+    chats.write_text("".join(
+        json.dumps({"prompt": [{"role": "user", "content": f"w{at}"}], **pair, **flags}) + "\n" for at in range(20)
+    ))  # fmt: skip
+    groups.write_text("".join(
+        json.dumps({"prompt": f"x{at}", "responses": ["w1", "w2", "w3"], "helpfulness": [3, 2, 1],
+                    "is_safe": [1, 0, 1]}) + "\n" for at in range(20)
+    ))  # fmt: skip
+    weighted = written(tmp_path, "weighted.jsonl", 20, weight=0.5)
+    loaded = load_blend(recipe([{"path": str(path)} for path in (weighted, chats, groups)], eval_fraction=0.5))
+    held_out = loaded.evaluation.blend
+    assert loaded.evaluation.record == {"source": "eval_fraction", "used": 30}
+    objective, tokenizer = build_objective("bfpo", {}), word_tokenizer()
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    data = prepare(held_out, tokenizer, 64, objective, KnownTokens(len(tokenizer), []))
+    assert [len(one.rows) for one in held_out.sources] == [part.rows for part in data.counts.values()]
+    assert data.main == 30
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "message"),
+    [
+        ({"fraction": 0.01}, {}, "no row is left after 'fraction: 0.01'; raise it"),
+        ({"fraction": 0.01, "balance": "repeat"}, {}, "no row is left after 'fraction: 0.01'; raise it"),
+        ({"balance": "leave_out"}, {"eval_fraction": 0.99}, "no row is left after 'eval_fraction'; lower it"),
+    ],
+)
+def test_a_source_without_rows_says_what_left_it_none(tmp_path, source, more, message):
+    with pytest.raises(BfpoError, match=message):
+        load_blend(recipe([{"path": written(tmp_path, "a.jsonl"), **source}], **more))
 
 
 def test_cells_are_those_of_the_rows_used(tmp_path):

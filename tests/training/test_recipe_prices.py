@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 
+import datasets
 import pytest
 import torch
 
@@ -11,9 +12,12 @@ from bfpo.errors import BfpoError
 from bfpo.labeling.fitted import FittedLabeling
 from bfpo.objectives.registry import build_objective
 from bfpo.preferences.encoding import EncodingCounts, encode
+from bfpo.preferences.harm import HarmPrices, with_costs
+from bfpo.preferences.loading import checked
 from bfpo.training.batches import as_rows, group_labels
 from bfpo.training.recipe_data import load_blend
 from bfpo.training.run_record import describe_run
+from bfpo.training.training_data import Blend, KnownTokens, TrainingSource, prepare
 from training.rows import word_tokenizer
 from training.test_recipe_data import recipe
 
@@ -162,3 +166,18 @@ def test_harm_without_prices_and_rewards_without_a_reader_are_counted(tmp_path):
     ):
         line = described(load_blend(recipe(sources, **settings)))[0]
         assert {one for one in (harm, rewards) if one in line} == expected
+
+
+def test_a_source_without_prices_beside_one_with_them_is_refused_before_training():
+    """As the sources of a `Blend`, of which a recipe prices all."""
+    rows = checked("priced", datasets.Dataset.from_list([ROW | {"prompt": f"w{at} w9"} for at in range(4)]))
+    costs, _ = with_costs(rows, HarmPrices(0.5))
+    tokenizer, objective = word_tokenizer(), build_objective("bfpo", {})
+    for sources in ([costs, costs], [rows, rows], [costs, rows], [rows, costs]):
+        blend = Blend([TrainingSource(one, name) for name, one in zip(("one", "two"), sources, strict=True)])
+        if sources[0] is sources[1]:
+            assert prepare(blend, tokenizer, 64, objective, KnownTokens(64, [])).main == 8
+        else:
+            name = "two" if sources[1] is rows else "one"
+            with pytest.raises(BfpoError, match=f"{name}, row 1: an answer has no cost, and others have one"):
+                prepare(blend, tokenizer, 64, objective, KnownTokens(64, []))

@@ -153,6 +153,8 @@ def test_a_model_trained_in_bf16_is_saved_in_bf16(tmp_path, trainable):
         ({"optim_args": "amsgrad=True"}, "optim adamw_torch.* doesn't read optim_args 'amsgrad=True'"),
         ({"save_only_model": True}, "save_only_model leaves the optimizer out"),
         ({"push_to_hub": True}, "doesn't read push_to_hub"),
+        ({"include_for_metrics": ["inputs"]}, "doesn't read include_for_metrics"),
+        ({"include_num_input_tokens_seen": True}, "doesn't read include_num_input_tokens_seen"),
         ({"optim": "schedule_free_adamw"}, "optim schedule_free_adamw isn't supported"),
     ],
 )

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from bfpo.engine.blocks import attend_by_blocks, keep_as_by_blocks
+from bfpo.engine.explicit_attention import explicit_attention
 from bfpo.engine.layout import Stream
 
 Attention = Literal["pieces", "blocks"]
@@ -35,11 +35,13 @@ def _attend_by_pieces(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of [1, heads, T, width] queries, piece by piece; returns [1, T, heads, width]."""
     keys, values = key.split(stream.atoms, 2), value.split(stream.atoms, 2)
-    attend = _plain if softcap is None else partial(_capped, softcap=softcap)
+    is_plain = softcap is None and s_aux is None
+    attend = _plain if is_plain else partial(explicit_attention, softcap=softcap, sinks=s_aux)
     outputs = []
     parts = query.split([piece.queries for piece in stream.pieces], 2)
     for piece, part, mask in zip(stream.pieces, parts, stream.masks(sliding_window), strict=True):
@@ -71,21 +73,6 @@ def _plain(
 
 def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-
-
-def _capped(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, chance: float, softcap: float
-) -> Tensor:
-    """Attention with scores capped to ``softcap * tanh(score / softcap)`` before masking (Gemma 2)."""
-    repeats = query.shape[1] // key.shape[1]
-    key, value = (part.repeat_interleave(repeats, 1) for part in (key, value))
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    scores = softcap * torch.tanh(scores / softcap)
-    if mask is None:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
-    return functional.dropout(weights, chance) @ value
 
 
 _NAMES = {"pieces": "bfpo_pieces", "blocks": "bfpo_blocks", "counted": "bfpo_counted"}

@@ -24,9 +24,12 @@ def attend_by_blocks(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of [1, heads, T, width] queries in one call; returns [1, T, heads, width]. There is no dropout."""
+    if s_aux is not None:
+        raise NotImplementedError("there are no attention sinks")
     query, key, value = _in_one_precision(query, key, value)
     attend: Any = _compiled(flex_attention) if query.is_cuda else flex_attention
     output = attend(

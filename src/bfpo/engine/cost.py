@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.integrations import moe
 
 from bfpo.engine.attention import attends_by_group
 from bfpo.engine.forward import Engine
@@ -117,12 +119,27 @@ def _kept_bytes(
 
     engine = Engine(model, "shared", max_tokens=0)
     with (
+        _experts_without_values(),
         attends_by_group(model, attention),
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=bf16),
     ):
         engine.hidden(model, build_stream(groups, "shared"))
         return sum(storage.nbytes() for storage in kept.values())
+
+
+@contextmanager
+def _experts_without_values() -> Iterator[None]:
+    """Context in which experts multiply fake tensors of any type: torch's own product knows those of bfloat16 only.
+
+    Transformers' own product, which stands in, keeps the same for the backward pass.
+    """
+    module: Any = moe
+    usable, module._can_use_grouped_mm = module._can_use_grouped_mm, lambda *_: False
+    try:
+        yield
+    finally:
+        module._can_use_grouped_mm = usable
 
 
 def estimate_cost(
@@ -154,7 +171,7 @@ def estimate_cost(
     layer = kept.per_token / size.layers
     # With checkpointing only each layer's input is kept, and one layer at a time is recomputed.
     activations = 4 * size.hidden * size.layers + layer if checkpointing else kept.per_token + layer
-    logits = max(sum(len(answer) for group in batch for answer in group.answers) for batch in batches) * size.vocabulary
+    logits = max(_logits(batch, layout) for batch in batches) * size.vocabulary
     if layout != "padded":
         logits = min(logits, max(logits_at_once(device), max(scored) * size.vocabulary))
     head = 3 * 4 * logits + (4 * size.vocabulary * size.hidden if size.head_trains else 0)
@@ -173,3 +190,11 @@ def estimate_cost(
         step_seconds=pace.training.seconds(size.layers, sum(computed), sum(scored)) / len(steps)
         + pace.update * size.trainable,
     )
+
+
+def _logits(batch: Sequence[TokenGroup], layout: Layout) -> int:
+    """Positions of a micro-batch with logits: in the padded layout, all of every row after the shortest prompt."""
+    if layout == "padded":
+        after = max(group.width for group in batch) - min(len(group.prompt) for group in batch) + 1
+        return after * sum(len(group.answers) for group in batch)
+    return sum(len(answer) for group in batch for answer in group.answers)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
+from functools import cache
 from typing import Any
 
 import torch
@@ -73,23 +75,36 @@ def prepare_model(
     return prepared
 
 
-def dropouts(model: nn.Module, *, of_adapters: bool = True) -> list[tuple[nn.Module, str]]:
-    """Every module that drops something in training, with the name of its attribute that is the chance of it.
+def dropouts(model: nn.Module, *, of_adapters: bool = True) -> list[tuple[Any, str]]:
+    """Everything by which a model drops something in training: an object, and its attribute that is the chance of it.
 
-    Besides `nn.Dropout`, these are numbers such as ``attention_dropout`` and ``layerdrop``, which a forward reads.
+    Besides `nn.Dropout`, these are modules with numbers such as ``attention_dropout`` and ``layerdrop``, and the
+    configuration where a forward reads such a number there.
     """
     adapters: set[nn.Module] = set()
     for layer in model.modules() if not of_adapters else ():
         if isinstance(layer, BaseTunerLayer):
             adapters |= {part for name, part in layer.named_modules() if name and name.split(".")[0] != "base_layer"}
-    found: list[tuple[nn.Module, str]] = []
+    found: list[tuple[Any, str]] = []
     for module in model.modules():
         # A layer of dropout calls its own chance p.
         is_layer = "Dropout" in type(module).__name__
         for name, value in vars(module).items() if module not in adapters else ():
             is_chance = "drop" in name or (is_layer and name == "p")
             found += [(module, name)] if is_chance and isinstance(value, float) and value > 0 else []
+        config: Any = getattr(module, "config", None)
+        found += [(config, name) for name in _read_of_config(type(module)) if getattr(config, name, 0)]
     return found
+
+
+@cache
+def _read_of_config(kind: type[nn.Module]) -> set[str]:
+    """Names of the chances that a module's forward reads from its configuration (Falcon, Persimmon)."""
+    try:
+        source = inspect.getsource(kind)
+    except (OSError, TypeError):  # a class that was made at run time
+        return set()
+    return set(re.findall(r"self\.config\.(\w*drop\w*)", source))
 
 
 class _OutsideAutocast:

@@ -149,7 +149,7 @@ class BFPO(Pairwise):
     def target(self, labels: GroupLabels) -> Tensor:
         """[P] the label G of every pair, with the costs of its answers if they have them."""
         first, second = labels.first, labels.second
-        cost = (1 - labels.is_safe) / (self.b1 - 1) if labels.cost is None else self._checked(labels.cost)
+        cost = (1 - labels.is_safe) / (self.b1 - 1) if labels.cost is None else self._priced(labels, labels.cost)
         one_safe = _one_is_safe(labels)
         label = _expected_label(
             labels.is_safe[first],
@@ -161,13 +161,13 @@ class BFPO(Pairwise):
         # Where both are unsafe for certain, the weight is 0.
         return label / one_safe.where(one_safe > 0, 1) if self.unsafe_pairs == "drop" else label
 
-    def _checked(self, cost: Tensor) -> Tensor:
+    def _priced(self, labels: GroupLabels, cost: Tensor) -> Tensor:
         """The costs, unless one is unknown or pairs that they tell apart are dropped."""
         if self.unsafe_pairs == "drop":
             raise BfpoError(
                 "unsafe_pairs 'drop' would drop pairs that costs of harm tell apart: use 'keep' or 'neutral'"
             )
-        if torch.isnan(cost).any():
+        if not labels.is_checked and torch.isnan(cost).any():
             raise BfpoError("BFPO needs the cost of every answer where some have one: price the harm of all sources")
         return cost
 

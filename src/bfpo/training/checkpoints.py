@@ -117,7 +117,7 @@ class CheckpointingTrainer(Trainer):
     def _load_best_model(self) -> None:
         """Load the best checkpoint as the Trainer does, unless it is damaged."""
         if self.state.best_model_checkpoint:
-            check_intact(Path(self.state.best_model_checkpoint), own=False)
+            from_main(partial(check_intact, Path(self.state.best_model_checkpoint), own=False))
         super()._load_best_model()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

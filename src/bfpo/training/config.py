@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass, fields, make_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, make_dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
@@ -29,7 +29,8 @@ _UNREAD = (
     "use_liger_kernel", "bf16_full_eval", "fp16_full_eval", "torch_empty_cache_steps",
     "prediction_loss_only", "eval_accumulation_steps", "label_names", "batch_eval_metrics",
     "eval_use_gather_object", "eval_do_concat_batches", "length_column_name", "dataloader_in_order",
-    "dataloader_multiprocessing_context", "liger_kernel_config", "push_to_hub",
+    "dataloader_multiprocessing_context", "liger_kernel_config", "push_to_hub", "include_for_metrics",
+    "include_num_input_tokens_seen",
 )  # fmt: skip
 
 # The part of ``accelerator_config`` that transformers reads when it starts accelerate; all the rest is about data
@@ -147,7 +148,10 @@ class BFPOConfig(_Options, TrainingArguments):
             BfpoError: if a process has several GPUs, fp16 has none, an argument isn't read, or the optimizer,
                 scheduler or tracker can't be made.
         """
-        defaults = {each.name: each.default for each in fields(TrainingArguments)}
+        defaults = {
+            each.name: each.default if each.default_factory is MISSING else each.default_factory()
+            for each in fields(TrainingArguments)
+        }
         unread = [name for name in _UNREAD if getattr(self, name) != defaults[name]]
         own, others = asdict(self.accelerator_config), asdict(AcceleratorConfig())  # pyright: ignore
         changed = {name for name in own if own[name] != others[name]} - _READ_OF_ACCELERATOR

@@ -36,12 +36,20 @@ class LoadedSource:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """The rows to evaluate on, which may be of several sources, and the record for ``run.json``."""
+
+    blend: Blend
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class LoadedBlend:
     """All sources of a recipe, their records, and the evaluation data, if any."""
 
     blend: Blend
     records: list[dict[str, Any]]
-    evaluation: LoadedSource | None
+    evaluation: Evaluation | None
 
 
 def load_source(recipe: SourceRecipe, resolved: ResolvedRecipe) -> LoadedSource:
@@ -70,6 +78,7 @@ def _selected(recipe: SourceRecipe, resolved: ResolvedRecipe) -> tuple[datasets.
     if recipe.fraction is not None or recipe.limit is not None:
         rows = subset(rows, fraction=recipe.fraction, limit=recipe.limit, seed=seed)
         record["subset_rows"] = list(rows["row"])
+        _check_left(rows, recipe, f"'fraction: {recipe.fraction}'; raise it")
     return rows, record
 
 
@@ -85,16 +94,22 @@ def _prepared(
     if held_out_prompts:
         rows, held_out = hold_out(rows, held_out_prompts)
         record["held_out"] = len(held_out)
+        _check_left(rows, recipe, "'eval_fraction'; lower it, or add rows with other prompts")
         held_out = _treated(held_out, recipe, resolved)[0] if recipe.role == "main" and len(held_out) else None
     if recipe.balance is not None:
         rows, counts = balanced(rows, recipe.balance, _seed(recipe, resolved.recipe.seed))
         record["balance"] = asdict(counts)
     rows, changes = _treated(rows, recipe, resolved)
     record |= changes
-    if not len(rows):
-        raise BfpoError(f"{recipe.label}: no row is left after 'prefer: {recipe.prefer}' and 'eval_fraction'")
+    _check_left(rows, recipe, f"'prefer: {recipe.prefer}'; choose another order, or add rows whose flags differ")
     record["used"] = len(rows)
     return LoadedSource(TrainingSource(rows, recipe.label, recipe.role), record, held_out)
+
+
+def _check_left(rows: datasets.Dataset, recipe: SourceRecipe, cause: str) -> None:
+    """Refuse a source without rows, whose remedy follows the cause."""
+    if not len(rows):
+        raise BfpoError(f"{recipe.label}: no row is left after {cause}")
 
 
 def _with_labels(
@@ -213,16 +228,16 @@ def _with_rows(loaded: LoadedSource, rows: datasets.Dataset, **record: Any) -> L
     return replace(loaded, source=replace(loaded.source, rows=rows), record=loaded.record | record)
 
 
-def _evaluation(resolved: ResolvedRecipe, loaded: Sequence[LoadedSource]) -> LoadedSource | None:
+def _evaluation(resolved: ResolvedRecipe, loaded: Sequence[LoadedSource]) -> Evaluation | None:
     """The evaluation data: a source of its own, or the rows held out."""
     recipe = resolved.recipe
     if recipe.eval_data:
-        return load_source(recipe.eval_data, resolved)
-    held_out = [one.held_out for one in loaded if one.held_out is not None]
+        own = load_source(recipe.eval_data, resolved)
+        return Evaluation(Blend([replace(own.source, role="main")]), own.record)
+    held_out = [TrainingSource(one.held_out, one.source.name) for one in loaded if one.held_out is not None]
     if not held_out:
         return None
-    rows = datasets.concatenate_datasets(held_out)
-    return LoadedSource(TrainingSource(rows, "eval_fraction"), {"source": "eval_fraction", "used": len(rows)})
+    return Evaluation(Blend(held_out), {"source": "eval_fraction", "used": sum(len(one.rows) for one in held_out)})
 
 
 def _weigh(recipe: Recipe, loaded: list[LoadedSource]) -> list[LoadedSource]:

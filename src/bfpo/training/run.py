@@ -167,7 +167,7 @@ def build_trainer(
         start.model,
         arguments,
         loaded.blend,
-        loaded.evaluation.source.rows if loaded.evaluation else None,
+        loaded.evaluation.blend if loaded.evaluation else None,
         processing_class=recipe_tokenizer(recipe),
         peft_config=start.new_adapter,
         callbacks=[*callbacks, *([StopEarly(stopping)] if stopping else [])],

@@ -36,7 +36,7 @@ class BFPOTrainer(EvaluatingTrainer):
         model: a model, a `PeftModel` whose adapter trains, or the name or folder of a model.
         args: the configuration.
         train_dataset: rows from `load_preferences` (or in TRL's format), or a `Blend` of sources.
-        eval_dataset: rows for evaluation, with the same reference; or several sets of them by name.
+        eval_dataset: rows for evaluation (or a `Blend`), with the same reference; or several sets of them by name.
         processing_class: the tokenizer; by default the model's.
         peft_config: a PEFT configuration, for example LoRA, which freezes the base model.
         callbacks: additional callbacks for the Trainer.
@@ -51,7 +51,7 @@ class BFPOTrainer(EvaluatingTrainer):
         model: PreTrainedModel | PeftModel | str,
         args: BFPOConfig,
         train_dataset: datasets.Dataset | Blend,
-        eval_dataset: datasets.Dataset | Mapping[str, datasets.Dataset] | None = None,
+        eval_dataset: datasets.Dataset | Blend | Mapping[str, datasets.Dataset | Blend] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: PeftConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,

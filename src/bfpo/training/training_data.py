@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from bfpo.objectives.registry import Objective
 from bfpo.preferences.encoding import Encoded, EncodingCounts, encode
 from bfpo.preferences.loading import checked, is_canonical
 from bfpo.preferences.ordering import preferred_answers
+from bfpo.preferences.store import arrow_tables
 from bfpo.training.batches import ROWS_AT_ONCE, as_rows, token_chunks, token_groups
 from bfpo.training.mismatched import mismatched_rows, with_mismatched
 
@@ -146,6 +147,7 @@ def prepare(
     for name, part in encoded.items():
         _check(part.counts, name, objective)
         _check_tokens(part.dataset, name, tokenizer, known, max_length)
+    _check_costs(encoded)
     rows = datasets.concatenate_datasets([part.dataset for part in encoded.values()])
     if objective.estimates_kl:
         rows = with_mismatched(rows, min(filter(None, (max_length, known.context, known.uniform))))
@@ -240,6 +242,18 @@ def _check(counts: EncodingCounts, source: str, objective: Objective) -> None:
             f"{source}, row {counts.first_beyond_probabilities}: the objective multiplies flags with each other, and a "
             "flag or order is outside [0, 1] here; use verdicts, or unsafe_pairs 'keep' for BFPO"
         )
+
+
+def _check_costs(encoded: Mapping[str, Encoded]) -> None:
+    """Refuse an answer without the cost of its harm where others have one."""
+    has_costs, unpriced = False, None
+    for name, part in encoded.items():
+        for table in arrow_tables(part.dataset.select_columns(["cost", "row"]), ROWS_AT_ONCE):
+            for costs, row in zip(table["cost"].to_pylist(), table["row"].to_pylist(), strict=True):
+                has_costs = has_costs or bool(costs)
+                unpriced = unpriced or (f"{name}, row {row}" if not costs or None in costs else None)
+    if has_costs and unpriced:
+        raise BfpoError(f"{unpriced}: an answer has no cost, and others have one: price the harm of all sources")
 
 
 def _check_tokens(rows: datasets.Dataset, source: str, tokenizer: Any, known: KnownTokens, max_length: int) -> None:
