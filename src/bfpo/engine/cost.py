@@ -90,16 +90,20 @@ class Kept:
     fixed: float
 
 
-def kept_for_backward(model: PreTrainedModel, *, bf16: bool, device: torch.device) -> Kept:
+def kept_for_backward(model: PreTrainedModel, *, bf16: bool, device: torch.device, layout: Layout = "shared") -> Kept:
     """Count the bytes that a forward pass keeps, on fake tensors; the fixed part is the weights cast to bf16.
 
     Args:
         model: a causal language model created under ``FakeTensorMode``, which must still be active.
         bf16: whether the forward runs in bf16 autocast.
-        device: where it is going to run: attention keeps float32 copies on a CPU, which it takes by pieces.
+        device: where it is going to run: attention keeps float32 copies on a CPU, where a stream takes it by pieces.
+        layout: layout in which it is going to run.
+
+    Raises:
+        TypeError: if the model passes no stream to its attention, and so runs in the padded layout alone.
     """
     group = TokenGroup([0] * _PROMPT, [[0] * _ANSWER, [0] * _ANSWER])
-    attention = "pieces" if device.type == "cpu" else "counted"
+    attention = "pieces" if device.type == "cpu" and layout != "padded" else "counted"
     two, four = (_kept_bytes(model, [group] * number, bf16, attention) for number in (2, 4))
     return Kept((four - two) / (2 * stream_tokens(group, "shared")), 2 * two - four)
 

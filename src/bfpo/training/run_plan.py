@@ -14,8 +14,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
 from bfpo.engine.cost import Cost, Kept, ModelSize, estimate_cost, kept_for_backward
+from bfpo.engine.layout import Layout
 from bfpo.engine.pace import measure_pace
 from bfpo.engine.trainable import add_adapter, keep_trained_weights_in_float32, select_trainable
+from bfpo.errors import BfpoError, one_line
 from bfpo.models import (
     adapter_config,
     context_length,
@@ -97,7 +99,7 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     ends = end_tokens(load_generation_config(recipe.model, revision=recipe.model_revision), tokenizer)
     known = KnownTokens(config.get_text_config().vocab_size, ends, context_length(config), uniform_length(config))
     data = prepare(blend, tokenizer, recipe.max_length, objective, known)
-    size, kept = _measure_model(recipe, config, arguments.device)
+    size, kept, layout = _measure_model(recipe, config, arguments.device)
     steps = arguments.step_plan(data.main, data.buffer)
     groups = [group for chunk in token_chunks(data.rows) for group in chunk]
     total = whole_steps(recipe.max_steps, recipe.num_train_epochs, steps)
@@ -105,8 +107,6 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     planned = [[groups[row] for row in step] for step in epoch]
     sample = token_groups(as_rows(data.rows.select(np.concatenate(epoch)[:_SAMPLE])))
     bf16 = uses_bf16(recipe)
-    # The layout is chosen only once the weights are loaded; most models support "shared".
-    layout = "shared" if recipe.layout == "auto" else recipe.layout
     build = partial(_random_model_of, recipe, config)
     layer_weights = (size.parameters - size.vocabulary * size.hidden) // size.layers
     pace = measure_pace(build, sample, layout, arguments.device, layer_weights=layer_weights, bf16=bf16)
@@ -138,10 +138,10 @@ def plan_recipe(resolved: ResolvedRecipe, suites: Prompts | None = None) -> Plan
     )
 
 
-def _measure_model(recipe: Recipe, config: Any, device: torch.device) -> tuple[ModelSize, Kept]:
-    """A model's sizes and the bytes it keeps for the backward pass, measured without weights.
+def _measure_model(recipe: Recipe, config: Any, device: torch.device) -> tuple[ModelSize, Kept, Layout]:
+    """A model's sizes, the bytes it keeps for the backward pass, and its layout, measured without weights.
 
-    The latter leaves out the adapter: it keeps the same inputs as training its matrices would, and its own are small.
+    The bytes leave out the adapter, which keeps the same inputs as training its matrices would, and its own are small.
     """
     with torch.device("meta"):
         _, sized = _random_model(recipe, config)
@@ -150,7 +150,24 @@ def _measure_model(recipe: Recipe, config: Any, device: torch.device) -> tuple[M
         select_trainable(model, recipe.trainable)
         if not recipe.lora:
             keep_trained_weights_in_float32(model)
-        return ModelSize.of(sized), kept_for_backward(model.train(), bf16=uses_bf16(recipe), device=device)
+        layout = _likely_layout(recipe, model)
+        count = partial(kept_for_backward, model.train(), bf16=uses_bf16(recipe), device=device)
+        try:
+            return ModelSize.of(sized), count(layout=layout), layout
+        except TypeError:  # as StableLM's and Nemotron's
+            return ModelSize.of(sized), count(layout="padded"), "padded"
+
+
+def _likely_layout(recipe: Recipe, model: Any) -> Layout:
+    """The recipe's layout, or the one that training is going to choose, by the numbers, once the weights are loaded.
+
+    Models that attend by code of their own, or have layers without attention, are exact in the padded layout alone.
+    """
+    if recipe.layout != "auto":
+        return recipe.layout
+    types: list[str] = getattr(model.config.get_text_config(), "layer_types", None) or []
+    attends = all(kind.endswith("_attention") and kind != "linear_attention" for kind in types)
+    return "shared" if attends and getattr(model, "_supports_attention_backend", False) else "padded"
 
 
 def _random_model(recipe: Recipe, config: Any) -> tuple[Any, Any]:
@@ -172,8 +189,15 @@ def _random_model(recipe: Recipe, config: Any) -> tuple[Any, Any]:
 def _random_model_of(recipe: Recipe, config: Any, layers: int) -> tuple[Any, Any]:
     """The same with so many layers."""
     smaller = copy.deepcopy(config)
-    smaller.get_text_config().num_hidden_layers = layers
-    if types := getattr(smaller.get_text_config(), "layer_types", None):
-        # More layers than the model has are of the same types again.
-        smaller.get_text_config().layer_types = (types * layers)[:layers]
-    return _random_model(recipe, smaller)
+    text = smaller.get_text_config()
+    before, text.num_hidden_layers = text.num_hidden_layers, layers
+    for name, values in vars(text).items():
+        if "layer" in name and isinstance(values, list) and len(values) == before:
+            # Something of each layer, such as its type; more layers than the model has are like the first ones again.
+            setattr(text, name, (values * layers)[:layers])
+    try:
+        return _random_model(recipe, smaller)
+    except (ValueError, LookupError, AttributeError) as error:  # of a configuration that fits one depth alone
+        raise BfpoError(
+            f"{recipe.model}: its pace can't be measured on fewer layers ({one_line(error)}); train without --plan"
+        ) from error
