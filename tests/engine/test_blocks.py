@@ -1,4 +1,7 @@
-"""Attention by blocks as compiled code, traced as on a GPU but without its kernels: gradients and recompilations."""
+"""Attention by blocks as compiled code, traced as on a GPU but without its kernels; and when it is preferred."""
+
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,10 +10,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import flex_attention as flex
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from bfpo.engine import blocks
+from bfpo.engine import blocks, layout_choice
 from bfpo.engine.cost import kept_for_backward
 from bfpo.engine.forward import Engine
 from bfpo.engine.layout import build_stream
+from bfpo.engine.layout_choice import choose_layout
+from bfpo.engine.padded import padded_logps
 from bfpo.groups import TokenGroup
 from engine.losses import BATCH, gradients, loss_by, padded_loss
 from models import tiny_model
@@ -91,3 +96,45 @@ def test_on_a_gpu_attention_keeps_no_copies_in_float32():
     # Queries, keys, values and outputs, in 4 bytes instead of 2.
     assert on_cpu.per_token - on_gpu.per_token > 0.9 * layers * 4 * width * 2
     assert on_cpu.fixed == on_gpu.fixed
+
+
+@torch.no_grad()
+def test_attention_by_blocks_takes_queries_that_autocast_left_in_float32():
+    model = tiny_model("llama", torch.float32)
+    found = {}
+    for attention in ("pieces", "blocks"):
+        engine = Engine(model, "shared", 10_000, attention)
+        with engine.attached(), torch.autocast("cpu", torch.bfloat16):
+            found[attention] = engine.logps(model, BATCH).policy
+    exact = padded_logps(model, BATCH).policy
+    apart = {attention: (policy - exact).norm() / exact.norm() for attention, policy in found.items()}
+    assert 0 < apart["blocks"] < max(2 * apart["pieces"], 0.02)
+
+
+def test_attention_is_timed_in_the_context_of_training_on_what_fits_into_memory(monkeypatch):
+    """The blocks stand in as pieces, since FlexAttention has no backward on CPU."""
+    model = tiny_model("llama", torch.float32)
+    tried, contexts, plain = [], [], layout_choice._seconds
+
+    @contextmanager
+    def autocast():
+        contexts.append(len(tried))
+        yield
+
+    def seconds(engine, *args):
+        tried.append((engine.attention, engine.max_tokens))
+        if engine.max_tokens > 30:
+            raise torch.OutOfMemoryError("no memory")
+        assert plain(replace(engine, attention="pieces"), *args) > 0
+        return 1.0 if engine.attention == "blocks" else 2.0
+
+    monkeypatch.setattr(layout_choice, "_attentions", lambda _: ("pieces", "blocks"))
+    monkeypatch.setattr(layout_choice, "_seconds", seconds)
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
+    choice = choose_layout(model, model, BATCH, max_tokens=100, autocast=autocast)
+    assert tried == [("pieces", 100), ("pieces", 50), ("pieces", 25), ("blocks", 25)]
+    assert contexts == [3, 3, 3, 4, 4, 4]
+    assert choice.attention == "blocks"
+    assert all(parameter.grad is None for parameter in model.parameters())
+    monkeypatch.setattr(layout_choice, "_seconds", lambda *_: pytest.fail("timed"))
+    assert choose_layout(model, model, BATCH, only="pieces").attention == "pieces"
