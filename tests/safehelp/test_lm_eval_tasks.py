@@ -11,7 +11,7 @@ from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Decoding
 from bfpo.safehelp.compare import compare, why_incomparable
 from bfpo.safehelp.evaluate import evaluate
-from bfpo.safehelp.lm_eval_tasks import _generation, run_lm_eval
+from bfpo.safehelp.lm_eval_tasks import _generation, _seeded_languages, run_lm_eval
 from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.safehelp.tasks import Task
 from models import tiny_llama
@@ -63,6 +63,20 @@ def test_batches_are_no_larger_than_asked_for_nor_than_whole_logits_allow(asked,
     decoding = Decoding(max_new_tokens=4, batch_size=asked)
     evaluate(generator(lambda text: text), suite, name="m", decoding=decoding, limit=2)
     assert made == [used]
+
+
+def test_languages_are_detected_alike_in_every_run():
+    langdetect = pytest.importorskip("langdetect", reason="the lm-eval extra is not installed")
+    before = langdetect.DetectorFactory.seed
+    unclear = "Otec matka syn."
+
+    def found():
+        return [str(langdetect.detect_langs(unclear)) for _ in range(12)]
+
+    assert len(set(found())) > 1
+    with _seeded_languages():
+        assert len(set(found())) == 1
+    assert langdetect.DetectorFactory.seed == before
 
 
 def entry(**fields):

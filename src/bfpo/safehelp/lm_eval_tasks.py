@@ -67,7 +67,7 @@ def run_lm_eval(
             f"({error})"
         ) from error
     lm = HFLM(pretrained=generator.model, tokenizer=generator.tokenizer, batch_size=batch_size)  # pyright: ignore
-    with _loaded(tasks, suite.files) as loaded:
+    with _loaded(tasks, suite.files) as loaded, _seeded_languages():
         for task in tasks:
             result: Any = evaluate(
                 lm=lm,
@@ -86,6 +86,22 @@ def run_lm_eval(
                 yield [_likelihood(task, loaded[task.task], sample) for sample in samples], []
             else:
                 yield [], [_generation(task, loaded[task.task], sample) for sample in samples]
+
+
+@contextlib.contextmanager
+def _seeded_languages() -> Iterator[None]:
+    """IFEval's detection of languages draws random numbers, the same ones for every answer in this context."""
+    try:
+        from langdetect import DetectorFactory  # pyright: ignore
+    except ImportError:  # no task needs it, or lm-eval names it
+        yield
+        return
+    factory: Any = DetectorFactory
+    before, factory.seed = factory.seed, 0
+    try:
+        yield
+    finally:
+        factory.seed = before
 
 
 @contextlib.contextmanager
