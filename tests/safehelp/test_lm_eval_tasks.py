@@ -1,5 +1,6 @@
 """lm-eval's tasks as records: prompts without a template, and metrics that are checked before and after a run."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from bfpo.generation.local_generator import LocalGenerator
 from bfpo.generation.protocol import Decoding
 from bfpo.safehelp.compare import compare, why_incomparable
 from bfpo.safehelp.evaluate import evaluate
-from bfpo.safehelp.lm_eval_tasks import _generation, _seeded_languages, run_lm_eval
+from bfpo.safehelp.lm_eval_tasks import _generation, _seeded, run_lm_eval
 from bfpo.safehelp.suites import Suite, load_suite
 from bfpo.safehelp.tasks import Task
 from models import tiny_llama
@@ -65,18 +66,21 @@ def test_batches_are_no_larger_than_asked_for_nor_than_whole_logits_allow(asked,
     assert made == [used]
 
 
-def test_languages_are_detected_alike_in_every_run():
+def test_scorers_draw_the_same_numbers_in_every_run_and_leave_no_trace():
     langdetect = pytest.importorskip("langdetect", reason="the lm-eval extra is not installed")
-    before = langdetect.DetectorFactory.seed
-    unclear = "Otec matka syn."
+    before = langdetect.DetectorFactory.seed, random.getstate()
 
-    def found():
-        return [str(langdetect.detect_langs(unclear)) for _ in range(12)]
+    def drawn():
+        return str(langdetect.detect_langs("Otec matka syn.")), random.random()
 
-    assert len(set(found())) > 1
-    with _seeded_languages():
-        assert len(set(found())) == 1
-    assert langdetect.DetectorFactory.seed == before
+    def seeded():
+        with _seeded():
+            return drawn()
+
+    assert len({language for language, _ in (drawn() for _ in range(12))}) > 1
+    random.setstate(before[1])
+    assert len({seeded() for _ in range(12)}) == 1
+    assert (langdetect.DetectorFactory.seed, random.getstate()) == before
 
 
 def entry(**fields):

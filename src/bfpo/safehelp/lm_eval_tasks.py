@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import random
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,18 +68,19 @@ def run_lm_eval(
             f"({error})"
         ) from error
     lm = HFLM(pretrained=generator.model, tokenizer=generator.tokenizer, batch_size=batch_size)  # pyright: ignore
-    with _loaded(tasks, suite.files) as loaded, _seeded_languages():
+    with _loaded(tasks, suite.files) as loaded:
         for task in tasks:
-            result: Any = evaluate(
-                lm=lm,
-                task_dict={"tasks": {task.lm_eval: loaded[task.task]}},  # pyright: ignore
-                apply_chat_template=bool(generator.tokenizer.chat_template),
-                system_instruction=generator.system_prompt,
-                fewshot_as_multiturn=True,
-                limit=limit,
-                log_samples=True,
-                bootstrap_iters=0,
-            )
+            with _seeded():
+                result: Any = evaluate(
+                    lm=lm,
+                    task_dict={"tasks": {task.lm_eval: loaded[task.task]}},  # pyright: ignore
+                    apply_chat_template=bool(generator.tokenizer.chat_template),
+                    system_instruction=generator.system_prompt,
+                    fewshot_as_multiturn=True,
+                    limit=limit,
+                    log_samples=True,
+                    bootstrap_iters=0,
+                )
             scored = result["samples"][task.lm_eval]
             # Those of the first answer filter (GSM8K has a strict and a lenient one).
             samples = [sample for sample in scored if sample["filter"] == scored[0]["filter"]]
@@ -89,19 +91,28 @@ def run_lm_eval(
 
 
 @contextlib.contextmanager
-def _seeded_languages() -> Iterator[None]:
-    """IFEval's detection of languages draws random numbers, the same ones for every answer in this context."""
-    try:
+def _seeded() -> Iterator[None]:
+    """Context in which lm-eval's scorers draw the same numbers in every run.
+
+    IFEval draws letters, from Python's own source, and numbers to detect a language. `lm_eval.simple_evaluate` seeds
+    the former with 0, too.
+    """
+    state = random.getstate()
+    random.seed(0)
+    factory: Any = None
+    with contextlib.suppress(ImportError):  # no task needs it, or lm-eval names it
         from langdetect import DetectorFactory  # pyright: ignore
-    except ImportError:  # no task needs it, or lm-eval names it
-        yield
-        return
-    factory: Any = DetectorFactory
-    before, factory.seed = factory.seed, 0
+
+        factory = DetectorFactory
+    before = factory and factory.seed
     try:
+        if factory:
+            factory.seed = 0
         yield
     finally:
-        factory.seed = before
+        random.setstate(state)
+        if factory:
+            factory.seed = before
 
 
 @contextlib.contextmanager
