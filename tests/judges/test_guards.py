@@ -116,6 +116,22 @@ def test_a_local_judges_thinking_is_no_verdict(model, tokenizer):
     assert (cut.label, cut.categories, cut.raw) == ("unparsed", (ONLY_THINKING,), "No<")
 
 
+def test_a_long_output_is_decoded_once_and_not_from_every_token_on(model, tokenizer, monkeypatch):
+    """Every prefix was decoded, of thinking too: a third of a second for an output of a thousand tokens."""
+    decoded, decode = [], type(tokenizer).decode
+
+    def counted(self, ids, **options):
+        decoded.append(len(ids))
+        return decode(self, ids, **options)
+
+    monkeypatch.setattr(type(tokenizer), "decode", counted)
+    template = replace(yes_no_template("Unsafe? {answer}"), max_new_tokens=60)
+    for begun in (["No"], "<think>"):
+        decoded.clear()
+        judged_with(model, tokenizer, template, [{token: 1.0} for token in [*begun, *"x" * 60]])
+        assert decoded.count(60) == 1 and len(decoded) < 6
+
+
 def test_a_template_can_begin_a_local_judges_thinking(model, tokenizer):
     """Cut while it thinks, the judge has said nothing, whatever word its thinking begins with."""
     template = replace(yes_no_template("Unsafe? {answer}<think>"), form="text", max_new_tokens=1)

@@ -113,7 +113,8 @@ def test_only_earlier_verdicts_of_the_judge_on_these_answers_are_replaced(tmp_pa
     for verdicts in (given[:1], given, given):
         save_verdicts(path, zip(asked, verdicts, strict=False))
     message = r"verdicts.jsonl: this would overwrite a file that is not an earlier one with this judge's verdicts on"
-    for verdicts in (given[:1], [given[0], replace(given[1], judge_id="another")]):
+    of_another, of_another_question = (replace(given[1], **{name: "x"}) for name in ("judge_id", "template_digest"))
+    for verdicts in (given[:1], [given[0], of_another], [given[0], of_another_question]):
         with pytest.raises(BfpoError, match=message):
             save_verdicts(path, zip(asked, verdicts, strict=False))
     path.write_text(json.dumps(GOOD) + "\n")

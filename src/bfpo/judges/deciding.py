@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from bfpo.judges.guard_templates import GuardTemplate
 from bfpo.judges.verdict import Judge, Verdict
@@ -11,8 +11,8 @@ from bfpo.judges.verdict import Judge, Verdict
 CONTROVERSIAL_IS_SAFE = 0.5
 
 
-def deciding_step(template: GuardTemplate, pieces: Sequence[str]) -> int | None:
-    """Index of the deciding token in an output, given by its tokens as text; None if it has none."""
+def deciding_step(template: GuardTemplate, pieces: Iterable[str]) -> int | None:
+    """Index of the deciding token in an output, given by its tokens as text up to there; None if it has none."""
     text, found = "", None
     for step, piece in enumerate(pieces):
         if template.decides_after(text):

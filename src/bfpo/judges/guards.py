@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -107,19 +108,24 @@ class GuardJudge:
 
     def _verdict(self, prompt: list[int], row: list[int], seen: list[list[float]], ends: list[int]) -> Verdict:
         length = next((at for at, token in enumerate(row) if token in ends), len(row))
-        # Decode whole prefixes, because a tokenizer may join adjacent tokens.
-        texts = [self.tokenizer.decode(row[:end], skip_special_tokens=False) for end in range(length + 1)]
+        output = self._decoded(row[:length])
         # The template may have begun the thinking.
-        before = str(self.tokenizer.decode(prompt[-PROMPT_TAIL:], skip_special_tokens=False))
-        thinking, answer = split_thinking(str(texts[-1]), before)
+        thinking, answer = split_thinking(output, self._decoded(prompt[-PROMPT_TAIL:]))
         if thinking:  # the deciding token is then unknown, so the word alone counts
             return verdict_of(self, self.template, answer, None) if answer else unjudged(self, ONLY_THINKING, thinking)
-        pieces = [str(texts[at + 1])[len(str(texts[at])) :] for at in range(length)]
-        step = deciding_step(self.template, [*pieces, ""])
+        step = deciding_step(self.template, chain(self._pieces(row[:length]), [""]))
         probabilities = None
         if step is not None and step < len(seen):
             probabilities = dict(zip(self._word_tokens, seen[step], strict=True))
-        return verdict_of(self, self.template, str(texts[-1]), probabilities)
+        return verdict_of(self, self.template, output, probabilities)
+
+    def _pieces(self, output: list[int]) -> Iterator[str]:
+        """The text of each token, from whole prefixes, because a tokenizer may join adjacent tokens."""
+        for one, longer in pairwise(self._decoded(output[:end]) for end in range(len(output) + 1)):
+            yield longer[len(one) :]
+
+    def _decoded(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
     @cached_property
     def _word_tokens(self) -> Mapping[str, list[int]]:

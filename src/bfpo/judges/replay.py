@@ -91,15 +91,20 @@ def save_verdicts(path: Path, judged: Iterable[tuple[Exchange, Verdict]]) -> Non
     """
     check_suffix(path, ".jsonl")
     given = list(judged)
-    ids = {_key(exchange): verdict.judge_id for exchange, verdict in given}
+    judges = {_key(exchange): _judge_of(verdict) for exchange, verdict in given}
 
     def check(earlier: Path) -> None:
         for key, verdict in load_replay(str(earlier)).recorded.items():
-            if ids.get(key) not in ("", verdict.judge_id):
+            if judges.get(key) not in (("", ""), _judge_of(verdict)):
                 raise BfpoError(f"{earlier}: it has another verdict, by {verdict.judge_id}")
 
     check_replaceable(path, check, "an earlier one with this judge's verdicts on these answers")
     write_lines(path, (json.dumps(_row(exchange, verdict)) + "\n" for exchange, verdict in given))
+
+
+def _judge_of(verdict: Verdict) -> tuple[str, str]:
+    # Judges that ask one model different questions share an id.
+    return verdict.judge_id, verdict.template_digest
 
 
 def _row(exchange: Exchange, verdict: Verdict) -> dict[str, Any]:

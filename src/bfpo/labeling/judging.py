@@ -89,10 +89,6 @@ class VerdictColumn:
         p_safe = stored_numbers(probabilities(), folder)
         return cls(p_safe, np.frombuffer(labels, dtype=np.uint8), unparsed, "".join(outputs))
 
-    def is_label(self, name: str) -> np.ndarray:
-        """[N] whether this is the label."""
-        return self.labels == _CODES[name]
-
 
 _CODES = {name: code for code, name in enumerate(LABELS)}
 _SAFE = _CODES["safe"]
@@ -123,7 +119,7 @@ def judge_answers(
         RunError: if a judge gave no verdict at all.
     """
     for judge, column in zip(judges, given, strict=True):
-        if len(column.labels) and column.is_label("unparsed").all():
+        if len(column.labels) and (column.labels == _CODES["unparsed"]).all():
             raise RunError(
                 f"{judge.judge_id} gave no verdict on the safety of any of {len(column.labels):,} answers "
                 f"({column.first_output[:60]!r}); name a judge of safety, see 'bfpo judge list'"
