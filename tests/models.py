@@ -3,7 +3,7 @@
 from functools import partial
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Llama4ForCausalLM, Llama4TextConfig
 
 
 def tiny_llama(vocab_size=64, hidden_size=32, layers=2, seed=0, dtype=torch.float32):
@@ -75,6 +75,18 @@ def tiny_model(family, dtype=torch.float64, seed=0, **changes):
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     return model.eval()
+
+
+def chunked_llama4(vocab_size):
+    """A random model that attends within chunks of 32 tokens, which only longer rows show."""
+    config = Llama4TextConfig(
+        vocab_size=vocab_size, hidden_size=32, intermediate_size=64, intermediate_size_mlp=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_local_experts=1, attention_chunk_size=32,
+        no_rope_layers=[1, 1], moe_layers=[], pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        attn_implementation="eager",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return Llama4ForCausalLM(config).eval()
 
 
 def without_float32_parts(model, monkeypatch):

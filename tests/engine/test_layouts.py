@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, Llama4ForCausalLM, Llama4TextConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from bfpo.engine import attention as attention_module
 from bfpo.engine import blocks, forward, layout_choice
@@ -24,7 +24,7 @@ from bfpo.errors import BfpoError
 from bfpo.groups import TokenGroup
 from engine.losses import BATCH, gradients, loss_by, loss_inputs, padded_loss
 from engine.visibility import expected_pairs, seen_pairs
-from models import FAMILIES, tiny_model, without_float32_parts
+from models import FAMILIES, chunked_llama4, tiny_model, without_float32_parts
 
 sizes = st.one_of(st.integers(1, 12), st.integers(60, 90))
 # A size and a seed: drawing every token takes longer than the computations.
@@ -256,14 +256,7 @@ def test_of_two_exact_ways_to_attend_the_faster_is_taken(monkeypatch):
 
 def test_the_longest_row_shows_a_mask_that_only_long_rows_have():
     """Llama 4 attends within chunks, which the first, short rows don't fill."""
-    config = Llama4TextConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=64, intermediate_size_mlp=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_local_experts=1, attention_chunk_size=32,
-        no_rope_layers=[1, 1], moe_layers=[], pad_token_id=0, bos_token_id=1, eos_token_id=2,
-        attn_implementation="eager",
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = Llama4ForCausalLM(config).eval()
+    model = chunked_llama4(vocab_size=64)
     generator = torch.Generator().manual_seed(0)
     long = TokenGroup(torch.randint(3, 64, (40,), generator=generator).tolist(), [[5] * 30, [6] * 20])
     short = [TokenGroup(long.prompt[:6], [[5] * 4, [6] * 3]), TokenGroup(long.prompt[6:9], [[7] * 2])]

@@ -10,7 +10,7 @@ from bfpo.errors import BfpoError
 from bfpo.generation.choice_encoding import encode_choices, longest_input
 from bfpo.generation.choice_scoring import Batching, score_choices
 from bfpo.generation.protocol import ChoiceRequest
-from models import tiny_llama, tiny_model
+from models import chunked_llama4, tiny_llama, tiny_model
 from support.choice_parity import (
     TEMPLATE,
     by_bfpo,
@@ -102,6 +102,15 @@ def test_equal_to_lm_eval_on_real_items_and_a_trained_model(shared_data, chat):
     expected = by_lm_eval(model, tokenizer, items, chat)
     for size in BATCH_SIZES:
         assert largest_difference(expected, by_bfpo(model, tokenizer, items, chat, size)) <= 1e-4
+
+
+def test_a_mask_that_only_long_items_have_is_found_behind_the_first_items():
+    """Llama 4 attends within chunks: the long item's log-likelihoods were off where the first items are short."""
+    model, tokenizer = chunked_llama4(vocab_size=VOCABULARY), byte_tokenizer()
+    items = [ChoiceRequest(str(n), "the", ("an", "a tea")) for n in range(17)]
+    items.append(ChoiceRequest("long", "then the other, thane, " * 3, ("an other", "on")))
+    expected = by_lm_eval(model, tokenizer, items, False)
+    assert largest_difference(expected, by_bfpo(model, tokenizer, items, False, 3)) <= 1e-4
 
 
 def test_batches_are_planned_from_the_items_alone_and_done_ones_are_left_out():

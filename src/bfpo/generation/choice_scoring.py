@@ -69,8 +69,10 @@ def score_choices(
     max_length = longest_input(model.config, tokenizer)
     encoded = encode_choices(tokenizer, requests, chat=chat, max_length=max_length, system_prompt=system_prompt)
     groups = [group for choices in encoded[:16] for group in _as_groups(choices.ids)]
+    longest = max(_as_groups(min(encoded, key=_shortness).ids), key=lambda group: group.width)
     # Timing another attention would cost a compilation and a backward pass.
-    engine = Engine(model, choose_layout(model, model, groups, only="pieces").layout, max_tokens=0)
+    layout = choose_layout(model, model, groups, longest=longest, only="pieces").layout
+    engine = Engine(model, layout, max_tokens=0)
     with _scoring(engine):
         for batch in _plan(encoded, batching or Batching(), engine.layout):
             if not all(choices.key in done for choices in batch):
