@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 
 import pytest
 from pydantic import ValidationError
@@ -41,17 +42,27 @@ def test_a_rate_limit_loses_nothing_and_its_waits_are_no_attempts():
 def test_a_pause_longer_than_the_patience_stops_the_run():
     with pytest.raises(RunError, match=r"asks to wait for 3600 s \(HTTP 429: slow\).* or raise 'patience'"):
         replies(lambda *_: (429, {"retry-after": "3600"}, b"slow"), [ask("a")])
-    with pytest.raises(RunError, match=r"insufficient_quota|top up the account and rerun"):
-        replies(lambda *_: (429, {}, refusal("You exceeded your quota", "insufficient_quota")), [ask("a")])
 
 
-def test_a_balance_that_is_used_up_on_the_way_stops_the_run():
+@pytest.mark.parametrize(
+    ("status", "words", "code"),
+    [
+        (402, "Insufficient Balance", None),
+        (429, "You exceeded your quota", "insufficient_quota"),
+        (403, "Key limit exceeded (monthly limit). Manage it using https://openrouter.ai/settings/keys", "403"),
+        (403, "The free tier of the model has been exhausted.", "AllocationQuota.FreeTierOnly"),
+        (400, "Access denied, please make sure your account is in good standing.", "Arrearage"),
+        (429, "Your team 16f2 has either used all available credits or reached its monthly spending limit.", None),
+    ],
+)
+def test_an_allowance_that_is_used_up_on_the_way_stops_the_run(status, words, code):
     """It had failed every later request, one by one, and the run finished."""
 
     def pays_for(body, attempt):
-        return echo(body, attempt) if said(body) in "012" else (402, {}, refusal("Insufficient Balance"))
+        return echo(body, attempt) if said(body) in "012" else (status, {}, refusal(words, code))
 
-    with serving(pays_for) as server, pytest.raises(RunError, match=r"HTTP 402: Insufficient Balance\): top up the"):
+    message = rf"HTTP {status}: {re.escape(words)}\): top up the account, or raise the key's limit, and rerun"
+    with serving(pays_for) as server, pytest.raises(RunError, match=message):
         list(Endpoint(config(server)).complete(ask(str(n)) for n in range(2000)))
     assert len(server.log) < 1000
 

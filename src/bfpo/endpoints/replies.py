@@ -203,6 +203,14 @@ def refuses_max_tokens(status: int, content: str) -> bool:
     return status in (400, 422) and names_it and unsupported is not None and too_large is None
 
 
-def is_out_of_quota(content: str) -> bool:
-    """Whether a 429 says that the account is used up, which no waiting fixes (OpenAI's code insufficient_quota)."""
-    return "insufficient_quota" in content
+# OpenAI's code (429); OpenRouter's limit of a key (403: github.com/gptme/gptme, issue 1449); Alibaba's free tier (403:
+# github.com/666ghj/BettaFish, issue 609) and debt (400: github.com/tencentmusic/supersonic, issue 1572); xAI (429:
+# github.com/continuedev/continue, issue 10373).
+_USED_UP = re.compile(
+    r"insufficient_quota|Key limit exceeded|AllocationQuota\.FreeTierOnly|\bArrearage\b|used all available credits"
+)
+
+
+def is_used_up(status: int, content: str) -> bool:
+    """Whether an error says that the account's or the key's allowance is used up, which no waiting fixes."""
+    return status == 402 or (status in (400, 403, 429) and _USED_UP.search(content) is not None)

@@ -23,7 +23,7 @@ from bfpo.endpoints.messages import CompletionRequest, Failure, Reply
 from bfpo.endpoints.replies import (
     MalformedReplyError,
     is_filter,
-    is_out_of_quota,
+    is_used_up,
     parse_reply,
     read_json,
     refuses_max_tokens,
@@ -199,8 +199,9 @@ class Session:
         Raises:
             RunError: if that is longer than the run's patience, or the account is used up.
         """
-        if status == 402 or (status == 429 and is_out_of_quota(content)):
-            raise RunError(f"{self._config.url} ({self._reason(status, content)}): top up the account and rerun")
+        if is_used_up(status, content):
+            reason = self._reason(status, content)
+            raise RunError(f"{self._config.url} ({reason}): top up the account, or raise the key's limit, and rerun")
         wait = _retry_after(headers) if status in (429, 503) else 0.0
         if wait <= 0:
             return False
