@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def continued(
     The model is in evaluation mode meanwhile, and its own generation defaults don't count.
 
     Raises:
-        RunError: if the model's first scores are not numbers.
+        RunError: if the model's first scores are not numbers, or memory doesn't suffice.
     """
     width = max(map(len, prompts))
     device = next(model.parameters()).device
@@ -38,13 +39,15 @@ def continued(
     model.eval()
     # `generate` takes unset values (such as a repetition penalty) from this configuration.
     model.generation_config = GenerationConfig()
+    doing = f"continuing {len(prompts):,} prompts of up to {width:,} tokens by {max_new_tokens:,}"
     try:
-        output = model.generate(  # pyright: ignore
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=config,
-            logits_processor=LogitsProcessorList([_FirstAreNumbers(), *processors]),
-        )
+        with enough_memory(doing):
+            output = model.generate(  # pyright: ignore
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=config,
+                logits_processor=LogitsProcessorList([_FirstAreNumbers(), *processors]),
+            )
     finally:
         model.generation_config = defaults
         model.train(was_training)
@@ -65,6 +68,22 @@ class _FirstAreNumbers(LogitsProcessor):
             refuse_nan(scores)
             self._looked = True
         return scores
+
+
+@contextmanager
+def enough_memory(doing: str) -> Iterator[None]:
+    """Context of a forward pass; an allocation that fails on a GPU gets a sentence with what was being done.
+
+    Raises:
+        RunError: if an allocation fails.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"out of memory while {doing}: lower --batch-size or --max-new-tokens if these are answers; otherwise use "
+            "a smaller model, or a GPU with more memory"
+        ) from error
 
 
 def refuse_nan(scores: torch.Tensor) -> None:

@@ -231,3 +231,24 @@ def test_a_model_that_diverged_is_named(temperature):
         generator.generate([SampleRequest("a", "How do I open it?", 0)], Decoding(temperature=temperature))
     with pytest.raises(RunError, match="scores are not numbers"):
         list(generator.score_choices([ChoiceRequest("a", "How?", (" So.", " Or so."))]))
+
+
+def test_want_of_memory_is_a_sentence_and_no_traceback():
+    model, tokenizer = tiny_llama().eval(), word_tokenizer()
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    hook = model.register_forward_pre_hook(full)
+    what = "out of memory while continuing 5 prompts of up to 5 tokens by 8: lower --batch-size or --max-new-tokens if"
+    with pytest.raises(RunError, match=what):
+        generate(model, tokenizer, PROMPTS, GREEDY)
+    items = [ChoiceRequest("a", "w1 w2", ("w3", "w4 w5"))]
+    with pytest.raises(RunError, match="out of memory while comparing layouts for the choices: "):
+        list(LocalGenerator(model, tokenizer).score_choices(items))
+    hook.remove()
+    batches = LocalGenerator(model, tokenizer).score_choices([*items, replace(items[0], key="b", prompt="w6")] * 40)
+    next(batches)
+    model.register_forward_pre_hook(full)
+    with pytest.raises(RunError, match="out of memory while scoring 32 choices of up to 3 tokens: "):
+        next(batches)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bfpo.continuation import refuse_nan
+from bfpo.continuation import enough_memory, refuse_nan
 from bfpo.engine.forward import Engine
 from bfpo.engine.head import LogitShape, logits_at_once
 from bfpo.engine.layout import Layout
@@ -63,6 +63,7 @@ def score_choices(
 
     Raises:
         BfpoError: if a request can't be encoded (see `encode_choices`).
+        RunError: if the model's scores are not numbers, or memory doesn't suffice.
     """
     if not requests:
         return
@@ -71,7 +72,8 @@ def score_choices(
     groups = [group for choices in encoded[:16] for group in _as_groups(choices.ids)]
     longest = max(_as_groups(min(encoded, key=_shortness).ids), key=lambda group: group.width)
     # Timing another attention would cost a compilation and a backward pass.
-    layout = choose_layout(model, model, groups, longest=longest, only="pieces").layout
+    with enough_memory("comparing layouts for the choices"):
+        layout = choose_layout(model, model, groups, longest=longest, only="pieces").layout
     engine = Engine(model, layout, max_tokens=0)
     with _scoring(engine):
         for batch in _plan(encoded, batching or Batching(), engine.layout):
@@ -130,7 +132,8 @@ def _scoring(engine: Engine) -> Iterator[None]:
 def _score(engine: Engine, batch: Sequence[EncodedChoices]) -> list[ChoiceLogps]:
     """Score one batch with one forward pass, one result per request in order."""
     choices = [pair for request in batch for pair in zip(request.ids, request.scored, strict=True)]
-    sums = _padded_sums(engine, choices) if engine.layout == "padded" else _stream_sums(engine, choices)
+    with enough_memory(f"scoring {len(choices):,} choices of up to {-min(map(_shortness, batch)):,} tokens"):
+        sums = _padded_sums(engine, choices) if engine.layout == "padded" else _stream_sums(engine, choices)
     refuse_nan(sums)
     values = iter(sums.tolist())
     return [ChoiceLogps(request.key, tuple(next(values) for _ in request.ids), request.truncated) for request in batch]

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 
 from bfpo.config import Closed, read_yaml, validated
+from bfpo.continuation import enough_memory
 from bfpo.endpoints import CompletionRequest, Endpoint, EndpointConfig, Failure, Reply, ServerConfig
 from bfpo.errors import BfpoError, did_you_mean
 from bfpo.judges.configured import load_judging_model
@@ -103,9 +104,10 @@ class RewardJudge:
             width = max(len(encoded[at]) for at in batch)
             ids = [encoded[at] + [pad] * (width - len(encoded[at])) for at in batch]
             mask = [[1] * len(encoded[at]) + [0] * (width - len(encoded[at])) for at in batch]
-            logits = self.model(
-                input_ids=torch.tensor(ids, device=device), attention_mask=torch.tensor(mask, device=device)
-            ).logits
+            with enough_memory(f"rewarding {len(batch):,} conversations of up to {width:,} tokens"):
+                logits = self.model(
+                    input_ids=torch.tensor(ids, device=device), attention_mask=torch.tensor(mask, device=device)
+                ).logits
             for at, value in zip(batch, logits[:, 0].float().tolist(), strict=True):
                 rewards[at] = value
         return rewards
