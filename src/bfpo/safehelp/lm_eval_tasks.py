@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
+import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -99,11 +100,9 @@ def _seeded() -> Iterator[None]:
     """
     state = random.getstate()
     random.seed(0)
-    factory: Any = None
-    with contextlib.suppress(ImportError):  # no task needs it, or lm-eval names it
-        from langdetect import DetectorFactory  # pyright: ignore
-
-        factory = DetectorFactory
+    # Loaded by the tasks that detect languages, and by no others.
+    languages: Any = sys.modules.get("langdetect")
+    factory = languages and languages.DetectorFactory
     before = factory and factory.seed
     try:
         if factory:
